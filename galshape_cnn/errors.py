@@ -1,0 +1,64 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Exceptions of the package, and when each is raised.
+
+An exception means *misuse*: the call cannot be answered for any galaxy, so it
+raises before any work is done and names the argument, what came and what is
+allowed.  A *bad galaxy* is not misuse: its row is kept, its numbers are NaN
+where they mean nothing, and `galshape_cnn.flags` says why.
+
+``InputError``
+    An argument has a wrong shape, value, unit or type.
+``NoiseError``
+    The noise description is missing or impossible.
+``PSFError``
+    The PSF is missing, even-sized, not finite, or has no positive flux.
+``PositionError``
+    A list of positions cannot be understood or lies outside the image.
+``FileError``
+    A file cannot be read or written, or does not hold what was asked for.
+``BundleError``
+    A trained-network bundle is damaged or of an unknown format.
+"""
+
+__all__ = [
+    "BundleError",
+    "FileError",
+    "GalshapeError",
+    "GalshapeWarning",
+    "InputError",
+    "NoiseError",
+    "PSFError",
+    "PositionError",
+]
+
+
+class GalshapeError(Exception):
+    """Base class of every exception the package raises on purpose."""
+
+
+class InputError(GalshapeError, ValueError):
+    """An argument has a wrong shape, value, unit or type."""
+
+
+class NoiseError(InputError):
+    """The noise description is missing or impossible."""
+
+
+class PSFError(InputError):
+    """The PSF is missing, even-sized, not finite, or has no positive flux."""
+
+
+class PositionError(InputError):
+    """A list of positions cannot be understood or lies outside the image."""
+
+
+class FileError(GalshapeError, OSError):
+    """A file cannot be read or written, or does not hold what was asked for."""
+
+
+class BundleError(GalshapeError, ValueError):
+    """A trained-network bundle is damaged or of an unknown format."""
+
+
+class GalshapeWarning(UserWarning):
+    """Something the user should know that does not stop the measurement."""
