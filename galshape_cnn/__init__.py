@@ -1,0 +1,48 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Measure Sérsic parameters and shear of galaxies, each with its Cramér–Rao bound.
+
+The public names are loaded on first use, so that importing the package is
+quick and loads neither Keras, JAX, GalSim nor Dask.
+"""
+
+from importlib import import_module as _import_module
+
+try:
+    from galshape_cnn._version import version as __version__
+except ImportError:  # a source tree that was never built or installed
+    __version__ = "0+unknown"
+
+_HOMES = {
+    "CNNFitter": "infer.fitter",
+    "PSFConvolvedSersic2D": "forward.model",
+    "ShapeCatalog": "infer.catalog",
+    "ShapeEstimator": "infer.estimator",
+    "Stamps": "observe.stamps",
+    "cramer_rao_bound": "infer.fisher",
+    "snr": "infer.fisher",
+}
+
+__all__ = [
+    "CNNFitter",
+    "PSFConvolvedSersic2D",
+    "ShapeCatalog",
+    "ShapeEstimator",
+    "Stamps",
+    "__version__",
+    "cramer_rao_bound",
+    "snr",
+]
+
+
+def __getattr__(name):
+    """Load a public name from its home on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(_import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    """Names already loaded and those still to load."""
+    return sorted(set(globals()) | set(__all__))
