@@ -1,0 +1,173 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Where each stamp lies in its parent image and on the sky.
+
+`Placement` carries positions, shapes and covariances from the pixel frame of a
+stamp to the frame in which the catalogue reports them: the parent image, and
+the sky when there is a WCS.
+"""
+
+from dataclasses import dataclass, fields
+
+import astropy.units as u
+import numpy as np
+from astropy.coordinates import SkyCoord
+
+from galshape_cnn.geometry import frame_derivative, transform_shape
+
+__all__ = ["Placement"]
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Placement of N stamps.
+
+    Attributes
+    ----------
+    origin : (N, 2) ndarray
+        x, y of stamp pixel [0, 0] in the parent image.
+    center : (N, 2) ndarray
+        x, y in the stamp of the point whose sky position is known.
+    skycoord : (N, 2) ndarray
+        ICRS right ascension and declination of ``center`` in degrees; NaN without WCS.
+    jacobian : (N, 2, 2) ndarray
+        d(u, v)/d(x, y) at ``center``, arcsec per pixel, u west and v north.
+    has_sky : bool
+        Whether results are reported in the sky frame.
+    """
+
+    origin: np.ndarray
+    center: np.ndarray
+    skycoord: np.ndarray
+    jacobian: np.ndarray
+    has_sky: bool
+
+    @classmethod
+    def from_groups(cls, n, groups, has_sky):
+        """Collect the placement of n rows from groups of stamps.
+
+        Parameters
+        ----------
+        n : int
+            Number of rows.
+        groups : iterable of (index, Stamps)
+            Row numbers and the stamps that belong there.
+        has_sky : bool
+            Whether the stamps know their sky position.
+
+        Returns
+        -------
+        placement : Placement
+            NaN where no group covers a row.
+        """
+        out = cls(
+            np.full((n, 2), np.nan),
+            np.full((n, 2), np.nan),
+            np.full((n, 2), np.nan),
+            np.tile(np.eye(2), (n, 1, 1)),
+            bool(has_sky),
+        )
+        for index, stamps in groups:
+            out.origin[index] = 0 if stamps.origin is None else stamps.origin
+            out.center[index] = _center(stamps)
+            if has_sky:
+                out.skycoord[index] = np.nan if stamps.skycoord is None else stamps.skycoord
+                out.jacobian[index] = np.eye(2) if stamps.jacobian is None else stamps.jacobian
+        return out
+
+    def __getitem__(self, rows):
+        """Rows of the placement, chosen by a slice or an array."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Placement(**{k: v if k == "has_sky" else v[rows] for k, v in parts.items()})
+
+    def image_position(self, x, y):
+        """Position in the parent image of a position in the stamps.
+
+        Parameters
+        ----------
+        x, y : (N,) ndarray
+            Position in the stamp, pixels.
+
+        Returns
+        -------
+        x, y : (N,) ndarray
+            0-based pixels of the parent image.
+        """
+        return self.origin[:, 0] + x, self.origin[:, 1] + y
+
+    def sky_position(self, x, y):
+        """Sky position of a position in the stamps.
+
+        The offset from ``center`` is carried by the Jacobian to the tangent
+        plane, so that no WCS is needed.
+
+        Parameters
+        ----------
+        x, y : (N,) ndarray
+            Position in the stamp, pixels.
+
+        Returns
+        -------
+        position : `~astropy.coordinates.SkyCoord` or None
+            ICRS; None without a WCS.
+        """
+        if not self.has_sky:
+            return None
+        offset = np.stack([x, y], -1) - self.center
+        west, north = np.einsum("nij,nj->in", self.jacobian, offset)
+        known = np.isfinite(self.skycoord).all(1) & np.isfinite(west + north)
+        ra, dec = np.full((2, len(offset)), np.nan)
+        if known.any():
+            start = SkyCoord(self.skycoord[known], unit="deg", frame="icrs")
+            moved = start.spherical_offsets_by(-west[known] * u.arcsec, north[known] * u.arcsec)
+            ra[known], dec[known] = moved.ra.deg, moved.dec.deg
+        return SkyCoord(ra, dec, unit="deg", frame="icrs")
+
+    def shapes(self, parameters):
+        """Carry flux, n, hlr, g1, g2 to the reported frame.
+
+        Parameters
+        ----------
+        parameters : (N, 5) or (N, S, 5) ndarray
+            In the pixel frame; the second form holds S samples of each galaxy.
+
+        Returns
+        -------
+        parameters : ndarray
+            Of the same shape; hlr in arcsec with a WCS.
+        """
+        out = np.array(parameters, dtype=float)
+        if self.has_sky:
+            jacobian = self.jacobian if out.ndim == 2 else self.jacobian[:, None]
+            with np.errstate(invalid="ignore"):  # rows that were not measured are NaN
+                moved = transform_shape(out[..., 2], out[..., 3], out[..., 4], jacobian)
+            out[..., 2], out[..., 3], out[..., 4] = moved
+        return out
+
+    def covariances(self, parameters, covariance):
+        """Carry covariances of flux, n, hlr, g1, g2 to the reported frame.
+
+        Parameters
+        ----------
+        parameters : (N, 5) ndarray
+            Where the frames' derivative is taken, pixel frame.
+        covariance : (N, 5, 5) ndarray
+            In the pixel frame.
+
+        Returns
+        -------
+        covariance : (N, 5, 5) ndarray
+            D C D^T with D of `galshape_cnn.geometry.frame_derivative`.
+        """
+        if not self.has_sky:
+            return np.array(covariance, dtype=float)
+        with np.errstate(invalid="ignore"):
+            derivative = frame_derivative(parameters[:, 3], parameters[:, 4], self.jacobian)
+            return derivative @ covariance @ np.swapaxes(derivative, 1, 2)
+
+
+def _center(stamps):
+    """Believed position of each galaxy in its stamp, the middle by default."""
+    if stamps.center is not None:
+        return stamps.center
+    ny, nx = stamps.data.shape[1:]
+    return np.array([(nx - 1) / 2, (ny - 1) / 2])
