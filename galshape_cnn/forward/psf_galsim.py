@@ -1,0 +1,44 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Drawing of GalSim profiles as effective PSF arrays (the only part that imports GalSim)."""
+
+import galsim
+import numpy as np
+
+from galshape_cnn.errors import PSFError
+
+__all__ = ["draw_effective_psf"]
+
+
+def draw_effective_psf(psf, jacobian, oversampling, side):
+    """Convolve a GalSim profile with the pixel and draw it finely.
+
+    Parameters
+    ----------
+    psf : galsim.GSObject
+        PSF without the pixel, in the frame (u, v) of the Jacobian.
+    jacobian : (2, 2) array_like
+        d(u, v)/d(x, y).
+    oversampling : int
+        Samples per pixel.
+    side : int
+        Odd side of the array, in samples.
+
+    Returns
+    -------
+    array : (side, side) float64 ndarray
+        Its sum is the flux inside the array: it is not renormalised, because
+        the light beyond it exists.
+
+    Raises
+    ------
+    PSFError
+        If GalSim cannot draw the profile.
+    """
+    wcs = galsim.JacobianWCS(*np.ravel(jacobian))
+    fine = galsim.JacobianWCS(*np.ravel(jacobian) / oversampling)
+    try:
+        effective = galsim.Convolve(psf, wcs.toWorld(galsim.Pixel(1.0)))
+        image = effective.drawImage(nx=side, ny=side, wcs=fine, method="no_pixel", dtype=float)
+    except galsim.GalSimError as error:
+        raise PSFError(f"psf cannot be drawn by GalSim: {error}") from error
+    return image.array.copy()

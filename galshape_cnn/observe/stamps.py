@@ -1,0 +1,206 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""`Stamps`: a frozen batch of equal-sized galaxy stamps.
+
+Everything behind this class works on plain arrays: units, masks, uncertainty
+kinds and celestial coordinates have been dealt with before a `Stamps` exists.
+"""
+
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+
+from galshape_cnn.errors import InputError, NoiseError
+from galshape_cnn.forward.psf import check_oversampling, check_psf
+
+__all__ = ["MINIMUM_STAMP_SIZE", "Stamps"]
+
+#: Smallest side of a stamp, in pixels: eight parameters need some pixels to come from.
+MINIMUM_STAMP_SIZE = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Stamps:
+    """A batch of N galaxy stamps of equal size, with noise, PSF and geometry.
+
+    The arrays are copied and made read-only.  Pixels with zero inverse
+    variance, and pixels that are not finite, hold zero data and zero inverse
+    variance afterwards: they do not count.
+
+    Parameters
+    ----------
+    data : (N, ny, nx) array_like
+        Pixel values, at least 8x8 pixels; stored as float32.
+    ivar : (N, ny, nx) array_like
+        Inverse variance of each pixel, finite and >= 0; zero means masked.
+        Stored as float32.
+    psf : (N, py, px), (1, py, px) or (py, px) array_like
+        Effective PSF (pixel included), odd-sized, centred on its central
+        sample; its sum is the enclosed fraction of the flux.
+    jacobian : (N, 2, 2) or (2, 2) array_like, optional
+        d(u, v)/d(x, y) in arcsec/pixel, u west and v north; the identity
+        without it.
+    origin : (N, 2) array_like of int, optional
+        x, y of stamp pixel [0, 0] in the parent image; zero without it.
+    center : (N, 2) array_like, optional
+        x, y in the stamp where the galaxy is believed to be; the middle of
+        the stamp without it.
+    psf_oversampling : int, optional
+        PSF samples per pixel along each axis.
+    skycoord : (N, 2) array_like, optional
+        ICRS right ascension and declination of ``center`` in degrees; NaN
+        where unknown.
+    flags : (N,) array_like of int, optional
+        Observation flags, see `galshape_cnn.flags`.
+    unit : astropy unit, optional
+        Unit of the pixel values.
+
+    Raises
+    ------
+    InputError
+        If shapes do not fit together or stamps are smaller than 8x8 pixels.
+    NoiseError
+        If ``ivar`` has negative, NaN or infinite values.
+    PSFError
+        If the PSF is even-sized, not finite, or has no positive sum.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from galshape_cnn import Stamps
+    >>> psf = np.zeros((5, 5))
+    >>> psf[2, 2] = 1.0
+    >>> stamps = Stamps(np.zeros((3, 16, 16)), np.ones((3, 16, 16)), psf)
+    >>> len(stamps), stamps[1:].data.shape
+    (3, (2, 16, 16))
+    """
+
+    data: np.ndarray
+    ivar: np.ndarray
+    psf: np.ndarray
+    jacobian: np.ndarray = None
+    origin: np.ndarray = None
+    center: np.ndarray = field(default=None, kw_only=True)
+    psf_oversampling: int = field(default=1, kw_only=True)
+    skycoord: np.ndarray = field(default=None, kw_only=True)
+    flags: np.ndarray = field(default=None, kw_only=True)
+    unit: object = field(default=None, kw_only=True)
+
+    def __post_init__(self):
+        data, ivar = _checked_pixels(self.data, self.ivar)
+        n, ny, nx = data.shape
+        psf = check_psf(self.psf, name="psf", n_expected=n)
+        middle = np.array([(nx - 1) / 2, (ny - 1) / 2])
+        checked = {
+            "data": data,
+            "ivar": ivar,
+            "psf": psf,
+            "psf_oversampling": check_oversampling(self.psf_oversampling),
+            "jacobian": _checked_jacobian(self.jacobian, n),
+            "origin": _per_row("origin", self.origin, (n, 2), np.int64, np.zeros(2, np.int64)),
+            "center": _per_row("center", self.center, (n, 2), float, middle),
+            "flags": _per_row("flags", self.flags, (n,), np.int64, np.int64(0)),
+        }
+        if self.skycoord is not None:
+            checked["skycoord"] = _per_row("skycoord", self.skycoord, (n, 2), float, None, finite=False)
+        _freeze(self, checked)
+
+    def __len__(self):
+        return self.data.shape[0]
+
+    def __repr__(self):
+        n, ny, nx = self.data.shape
+        return (
+            f"<Stamps: {n} of {ny}x{nx} pixels, PSF {self.psf.shape} at {self.psf_oversampling}x, "
+            f"unit={self.unit}, {'with' if self.skycoord is not None else 'no'} sky positions>"
+        )
+
+    def __getitem__(self, index):
+        """Rows of the batch: an int, slice, or array of int or bool gives `Stamps`."""
+        rows = np.arange(len(self))[index]
+        rows = np.atleast_1d(rows)
+        selected = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            shared = not isinstance(value, np.ndarray) or (item.name == "psf" and len(value) == 1)
+            selected[item.name] = value if shared else value[rows]
+        # The rows were checked when the whole batch was made.
+        return _freeze(object.__new__(Stamps), selected)
+
+    def __setstate__(self, state):
+        _freeze(self, dict(state))
+
+
+def _freeze(stamps, values):
+    """Set attributes of a frozen instance; its arrays become read-only."""
+    for name, value in values.items():
+        if isinstance(value, np.ndarray):
+            value.setflags(write=False)
+        object.__setattr__(stamps, name, value)
+    return stamps
+
+
+def _checked_pixels(data, ivar):
+    """Float32 copies of data and ivar in which unusable pixels are zero."""
+    data, ivar = np.asarray(data), np.asarray(ivar)
+    if data.ndim != 3:
+        raise InputError(f"data has shape {data.shape}; (N, ny, nx) is needed")
+    if min(data.shape[1:]) < MINIMUM_STAMP_SIZE:
+        raise InputError(
+            f"data has stamps of {data.shape[1]}x{data.shape[2]} pixels; at least "
+            f"{MINIMUM_STAMP_SIZE}x{MINIMUM_STAMP_SIZE} are needed to measure a galaxy"
+        )
+    if ivar.shape != data.shape:
+        raise InputError(f"ivar has shape {ivar.shape}; that of data is {data.shape}")
+    for name, array in (("data", data), ("ivar", ivar)):
+        if array.dtype.kind not in "buif":
+            raise InputError(f"{name} has dtype {array.dtype}; real numbers are needed")
+    with np.errstate(over="ignore", under="ignore"):
+        data32, ivar32 = np.array(data, np.float32), np.array(ivar, np.float32)
+    bad = ~(np.isfinite(ivar32) & (ivar32 >= 0))
+    if bad.any():
+        raise NoiseError(_bad_ivar_message(np.asarray(ivar)[bad]))
+    bad = ~np.isfinite(data32) | (ivar32 == 0)
+    data32[bad] = 0
+    ivar32[bad] = 0
+    return data32, ivar32
+
+
+def _bad_ivar_message(values):
+    """Say what is wrong with inverse variances."""
+    if np.isfinite(values).all() and (values > 0).all():
+        return (
+            f"ivar reaches {values.max():.3g}, beyond single precision (3e38); "
+            "multiply the data by a power of ten, so that the noise is near one"
+        )
+    return (
+        f"ivar has {values.size} pixels that are negative, NaN or infinite; inverse variance must be "
+        "finite and >= 0, with zero for pixels that do not count"
+    )
+
+
+def _per_row(name, value, shape, dtype, default, finite=True):
+    """Array of one value per row, from the caller or a default."""
+    if value is None:
+        value = np.broadcast_to(default, shape)
+    array = np.asarray(value)
+    if array.shape != shape:
+        raise InputError(f"{name} has shape {array.shape}; {shape} is needed")
+    if finite and not np.isfinite(array).all():
+        raise InputError(f"{name} has values that are not finite")
+    if dtype is np.int64 and array.dtype.kind not in "biu" and not np.array_equal(array, np.round(array)):
+        raise InputError(f"{name} must be integers")
+    return np.array(array, dtype)
+
+
+def _checked_jacobian(jacobian, n):
+    """(N, 2, 2) Jacobian, invertible in every row."""
+    if jacobian is None:
+        jacobian = np.eye(2)
+    jacobian = np.asarray(jacobian, float)
+    if jacobian.shape == (2, 2):
+        jacobian = np.broadcast_to(jacobian, (n, 2, 2))
+    jacobian = _per_row("jacobian", jacobian, (n, 2, 2), float, None)
+    singular = np.linalg.det(jacobian) == 0
+    if singular.any():
+        raise InputError(f"jacobian is singular in {singular.sum()} rows; pixels must cover some sky")
+    return jacobian
