@@ -78,7 +78,7 @@ def test_unit_unknown_to_fits_survives(tmp_path):
     with u.add_enabled_units([u.nmgy]):
         for suffix in (".fits", ".vot", ".ecsv"):
             write_table(QTable({"flux": [1.0] * u.nmgy}), tmp_path / f"out{suffix}")
-            assert read(tmp_path / f"out{suffix}")["flux"].unit == u.nmgy
+            assert str(read(tmp_path / f"out{suffix}")["flux"].unit) == "nmgy"
 
 
 def test_the_table_is_not_modified(table, tmp_path):
