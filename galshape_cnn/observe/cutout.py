@@ -1,0 +1,230 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""From the user's data to `Stamps`: `prepare` is the one door."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.table import Table
+
+from galshape_cnn.errors import InputError, PositionError, PSFError
+from galshape_cnn.forward.psf import PSFArrays, psf_arrays
+from galshape_cnn.observe.centering import find_centers, mask_flags, psf_sigma
+from galshape_cnn.observe.extraction import (
+    bucket_size,
+    check_informed,
+    check_stamp_size,
+    cut_stamps,
+    make_rows,
+    stamp_origin,
+)
+from galshape_cnn.observe.frames import read_frames
+from galshape_cnn.observe.positions import Positions, read_positions_argument
+from galshape_cnn.observe.sky import move_on_sky
+from galshape_cnn.observe.stamps import Stamps
+
+__all__ = ["Observation", "bucket_size", "prepare"]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Every galaxy of one call, as stamps.
+
+    Attributes
+    ----------
+    groups : tuple of (ndarray of int, Stamps)
+        Input rows and their stamps; each row is in exactly one group, and the
+        stamps of a group have one size.
+    n : int
+        Number of rows.
+    table : Table or None
+        Columns of the positions that are passed through.
+    id : ndarray or None
+        The user's identifiers.
+    unit : astropy unit or None
+        Unit of the pixel values.
+    has_sky : bool
+        Whether sky positions are known.
+    """
+
+    groups: tuple
+    n: int
+    table: Table | None = None
+    id: np.ndarray | None = None
+    unit: object = None
+    has_sky: bool = False
+
+    def __len__(self):
+        return self.n
+
+
+def prepare(
+    data,
+    *,
+    psf=None,
+    error=None,
+    mask=None,
+    wcs=None,
+    positions=None,
+    stamp_size=None,
+    recenter=True,
+    psf_oversampling=1,
+    psf_includes_pixel=True,
+    normalize_psf=True,
+):
+    """Turn the user's data into stamps, one per galaxy, in the user's order.
+
+    Parameters
+    ----------
+    data : NDData, array_like, sequence of them, or Stamps
+        An image (with ``positions``); N cutouts of any sizes with a galaxy
+        near each centre, as a sequence or as an ``(N, ny, nx)`` array; one
+        cutout; or `Stamps`, which pass through.  ``uncertainty``, ``mask``,
+        ``wcs``, ``psf`` and ``unit`` of NDData are used.
+    psf : optional
+        Anything `galshape_cnn.forward.psf.psf_arrays` takes.
+    error : float, array_like, Quantity or NDUncertainty, optional
+        1 sigma per pixel; for cutouts also a sequence of N.
+    mask : array_like of bool, optional
+        True for bad pixels.
+    wcs : celestial WCS, optional
+        One, or a sequence of N.
+    positions : Table, SkyCoord or (N, 2) array_like, optional
+        Columns x, y (0-based pixels) or ra, dec; other columns pass through.
+        With N cutouts, one position in each.
+    stamp_size : int, optional
+        Pixels used around each galaxy, at least 8; 64 for an image, whole
+        cutouts otherwise.
+    recenter : bool, optional
+        Find the centroid near each position; otherwise positions are kept.
+    psf_oversampling, psf_includes_pixel, normalize_psf : optional
+        See `galshape_cnn.forward.psf.psf_arrays`.
+
+    Returns
+    -------
+    observation : Observation
+
+    Raises
+    ------
+    InputError
+        If data, mask, WCS or stamp size cannot be used or contradict.
+    NoiseError, PSFError, PositionError
+        If noise, PSF or positions are missing or cannot be used.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from galshape_cnn.observe.cutout import prepare
+    >>> psf = np.ones((3, 3)) / 9
+    >>> observation = prepare(np.zeros((200, 200)), positions=[[100, 90], [5, 7]], error=1.0, psf=psf)
+    >>> [(rows.tolist(), stamps.data.shape) for rows, stamps in observation.groups]
+    [([0, 1], (2, 64, 64))]
+    """
+    if isinstance(data, Stamps):
+        keywords = {"psf": psf, "error": error, "mask": mask, "wcs": wcs, "positions": positions}
+        return _pass_through(data, {**keywords, "stamp_size": stamp_size})
+    check_stamp_size(stamp_size)
+    frames, unit = read_frames(data, error=error, mask=mask, wcs=wcs)
+    positions, is_image = _read_positions(frames, positions)
+    rows = make_rows(frames, positions.xy, is_image, stamp_size)
+    options = {
+        "oversampling": psf_oversampling,
+        "includes_pixel": psf_includes_pixel,
+        "normalize": normalize_psf,
+    }
+    psfs = _row_psfs(rows, psf, options)
+    groups = _make_groups(rows, psfs, bool(recenter), unit)
+    table = positions.table
+    ids = None if table is None or "id" not in table.colnames else np.asarray(table["id"])
+    return Observation(groups, len(rows), table, ids, unit, rows.radec is not None)
+
+
+def _pass_through(stamps, keywords):
+    """Stamps hold everything already."""
+    given = [name for name, value in keywords.items() if value is not None]
+    if given:
+        raise InputError(
+            f"{', '.join(given)} given beside Stamps, which hold their own; leave out or rebuild them"
+        )
+    groups = ((np.arange(len(stamps)), stamps),)
+    return Observation(groups, len(stamps), unit=stamps.unit, has_sky=stamps.skycoord is not None)
+
+
+def _read_positions(frames, positions):
+    """Positions of the rows, and whether they are in one image."""
+    if positions is None:
+        return Positions(None), False
+    if len(frames) == 1:
+        return read_positions_argument(positions, frames[0].wcs), True
+    wcs = frames[0].wcs if all(one.wcs is frames[0].wcs for one in frames) else None
+    found = read_positions_argument(positions, wcs)
+    if len(found.xy) != len(frames):
+        raise PositionError(
+            f"positions has {len(found.xy)} rows for {len(frames)} cutouts; give one in each cutout, or one image"
+        )
+    return found, False
+
+
+def _row_psfs(rows, psf, options):
+    """PSF arrays, one for all rows or one for each."""
+    carried = [one.psf for one in rows.frames]
+    if psf is not None and any(one is not None for one in carried):
+        _check_same_psf(psf, carried)
+    largest = int(rows.size.max())
+    if psf is None and len({id(one) for one in carried}) == 1:
+        psf = carried[0]
+    elif psf is None:
+        missing = [row for row, one in enumerate(carried) if one is None]
+        if missing:
+            raise PSFError(
+                f"psf is missing in data[{missing[0]}]; give psf= for all, or set it in every NDData"
+            )
+        psf = carried
+    inside = np.clip(rows.xy, 0, np.array([one.shape[::-1] for one in rows.frames])[rows.frame] - 1)
+    jacobian = None if rows.radec is None else rows.jacobian
+    return psf_arrays(psf, positions=inside, jacobian=jacobian, stamp_size=largest, **options)
+
+
+def _check_same_psf(psf, carried):
+    """Refuse a PSF that differs from the one the data carry."""
+    for row, own in enumerate(carried):
+        if own is None or own is psf:
+            continue
+        given = psf[row] if np.ndim(psf) == 3 and len(psf) == len(carried) else psf
+        same = isinstance(given, np.ndarray) and isinstance(own, np.ndarray) and np.array_equal(given, own)
+        if not same:
+            raise InputError(f"psf contradicts the one that data[{row}] carries; give one of them")
+
+
+def _make_groups(rows, psfs, recenter, unit):
+    """Stamps of every size, and the rows they belong to."""
+    groups, informed = [], np.zeros(len(rows), bool)
+    for size in np.unique(rows.size):
+        selected = np.flatnonzero(rows.size == size)
+        shared = len(psfs.array) == 1
+        psf = psfs if shared else PSFArrays(psfs.array[selected], psfs.oversampling)
+        stamps, informed[selected] = _make_stamps(rows, selected, psf, recenter, unit)
+        groups.append((selected, stamps))
+    check_informed(rows, informed)
+    return tuple(groups)
+
+
+def _make_stamps(rows, selected, psf, recenter, unit):
+    """Cut, recentre and cut again the rows of one stamp size."""
+    xy, size = rows.xy[selected], int(rows.size[selected[0]])
+    origin = stamp_origin(xy, size)
+    data, ivar, flags, informed = cut_stamps(rows, selected, origin)
+    found = find_centers(data, ivar, xy - origin, psf_sigma(psf), move=recenter)
+    center = found.center + origin
+    moved = stamp_origin(center, size)
+    again = np.flatnonzero((moved != origin).any(axis=1) & ~rows.off[selected])
+    if again.size:
+        data[again], ivar[again], flags[again], _ = cut_stamps(rows, selected[again], moved[again])
+        origin[again] = moved[again]
+    skycoord = rows.radec
+    if skycoord is not None:
+        skycoord = move_on_sky(rows.radec[selected], rows.jacobian[selected], center - xy)
+    flags |= found.flags | mask_flags(ivar, center - origin)
+    return Stamps(
+        data, ivar, psf.array, rows.jacobian[selected], origin, center=center - origin,
+        psf_oversampling=psf.oversampling, skycoord=skycoord, flags=flags, unit=unit,
+    ), informed  # fmt: skip

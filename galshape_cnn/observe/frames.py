@@ -1,0 +1,332 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The images a user may hand over, read without touching their pixels.
+
+A `Frame` is one two-dimensional image or cutout with all that belongs to it.
+`read_frames` brings NDData, arrays, cubes and sequences of them to frames and
+checks that the keywords of the call fit what the data carry.
+"""
+
+from dataclasses import dataclass
+
+import astropy.units as u
+import numpy as np
+
+from galshape_cnn.errors import InputError, NoiseError
+from galshape_cnn.observe.noise import (
+    NO_NOISE,
+    Noise,
+    noise_from_error,
+    noise_from_uncertainty,
+    same_noise,
+)
+from galshape_cnn.observe.sky import celestial_part
+from galshape_cnn.observe.stamps import MINIMUM_STAMP_SIZE
+
+__all__ = ["Frame", "read_frames"]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image with its noise, mask, WCS and PSF.
+
+    Attributes
+    ----------
+    data : (ny, nx) array_like
+        The caller's pixels; only sliced.
+    noise : Noise
+        In the unit of the pixel values.
+    mask : (ny, nx) array_like or None
+        True, or not zero, is bad.
+    wcs : celestial WCS or None
+    psf : object or None
+        Whatever `galshape_cnn.forward.psf.psf_arrays` takes.
+    factor : float
+        Turns the pixel values into the unit of the batch.
+    """
+
+    data: object
+    noise: Noise
+    mask: object = None
+    wcs: object = None
+    psf: object = None
+    factor: float = 1.0
+
+    @property
+    def shape(self):
+        """(ny, nx)."""
+        return np.shape(self.data)
+
+    def read(self, rows, columns):
+        """Pixels and inverse variance of a part of the image.
+
+        Parameters
+        ----------
+        rows, columns : slice
+            Inside the image.
+
+        Returns
+        -------
+        data, ivar : float32 ndarray
+            Zero where masked or not finite.
+        informed : bool
+            Whether any pixel has noise information, masked or not.
+        """
+        data = np.asarray(self.data[rows, columns], np.float64) * self.factor
+        ivar = self.noise[rows, columns].inverse_variance() / self.factor**2
+        ivar = np.broadcast_to(ivar, data.shape)
+        informed = bool((ivar > 0).any())
+        good = np.isfinite(data)
+        if self.mask is not None:
+            good &= ~np.asarray(self.mask[rows, columns]).astype(bool)
+        with np.errstate(over="ignore", under="ignore"):
+            return (
+                np.where(good, data, 0).astype(np.float32),
+                np.where(good, ivar, 0).astype(np.float32),
+                informed,
+            )
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """What one object of the caller carries, nothing converted."""
+
+    array: object
+    uncertainty: object = None
+    mask: object = None
+    wcs: object = None
+    psf: object = None
+    unit: object = None
+
+
+def read_frames(data, *, error=None, mask=None, wcs=None):
+    """Bring images, cutouts and cubes to a list of frames.
+
+    Parameters
+    ----------
+    data : NDData, array_like, or sequence of them
+        Two-dimensional (one frame), three-dimensional (N frames), or a
+        sequence of N two-dimensional objects of any sizes.
+    error, mask, wcs : optional
+        One for all frames, or a sequence of N.
+
+    Returns
+    -------
+    frames : list of Frame
+    unit : astropy unit or None
+        Unit of the first object; the others are converted to it.
+
+    Raises
+    ------
+    InputError
+        If an object is of the wrong type, shape or unit, or contradicts a
+        keyword.
+    NoiseError
+        If noise information is missing or impossible.
+    """
+    raws = _raw_objects(data)
+    n = len(raws)
+    errors, masks, wcses = (
+        _per_frame("error", error, n),
+        _per_frame("mask", mask, n),
+        _per_frame("wcs", wcs, n),
+    )
+    unit = raws[0].unit
+    known_wcs = {}
+    frames = [
+        _make_frame(raw, one_error, one_mask, one_wcs, unit, "data" if n == 1 else f"data[{row}]", known_wcs)
+        for row, (raw, one_error, one_mask, one_wcs) in enumerate(
+            zip(raws, errors, masks, wcses, strict=True)
+        )
+    ]
+    return frames, unit
+
+
+def _raw_objects(data):
+    """One `_Raw` per frame."""
+    if isinstance(data, (str, bytes, dict)) or data is None:
+        raise InputError(
+            f"data is a {type(data).__name__}; NDData, arrays or Stamps are needed (read files first)"
+        )
+    if _is_single(data):
+        raw = _unpack(data, "data")
+        ndim = np.ndim(raw.array)
+        if ndim == 2:
+            return [raw]
+        if ndim == 3:
+            return [_slice(raw, row) for row in range(len(raw.array))] or _refuse_empty()
+        raise InputError(f"data has shape {np.shape(raw.array)}; (ny, nx) or (N, ny, nx) is needed")
+    try:
+        items = list(data)
+    except TypeError as error:
+        raise InputError(f"data is a {type(data).__name__}; NDData, arrays or Stamps are needed") from error
+    raws = [_unpack(item, f"data[{row}]") for row, item in enumerate(items)] or _refuse_empty()
+    for row, raw in enumerate(raws):
+        if np.ndim(raw.array) != 2:
+            raise InputError(f"data[{row}] has shape {np.shape(raw.array)}; a cutout (ny, nx) is needed")
+    return raws
+
+
+def _refuse_empty():
+    raise InputError("data is empty; at least one cutout is needed")
+
+
+def _is_single(data):
+    """Whether data is one object (array or NDData), not a sequence of them."""
+    return hasattr(data, "uncertainty") or (hasattr(data, "ndim") and getattr(data, "dtype", None) != object)
+
+
+def _unpack(item, name):
+    """Take an NDData, Quantity, masked array or array apart."""
+    if hasattr(item, "uncertainty") and hasattr(item, "data"):
+        inner = _unpack(item.data, name)
+        mask = inner.mask if item.mask is None else item.mask
+        raw = _Raw(inner.array, item.uncertainty, mask, item.wcs, getattr(item, "psf", None), item.unit)
+    else:
+        mask = getattr(item, "mask", None)
+        array = getattr(item, "unmasked", item)
+        array = array.data if isinstance(array, np.ma.MaskedArray) else array
+        unit = getattr(array, "unit", None)
+        array = array.value if isinstance(array, u.Quantity) else array
+        raw = _Raw(array if hasattr(array, "dtype") else _as_numbers(array, name), None, mask, unit=unit)
+    if raw.array.dtype.kind not in "buif":
+        raise InputError(f"{name} has dtype {raw.array.dtype}; real numbers are needed")
+    return raw
+
+
+def _as_numbers(array, name):
+    """Array from nested lists."""
+    try:
+        return np.asarray(array, float)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} is a {type(array).__name__}; an image is needed") from error
+
+
+def _slice(raw, row):
+    """Frame of a cube."""
+    uncertainty = raw.uncertainty
+    if uncertainty is not None and np.ndim(uncertainty.array) == 3:
+        uncertainty = _SlicedUncertainty(uncertainty, row)
+    mask = raw.mask if np.ndim(raw.mask) != 3 else raw.mask[row]
+    psf = raw.psf[row] if np.ndim(raw.psf) == 3 and len(raw.psf) == len(raw.array) else raw.psf
+    return _Raw(raw.array[row], uncertainty, mask, raw.wcs, psf, raw.unit)
+
+
+@dataclass(frozen=True)
+class _SlicedUncertainty:
+    """One frame of the uncertainty of a cube."""
+
+    whole: object
+    row: int
+
+
+def _per_frame(name, value, n):
+    """One value per frame, from one for all or a sequence of N."""
+    if value is None or hasattr(value, "low_level_wcs") or np.isscalar(value):
+        return [value] * n
+    if hasattr(value, "uncertainty_type"):
+        if np.ndim(value.array) == 3:
+            _check_count(name, value.array, n)
+            return [_SlicedUncertainty(value, row) for row in range(n)]
+        return [value] * n
+    listed = isinstance(value, (list, tuple)) and not (n == 1 and np.ndim(value[:1]) == 2)
+    if listed or np.ndim(value) == 3 or (np.ndim(value) == 1 and n > 1):
+        _check_count(name, value, n)
+        return [value[row] for row in range(n)]
+    return [value] * n
+
+
+def _check_count(name, value, n):
+    if len(value) != n:
+        raise InputError(f"{name} holds {len(value)} entries for {n} cutouts; give one for all, or {n}")
+
+
+def _make_frame(raw, error, mask, wcs, unit, name, known_wcs):
+    """Merge what an object carries with the keywords of the call."""
+    shape = np.shape(raw.array)
+    if min(shape) < MINIMUM_STAMP_SIZE:
+        raise InputError(
+            f"{name} has {shape[0]}x{shape[1]} pixels; at least {MINIMUM_STAMP_SIZE}x{MINIMUM_STAMP_SIZE} "
+            "are needed to measure a galaxy"
+        )
+    return Frame(
+        raw.array,
+        _merge_noise(raw, error, shape, name),
+        _merge_mask(raw.mask, mask, shape, name),
+        _merge_wcs(raw.wcs, wcs, name, known_wcs),
+        raw.psf,
+        _unit_factor(raw.unit, unit, name),
+    )
+
+
+def _unit_factor(own, unit, name):
+    """Factor from an object's unit to that of the batch."""
+    if own == unit:
+        return 1.0
+    try:
+        return (own or u.dimensionless_unscaled).to(unit or u.dimensionless_unscaled)
+    except u.UnitConversionError as error:
+        raise InputError(
+            f"{name} has unit {own}, the first one {unit}; convertible units are needed"
+        ) from error
+
+
+def _merge_noise(raw, error, shape, name):
+    """Noise from the uncertainty and the error keyword, which must agree."""
+    given = None if error is None else _one_noise(error, raw.unit, "error")
+    carried = (
+        None if raw.uncertainty is None else _one_noise(raw.uncertainty, raw.unit, f"{name}.uncertainty")
+    )
+    for noise in (given, carried):
+        if noise is not None and noise.shape not in ((), shape):
+            raise InputError(f"{noise.name} has shape {noise.shape}, {name} has shape {shape}")
+    if given is not None and carried is not None and not same_noise(given, carried):
+        raise InputError(f"error contradicts {name}.uncertainty; give one of them")
+    noise = carried if given is None else given
+    if noise is None:
+        raise NoiseError(NO_NOISE)
+    return noise
+
+
+def _one_noise(description, unit, name):
+    """Noise of one frame, from an error or an uncertainty."""
+    if isinstance(description, _SlicedUncertainty):
+        return _one_noise(description.whole, unit, name)[description.row]
+    if hasattr(description, "uncertainty_type"):
+        return noise_from_uncertainty(description, unit, name)
+    return noise_from_error(description, unit, name)
+
+
+def _merge_mask(carried, given, shape, name):
+    """The one mask, or an error if two differ."""
+    masks = [
+        np.asanyarray(mask) for mask in (carried, given) if mask is not None and mask is not np.ma.nomask
+    ]
+    for mask in masks:
+        if mask.shape not in ((), shape):
+            raise InputError(f"mask has shape {mask.shape}, {name} has shape {shape}")
+        if mask.dtype.kind not in "bui":
+            raise InputError(f"mask has dtype {mask.dtype}; bool is needed, True for bad pixels")
+    masks = [np.broadcast_to(mask, shape) for mask in masks]
+    if len(masks) == 2 and not np.array_equal(masks[0].astype(bool), masks[1].astype(bool)):
+        raise InputError(f"mask contradicts {name}.mask; combine them with | and give one")
+    return masks[0] if masks else None
+
+
+def _merge_wcs(carried, given, name, known):
+    """The one celestial WCS, or an error if two differ."""
+    if carried is not None and given is not None and not _same_wcs(carried, given):
+        raise InputError(f"wcs contradicts {name}.wcs; give one of them")
+    wcs = given if carried is None else carried
+    if wcs is not None and id(wcs) not in known:
+        # The object is kept beside its celestial part, so that its id is not used again.
+        known[id(wcs)] = (wcs, celestial_part(wcs, "wcs" if carried is None else f"{name}.wcs"))
+    return None if wcs is None else known[id(wcs)][1]
+
+
+def _same_wcs(one, two):
+    """Whether two WCS are the same object or have equal FITS headers."""
+    if one is two:
+        return True
+    if not (hasattr(one, "to_header") and hasattr(two, "to_header")):
+        return False
+    return one.to_header(relax=True) == two.to_header(relax=True)
