@@ -1,0 +1,88 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""PSF arrays -> transfer functions on the modes of a Fourier grid.
+
+The Fourier sum over the samples is evaluated at exactly the wave numbers that
+the renderer uses (two matrix products), so a PSF array of any odd size, larger
+than the stamp or smaller, at any integer oversampling, is used without
+resampling, cropping or wrap-around.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .grid import FourierGrid
+
+__all__ = ["grid_for", "transfer_at", "transfer_functions"]
+
+
+def grid_for(size, oversampling):
+    """Fourier grid for a stamp size and a PSF oversampling factor.
+
+    Parameters
+    ----------
+    size : int
+        Side of the stamp in pixels.
+    oversampling : int
+        PSF samples per pixel.
+
+    Returns
+    -------
+    grid : FourierGrid
+        With twice the stamp's bandwidth when the PSF is known that far.
+    """
+    return FourierGrid(size, 2 if oversampling >= 2 else 1)
+
+
+def _waves(k, samples, oversampling):
+    """exp(-i k x) of the samples' positions about the central one."""
+    x = (np.arange(samples) - samples // 2) / oversampling
+    phase = np.outer(k, x)
+    return np.cos(phase), -np.sin(phase)
+
+
+def transfer_at(psf, ky, kx, oversampling=1):
+    """Fourier transform of PSF arrays on a rectangular grid of wave numbers.
+
+    Parameters
+    ----------
+    psf : (N, py, px) array
+        Odd-sized PSF samples, the PSF's centre on the central one.
+    ky, kx : (Ky,), (Kx,) ndarray
+        Wave numbers in radians per image pixel.
+    oversampling : int
+        PSF samples per image pixel.
+
+    Returns
+    -------
+    transfer : (N, Ky, Kx) complex jax array
+        Equal to the sum of the samples at zero wave number.
+    """
+    cos_y, sin_y = _waves(ky, psf.shape[-2], oversampling)
+    cos_x, sin_x = _waves(kx, psf.shape[-1], oversampling)
+    psf = jnp.asarray(psf)
+    real, imag = psf @ cos_x.T, psf @ sin_x.T
+    return jax.lax.complex(cos_y @ real - sin_y @ imag, cos_y @ imag + sin_y @ real)
+
+
+@partial(jax.jit, static_argnames=("grid", "oversampling"))
+def transfer_functions(psf, grid, oversampling=1):
+    """Transfer functions of PSF arrays on the modes of a grid.
+
+    Parameters
+    ----------
+    psf : (N, py, px) array
+        Effective PSFs (pixel included), odd-sized.
+    grid : FourierGrid
+        Modes to evaluate.
+    oversampling : int
+        PSF samples per image pixel.
+
+    Returns
+    -------
+    transfer : (N, Ky, Kx) complex jax array
+        Fourier transform of the PSF on the grid.
+    """
+    return transfer_at(psf, grid.ky, grid.kx, oversampling)
