@@ -1,0 +1,49 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Configuration of the documentation build.
+
+Builds without a network.  With ``GALSHAPE_DOCS_ONLINE=1``, and on Read the
+Docs, names of other projects become links and every one of them must resolve.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from sphinx_astropy.conf.v2 import *  # noqa: F403
+from sphinx_astropy.conf.v2 import exclude_patterns, extensions, intersphinx_mapping
+
+import galshape_cnn
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "galshape_cnn"
+author = "galshape_cnn developers"
+copyright = f"2026, {author}"
+version = release = galshape_cnn.__version__
+root_doc = "index"
+
+extensions.remove("sphinx.ext.inheritance_diagram")  # needs graphviz, and there is next to no inheritance
+extensions += ["definition_tables"]
+exclude_patterns += ["api/*.inc", "_ext"]
+
+html_theme = "pydata_sphinx_theme"
+html_title = "galshape_cnn"
+html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
+html_static_path = []
+
+nitpicky = True
+online = bool(os.environ.get("GALSHAPE_DOCS_ONLINE") or os.environ.get("READTHEDOCS"))
+if online:
+    intersphinx_mapping.pop("pythonloc", None)
+    intersphinx_mapping |= {
+        "photutils": ("https://photutils.readthedocs.io/en/stable/", None),
+        "galsim": ("https://galsim-developers.github.io/GalSim/_build/html/", None),
+        "jax": ("https://docs.jax.dev/en/latest/", None),
+        "asdf": ("https://www.asdf-format.org/projects/asdf/en/stable/", None),
+    }
+else:
+    intersphinx_mapping.clear()
+    # Names of other projects cannot be checked without their inventories; our own still are.
+    nitpick_ignore_regex = [(r"py:.*", r"(?!galshape_cnn\b)[A-Za-z_]+(\..*)?")]
+
+linkcheck_timeout = 60
