@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from sphinx_astropy.conf.v2 import *  # noqa: F403
-from sphinx_astropy.conf.v2 import exclude_patterns, extensions, intersphinx_mapping
+from sphinx_astropy.conf.v2 import exclude_patterns, extensions, intersphinx_mapping, rst_epilog
 
 import galshape_cnn
 
@@ -45,5 +45,10 @@ else:
     intersphinx_mapping.clear()
     # Names of other projects cannot be checked without their inventories; our own still are.
     nitpick_ignore_regex = [(r"py:.*", r"(?!galshape_cnn\b)[A-Za-z_]+(\..*)?")]
+
+# docstrings may write |g| for the modulus without a backslash, which reST takes for a substitution
+rst_epilog += """
+.. |g| replace:: \\|g\\|
+"""
 
 linkcheck_timeout = 60

@@ -19,7 +19,12 @@ def column_rows():
     """Header and rows of the table of catalogue columns."""
     from galshape_cnn.infer.columns import COLUMN_DEFINITIONS
 
-    units = {"flux": "that of the image", "size": "arcsec (pixel without WCS)", "pixel": "pixel", "angle": "degree"}
+    units = {
+        "flux": "that of the image",
+        "size": "arcsec (pixel without WCS)",
+        "pixel": "pixel",
+        "angle": "degree",
+    }
     yield "Column", "Unit", "Meaning"
     for d in COLUMN_DEFINITIONS:
         yield f"``{d.name}``", units.get(d.kind, ""), d.description
