@@ -159,7 +159,7 @@ def _read_positions(frames, positions):
     found = read_positions_argument(positions, wcs)
     if len(found.xy) != len(frames):
         raise PositionError(
-            f"positions has {len(found.xy)} rows for {len(frames)} cutouts; give one in each cutout, or one image"
+            f"positions has {len(found.xy)} rows for {len(frames)} cutouts; give one for each, or one image"
         )
     return found, False
 

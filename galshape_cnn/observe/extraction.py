@@ -132,8 +132,8 @@ def make_rows(frames, xy, is_image, stamp_size):
     off = ~((xy >= -0.5) & (xy < limits - 0.5)).all(axis=1)
     if off.all():
         raise PositionError(
-            f"positions: none of the {n} lies inside the image; the first is x, y = {xy[0, 0]:.1f}, {xy[0, 1]:.1f} "
-            f"and the image has {limits[0, 0]}x{limits[0, 1]} (x, y) pixels"
+            f"positions: none of the {n} lies inside the image; the first is x, y = "
+            f"{xy[0, 0]:.1f}, {xy[0, 1]:.1f} and the image has {limits[0, 0]}x{limits[0, 1]} (x, y) pixels"
         )
     known = np.where(
         np.isfinite(xy).all(axis=1, keepdims=True), np.clip(xy, -_FAR_AWAY, _FAR_AWAY), middle[frame]

@@ -172,7 +172,7 @@ def _refuse_empty():
 
 def _is_single(data):
     """Whether data is one object (array or NDData), not a sequence of them."""
-    return hasattr(data, "uncertainty") or (hasattr(data, "ndim") and getattr(data, "dtype", None) != object)
+    return hasattr(data, "uncertainty") or (hasattr(data, "ndim") and getattr(data, "dtype", None) != "object")
 
 
 def _unpack(item, name):
