@@ -27,7 +27,7 @@ import numpy as np
 
 from .profile import sersic_table
 
-__all__ = ["BLOCK", "PARAMETERS", "render", "render_with_derivatives"]
+__all__ = ["BLOCK", "PARAMETERS", "in_blocks", "one_with_derivatives", "render", "render_with_derivatives"]
 
 #: The parameters of a stamp's model, in the order of every array.
 PARAMETERS = ("flux", "n", "hlr", "g1", "g2", "x", "y", "sky")
@@ -166,7 +166,25 @@ def _render_one(params, transfer, grid):
     return params[0] * image + params[7]
 
 
-def _derivatives_one(params, transfer, grid):
+def one_with_derivatives(params, transfer, grid):
+    """Image and derivatives of one stamp, to be used inside `in_blocks`.
+
+    Parameters
+    ----------
+    params : (8,) array
+        `PARAMETERS` of the stamp.
+    transfer : (Ky, Kx) complex array
+        Transfer function of its PSF.
+    grid : FourierGrid
+        Stamp size and bandwidth.
+
+    Returns
+    -------
+    image : (size, size) jax array
+        Flux per pixel.
+    derivatives : (8, size, size) jax array
+        d(image) / d(parameter).
+    """
     table = sersic_table()
     ln_kappa, by_g1, by_g2 = _wave_number(params, grid)
     f, f_n, f_k = _interpolate(params[1], ln_kappa, table, table.coefficients)
@@ -186,11 +204,30 @@ def _derivatives_one(params, transfer, grid):
     return params[0] * images[0] + params[7], derivatives
 
 
-def _in_blocks(one, params, transfer, grid):
-    """Map ``one`` over stamps in cache-sized blocks, one PSF or one a stamp."""
+def in_blocks(one, params, transfer, grid, *rows):
+    """Map a function over stamps in cache-sized blocks.
+
+    Parameters
+    ----------
+    one : callable
+        ``one(params, transfer, *rows, grid=grid)`` of a single stamp.
+    params : (N, 8) array
+        `PARAMETERS` of each stamp.
+    transfer : (N, Ky, Kx) or (1, Ky, Kx) complex array
+        A transfer function for each stamp, or one for all.
+    grid : FourierGrid
+        Stamp size and bandwidth.
+    *rows : arrays with N rows
+        Further arguments of ``one``.
+
+    Returns
+    -------
+    result : pytree of arrays with N rows
+        What ``one`` returns, stacked.
+    """
     if transfer.shape[0] == 1:
-        return jax.lax.map(lambda p: one(p, transfer[0], grid), params, batch_size=BLOCK)
-    return jax.lax.map(lambda pt: one(*pt, grid), (params, transfer), batch_size=BLOCK)
+        return jax.lax.map(lambda p: one(p[0], transfer[0], *p[1:], grid=grid), (params, *rows), batch_size=BLOCK)
+    return jax.lax.map(lambda p: one(*p, grid=grid), (params, transfer, *rows), batch_size=BLOCK)
 
 
 @partial(jax.jit, static_argnames="grid")
@@ -213,7 +250,7 @@ def render(params, transfer, grid):
     images : (N, size, size) jax array
         Flux per pixel.
     """
-    return _in_blocks(_render_one, params, transfer, grid)
+    return in_blocks(_render_one, params, transfer, grid)
 
 
 @partial(jax.jit, static_argnames="grid")
@@ -232,4 +269,4 @@ def render_with_derivatives(params, transfer, grid):
     derivatives : (N, 8, size, size) jax array
         d(image) / d(parameter), in the order of `PARAMETERS`.
     """
-    return _in_blocks(_derivatives_one, params, transfer, grid)
+    return in_blocks(one_with_derivatives, params, transfer, grid)
