@@ -16,6 +16,10 @@ import galshape_cnn
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
+from reference_pages import write_pages  # noqa: E402
+
+write_pages(galshape_cnn, Path(__file__).parent / "reference")
+
 project = "galshape_cnn"
 author = "galshape_cnn developers"
 copyright = f"2026, {author}"
@@ -30,6 +34,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "galshape_cnn"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
 html_static_path = []
+html_sidebars = {"getting_started": [], "comparison": []}  # no sub-pages: leave the width to the text
 
 nitpicky = True
 online = bool(os.environ.get("GALSHAPE_DOCS_ONLINE") or os.environ.get("READTHEDOCS"))
