@@ -18,7 +18,7 @@ _HOMES = {
     "ShapeCatalog": "infer.catalog",
     "ShapeEstimator": "infer.estimator",
     "Stamps": "observe.stamps",
-    "cramer_rao_bound": "infer.fisher",
+    "cramer_rao_bound": "infer.design",
     "snr": "infer.fisher",
 }
 

@@ -192,9 +192,8 @@ def one_with_derivatives(params, transfer, grid):
     unit = f * moved
     kx, ky = jnp.asarray(grid.kx)[None, :], jnp.asarray(grid.ky)[:, None]
     radial = f_k * moved
-    modes = jnp.stack(
-        [unit, f_n * moved, radial / params[2], by_g1 * radial, by_g2 * radial, -1j * kx * unit, -1j * ky * unit]
-    )
+    shape = [f_n * moved, radial / params[2], by_g1 * radial, by_g2 * radial]
+    modes = jnp.stack([unit, *shape, -1j * kx * unit, -1j * ky * unit])
     images = _to_stamp(modes, grid)
     folded = partial(_folded, grid=grid)
     slopes = jax.tree.map(lambda d: jnp.moveaxis(d, -1, 0)[1:7], jax.jacfwd(folded)(params))
@@ -226,8 +225,10 @@ def in_blocks(one, params, transfer, grid, *rows):
         What ``one`` returns, stacked.
     """
     if transfer.shape[0] == 1:
-        return jax.lax.map(lambda p: one(p[0], transfer[0], *p[1:], grid=grid), (params, *rows), batch_size=BLOCK)
-    return jax.lax.map(lambda p: one(*p, grid=grid), (params, transfer, *rows), batch_size=BLOCK)
+        function, over = (lambda row: one(row[0], transfer[0], *row[1:], grid=grid)), (params, *rows)
+    else:
+        function, over = (lambda row: one(*row, grid=grid)), (params, transfer, *rows)
+    return jax.lax.map(function, over, batch_size=BLOCK)
 
 
 @partial(jax.jit, static_argnames="grid")

@@ -27,6 +27,7 @@ __all__ = ["CONDITION_LIMITS", "bound", "check_error", "fisher_matrices", "same_
 #: number: at the limit for float32 the bound may be wrong by some 10 %.
 CONDITION_LIMITS = {"float32": 1e5, "float64": 1e10}
 
+
 def _fisher_one(params, transfer, ivar, inverse_gain, grid):
     """Fisher matrix of one stamp."""
     image, derivatives = one_with_derivatives(params, transfer, grid)
