@@ -61,7 +61,7 @@ def to_parameters(u):
 
 
 def log_jacobian(u):
-    """ln |d(parameters) / d(coordinates)|, to turn one density into the other.
+    """Log of the determinant of d(parameters) / d(coordinates), to turn one density into the other.
 
     Parameters
     ----------

@@ -51,7 +51,7 @@ def read_image(path, *, sci=None, err=None, var=None, ivar=None, weight=None, ma
         At most one of them.
     mask : int, str or Path, optional
         HDU of the mask; values other than zero are bad.  Of a mask with named
-        planes (MP_ keywords, as the Rubin and HSC pipelines write) only planes
+        planes (``MP_`` keywords, as the Rubin and HSC pipelines write) only planes
         that mean bad pixels are used.
     psf : int, str or Path, optional
         HDU or file of the PSF, see `read_psf`.
