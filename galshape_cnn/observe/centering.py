@@ -1,24 +1,55 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Recentring of stamps."""
+"""Recentring of galaxies in their stamps, and the flags that belong to it.
+
+The centroid is the peak of the stamp smoothed at the scale at which the galaxy
+stands out most, located by fitting a quadratic to 5x5 pixels around it: the
+method of `photutils.centroids.centroid_quadratic`, for a whole batch at once (one
+at a time photutils needs more time than the network; a test holds the two
+together).  A peak at a Gaussian's own scale is the maximum-likelihood position
+of a Gaussian source.
+
+For a peak of height S (in units of the noise) and curvature S/T^2 smoothed with
+a Gaussian of width s, the noise moves the peak by T^2 / (sqrt(2) s S) along each
+axis; a peak that may have moved by more than a pixel is not used.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from galshape_cnn.flags import Flag
+from galshape_cnn.observe.smoothing import build_levels, local_maxima
 
 __all__ = ["Centers", "find_centers", "mask_flags", "psf_sigma"]
+
+#: Stamps smoothed at once: few enough to stay in the processor's cache.
+_CHUNK = 64
+#: Height of a peak, in units of the noise, to be a galaxy near the position given, to
+#: be one far from it, and to be a neighbour (above the saddle between the two).
+_NEAR_HEIGHT, _FAR_HEIGHT, _NEIGHBOR_HEIGHT = 4.5, 10.0, 7.0
+#: A dent of less than this below a brighter peak is noise on that peak's flank.
+_FLANK_HEIGHT = 3.0
+#: A neighbour below this share of the galaxy's peak does not change its parameters much.
+_FAINTEST_NEIGHBOR = 0.02
+#: Largest error of a centroid, along one axis in pixels.
+_LARGEST_ERROR = 1.0
+#: Smallest radius, in pixels, within which a centroid is plausible.
+_SMALLEST_RADIUS = 3.0
+#: A scale at which the galaxy stands out by this share of the best is good enough.
+_GOOD_SCALE = 0.7
+_FWHM = 2.355
 
 
 @dataclass(frozen=True)
 class Centers:
-    """Where the galaxies are.
+    """Where galaxies were found.
 
     Attributes
     ----------
     center : (N, 2) ndarray
         x, y in the stamp.
     flags : (N,) int64 ndarray
+        RECENTER_FAILED, FAR_CENTROID, NEIGHBOR.
     """
 
     center: np.ndarray
@@ -26,26 +57,232 @@ class Centers:
 
 
 def psf_sigma(psf):
-    """Gaussian width with the core of the mean PSF, in pixels."""
+    """Gaussian width of the mean PSF, in pixels.
+
+    Parameters
+    ----------
+    psf : galshape_cnn.forward.psf.PSFArrays
+        Effective PSFs.
+
+    Returns
+    -------
+    sigma : float
+        Of the Gaussian that covers as many pixels, 1 / sum(p^2); at least one
+        pixel, below which a sampled Gaussian is no Gaussian any more.
+    """
     mean = psf.array.mean(axis=0)
-    area = (mean.sum() ** 2 / (mean**2).sum()) / psf.oversampling**2
-    return max(np.sqrt(area / (4 * np.pi)), 0.7)
+    pixels = mean.sum() ** 2 / (mean**2).sum() / psf.oversampling**2
+    return max(float(np.sqrt(pixels / (4 * np.pi))), 1.0)
 
 
 def find_centers(data, ivar, guess, sigma, move=True):
-    """Keep the given positions."""
-    return Centers(np.array(guess, float), np.zeros(len(data), np.int64))
+    """Find the galaxy near each given position, and neighbours in the stamp.
+
+    Parameters
+    ----------
+    data, ivar : (N, ny, nx) float32 ndarray
+        Stamps; zero ``ivar`` is masked.
+    guess : (N, 2) array_like
+        Given x, y in the stamp.
+    sigma : float
+        Gaussian width of the PSF in pixels, see `psf_sigma`.
+    move : bool, optional
+        If False, positions are kept and only neighbours are looked for.
+
+    Returns
+    -------
+    centers : Centers
+        FAR_CENTROID is set when the galaxy is farther away than 3 pixels and
+        one PSF FWHM, which is more than positions measured on any image of
+        this quality are off; it is followed there only if it is the brightest
+        source in the inner half of the stamp, at 10 sigma or more.  With
+        RECENTER_FAILED the given position is kept.
+    """
+    guess = np.array(guess, float)
+    center, flags = guess.copy(), np.zeros(len(data), np.int64)
+    for start in range(0, len(data), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        levels = build_levels(data[rows], ivar[rows], sigma)
+        if move:
+            center[rows], flags[rows] = _recenter(levels, guess[rows])
+        flags[rows] |= np.where(_has_neighbor(levels[0], center[rows]), Flag.NEIGHBOR, 0)
+    return Centers(center, flags)
+
+
+@dataclass(frozen=True)
+class _Peaks:
+    """One candidate peak per row; its height is zero where there is none.
+
+    ``xy`` and ``error`` are in stamp pixels, ``height`` in units of the noise;
+    ``bump`` says that a brighter peak is near with hardly a dent between.
+    """
+
+    xy: np.ndarray
+    height: np.ndarray
+    error: np.ndarray
+    bump: np.ndarray
+
+
+def _recenter(levels, guess):
+    """Choose among the peaks of all levels; keep the guess where none will do."""
+    radius = max(_SMALLEST_RADIUS, _FWHM * levels[0].sigma)
+    reach = min(levels[0].amplitude.shape[1:]) / 4
+    near = _best_scale([_highest_peak(level, guess, radius, reach) for level in levels])
+    usable = (near.height >= _NEAR_HEIGHT) & (near.error <= _LARGEST_ERROR) & ~near.bump
+    center = np.where(usable[:, None], near.xy, guess)
+    flags = np.zeros(len(guess), np.int64)
+    rest = np.flatnonzero(~usable)
+    if rest.size:
+        some = [level.rows(rest) for level in levels]
+        far = _best_scale([_highest_peak(level, guess[rest], reach, reach) for level in some])
+        found = (far.height >= _FAR_HEIGHT) & (far.error <= _LARGEST_ERROR)
+        center[rest[found]] = far.xy[found]
+        flags[rest[~found]] = Flag.RECENTER_FAILED
+    moved = np.hypot(*(center - guess).T) > radius
+    return center, flags | np.where(moved, Flag.FAR_CENTROID, 0)
+
+
+def _best_scale(peaks):
+    """Of each row the peak on the finest level on which the galaxy stands out well."""
+    heights = np.array([one.height for one in peaks])
+    level = np.argmax(heights >= _GOOD_SCALE * heights.max(axis=0), axis=0)
+    rows = np.arange(heights.shape[1])
+    chosen = [np.array([getattr(one, name) for one in peaks])[level, rows]
+              for name in ("xy", "height", "error", "bump")]  # fmt: skip
+    return _Peaks(*chosen)
+
+
+def _highest_peak(level, guess, radius, reach):
+    """Highest local maximum of a level within a radius of each guess."""
+    rows = np.arange(len(guess))
+    at = level.from_stamp(guess)
+    start = np.round(at).astype(int)
+    half = int(np.ceil(radius / level.step)) + 1
+    window, dx, dy = _windows(level.amplitude, start, half + 1)
+    distance = np.hypot(dx + (start - at)[:, :1, None], dy + (start - at)[:, 1:, None])
+    # On coarse levels the pixel that holds the peak may be a little farther than the peak.
+    candidate = local_maxima(window) & (distance <= radius / level.step + 0.75)
+    candidate[:, [0, -1]] = candidate[:, :, [0, -1]] = False
+    pick = np.argmax(np.where(candidate, window, -np.inf).reshape(len(rows), -1), axis=1)
+    found = candidate.reshape(len(rows), -1)[rows, pick]
+    peak = start + np.column_stack([np.ravel(dx)[pick % dx.size], np.ravel(dy)[pick // dx.size]])
+    offset, width2, valid = _quadratic_peak(level.amplitude, peak)
+    xy = level.to_stamp(peak + offset)
+    found &= valid & (np.hypot(*(xy - guess).T) <= radius)
+    height = np.where(found, _value(level.amplitude / level.noise, peak), 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = width2 * level.step**2 / (np.sqrt(2) * level.sigma * height)
+    return _Peaks(xy, height, np.where(found, error, np.inf), _is_bump(level, peak, at, reach))
+
+
+def _windows(array, start, half):
+    """Square windows around a pixel of each image, lower than anything outside it."""
+    n, ny, nx = array.shape
+    offsets = np.arange(-half, half + 1)
+    x, y = start[:, :1] + offsets, start[:, 1:] + offsets
+    inside = ((y >= 0) & (y < ny))[:, :, None] & ((x >= 0) & (x < nx))[:, None, :]
+    window = array[
+        np.arange(n)[:, None, None], np.clip(y, 0, ny - 1)[:, :, None], np.clip(x, 0, nx - 1)[:, None]
+    ]
+    return np.where(inside, window, -np.inf), offsets[None, None, :], offsets[None, :, None]
+
+
+def _value(array, at):
+    """Values of images, or of one number per image, at a pixel of each."""
+    n, ny, nx = array.shape
+    return array[np.arange(n), np.clip(at[:, 1], 0, ny - 1), np.clip(at[:, 0], 0, nx - 1)]
+
+
+def _quadratic_design():
+    """Least-squares solution for 1, x, y, x^2, x y, y^2 on 5x5 pixels."""
+    y, x = (one.ravel().astype(float) for one in np.mgrid[-2:3, -2:3])
+    return np.linalg.pinv(np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1))
+
+
+_QUADRATIC = _quadratic_design()
+
+
+def _quadratic_peak(array, peak):
+    """Offset of the maximum of a quadratic from a pixel, and the squared width.
+
+    A maximum more than one pixel from the highest pixel is not believed.
+    """
+    patch, _, _ = _windows(array, peak, 2)
+    patch = np.where(np.isfinite(patch), patch, 0).reshape(len(peak), 25)
+    top, cx, cy, cxx, cxy, cyy = _QUADRATIC @ patch.T
+    determinant = 4 * cxx * cyy - cxy**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        offset = np.column_stack([cy * cxy - 2 * cx * cyy, cx * cxy - 2 * cy * cxx]) / determinant[:, None]
+        width2 = -top / (cxx + cyy)
+    valid = (determinant > 0) & (cxx + cyy < 0) & (np.abs(offset) <= 1).all(axis=1)
+    return np.where(valid[:, None], offset, 0), np.where(valid, width2, np.inf), valid
+
+
+def _is_bump(level, peak, guess, reach):
+    """Whether a brighter peak is within reach, with hardly a dent towards it."""
+    n, ny, nx = level.amplitude.shape
+    y, x = np.arange(ny), np.arange(nx)
+    distance2 = (y[:, None] - guess[:, 1:, None]) ** 2 + (x - guess[:, :1])[:, None, :] ** 2
+    near = np.where(distance2 <= (reach / level.step) ** 2, level.amplitude, -np.inf).reshape(n, -1)
+    best = np.argmax(near, axis=1)
+    brighter = np.column_stack([best % nx, best // nx])
+    here = _value(level.amplitude, peak)
+    noise = _value(np.broadcast_to(level.noise, level.amplitude.shape), peak)
+    dent = here - _lowest_between(level.amplitude, np.arange(n), peak, brighter)
+    return (near[np.arange(n), best] > here) & (dent < _FLANK_HEIGHT * noise)
+
+
+def _lowest_between(array, rows, first, second, steps=24):
+    """Lowest value along the straight line between two pixels of each row."""
+    share = np.linspace(0, 1, steps)
+    points = first[:, None, :] + share[:, None] * (second - first)[:, None, :]
+    points = np.round(points).astype(int)
+    x = np.clip(points[..., 0], 0, array.shape[2] - 1)
+    y = np.clip(points[..., 1], 0, array.shape[1] - 1)
+    return array[rows[:, None], y, x].min(axis=1)
+
+
+def _has_neighbor(level, center):
+    """Whether a second source stands above the saddle towards the galaxy.
+
+    The light of one galaxy falls monotonically along every ray, so that a peak
+    on its flank is as high as the lowest point towards its centre, but for
+    noise.
+    """
+    amplitude, noise = level.amplitude, np.broadcast_to(level.noise, level.amplitude.shape)
+    middle = np.round(center).astype(int)
+    own = _value(amplitude, middle)
+    threshold = np.maximum(_NEIGHBOR_HEIGHT * noise, _FAINTEST_NEIGHBOR * own[:, None, None])
+    rows, y, x = np.nonzero((amplitude > threshold) & local_maxima(amplitude))
+    apart = np.hypot(x - center[rows, 0], y - center[rows, 1]) > 2 * level.sigma
+    rows, y, x = rows[apart], y[apart], x[apart]
+    saddle = _lowest_between(amplitude, rows, np.column_stack([x, y]), middle[rows])
+    second = amplitude[rows, y, x] - saddle > threshold[rows, y, x]
+    return np.bincount(rows[second], minlength=len(amplitude)) > 0
 
 
 def mask_flags(ivar, center):
-    """NO_DATA, MASKED and CENTER_MASKED."""
+    """Flags that say how much of a stamp, and of its centre, is masked.
+
+    Parameters
+    ----------
+    ivar : (N, ny, nx) ndarray
+        Inverse variance; zero is masked or outside.
+    center : (N, 2) ndarray
+        x, y of the galaxies.
+
+    Returns
+    -------
+    flags : (N,) int64 ndarray
+        NO_DATA, MASKED, CENTER_MASKED.
+    """
     n, ny, nx = ivar.shape
-    y, x = np.arange(ny), np.arange(nx)
-    dx, dy = x - center[:, :1], y - center[:, 1:]
     bad = ivar == 0
-    near = dy[:, :, None] ** 2 + dx[:, None, :] ** 2 <= 1.5**2
     flags = np.where(bad.all(axis=(1, 2)), Flag.NO_DATA, 0)
-    flags |= np.where((bad & near).any(axis=(1, 2)), Flag.CENTER_MASKED, 0)
     half = bad[:, ny // 4 : ny - ny // 4, nx // 4 : nx - nx // 4]
     flags |= np.where(half.mean(axis=(1, 2)) > 0.3, Flag.MASKED, 0)
-    return flags.astype(np.int64)
+    start = np.round(center).astype(int)
+    window, dx, dy = _windows(bad.astype(np.float32), start, 2)
+    distance = np.hypot(dx + (start - center)[:, :1, None], dy + (start - center)[:, 1:, None])
+    masked = ((window != 0) & (distance <= 1.5)).any(axis=(1, 2))
+    return (flags | np.where(masked, Flag.CENTER_MASKED, 0)).astype(np.int64)

@@ -172,7 +172,8 @@ def _refuse_empty():
 
 def _is_single(data):
     """Whether data is one object (array or NDData), not a sequence of them."""
-    return hasattr(data, "uncertainty") or (hasattr(data, "ndim") and getattr(data, "dtype", None) != "object")
+    listed = getattr(data, "dtype", None) == "object"
+    return hasattr(data, "uncertainty") or (hasattr(data, "ndim") and not listed)
 
 
 def _unpack(item, name):

@@ -1,0 +1,202 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Smoothed stamps at several scales, on which sources are found and centred.
+
+A stamp smoothed with a Gaussian as wide as the source is its matched filter:
+no other linear filter finds or centres the source better in white noise.  The
+size of a galaxy is not known yet, so there is a pyramid: each level is binned
+twice as coarsely as the one before and smoothed with the same few pixels.
+
+Whole batches are smoothed at once as products with a band matrix, which takes
+half the time of `scipy.ndimage.gaussian_filter` and allows for masked pixels by
+normalised convolution (Knutsson & Westin 1993, CVPR).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Level", "build_levels", "local_maxima", "robust_background"]
+
+#: A smoothed pixel needs this share of its kernel on good pixels.
+_SMALLEST_COVERAGE = 0.25
+
+
+@dataclass(frozen=True)
+class Level:
+    """One scale of the pyramid.
+
+    Attributes
+    ----------
+    amplitude : (N, ky, kx) float32 ndarray
+        Smoothed pixel values above the background; zero where too much is
+        masked.
+    noise : (N, ky, kx) or (N, 1, 1) float32 ndarray
+        Standard deviation of ``amplitude``; infinite where too much is masked.
+    step : int
+        Stamp pixels per level pixel along each axis.
+    sigma : float
+        Width of the kernel in stamp pixels.
+    """
+
+    amplitude: np.ndarray
+    noise: np.ndarray
+    step: int
+    sigma: float
+
+    def rows(self, selected):
+        """The same level of some of the stamps."""
+        noise = np.broadcast_to(self.noise, (len(self.amplitude), *self.noise.shape[1:]))
+        return Level(self.amplitude[selected], noise[selected], self.step, self.sigma)
+
+    def to_stamp(self, position):
+        """Stamp pixel coordinates of level pixel coordinates."""
+        return position * self.step + (self.step - 1) / 2
+
+    def from_stamp(self, position):
+        """Level pixel coordinates of stamp pixel coordinates."""
+        return (position - (self.step - 1) / 2) / self.step
+
+
+def robust_background(data, good):
+    """Median of each stamp away from its middle.
+
+    Parameters
+    ----------
+    data : (N, ny, nx) ndarray
+        Pixel values.
+    good : (N, ny, nx) ndarray of bool
+        Pixels that count.
+
+    Returns
+    -------
+    background : (N,) ndarray
+        Zero where no pixel counts.
+    """
+    n, ny, nx = data.shape
+    y, x = np.mgrid[0:ny:2, 0:nx:2]
+    outer = np.hypot(y - (ny - 1) / 2, x - (nx - 1) / 2) > 0.35 * min(ny, nx)
+    background = _median(data[:, y[outer], x[outer]], good[:, y[outer], x[outer]])
+    unknown = np.flatnonzero(~np.isfinite(background))
+    if unknown.size:
+        background[unknown] = _median(data[unknown].reshape(-1, ny * nx), good[unknown].reshape(-1, ny * nx))
+    return np.where(np.isfinite(background), background, 0).astype(np.float32)
+
+
+def _median(values, good):
+    """Median over the good values of each row, NaN with fewer than sixteen."""
+    if good.all():
+        return np.median(values, axis=1)
+    ordered = np.sort(np.where(good, values, np.inf), axis=1)
+    count = good.sum(axis=1)
+    middle = ordered[np.arange(len(values)), np.maximum(count - 1, 0) // 2]
+    return np.where(count >= 16, middle, np.nan)
+
+
+def build_levels(data, ivar, sigma):
+    """Smooth stamps at every scale from the PSF's to a sixth of the stamp.
+
+    Parameters
+    ----------
+    data, ivar : (N, ny, nx) float32 ndarray
+        Stamps of even sizes; zero ``ivar`` is masked.
+    sigma : float
+        Gaussian width of the PSF in pixels.
+
+    Returns
+    -------
+    levels : list of Level
+    """
+    good = ivar > 0
+    background = robust_background(data, good)
+    signal = np.where(good, data - background[:, None, None], 0).astype(np.float32)
+    uniform = good.all() and bool((ivar == ivar[:, :1, :1]).all())
+    with np.errstate(divide="ignore"):
+        variance = ivar[:, :1, :1] if uniform else ivar
+        variance = np.where(variance > 0, 1 / variance, 0).astype(np.float32)
+    weight = np.ones((1, *data.shape[1:]), np.float32) if uniform else good.astype(np.float32)
+    levels, step = [], 1
+    while True:
+        levels.append(_smooth(signal, weight, variance, sigma, step))
+        finished = 2 * step * sigma > min(data.shape[1:]) / 6 or min(signal.shape[1:]) % 2
+        if finished:
+            return levels
+        step *= 2
+        signal, weight = _bin(signal), _bin(weight)
+        variance = 4 * variance if uniform else _bin(variance)
+
+
+def _bin(array):
+    """Sum of 2x2 pixels."""
+    return array[:, ::2, ::2] + array[:, 1::2, ::2] + array[:, ::2, 1::2] + array[:, 1::2, 1::2]
+
+
+def _smooth(signal, weight, variance, sigma, step):
+    """Normalised convolution of one level, and its noise."""
+    kernels = [_band(side, sigma) for side in signal.shape[1:]]
+    squares = [kernel**2 for kernel in kernels]
+    covered = _apply(kernels, weight) / step**2
+    enough = covered > _SMALLEST_COVERAGE
+    norm = np.where(enough, covered, 1) * step**2
+    amplitude = np.where(enough, _apply(kernels, signal) / norm, 0)
+    if variance.shape[1:] == (1, 1):
+        # One number per stamp: the middle of the kernel's own noise holds for all of it.
+        spread = [square[side // 2].sum() for square, side in zip(squares, signal.shape[1:], strict=True)]
+        noise = np.sqrt(variance * spread[0] * spread[1]) / step**2
+    else:
+        noise = np.sqrt(_apply(squares, variance)) / norm
+        noise = np.where(enough & (noise > 0), noise, np.inf)
+    noise = noise * _noise_excess(amplitude / noise)[:, None, None]
+    return Level(amplitude.astype(np.float32), noise.astype(np.float32), step, sigma * step)
+
+
+def _noise_excess(significance):
+    """How much noisier the smoothed stamps are than their inverse variance says.
+
+    Correlated noise (resampled images) and wrong noise levels show here; the
+    outer part of the stamp is mostly sky.
+    """
+    _, ny, nx = significance.shape
+    y, x = np.mgrid[0:ny, 0:nx]
+    outer = np.hypot(y - (ny - 1) / 2, x - (nx - 1) / 2) > 0.4 * min(ny, nx)
+    if outer.sum() > 1024:
+        outer &= (y % 2 == 0) & (x % 2 == 0)
+    spread = _median(np.abs(significance[:, outer]), significance[:, outer] != 0) * 1.4826
+    return np.maximum(np.where(np.isfinite(spread), spread, 1), 1).astype(np.float32)
+
+
+def _band(side, sigma):
+    """(side, side) matrix that smooths a vector with a Gaussian of unit sum."""
+    distance = np.arange(side)[:, None] - np.arange(side)
+    return (np.exp(-0.5 * (distance / sigma) ** 2) / (np.sqrt(2 * np.pi) * sigma)).astype(np.float32)
+
+
+def _apply(kernels, array):
+    """Smooth along y and x."""
+    along_y, along_x = kernels
+    n, ny, nx = array.shape
+    half = (array.reshape(-1, nx) @ along_x).reshape(n, ny, nx)
+    return np.matmul(along_y, half)
+
+
+def local_maxima(array):
+    """Pixels above all their eight neighbours; beyond the edge counts as lower.
+
+    Parameters
+    ----------
+    array : (N, ny, nx) ndarray
+        Images.
+
+    Returns
+    -------
+    is_maximum : (N, ny, nx) ndarray of bool
+    """
+    rows = array[:, 1:] > array[:, :-1]
+    above = np.ones(array.shape, bool)
+    above[:, 1:] &= rows
+    above[:, :-1] &= ~rows
+    for dy in (-1, 0, 1):
+        shifted = array[:, max(dy, 0) : array.shape[1] + min(dy, 0)]
+        here = slice(max(-dy, 0), array.shape[1] + min(-dy, 0))
+        above[:, here, :-1] &= array[:, here, :-1] > shifted[:, :, 1:]
+        above[:, here, 1:] &= array[:, here, 1:] > shifted[:, :, :-1]
+    return above
