@@ -58,10 +58,10 @@ def read_positions_argument(positions, wcs=None):
     """
     if isinstance(positions, Positions):
         return positions
-    if hasattr(positions, "iloc") and hasattr(positions, "columns"):
-        return _from_table(Table.from_pandas(positions), wcs)
     if hasattr(positions, "colnames"):
         return _from_table(positions, wcs)
+    if hasattr(positions, "iloc") and hasattr(positions, "columns"):
+        return _from_table(Table.from_pandas(positions), wcs)
     if hasattr(positions, "icrs"):
         return Positions(_from_sky(positions, wcs))
     return Positions(_from_array(positions))
