@@ -1,0 +1,224 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The Keras network and its posterior head.
+
+Patches of the stamp pass through convolutions at 16, 8 and 4 pixels a side; the context
+(PSF, moments, noise) scales and shifts the feature maps (Perez et al. 2018,
+arXiv:1709.07871).  The last layer states a mixture of full-covariance Gaussians in the
+unbounded coordinates of `galshape_cnn.infer.head`, trained by maximum likelihood.
+"""
+
+import importlib.util
+import json
+import os
+import sys
+
+import numpy as np
+
+from .features import CONTEXT_SIZE
+from .head import COORDINATES, MixturePosterior
+
+__all__ = ["DEFAULT_NETWORK", "TARGET_CENTER", "TARGET_SCALE", "build_network", "import_keras"]
+
+_DIM = len(COORDINATES)
+_TRIANGLE = _DIM * (_DIM + 1) // 2
+_LOWER = np.tril_indices(_DIM)
+_DIAGONAL = np.flatnonzero(_LOWER[0] == _LOWER[1])
+
+#: Centre and scale of the network's targets: ln(flux / amplitude), logit n, ln hlr,
+#: eta1, eta2, and x, y from the stamp's centre.
+TARGET_CENTER = np.array([4.0, -0.5, 0.8, 0.0, 0.0, 0.0, 0.0])
+TARGET_SCALE = np.array([1.0, 1.5, 0.8, 0.35, 0.35, 0.7, 0.7])
+
+#: Architecture of the network that ships.
+DEFAULT_NETWORK = {
+    "architecture": "patch-film",
+    "context": [192, 128],
+    "patch_width": 64,
+    "middle_width": 96,
+    "middle_blocks": 1,
+    "deep_width": 128,
+    "deep_blocks": 2,
+    "dense": [256, 192],
+    "components": 3,
+}
+
+
+def _chosen_backend():
+    """Backend the user chose for Keras, or None.
+
+    Keras writes its configuration file itself on first import, naming TensorFlow whether
+    or not that is installed, so the file counts as a choice only if its backend is there.
+    """
+    if "KERAS_BACKEND" in os.environ:
+        return os.environ["KERAS_BACKEND"]
+    home = os.environ.get("KERAS_HOME", os.path.expanduser("~/.keras"))
+    try:
+        with open(os.path.join(home, "keras.json"), encoding="utf-8") as file:
+            backend = json.load(file).get("backend")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return backend if backend and importlib.util.find_spec(backend) else None
+
+
+def import_keras():
+    """Import Keras, on JAX unless the user has chosen a backend.
+
+    Returns
+    -------
+    keras : module
+        The Keras package.
+    """
+    if "keras" not in sys.modules and _chosen_backend() is None:
+        os.environ["KERAS_BACKEND"] = "jax"
+    import keras
+
+    return keras
+
+
+def _film(keras, x, context, width):
+    """Scale and shift feature maps by the context."""
+    terms = keras.layers.Dense(2 * width, kernel_initializer="zeros")(context)
+    shape = (1,) * (len(x.shape) - 2) + (width,)
+    scale = keras.layers.Reshape(shape)(terms[:, :width])
+    shift = keras.layers.Reshape(shape)(terms[:, width:])
+    return keras.layers.Add()([x, keras.layers.Multiply()([x, scale]), shift])
+
+
+def _residual(keras, x, context, width):
+    """Residual block: two activations, one 3 x 3 convolution, one 1 x 1."""
+    y = keras.layers.LayerNormalization()(x)
+    y = keras.layers.Conv2D(width, 3, padding="same")(y)
+    y = keras.layers.Activation("gelu")(_film(keras, y, context, width))
+    y = keras.layers.Dense(width, kernel_initializer="zeros")(y)
+    return keras.layers.Add()([x, y])
+
+
+def _halve(keras, x):
+    """Space to depth by two."""
+    side, width = x.shape[1], x.shape[3]
+    x = keras.layers.Reshape((side // 2, 2, side // 2, 2, width))(x)
+    x = keras.layers.Permute((1, 3, 2, 4, 5))(x)
+    return keras.layers.Reshape((side // 2, side // 2, 4 * width))(x)
+
+
+def build_network(config, context_mean=None, context_variance=None):
+    """Build the network from its configuration.
+
+    Parameters
+    ----------
+    config : mapping
+        Like `DEFAULT_NETWORK`.
+    context_mean, context_variance : (CONTEXT_SIZE,) array_like, optional
+        Standardisation of the context; part of the weights, so not needed when weights
+        are loaded afterwards.
+
+    Returns
+    -------
+    model : keras.Model
+        Inputs ``[pixels (16, 16, 48), context (CONTEXT_SIZE,)]``, output
+        ``(components * 36,)``.
+    """
+    keras = import_keras()
+    mean = np.zeros(CONTEXT_SIZE) if context_mean is None else context_mean
+    variance = np.ones(CONTEXT_SIZE) if context_variance is None else context_variance
+    pixels = keras.Input((16, 16, 48), name="pixels")
+    context = keras.Input((CONTEXT_SIZE,), name="context")
+    # In inference mode for good: its moving statistics are the standardisation.
+    standardise = keras.layers.BatchNormalization(center=False, scale=False, trainable=False, epsilon=1e-5)
+    c = standardised = standardise(context)
+    for width in config["context"]:
+        c = keras.layers.Dense(width, activation="gelu")(c)
+    x = keras.layers.Dense(config["patch_width"])(pixels)
+    x = keras.layers.Activation("gelu")(_film(keras, x, c, config["patch_width"]))
+    x = keras.layers.Dense(config["middle_width"])(_halve(keras, x))
+    for _ in range(config["middle_blocks"]):
+        x = _residual(keras, x, c, config["middle_width"])
+    x = keras.layers.Dense(config["deep_width"])(_halve(keras, x))
+    for _ in range(config["deep_blocks"]):
+        x = _residual(keras, x, c, config["deep_width"])
+    x = keras.layers.LayerNormalization()(x)
+    x = keras.layers.Concatenate()([keras.layers.Flatten()(x), c, standardised])
+    for width in config["dense"]:
+        x = keras.layers.Dense(width, activation="gelu")(x)
+    outputs = keras.layers.Dense(config["components"] * (1 + _DIM + _TRIANGLE))(x)
+    model = keras.Model([pixels, context], outputs, name="galshape")
+    standardise.set_weights([np.asarray(mean, np.float32), np.asarray(variance, np.float32)])
+    return model
+
+
+def split_outputs(raw, components):
+    """Mixture logits, means and whitening factors' raw entries of an output."""
+    shape = tuple(raw.shape[:-1])
+    k, d = components, _DIM
+    logits = raw[..., :k]
+    means = raw[..., k : k * (1 + d)].reshape(shape + (k, d))
+    factors = raw[..., k * (1 + d) :].reshape(shape + (k, _TRIANGLE))
+    return logits, means, factors
+
+
+def negative_log_likelihood(components):
+    """Loss of a batch: -ln p(targets), in keras.ops, for any backend.
+
+    Parameters
+    ----------
+    components : int
+        Number of mixture components.
+
+    Returns
+    -------
+    loss : callable
+        ``loss(targets (N, 7), outputs (N, components * 36)) -> (N,)``.
+    """
+    ops = import_keras().ops
+    # Scatter the triangle's entries into a flat 7 x 7 matrix by a constant matrix.
+    spread = np.zeros((_TRIANGLE, _DIM * _DIM), np.float32)
+    off = [i for i in range(_TRIANGLE) if i not in set(_DIAGONAL)]
+    spread[off, _LOWER[0][off] * _DIM + _LOWER[1][off]] = 1
+    diagonal = np.zeros((_TRIANGLE, _DIM), np.float32)
+    diagonal[_DIAGONAL, np.arange(_DIM)] = 1
+
+    def loss(targets, outputs):
+        k = components
+        logits = ops.log_softmax(outputs[:, :k])
+        means = ops.reshape(outputs[:, k : k * (1 + _DIM)], (-1, k, _DIM))
+        factors = ops.reshape(outputs[:, k * (1 + _DIM) :], (-1, k, _TRIANGLE))
+        delta = ops.expand_dims(targets, 1) - means
+        log_diagonal = ops.clip(ops.matmul(factors, diagonal), -6.0, 9.0)
+        lower = ops.reshape(ops.matmul(factors, spread), (-1, k, _DIM, _DIM))
+        # The whitening matrix is diag(d) (1 + L): rows share their scale.
+        z = ops.exp(log_diagonal) * (delta + ops.squeeze(ops.matmul(lower, ops.expand_dims(delta, -1)), -1))
+        log_density = ops.sum(log_diagonal, -1) - 0.5 * ops.sum(z**2, -1)
+        return 0.5 * _DIM * np.log(2 * np.pi) - ops.logsumexp(logits + log_density, axis=-1)
+
+    return loss
+
+
+def posterior_from_outputs(raw, amplitude, components):
+    """Turn the network's outputs into posteriors in stamp coordinates.
+
+    Parameters
+    ----------
+    raw : (N, components * 36) ndarray
+        Outputs of the network.
+    amplitude : (N,) ndarray
+        Unit of flux, from `galshape_cnn.infer.features.network_inputs`.
+    components : int
+        Number of mixture components.
+
+    Returns
+    -------
+    posterior : MixturePosterior
+        In units of the data; x, y from the stamp's centre.
+    """
+    logits, means, factors = split_outputs(np.asarray(raw, float), components)
+    weights = np.exp(logits - logits.max(1, keepdims=True))
+    weights /= weights.sum(1, keepdims=True)
+    lower = np.zeros(factors.shape[:2] + (_DIM, _DIM))
+    lower[..., _LOWER[0], _LOWER[1]] = factors
+    scale = np.exp(np.clip(np.einsum("nkii->nki", lower), -6.0, 9.0))
+    index = np.arange(_DIM)
+    lower[..., index, index] = 1.0
+    chols = np.linalg.inv(scale[..., None] * lower) * TARGET_SCALE[:, None]
+    means = TARGET_CENTER + TARGET_SCALE * means
+    means[..., 0] += np.log(np.asarray(amplitude, float))[:, None]
+    return MixturePosterior(weights, means, chols)
