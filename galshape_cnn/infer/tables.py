@@ -28,7 +28,7 @@ from astropy.table import Table
 
 from galshape_cnn.errors import FileError, InputError
 
-__all__ = ["TABLE_SUFFIXES", "check_table_path", "flatten_meta", "write_table"]
+__all__ = ["TABLE_SUFFIXES", "check_table_path", "flatten_meta", "split_sky", "write_table"]
 
 
 def check_table_path(path, overwrite=False):
@@ -169,14 +169,25 @@ def _write_votable(table, path):
     from astropy.io.votable import from_table
     from astropy.io.votable.tree import Info
 
-    votable = from_table(_split_sky(table))
+    votable = from_table(split_sky(table))
     for name, value in flatten_meta(table.meta):
         votable.resources[0].infos.append(Info(name=name, value=value))
     votable.to_xml(str(path))
 
 
-def _split_sky(table):
-    """Plain table with each SkyCoord as two columns of degrees."""
+def split_sky(table):
+    """Table with each sky position as two columns of degrees.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        Possibly with `~astropy.coordinates.SkyCoord` columns.
+
+    Returns
+    -------
+    table : `~astropy.table.Table`
+        With ``NAME.ra`` and ``NAME.dec`` (ICRS) in place of each such column ``NAME``.
+    """
     out = Table()
     for name in table.colnames:
         column = table[name]

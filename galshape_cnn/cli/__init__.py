@@ -1,0 +1,73 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The command line: ``galshape demo``, ``measure``, ``simulate``, ``train``, ``validate``, ``report``.
+
+Each command is a module with ``add_parser(subparsers)`` and ``run(args)``.
+Modules that are slow to import are imported by ``run``, so that ``--help`` and
+``--version`` are quick.
+"""
+
+import argparse
+import sys
+import warnings
+
+from galshape_cnn import __version__
+from galshape_cnn.cli import demo, measure, report, simulate, train, validate
+from galshape_cnn.errors import GalshapeError
+
+__all__ = ["main"]
+
+COMMANDS = (demo, measure, simulate, train, validate, report)
+
+EXIT_DONE, EXIT_INPUT_ERROR, EXIT_USAGE = 0, 1, 2
+
+
+def main(args=None):
+    """Run the command line.
+
+    Parameters
+    ----------
+    args : sequence of str, optional
+        Arguments without the program's name; by default those of the process.
+
+    Returns
+    -------
+    status : int
+        0 done (flagged rows are not failures), 1 input or file error, 2 usage.
+
+    Examples
+    --------
+    >>> from galshape_cnn.cli import main
+    >>> main(["measure"])
+    2
+    """
+    try:
+        arguments = _parser().parse_args(args)
+    except SystemExit as stop:  # argparse has printed its message
+        return EXIT_USAGE if stop.code else EXIT_DONE
+    with warnings.catch_warnings():
+        warnings.showwarning = _print_warning
+        try:
+            arguments.run(arguments)
+        except (GalshapeError, OSError) as error:
+            print(f"galshape {arguments.command}: {error}", file=sys.stderr)
+            return EXIT_INPUT_ERROR
+    return EXIT_DONE
+
+
+def _parser():
+    """The parser of every command."""
+    parser = argparse.ArgumentParser(
+        prog="galshape",
+        description="Measure Sersic parameters and shear of galaxies, each with its Cramer-Rao bound.",
+    )
+    parser.add_argument("--version", action="version", version=f"galshape {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in COMMANDS:
+        name = module.__name__.rpartition(".")[2]
+        module.add_parser(commands).set_defaults(run=module.run, command=name)
+    return parser
+
+
+def _print_warning(message, category, filename, lineno, file=None, line=None):
+    """One line on the error stream for each warning."""
+    print(f"galshape: warning: {message}", file=sys.stderr)

@@ -1,0 +1,119 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""``galshape measure``: FITS in, table of shapes out."""
+
+import time
+
+import numpy as np
+
+from galshape_cnn.cli.options import (
+    add_estimator_options,
+    add_image_options,
+    load_estimator,
+    positive_int,
+    progress_wanted,
+    read_images,
+)
+
+__all__ = ["add_parser", "run", "summary"]
+
+
+def add_parser(commands):
+    """Add the command to the subparsers."""
+    parser = commands.add_parser(
+        "measure",
+        help="measure the galaxies of a FITS file",
+        description="Measure the galaxies of a FITS file: one row each, with bounds and flags. Without "
+        "--positions, an image of up to 128 pixels (or each plane of a cube) is the cutout of one galaxy; "
+        "in a larger image the galaxies are found by segmentation (photutils).",
+    )
+    parser.add_argument(
+        "input",
+        metavar="IN.fits",
+        nargs="+",
+        help="image with noise, mask and WCS, cube of cutouts, or many cutouts",
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="OUT", help="table: .ecsv .fits .parquet .asdf .vot"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing table")
+    parser.add_argument(
+        "--positions", metavar="CAT", help="table with x, y (0-based pixels) or ra, dec (degrees)"
+    )
+    parser.add_argument("--stamp-size", type=positive_int, metavar="N", help="pixels used around each galaxy")
+    parser.add_argument("--no-fit-sky", action="store_true", help="take the sky level as exactly zero")
+    parser.add_argument(
+        "--zeropoint", type=float, metavar="MAG", help="add columns mag, mag_err with this zero point"
+    )
+    add_estimator_options(parser)
+    add_image_options(parser)
+    return parser
+
+
+def run(args):
+    """Measure and write the table."""
+    from galshape_cnn.infer.tables import check_table_path, write_table
+
+    check_table_path(args.output, args.overwrite)
+    data, keywords = read_images(args)
+    positions = _positions(args, data, keywords.get("error"))
+    if args.stamp_size is not None:
+        keywords["stamp_size"] = args.stamp_size
+    start = time.perf_counter()
+    estimator = load_estimator(args.bundle)
+    catalog = estimator(
+        data,
+        positions=positions,
+        method=args.method,
+        fit_sky=not args.no_fit_sky,
+        progress=progress_wanted(args),
+        **keywords,
+    )
+    table = catalog.to_table()
+    if args.zeropoint is not None:
+        _add_magnitudes(table, args.zeropoint)
+    write_table(table, args.output, args.overwrite)
+    print(f"{summary(catalog)}, {time.perf_counter() - start:.1f} s -> {args.output}")
+
+
+def summary(catalog):
+    """One line with the number of rows and of each flag.
+
+    Parameters
+    ----------
+    catalog : ShapeCatalog
+        What was measured.
+
+    Returns
+    -------
+    text : str
+        For example ``measured 3 galaxies (ml): 2 without flags, EDGE 1``.
+    """
+    counts = [f"{name} {count}" for name, count in catalog.flag_counts().items()]
+    clean = int(np.count_nonzero(catalog.flags == 0))
+    noun = "galaxy" if len(catalog) == 1 else "galaxies"
+    return f"measured {len(catalog)} {noun} ({catalog.method}): " + ", ".join(
+        [f"{clean} without flags", *counts]
+    )
+
+
+def _positions(args, data, error):
+    """Positions given, found, or None for cutouts."""
+    if args.positions is not None:
+        from galshape_cnn.observe.io import read_positions
+
+        return read_positions(args.positions)
+    from galshape_cnn.cli.detection import find_galaxies, is_cutout
+
+    return None if is_cutout(data) else find_galaxies(data, error)
+
+
+def _add_magnitudes(table, zeropoint):
+    """Append mag = zeropoint - 2.5 log10(flux) and its Cramér-Rao bound."""
+    import astropy.units as u
+
+    flux, bound = (np.asarray(u.Quantity(table[name]).value) for name in ("flux", "flux_err"))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        table["mag"] = (zeropoint - 2.5 * np.log10(np.where(flux > 0, flux, np.nan))) * u.mag
+        table["mag_err"] = 2.5 / np.log(10) * bound / np.abs(flux) * u.mag
+    table["mag"].info.description = f"magnitude, zero point {zeropoint}"
+    table["mag_err"].info.description = "Cramer-Rao bound of mag"

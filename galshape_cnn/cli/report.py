@@ -1,0 +1,41 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""``galshape report``: one HTML page with a picture of each measured galaxy."""
+
+from galshape_cnn.cli.options import add_image_options, positive_int, read_images
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(commands):
+    """Add the command to the subparsers."""
+    parser = commands.add_parser(
+        "report",
+        help="HTML page with data, model, residual and flags of each row",
+        description="Write one self-contained HTML page with data, model, residual, parameters and flags of "
+        "each row of a table that 'galshape measure' wrote. Give the options for the image as to 'measure'.",
+    )
+    parser.add_argument("table", metavar="OUT", help="table written by 'galshape measure'")
+    parser.add_argument("input", metavar="IN.fits", nargs="+", help="what was measured")
+    parser.add_argument("-o", "--output", required=True, metavar="report.html", help="page to write")
+    parser.add_argument("--title", help="title of the page (default: the name of the table)")
+    parser.add_argument(
+        "--stamp-size", type=positive_int, metavar="N", help="pixels shown around each galaxy"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing page")
+    add_image_options(parser)
+    return parser
+
+
+def run(args):
+    """Read the table and the image, and write the page."""
+    from galshape_cnn.study.report import catalog_from_table, check_report_path, write_report
+    from galshape_cnn.study.report import read_catalog_table as read_table
+
+    check_report_path(args.output, args.overwrite)
+    table = read_table(args.table)
+    data, keywords = read_images(args)
+    if args.stamp_size is not None:
+        keywords["stamp_size"] = args.stamp_size
+    catalog = catalog_from_table(table, data, **keywords)
+    write_report(catalog, args.output, title=args.title or args.table, overwrite=args.overwrite)
+    print(f"wrote {len(catalog)} galaxies -> {args.output}")
