@@ -14,138 +14,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from galshape_cnn.errors import PSFError
-
-__all__ = ["PSFArrays", "check_oversampling", "check_psf", "psf_arrays"]
-
-_FORMS = (
-    "an odd-sized array (py, px) or (N, py, px), a galsim.GSObject, a photutils ImagePSF or "
-    "GriddedPSFModel, a callable psf(x, y) returning one of these, or a sequence of N of these"
+from galshape_cnn.forward.psf_array import (
+    FORMS,
+    LARGEST_SUM,
+    PSFArrays,
+    check_oversampling,
+    check_psf,
+    convolve_pixel,
+    stack_psfs,
 )
+
+__all__ = ["PSFArrays", "distinct_jacobians", "is_galsim", "is_photutils", "psf_arrays"]
+
 #: Samples per pixel at which a PSF that is known between the pixels is taken. Two
 #: hold every frequency that still matters: beyond the pixel grid's own limit, the pixel
 #: suppresses the rest.
 _DRAWN_OVERSAMPLING = 2
-#: Largest side of arrays drawn one per galaxy, in samples.
+#: Largest side of arrays drawn once for all galaxies, and of those drawn for each, in
+#: samples; and the share of the light that drawing may fold back into them.
 _LARGEST_SHARED_SIDE, _LARGEST_OWN_SIDE = 511, 127
-#: A PSF that holds more light than there is means that it was never normalised.
-_LARGEST_SUM = 1.1
-
-
-@dataclass(frozen=True)
-class PSFArrays:
-    """Effective PSF arrays.
-
-    Attributes
-    ----------
-    array : (N, py, px) or (1, py, px) float64 ndarray
-        One PSF per galaxy, or one for all; odd-sized and centred.
-    oversampling : int
-        Samples per pixel along each axis.
-    """
-
-    array: np.ndarray
-    oversampling: int = 1
-
-
-def check_oversampling(oversampling, name="psf_oversampling"):
-    """Return an oversampling factor as an int >= 1.
-
-    Parameters
-    ----------
-    oversampling : int
-        PSF samples per pixel along each axis.
-    name : str, optional
-        Name of the argument, for the message.
-
-    Returns
-    -------
-    oversampling : int
-
-    Raises
-    ------
-    PSFError
-        If it is not a whole number of at least one.
-    """
-    try:
-        whole = int(oversampling)
-    except (TypeError, ValueError, OverflowError):
-        whole = 0
-    if whole < 1 or whole != oversampling:
-        raise PSFError(f"{name}={oversampling!r}; a whole number >= 1 is needed")
-    return whole
-
-
-def check_psf(psf, name="psf", n_expected=None, largest_sum=_LARGEST_SUM):
-    """Check PSF arrays and return them as a (N, py, px) float64 copy.
-
-    Parameters
-    ----------
-    psf : (py, px) or (N, py, px) array_like
-        Effective PSF.
-    name : str, optional
-        Name of the argument, for the message.
-    n_expected : int, optional
-        Number of galaxies; ``psf`` must hold one PSF or this many.
-    largest_sum : float, optional
-        Largest sum allowed, infinite when the PSF is going to be normalised.
-
-    Returns
-    -------
-    psf : (N, py, px) or (1, py, px) float64 ndarray
-
-    Raises
-    ------
-    PSFError
-        If the PSF has a wrong shape, an even size, values that are not finite,
-        or a sum that is not positive or above ``largest_sum``.
-    """
-    try:
-        array = np.array(psf, np.float64)
-    except (TypeError, ValueError) as error:
-        raise PSFError(f"{name} is a {type(psf).__name__}; {_FORMS} is needed") from error
-    if array.ndim == 2:
-        array = array[None]
-    if array.ndim != 3 or array.size == 0 and array.shape[0] != 0:
-        raise PSFError(f"{name} has shape {np.shape(psf)}; (py, px) or (N, py, px) is needed")
-    if n_expected is not None and len(array) not in (1, n_expected):
-        raise PSFError(f"{name} holds {len(array)} PSFs for {n_expected} galaxies; give one or {n_expected}")
-    _check_odd(array, name)
-    _check_values(array, name, largest_sum)
-    return array
-
-
-def _check_odd(array, name):
-    """Refuse even sizes, whose middle lies between the samples."""
-    ny, nx = array.shape[1:]
-    if ny % 2 == 0 or nx % 2 == 0:
-        raise PSFError(
-            f"{name} is even-sized ({ny}x{nx}): its middle falls between the pixels and would shift every "
-            "galaxy by half a pixel. Crop, pad or resample it to odd sizes, with the peak on the central pixel"
-        )
-
-
-def _check_values(array, name, largest_sum):
-    """Refuse PSFs without light or with impossible values."""
-    finite = np.isfinite(array).all(axis=(1, 2))
-    if not finite.all():
-        which = "" if len(array) == 1 else f" in rows {_first(~finite)}"
-        kind = "only NaN" if np.isnan(array).all() else "values that are not finite"
-        raise PSFError(f"{name} holds {kind}{which}; replace them (with zeros where the PSF is unknown)")
-    total = array.sum(axis=(1, 2))
-    if (total <= 0).any():
-        row = np.argmin(total)
-        raise PSFError(f"{name} has a sum of {total[row]:.4g} (row {row}); a PSF must have a positive sum")
-    if (total > largest_sum).any():
-        row = np.argmax(total)
-        raise PSFError(
-            f"{name} has a sum of {total[row]:.4g} (row {row}), more than all light; divide it by its sum"
-        )
-
-
-def _first(selected, count=5):
-    """The first few rows selected, for messages."""
-    rows = np.flatnonzero(selected)
-    return ", ".join(map(str, rows[:count])) + (", ..." if rows.size > count else "")
+_SHARED_FOLDING, _OWN_FOLDING = 2e-4, 1e-3
 
 
 def psf_arrays(
@@ -226,6 +114,7 @@ class _Places:
     positions: np.ndarray | None
     jacobian: np.ndarray | None
     stamp_size: int
+    is_one_of_many: bool = False
 
     @classmethod
     def make(cls, positions, jacobian, stamp_size):
@@ -254,13 +143,13 @@ class _Places:
         jacobian = self.jacobian
         if jacobian is not None and len(jacobian) > 1:
             jacobian = jacobian[row : row + 1]
-        return _Places(positions, jacobian, self.stamp_size)
+        return _Places(positions, jacobian, self.stamp_size, is_one_of_many=True)
 
 
 def _convert(psf, places, options, name):
     """Dispatch on the form of the PSF."""
     if psf is None:
-        raise PSFError(f"{name} is missing; give {_FORMS}")
+        raise PSFError(f"{name} is missing; give {FORMS}")
     if isinstance(psf, PSFArrays):
         return PSFArrays(check_psf(psf.array, name, places.count), psf.oversampling)
     if is_galsim(psf):
@@ -268,7 +157,7 @@ def _convert(psf, places, options, name):
     if is_photutils(psf):
         return _from_photutils(psf, places, options, name)
     if hasattr(psf, "param_names"):
-        raise PSFError(f"{name} is a {type(psf).__name__} model; {_FORMS} is needed")
+        raise PSFError(f"{name} is a {type(psf).__name__} model; {FORMS} is needed")
     if callable(psf):
         return _from_callable(psf, places, options, name)
     if isinstance(psf, (list, tuple)) and not _numeric(psf):
@@ -297,41 +186,12 @@ def _from_array(psf, places, options, name):
     unit = getattr(psf, "unit", None)
     if unit is not None:
         psf = np.asarray(psf.value)
-    array = check_psf(psf, name, places.count, np.inf if options.normalize else _LARGEST_SUM)
+    array = check_psf(psf, name, places.count, np.inf if options.normalize else LARGEST_SUM)
     if not options.includes_pixel:
         array = convolve_pixel(array, options.oversampling)
     if options.normalize:
         array = array / array.sum(axis=(1, 2), keepdims=True)
     return PSFArrays(array, options.oversampling)
-
-
-def convolve_pixel(array, oversampling=1):
-    """Convolve sampled PSFs with the square pixel.
-
-    The samples are taken as those of a band-limited function, and its
-    transform is multiplied by that of the pixel, sinc(kx) sinc(ky) with k in
-    cycles per pixel.  A box summed over whole samples would be wrong by its
-    discretisation, and would do nothing at all without oversampling.
-
-    Parameters
-    ----------
-    array : (N, py, px) ndarray
-        PSFs without the pixel, odd-sized.
-    oversampling : int, optional
-        Samples per pixel.
-
-    Returns
-    -------
-    array : (N, py + 2 m, px + 2 m) ndarray
-        Effective PSFs, larger by ``m = oversampling`` samples on each side, so
-        that the light spread over the edge stays.
-    """
-    padded = np.pad(array, ((0, 0),) + ((oversampling, oversampling),) * 2)
-    shape = [2 * side for side in padded.shape[1:]]
-    sinc_y = np.sinc(np.fft.fftfreq(shape[0]) * oversampling)
-    sinc_x = np.sinc(np.fft.rfftfreq(shape[1]) * oversampling)
-    transform = np.fft.rfft2(padded, shape) * sinc_y[:, None] * sinc_x
-    return np.fft.irfft2(transform, shape)[:, : padded.shape[1], : padded.shape[2]]
 
 
 def _own_sampling_only(options, name, what):
@@ -353,9 +213,12 @@ def _from_galsim(psf, places, options, name):
     psf = psf.withFlux(1.0) if options.normalize else psf
     jacobian = np.eye(2)[None] if places.jacobian is None else places.jacobian
     distinct, rows = distinct_jacobians(jacobian)
-    largest = _LARGEST_SHARED_SIDE if len(distinct) == 1 else _LARGEST_OWN_SIDE
+    shared = len(distinct) == 1 and not places.is_one_of_many
+    largest, folding = (
+        (_LARGEST_SHARED_SIDE, _SHARED_FOLDING) if shared else (_LARGEST_OWN_SIDE, _OWN_FOLDING)
+    )
     side = min(2 * _DRAWN_OVERSAMPLING * int(places.stamp_size) - 1, largest)
-    drawn = [draw_effective_psf(psf, one, _DRAWN_OVERSAMPLING, side) for one in distinct]
+    drawn = [draw_effective_psf(psf, one, _DRAWN_OVERSAMPLING, side, folding) for one in distinct]
     array = np.stack(drawn) if len(distinct) == 1 else np.stack(drawn)[rows]
     return PSFArrays(check_psf(array, name), _DRAWN_OVERSAMPLING)
 
@@ -374,7 +237,7 @@ def distinct_jacobians(jacobian, tolerance=1e-4):
     Returns
     -------
     distinct : (M, 2, 2) ndarray
-        The mean of each group.
+        One for each group.
     rows : (N,) int ndarray
         Index into ``distinct``.
     """
@@ -382,12 +245,10 @@ def distinct_jacobians(jacobian, tolerance=1e-4):
     mean = jacobian.mean(axis=0)
     if np.abs(jacobian - mean).max() <= tolerance * scale:
         return mean[None], np.zeros(len(jacobian), int)
-    keys = np.round(jacobian.reshape(-1, 4) / (tolerance * scale)).astype(np.int64)
-    _, rows = np.unique(keys, axis=0, return_inverse=True)
-    rows = rows.reshape(-1)
-    sums = np.zeros((rows.max() + 1, 2, 2))
-    np.add.at(sums, rows, jacobian)
-    return sums / np.bincount(rows)[:, None, None], rows
+    # A grid that does not depend on the other rows: a galaxy's PSF must not either.
+    spacing = tolerance * 2.0 ** np.round(np.log2(scale))
+    keys, rows = np.unique(np.round(jacobian.reshape(-1, 4) / spacing), axis=0, return_inverse=True)
+    return (keys * spacing).reshape(-1, 2, 2), rows.reshape(-1)
 
 
 def _from_photutils(psf, places, options, name):
@@ -412,8 +273,8 @@ def _from_photutils(psf, places, options, name):
         raise PSFError(f"{name} is a {type(psf).__name__}, which varies over the image: positions are needed")
     samples = [psf.evaluate(x + x0, y + y0, 1.0, float(x0), float(y0)) for x0, y0 in where]
     array = np.array(samples).reshape(len(where), *sides) / oversampling**2
-    done = _from_array(array, places, _Options(oversampling, options.includes_pixel, options.normalize), name)
-    return done
+    options = _Options(oversampling, options.includes_pixel, options.normalize)
+    return _from_array(array, places, options, name)
 
 
 def _from_callable(psf, places, options, name):
@@ -435,47 +296,3 @@ def _from_sequence(psfs, places, options, name):
             raise PSFError(f"{name}[{row}] holds {len(one.array)} PSFs; one is needed")
         arrays.append(one)
     return stack_psfs(arrays, name)
-
-
-def stack_psfs(arrays, name="psf"):
-    """Stack PSFs of any odd size, padded with zeros to the largest.
-
-    Parameters
-    ----------
-    arrays : sequence of PSFArrays
-        Of one PSF each, with equal oversampling.
-    name : str, optional
-        Name of the argument, for the message.
-
-    Returns
-    -------
-    arrays : PSFArrays
-
-    Raises
-    ------
-    PSFError
-        If there is none, or their oversampling differs.
-    """
-    factors = {one.oversampling for one in arrays}
-    if len(factors) != 1:
-        raise PSFError(f"{name} has PSFs of oversampling {sorted(factors)}; one factor for all is needed")
-    sides = np.max([one.array.shape[1:] for one in arrays], axis=0)
-    return PSFArrays(np.concatenate([pad_psf(one.array, sides) for one in arrays]), factors.pop())
-
-
-def pad_psf(array, sides):
-    """Pad odd-sized PSFs with zeros to larger odd sides, keeping the centre.
-
-    Parameters
-    ----------
-    array : (N, py, px) ndarray
-        PSFs.
-    sides : (int, int)
-        Odd sides y, x, at least those of ``array``.
-
-    Returns
-    -------
-    array : (N, *sides) ndarray
-    """
-    margins = [(int(side) - have) // 2 for side, have in zip(sides, array.shape[1:], strict=True)]
-    return np.pad(array, ((0, 0),) + tuple((margin, margin) for margin in margins))

@@ -9,7 +9,7 @@ from galshape_cnn.errors import PSFError
 __all__ = ["draw_effective_psf"]
 
 
-def draw_effective_psf(psf, jacobian, oversampling, side):
+def draw_effective_psf(psf, jacobian, oversampling, side, folding_threshold):
     """Convolve a GalSim profile with the pixel and draw it finely.
 
     Parameters
@@ -22,6 +22,8 @@ def draw_effective_psf(psf, jacobian, oversampling, side):
         Samples per pixel.
     side : int
         Odd side of the array, in samples.
+    folding_threshold : float
+        Share of the light that may fold back into the array, see `galsim.GSParams`.
 
     Returns
     -------
@@ -36,9 +38,16 @@ def draw_effective_psf(psf, jacobian, oversampling, side):
     """
     wcs = galsim.JacobianWCS(*np.ravel(jacobian))
     fine = galsim.JacobianWCS(*np.ravel(jacobian) / oversampling)
+    effective = galsim.Convolve(psf, wcs.toWorld(galsim.Pixel(1.0)))
+    # GalSim's default lets 0.5 % of the light fold back into the array, where it would count as inside.
+    folding = min(folding_threshold, effective.gsparams.folding_threshold)
+    careful = effective.withGSParams(folding_threshold=folding)
+    options = {"nx": side, "ny": side, "wcs": fine, "method": "no_pixel", "dtype": float}
     try:
-        effective = galsim.Convolve(psf, wcs.toWorld(galsim.Pixel(1.0)))
-        image = effective.drawImage(nx=side, ny=side, wcs=fine, method="no_pixel", dtype=float)
+        try:
+            image = careful.drawImage(**options)
+        except galsim.GalSimFFTSizeError:
+            image = effective.drawImage(**options)
     except galsim.GalSimError as error:
         raise PSFError(f"psf cannot be drawn by GalSim: {error}") from error
     return image.array.copy()

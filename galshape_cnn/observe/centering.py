@@ -26,9 +26,10 @@ __all__ = ["Centers", "find_centers", "mask_flags", "psf_sigma"]
 _CHUNK = 64
 #: Height of a peak, in units of the noise, to be a galaxy near the position given, to
 #: be one far from it, and to be a neighbour (above the saddle between the two).
-_NEAR_HEIGHT, _FAR_HEIGHT, _NEIGHBOR_HEIGHT = 4.5, 10.0, 7.0
-#: A dent of less than this below a brighter peak is noise on that peak's flank.
-_FLANK_HEIGHT = 3.0
+_NEAR_HEIGHT, _FAR_HEIGHT, _NEIGHBOR_HEIGHT = 4.0, 10.0, 5.5
+#: A peak is noise on the flank of another if that one is brighter by this (in units of
+#: the noise, and as a share) and the dent between the two is not as deep.
+_FLANK_HEIGHT, _FLANK_SHARE = 3.0, 0.1
 #: A neighbour below this share of the galaxy's peak does not change its parameters much.
 _FAINTEST_NEIGHBOR = 0.02
 #: Largest error of a centroid, along one axis in pixels.
@@ -229,7 +230,9 @@ def _is_bump(level, peak, guess, reach):
     here = _value(level.amplitude, peak)
     noise = _value(np.broadcast_to(level.noise, level.amplitude.shape), peak)
     dent = here - _lowest_between(level.amplitude, np.arange(n), peak, brighter)
-    return (near[np.arange(n), best] > here) & (dent < _FLANK_HEIGHT * noise)
+    excess = near[np.arange(n), best] - here
+    is_brighter = excess > np.maximum(_FLANK_HEIGHT * noise, _FLANK_SHARE * here)
+    return is_brighter & (dent < _FLANK_HEIGHT * noise)
 
 
 def _lowest_between(array, rows, first, second, steps=24):

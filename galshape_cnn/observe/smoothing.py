@@ -19,6 +19,8 @@ __all__ = ["Level", "build_levels", "local_maxima", "robust_background"]
 
 #: A smoothed pixel needs this share of its kernel on good pixels.
 _SMALLEST_COVERAGE = 0.25
+#: More than this is light of a galaxy that fills the stamp, not correlated noise.
+_LARGEST_EXCESS = 3.0
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def _noise_excess(significance):
     if outer.sum() > 1024:
         outer &= (y % 2 == 0) & (x % 2 == 0)
     spread = _median(np.abs(significance[:, outer]), significance[:, outer] != 0) * 1.4826
-    return np.maximum(np.where(np.isfinite(spread), spread, 1), 1).astype(np.float32)
+    return np.clip(np.where(np.isfinite(spread), spread, 1), 1, _LARGEST_EXCESS).astype(np.float32)
 
 
 def _band(side, sigma):

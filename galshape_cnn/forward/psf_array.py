@@ -1,0 +1,217 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Plain arrays of effective PSFs: checking, stacking, and adding the pixel."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from galshape_cnn.errors import PSFError
+
+__all__ = [
+    "FORMS",
+    "LARGEST_SUM",
+    "PSFArrays",
+    "check_oversampling",
+    "check_psf",
+    "convolve_pixel",
+    "pad_psf",
+    "stack_psfs",
+]
+
+#: What a PSF may be, for messages.
+FORMS = (
+    "an odd-sized array (py, px) or (N, py, px), a galsim.GSObject, a photutils ImagePSF or "
+    "GriddedPSFModel, a callable psf(x, y) returning one of these, or a sequence of N of these"
+)
+#: A PSF that holds more light than there is was never normalised.
+LARGEST_SUM = 1.1
+
+
+@dataclass(frozen=True)
+class PSFArrays:
+    """Effective PSF arrays.
+
+    Attributes
+    ----------
+    array : (N, py, px) or (1, py, px) float64 ndarray
+        One PSF per galaxy, or one for all; odd-sized and centred.
+    oversampling : int
+        Samples per pixel along each axis.
+    """
+
+    array: np.ndarray
+    oversampling: int = 1
+
+
+def check_oversampling(oversampling, name="psf_oversampling"):
+    """Return an oversampling factor as an int >= 1.
+
+    Parameters
+    ----------
+    oversampling : int
+        PSF samples per pixel along each axis.
+    name : str, optional
+        Name of the argument, for the message.
+
+    Returns
+    -------
+    oversampling : int
+
+    Raises
+    ------
+    PSFError
+        If it is not a whole number of at least one.
+    """
+    try:
+        whole = int(oversampling)
+    except (TypeError, ValueError, OverflowError):
+        whole = 0
+    if whole < 1 or whole != oversampling:
+        raise PSFError(f"{name}={oversampling!r}; a whole number >= 1 is needed")
+    return whole
+
+
+def check_psf(psf, name="psf", n_expected=None, largest_sum=LARGEST_SUM):
+    """Check PSF arrays and return them as a (N, py, px) float64 copy.
+
+    Parameters
+    ----------
+    psf : (py, px) or (N, py, px) array_like
+        Effective PSF.
+    name : str, optional
+        Name of the argument, for the message.
+    n_expected : int, optional
+        Number of galaxies; ``psf`` must hold one PSF or this many.
+    largest_sum : float, optional
+        Largest sum allowed, infinite when the PSF is going to be normalised.
+
+    Returns
+    -------
+    psf : (N, py, px) or (1, py, px) float64 ndarray
+
+    Raises
+    ------
+    PSFError
+        If the PSF has a wrong shape, an even size, values that are not finite,
+        or a sum that is not positive or above ``largest_sum``.
+    """
+    try:
+        array = np.array(psf, np.float64)
+    except (TypeError, ValueError) as error:
+        raise PSFError(f"{name} is a {type(psf).__name__}; {FORMS} is needed") from error
+    if array.ndim == 2:
+        array = array[None]
+    if array.ndim != 3 or array.size == 0 and array.shape[0] != 0:
+        raise PSFError(f"{name} has shape {np.shape(psf)}; (py, px) or (N, py, px) is needed")
+    if n_expected is not None and len(array) not in (1, n_expected):
+        raise PSFError(f"{name} holds {len(array)} PSFs for {n_expected} galaxies; give one or {n_expected}")
+    _check_odd(array, name)
+    _check_values(array, name, largest_sum)
+    return array
+
+
+def _check_odd(array, name):
+    """Refuse even sizes, whose middle lies between the samples."""
+    ny, nx = array.shape[1:]
+    if ny % 2 == 0 or nx % 2 == 0:
+        raise PSFError(
+            f"{name} is even-sized ({ny}x{nx}): its middle falls between the pixels and would shift every "
+            "galaxy by half a pixel. Crop, pad or resample it to odd sizes, its peak on the central pixel"
+        )
+
+
+def _check_values(array, name, largest_sum):
+    """Refuse PSFs without light or with impossible values."""
+    finite = np.isfinite(array).all(axis=(1, 2))
+    if not finite.all():
+        which = "" if len(array) == 1 else f" in rows {_first(~finite)}"
+        kind = "only NaN" if np.isnan(array).all() else "values that are not finite"
+        raise PSFError(f"{name} holds {kind}{which}; replace them (with zeros where the PSF is unknown)")
+    total = array.sum(axis=(1, 2))
+    if (total <= 0).any():
+        row = np.argmin(total)
+        raise PSFError(f"{name} has a sum of {total[row]:.4g} (row {row}); a PSF must have a positive sum")
+    if (total > largest_sum).any():
+        row = np.argmax(total)
+        raise PSFError(
+            f"{name} has a sum of {total[row]:.4g} (row {row}), more than all light; divide it by its sum"
+        )
+
+
+def _first(selected, count=5):
+    """The first few rows selected, for messages."""
+    rows = np.flatnonzero(selected)
+    return ", ".join(map(str, rows[:count])) + (", ..." if rows.size > count else "")
+
+
+def convolve_pixel(array, oversampling=1):
+    """Convolve sampled PSFs with the square pixel.
+
+    The samples are taken as those of a band-limited function, and its
+    transform is multiplied by that of the pixel, sinc(kx) sinc(ky) with k in
+    cycles per pixel.  A box summed over whole samples would be wrong by its
+    discretisation, and would do nothing at all without oversampling.
+
+    Parameters
+    ----------
+    array : (N, py, px) ndarray
+        PSFs without the pixel, odd-sized.
+    oversampling : int, optional
+        Samples per pixel.
+
+    Returns
+    -------
+    array : (N, py + 2 m, px + 2 m) ndarray
+        Effective PSFs, larger by ``m = oversampling`` samples on each side, so
+        that the light spread over the edge stays.
+    """
+    padded = np.pad(array, ((0, 0),) + ((oversampling, oversampling),) * 2)
+    shape = [2 * side for side in padded.shape[1:]]
+    sinc_y = np.sinc(np.fft.fftfreq(shape[0]) * oversampling)
+    sinc_x = np.sinc(np.fft.rfftfreq(shape[1]) * oversampling)
+    transform = np.fft.rfft2(padded, shape) * sinc_y[:, None] * sinc_x
+    return np.fft.irfft2(transform, shape)[:, : padded.shape[1], : padded.shape[2]]
+
+
+def stack_psfs(arrays, name="psf"):
+    """Stack PSFs of any odd size, padded with zeros to the largest.
+
+    Parameters
+    ----------
+    arrays : sequence of PSFArrays
+        Of one PSF each, with equal oversampling.
+    name : str, optional
+        Name of the argument, for the message.
+
+    Returns
+    -------
+    arrays : PSFArrays
+
+    Raises
+    ------
+    PSFError
+        If there is none, or their oversampling differs.
+    """
+    factors = {one.oversampling for one in arrays}
+    if len(factors) != 1:
+        raise PSFError(f"{name} has PSFs of oversampling {sorted(factors)}; one factor for all is needed")
+    sides = np.max([one.array.shape[1:] for one in arrays], axis=0)
+    return PSFArrays(np.concatenate([pad_psf(one.array, sides) for one in arrays]), factors.pop())
+
+
+def pad_psf(array, sides):
+    """Pad odd-sized PSFs with zeros to larger odd sides, keeping the centre.
+
+    Parameters
+    ----------
+    array : (N, py, px) ndarray
+        PSFs.
+    sides : (int, int)
+        Odd sides y, x, at least those of ``array``.
+
+    Returns
+    -------
+    array : (N, *sides) ndarray
+    """
+    margins = [(int(side) - have) // 2 for side, have in zip(sides, array.shape[1:], strict=True)]
+    return np.pad(array, ((0, 0),) + tuple((margin, margin) for margin in margins))
