@@ -265,7 +265,7 @@ def _local_wcs(wcs, x, y):
 def _scatter_positions(rng, n, size, star, margin=20, separation=20, star_distance=60):
     """Positions at least 20 pixels from each other and 60 from the star."""
     places = []
-    for _ in range(10_000 * n):
+    for _ in range(200 * n):
         place = rng.uniform(margin, size - 1 - margin, 2)
         others = np.array(places).reshape(-1, 2)
         close = np.hypot(*(others - place).T) < separation

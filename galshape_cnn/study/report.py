@@ -301,7 +301,8 @@ def _head(catalog):
         unit = getattr(getattr(catalog, name), "unit", None)
         unit = f" <small>{html.escape(unit.to_string())}</small>" if unit is not None and str(unit) else ""
         kind = ' class="flags"' if name == "flags" else ""
-        button = f'<button type="button">{name}{unit}<span class="mark"></span></button>'
+        label = name.removesuffix("_centroid")
+        button = f'<button type="button" title="{name}">{label}{unit}<span class="mark"></span></button>'
         cells.append(f'<th data-key="{name}"{kind}>{button}</th>')
         if name == "id":
             cells.append('<th class="picture">data, model, residual</th>')

@@ -15,7 +15,6 @@ p { margin: .3rem 0; max-width: 70rem; }
 .bar { display: flex; flex-wrap: wrap; gap: .6rem; align-items: center; margin: .8rem 0; }
 .bar input[type=search] { width: 24rem; max-width: 90vw; }
 input, select, button { font: inherit; padding: .2rem .5rem; }
-.frame { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th { position: sticky; top: 0; background: Canvas; text-align: right; z-index: 1;
   border-bottom: 2px solid var(--line); }
@@ -25,7 +24,7 @@ th small, td small { font-weight: 400; opacity: .7; }
 td { padding: .25rem .5rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 tr:hover td { background: var(--soft); }
 td.picture, th.picture, td.flags, th.flags { text-align: left; }
-td.flags { white-space: normal; min-width: 17rem; max-width: 26rem; }
+td.flags { white-space: normal; min-width: 14rem; max-width: 26rem; }
 td.flags b { color: var(--warn); font-weight: 600; }
 td.flags .severe { background: var(--warn); color: #fff; padding: 0 .3rem; border-radius: 3px; }
 td img { display: block; image-rendering: pixelated; }
@@ -162,7 +161,7 @@ pixels are bad. ± is the Cramér–Rao bound.</p>
 <button id="previous">‹ previous</button><span id="page"></span><button id="next">next ›</button>
 <span id="count" role="status"></span>
 </div>
-<div class="frame"><table id="shapes"><thead><tr>{{head}}</tr></thead><tbody></tbody></table></div>
+<table id="shapes"><thead><tr>{{head}}</tr></thead><tbody></tbody></table>
 <script type="application/json" id="rows">{{rows}}</script>
 <script type="application/json" id="pictures">{{pictures}}</script>
 <script>
