@@ -10,10 +10,8 @@ with F from `galshape_cnn.forward.profile`, the PSF's transfer function T (pixel
 included) and the shear matrix S.  All derivatives share one interpolation of F:
 x and y multiply by -ik, and hlr, g1, g2 are dF/dlnk times a factor.
 
-A discrete transform renders a periodic image.  The light that folds back into
-the stamp comes from copies so far away that the PSF does not matter there, so it
-is subtracted in real space: the nearest copies, smooth over the stamp, at a few
-Chebyshev nodes, and the flux beyond them as a uniform level.
+A discrete transform renders a periodic image; the light that folds back into the
+stamp is subtracted by `galshape_cnn.forward.copies`.
 
 Functions take the dtype JAX is set to: float32 by default, float64 inside
 ``jax.enable_x64(True)``.
@@ -23,8 +21,9 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from .copies import folded_light, folded_with_derivatives
+from .interpolate import interpolate
 from .profile import sersic_table
 
 __all__ = ["BLOCK", "PARAMETERS", "in_blocks", "one_with_derivatives", "render", "render_with_derivatives"]
@@ -34,44 +33,6 @@ PARAMETERS = ("flux", "n", "hlr", "g1", "g2", "x", "y", "sky")
 
 #: Stamps rendered together: few enough that their transforms stay in cache.
 BLOCK = 16
-
-# Periodic copies: the eight nearest need more nodes, since a sheared profile
-# is narrow across; beyond the second ring their light is a uniform level.
-_RINGS = 2
-_COPIES = [(i, j) for i in range(-_RINGS, _RINGS + 1) for j in range(-_RINGS, _RINGS + 1) if i or j]
-_NEAR = np.array([c for c in _COPIES if max(np.abs(c)) == 1])
-_FAR = np.array([c for c in _COPIES if max(np.abs(c)) > 1])
-_NEAR_NODES, _FAR_NODES = 12, 5
-
-
-def _spline_weights(position, count):
-    """Uniform cubic B-spline: first index, four weights, their derivative."""
-    index = jnp.clip(jnp.floor(position), 1, count - 3)
-    t = position - index
-    u = 1 - t
-    weights = (u**3, 3 * t**3 - 6 * t**2 + 4, 3 * u**3 - 6 * u**2 + 4, t**3)
-    slopes = (-3 * u**2, 9 * t**2 - 12 * t, -(9 * u**2 - 12 * u), 3 * t**2)
-    return index.astype(jnp.int32) - 1, jnp.stack(weights) / 6, jnp.stack(slopes) / 6
-
-
-def _rows_at(n, table, knots):
-    """Spline in n alone: values and d/dn of each column of ``knots``."""
-    position = (jnp.log(n) - table.ln_n0) / table.ln_n_step
-    index, weights, slopes = _spline_weights(position, knots.shape[0])
-    rows = jax.lax.dynamic_slice_in_dim(jnp.asarray(knots), index, 4)
-    return weights @ rows, (slopes @ rows) / (table.ln_n_step * n)
-
-
-def _interpolate(n, ln_x, table, coefficients):
-    """Value, d/dn and d/dlnx of a tabulated function of n and ln x."""
-    values, by_n = _rows_at(n, table, coefficients)
-    position = (ln_x - table.ln_k0) / table.ln_k_step
-    position = jnp.clip(position, 1.0, values.shape[0] - 2.0)
-    index, weights, slopes = _spline_weights(position, values.shape[0])
-    f = [values[index + j] for j in range(4)]
-    f_n = [by_n[index + j] for j in range(4)]
-    combine = lambda w, c: sum(w[j] * c[j] for j in range(4))  # noqa: E731
-    return combine(weights, f), combine(weights, f_n), combine(slopes, f) / table.ln_k_step
 
 
 def _fold(modes, grid):
@@ -88,52 +49,6 @@ def _to_stamp(modes, grid):
     """Inverse transform, cut to the stamp."""
     image = jnp.fft.irfft2(_fold(modes, grid), s=(grid.fft_size, grid.fft_size))
     return image[..., : grid.size, : grid.size]
-
-
-def _surface_brightness(shape, dx, dy, table):
-    """Unconvolved Sérsic profile of unit flux at offsets from its centre."""
-    n, hlr, g1, g2 = shape
-    (b, ln_norm), _ = _rows_at(n, table, table.profile)
-    g_squared = g1**2 + g2**2
-    r_squared = (
-        (1 + g_squared) * (dx**2 + dy**2) - 2 * g1 * (dx**2 - dy**2) - 4 * g2 * dx * dy
-    ) / ((1 - g_squared) * hlr**2)
-    return jnp.exp(ln_norm - b * r_squared ** (0.5 / n)) / hlr**2
-
-
-def _flux_outside(shape, half_side, table):
-    """Fraction of the flux outside a square about the galaxy."""
-    n, hlr, g1, g2 = shape
-    angle = np.pi * (np.arange(12) + 0.5) / 12
-    c, s = np.cos(angle), np.sin(angle)
-    reach = jnp.maximum(jnp.abs((1 + g1) * c + g2 * s), jnp.abs(g2 * c + (1 - g1) * s))
-    ln_r = jnp.log(half_side * jnp.sqrt(1 - g1**2 - g2**2) / (reach * hlr))
-    fraction, _, _ = _interpolate(n, ln_r, table, table.outside)
-    return fraction.mean()
-
-
-def _copies_at(copies, nodes, params, grid, table):
-    """Unit-flux light of some periodic copies, at nodes of the stamp."""
-    shift = copies * grid.fft_size
-    dx = nodes[None, None, :] - shift[:, 0, None, None] - params[5]
-    dy = nodes[None, :, None] - shift[:, 1, None, None] - params[6]
-    return _surface_brightness(params[1:5], dx, dy, table).sum(0)
-
-
-def _folded(params, grid):
-    """Unit-flux light that folds into the stamp, at the near and the far nodes."""
-    table = sersic_table()
-    near = _copies_at(_NEAR, grid.nodes(_NEAR_NODES), params, grid, table)
-    far = _copies_at(_FAR, grid.nodes(_FAR_NODES), params, grid, table)
-    beyond = _flux_outside(params[1:5], (_RINGS + 0.5) * grid.fft_size, table)
-    return near, far + beyond / grid.fft_size**2
-
-
-def _spread(near_far, grid):
-    """Interpolate from the nodes to the pixels."""
-    near, far = near_far
-    fine, coarse = jnp.asarray(grid.node_weights(_NEAR_NODES)), jnp.asarray(grid.node_weights(_FAR_NODES))
-    return fine @ near @ fine.T + coarse @ far @ coarse.T
 
 
 def _wave_number(params, grid):
@@ -160,9 +75,9 @@ def _shifted(params, transfer, grid):
 def _render_one(params, transfer, grid):
     table = sersic_table()
     ln_kappa, _, _ = _wave_number(params, grid)
-    f, _, _ = _interpolate(params[1], ln_kappa, table, table.coefficients)
+    f, _, _ = interpolate(params[1], ln_kappa, table, table.coefficients)
     image = _to_stamp(f * _shifted(params, transfer, grid), grid)
-    image = image - _spread(_folded(params, grid), grid) * transfer[0, 0].real
+    image = image - folded_light(params, grid) * transfer[0, 0].real
     return params[0] * image + params[7]
 
 
@@ -187,7 +102,7 @@ def one_with_derivatives(params, transfer, grid):
     """
     table = sersic_table()
     ln_kappa, by_g1, by_g2 = _wave_number(params, grid)
-    f, f_n, f_k = _interpolate(params[1], ln_kappa, table, table.coefficients)
+    f, f_n, f_k = interpolate(params[1], ln_kappa, table, table.coefficients)
     moved = _shifted(params, transfer, grid)
     unit = f * moved
     kx, ky = jnp.asarray(grid.kx)[None, :], jnp.asarray(grid.ky)[:, None]
@@ -195,10 +110,7 @@ def one_with_derivatives(params, transfer, grid):
     shape = [f_n * moved, radial / params[2], by_g1 * radial, by_g2 * radial]
     modes = jnp.stack([unit, *shape, -1j * kx * unit, -1j * ky * unit])
     images = _to_stamp(modes, grid)
-    folded = partial(_folded, grid=grid)
-    slopes = jax.tree.map(lambda d: jnp.moveaxis(d, -1, 0)[1:7], jax.jacfwd(folded)(params))
-    folded = jax.tree.map(lambda f, d: jnp.concatenate([f[None], d]), folded(params), slopes)
-    images = images - _spread(folded, grid) * transfer[0, 0].real
+    images = images - folded_with_derivatives(params, grid) * transfer[0, 0].real
     derivatives = jnp.concatenate([images[:1], params[0] * images[1:], jnp.ones_like(images[:1])])
     return params[0] * images[0] + params[7], derivatives
 
