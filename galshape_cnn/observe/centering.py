@@ -29,7 +29,7 @@ _CHUNK = 64
 _NEAR_HEIGHT, _FAR_HEIGHT, _NEIGHBOR_HEIGHT = 4.0, 10.0, 5.5
 #: A peak is noise on the flank of another if that one is brighter by this (in units of
 #: the noise, and as a share) and the dent between the two is not as deep.
-_FLANK_HEIGHT, _FLANK_SHARE = 3.0, 0.1
+_FLANK_HEIGHT, _FLANK_SHARE = 3.0, 0.3
 #: A neighbour below this share of the galaxy's peak does not change its parameters much.
 _FAINTEST_NEIGHBOR = 0.02
 #: Largest error of a centroid, along one axis in pixels.
@@ -128,7 +128,9 @@ def _recenter(levels, guess):
     """Choose among the peaks of all levels; keep the guess where none will do."""
     radius = max(_SMALLEST_RADIUS, _FWHM * levels[0].sigma)
     reach = min(levels[0].amplitude.shape[1:]) / 4
-    near = _best_scale([_highest_peak(level, guess, radius, reach) for level in levels])
+    near = [_highest_peak(level, guess, radius, reach) for level in levels]
+    finest = np.where((near[0].height > 0)[:, None], near[0].xy, guess)
+    near = _best_scale(near, crowded=_has_neighbor(levels[0], finest))
     usable = (near.height >= _NEAR_HEIGHT) & (near.error <= _LARGEST_ERROR) & ~near.bump
     center = np.where(usable[:, None], near.xy, guess)
     flags = np.zeros(len(guess), np.int64)
@@ -143,10 +145,16 @@ def _recenter(levels, guess):
     return center, flags | np.where(moved, Flag.FAR_CENTROID, 0)
 
 
-def _best_scale(peaks):
-    """Of each row the peak on the finest level on which the galaxy stands out well."""
+def _best_scale(peaks, crowded=False):
+    """Of each row the peak on the finest level on which the galaxy stands out well.
+
+    In a crowded stamp that is any level on which it is significant, because
+    coarser ones merge it with its neighbours.
+    """
     heights = np.array([one.height for one in peaks])
-    level = np.argmax(heights >= _GOOD_SCALE * heights.max(axis=0), axis=0)
+    enough = _GOOD_SCALE * heights.max(axis=0)
+    enough = np.where(crowded, np.minimum(enough, _NEAR_HEIGHT), enough)
+    level = np.argmax(heights >= enough, axis=0)
     rows = np.arange(heights.shape[1])
     chosen = [np.array([getattr(one, name) for one in peaks])[level, rows]
               for name in ("xy", "height", "error", "bump")]  # fmt: skip
@@ -228,7 +236,7 @@ def _is_bump(level, peak, guess, reach):
     best = np.argmax(near, axis=1)
     brighter = np.column_stack([best % nx, best // nx])
     here = _value(level.amplitude, peak)
-    noise = _value(np.broadcast_to(level.noise, level.amplitude.shape), peak)
+    noise = _value(level.noise, peak)
     dent = here - _lowest_between(level.amplitude, np.arange(n), peak, brighter)
     excess = near[np.arange(n), best] - here
     is_brighter = excess > np.maximum(_FLANK_HEIGHT * noise, _FLANK_SHARE * here)
@@ -252,7 +260,7 @@ def _has_neighbor(level, center):
     on its flank is as high as the lowest point towards its centre, but for
     noise.
     """
-    amplitude, noise = level.amplitude, np.broadcast_to(level.noise, level.amplitude.shape)
+    amplitude, noise = level.amplitude, level.noise
     middle = np.round(center).astype(int)
     own = _value(amplitude, middle)
     threshold = np.maximum(_NEIGHBOR_HEIGHT * noise, _FAINTEST_NEIGHBOR * own[:, None, None])

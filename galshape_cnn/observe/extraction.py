@@ -140,7 +140,9 @@ def make_rows(frames, xy, is_image, stamp_size):
     )
     default = _DEFAULT_STAMP_SIZE if is_image else None
     side = np.array([stamp_size or default or max(one.shape) for one in frames])[frame]
-    size = np.array([bucket_size(one) for one in np.unique(side)])[np.unique(side, return_inverse=True)[1]]
+    size = np.array([bucket_size(one) for one in side])
+    if stamp_size is None and not is_image:
+        side = size  # nothing of a cutout is left out, wherever in it the galaxy is
     jacobian, radec = _geometry(frames, frame, known)
     if radec is not None:
         radec[~np.isfinite(xy).all(axis=1)] = np.nan

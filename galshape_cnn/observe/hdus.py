@@ -1,8 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Opening FITS files and finding the HDU that holds what is asked for."""
 
+import gzip
 import re
 import warnings
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,16 +77,30 @@ def _is_ours(error):
 
 
 def _check_complete(hdus, path):
-    """Refuse a file that ends before its last HDU does."""
+    """Refuse a file that ends before its last HDU does; padding may be missing."""
     size = path.stat().st_size
+    if path.suffix == ".gz":
+        _check_gzip(path)
+    if path.suffix in (".gz", ".bz2", ".xz", ".Z", ".zip"):
+        return
     for index, hdu in enumerate(hdus):
         info = hdu.fileinfo()
-        compressed = path.suffix in (".gz", ".bz2", ".xz", ".Z", ".zip")
-        if compressed or info is None or hdu.size == 0:
+        if info is None or hdu.size == 0:
             continue
-        end = info["datLoc"] + hdu.size
+        tiled = isinstance(hdu, fits.CompImageHDU)
+        end = info["datLoc"] + (info["datSpan"] - 2879 if tiled else hdu.size)
         if end > size:
             raise FileError(f"{path} is truncated: HDU {index} ends at byte {end}, the file at {size}")
+
+
+def _check_gzip(path):
+    """Read a compressed file to its end: astropy drops HDUs that are cut without a word."""
+    with gzip.open(path) as stream:
+        try:
+            while stream.read(1 << 24):
+                pass
+        except (EOFError, OSError, zlib.error) as error:
+            raise FileError(f"{path} is truncated or damaged: {error}") from error
 
 
 def list_hdus(hdus):

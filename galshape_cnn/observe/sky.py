@@ -6,6 +6,8 @@ d(u, v)/d(x, y) in arcsec/pixel, u towards west and v towards north, and the
 ICRS position of its centre.
 """
 
+import warnings
+
 import numpy as np
 
 from galshape_cnn.errors import InputError, PositionError
@@ -164,7 +166,10 @@ def pixel_positions(wcs, coords, name="positions"):
     from astropy.wcs import NoConvergence
 
     try:
-        x, y = wcs.world_to_pixel(coords)
+        with warnings.catch_warnings():
+            # astropy may warn or raise; positions that did not converge are found below
+            warnings.filterwarnings("ignore", message="(?s).*failed to converge.*")
+            x, y = wcs.world_to_pixel(coords)
     except NoConvergence as error:
         x, y = error.best_solution.T
     except ConvertError as error:

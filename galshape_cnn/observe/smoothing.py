@@ -32,7 +32,7 @@ class Level:
     amplitude : (N, ky, kx) float32 ndarray
         Smoothed pixel values above the background; zero where too much is
         masked.
-    noise : (N, ky, kx) or (N, 1, 1) float32 ndarray
+    noise : (N, ky, kx) float32 ndarray
         Standard deviation of ``amplitude``; infinite where too much is masked.
     step : int
         Stamp pixels per level pixel along each axis.
@@ -47,8 +47,7 @@ class Level:
 
     def rows(self, selected):
         """The same level of some of the stamps."""
-        noise = np.broadcast_to(self.noise, (len(self.amplitude), *self.noise.shape[1:]))
-        return Level(self.amplitude[selected], noise[selected], self.step, self.sigma)
+        return Level(self.amplitude[selected], self.noise[selected], self.step, self.sigma)
 
     def to_stamp(self, position):
         """Stamp pixel coordinates of level pixel coordinates."""
@@ -75,7 +74,8 @@ def robust_background(data, good):
         Zero where no pixel counts.
     """
     n, ny, nx = data.shape
-    y, x = np.mgrid[0:ny:2, 0:nx:2]
+    stride = max(1, min(ny, nx) // 64)
+    y, x = np.mgrid[0:ny:stride, 0:nx:stride]
     outer = np.hypot(y - (ny - 1) / 2, x - (nx - 1) / 2) > 0.35 * min(ny, nx)
     background = _median(data[:, y[outer], x[outer]], good[:, y[outer], x[outer]])
     unknown = np.flatnonzero(~np.isfinite(background))
@@ -141,9 +141,8 @@ def _smooth(signal, weight, variance, sigma, step):
     norm = np.where(enough, covered, 1) * step**2
     amplitude = np.where(enough, _apply(kernels, signal) / norm, 0)
     if variance.shape[1:] == (1, 1):
-        # One number per stamp: the middle of the kernel's own noise holds for all of it.
-        spread = [square[side // 2].sum() for square, side in zip(squares, signal.shape[1:], strict=True)]
-        noise = np.sqrt(variance * spread[0] * spread[1]) / step**2
+        spread = np.outer(*(square.sum(axis=1) for square in squares))
+        noise = np.sqrt(variance) * (np.sqrt(spread) / norm)
     else:
         noise = np.sqrt(_apply(squares, variance)) / norm
         noise = np.where(enough & (noise > 0), noise, np.inf)

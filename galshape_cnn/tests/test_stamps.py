@@ -1,0 +1,151 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Stamps: what is refused, what is copied, and what rows keep."""
+
+import pickle
+
+import astropy.units as u
+import numpy as np
+import pytest
+
+from galshape_cnn import Stamps
+from galshape_cnn.errors import InputError, NoiseError, PSFError
+
+N, SIDE = 4, 16
+
+
+def arrays(**changes):
+    """Valid arguments of `Stamps`, with some replaced."""
+    rng = np.random.default_rng(1)
+    psf = np.zeros((N, 5, 5))
+    psf[:, 2, 2] = np.linspace(0.5, 1, N)
+    values = {
+        "data": rng.normal(size=(N, SIDE, SIDE)),
+        "ivar": np.ones((N, SIDE, SIDE)),
+        "psf": psf,
+        "jacobian": np.broadcast_to(0.2 * np.eye(2), (N, 2, 2)) * np.arange(1, N + 1)[:, None, None],
+        "origin": np.arange(2 * N).reshape(N, 2),
+        "center": np.full((N, 2), 7.0) + np.arange(N)[:, None],
+        "skycoord": np.column_stack([np.arange(N), -np.arange(N)]).astype(float),
+        "flags": np.arange(N),
+        "unit": u.nJy,
+    }
+    return {**values, **changes}
+
+
+def make(**changes):
+    return Stamps(**arrays(**changes))
+
+
+def test_defaults():
+    stamps = Stamps(np.zeros((N, SIDE, SIDE)), np.ones((N, SIDE, SIDE)), np.ones((3, 3)) / 9)
+    assert len(stamps) == N
+    assert stamps.psf.shape == (1, 3, 3)
+    np.testing.assert_array_equal(stamps.jacobian, np.broadcast_to(np.eye(2), (N, 2, 2)))
+    np.testing.assert_array_equal(stamps.center, np.full((N, 2), 7.5))
+    assert stamps.skycoord is None
+    assert stamps.flags.dtype == np.int64
+    assert stamps.data.dtype == stamps.ivar.dtype == np.float32
+    assert stamps.psf.dtype == np.float64
+
+
+@pytest.mark.parametrize("index", [2, -1, slice(1, 3), [3, 0], np.array([True, False, True, False])])
+def test_rows_keep_everything(index):
+    whole = make()
+    part = whole[index]
+    rows = np.atleast_1d(np.arange(N)[index])
+    assert len(part) == len(rows)
+    for name in ("data", "ivar", "psf", "jacobian", "origin", "center", "skycoord", "flags"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[rows])
+    assert part.unit == u.nJy
+
+
+def test_shared_psf_stays_shared():
+    assert make(psf=np.ones((3, 3)) / 9)[[1, 2]].psf.shape == (1, 3, 3)
+
+
+def test_arrays_are_copies_and_read_only():
+    given = arrays()
+    stamps = Stamps(**given)
+    before = stamps.data.copy()
+    given["data"][:] = 7
+    np.testing.assert_array_equal(stamps.data, before)
+    for value in (stamps.data, stamps[0].ivar, pickle.loads(pickle.dumps(stamps)).psf):
+        with pytest.raises(ValueError, match="read-only"):
+            value[:] = 0
+
+
+def test_masked_and_nan_pixels_are_zero():
+    given = arrays()
+    given["data"][0, 3, 3] = np.nan
+    given["ivar"][1, 4, 4] = 0
+    stamps = Stamps(**given)
+    assert stamps.data[0, 3, 3] == stamps.ivar[0, 3, 3] == stamps.data[1, 4, 4] == 0
+    assert np.isnan(given["data"][0, 3, 3])
+    assert (stamps.ivar == 0).sum() == 2
+
+
+def test_pickle_keeps_values():
+    stamps = make()
+    again = pickle.loads(pickle.dumps(stamps))
+    np.testing.assert_array_equal(again.data, stamps.data)
+    assert again.unit == stamps.unit
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"data": np.zeros((SIDE, SIDE))}, r"data has shape \(16, 16\); \(N, ny, nx\) is needed"),
+        ({"data": np.zeros((N, 3, 3)), "ivar": np.ones((N, 3, 3))}, "stamps of 3x3 pixels; at least 8x8"),
+        ({"ivar": np.ones((N, SIDE, SIDE + 1))}, r"ivar has shape \(4, 16, 17\); that of data is"),
+        ({"data": np.zeros((N, SIDE, SIDE), complex)}, "data has dtype complex128"),
+        ({"jacobian": np.zeros((N, 2, 2))}, "jacobian is singular in 4 rows"),
+        ({"jacobian": np.eye(3)}, r"jacobian has shape \(3, 3\)"),
+        ({"origin": np.zeros((N, 3))}, r"origin has shape \(4, 3\); \(4, 2\) is needed"),
+        ({"origin": np.full((N, 2), 0.5)}, "origin must be integers"),
+        ({"center": np.full((N, 2), np.nan)}, "center has values that are not finite"),
+        ({"flags": np.zeros(N + 1, int)}, r"flags has shape \(5,\)"),
+        ({"skycoord": np.zeros((N, 3))}, r"skycoord has shape \(4, 3\)"),
+    ],
+)
+def test_bad_input(changes, match):
+    with pytest.raises(InputError, match=match):
+        make(**changes)
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
+def test_bad_ivar(value):
+    ivar = np.ones((N, SIDE, SIDE))
+    ivar[2, 5, 5] = value
+    with pytest.raises(NoiseError, match="ivar has 1 pixels that are negative, NaN or infinite"):
+        make(ivar=ivar)
+
+
+def test_ivar_beyond_single_precision_says_how_to_mend_it():
+    with pytest.raises(NoiseError, match="beyond single precision.*multiply the data"):
+        make(ivar=np.full((N, SIDE, SIDE), 1e40))
+
+
+@pytest.mark.parametrize(
+    ("psf", "match"),
+    [
+        (np.ones((4, 4)), r"psf is even-sized \(4x4\).*Crop, pad or resample it to odd sizes"),
+        (np.ones((5, 4)), r"psf is even-sized \(5x4\)"),
+        (-np.ones((3, 3)), "psf has a sum of -9.*positive sum"),
+        (np.zeros((3, 3)), "psf has a sum of 0"),
+        (np.full((3, 3), np.nan), "psf holds only NaN"),
+        (np.where(np.eye(3) == 1, np.nan, 0.1), "psf holds values that are not finite"),
+        (np.ones((3, 3)), "psf has a sum of 9.*more than all light; divide it by its sum"),
+        (np.ones((2, 3, 3)) / 9, "psf holds 2 PSFs for 4 galaxies; give one or 4"),
+        (np.ones(3), r"psf has shape \(3,\)"),
+        ("a PSF", "psf is a str"),
+    ],
+)
+def test_bad_psf(psf, match):
+    with pytest.raises(PSFError, match=match):
+        make(psf=psf)
+
+
+@pytest.mark.parametrize("factor", [0, 1.5, "two", -1])
+def test_bad_oversampling(factor):
+    with pytest.raises(PSFError, match="psf_oversampling=.*whole number"):
+        make(psf_oversampling=factor)
