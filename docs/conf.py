@@ -37,6 +37,7 @@ html_static_path = []
 html_sidebars = {"getting_started": [], "comparison": []}  # no sub-pages: leave the width to the text
 
 nitpicky = True
+nitpick_ignore_regex = [(r"py:obj", r"galshape_cnn\..*\.[A-Z_]+")]  # constants have no page of their own
 online = bool(os.environ.get("GALSHAPE_DOCS_ONLINE") or os.environ.get("READTHEDOCS"))
 if online:
     intersphinx_mapping.pop("pythonloc", None)
@@ -49,11 +50,9 @@ if online:
 else:
     intersphinx_mapping.clear()
     # Names of other projects cannot be checked without their inventories; our own still are.
-    nitpick_ignore_regex = [(r"py:.*", r"(?!galshape_cnn\b)[A-Za-z_]+(\..*)?")]
+    nitpick_ignore_regex += [(r"py:.*", r"(?!galshape_cnn\b)[A-Za-z_]+(\..*)?")]
 
 # docstrings may write |g| for the modulus without a backslash, which reST takes for a substitution
-rst_epilog += """
-.. |g| replace:: \\|g\\|
-"""
+rst_epilog += "".join(f"\n.. |{name}| replace:: \\|{name}\\|\n" for name in ("g", "eta"))
 
 linkcheck_timeout = 60

@@ -211,7 +211,7 @@ def pad_psf(array, sides):
 
     Returns
     -------
-    array : (N, *sides) ndarray
+    array : (N, sides[0], sides[1]) ndarray
     """
     margins = [(int(side) - have) // 2 for side, have in zip(sides, array.shape[1:], strict=True)]
     return np.pad(array, ((0, 0),) + tuple((margin, margin) for margin in margins))

@@ -50,7 +50,8 @@ def _check(spec, name):
         raise InputError(f"prior {name!r}: kind={kind!r}, allowed: {sorted(_REQUIRED)}")
     keys = set(spec) - {"kind"}
     if keys != _REQUIRED[kind]:
-        raise InputError(f"prior {name!r} of kind {kind!r} needs {sorted(_REQUIRED[kind])}, got {sorted(keys)}")
+        needed = sorted(_REQUIRED[kind])
+        raise InputError(f"prior {name!r} of kind {kind!r} needs {needed}, got {sorted(keys)}")
     if kind == "mixture":
         for part in spec["parts"]:
             _check(part, name)
