@@ -1,0 +1,155 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The bundle: everything a trained network needs, in one ASDF file.
+
+Arrays and configuration only, never code or pickles: the architecture is rebuilt
+from its configuration, on whichever Keras backend the reader uses.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from importlib import resources
+
+import numpy as np
+
+from ..errors import BundleError, FileError
+
+__all__ = ["FORMAT_VERSION", "Bundle"]
+
+#: Version of the file format this package writes, and the newest it reads.
+FORMAT_VERSION = 1
+_FORMAT = "galshape_cnn bundle"
+_KEYS = ("network", "weights", "domain", "prior", "provenance")
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A trained network with what it was trained for.
+
+    Attributes
+    ----------
+    network : dict
+        Architecture, see `galshape_cnn.infer.network.build_network`.
+    weights : tuple of ndarray
+        In the order of ``keras.Model.weights``.
+    domain : dict
+        Ranges of training: ``snr``, ``hlr``, ``psf_fwhm`` (pixels), ``n``, ``g``.
+    prior : dict
+        Configuration of the prior, see `galshape_cnn.infer.prior.Prior`.
+    provenance : dict
+        Configuration, versions, training history, validation figures.
+    """
+
+    network: dict
+    weights: tuple = field(repr=False)
+    domain: dict
+    prior: dict
+    provenance: dict = field(repr=False)
+
+    @property
+    def sha256(self):
+        """Hash of the weights, hexadecimal."""
+        digest = hashlib.sha256()
+        for array in self.weights:
+            digest.update(str((array.shape, array.dtype.str)).encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    @classmethod
+    def shipped(cls):
+        """The bundle that comes with the package.
+
+        Returns
+        -------
+        bundle : Bundle
+            Read from ``galshape_cnn/data``.
+        """
+        return cls.read(resources.files("galshape_cnn") / "data" / "universal.asdf")
+
+    @classmethod
+    def read(cls, path):
+        """Read a bundle.
+
+        Parameters
+        ----------
+        path : path-like
+            An ASDF file written by `write`.
+
+        Returns
+        -------
+        bundle : Bundle
+
+        Raises
+        ------
+        FileError
+            If the file does not exist or cannot be opened.
+        BundleError
+            If it is damaged, not a bundle, or of a newer format.
+        """
+        import asdf
+
+        name = os.fspath(path)
+        if not os.path.isfile(name):
+            raise FileError(f"bundle {name!r} does not exist")
+        try:
+            with asdf.open(name, memmap=False, lazy_load=False) as file:
+                tree = dict(file.tree)
+                weights = tuple(np.array(array) for array in tree.get("weights", ()))
+        except (ValueError, OSError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+            raise BundleError(f"bundle {name!r} is damaged or not ASDF: {error}") from error
+        return cls._from_tree(tree, weights, name)
+
+    @classmethod
+    def _from_tree(cls, tree, weights, name):
+        if tree.get("format") != _FORMAT:
+            raise BundleError(f"{name!r} is not a bundle of galshape_cnn")
+        version = tree.get("format_version")
+        if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+            raise BundleError(
+                f"bundle {name!r} has format version {version}; this package reads 1 to {FORMAT_VERSION}: "
+                "a newer galshape_cnn may read it"
+            )
+        missing = [key for key in _KEYS if key not in tree]
+        if missing:
+            raise BundleError(f"bundle {name!r} lacks {missing}")
+        bundle = cls(
+            _plain(tree["network"]), weights, _plain(tree["domain"]), _plain(tree["prior"]), _plain(tree["provenance"])
+        )
+        if bundle.sha256 != tree.get("sha256"):
+            raise BundleError(f"bundle {name!r} is damaged: its weights do not match their hash")
+        return bundle
+
+    def write(self, path):
+        """Write the bundle beside the target, then rename.
+
+        Parameters
+        ----------
+        path : path-like
+            Should end in ``.asdf``.
+
+        Raises
+        ------
+        FileError
+            If the file cannot be written.
+        """
+        import asdf
+
+        path = os.fspath(path)
+        tree = {"format": _FORMAT, "format_version": FORMAT_VERSION, "sha256": self.sha256}
+        tree |= {key: getattr(self, key) for key in _KEYS}
+        tree["weights"] = [np.array(w) for w in self.weights]
+        beside = f"{path}.part"
+        try:
+            asdf.AsdfFile(tree).write_to(beside, all_array_compression="zlib")
+            os.replace(beside, path)
+        except OSError as error:
+            raise FileError(f"cannot write the bundle {path!r}: {error}") from error
+
+
+def _plain(node):
+    """Plain dicts and lists of what ASDF hands out."""
+    if hasattr(node, "items"):
+        return {key: _plain(value) for key, value in node.items()}
+    if isinstance(node, list | tuple) or type(node).__name__ == "TaggedList":
+        return [_plain(value) for value in node]
+    return node

@@ -1,0 +1,266 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""`ShapeEstimator`: the user's galaxies in, a catalogue out."""
+
+import threading
+import warnings
+
+import numpy as np
+
+from ..errors import GalshapeWarning, InputError
+from .bundle import Bundle
+from .catalog import ShapeCatalog
+from .measurement import Measurement
+from .prior import Prior
+
+__all__ = ["ShapeEstimator"]
+
+_METHODS = ("network", "ml", "posterior")
+
+
+class ShapeEstimator:
+    """Measures flux, Sérsic index, half-light radius and shear of galaxies.
+
+    An estimator holds a trained network and no results: it cannot be changed by use, can be
+    pickled, and can be called from several threads.
+
+    Parameters
+    ----------
+    bundle : Bundle, optional
+        A trained network; by default the one that comes with the package.
+
+    Attributes
+    ----------
+    bundle : Bundle
+        The trained network with its training domain and prior.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from galshape_cnn import PSFConvolvedSersic2D, ShapeEstimator
+    >>> y, x = np.mgrid[-15:16, -15:16]
+    >>> psf = np.exp(-(x**2 + y**2) / (2 * 1.3**2))
+    >>> model = PSFConvolvedSersic2D(3000, 1.5, 3.0, 0.2, 0.0, 31.5, 31.5, psf=psf)
+    >>> yy, xx = np.mgrid[:64, :64]
+    >>> image = model(xx, yy) + np.random.default_rng(1).normal(size=(64, 64))
+    >>> catalog = ShapeEstimator()(image, psf=psf, error=1.0)
+    >>> bool(abs(catalog.flux[0] - 3000) < 5 * catalog.flux_err[0])
+    True
+    """
+
+    def __init__(self, bundle=None):
+        if bundle is not None and not isinstance(bundle, Bundle):
+            raise InputError(
+                f"bundle is a {type(bundle).__name__}; allowed: a Bundle, or use ShapeEstimator.load(path)"
+            )
+        self._bundle = Bundle.shipped() if bundle is None else bundle
+        self._network = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, path):
+        """Estimator from a bundle file.
+
+        Parameters
+        ----------
+        path : path-like
+            Written by ``galshape train``.
+
+        Returns
+        -------
+        estimator : ShapeEstimator
+
+        Raises
+        ------
+        FileError
+            If the file does not exist.
+        BundleError
+            If it is damaged or of a newer format.
+        """
+        return cls(Bundle.read(path))
+
+    @property
+    def bundle(self):
+        """The trained network with its training domain and prior."""
+        return self._bundle
+
+    def __getstate__(self):
+        return {"bundle": self._bundle}
+
+    def __setstate__(self, state):
+        self.__init__(state["bundle"])
+
+    def __repr__(self):
+        return f"<ShapeEstimator: network {self._bundle.sha256[:12]}>"
+
+    def _live_network(self):
+        """The network, built on first use."""
+        with self._lock:
+            if self._network is None:
+                from .amortized import AmortizedPosterior
+
+                self._network = AmortizedPosterior(self._bundle)
+            return self._network
+
+    def __call__(
+        self,
+        data,
+        *,
+        psf=None,
+        error=None,
+        mask=None,
+        wcs=None,
+        positions=None,
+        method="network",
+        fit_sky=True,
+        progress=False,
+        gain=None,
+        prior=None,
+        seed=0,
+        **cutting,
+    ):
+        """Measure galaxies.
+
+        Parameters
+        ----------
+        data : NDData, array_like, sequence of them, or Stamps
+            An image (with ``positions``), N cutouts of any sizes with one galaxy near each
+            centre, an ``(N, ny, nx)`` array, or `Stamps`.
+        psf : optional
+            Effective PSF (pixel included) as odd-sized ``(py, px)`` or ``(N, py, px)`` array; a
+            `galsim.GSObject` (pixel not included); a photutils PSF model; or a callable
+            ``psf(x, y)`` returning any of these.  See `galshape_cnn.forward.psf.psf_arrays`.
+        error : float, array_like or Quantity, optional
+            1 sigma per pixel, unless ``data`` has an uncertainty.
+        mask : array_like of bool, optional
+            True for bad pixels.
+        wcs : celestial WCS, optional
+            Puts sizes in arcsec and shears in the sky frame.
+        positions : Table, SkyCoord or (N, 2) array_like, optional
+            Columns x, y (0-based pixels) or ra, dec.
+        method : {'network', 'ml', 'posterior'}, optional
+            Posterior mean by the network; maximum likelihood started there; or exact
+            posterior mean by importance sampling.
+        fit_sky : bool, optional
+            Marginalise over a constant sky level; False when it is known to be zero.
+        progress : bool, optional
+            Show a progress bar.
+        gain : float, optional
+            Electrons per unit of flux, > 0.  Give it when the noise map does not contain the
+            galaxy's own photon noise.
+        prior : Prior or mapping, optional
+            For ``'posterior'``: replaces the prior of the training; lengths in pixels.
+        seed : int, optional
+            Of the draws of ``'posterior'``.
+        **cutting
+            ``stamp_size``, ``recenter``, ``psf_oversampling``, ``psf_includes_pixel``,
+            ``normalize_psf``: see `galshape_cnn.observe.cutout.prepare`.
+
+        Returns
+        -------
+        catalog : ShapeCatalog
+            One row for each galaxy, in the order of the input.
+
+        Raises
+        ------
+        InputError
+            If an argument cannot be used; its subclasses `NoiseError`, `PSFError`,
+            `PositionError` say which kind.
+        """
+        from ..observe.cutout import prepare
+        from .measure import Options
+
+        options = Options(
+            method=_checked_method(method),
+            fit_sky=bool(fit_sky),
+            gain=_checked_gain(gain),
+            prior=self._checked_prior(prior),
+            seed=int(seed),
+            domain=self._bundle.domain,
+        )
+        observation = prepare(data, psf=psf, error=error, mask=mask, wcs=wcs, positions=positions, **cutting)
+        measurements = self._measure_groups(observation, options, progress)
+        catalog = ShapeCatalog.from_measurements(observation, measurements, method=method, meta=self._meta())
+        _warn_of_lost_rows(catalog)
+        return catalog
+
+    def _measure_groups(self, observation, options, progress):
+        from .measure import BATCH_SIZES, measure_stamps
+
+        network, size = self._live_network(), BATCH_SIZES[-1]
+        bar = _progress_bar(observation.n, progress)
+        measurements = []
+        for _, stamps in observation.groups:
+            parts = []
+            for start in range(0, len(stamps), size):
+                rows = np.arange(start, min(start + size, len(stamps)))
+                parts.append((rows, measure_stamps(stamps[rows], network, options)))
+                bar(len(rows))
+            measurements.append(Measurement.scatter(len(stamps), parts))
+        return measurements
+
+    def _checked_prior(self, prior):
+        if prior is None:
+            return Prior(self._bundle.prior)
+        return prior if isinstance(prior, Prior) else Prior(prior)
+
+    def _meta(self):
+        from importlib.metadata import version
+
+        packages = ("galshape_cnn", "jax", "keras", "numpy", "astropy", "photutils")
+        return {
+            "versions": {name: _version(version, name) for name in packages},
+            "network_sha256": self._bundle.sha256,
+            "training_domain": self._bundle.domain,
+        }
+
+
+def _version(version, name):
+    from importlib.metadata import PackageNotFoundError
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _checked_method(method):
+    if method not in _METHODS:
+        raise InputError(f"method={method!r}; allowed: {', '.join(map(repr, _METHODS))}")
+    return method
+
+
+def _checked_gain(gain):
+    if gain is None:
+        return None
+    if not (np.ndim(gain) == 0 and np.isfinite(gain) and gain > 0):
+        raise InputError(f"gain={gain!r}; allowed: a positive number of electrons per unit of flux")
+    return float(gain)
+
+
+def _progress_bar(total, wanted):
+    if not wanted:
+        return lambda count: None
+    from astropy.utils.console import ProgressBar
+
+    return _Advance(ProgressBar(total))
+
+
+class _Advance:
+    """Adds counts to an astropy progress bar."""
+
+    def __init__(self, bar):
+        self._bar, self._done = bar, 0
+
+    def __call__(self, count):
+        self._done += count
+        self._bar.update(self._done)
+
+
+def _warn_of_lost_rows(catalog):
+    lost = int(np.count_nonzero(~catalog.is_usable))
+    if lost:
+        warnings.warn(
+            f"{lost} of {len(catalog)} galaxies could not be measured; see the column flags",
+            GalshapeWarning,
+            stacklevel=3,
+        )

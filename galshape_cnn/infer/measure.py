@@ -1,0 +1,248 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Measure one batch of equal-sized stamps: network, then what the method adds.
+
+Batches are padded to a few sizes (`BATCH_SIZES`), so compiled functions are reused whatever
+the number of galaxies.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..flags import Flag
+from ..forward.profile import N_RANGE
+from ..forward.transfer import grid_for, transfer_at, transfer_functions
+from .amortized import posterior_moments
+from .fisher import bound, fisher_matrices
+from .likelihood import StampLikelihood
+from .measurement import Measurement
+from .prior import Prior
+from .refine import maximize_likelihood
+
+__all__ = ["BATCH_SIZES", "Options", "measure_stamps"]
+
+#: Batch sizes the network and the bounds are compiled for.
+BATCH_SIZES = (16, 64, 256, 512)
+
+_N_MARGIN = 0.02  # from a limit of n at which an estimate counts as sitting on it
+_FIT_SIGMAS = 6.0  # of reduced chi-square beyond which a fit is called poor
+_HALF_LEVEL = np.linspace(0.02, 3.2, 160)  # wave numbers at which a PSF's width is sought
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to measure.
+
+    Attributes
+    ----------
+    method : {'network', 'ml', 'posterior'}
+        Estimator.
+    fit_sky : bool
+        False when the sky is known to be zero.
+    gain : float or None
+        Electrons per unit of flux, when ``ivar`` lacks the source's photon noise.
+    prior : Prior or None
+        For ``'posterior'``.
+    seed : int
+        Of the posterior's draws.
+    domain : dict
+        Ranges of training.
+    """
+
+    method: str = "network"
+    fit_sky: bool = True
+    gain: float | None = None
+    prior: Prior | None = None
+    seed: int = 0
+    domain: dict = field(default_factory=dict)
+
+
+def measure_stamps(stamps, network, options):
+    """Measure a batch.
+
+    Parameters
+    ----------
+    stamps : Stamps
+        Up to ``BATCH_SIZES[-1]`` stamps.
+    network : AmortizedPosterior
+        The live network.
+    options : Options
+        What to do.
+
+    Returns
+    -------
+    measurement : Measurement
+        One row per stamp; rows without data are NaN and flagged.
+    """
+    n = len(stamps)
+    has_data = (stamps.ivar > 0).any((1, 2))
+    rows = np.flatnonzero(has_data)
+    if not len(rows):
+        return _without_data(n, has_data)
+    size = next(s for s in BATCH_SIZES if s >= len(rows))
+    padded = np.concatenate([rows, np.full(size - len(rows), rows[0])])
+    measured = _measure_full(stamps[padded], network, options)[: len(rows)]
+    out = Measurement.scatter(n, [(rows, measured)])
+    if has_data.all():
+        return out
+    return _with_flags(out, np.where(has_data, 0, Flag.NO_DATA))
+
+
+def _without_data(n, has_data):
+    return _with_flags(Measurement.empty(n), np.where(has_data, 0, Flag.NO_DATA))
+
+
+def _with_flags(measurement, flags):
+    parts = {name: getattr(measurement, name) for name in measurement.__dataclass_fields__}
+    return Measurement(**parts | {"flags": measurement.flags | flags})
+
+
+def _measure_full(stamps, network, options):
+    """Measure a batch in which every stamp has data."""
+    grid = grid_for(stamps.data.shape[-1], stamps.psf_oversampling)
+    psf = np.asarray(stamps.psf, np.float32)
+    transfer = np.asarray(transfer_functions(psf, grid, stamps.psf_oversampling))
+    proposal = network(stamps, options.fit_sky, _source_noise(stamps, options.gain))
+    mean, covariance = posterior_moments(proposal)
+    params = np.concatenate([mean, np.zeros((len(mean), 1))], 1)
+    flags, ess, samples = np.zeros(len(mean), np.int64), np.full(len(mean), np.nan), None
+    covariance = covariance[:, :5, :5]
+    if options.method == "ml":
+        params, covariance, flags = _refined(stamps, transfer, grid, params, options)
+    elif options.method == "posterior":
+        params, covariance, ess, samples, flags = _sampled(stamps, transfer, grid, proposal, params, options)
+    return _judged(stamps, transfer, grid, params, covariance, ess, samples, flags, options)
+
+
+def _source_noise(stamps, gain):
+    """Variance a signal of one sigma adds, in units of the background's."""
+    if gain is None:
+        return np.zeros(len(stamps))
+    used = stamps.ivar > 0
+    mean_ivar = stamps.ivar.sum((1, 2), dtype=float) / np.maximum(used.sum((1, 2)), 1)
+    return np.sqrt(mean_ivar) / gain
+
+
+def _refined(stamps, transfer, grid, start, options):
+    result = maximize_likelihood(
+        stamps.data, stamps.ivar, transfer, grid, start, fit_sky=options.fit_sky, gain=options.gain
+    )
+    covariance = np.full((len(start), 5, 5), np.nan)
+    return result.params, covariance, result.flags
+
+
+def _sampled(stamps, transfer, grid, proposal, params, options):
+    from .posterior import sample_posterior
+
+    result = sample_posterior(
+        stamps.data, stamps.ivar, transfer, grid, proposal, options.prior,
+        fit_sky=options.fit_sky, gain=options.gain, seed=options.seed,
+    )  # fmt: skip
+    params = params.copy()
+    good = np.isfinite(result.mean).all(1)
+    params[good, :5] = result.mean[good]
+    return params, result.covariance, result.ess, result.samples, result.flags
+
+
+def _judged(stamps, transfer, grid, params, covariance, ess, samples, flags, options):
+    """Add bound, S/N, chi-square and flags."""
+    ivar = _total_ivar(stamps, transfer, grid, params, options.gain)
+    chi2, snr, sky = _goodness(stamps.data, ivar, transfer, grid, params, options.fit_sky)
+    params[:, 7] = np.where(params[:, 7] == 0, sky, params[:, 7])
+    fisher = fisher_matrices(params.astype(np.float32), ivar, transfer, grid)
+    crb, singular = bound(fisher, fit_sky=options.fit_sky)
+    n_free = 8 if options.fit_sky else 7
+    freedom = np.maximum((ivar > 0).sum((1, 2)) - n_free, 1)
+    flags = flags | np.where(singular, Flag.SINGULAR, 0)
+    flags |= _domain_flags(stamps, params, snr, options.domain)
+    flags |= _shape_flags(stamps, params, crb, chi2 / freedom, freedom)
+    return Measurement(params, covariance, crb, snr, chi2 / freedom, ess, flags, samples)
+
+
+def _total_ivar(stamps, transfer, grid, params, gain):
+    """Inverse variance with the source's photon noise, taken from the model."""
+    if gain is None:
+        return stamps.ivar
+    likelihood = StampLikelihood.from_stamps(stamps.data, stamps.ivar, transfer, grid)
+    source = likelihood.images(_in_unit(params, likelihood.scale)) - params[:, 7, None, None]
+    source = np.maximum(source * likelihood.scale[:, None, None], 0)
+    return stamps.ivar / (1 + stamps.ivar * source / gain)
+
+
+def _in_unit(params, scale):
+    out = np.array(params, float)
+    out[:, [0, 7]] /= scale[:, None]
+    return out
+
+
+def _goodness(data, ivar, transfer, grid, params, fit_sky):
+    """Chi-square with the best sky, S/N of the model, and that sky."""
+    likelihood = StampLikelihood.from_stamps(data, ivar, transfer, grid)
+    inside = _in_unit(params, likelihood.scale)
+    inside[:, 0] = np.where(inside[:, 0] == 0, 1e-6, inside[:, 0])
+    chi2, gradient, fisher = likelihood.linear_equations(inside, np.arange(len(params)))
+    snr = np.abs(inside[:, 0]) * np.sqrt(fisher[:, 0, 0])
+    if not fit_sky:
+        return chi2, snr, np.zeros(len(params))
+    step = gradient[:, 1] / np.maximum(fisher[:, 1, 1], 1e-30)
+    return chi2 - step * gradient[:, 1], snr, (inside[:, 7] + step) * likelihood.scale
+
+
+def psf_width(psf, oversampling):
+    """FWHM of the Gaussian whose transfer function falls to one half where the PSF's does.
+
+    Parameters
+    ----------
+    psf : (N, py, px) ndarray
+        Effective PSFs.
+    oversampling : int
+        Samples per pixel.
+
+    Returns
+    -------
+    fwhm : (N,) ndarray
+        In pixels; works for undersampled PSFs too.
+    """
+    along = [transfer_at(psf, _HALF_LEVEL, np.zeros(1), oversampling)[:, :, 0]]
+    along += [transfer_at(psf, np.zeros(1), _HALF_LEVEL, oversampling)[:, 0]]
+    level = np.mean([np.abs(np.asarray(a)) for a in along], axis=0)
+    level = level / np.maximum(np.asarray(psf).sum((1, 2)), 1e-30)[:, None]
+    below = level < 0.5
+    first = np.where(below.any(1), below.argmax(1), len(_HALF_LEVEL) - 1)
+    return 2.354820045 * np.sqrt(2 * np.log(2)) / _HALF_LEVEL[first]
+
+
+def _outside(values, limits):
+    return (values < limits[0]) | (values > limits[1])
+
+
+def _domain_flags(stamps, params, snr, domain):
+    """Flags of rows outside the ranges of training."""
+    flags = np.zeros(len(params), np.int64)
+    if "snr" in domain:
+        flags |= np.where(snr < domain["snr"][0], Flag.LOW_SNR, 0)
+        flags |= np.where(snr > domain["snr"][1], Flag.HIGH_SNR, 0)
+    if "psf_fwhm" in domain:
+        width = psf_width(stamps.psf, stamps.psf_oversampling)
+        flags |= np.where(_outside(width, domain["psf_fwhm"]), Flag.PSF_OUT_OF_DOMAIN, 0)
+    if "hlr" in domain:
+        flags |= np.where(_outside(params[:, 2], domain["hlr"]), Flag.SIZE_OUT_OF_DOMAIN, 0)
+    return flags
+
+
+def _shape_flags(stamps, params, crb, chi2, freedom):
+    """Flags of rows whose numbers speak against themselves."""
+    n, hlr = params[:, 1], params[:, 2]
+    g = np.hypot(params[:, 3], params[:, 4])
+    at_bound = _outside(n, (N_RANGE[0] + _N_MARGIN, N_RANGE[1] - _N_MARGIN))
+    spread = _FIT_SIGMAS * np.sqrt(2 / freedom)
+    with np.errstate(invalid="ignore"):
+        unresolved = hlr < 2 * np.sqrt(np.maximum(crb[:, 2, 2], 0))
+    reach = np.sqrt((stamps.ivar > 0).sum((1, 2))) / 2
+    too_large = hlr * np.sqrt((1 + g) / np.maximum(1 - g, 1e-3)) > reach
+    return (
+        np.where(at_bound, Flag.N_AT_BOUND, 0)
+        | np.where((chi2 > 1 + spread) | (chi2 < 1 - spread), Flag.POOR_FIT, 0)
+        | np.where(unresolved, Flag.UNRESOLVED, 0)
+        | np.where(too_large, Flag.STAMP_SMALL, 0)
+    )
