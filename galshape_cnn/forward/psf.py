@@ -224,31 +224,31 @@ def _from_galsim(psf, places, options, name):
 
 
 def distinct_jacobians(jacobian, tolerance=1e-4):
-    """Jacobians that differ by more than a tolerance, and which row has which.
+    """Jacobians on a grid so fine that a PSF cannot tell, and which row has which.
+
+    The grid does not depend on the other rows, so that a galaxy's PSF does not
+    either.
 
     Parameters
     ----------
     jacobian : (N, 2, 2) ndarray
         d(u, v)/d(x, y).
     tolerance : float, optional
-        Relative to the pixel scale.  One part in 10,000 changes the size of a
-        PSF by as much, far below what is known of any PSF.
+        Spacing of the grid relative to the pixel scale.  It changes the size
+        of a PSF by half as much at most, far below what is known of any PSF.
 
     Returns
     -------
     distinct : (M, 2, 2) ndarray
-        One for each group.
+        Different Jacobians.
     rows : (N,) int ndarray
         Index into ``distinct``.
     """
-    scale = np.sqrt(np.abs(np.linalg.det(jacobian))).mean()
-    mean = jacobian.mean(axis=0)
-    if np.abs(jacobian - mean).max() <= tolerance * scale:
-        return mean[None], np.zeros(len(jacobian), int)
-    # A grid that does not depend on the other rows: a galaxy's PSF must not either.
-    spacing = tolerance * 2.0 ** np.round(np.log2(scale))
-    keys, rows = np.unique(np.round(jacobian.reshape(-1, 4) / spacing), axis=0, return_inverse=True)
-    return (keys * spacing).reshape(-1, 2, 2), rows.reshape(-1)
+    scale = np.sqrt(np.abs(np.linalg.det(jacobian)))
+    spacing = tolerance * 2.0 ** np.round(np.log2(scale))[:, None, None]
+    rounded = (np.round(jacobian / spacing) * spacing).reshape(-1, 4)
+    distinct, rows = np.unique(rounded, axis=0, return_inverse=True)
+    return distinct.reshape(-1, 2, 2), rows.reshape(-1)
 
 
 def _from_photutils(psf, places, options, name):

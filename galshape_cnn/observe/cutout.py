@@ -7,7 +7,7 @@ import numpy as np
 from astropy.table import Table
 
 from galshape_cnn.errors import InputError, PositionError, PSFError
-from galshape_cnn.forward.psf import PSFArrays, psf_arrays
+from galshape_cnn.forward.psf import PSFArrays, is_galsim, psf_arrays
 from galshape_cnn.observe.centering import find_centers, mask_flags, psf_sigma
 from galshape_cnn.observe.extraction import (
     bucket_size,
@@ -19,10 +19,13 @@ from galshape_cnn.observe.extraction import (
 )
 from galshape_cnn.observe.frames import read_frames
 from galshape_cnn.observe.positions import Positions, read_positions_argument
-from galshape_cnn.observe.sky import move_on_sky
+from galshape_cnn.observe.sky import move_on_sky, sky_geometry
 from galshape_cnn.observe.stamps import Stamps
 
 __all__ = ["Observation", "bucket_size", "prepare"]
+
+#: Relative change of the Jacobian over an image below which one PSF is drawn for all of it.
+_CONSTANT_JACOBIAN = 1e-3
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,24 @@ def _row_psfs(rows, psf, options):
         psf = carried
     inside = np.clip(rows.xy, 0, np.array([one.shape[::-1] for one in rows.frames])[rows.frame] - 1)
     jacobian = None if rows.radec is None else rows.jacobian
+    if jacobian is not None and rows.is_image and is_galsim(psf):
+        jacobian = _image_jacobian(rows.frames[0], jacobian)
     return psf_arrays(psf, positions=inside, jacobian=jacobian, stamp_size=largest, **options)
+
+
+def _image_jacobian(frame, each):
+    """One Jacobian for a PSF profile, if it hardly changes over the whole image.
+
+    A part in a thousand is less than a profile that is the same everywhere can
+    be good to.  The image decides and not the galaxies, so that the answer for
+    one galaxy does not depend on the others.
+    """
+    ny, nx = frame.shape
+    points = [[x, y] for y in (0, (ny - 1) / 2, ny - 1) for x in (0, (nx - 1) / 2, nx - 1)]
+    around, _ = sky_geometry(frame.wcs, points)
+    middle = around[4]
+    change = np.abs(around - middle).max()
+    return middle if change <= _CONSTANT_JACOBIAN * np.sqrt(np.abs(np.linalg.det(middle))) else each
 
 
 def _check_same_psf(psf, carried):

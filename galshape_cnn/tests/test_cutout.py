@@ -253,6 +253,18 @@ def test_jacobian_and_sky_position(distorted):
         np.testing.assert_allclose(stamps.jacobian[0], wcs.wcs.cd * 3600 * [[-1], [1]], atol=1e-5)
 
 
+@pytest.mark.parametrize(("distorted", "count"), [(False, 1), (True, 3)])
+def test_profile_is_drawn_once_where_the_wcs_hardly_changes(distorted, count):
+    import galsim
+
+    stamps = one(
+        prepare(IMAGE, psf=galsim.Gaussian(fwhm=0.8), error=1, wcs=celestial(distorted), positions=SOURCES)
+    )
+    assert len(stamps.psf) == count
+    assert stamps.psf_oversampling == 2
+    np.testing.assert_allclose(stamps.psf.sum(axis=(1, 2)), 1, atol=1e-5)
+
+
 def test_jacobian_beside_the_pole_and_in_another_frame():
     wcs = celestial()
     wcs.wcs.crval = [10.0, 89.9999]
