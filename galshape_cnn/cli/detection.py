@@ -1,6 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Find the galaxies of an image when no positions are given."""
 
+import warnings
+
 import numpy as np
 
 from galshape_cnn.errors import NoiseError, PositionError
@@ -61,9 +63,12 @@ def find_galaxies(data, error=None):
     """
     from astropy.table import QTable
     from photutils.segmentation import SourceCatalog, deblend_sources, detect_sources
+    from photutils.utils.exceptions import NoDetectionsWarning
 
     image, smooth, bad = _significance(data, error)
-    segments = detect_sources(smooth, THRESHOLD, MINIMUM_PIXELS, mask=bad)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoDetectionsWarning)  # said below, with what to do about it
+        segments = detect_sources(smooth, THRESHOLD, MINIMUM_PIXELS, mask=bad)
     if segments is None:
         raise PositionError("no source found in the image; give --positions")
     segments = deblend_sources(smooth, segments, MINIMUM_PIXELS, progress_bar=False)

@@ -9,6 +9,7 @@ from galshape_cnn.cli.options import (
     add_estimator_options,
     add_image_options,
     load_estimator,
+    positive_float,
     positive_int,
     progress_wanted,
     read_images,
@@ -44,6 +45,12 @@ def add_parser(commands):
     parser.add_argument(
         "--zeropoint", type=float, metavar="MAG", help="add columns mag, mag_err with this zero point"
     )
+    parser.add_argument(
+        "--gain",
+        type=positive_float,
+        metavar="G",
+        help="electrons per unit of flux, if the noise does not contain the galaxies' own photon noise",
+    )
     add_estimator_options(parser)
     add_image_options(parser)
     return parser
@@ -58,6 +65,8 @@ def run(args):
     positions = _positions(args, data, keywords.get("error"))
     if args.stamp_size is not None:
         keywords["stamp_size"] = args.stamp_size
+    if args.gain is not None:
+        keywords["gain"] = args.gain
     start = time.perf_counter()
     estimator = load_estimator(args.bundle)
     catalog = estimator(

@@ -107,7 +107,7 @@ def add_estimator_options(parser):
 
 def progress_wanted(args):
     """Whether to show a progress bar: on a terminal, or when asked for."""
-    return args.progress or sys.stderr.isatty()
+    return args.progress or sys.stdout.isatty()
 
 
 def load_estimator(bundle):
@@ -176,7 +176,8 @@ def _draw_profile(name, values, text):
 
     shear = {key: values.pop(key) for key in ("g1", "g2")}
     try:
-        return getattr(galsim, name.capitalize())(**values).shear(**shear)
+        profile = getattr(galsim, name.capitalize())(**values)
+        return profile.shear(**shear) if any(shear.values()) else profile
     except (galsim.GalSimError, ValueError) as error:
         raise PSFError(f"--psf {text}: {error}") from error
 

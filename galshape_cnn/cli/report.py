@@ -1,6 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """``galshape report``: one HTML page with a picture of each measured galaxy."""
 
+from pathlib import Path
+
 from galshape_cnn.cli.options import add_image_options, positive_int, read_images
 
 __all__ = ["add_parser", "run"]
@@ -28,14 +30,18 @@ def add_parser(commands):
 
 def run(args):
     """Read the table and the image, and write the page."""
-    from galshape_cnn.study.report import catalog_from_table, check_report_path, write_report
-    from galshape_cnn.study.report import read_catalog_table as read_table
+    from galshape_cnn.study.report import (
+        catalog_from_table,
+        check_report_path,
+        read_catalog_table,
+        write_report,
+    )
 
     check_report_path(args.output, args.overwrite)
-    table = read_table(args.table)
+    table = read_catalog_table(args.table)
     data, keywords = read_images(args)
     if args.stamp_size is not None:
         keywords["stamp_size"] = args.stamp_size
     catalog = catalog_from_table(table, data, **keywords)
-    write_report(catalog, args.output, title=args.title or args.table, overwrite=args.overwrite)
+    write_report(catalog, args.output, title=args.title or Path(args.table).name, overwrite=args.overwrite)
     print(f"wrote {len(catalog)} galaxies -> {args.output}")

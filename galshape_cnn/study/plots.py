@@ -174,7 +174,8 @@ def plot_galaxies(catalog, rows=None, side=48):
     for k, row in enumerate(rows):
         panels = axes[k // 2, 3 * (k % 2) : 3 * (k % 2) + 3]
         shown = _draw_galaxy(panels, images[row], catalog.measurement.params[row, 5:7], side)
-        panels[0].set_title(_caption(catalog, row), loc="left", fontsize=9)
+        title = panels[0].set_title(_caption(catalog, row), loc="left", fontsize=9)
+        title.set_in_layout(False)  # it runs over all three panels
     figure.suptitle(
         "data, model (same asinh scale) and residual in units of the noise; pink: bad pixels", fontsize=12
     )
