@@ -1,0 +1,236 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+r"""The likelihood of stamps, evaluated in blocks that stay in cache.
+
+For residuals r = (data - model) and weights W = ivar, one evaluation gives
+
+.. math:: \chi^2 = r^T W r, \qquad \mathbf g = D^T W r, \qquad F = D^T W D
+
+with D the derivatives of the model: all that Fisher scoring needs, and a few
+hundred bytes instead of the eight derivative images.
+
+The compiled functions see two batch shapes only (`SHAPES`), so a batch of any
+other size never compiles anything new.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from galshape_cnn.forward.grid import FourierGrid
+from galshape_cnn.forward.render import BLOCK, render, render_with_derivatives
+
+__all__ = ["SHAPES", "StampLikelihood", "in_batches"]
+
+#: Batch sizes of the compiled functions, largest first; multiples of `BLOCK`.
+SHAPES = (64, 16)
+
+
+def _whitened(data, ivar, images):
+    """Residuals in units of the noise."""
+    return (data - images) * jnp.sqrt(ivar)
+
+
+def _normal_block(params, data, ivar, transfer, grid):
+    images, derivatives = render_with_derivatives(params, transfer, grid)
+    residual = _whitened(data, ivar, images)
+    columns = (derivatives * jnp.sqrt(ivar)[:, None]).reshape(len(params), 8, -1)
+    fisher = jnp.einsum("bik,bjk->bij", columns, columns)
+    gradient = jnp.einsum("bik,bk->bi", columns, residual.reshape(len(params), -1))
+    return jnp.sum(residual**2, -1), gradient, fisher
+
+
+def _linear_block(params, data, ivar, transfer, grid):
+    images = render(params, transfer, grid)
+    whitened = _whitened(data, ivar, images)
+    weight = jnp.sqrt(ivar)
+    unit = (images - params[:, 7, None, None]) * weight / params[:, 0, None, None]
+    columns = jnp.stack([unit, weight], 1).reshape(len(params), 2, -1)
+    fisher = jnp.einsum("bik,bjk->bij", columns, columns)
+    gradient = jnp.einsum("bik,bk->bi", columns, whitened.reshape(len(params), -1))
+    return jnp.sum(whitened**2, -1), gradient, fisher
+
+
+@partial(jax.jit, static_argnames=("block", "grid"))
+def _in_blocks(block, params, data, ivar, transfer, grid):
+    """Apply a function of one block to a batch of several, one after the other."""
+    shared = transfer.shape[0] == 1
+    arrays = (params, data, ivar) if shared else (params, data, ivar, transfer)
+    split = jax.tree.map(lambda a: a.reshape(-1, BLOCK, *a.shape[1:]), arrays)
+    if shared:
+        out = jax.lax.map(lambda a: block(*a, transfer, grid), split)
+    else:
+        out = jax.lax.map(lambda a: block(*a, grid), split)
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), out)
+
+
+def _batches(count):
+    """Cut a number of rows into batches of the shapes that are compiled."""
+    start = 0
+    while start < count:
+        shape = next((s for s in SHAPES if count - start >= s), SHAPES[-1])
+        yield start, min(start + shape, count), shape
+        start += shape
+
+
+def _padded(rows, shape):
+    """Repeat the first row until a batch has its full shape."""
+    return np.concatenate([rows, np.full(shape - len(rows), rows[0])])
+
+
+@dataclass(frozen=True, eq=False)
+class StampLikelihood:
+    """Gaussian likelihood of a batch of stamps with fixed weights.
+
+    Pixels are divided by each stamp's typical noise (``scale``), so that
+    single precision serves any unit of flux; parameters and results are in the
+    unit of the data.
+
+    Parameters
+    ----------
+    data, ivar : (N, size, size) float32 ndarray
+        Pixels and inverse variances, in units of ``scale``.
+    transfer : (N or 1, Ky, Kx) complex64 ndarray
+        PSF transfer functions.
+    grid : FourierGrid
+        Grid of the transfer functions.
+    scale : (N,) float64 ndarray
+        Unit of flux of each stamp.
+    """
+
+    data: np.ndarray
+    ivar: np.ndarray
+    transfer: np.ndarray
+    grid: FourierGrid
+    scale: np.ndarray
+
+    @classmethod
+    def from_stamps(cls, data, ivar, transfer, grid):
+        """Scale stamps to their noise.
+
+        Parameters
+        ----------
+        data, ivar : (N, size, size) array_like
+            Pixels and inverse variances; zero inverse variance means masked.
+        transfer : (N or 1, Ky, Kx) complex array
+            PSF transfer functions on ``grid``.
+        grid : FourierGrid
+            Of the stamps' size.
+
+        Returns
+        -------
+        likelihood : StampLikelihood
+        """
+        data, ivar = np.asarray(data), np.asarray(ivar)
+        used = ivar > 0
+        total = np.where(used, ivar, 0).sum((1, 2), dtype=float)
+        scale = np.sqrt(np.maximum(used.sum((1, 2)), 1) / np.where(total > 0, total, 1.0))
+        scaled = np.where(used, data / scale[:, None, None], 0).astype(np.float32)
+        weights = (ivar * scale[:, None, None] ** 2).astype(np.float32)
+        return cls(scaled, weights, np.asarray(transfer, np.complex64), grid, scale)
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, rows):
+        transfer = self.transfer if len(self.transfer) == 1 else self.transfer[rows]
+        return StampLikelihood(self.data[rows], self.ivar[rows], transfer, self.grid, self.scale[rows])
+
+    @property
+    def n_data(self):
+        """Number of pixels that count, (N,)."""
+        return np.count_nonzero(self.ivar, axis=(1, 2))
+
+    def images(self, params):
+        """Models of the first rows' stamps, in units of the data's scale.
+
+        Parameters
+        ----------
+        params : (N, 8) ndarray
+            Parameters in units of ``scale``.
+
+        Returns
+        -------
+        images : (N, size, size) float32 ndarray
+        """
+        out = np.empty(self.data.shape, np.float32)
+        for start, stop, shape in _batches(len(params)):
+            rows = _padded(np.arange(start, stop), shape)
+            transfer = self.transfer if len(self.transfer) == 1 else self.transfer[rows]
+            images = render(params[rows].astype(np.float32), transfer, self.grid)
+            out[start:stop] = np.asarray(images)[: stop - start]
+        return out
+
+    def normal_equations(self, params, rows):
+        """Chi-square, gradient and Fisher matrix with respect to the eight parameters.
+
+        Parameters
+        ----------
+        params : (M, 8) ndarray
+            Parameters in units of ``scale``.
+        rows : (M,) int ndarray
+            The stamp each belongs to; a stamp may occur often, or not at all.
+
+        Returns
+        -------
+        chi2 : (M,) float64 ndarray
+            Row sums are taken in single, their sum in double precision, so that
+            differences of 1e-3 mean something.
+        gradient : (M, 8) float64 ndarray
+            D^T W r, minus half the derivative of chi2.
+        fisher : (M, 8, 8) float64 ndarray
+            D^T W D.
+        """
+        return self._evaluate(_normal_block, params, rows)
+
+    def linear_equations(self, params, rows):
+        """As `normal_equations`, with respect to flux and sky only, and six times cheaper.
+
+        Parameters
+        ----------
+        params, rows
+            As for `normal_equations`; flux must not be zero.
+
+        Returns
+        -------
+        chi2, gradient, fisher
+            Arrays of shape (M,), (M, 2) and (M, 2, 2).
+        """
+        return self._evaluate(_linear_block, params, rows)
+
+    def _evaluate(self, block, params, rows):
+        row_sums, gradient, fisher = in_batches(block, params, rows, self)
+        return row_sums.sum(1), gradient, fisher
+
+
+def in_batches(block, params, rows, likelihood):
+    """Apply a function of one block to any number of parameter sets.
+
+    Parameters
+    ----------
+    block : function
+        Of arrays params, data, ivar, transfer and a grid, with `BLOCK` rows.
+    params : (M, P) ndarray
+        Parameters.
+    rows : (M,) int ndarray
+        Stamp of the likelihood that each set belongs to.
+    likelihood : StampLikelihood
+        The stamps.
+
+    Returns
+    -------
+    results : list of float64 ndarray
+        What ``block`` returns, M rows each.
+    """
+    results = []
+    for start, stop, shape in _batches(len(params)):
+        inside = _padded(np.arange(start, stop), shape)
+        row = rows[inside]
+        transfer = likelihood.transfer if len(likelihood.transfer) == 1 else likelihood.transfer[row]
+        batch = (params[inside].astype(np.float32), likelihood.data[row], likelihood.ivar[row], transfer)
+        # computed while the next batch is gathered
+        results.append((jax.tree.leaves(_in_blocks(block, *batch, likelihood.grid)), stop - start))
+    parts = [[np.asarray(a, float)[:used] for a in out] for out, used in results]
+    return [np.concatenate(p) for p in zip(*parts, strict=True)]
