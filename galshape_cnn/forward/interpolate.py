@@ -36,7 +36,7 @@ def rows_at(n, table, knots):
     """
     position = (jnp.log(n) - table.ln_n0) / table.ln_n_step
     index, weights, slopes = _spline_weights(position, knots.shape[0])
-    rows = jax.lax.dynamic_slice_in_dim(jnp.asarray(knots), index, 4)
+    rows = jax.lax.dynamic_slice_in_dim(jnp.asarray(knots, weights.dtype), index, 4)
     return weights @ rows, (slopes @ rows) / (table.ln_n_step * n)
 
 
