@@ -193,7 +193,7 @@ def maximize_likelihood(
         _fill(result, rows, whole[rows], start[rows], fit_sky, _of(gain, rows), max_iterations)
     rows = np.flatnonzero(_doubtful(result)) if retry else []
     if len(rows):
-        _try_again(result, rows, whole[rows], fit_sky, gain, max_iterations)
+        _try_again(result, rows, whole[rows], start[rows], fit_sky, gain, max_iterations)
     return result
 
 
@@ -203,12 +203,10 @@ def _doubtful(result):
     return np.isfinite(result.chi2) & ((result.flags != 0) | (excess > _POOR))
 
 
-def _try_again(result, rows, likelihood, fit_sky, gain, max_iterations):
-    """Search from moments; keep what has the lower chi2."""
-    first = result.params[rows]
-    start = moment_start(
-        likelihood.data, likelihood.ivar, likelihood.transfer, likelihood.grid, first[:, 5:7]
-    )
+def _try_again(result, rows, likelihood, first, fit_sky, gain, max_iterations):
+    """Search from moments about the first start's centre; keep what has the lower chi2."""
+    stamps = likelihood.data, likelihood.ivar, likelihood.transfer, likelihood.grid
+    start = moment_start(*stamps, first[:, 5:7])
     start[:, [0, 7]] *= likelihood.scale[:, None]
     if not fit_sky:
         start[:, 7] = first[:, 7]

@@ -26,10 +26,12 @@ _LARGEST_SHEAR = 0.6
 
 def _measured(weight, x, y):
     """Centroid and second moments under a weight image."""
-    total = jnp.maximum(weight.sum(), 1e-20)
+    # without light under the weight, whatever comes out is not used
+    total = jnp.where(weight.sum() > 0, weight.sum(), 1.0)
     mx, my = (weight * x).sum() / total, (weight * y).sum() / total
     dx, dy = x - mx, y - my
-    return mx, my, jnp.stack([(weight * a).sum() / total for a in (dx * dx, dx * dy, dy * dy)])
+    moments = jnp.stack([(weight * a).sum() / total for a in (dx * dx, dx * dy, dy * dy)])
+    return mx, my, moments, weight.sum() > 0
 
 
 def _adaptive(start, data, ivar):
@@ -44,15 +46,16 @@ def _adaptive(start, data, ivar):
         det = xx * yy - xy**2
         dx, dy = x - cx, y - cy
         radius = (yy * dx**2 - 2 * xy * dx * dy + xx * dy**2) / det
-        mx, my, moments = _measured(light * jnp.exp(-0.5 * radius), x, y)
-        near = (mx - start[0]) ** 2 + (my - start[1]) ** 2 < start[2] ** 2
+        mx, my, moments, lit = _measured(light * jnp.exp(-0.5 * radius), x, y)
+        near = lit & ((mx - start[0]) ** 2 + (my - start[1]) ** 2 < start[2] ** 2)
         # at the solution the weighted moments are half the weight's own
         half = 0.5 * (moments[0] + moments[2])
         half = jnp.clip(half, lowest / 2, highest / 2)
         e1, e2 = (moments[0] - moments[2]) / (2 * half), moments[1] / half
         shrink = jnp.minimum(1, 0.9 / jnp.maximum(jnp.hypot(e1, e2), 1e-6))
         new = 2 * half * jnp.stack([1 + e1 * shrink, e2 * shrink, 1 - e1 * shrink])
-        return jnp.where(near, mx, cx), jnp.where(near, my, cy), new
+        state = jnp.where(near, mx, cx), jnp.where(near, my, cy)
+        return *state, jnp.where(lit, new, jnp.stack([xx, xy, yy]))
 
     first = (start[0], start[1], start[4] * jnp.array([1.0, 0.0, 1.0]))
     cx, cy, moments = jax.lax.fori_loop(0, _ITERATIONS, iterate, first)

@@ -151,13 +151,11 @@ def test_chi_square_and_gradient_are_those_of_the_images(small):
     )
     residual = data - images
     np.testing.assert_allclose(chi2, (residual**2 * ivar).sum((1, 2)), rtol=1e-6)
-    slopes = slopes * unit[:, :, None, None]
-    np.testing.assert_allclose(
-        gradient, np.einsum("nkij,nij->nk", slopes, residual * ivar), rtol=1e-3, atol=0.1
-    )
-    np.testing.assert_allclose(
-        fisher, np.einsum("nkij,nlij->nkl", slopes, slopes * ivar[:, None]), rtol=2e-3, atol=2
-    )
+    columns = (slopes * unit[:, :, None, None]).reshape(len(truth), 8, -1)
+    weighted = columns * ivar.reshape(len(truth), 1, -1)
+    expected = (weighted @ residual.reshape(len(truth), -1, 1))[..., 0]
+    np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=0.1)
+    np.testing.assert_allclose(fisher, weighted @ np.swapaxes(columns, 1, 2), rtol=2e-3, atol=2)
     chi2_again, gradient, _ = likelihood.linear_equations(truth / unit, np.arange(len(truth)))
     np.testing.assert_allclose(chi2_again, chi2, rtol=1e-6)
 
@@ -191,18 +189,20 @@ def test_poor_starts_reach_the_same_place(small, fitted):
 
 def test_second_start_rescues_a_wrong_one(small, fitted):
     truth, data, ivar, transfer = small
-    wrong = np.tile([1.0, 6.0, 0.06, 0.8, 0, 2.0, 29.0, 0], (8, 1))
-    alone = maximize_likelihood(data[:8], ivar[:8], transfer[:8], GRID, wrong, retry=False)
-    helped = maximize_likelihood(data[:8], ivar[:8], transfer[:8], GRID, wrong)
-    assert (alone.chi2 > fitted.chi2[:8] + 1).any()
+    wrong = np.tile([1.0, 6.2, 0.05, 0.899, 0, 14.0, 17.0, 0], (8, 1))
+    few = {"max_iterations": 6}  # from this start it takes about ten
+    alone = maximize_likelihood(data[:8], ivar[:8], transfer[:8], GRID, wrong, retry=False, **few)
+    helped = maximize_likelihood(data[:8], ivar[:8], transfer[:8], GRID, wrong, **few)
+    assert not alone.converged.any()
+    assert helped.converged.all()
     np.testing.assert_allclose(helped.chi2, fitted.chi2[:8], atol=0.02)
 
 
 def test_moments_start_near(small):
     truth, data, ivar, transfer = small
     start = moment_start(data, ivar, transfer, GRID)
-    assert np.abs(start[:, 5:7] - truth[:, 5:7]).max() < 0.5
-    assert np.abs(np.log(start[:, 0] / truth[:, 0])).max() < 0.5
+    assert np.median(np.abs(start[:, 5:7] - truth[:, 5:7])) < 0.1
+    assert np.median(np.abs(np.log(start[:, 0] / truth[:, 0]))) < 0.2
     assert np.corrcoef(start[:, 3], truth[:, 3])[0, 1] > 0.9
 
 
