@@ -53,6 +53,19 @@ def _linear_block(params, data, ivar, transfer, grid):
     return jnp.sum(whitened**2, -1), gradient, fisher
 
 
+@partial(jax.jit, static_argnames="grid")
+def _draws_in_blocks(params, data, ivar, transfer, grid):
+    """`_linear_block` of a block of draws for each stamp: its pixels and PSF are read once."""
+
+    def one(arrays):
+        draws, pixels, weights, psf = arrays
+        shape = (len(draws), *pixels.shape)
+        spread = (jnp.broadcast_to(a, shape) for a in (pixels, weights))
+        return _linear_block(draws, *spread, psf[None], grid)
+
+    return jax.lax.map(one, (params, data, ivar, transfer))
+
+
 @partial(jax.jit, static_argnames=("block", "grid"))
 def _in_blocks(block, params, data, ivar, transfer, grid):
     """Apply a function of one block to a batch of several, one after the other."""
@@ -66,11 +79,11 @@ def _in_blocks(block, params, data, ivar, transfer, grid):
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), out)
 
 
-def _batches(count):
+def _batches(count, shapes=SHAPES):
     """Cut a number of rows into batches of the shapes that are compiled."""
     start = 0
     while start < count:
-        shape = next((s for s in SHAPES if count - start >= s), SHAPES[-1])
+        shape = next((s for s in shapes if count - start >= s), shapes[-1])
         yield start, min(start + shape, count), shape
         start += shape
 
@@ -199,6 +212,32 @@ class StampLikelihood:
             Arrays of shape (M,), (M, 2) and (M, 2, 2).
         """
         return self._evaluate(_linear_block, params, rows)
+
+    def linear_equations_of_draws(self, params, rows):
+        """As `linear_equations`, for many parameter sets of each stamp.
+
+        Parameters
+        ----------
+        params : (M, BLOCK, 8) ndarray
+            Blocks of parameter sets.
+        rows : (M,) int ndarray
+            The stamp that each block belongs to.
+
+        Returns
+        -------
+        chi2, gradient, fisher
+            Arrays of shape (M, BLOCK), (M, BLOCK, 2) and (M, BLOCK, 2, 2).
+        """
+        results = []
+        for start, stop, shape in _batches(len(params), (4, 1)):
+            inside = _padded(np.arange(start, stop), shape)
+            row = rows[inside]
+            transfer = self.transfer[np.zeros_like(row) if len(self.transfer) == 1 else row]
+            batch = (params[inside].astype(np.float32), self.data[row], self.ivar[row], transfer)
+            results.append((_draws_in_blocks(*batch, self.grid), stop - start))
+        parts = [[np.asarray(a, float)[:used] for a in out] for out, used in results]
+        row_sums, gradient, fisher = (np.concatenate(p) for p in zip(*parts, strict=True))
+        return row_sums.sum(-1), gradient, fisher
 
     def _evaluate(self, block, params, rows):
         row_sums, gradient, fisher = in_batches(block, params, rows, self)

@@ -20,7 +20,7 @@ from .search import search
 from .starts import moment_start
 from .steps import room_to_bounds, turned
 
-__all__ = ["MLResult", "maximize_likelihood"]
+__all__ = ["MLResult", "maximize_likelihood", "source_weights"]
 
 _REWEIGHTINGS = 3
 _POOR = 5.0  # standard deviations of chi2 above which a fit is doubted
@@ -60,8 +60,22 @@ class MLResult:
         return (self.flags & (Flag.NOT_CONVERGED | Flag.NO_DATA)) == 0
 
 
-def _source_weights(likelihood, params, gain):
-    """Inverse variance that includes the Poisson noise of the model's own light."""
+def source_weights(likelihood, params, gain):
+    """Likelihood whose weights include the Poisson noise of the model's own light.
+
+    Parameters
+    ----------
+    likelihood : StampLikelihood
+        With the weights of everything else.
+    params : (N, 8) ndarray
+        Parameters of the model, in units of the likelihood's scale.
+    gain : float or (N,) ndarray
+        Electrons per unit of data.
+
+    Returns
+    -------
+    likelihood : StampLikelihood
+    """
     light = likelihood.images(np.concatenate([params[:, :7], np.zeros((len(params), 1))], 1))
     ivar = likelihood.ivar
     # in units of scale the gain is electrons per scaled unit
@@ -76,7 +90,7 @@ def _reweighted_search(likelihood, theta, linear, gain, max_iterations):
         return (*search(likelihood, theta, linear, max_iterations), likelihood)
     spent = 0
     for _ in range(_REWEIGHTINGS):
-        weighted = _source_weights(likelihood, from_coordinates(theta), gain)
+        weighted = source_weights(likelihood, from_coordinates(theta), gain)
         points, done, evaluations = search(weighted, theta, linear, max_iterations)
         theta, spent = points.theta, spent + evaluations
     return points, done, spent, weighted
