@@ -8,16 +8,17 @@ fits: a rule that depends on the stamp alone.
 """
 
 import threading
-from functools import lru_cache
+from functools import lru_cache, partial
 
+import jax
 import numpy as np
 from scipy.special import ndtri
 from scipy.stats import qmc
 
-from ..forward.transfer import transfer_at
-from .features import PSF_KX, PSF_KY, SIDE, block_average, crop_center, network_inputs
-from .head import MixturePosterior, to_parameters
-from .network import build_network, import_keras, posterior_from_outputs
+from galshape_cnn.forward.transfer import transfer_at
+from galshape_cnn.infer.features import PSF_KX, PSF_KY, SIDE, block_average, crop_center, network_inputs
+from galshape_cnn.infer.head import MixturePosterior, to_parameters
+from galshape_cnn.infer.network import build_network, import_keras, posterior_from_outputs
 
 __all__ = ["AmortizedPosterior", "LARGE", "posterior_moments"]
 
@@ -38,11 +39,9 @@ class AmortizedPosterior:
     def __init__(self, bundle):
         self._lock = threading.Lock()
         self.components = int(bundle.network["components"])
-        self._model = build_network(bundle.network)
+        self._model = build_network(bundle.network, initialize=False)
         self._model.set_weights([np.asarray(w, np.float32) for w in bundle.weights])
         if import_keras().backend.backend() == "jax":
-            import jax
-
             trainable = [v.value for v in self._model.trainable_variables]
             fixed = [v.value for v in self._model.non_trainable_variables]
             self._forward = jax.jit(lambda x: self._model.stateless_call(trainable, fixed, x)[0])
@@ -86,23 +85,30 @@ class AmortizedPosterior:
     def _at_scale(self, stamps, factor, fit_sky, poisson):
         """Posteriors from stamps block-averaged by a factor."""
         data, ivar, center = stamps.data, stamps.ivar, stamps.center
-        ky, kx, blur = PSF_KY / factor, PSF_KX / factor, 1.0
         if factor > 1:
             data, ivar = block_average(data, ivar, factor)
             center = (center - (factor - 1) / 2) / factor
-            blur = _block_transfer(ky, factor)[:, None] * _block_transfer(kx, factor)
-        transfer = np.asarray(transfer_at(stamps.psf, ky, kx, stamps.psf_oversampling)) * blur
+        psf = stamps.psf.astype(np.float32)
+        transfer = np.asarray(_network_view(psf, stamps.psf_oversampling, factor))
         transfer = np.broadcast_to(transfer, (len(data),) + transfer.shape[1:])
         data, corner = crop_center(data, center)
         ivar, _ = crop_center(ivar, center)
         sky = np.full(len(data), float(fit_sky), np.float32)
         pixels, context, amplitude = network_inputs(
-            data.astype(np.float32), ivar.astype(np.float32), transfer.astype(np.complex64),
+            data.astype(np.float32), ivar.astype(np.float32), transfer,
             sky, np.asarray(poisson, np.float32),
         )  # fmt: skip
         raw = self._outputs(pixels, context)
         posterior = posterior_from_outputs(raw, amplitude, self.components)
         return _to_native(posterior, corner + (SIDE - 1) / 2, factor)
+
+
+@partial(jax.jit, static_argnames=("oversampling", "factor"))
+def _network_view(psf, oversampling, factor):
+    """Transfer functions at the network's wave numbers, per block-averaged pixel."""
+    ky, kx = PSF_KY / factor, PSF_KX / factor
+    blur = _block_transfer(ky, factor)[:, None] * _block_transfer(kx, factor)
+    return transfer_at(psf, ky, kx, oversampling) * blur
 
 
 def _block_transfer(k, factor):

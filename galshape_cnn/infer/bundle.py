@@ -12,7 +12,7 @@ from importlib import resources
 
 import numpy as np
 
-from ..errors import BundleError, FileError
+from galshape_cnn.errors import BundleError, FileError
 
 __all__ = ["FORMAT_VERSION", "Bundle"]
 
@@ -112,9 +112,8 @@ class Bundle:
         missing = [key for key in _KEYS if key not in tree]
         if missing:
             raise BundleError(f"bundle {name!r} lacks {missing}")
-        bundle = cls(
-            _plain(tree["network"]), weights, _plain(tree["domain"]), _plain(tree["prior"]), _plain(tree["provenance"])
-        )
+        parts = {key: _plain(tree[key]) for key in _KEYS if key != "weights"}
+        bundle = cls(weights=weights, **parts)
         if bundle.sha256 != tree.get("sha256"):
             raise BundleError(f"bundle {name!r} is damaged: its weights do not match their hash")
         return bundle

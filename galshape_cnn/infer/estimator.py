@@ -6,11 +6,11 @@ import warnings
 
 import numpy as np
 
-from ..errors import GalshapeWarning, InputError
-from .bundle import Bundle
-from .catalog import ShapeCatalog
-from .measurement import Measurement
-from .prior import Prior
+from galshape_cnn.errors import GalshapeWarning, InputError
+from galshape_cnn.infer.bundle import Bundle
+from galshape_cnn.infer.catalog import ShapeCatalog
+from galshape_cnn.infer.measurement import Measurement
+from galshape_cnn.infer.prior import Prior
 
 __all__ = ["ShapeEstimator"]
 
@@ -96,7 +96,7 @@ class ShapeEstimator:
         """The network, built on first use."""
         with self._lock:
             if self._network is None:
-                from .amortized import AmortizedPosterior
+                from galshape_cnn.infer.amortized import AmortizedPosterior
 
                 self._network = AmortizedPosterior(self._bundle)
             return self._network
@@ -166,8 +166,8 @@ class ShapeEstimator:
             If an argument cannot be used; its subclasses `NoiseError`, `PSFError`,
             `PositionError` say which kind.
         """
-        from ..observe.cutout import prepare
-        from .measure import Options
+        from galshape_cnn.infer.measure import Options
+        from galshape_cnn.observe.cutout import prepare
 
         options = Options(
             method=_checked_method(method),
@@ -184,7 +184,7 @@ class ShapeEstimator:
         return catalog
 
     def _measure_groups(self, observation, options, progress):
-        from .measure import BATCH_SIZES, measure_stamps
+        from galshape_cnn.infer.measure import BATCH_SIZES, measure_stamps
 
         network, size = self._live_network(), BATCH_SIZES[-1]
         bar = _progress_bar(observation.n, progress)

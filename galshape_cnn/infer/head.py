@@ -12,9 +12,11 @@ import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.special import expit, logsumexp
 
-from ..forward.profile import N_RANGE
+from galshape_cnn.forward.profile import N_RANGE
 
 __all__ = ["COORDINATES", "MixturePosterior", "from_parameters", "log_jacobian", "to_parameters"]
+
+_LARGEST_SHEAR = 1 - 1e-6
 
 #: Names of the coordinates, in the order of every array.
 COORDINATES = ("ln_flux", "logit_n", "ln_hlr", "eta1", "eta2", "x", "y")
@@ -55,7 +57,9 @@ def to_parameters(u):
     """
     ln_flux, logit_n, ln_hlr, eta1, eta2, x, y = np.moveaxis(np.asarray(u, float), -1, 0)
     eta = np.hypot(eta1, eta2)
-    shrink = np.where(eta > 1e-6, np.tanh(eta) / np.maximum(eta, 1e-6), 1.0)
+    # A shear of exactly one, which rounding would give, cannot be rendered.
+    g = np.minimum(np.tanh(eta), _LARGEST_SHEAR)
+    shrink = np.where(eta > 1e-6, g / np.maximum(eta, 1e-6), 1.0)
     n = N_RANGE[0] + (N_RANGE[1] - N_RANGE[0]) * expit(logit_n)
     return np.stack([np.exp(ln_flux), n, np.exp(ln_hlr), eta1 * shrink, eta2 * shrink, x, y], -1)
 

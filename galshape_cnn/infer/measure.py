@@ -5,19 +5,19 @@ Batches are padded to a few sizes (`BATCH_SIZES`), so compiled functions are reu
 the number of galaxies.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..flags import Flag
-from ..forward.profile import N_RANGE
-from ..forward.transfer import grid_for, transfer_at, transfer_functions
-from .amortized import posterior_moments
-from .fisher import bound, fisher_matrices
-from .likelihood import StampLikelihood
-from .measurement import Measurement
-from .prior import Prior
-from .refine import maximize_likelihood
+from galshape_cnn.flags import Flag
+from galshape_cnn.forward.profile import N_RANGE
+from galshape_cnn.forward.transfer import grid_for, transfer_functions
+from galshape_cnn.infer.amortized import posterior_moments
+from galshape_cnn.infer.fisher import bound, fisher_matrices
+from galshape_cnn.infer.likelihood import StampLikelihood
+from galshape_cnn.infer.measurement import Measurement
+from galshape_cnn.infer.prior import Prior
+from galshape_cnn.infer.refine import maximize_likelihood
 
 __all__ = ["BATCH_SIZES", "Options", "measure_stamps"]
 
@@ -56,6 +56,22 @@ class Options:
     seed: int = 0
     domain: dict = field(default_factory=dict)
 
+    def in_units_of(self, unit):
+        """The same options for pixel values counted in a number of their unit."""
+        gain = None if self.gain is None else self.gain * unit
+        return replace(self, gain=gain, prior=_PriorInUnits(self.prior, unit))
+
+
+@dataclass(frozen=True)
+class _PriorInUnits:
+    """A prior for fluxes counted in a number of their unit."""
+
+    prior: Prior
+    unit: float
+
+    def log_density(self, flux, *shape):
+        return self.prior.log_density(flux * self.unit, *shape)
+
 
 def measure_stamps(stamps, network, options):
     """Measure a batch.
@@ -74,6 +90,14 @@ def measure_stamps(stamps, network, options):
     measurement : Measurement
         One row per stamp; rows without data are NaN and flagged.
     """
+    # Any unit of flux is in reach of single precision when the noise is near one.
+    unit = stamps.noise_unit
+    measured = _measure_rows(stamps.in_units_of(unit), network, options.in_units_of(unit))
+    return measured.in_units_of(1 / unit)
+
+
+def _measure_rows(stamps, network, options):
+    """Measure the rows that have data, in one of the batch sizes."""
     n = len(stamps)
     has_data = (stamps.ivar > 0).any((1, 2))
     rows = np.flatnonzero(has_data)
@@ -132,7 +156,7 @@ def _refined(stamps, transfer, grid, start, options):
 
 
 def _sampled(stamps, transfer, grid, proposal, params, options):
-    from .posterior import sample_posterior
+    from galshape_cnn.infer.posterior import sample_posterior
 
     result = sample_posterior(
         stamps.data, stamps.ivar, transfer, grid, proposal, options.prior,
@@ -203,10 +227,12 @@ def psf_width(psf, oversampling):
     fwhm : (N,) ndarray
         In pixels; works for undersampled PSFs too.
     """
-    along = [transfer_at(psf, _HALF_LEVEL, np.zeros(1), oversampling)[:, :, 0]]
-    along += [transfer_at(psf, np.zeros(1), _HALF_LEVEL, oversampling)[:, 0]]
-    level = np.mean([np.abs(np.asarray(a)) for a in along], axis=0)
-    level = level / np.maximum(np.asarray(psf).sum((1, 2)), 1e-30)[:, None]
+    level = 0.0
+    for axis in (1, 2):
+        profile = psf.sum(axis, dtype=float)
+        offset = (np.arange(profile.shape[1]) - profile.shape[1] // 2) / oversampling
+        level = level + np.abs(profile @ np.exp(-1j * np.outer(offset, _HALF_LEVEL)))
+    level = level / (2 * np.maximum(psf.sum((1, 2)), 1e-30)[:, None])
     below = level < 0.5
     first = np.where(below.any(1), below.argmax(1), len(_HALF_LEVEL) - 1)
     return 2.354820045 * np.sqrt(2 * np.log(2)) / _HALF_LEVEL[first]

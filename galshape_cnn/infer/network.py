@@ -11,11 +11,12 @@ import importlib.util
 import json
 import os
 import sys
+from functools import partial
 
 import numpy as np
 
-from .features import CONTEXT_SIZE
-from .head import COORDINATES, MixturePosterior
+from galshape_cnn.infer.features import CONTEXT_SIZE
+from galshape_cnn.infer.head import COORDINATES, MixturePosterior
 
 __all__ = ["DEFAULT_NETWORK", "TARGET_CENTER", "TARGET_SCALE", "build_network", "import_keras"]
 
@@ -84,10 +85,10 @@ def _film(keras, x, context, width):
     return keras.layers.Add()([x, keras.layers.Multiply()([x, scale]), shift])
 
 
-def _residual(keras, x, context, width):
+def _residual(keras, x, context, width, random):
     """Residual block: two activations, one 3 x 3 convolution, one 1 x 1."""
     y = keras.layers.LayerNormalization()(x)
-    y = keras.layers.Conv2D(width, 3, padding="same")(y)
+    y = keras.layers.Conv2D(width, 3, padding="same", kernel_initializer=random)(y)
     y = keras.layers.Activation("gelu")(_film(keras, y, context, width))
     y = keras.layers.Dense(width, kernel_initializer="zeros")(y)
     return keras.layers.Add()([x, y])
@@ -101,7 +102,7 @@ def _halve(keras, x):
     return keras.layers.Reshape((side // 2, side // 2, 4 * width))(x)
 
 
-def build_network(config, context_mean=None, context_variance=None):
+def build_network(config, context_mean=None, context_variance=None, initialize=True):
     """Build the network from its configuration.
 
     Parameters
@@ -111,6 +112,9 @@ def build_network(config, context_mean=None, context_variance=None):
     context_mean, context_variance : (CONTEXT_SIZE,) array_like, optional
         Standardisation of the context; part of the weights, so not needed when weights
         are loaded afterwards.
+    initialize : bool, optional
+        False leaves all weights zero, for weights that are loaded afterwards; drawing
+        random ones takes seconds.
 
     Returns
     -------
@@ -121,26 +125,28 @@ def build_network(config, context_mean=None, context_variance=None):
     keras = import_keras()
     mean = np.zeros(CONTEXT_SIZE) if context_mean is None else context_mean
     variance = np.ones(CONTEXT_SIZE) if context_variance is None else context_variance
+    random = "glorot_uniform" if initialize else "zeros"
+    dense = partial(keras.layers.Dense, kernel_initializer=random)
     pixels = keras.Input((16, 16, 48), name="pixels")
     context = keras.Input((CONTEXT_SIZE,), name="context")
     # In inference mode for good: its moving statistics are the standardisation.
     standardise = keras.layers.BatchNormalization(center=False, scale=False, trainable=False, epsilon=1e-5)
     c = standardised = standardise(context)
     for width in config["context"]:
-        c = keras.layers.Dense(width, activation="gelu")(c)
-    x = keras.layers.Dense(config["patch_width"])(pixels)
+        c = dense(width, activation="gelu")(c)
+    x = dense(config["patch_width"])(pixels)
     x = keras.layers.Activation("gelu")(_film(keras, x, c, config["patch_width"]))
-    x = keras.layers.Dense(config["middle_width"])(_halve(keras, x))
+    x = dense(config["middle_width"])(_halve(keras, x))
     for _ in range(config["middle_blocks"]):
-        x = _residual(keras, x, c, config["middle_width"])
-    x = keras.layers.Dense(config["deep_width"])(_halve(keras, x))
+        x = _residual(keras, x, c, config["middle_width"], random)
+    x = dense(config["deep_width"])(_halve(keras, x))
     for _ in range(config["deep_blocks"]):
-        x = _residual(keras, x, c, config["deep_width"])
+        x = _residual(keras, x, c, config["deep_width"], random)
     x = keras.layers.LayerNormalization()(x)
     x = keras.layers.Concatenate()([keras.layers.Flatten()(x), c, standardised])
     for width in config["dense"]:
-        x = keras.layers.Dense(width, activation="gelu")(x)
-    outputs = keras.layers.Dense(config["components"] * (1 + _DIM + _TRIANGLE))(x)
+        x = dense(width, activation="gelu")(x)
+    outputs = dense(config["components"] * (1 + _DIM + _TRIANGLE))(x)
     model = keras.Model([pixels, context], outputs, name="galshape")
     standardise.set_weights([np.asarray(mean, np.float32), np.asarray(variance, np.float32)])
     return model

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError
+from galshape_cnn.errors import InputError
 
 __all__ = ["Distribution", "Prior"]
 
@@ -115,11 +115,12 @@ class Distribution:
     def log_density(self, values):
         """Logarithm of the normalised density; -inf outside the support."""
         values = np.asarray(values, float)
-        out = np.full((len(self._parts),) + values.shape, -np.inf)
-        for row, weight, (spec, x, _, log_norm) in zip(out, self._weights, self._parts, strict=True):
+        out = []
+        for weight, (spec, x, _, log_norm) in zip(self._weights, self._parts, strict=True):
             inside = (values >= x[0]) & (values <= x[-1])
             with np.errstate(divide="ignore"):
-                row[inside] = np.log(weight) + np.log(_shape(spec, values[inside])) - log_norm
+                density = np.log(weight * _shape(spec, np.where(inside, values, x[-1]))) - log_norm
+            out.append(np.where(inside, density, -np.inf))
         return np.logaddexp.reduce(out, axis=0)
 
 

@@ -12,15 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..forward.grid import FourierGrid
-from ..forward.render import BLOCK, render
-from ..infer.features import PSF_KX, PSF_KY, SIDE, network_inputs
-from ..infer.head import from_parameters
-from ..infer.network import TARGET_CENTER, TARGET_SCALE
-from ..infer.prior import Distribution, Prior
-from .psf_families import draw_psfs, transfer_on_modes
+from galshape_cnn.forward.grid import FourierGrid
+from galshape_cnn.forward.render import BLOCK, render
+from galshape_cnn.infer.features import PSF_KX, PSF_KY, SIDE, network_inputs
+from galshape_cnn.infer.head import from_parameters
+from galshape_cnn.infer.network import TARGET_CENTER, TARGET_SCALE
+from galshape_cnn.infer.prior import Distribution, Prior
+from galshape_cnn.study.psf_families import draw_psfs, transfer_on_modes
 
-__all__ = ["MockStream"]
+__all__ = ["MockStream", "observe"]
 
 # Cut at the Nyquist frequency, sharp PSFs would ring: the sharpest part of a batch is
 # rendered with twice the bandwidth, at four times the cost.
@@ -101,14 +101,40 @@ def _simulate(params, psfs, nuisance, seed):
     return data, ivar, flux, snr, _network_view(psfs)
 
 
+@jax.jit
+def observe(unit_images, amplitude, nuisance, seed):
+    """Add noise, masks and sky to stamps that were drawn elsewhere.
+
+    Parameters
+    ----------
+    unit_images : (N, 64, 64) array
+        Noise-free stamps of unit flux.
+    amplitude : (N,) array
+        S/N or flux, see ``nuisance["by_snr"]``.
+    nuisance : dict of array
+        From `MockStream.draw`.
+    seed : int
+        Of the noise.
+
+    Returns
+    -------
+    data, ivar : (N, 64, 64) jax array
+        Noise of one pixel about 1.
+    flux, snr : (N,) jax array
+        True flux and S/N.
+    """
+    keys = jax.random.split(jax.random.key(seed), len(unit_images))
+    return jax.vmap(_observe)(unit_images, amplitude, nuisance, keys)
+
+
 class MockStream:
     """Endless, reproducible stream of training batches.
 
     Parameters
     ----------
     config : mapping
-        Sections ``prior``, ``psf`` (fwhm, ellipticity), ``noise`` (sigma, gradient,
-        poisson_fraction, poisson), ``nuisance`` (offset, sky, sky_fraction, mask_fraction)
+        Sections ``prior``, ``psf`` (fwhm, ellipticity and optionally moffat_beta), ``noise``
+        (sigma, gradient, poisson_fraction, poisson and optionally gain), ``nuisance`` (offset, sky, sky_fraction, mask_fraction)
         and optionally ``snr_range``.
     seed : int
         Streams of different seeds are independent.
@@ -140,6 +166,38 @@ class MockStream:
             "by_snr": np.full(size, self.prior.by_snr),
         }
 
+    def draw(self, number, size):
+        """Draw the parameters of one batch, without rendering it.
+
+        Parameters
+        ----------
+        number, size : int
+            As for `simulate`.
+
+        Returns
+        -------
+        drawn : dict
+            ``params`` (size, 8), with S/N in place of the flux if the prior says so;
+            ``sigma`` (size,), the unit of fluxes; ``psfs``; ``nuisance``; ``seed``, of the
+            noise.
+        """
+        rng = np.random.default_rng([self.seed, number])
+        draws, sigma = self.prior.sample(rng, size), np.ones(size)
+        if not self.prior.by_snr:  # noise is brought to sigma = 1
+            sigma = self._sigma.sample(rng, size)
+            draws[:, 0] /= sigma
+        offset = self.config["nuisance"]["offset"]
+        position = _CENTER + rng.uniform(-offset, offset, (size, 2))
+        nuisance = self._nuisance(rng, size)
+        if "gain" in self.config["noise"]:  # electrons per unit of flux: fixes the photon noise
+            nuisance["poisson"] = 1 / (self.config["noise"]["gain"] * sigma)
+        psf = self.config["psf"]
+        psfs = draw_psfs(rng, size, self._fwhm, psf["ellipticity"], psf.get("moffat_beta"))
+        psfs["fwhm"] = np.sort(psfs["fwhm"])  # the sharpest first, see _SHARP_PART
+        params = np.concatenate([draws, position, np.zeros((size, 1))], 1)
+        seed = rng.integers(2**31)
+        return {"params": params, "sigma": sigma, "psfs": psfs, "nuisance": nuisance, "seed": seed}
+
     def simulate(self, number, size):
         """Simulate one batch of stamps.
 
@@ -156,19 +214,12 @@ class MockStream:
             data, ivar (size, 64, 64); transfer (size, 15, 8); params (size, 7) flux, n,
             hlr, g1, g2, x, y; snr, fit_sky, poisson (size,); psfs.
         """
-        rng = np.random.default_rng([self.seed, number])
-        draws = self.prior.sample(rng, size)
-        if not self.prior.by_snr:  # noise is brought to sigma = 1
-            draws[:, 0] /= self._sigma.sample(rng, size)
-        offset = self.config["nuisance"]["offset"]
-        position = _CENTER + rng.uniform(-offset, offset, (size, 2))
-        nuisance = self._nuisance(rng, size)
-        psfs = draw_psfs(rng, size, self._fwhm, self.config["psf"]["ellipticity"])
-        psfs["fwhm"] = np.sort(psfs["fwhm"])  # the sharpest first, see _SHARP_PART
-        params = np.concatenate([draws, position, np.zeros((size, 1))], 1)
+        drawn = self.draw(number, size)
+        params, nuisance, psfs = drawn["params"], drawn["nuisance"], drawn["psfs"]
         single = partial(jax.tree.map, lambda a: np.asarray(a, bool if a.dtype == bool else np.float32))
+        rendered = single({key: psfs[key] for key in ("radial", "fwhm", "g")})
         data, ivar, flux, snr, transfer = _simulate(
-            jnp.asarray(params, jnp.float32), single(psfs), single(nuisance), rng.integers(2**31)
+            jnp.asarray(params, jnp.float32), rendered, single(nuisance), drawn["seed"]
         )
         truth = np.concatenate([np.asarray(flux)[:, None], params[:, 1:7]], 1)
         return {

@@ -14,13 +14,16 @@ from importlib import resources
 
 import numpy as np
 
-from ..errors import FileError, InputError
-from ..infer.network import DEFAULT_NETWORK, build_network, import_keras, negative_log_likelihood
-from .mocks import MockStream
+from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.infer.bundle import Bundle
+from galshape_cnn.infer.network import DEFAULT_NETWORK, build_network, import_keras, negative_log_likelihood
+from galshape_cnn.study.mocks import MockStream
 
-__all__ = ["Training", "load_config", "train"]
+__all__ = ["Training", "load_config", "make_bundle", "plot_history", "train_bundle"]
 
 _SECTIONS = {"network", "training", "prior", "psf", "noise", "nuisance"}
+_OPTIONAL = {"network", "snr_range", "domain"}
+_SMALL = 2000  # entries up to which a weight array is stored in single, else in half precision
 _WARMUP = 0.05  # part of the steps in which the learning rate rises
 
 
@@ -54,7 +57,7 @@ def load_config(path=None):
         raise FileError(f"cannot read the configuration {name!r}: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise FileError(f"{name!r} is not valid TOML: {error}") from error
-    missing, unknown = _SECTIONS - set(config) - {"network"}, set(config) - _SECTIONS - {"snr_range"}
+    missing, unknown = _SECTIONS - set(config) - _OPTIONAL, set(config) - _SECTIONS - _OPTIONAL
     if missing or unknown:
         raise InputError(f"configuration {name!r}: missing {sorted(missing)}, unknown {sorted(unknown)}")
     config.setdefault("network", dict(DEFAULT_NETWORK))
@@ -108,7 +111,8 @@ class Training:
 
     def save(self):
         """Write the checkpoint beside, then rename."""
-        arrays = {f"v{i:04d}": np.asarray(v) for i, v in enumerate(self._variables())}
+        to_numpy = import_keras().ops.convert_to_numpy
+        arrays = {f"v{i:04d}": to_numpy(v) for i, v in enumerate(self._variables())}
         beside = self.checkpoint + ".part.npz"
         np.savez(beside, step=self.step, history=np.array(self.history), **arrays)
         os.replace(beside, self.checkpoint)
@@ -161,22 +165,90 @@ class Training:
                     self.model.reset_metrics()
                     self.history.append((self.step, float(np.mean(losses)), validation, rate))
                     losses = []
+                    self.save()
                     report(
                         f"step {self.step}/{self.steps}  loss {self.history[-1][1]:.4f}  "
                         f"validation {validation:.4f}  {rate:.0f} galaxies/s"
                     )
-                    self.save()
 
 
-def train(config, checkpoint, *, resume=False, report=print):
-    """Train a network.
+def _domain(config):
+    """Ranges of training that the catalogue's flags refer to."""
+    prior = MockStream(config, 0).prior
+    keys = ("n", "hlr", "g", *(("snr",) if prior.by_snr else ()))
+    limits = {key: [float(prior[key].low), float(prior[key].high)] for key in keys}
+    limits.setdefault("snr", [float(limit) for limit in config.get("snr_range", (0, np.inf))])
+    fwhm = config["psf"]["fwhm"]
+    pixel = 8 * np.log(2) / 12  # squared FWHM that the pixel adds
+    limits["psf_fwhm"] = [float(np.sqrt(fwhm[end] ** 2 + pixel)) for end in ("low", "high")]
+    return limits | config.get("domain", {})
+
+
+def make_bundle(training):
+    """Bundle of a training's network in its present state.
 
     Parameters
     ----------
-    config : mapping
-        From `load_config`.
-    checkpoint : path-like
-        File that keeps the state.
+    training : Training
+        Finished or not.
+
+    Returns
+    -------
+    bundle : Bundle
+        Large weight arrays in half precision, which keeps the file small and changes
+        the loss by less than its noise.
+    """
+    weights = [import_keras().ops.convert_to_numpy(w) for w in training.model.weights]
+    weights = tuple(w.astype(np.float16) if w.size > _SMALL else w for w in weights)
+    provenance = {
+        "config": training.config,
+        "steps": training.step,
+        "galaxies": training.step * training.size,
+        "history": [[float(value) for value in row] for row in training.history],
+        "history_columns": ["step", "loss", "validation_loss", "galaxies_per_second"],
+    }
+    config = training.config
+    return Bundle(config["network"], weights, _domain(config), config["prior"], provenance)
+
+
+def plot_history(history, path):
+    """Draw the training curve.
+
+    Parameters
+    ----------
+    history : sequence of (step, loss, validation loss, rate)
+        From `Training.history`.
+    path : path-like
+        PNG to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    step, loss, validation, _ = np.array(history, float).T
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.plot(step, loss, color="#0072B2", label="training (mean since the last point)")
+    axes.plot(step, validation, color="#D55E00", label="fixed validation set")
+    axes.set(xlabel="step", ylabel="negative ln posterior density of the truth")
+    axes.legend()
+    beside = f"{os.fspath(path)}.part"
+    figure.savefig(beside, format="png", dpi=120)
+    os.replace(beside, path)
+
+
+def train_bundle(config, output, *, resume=False, report=print):
+    """Train a network and write its bundle.
+
+    The checkpoint ``OUTPUT.checkpoint.npz`` and the training curve ``OUTPUT.png`` are kept
+    beside the bundle.
+
+    Parameters
+    ----------
+    config : path-like, str or None
+        As `load_config` takes it.
+    output : path-like
+        Bundle to write, ``.asdf``.
     resume : bool, optional
         Continue from the checkpoint when it exists.
     report : callable, optional
@@ -184,11 +256,25 @@ def train(config, checkpoint, *, resume=False, report=print):
 
     Returns
     -------
-    training : Training
-        Finished, with ``model`` and ``history``.
+    bundle : Bundle
+        What was written.
+
+    Raises
+    ------
+    FileError
+        If the configuration cannot be read or the bundle cannot be written.
+    InputError
+        If the configuration or the checkpoint does not fit.
     """
-    training = Training(config, checkpoint)
+    output = os.fspath(output)
+    folder = os.path.dirname(output) or "."
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise FileError(f"cannot write the bundle {output!r}: {folder!r} is not a writable folder")
+    training = Training(load_config(config), f"{output}.checkpoint.npz")
     if resume:
         training.resume()
     training.run(report)
-    return training
+    bundle = make_bundle(training)
+    bundle.write(output)
+    plot_history(training.history, f"{output}.png")
+    return bundle

@@ -1,0 +1,98 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+import numpy as np
+import pytest
+
+from galshape_cnn import ShapeEstimator
+from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.infer.network import import_keras
+from galshape_cnn.study.train import Training, load_config, train_bundle
+from galshape_cnn.tests.test_network import TINY
+
+
+@pytest.fixture(scope="module")
+def config():
+    config = load_config()
+    config["network"] = TINY
+    config["training"] |= {"steps": 4, "batch_size": 64, "validation_every": 2, "validation_size": 512}
+    return config
+
+
+def weights(training):
+    return [import_keras().ops.convert_to_numpy(w) for w in training.model.weights]
+
+
+@pytest.fixture(scope="module")
+def trained(config, tmp_path_factory):
+    training = Training(config, tmp_path_factory.mktemp("straight") / "c.npz")
+    training.run(lambda line: None)
+    return training
+
+
+def test_resumed_training_ends_with_the_same_bits(config, trained, tmp_path):
+    def interrupt(line):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Training(config, tmp_path / "c.npz").run(interrupt)
+    resumed = Training(config, tmp_path / "c.npz")
+    resumed.resume()
+    assert resumed.step == 2
+    resumed.run(lambda line: None)
+    for a, b in zip(weights(trained), weights(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert [row[2] for row in resumed.history] == [row[2] for row in trained.history]
+
+
+def test_training_changes_the_network_and_keeps_a_history(config, trained):
+    assert [row[0] for row in trained.history] == [2, 4]
+    assert np.isfinite(trained.history).all()
+
+
+def write_toml(path, config):
+    def section(name, node):
+        lines = [f"[{name}]"] if name else []
+        tables = []
+        for key, value in node.items():
+            if isinstance(value, dict):
+                tables += section(f"{name}.{key}" if name else key, value)
+            elif isinstance(value, list) and value and isinstance(value[0], dict):
+                for item in value:
+                    tables += [f"[[{name}.{key}]]"] + [f"{k} = {v!r}" for k, v in item.items()]
+            else:
+                lines.append(f"{key} = {value!r}")
+        return lines + tables
+
+    path.write_text("\n".join(section("", config)))
+
+
+def test_train_bundle_leaves_bundle_curve_and_checkpoint(config, tmp_path):
+    write_toml(tmp_path / "tiny.toml", config | {"training": config["training"] | {"steps": 2}})
+    bundle = train_bundle(tmp_path / "tiny.toml", tmp_path / "b.asdf", report=lambda line: None)
+    names = {p.name for p in tmp_path.iterdir()}
+    assert names == {"tiny.toml", "b.asdf", "b.asdf.png", "b.asdf.checkpoint.npz"}
+    estimator = ShapeEstimator.load(tmp_path / "b.asdf")
+    assert estimator.bundle.sha256 == bundle.sha256
+    assert bundle.provenance["galaxies"] == 128
+    assert bundle.domain["snr"] == [5.0, 1000.0]
+
+
+def test_unwritable_output_is_refused_before_training(tmp_path):
+    with pytest.raises(FileError, match="not a writable folder"):
+        train_bundle(None, tmp_path / "no" / "b.asdf")
+
+
+def test_configuration_errors(tmp_path):
+    with pytest.raises(FileError, match="cannot read the configuration"):
+        load_config(tmp_path / "none.toml")
+    (tmp_path / "a.toml").write_text("a = [")
+    with pytest.raises(FileError, match="not valid TOML"):
+        load_config(tmp_path / "a.toml")
+    (tmp_path / "b.toml").write_text("[prior]\n[extra]\n")
+    with pytest.raises(InputError, match="missing .*'noise'.*unknown .*'extra'"):
+        load_config(tmp_path / "b.toml")
+
+
+def test_checkpoint_of_another_architecture(config, trained, tmp_path):
+    other = config | {"network": TINY | {"dense": [8, 8]}}
+    with pytest.raises(InputError, match="another architecture"):
+        Training(other, trained.checkpoint).resume()
