@@ -8,8 +8,8 @@ For residuals r = (data - model) and weights W = ivar, one evaluation gives
 with D the derivatives of the model: all that Fisher scoring needs, and a few
 hundred bytes instead of the eight derivative images.
 
-The compiled functions see two batch shapes only (`SHAPES`), so a batch of any
-other size never compiles anything new.
+The compiled functions see one or two batch shapes only, so a batch of any other
+size never compiles anything new.
 """
 
 from dataclasses import dataclass
@@ -24,8 +24,11 @@ from galshape_cnn.forward.render import BLOCK, render, render_with_derivatives
 
 __all__ = ["SHAPES", "StampLikelihood", "in_batches"]
 
-#: Batch sizes of the compiled functions, largest first; multiples of `BLOCK`.
-SHAPES = (64, 16)
+#: Batch sizes that the evaluation of derivatives is compiled for, largest first; the
+#: others, which are cheap, know the last one only.
+SHAPES = (64, BLOCK)
+
+_DRAWS_AT_ONCE = 4  # blocks
 
 
 def _whitened(data, ivar, images):
@@ -79,7 +82,7 @@ def _in_blocks(block, params, data, ivar, transfer, grid):
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), out)
 
 
-def _batches(count, shapes=SHAPES):
+def _batches(count, shapes):
     """Cut a number of rows into batches of the shapes that are compiled."""
     start = 0
     while start < count:
@@ -169,7 +172,7 @@ class StampLikelihood:
         images : (N, size, size) float32 ndarray
         """
         out = np.empty(self.data.shape, np.float32)
-        for start, stop, shape in _batches(len(params)):
+        for start, stop, shape in _batches(len(params), SHAPES[-1:]):
             rows = _padded(np.arange(start, stop), shape)
             transfer = self.transfer if len(self.transfer) == 1 else self.transfer[rows]
             images = render(params[rows].astype(np.float32), transfer, self.grid)
@@ -196,7 +199,8 @@ class StampLikelihood:
         fisher : (M, 8, 8) float64 ndarray
             D^T W D.
         """
-        return self._evaluate(_normal_block, params, rows)
+        row_sums, gradient, fisher = in_batches(_normal_block, params, rows, self, SHAPES)
+        return row_sums.sum(1), gradient, fisher
 
     def linear_equations(self, params, rows):
         """As `normal_equations`, with respect to flux and sky only, and six times cheaper.
@@ -211,7 +215,8 @@ class StampLikelihood:
         chi2, gradient, fisher
             Arrays of shape (M,), (M, 2) and (M, 2, 2).
         """
-        return self._evaluate(_linear_block, params, rows)
+        row_sums, gradient, fisher = in_batches(_linear_block, params, rows, self)
+        return row_sums.sum(1), gradient, fisher
 
     def linear_equations_of_draws(self, params, rows):
         """As `linear_equations`, for many parameter sets of each stamp.
@@ -229,7 +234,7 @@ class StampLikelihood:
             Arrays of shape (M, BLOCK), (M, BLOCK, 2) and (M, BLOCK, 2, 2).
         """
         results = []
-        for start, stop, shape in _batches(len(params), (4, 1)):
+        for start, stop, shape in _batches(len(params), (_DRAWS_AT_ONCE,)):
             inside = _padded(np.arange(start, stop), shape)
             row = rows[inside]
             transfer = self.transfer[np.zeros_like(row) if len(self.transfer) == 1 else row]
@@ -239,12 +244,8 @@ class StampLikelihood:
         row_sums, gradient, fisher = (np.concatenate(p) for p in zip(*parts, strict=True))
         return row_sums.sum(-1), gradient, fisher
 
-    def _evaluate(self, block, params, rows):
-        row_sums, gradient, fisher = in_batches(block, params, rows, self)
-        return row_sums.sum(1), gradient, fisher
 
-
-def in_batches(block, params, rows, likelihood):
+def in_batches(block, params, rows, likelihood, shapes=SHAPES[-1:]):
     """Apply a function of one block to any number of parameter sets.
 
     Parameters
@@ -257,6 +258,8 @@ def in_batches(block, params, rows, likelihood):
         Stamp of the likelihood that each set belongs to.
     likelihood : StampLikelihood
         The stamps.
+    shapes : tuple of int, optional
+        Batch sizes to use, largest first.
 
     Returns
     -------
@@ -264,7 +267,7 @@ def in_batches(block, params, rows, likelihood):
         What ``block`` returns, M rows each.
     """
     results = []
-    for start, stop, shape in _batches(len(params)):
+    for start, stop, shape in _batches(len(params), shapes):
         inside = _padded(np.arange(start, stop), shape)
         row = rows[inside]
         transfer = likelihood.transfer if len(likelihood.transfer) == 1 else likelihood.transfer[row]

@@ -105,7 +105,8 @@ def _best_template(likelihood, base):
     size = likelihood.grid.size
     trial[:, 2] = np.clip(trial[:, 2] * np.tile([t[1] for t in _TEMPLATES], n), 4 * HLR_MIN, size / 3)
     chi2, gradient, fisher = likelihood.linear_equations(trial, np.repeat(np.arange(n), count))
-    fisher = fisher + 1e-9 * np.trace(fisher, axis1=1, axis2=2)[:, None, None] * np.eye(2)
+    ridge = 1e-9 * np.trace(fisher, axis1=1, axis2=2) + 1e-30  # stamps without data too
+    fisher = fisher + ridge[:, None, None] * np.eye(2)
     change = np.linalg.solve(fisher, gradient[..., None])[..., 0]
     chi2 = np.where(1 + change[:, 0] > 0, chi2 - (gradient * change).sum(1), np.inf)
     best = np.arange(n) * count + chi2.reshape(n, count).argmin(1)
