@@ -162,8 +162,8 @@ def maximize_likelihood(
     max_iterations : int, optional
         Steps allowed for each galaxy.
     retry : bool, optional
-        Where the search ends at a bound, does not converge or fits badly, search
-        once more from `galshape_cnn.infer.starts.moment_start` and keep the
+        Where the search does not converge, fits badly or ends at the limit of
+        size or shear, search once more from `galshape_cnn.infer.starts.moment_start` and keep the
         lower chi2.
 
     Returns
@@ -212,9 +212,13 @@ def maximize_likelihood(
 
 
 def _doubtful(result):
-    """Rows where another start may find a lower chi2."""
+    """Rows where another start may find a lower chi2.
+
+    A Sérsic index at its limit is no reason for doubt: at low S/N it is common, and
+    a second start hardly ever ends lower.
+    """
     excess = (result.chi2 - result.n_data) / np.sqrt(2 * np.maximum(result.n_data, 1))
-    return np.isfinite(result.chi2) & ((result.flags != 0) | (excess > _POOR))
+    return np.isfinite(result.chi2) & ((result.flags & ~Flag.N_AT_BOUND != 0) | (excess > _POOR))
 
 
 def _try_again(result, rows, likelihood, first, fit_sky, gain, max_iterations):

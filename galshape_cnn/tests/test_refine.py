@@ -86,21 +86,31 @@ def fitted(small):
 
 
 def optimum(data, ivar, transfer, start, grid):
-    """Chi-square that scipy's trust region reaches in the same box."""
+    """Chi-square that scipy's trust region reaches; v with g = 0.9 v / sqrt(1 + v^2) keeps to |g| < 0.9."""
     one = transfer[None]
-    low = [0, N_RANGE[0], HLR_MIN, -0.9, -0.9, 0, 0, -np.inf]
-    high = [np.inf, N_RANGE[1], grid.size, 0.9, 0.9, grid.size, grid.size, np.inf]
+    low = [0, N_RANGE[0], HLR_MIN, -np.inf, -np.inf, 0, 0, -np.inf]
+    high = [np.inf, N_RANGE[1], grid.size, np.inf, np.inf, grid.size, grid.size, np.inf]
 
-    def residual(p):
-        image = np.asarray(render(p[None].astype(np.float32), one, grid), float)[0]
+    def params(q):
+        p = q.copy()
+        p[3:5] *= 0.9 / np.sqrt(1 + q[3] ** 2 + q[4] ** 2)
+        return p[None].astype(np.float32)
+
+    def residual(q):
+        image = np.asarray(render(params(q), one, grid), float)[0]
         return ((image - data) * np.sqrt(ivar)).ravel()
 
-    def jacobian(p):
-        _, slopes = render_with_derivatives(p[None].astype(np.float32), one, grid)
-        return (np.asarray(slopes, float)[0] * np.sqrt(ivar)).reshape(8, -1).T
+    def jacobian(q):
+        _, slopes = render_with_derivatives(params(q), one, grid)
+        columns = (np.asarray(slopes, float)[0] * np.sqrt(ivar)).reshape(8, -1).T
+        long = np.sqrt(1 + q[3] ** 2 + q[4] ** 2)
+        columns[:, 3:5] = columns[:, 3:5] @ (0.9 / long * (np.eye(2) - np.outer(q[3:5], q[3:5]) / long**2))
+        return columns
 
+    begin = start.copy()
+    begin[3:5] /= np.sqrt(0.9**2 - start[3] ** 2 - start[4] ** 2)
     scale = [start[0], 1, 1, 0.3, 0.3, 1, 1, 1 / np.sqrt(ivar.max())]
-    fit = least_squares(residual, start, jacobian, bounds=(low, high), x_scale=scale, xtol=1e-8, ftol=1e-8)
+    fit = least_squares(residual, begin, jacobian, bounds=(low, high), x_scale=scale, xtol=1e-8, ftol=1e-8)
     return 2 * fit.cost
 
 
