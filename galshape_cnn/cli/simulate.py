@@ -1,6 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """``galshape simulate``: draw mock galaxies from the prior."""
 
+import os
+
 from galshape_cnn.cli.options import positive_int
 
 __all__ = ["add_parser", "run"]
@@ -17,6 +19,19 @@ def add_parser(commands):
     )
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="mocks.asdf or mocks.fits")
     parser.add_argument("--seed", type=int, default=1, help="seed of the random numbers (default: 1)")
+    parser.add_argument(
+        "--engine",
+        choices=["galsim", "fast"],
+        default="galsim",
+        help="galsim: independent of training (default); fast: the renderer that trains networks",
+    )
+    parser.add_argument(
+        "--workers",
+        type=positive_int,
+        default=os.cpu_count(),
+        metavar="N",
+        help="processes for GalSim (default: all)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     return parser
 
@@ -25,5 +40,6 @@ def run(args):
     """Draw the mocks and write them."""
     from galshape_cnn.study.simulate import write_mocks
 
-    write_mocks(args.config, args.number, args.output, seed=args.seed, overwrite=args.overwrite)
+    options = {"engine": args.engine, "seed": args.seed, "overwrite": args.overwrite, "workers": args.workers}
+    write_mocks(args.config, args.number, args.output, **options)
     print(f"simulated {args.number} galaxies -> {args.output}")

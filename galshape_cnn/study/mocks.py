@@ -134,8 +134,8 @@ class MockStream:
     ----------
     config : mapping
         Sections ``prior``, ``psf`` (fwhm, ellipticity and optionally moffat_beta), ``noise``
-        (sigma, gradient, poisson_fraction, poisson and optionally gain), ``nuisance`` (offset, sky, sky_fraction, mask_fraction)
-        and optionally ``snr_range``.
+        (sigma, gradient, poisson_fraction, poisson and optionally gain), ``nuisance``
+        (offset, sky, sky_fraction, mask_fraction) and optionally ``snr_range``.
     seed : int
         Streams of different seeds are independent.
     """
