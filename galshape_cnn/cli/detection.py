@@ -61,7 +61,9 @@ def find_galaxies(data, error=None):
     PositionError
         If nothing is found.
     """
+    import photutils
     from astropy.table import QTable
+    from astropy.utils import minversion
     from photutils.segmentation import SourceCatalog, deblend_sources, detect_sources
     from photutils.utils.exceptions import NoDetectionsWarning
 
@@ -71,7 +73,9 @@ def find_galaxies(data, error=None):
         segments = detect_sources(smooth, THRESHOLD, MINIMUM_PIXELS, mask=bad)
     if segments is None:
         raise PositionError("no source found in the image; give --positions")
-    segments = deblend_sources(smooth, segments, MINIMUM_PIXELS, progress_bar=False)
+    # photutils 3.0 shows a progress bar unless told not to; 3.1 has none, and a deprecated keyword.
+    quiet = {} if minversion(photutils, "3.1") else {"progress_bar": False}
+    segments = deblend_sources(smooth, segments, MINIMUM_PIXELS, **quiet)
     sources = SourceCatalog(image, segments, mask=bad, convolved_data=smooth)
     order = np.argsort(-np.asarray(sources.segment_flux))
     xy = np.column_stack([sources.x_centroid, sources.y_centroid])[order]
