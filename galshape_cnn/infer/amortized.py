@@ -161,7 +161,9 @@ def posterior_moments(posterior: MixturePosterior):
     draws = posterior.transform(
         np.broadcast_to(uniform, (n, _DRAWS)), np.broadcast_to(normal, (n, _DRAWS, 7))
     )
-    draws = to_parameters(draws)
-    mean = draws.mean(1)
-    delta = draws - mean[:, None]
-    return mean, np.einsum("nsi,nsj->nij", delta, delta) / (_DRAWS - 1)
+    # Far outside its training the network may answer with infinities; those rows are flagged.
+    with np.errstate(over="ignore", invalid="ignore"):
+        draws = to_parameters(draws)
+        mean = draws.mean(1)
+        delta = draws - mean[:, None]
+        return mean, np.einsum("nsi,nsj->nij", delta, delta) / (_DRAWS - 1)

@@ -25,6 +25,7 @@ __all__ = ["BATCH_SIZES", "Options", "measure_stamps"]
 BATCH_SIZES = (16, 64, 256, 512)
 
 _N_MARGIN = 0.02  # from a limit of n at which an estimate counts as sitting on it
+_LARGEST_MOVE = 3.0  # pixels, or half the radius, beyond which a fit has gone to another galaxy
 _FIT_SIGMAS = 6.0  # of reduced chi-square beyond which a fit is called poor
 _HALF_LEVEL = np.linspace(0.02, 3.2, 160)  # wave numbers at which a PSF's width is sought
 
@@ -147,7 +148,15 @@ def _source_noise(stamps, gain):
     return np.sqrt(mean_ivar) / gain
 
 
+def _possible_start(stamps, params):
+    """Start of the search, where the network gave none for a galaxy far outside its training."""
+    middle = np.array([1.0, 1.5, 3.0, 0.0, 0.0])
+    other = np.column_stack([np.tile(middle, (len(params), 1)), stamps.center, np.zeros(len(params))])
+    return np.where(np.isfinite(params).all(1)[:, None], params, other)
+
+
 def _refined(stamps, transfer, grid, start, options):
+    start = _possible_start(stamps, start)
     result = maximize_likelihood(
         stamps.data, stamps.ivar, transfer, grid, start, fit_sky=options.fit_sky, gain=options.gain
     )
@@ -164,7 +173,7 @@ def _sampled(stamps, transfer, grid, proposal, params, options):
     )  # fmt: skip
     params = params.copy()
     good = np.isfinite(result.mean).all(1)
-    params[good, :5] = result.mean[good]
+    params[good, :5], params[good, 5:7] = result.mean[good], result.center[good]
     return params, result.covariance, result.ess, result.samples, result.flags
 
 
@@ -264,6 +273,7 @@ def _shape_flags(stamps, params, crb, chi2, freedom):
     spread = _FIT_SIGMAS * np.sqrt(2 / freedom)
     with np.errstate(invalid="ignore"):
         unresolved = hlr < 2 * np.sqrt(np.maximum(crb[:, 2, 2], 0))
+        moved = np.hypot(*(params[:, 5:7] - stamps.center).T) > np.maximum(_LARGEST_MOVE, hlr / 2)
     reach = np.sqrt((stamps.ivar > 0).sum((1, 2))) / 2
     too_large = hlr * np.sqrt((1 + g) / np.maximum(1 - g, 1e-3)) > reach
     return (
@@ -271,4 +281,5 @@ def _shape_flags(stamps, params, crb, chi2, freedom):
         | np.where((chi2 > 1 + spread) | (chi2 < 1 - spread), Flag.POOR_FIT, 0)
         | np.where(unresolved, Flag.UNRESOLVED, 0)
         | np.where(too_large, Flag.STAMP_SMALL, 0)
+        | np.where(moved, Flag.FAR_CENTROID, 0)
     )

@@ -93,6 +93,28 @@ class Measurement:
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
         return Measurement(**{k: None if v is None else v[index] for k, v in parts.items()})
 
+    def in_units_of(self, unit):
+        """The same measurement with fluxes counted in a number of their unit.
+
+        Parameters
+        ----------
+        unit : float
+            In the unit of the fluxes, > 0.
+
+        Returns
+        -------
+        measurement : Measurement
+            Flux, sky, their covariances and samples divided accordingly.
+        """
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        of_flux = np.array([unit, 1, 1, 1, 1])
+        parts["params"] = self.params / [unit, 1, 1, 1, 1, 1, 1, unit]
+        for name in ("covariance", "crb"):
+            parts[name] = parts[name] / (of_flux[:, None] * of_flux)
+        if self.samples is not None:
+            parts["samples"] = self.samples / of_flux
+        return Measurement(**parts)
+
     def __getstate__(self):
         return dict(self.__dict__)
 

@@ -15,7 +15,9 @@ from galshape_cnn.observe.extraction import (
     check_stamp_size,
     cut_stamps,
     make_rows,
+    rows_in_units_of,
     stamp_origin,
+    working_unit,
 )
 from galshape_cnn.observe.frames import read_frames
 from galshape_cnn.observe.positions import Positions, read_positions_argument
@@ -218,18 +220,24 @@ def _check_same_psf(psf, carried):
 def _make_groups(rows, psfs, recenter, unit):
     """Stamps of every size, and the rows they belong to."""
     groups, informed = [], np.zeros(len(rows), bool)
+    pixel_unit = working_unit(rows)
+    rows = rows_in_units_of(rows, pixel_unit)
     for size in np.unique(rows.size):
         selected = np.flatnonzero(rows.size == size)
         shared = len(psfs.array) == 1
         psf = psfs if shared else PSFArrays(psfs.array[selected], psfs.oversampling)
-        stamps, informed[selected] = _make_stamps(rows, selected, psf, recenter, unit)
+        parts, informed[selected] = _make_stamps(rows, selected, psf, recenter)
+        data, ivar = parts.pop("data"), parts.pop("ivar")
+        if pixel_unit != 1:
+            data, ivar = data.astype(float) * pixel_unit, ivar.astype(float) / pixel_unit**2
+        stamps = Stamps(data, ivar, psf.array, psf_oversampling=psf.oversampling, unit=unit, **parts)
         groups.append((selected, stamps))
     check_informed(rows, informed)
     return tuple(groups)
 
 
-def _make_stamps(rows, selected, psf, recenter, unit):
-    """Cut, recentre and cut again the rows of one stamp size."""
+def _make_stamps(rows, selected, psf, recenter):
+    """Cut, recentre and cut again the rows of one stamp size: arrays of `Stamps`."""
     xy, size = rows.xy[selected], int(rows.size[selected[0]])
     origin = stamp_origin(xy, size)
     data, ivar, flags, informed = cut_stamps(rows, selected, origin)
@@ -244,7 +252,5 @@ def _make_stamps(rows, selected, psf, recenter, unit):
     if skycoord is not None:
         skycoord = move_on_sky(rows.radec[selected], rows.jacobian[selected], center - xy)
     flags |= found.flags | mask_flags(ivar, center - origin)
-    return Stamps(
-        data, ivar, psf.array, rows.jacobian[selected], origin, center=center - origin,
-        psf_oversampling=psf.oversampling, skycoord=skycoord, flags=flags, unit=unit,
-    ), informed  # fmt: skip
+    parts = {"data": data, "ivar": ivar, "jacobian": rows.jacobian[selected], "origin": origin}
+    return parts | {"center": center - origin, "skycoord": skycoord, "flags": flags}, informed

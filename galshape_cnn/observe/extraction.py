@@ -1,7 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Cutting of stamps: which pixels of which frame belong to which galaxy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,13 +11,24 @@ from galshape_cnn.observe.noise import NO_NOISE
 from galshape_cnn.observe.sky import sky_geometry
 from galshape_cnn.observe.stamps import MINIMUM_STAMP_SIZE
 
-__all__ = ["Rows", "bucket_size", "check_stamp_size", "cut_stamps", "make_rows", "stamp_origin"]
+__all__ = [
+    "Rows",
+    "bucket_size",
+    "check_stamp_size",
+    "cut_stamps",
+    "make_rows",
+    "rows_in_units_of",
+    "stamp_origin",
+    "working_unit",
+]
 
 _BUCKETS = (64, 96, 128, 192, 256, 384, 512)
 #: Side of the stamps cut from an image, in pixels, when the user does not say.
 _DEFAULT_STAMP_SIZE = 64
 #: Pixel positions beyond this are as good as infinitely far away.
 _FAR_AWAY = 10**9
+#: Noise per pixel for which stamps are cut as they are.
+_WORKABLE_NOISE = (1e-12, 1e12)
 
 
 def bucket_size(side):
@@ -176,6 +187,51 @@ def _mend_undefined(jacobian):
         raise InputError("wcs is not defined at any of the positions")
     jacobian[bad] = np.median(jacobian[~bad], axis=0)
     return jacobian
+
+
+def working_unit(rows):
+    """Unit in which single precision can hold the pixels and their inverse variances.
+
+    Parameters
+    ----------
+    rows : Rows
+        All rows.
+
+    Returns
+    -------
+    unit : float
+        One for noise between 1e-12 and 1e12; otherwise the power of two nearest to the
+        noise around the first galaxy that has any.
+    """
+    for row in np.flatnonzero(~rows.off):
+        frame, side = rows.frames[rows.frame[row]], int(rows.side[row])
+        origin = stamp_origin(rows.xy[row], side)
+        y, x = (_overlap(int(origin[axis]), side, side, frame.shape[1 - axis])[1] for axis in (1, 0))
+        ivar = frame.noise[y, x].inverse_variance() / frame.factor**2
+        if (ivar > 0).any():
+            sigma = 1 / np.sqrt(np.median(ivar[ivar > 0]))
+            low, high = _WORKABLE_NOISE
+            return 1.0 if low < sigma < high else float(2.0 ** np.round(np.log2(sigma)))
+    return 1.0
+
+
+def rows_in_units_of(rows, unit):
+    """The same rows with pixel values counted in a number of their unit.
+
+    Parameters
+    ----------
+    rows : Rows
+        All rows.
+    unit : float
+        From `working_unit`.
+
+    Returns
+    -------
+    rows : Rows
+    """
+    if unit == 1:
+        return rows
+    return replace(rows, frames=[replace(one, factor=one.factor / unit) for one in rows.frames])
 
 
 def stamp_origin(xy, size):

@@ -16,6 +16,9 @@ __all__ = ["MINIMUM_STAMP_SIZE", "Stamps"]
 
 #: Smallest side of a stamp, in pixels: eight parameters need some pixels to come from.
 MINIMUM_STAMP_SIZE = 8
+#: Largest inverse variance that single precision is asked to hold, and the inverse of the
+#: smallest: powers of it must not overflow.  Fluxes in erg/s/cm2/AA exceed it.
+_SINGLE_PRECISION_LIMIT = 1e24
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +32,11 @@ class Stamps:
     Parameters
     ----------
     data : (N, ny, nx) array_like
-        Pixel values, at least 8x8 pixels; stored as float32.
+        Pixel values, at least 8x8 pixels; stored as float32, or as float64
+        where the unit makes the noise smaller than 1e-12 or larger than 1e12.
     ivar : (N, ny, nx) array_like
         Inverse variance of each pixel, finite and >= 0; zero means masked.
-        Stored as float32.
+        Stored as ``data`` are.
     psf : (N, py, px), (1, py, px) or (py, px) array_like
         Effective PSF (pixel included), odd-sized, centred on its central
         sample; its sum is the enclosed fraction of the flux.
@@ -129,6 +133,34 @@ class Stamps:
     def __setstate__(self, state):
         _freeze(self, dict(state))
 
+    @property
+    def noise_unit(self):
+        """Power of two nearest to the typical noise of a pixel; one without any data."""
+        used = self.ivar > 0
+        count = used.sum((1, 2))
+        if not count.any():
+            return 1.0
+        mean = self.ivar.sum((1, 2), dtype=float)[count > 0] / count[count > 0]
+        return float(2.0 ** np.round(-0.5 * np.log2(np.median(mean))))
+
+    def in_units_of(self, unit):
+        """The same stamps with pixel values counted in a number of their unit.
+
+        Parameters
+        ----------
+        unit : float
+            In the unit of the pixel values, > 0.
+
+        Returns
+        -------
+        stamps : Stamps
+            Data divided by ``unit``, single precision; exact if ``unit`` is a power of two.
+        """
+        parts = {item.name: getattr(self, item.name) for item in fields(self)}
+        parts["data"] = (self.data / unit).astype(np.float32)
+        parts["ivar"] = (self.ivar.astype(float) * unit**2).astype(np.float32)
+        return _freeze(object.__new__(Stamps), parts | {"unit": None})
+
 
 def _freeze(stamps, values):
     """Set attributes of a frozen instance; its arrays become read-only."""
@@ -140,7 +172,7 @@ def _freeze(stamps, values):
 
 
 def _checked_pixels(data, ivar):
-    """Float32 copies of data and ivar in which unusable pixels are zero."""
+    """Copies of data and ivar, float32 if that can hold them, in which unusable pixels are zero."""
     data, ivar = np.asarray(data), np.asarray(ivar)
     if data.ndim != 3:
         raise InputError(f"data has shape {data.shape}; (N, ny, nx) is needed")
@@ -154,28 +186,21 @@ def _checked_pixels(data, ivar):
     for name, array in (("data", data), ("ivar", ivar)):
         if array.dtype.kind not in "buif":
             raise InputError(f"{name} has dtype {array.dtype}; real numbers are needed")
-    with np.errstate(over="ignore", under="ignore"):
-        data32, ivar32 = np.array(data, np.float32), np.array(ivar, np.float32)
-    bad = ~(np.isfinite(ivar32) & (ivar32 >= 0))
+    bad = ~(np.isfinite(ivar) & (ivar >= 0))
     if bad.any():
-        raise NoiseError(_bad_ivar_message(np.asarray(ivar)[bad]))
-    bad = ~np.isfinite(data32) | (ivar32 == 0)
-    data32[bad] = 0
-    ivar32[bad] = 0
-    return data32, ivar32
-
-
-def _bad_ivar_message(values):
-    """Say what is wrong with inverse variances."""
-    if np.isfinite(values).all() and (values > 0).all():
-        return (
-            f"ivar reaches {values.max():.3g}, beyond single precision (3e38); "
-            "multiply the data by a power of ten, so that the noise is near one"
+        raise NoiseError(
+            f"ivar has {bad.sum()} pixels that are negative, NaN or infinite; inverse variance must be "
+            "finite and >= 0, with zero for pixels that do not count"
         )
-    return (
-        f"ivar has {values.size} pixels that are negative, NaN or infinite; inverse variance must be "
-        "finite and >= 0, with zero for pixels that do not count"
-    )
+    largest = float(ivar.max(initial=0))
+    fits = largest == 0 or 1 / _SINGLE_PRECISION_LIMIT < largest < _SINGLE_PRECISION_LIMIT
+    kind = np.float32 if fits else np.float64
+    with np.errstate(over="ignore", under="ignore"):
+        data, ivar = np.array(data, kind), np.array(ivar, kind)
+    bad = ~np.isfinite(data) | (ivar == 0)
+    data[bad] = 0
+    ivar[bad] = 0
+    return data, ivar
 
 
 def _per_row(name, value, shape, dtype, default, finite=True):

@@ -120,9 +120,19 @@ def test_bad_ivar(value):
         make(ivar=ivar)
 
 
-def test_ivar_beyond_single_precision_says_how_to_mend_it():
-    with pytest.raises(NoiseError, match="beyond single precision.*multiply the data"):
-        make(ivar=np.full((N, SIDE, SIDE), 1e40))
+def test_any_unit_of_flux_is_kept():
+    stamps = make(ivar=np.full((N, SIDE, SIDE), 1e40))
+    assert stamps.ivar[0, 0, 0] == 1e40
+    assert stamps.noise_unit == 2.0**-66
+    near_one = stamps.in_units_of(stamps.noise_unit)
+    assert near_one.ivar.dtype == np.float32
+    assert near_one.ivar.max() == pytest.approx(1e40 * 2.0**-132)
+    np.testing.assert_allclose(near_one.data * stamps.noise_unit, stamps.data, rtol=1e-6)
+    assert make().in_units_of(2.0).data.dtype == np.float32
+
+
+def test_noise_unit_without_data():
+    assert make(ivar=np.zeros((N, SIDE, SIDE))).noise_unit == 1
 
 
 @pytest.mark.parametrize(
