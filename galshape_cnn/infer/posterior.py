@@ -30,6 +30,7 @@ from .head import to_parameters
 from .likelihood import StampLikelihood
 from .proposal import DEGREES, StudentMixture
 from .refine import maximize_likelihood, source_weights
+from .search import Penalty
 from .starts import moment_start
 from .target import ShapeTarget, first_proposal
 
@@ -38,7 +39,7 @@ __all__ = ["QUANTILES", "PosteriorResult", "sample_posterior"]
 #: Probabilities of the stored quantiles: the 95 % and 68 % intervals and the median.
 QUANTILES = (0.025, 0.16, 0.5, 0.84, 0.975)
 
-_ROUNDS = (0.5, 0.25, 0.25)  # of the draws
+_ROUNDS = (0.25, 0.25, 0.25, 0.25)  # of the draws
 _ENOUGH = 0.15  # effective fraction below which a galaxy gets more draws
 _EXTRA_ROUNDS = 3
 _FLAGGED = 40.0  # effective draws below which the widths are flagged
@@ -125,7 +126,7 @@ def sample_posterior(
         raise InputError(f"proposal holds {len(proposal.weights)} galaxies; data holds {len(data)}")
     start = _start(data, ivar, transfer, grid, proposal)
     fit = maximize_likelihood(
-        data, ivar, transfer, grid, start, fit_sky=fit_sky, gain=gain, retry=proposal is None
+        data, ivar, transfer, grid, start, fit_sky=fit_sky, gain=gain, retry=False, penalty=_penalty(prior)
     )
     likelihood = StampLikelihood.from_stamps(data, ivar, transfer, grid)
     result = _blank(len(likelihood), n_samples, fit.flags)
@@ -147,6 +148,21 @@ def _target(likelihood, fit, rows, prior, fit_sky, gain):
         likelihood = source_weights(likelihood, best, gain)
     fisher = fit.fisher[rows] * unit[:, :, None] * unit[:, None, :]
     return ShapeTarget(likelihood, best, fisher, prior, fit_sky)
+
+
+def _penalty(prior):
+    """A Gaussian like the prior, which leads the search to the posterior's mode and no further.
+
+    Without it, maxima with |g| near one draw the proposal where the prior is zero.
+    """
+    center, sigma = np.zeros(8), np.full(8, np.inf)
+    center[1:3], sigma[1], sigma[3:5] = (np.log(2), 0.0), 0.8, 0.4
+    if hasattr(prior, "sample"):
+        _, n, hlr, g1, g2 = prior.sample(np.random.default_rng(0), 2000).T
+        center[1:3] = np.log(n).mean(), np.log(hlr).mean()
+        spread = np.arctanh(np.hypot(g1, g2)).clip(0.05)
+        sigma[1:5] = np.log(n).std(), np.log(hlr).std(), *2 * [np.sqrt(0.5 * (spread**2).mean())]
+    return Penalty(center, np.maximum(sigma, 0.1) ** -2.0)
 
 
 def _start(data, ivar, transfer, grid, proposal):
@@ -214,10 +230,10 @@ def _generators(likelihood, seed):
 
 def _drawn(target, mixture, count, generators, earlier=None):
     """Add draws from a mixture to the earlier ones."""
-    uniform = np.stack([g.uniform(size=count) for g in generators])
-    normal = np.stack([g.standard_normal((count, 7)) for g in generators])
-    u = mixture.draw(uniform, normal[..., :6], np.stack([g.chisquare(DEGREES, count) for g in generators]))
-    log_target, flux = target(u, normal[..., 6])
+    uniform = np.stack([g.uniform(size=(count, 3)) for g in generators])
+    normal = np.stack([g.standard_normal((count, 6)) for g in generators])
+    u = mixture.draw(uniform[..., 0], normal, np.stack([g.chisquare(DEGREES, count) for g in generators]))
+    log_target, flux = target(u, uniform[..., 1:])
     if earlier is None:
         return _Draws(u, flux, log_target, [(mixture, count)])
     return _Draws(

@@ -84,16 +84,16 @@ def source_weights(likelihood, params, gain):
     return replace(likelihood, ivar=weights.astype(np.float32))
 
 
-def _reweighted_search(likelihood, theta, linear, gain, max_iterations):
+def _reweighted_search(likelihood, theta, gain, how):
     """Search, and again with the weights of the solution, until they agree."""
     if gain is None:
-        return (*search(likelihood, theta, linear, max_iterations), likelihood)
+        return search(likelihood, theta, *how)
     spent = 0
     for _ in range(_REWEIGHTINGS):
         weighted = source_weights(likelihood, from_coordinates(theta), gain)
-        points, done, evaluations = search(weighted, theta, linear, max_iterations)
+        points, done, evaluations = search(weighted, theta, *how)
         theta, spent = points.theta, spent + evaluations
-    return points, done, spent, weighted
+    return points, done, spent
 
 
 def _status(points, done, size, fit_sky):
@@ -132,7 +132,7 @@ def _check(data, ivar, transfer, grid, start):
 
 
 def maximize_likelihood(
-    data, ivar, transfer, grid, start, *, fit_sky=True, gain=None, max_iterations=40, retry=True
+    data, ivar, transfer, grid, start, *, fit_sky=True, gain=None, max_iterations=40, retry=True, penalty=None
 ):
     """Maximise the likelihood of each stamp.
 
@@ -165,6 +165,9 @@ def maximize_likelihood(
         Where the search does not converge, fits badly or ends at the limit of
         size or shear, search once more from `galshape_cnn.infer.starts.moment_start` and keep the
         lower chi2.
+    penalty : `galshape_cnn.infer.search.Penalty`, optional
+        A Gaussian prior on the coordinates: the result is then the posterior's
+        mode, ``chi2`` and ``fisher`` contain the penalty.
 
     Returns
     -------
@@ -200,14 +203,15 @@ def maximize_likelihood(
     whole = StampLikelihood.from_stamps(data, ivar, transfer, grid)
     start = np.asarray(start, float)
     gain = None if gain is None else np.broadcast_to(np.asarray(gain, float), len(whole))
+    how = ([0, 7] if fit_sky else [0]), max_iterations, penalty
     usable = np.isfinite(start).all(1) & (start[:, 1:3] > 0).all(1) & (whole.n_data > 0)
     rows = np.flatnonzero(usable)
     result = _blank(whole)
     if len(rows):
-        _fill(result, rows, whole[rows], start[rows], fit_sky, _of(gain, rows), max_iterations)
+        _fill(result, rows, whole[rows], start[rows], _of(gain, rows), how)
     rows = np.flatnonzero(_doubtful(result)) if retry else []
     if len(rows):
-        _try_again(result, rows, whole[rows], start[rows], fit_sky, gain, max_iterations)
+        _try_again(result, rows, whole[rows], start[rows], gain, how)
     return result
 
 
@@ -221,15 +225,15 @@ def _doubtful(result):
     return np.isfinite(result.chi2) & ((result.flags & ~Flag.N_AT_BOUND != 0) | (excess > _POOR))
 
 
-def _try_again(result, rows, likelihood, first, fit_sky, gain, max_iterations):
+def _try_again(result, rows, likelihood, first, gain, how):
     """Search from moments about the first start's centre; keep what has the lower chi2."""
     stamps = likelihood.data, likelihood.ivar, likelihood.transfer, likelihood.grid
     start = moment_start(*stamps, first[:, 5:7])
     start[:, [0, 7]] *= likelihood.scale[:, None]
-    if not fit_sky:
+    if 7 not in how[0]:
         start[:, 7] = first[:, 7]
     second = _blank(likelihood)
-    _fill(second, np.arange(len(rows)), likelihood, start, fit_sky, _of(gain, rows), max_iterations)
+    _fill(second, np.arange(len(rows)), likelihood, start, _of(gain, rows), how)
     result.evaluations[rows] += second.evaluations
     converged = second.converged.astype(int) - result.converged[rows]
     better = (converged > 0) | ((converged == 0) & (second.chi2 < result.chi2[rows]))
@@ -251,16 +255,15 @@ def _blank(likelihood):
     )
 
 
-def _fill(result, rows, likelihood, start, fit_sky, gain, max_iterations):
+def _fill(result, rows, likelihood, start, gain, how):
     """Fit and put the outcome into rows of a result, in the unit of the data."""
     unit = np.ones((len(rows), 8))
     unit[:, [0, 7]] = likelihood.scale[:, None]
-    linear = [0, 7] if fit_sky else [0]
     theta = to_coordinates(start / unit)
-    points, done, evaluations, _ = _reweighted_search(likelihood, theta, linear, gain, max_iterations)
+    points, done, evaluations = _reweighted_search(likelihood, theta, gain, how)
     inverse = np.linalg.inv(parameter_derivative(points.theta)) / unit[:, None, :]
     result.params[rows] = from_coordinates(points.theta) * unit
     result.fisher[rows] = np.swapaxes(inverse, 1, 2) @ points.fisher @ inverse
     result.chi2[rows] = points.chi2
     result.evaluations[rows] = evaluations
-    result.flags[rows] = _status(points, done, likelihood.grid.size, fit_sky)
+    result.flags[rows] = _status(points, done, likelihood.grid.size, 7 in how[0])

@@ -15,7 +15,7 @@ import numpy as np
 from .coordinates import clip_coordinates, from_coordinates, parameter_derivative
 from .steps import SHAPE, bounded_step, moved, room_to_bounds, turned
 
-__all__ = ["TOLERANCE", "Points", "search"]
+__all__ = ["TOLERANCE", "Penalty", "Points", "search"]
 
 #: A galaxy has converged when the next step would lower chi2 by less than
 #: this: the estimate is then within sqrt(TOLERANCE) = 0.03 sigma of the maximum.
@@ -81,13 +81,39 @@ def _project_linear(points, linear):
     return Points(points.theta + step, chi2, gradient * ratio, f * ratio[:, :, None] * ratio[:, None, :])
 
 
-def _evaluate(likelihood, theta, rows, linear):
+@dataclass(frozen=True)
+class Penalty:
+    """A Gaussian on the coordinates, added to chi-square.
+
+    Attributes
+    ----------
+    center, precision : (8,) ndarray
+        Mean and inverse variance of each coordinate; zero precision for none.
+        Flux and sky must have none.
+    """
+
+    center: np.ndarray
+    precision: np.ndarray
+
+    def added(self, points):
+        """Points with the penalty in chi2, gradient and Fisher matrix."""
+        offset = np.where(self.precision > 0, self.center - points.theta, 0)
+        return Points(
+            points.theta,
+            points.chi2 + offset**2 @ self.precision,
+            points.gradient + offset * self.precision,
+            points.fisher + np.diag(self.precision),
+        )
+
+
+def _evaluate(likelihood, theta, rows, linear, penalty):
     """Normal equations at coordinates, flux and sky at their best."""
     chi2, gradient, fisher = likelihood.normal_equations(from_coordinates(theta), rows)
     turn = parameter_derivative(theta)
     gradient = np.einsum("nij,ni->nj", turn, gradient)
     fisher = np.einsum("nki,nkl,nlj->nij", turn, fisher, turn)
-    return _project_linear(Points(theta, chi2, gradient, fisher), linear)
+    points = _project_linear(Points(theta, chi2, gradient, fisher), linear)
+    return points if penalty is None else penalty.added(points)
 
 
 def _propose(points, damping, size, fit_sky):
@@ -108,7 +134,7 @@ def _next_damping(damping, gain, better):
     return np.where(better, np.maximum(kept, 1e-6), np.maximum(6 * damping, 0.02))
 
 
-def search(likelihood, theta, linear, max_iterations):
+def search(likelihood, theta, linear, max_iterations, penalty=None):
     """Minimise chi-square with the likelihood's weights.
 
     Parameters
@@ -121,6 +147,8 @@ def search(likelihood, theta, linear, max_iterations):
         Indices of the linear parameters that are fitted: flux, and sky or not.
     max_iterations : int
         Steps allowed.
+    penalty : Penalty, optional
+        Added to chi-square.
 
     Returns
     -------
@@ -135,7 +163,7 @@ def search(likelihood, theta, linear, max_iterations):
     count = len(theta)
     theta = clip_coordinates(theta, size)
     theta[:, 0] = np.maximum(theta[:, 0], 1.0)
-    points = _evaluate(likelihood, theta, np.arange(count), linear)
+    points = _evaluate(likelihood, theta, np.arange(count), linear, penalty)
     evaluations = np.ones(count, int)
     damping = np.full(count, 1e-3)
     done, failed = np.zeros(count, bool), np.zeros(count, bool)
@@ -147,7 +175,7 @@ def search(likelihood, theta, linear, max_iterations):
         active, step, expected = active[going], step[going], expected[going]
         if not len(active):
             break
-        trial = _evaluate(likelihood, moved(points.theta[active], step, size), active, linear)
+        trial = _evaluate(likelihood, moved(points.theta[active], step, size), active, linear, penalty)
         evaluations[active] += 1
         gain = (points.chi2[active] - trial.chi2) / np.maximum(expected, 1e-12)
         better = gain > 1e-4

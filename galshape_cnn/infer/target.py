@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtri
 
 from galshape_cnn.forward.profile import N_RANGE
 from galshape_cnn.forward.render import BLOCK
@@ -21,6 +22,7 @@ _WIDER = 4.0  # covariance of the wide component in units of the narrow one's
 _NETWORK_SHARE = 0.55
 _N_MARGIN = 0.05  # the proposal's centre stays this far from the limits of n
 _FLUX_GRID = np.array([0.3, 0.6, 0.85, 1.0, 1.2, 1.7, 3.0])
+_STRATA = 6  # fluxes looked at for each draw
 _LARGEST_ETA = 3.0  # the renderer's single precision ends near |g| = 0.995
 
 
@@ -57,15 +59,15 @@ class ShapeTarget:
             self.likelihood[rows], self.best[rows], self.fisher[rows], self.prior, self.fit_sky
         )
 
-    def __call__(self, u, normal):
+    def __call__(self, u, uniform):
         """Log density, and a flux drawn for each point.
 
         Parameters
         ----------
         u : (N, S, 6) ndarray
             Points.
-        normal : (N, S) ndarray
-            Standard normal deviates that draw the flux.
+        uniform : (N, S, 2) ndarray
+            Deviates in [0, 1) that draw the flux.
 
         Returns
         -------
@@ -77,13 +79,31 @@ class ShapeTarget:
         params = to_parameters(_with_flux(u))
         possible = self._possible(u, params)
         chi2, mean, sigma, log_volume = self._given_shape(params, possible)
-        scale = self.likelihood.scale[:, None]
-        flux = (mean + sigma * normal) * scale
+        flux, prior = self._with_prior(mean, sigma, params, uniform)
         with np.errstate(invalid="ignore", divide="ignore"):
-            prior = self.prior.log_density(flux, *np.moveaxis(params[..., 1:5], -1, 0))
             density = -0.5 * chi2 + log_volume + prior + log_jacobian(_with_flux(u))
-        usable = possible & (flux > 0) & np.isfinite(density)
+        usable = possible & np.isfinite(density)
         return np.where(usable, density, -np.inf), flux
+
+    def _with_prior(self, mean, sigma, params, uniform):
+        """A flux from the conditional Gaussian times the prior, and the prior's mean over the Gaussian.
+
+        Strata of the Gaussian give a few fluxes; one is drawn in proportion to
+        the prior.  The mean over the strata is an unbiased estimate, and that is
+        all an importance weight needs.
+        """
+        strata = (np.arange(_STRATA) + uniform[..., :1]) / _STRATA
+        flux = (mean[..., None] + sigma[..., None] * ndtri(strata)) * self.likelihood.scale[:, None, None]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            prior = self.prior.log_density(flux, *np.moveaxis(params[..., 1:5, None], -2, 0))
+        prior = np.where((flux > 0) & np.isfinite(prior), prior, -np.inf)
+        peak = np.maximum(prior.max(-1, keepdims=True), -1e300)
+        share = np.cumsum(np.exp(prior - peak), -1)
+        total = share[..., -1]
+        chosen = (share < uniform[..., 1:] * share[..., -1:]).sum(-1)
+        with np.errstate(divide="ignore"):
+            mean_prior = peak[..., 0] + np.log(total / _STRATA)
+        return np.take_along_axis(flux, np.minimum(chosen, _STRATA - 1)[..., None], -1)[..., 0], mean_prior
 
     def _possible(self, u, params):
         """Points worth rendering: inside the stamp, and inside the prior for some flux."""
@@ -163,7 +183,7 @@ def first_proposal(target, network=None):
     """
     at = target.best.copy()
     at[:, 1] = np.clip(at[:, 1], N_RANGE[0] + _N_MARGIN, N_RANGE[1] - _N_MARGIN)
-    precision = _shape_precision(target, at) + np.diag(_BROAD**-2)
+    precision = _shape_precision(target, at) + np.diag([_BROAD[0] ** -2, 0, 0, 0, 0, 0])
     narrow = np.linalg.inv(0.5 * (precision + np.swapaxes(precision, 1, 2)))
     mean = to_coordinates(at)[:, 1:7]
     mean[:, 0] = np.log((at[:, 1] - N_RANGE[0]) / (N_RANGE[1] - at[:, 1]))
