@@ -95,8 +95,9 @@ class Bundle:
             with asdf.open(name, memmap=False, lazy_load=False) as file:
                 tree = dict(file.tree)
                 weights = tuple(np.array(array) for array in tree.get("weights", ()))
-        except (ValueError, OSError, KeyError, TypeError, RuntimeError, AttributeError) as error:
-            raise BundleError(f"bundle {name!r} is damaged or not ASDF: {error}") from error
+        except Exception as error:  # ASDF, YAML, zlib and NumPy each raise their own kinds
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise BundleError(f"bundle {name!r} is damaged or not ASDF: {reason}") from error
         return cls._from_tree(tree, weights, name)
 
     @classmethod

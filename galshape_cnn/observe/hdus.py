@@ -91,6 +91,16 @@ def _check_complete(hdus, path):
         end = info["datLoc"] + (info["datSpan"] - 2879 if tiled else hdu.size)
         if end > size:
             raise FileError(f"{path} is truncated: HDU {index} ends at byte {end}, the file at {size}")
+    if hdus[-1].fileinfo() is not None:
+        _check_tail(path, hdus[-1].fileinfo(), len(hdus))
+
+
+def _check_tail(path, last, count):
+    """Refuse a file that ends within a header: astropy drops that HDU without a word."""
+    with open(path, "rb") as stream:
+        stream.seek(last["datLoc"] + last["datSpan"])
+        if stream.read(8) == b"XTENSION":
+            raise FileError(f"{path} is truncated in the header of HDU {count}")
 
 
 def _check_gzip(path):
