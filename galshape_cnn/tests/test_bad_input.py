@@ -54,7 +54,7 @@ MISTAKES = {
     "no noise": (IMAGE, {"psf": PSF}, NoiseError, "no noise information: give error="),
     "no noise in NDData": (NDData(IMAGE), {"psf": PSF}, NoiseError, "no noise information: give error="),
     "negative noise": (IMAGE, {"psf": PSF, "error": full(-1)}, NoiseError, "error has 2304 negative pixels"),
-    "one negative number": (IMAGE, {"psf": PSF, "error": -1.0}, NoiseError, "error=-1.0.*must be finite and > 0"),
+    "one negative number": (IMAGE, {"psf": PSF, "error": -1.0}, NoiseError, "error=-1.0.*must be finite"),
     "zero noise": (IMAGE, {"psf": PSF, "error": full(0.0)}, NoiseError, "error is zero, NaN or infinite"),
     "NaN noise": (IMAGE, {"psf": PSF, "error": full(np.nan)}, NoiseError, "error is .*NaN.* in every pixel"),
     "shape of the noise": (
@@ -64,7 +64,7 @@ MISTAKES = {
         r"mask has shape \(9, 9\).*\(48, 48\)"),
     "no PSF": (IMAGE, {"error": 1.0}, PSFError, "psf is missing; give an odd-sized array"),
     "even-sized PSF": (
-        IMAGE, {"psf": np.ones((8, 8)), "error": 1.0}, PSFError, r"even-sized \(8x8\).*[Cc]rop, pad or resample"),
+        IMAGE, {"psf": np.ones((8, 8)), "error": 1.0}, PSFError, r"even-sized \(8x8\).*Crop, pad or"),
     "negative PSF": (IMAGE, {"psf": -PSF, "error": 1.0}, PSFError, "psf has a sum of -1.*positive sum"),
     "PSF of NaN": (IMAGE, {"psf": PSF * np.nan, "error": 1.0}, PSFError, "psf holds only NaN"),
     "3x3 pixels": (np.ones((3, 3)), {"psf": PSF, "error": 1.0}, InputError, "3x3.*8x8"),
@@ -75,10 +75,11 @@ MISTAKES = {
         IMAGE, {"psf": PSF, "error": 1.0, "positions": [[400.0, 7.0]]}, PositionError,
         "none of the 1 lies inside the image.*400.0, 7.0.*48x48"),
     "sky position without WCS": (
-        IMAGE, {"psf": PSF, "error": 1.0, "positions": QTable({"ra": [1.0], "dec": [2.0]})}, PositionError, "WCS"),
+        IMAGE, {"psf": PSF, "error": 1.0, "positions": QTable({"ra": [1.0], "dec": [2.0]})}, PositionError,
+        "on the sky, but the image has no WCS"),
     "table without positions": (
         IMAGE, {"psf": PSF, "error": 1.0, "positions": QTable({"a": [1.0]})}, PositionError, "x.*y.*ra.*dec"),
-    "unknown method": (IMAGE, {"psf": PSF, "error": 1.0, "method": "magic"}, InputError, "method='magic'.*'ml'"),
+    "unknown method": (IMAGE, {"psf": PSF, "error": 1.0, "method": "magic"}, InputError, "method='magic'"),
     "contradiction": (
         NDData(IMAGE, uncertainty=StdDevUncertainty(full(1.0))), {"psf": PSF, "error": 2.0}, InputError,
         "error contradicts data.uncertainty; give one"),
@@ -137,7 +138,8 @@ def galaxy(tmp_path):
 
 def shapes(path, *options, out=None):
     """Run the command on a file."""
-    return main(["measure", str(path), "--method", "ml", "-o", str(out or path.parent / "out.ecsv"), *options])
+    out = out or path.parent / "out.ecsv"
+    return main(["measure", str(path), "--method", "ml", "-o", str(out), *options])
 
 
 def refused(capsys, match):
