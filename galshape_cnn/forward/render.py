@@ -22,9 +22,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from .copies import folded_light, folded_with_derivatives
-from .interpolate import interpolate
-from .profile import sersic_table
+from galshape_cnn.forward.copies import folded_light, folded_with_derivatives
+from galshape_cnn.forward.interpolate import interpolate
+from galshape_cnn.forward.profile import sersic_table
 
 __all__ = ["BLOCK", "PARAMETERS", "in_blocks", "one_with_derivatives", "render", "render_with_derivatives"]
 

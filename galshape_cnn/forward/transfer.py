@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .grid import FourierGrid
+from galshape_cnn.forward.grid import FourierGrid
 
 __all__ = ["grid_for", "transfer_at", "transfer_functions"]
 
