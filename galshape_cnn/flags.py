@@ -70,9 +70,7 @@ FLAG_DEFINITIONS = (
     FlagDefinition(18, "SINGULAR", "Fisher matrix ill-conditioned: bounds are unreliable or NaN"),
     FlagDefinition(19, "LOW_ESS", "few effective posterior samples: widths are unreliable"),
     FlagDefinition(20, "UNRESOLVED", "size consistent with a point source"),
-    FlagDefinition(21, "PSF_ESTIMATED", "PSF was estimated from the image"),
-    FlagDefinition(22, "STAMP_SMALL", "galaxy is larger than its stamp allows to measure"),
-    FlagDefinition(23, "CORRELATED_NOISE", "noise is correlated between pixels: errors underestimated"),
+    FlagDefinition(21, "STAMP_SMALL", "galaxy is larger than its stamp allows to measure"),
 )
 
 

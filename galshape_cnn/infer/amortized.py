@@ -47,6 +47,9 @@ class AmortizedPosterior:
             self._forward = jax.jit(lambda x: self._model.stateless_call(trainable, fixed, x)[0])
         else:
             self._forward = self._model.predict_on_batch
+        to_numpy = import_keras().ops.convert_to_numpy
+        standardise = self._model.get_layer("standardise")
+        self._standard = tuple(to_numpy(w) for w in standardise.weights)
 
     def _outputs(self, pixels, context):
         # Keras keeps state while it traces; the lock costs nothing beside the network.
@@ -54,7 +57,11 @@ class AmortizedPosterior:
             return np.asarray(self._forward([pixels, context]))
 
     def __call__(self, stamps, fit_sky, poisson):
-        """Posteriors of a batch.
+        """Posteriors of a batch; see `infer`."""
+        return self.infer(stamps, fit_sky, poisson)[0]
+
+    def infer(self, stamps, fit_sky, poisson):
+        """Posteriors of a batch, and how unlike training its stamps are.
 
         Parameters
         ----------
@@ -69,8 +76,10 @@ class AmortizedPosterior:
         -------
         posterior : MixturePosterior
             In stamp pixels and units of the data.
+        strangeness : (N,) ndarray
+            Largest entry of the network's context, in standard deviations of training.
         """
-        posterior = self._at_scale(stamps, 1, fit_sky, poisson)
+        posterior, strangeness = self._at_scale(stamps, 1, fit_sky, poisson)
         factor, size = 1, stamps.data.shape[-1]
         while size // factor > SIDE:
             radius = np.exp((posterior.weights * posterior.means[..., 2]).sum(1))
@@ -78,12 +87,13 @@ class AmortizedPosterior:
             factor *= 2
             if not len(large) or size % factor:
                 break
-            coarse = self._at_scale(stamps, factor, fit_sky, poisson)
+            coarse, strange = self._at_scale(stamps, factor, fit_sky, poisson)
             _replace_rows(posterior, coarse, large)
-        return posterior
+            strangeness[large] = strange[large]
+        return posterior, strangeness
 
-    def _at_scale(self, stamps, factor, fit_sky, poisson):
-        """Posteriors from stamps block-averaged by a factor."""
+    def _inputs(self, stamps, factor, fit_sky, poisson):
+        """Pixels, context, unit of flux and corner of stamps block-averaged by a factor."""
         data, ivar, center = stamps.data, stamps.ivar, stamps.center
         if factor > 1:
             data, ivar = block_average(data, ivar, factor)
@@ -94,13 +104,20 @@ class AmortizedPosterior:
         data, corner = crop_center(data, center)
         ivar, _ = crop_center(ivar, center)
         sky = np.full(len(data), float(fit_sky), np.float32)
-        pixels, context, amplitude = network_inputs(
+        inputs = network_inputs(
             data.astype(np.float32), ivar.astype(np.float32), transfer,
             sky, np.asarray(poisson, np.float32),
         )  # fmt: skip
+        return *inputs, corner
+
+    def _at_scale(self, stamps, factor, fit_sky, poisson):
+        """Posteriors and strangeness of stamps block-averaged by a factor."""
+        pixels, context, amplitude, corner = self._inputs(stamps, factor, fit_sky, poisson)
         raw = self._outputs(pixels, context)
         posterior = posterior_from_outputs(raw, amplitude, self.components)
-        return _to_native(posterior, corner + (SIDE - 1) / 2, factor)
+        mean, variance = self._standard
+        strangeness = np.abs((np.asarray(context) - mean) / np.sqrt(variance)).max(1)
+        return _to_native(posterior, corner + (SIDE - 1) / 2, factor), strangeness
 
 
 @partial(jax.jit, static_argnames=("oversampling", "factor"))

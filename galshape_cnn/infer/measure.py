@@ -127,15 +127,17 @@ def _measure_full(stamps, network, options):
     grid = grid_for(stamps.data.shape[-1], stamps.psf_oversampling)
     psf = np.asarray(stamps.psf, np.float32)
     transfer = np.asarray(transfer_functions(psf, grid, stamps.psf_oversampling))
-    proposal = network(stamps, options.fit_sky, _source_noise(stamps, options.gain))
+    proposal, strangeness = network.infer(stamps, options.fit_sky, _source_noise(stamps, options.gain))
     mean, covariance = posterior_moments(proposal)
     params = np.concatenate([mean, np.zeros((len(mean), 1))], 1)
     flags, ess, samples = np.zeros(len(mean), np.int64), np.full(len(mean), np.nan), None
+    strange = strangeness > options.domain.get("context", np.inf)
     covariance = covariance[:, :5, :5]
     if options.method == "ml":
         params, covariance, flags = _refined(stamps, transfer, grid, params, options)
     elif options.method == "posterior":
         params, covariance, ess, samples, flags = _sampled(stamps, transfer, grid, proposal, params, options)
+    flags = flags | np.where(strange, Flag.UNLIKE_TRAINING, 0)
     return _judged(stamps, transfer, grid, params, covariance, ess, samples, flags, options)
 
 

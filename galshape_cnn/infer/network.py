@@ -130,7 +130,9 @@ def build_network(config, context_mean=None, context_variance=None, initialize=T
     pixels = keras.Input((16, 16, 48), name="pixels")
     context = keras.Input((CONTEXT_SIZE,), name="context")
     # In inference mode for good: its moving statistics are the standardisation.
-    standardise = keras.layers.BatchNormalization(center=False, scale=False, trainable=False, epsilon=1e-5)
+    standardise = keras.layers.BatchNormalization(
+        center=False, scale=False, trainable=False, epsilon=1e-5, name="standardise"
+    )
     c = standardised = standardise(context)
     for width in config["context"]:
         c = dense(width, activation="gelu")(c)

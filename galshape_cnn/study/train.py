@@ -184,6 +184,15 @@ def _domain(config):
     return limits | config.get("domain", {})
 
 
+def _context_extent(training, batches=8):
+    """Largest standardised entry of the context in all but one of 2000 training mocks."""
+    standardise = training.model.get_layer("standardise")
+    mean, variance = (import_keras().ops.convert_to_numpy(w) for w in standardise.weights)
+    stream = MockStream(training.config, training.config["training"]["seed"] + 3)
+    contexts = np.concatenate([stream.batch(i, 256)[0][1] for i in range(batches)])
+    return float(np.quantile(np.abs((contexts - mean) / np.sqrt(variance)).max(1), 0.9995))
+
+
 def make_bundle(training):
     """Bundle of a training's network in its present state.
 
@@ -208,7 +217,8 @@ def make_bundle(training):
         "history_columns": ["step", "loss", "validation_loss", "galaxies_per_second"],
     }
     config = training.config
-    return Bundle(config["network"], weights, _domain(config), config["prior"], provenance)
+    domain = _domain(config) | {"context": _context_extent(training)}
+    return Bundle(config["network"], weights, domain, config["prior"], provenance)
 
 
 def plot_history(history, path):
