@@ -1,0 +1,173 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Survey images, with the commands of the user guide; they need ``--real-data DIR``."""
+
+import galsim
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import QTable
+
+from galshape_cnn import ShapeEstimator
+from galshape_cnn.cli import main
+from galshape_cnn.flags import Flag
+from galshape_cnn.infer.catalog import ShapeCatalog
+from galshape_cnn.observe.io import read_image
+
+BANDS = ("g", "r", "z")
+EXPOSURES = {
+    "g": ("c4d_141029_043225", "N26"),
+    "r": ("c4d_141029_043420", "N26"),
+    "z": ("c4d_131122_030338", "S21"),
+}
+GALFIT_FLUX = 10 ** (0.4 * (26.563 - 20))
+GALFIT_RADIUS = 30.0
+
+
+@pytest.fixture(scope="module")
+def estimator():
+    return ShapeEstimator()
+
+
+def command(tmp_path, place, *arguments):
+    """Table that ``galshape measure`` writes for one galaxy."""
+    (tmp_path / "place.csv").write_text("ra,dec\n{},{}\n".format(*place))
+    out = tmp_path / "out.ecsv"
+    positions = ["--positions", str(tmp_path / "place.csv")]
+    assert main(["measure", *map(str, arguments), *positions, "--method", "ml", "-o", str(out)]) == 0
+    return QTable.read(out)
+
+
+def pa_error(row):
+    """Cramer-Rao bound of the position angle in degrees, g1 and g2 being alike and uncorrelated."""
+    return np.degrees(0.5 * row["g1_err"] / np.hypot(row["g1"], row["g2"]))
+
+
+@pytest.fixture(scope="module")
+def decals(real_data, tmp_path_factory):
+    folder = real_data / "legacysurvey_dr9_cutout"
+    cutout, psf = (folder / f"{name}_59.1067_-30.4848.fits" for name in ("cutout", "copsf"))
+    tables = {}
+    for index, band in enumerate(BANDS):
+        hdus = ["--sci", 2 * index + 1, "--ivar", 2 * index + 2, "--psf", psf, "--psf-ext", index]
+        place = 59.1067, -30.4848
+        tables[band] = command(
+            tmp_path_factory.mktemp(band), place, cutout, *hdus, "--zeropoint", "22.5"
+        )[0]  # fmt: skip
+    return tables
+
+
+@pytest.mark.parametrize(
+    ("band", "n", "r_eff", "q", "mag"),
+    [("g", 0.68, 1.92, 0.70, 19.53), ("r", 0.82, 1.81, 0.71, 18.99), ("z", 0.92, 1.73, 0.72, 18.63)],
+)
+def test_decals_galaxy(decals, band, n, r_eff, q, mag):
+    """Published ranges of the galaxy, and an independent fit with GalSim and scipy."""
+    row = decals[band]
+    assert 0.65 < row["n"] < 0.95
+    assert 1.7 < row["r_eff"].to_value("arcsec") < 1.95
+    assert 0.69 < row["q"] < 0.73
+    assert row["n"] == pytest.approx(n, abs=0.02)
+    assert row["r_eff"].to_value("arcsec") == pytest.approx(r_eff, abs=0.02)
+    assert row["q"] == pytest.approx(q, abs=0.01)
+    assert row["mag"].value == pytest.approx(mag, abs=0.01)
+
+
+def test_decals_position_angles_agree_within_their_errors(decals):
+    pa = {band: row["pa"].to_value("deg") for band, row in decals.items()}
+    error = {band: pa_error(row) for band, row in decals.items()}
+    assert abs(pa["g"] - pa["r"]) < 3
+    assert abs(pa["g"] - pa["z"]) < 3
+    # r and z are 3.4 degrees apart, 2.7 standard deviations
+    assert abs(pa["r"] - pa["z"]) < 3 * np.hypot(error["r"], error["z"])
+
+
+def test_decals_flags_tell_of_the_faint_neighbour(decals):
+    about_the_light = Flag.NEIGHBOR | Flag.POOR_FIT
+    expected = {"g": 0, "r": about_the_light, "z": Flag.NEIGHBOR}
+    assert {band: row["flags"] & about_the_light for band, row in decals.items()} == expected
+
+
+def test_decals_masking_the_neighbour_changes_little(real_data, estimator, decals):
+    folder = real_data / "legacysurvey_dr9_cutout"
+    psf = folder / "copsf_59.1067_-30.4848.fits"
+    image = read_image(folder / "cutout_59.1067_-30.4848.fits", sci=3, ivar=4, psf=f"{psf}[1]")
+    y, x = np.indices(image.data.shape)
+    mask = np.hypot(x - 150, y - 122) < 6
+    row = decals["r"]
+    catalog = estimator(image, positions=[[126.4, 130.4]], mask=mask, method="ml")
+    assert catalog.n[0] == pytest.approx(row["n"], abs=2 * row["n_err"])
+    assert catalog.q[0] == pytest.approx(row["q"], abs=0.005)
+    assert catalog.chi2[0] < row["chi2"] - 0.1
+
+
+@pytest.fixture(scope="module")
+def decam(real_data, tmp_path_factory):
+    folder, tables = real_data / "decam_legacypipe_tc9", {}
+    for band, (stem, ccd) in EXPOSURES.items():
+        names = (f"{stem}_{kind}_{band}_ls9.{ccd}.fits" for kind in ("ooi", "oow", "ood"))
+        image, weight, mask = (folder / name for name in names)
+        psf = folder / f"{stem}_ooi_{band}_ls9-{ccd}-psfex.fits"
+        options = ["--weight", weight, "--mask", mask, "--psf", psf, "--stamp-size", 96]
+        tables[band] = command(tmp_path_factory.mktemp(band), (9.1232, 3.3976), image, *options)[0]
+    return tables
+
+
+def test_decam_exposures_agree(decam):
+    """TPV WCS, PsfEx, weight and DQ, sky not subtracted: one elliptical galaxy on three nights and chips."""
+    first = decam["r"]
+    for row in decam.values():
+        assert row["sky_centroid"].separation(first["sky_centroid"]).arcsec < 0.1
+        assert 4 < row["n"] < 5.5
+        assert 2.9 < row["r_eff"].to_value("arcsec") < 3.9
+        assert row["q"] == pytest.approx(first["q"], abs=0.03)
+        assert row["pa"].to_value("deg") == pytest.approx(first["pa"].to_value("deg"), abs=1.5)
+        assert row["snr"] > 300
+        assert row["flags"] & Flag.POOR_FIT
+
+
+def galfit(real_data, estimator, name, core=0, **psf):
+    """Fit of a noiseless GALFIT image with a uniform error and the true sky."""
+    image = fits.getdata(real_data / "galfit_models_petrofit" / f"{name}.fits.gz").astype(float)
+    y, x = np.unravel_index(np.argmax(image), image.shape)
+    mask = np.zeros(image.shape, bool)
+    mask[y - core : y + core + 1, x - core : x + core + 1] = core > 0
+    image, mask = (a[max(y - 128, 0) : y + 128, max(x - 128, 0) : x + 128] for a in (image, mask))
+    catalog = estimator(image, error=0.01, mask=mask, fit_sky=False, method="ml", **psf)
+    assert isinstance(catalog, ShapeCatalog)
+    return catalog.flux[0] / GALFIT_FLUX, catalog.n[0], catalog.r_eff[0].value / GALFIT_RADIUS
+
+
+def galfit_psf(real_data):
+    """GALFIT's PSF of 50x50 pixels; its centre is pixel N/2 + 1, so that one row and column are dropped.
+
+    The profile is averaged over the pixel before it is convolved: the PSF is taken to be
+    without the pixel.
+    """
+    array = fits.getdata(real_data / "galfit_models_petrofit" / "f105w_psf.fits.gz").astype(float)
+    return {"psf": array[1:, 1:], "psf_includes_pixel": False}
+
+
+@pytest.mark.parametrize(("name", "oversampling"), [("galfit_n4_psf1", 1), ("galfit_n4_psf4", 4)])
+def test_galfit_de_vaucouleurs(real_data, estimator, name, oversampling):
+    psf = galfit_psf(real_data) | {"psf_oversampling": oversampling}
+    flux, n, radius = galfit(real_data, estimator, name, **psf)
+    assert flux == pytest.approx(1, abs=0.01)
+    assert n == pytest.approx(4, rel=0.02)
+    assert radius == pytest.approx(1, abs=0.01)
+
+
+def test_galfit_de_vaucouleurs_without_psf(real_data, estimator):
+    """The cusp is as GALFIT samples it, not as a pixel averages it: it is left out."""
+    flux, n, radius = galfit(real_data, estimator, "galfit_n4_psf0", 2, psf=galsim.Gaussian(fwhm=0.2))
+    assert flux == pytest.approx(1, abs=0.01)
+    assert n == pytest.approx(4, rel=0.02)
+    assert radius == pytest.approx(1, abs=0.01)
+
+
+def test_galfit_exponential(real_data, estimator):
+    point = np.zeros((5, 5))
+    point[2, 2] = 1
+    flux, n, radius = galfit(real_data, estimator, "galfit_sersic_n1", psf=point)
+    assert flux == pytest.approx(1, abs=0.01)
+    assert n == pytest.approx(1, rel=0.02)
+    assert radius == pytest.approx(1, abs=0.01)
