@@ -1,0 +1,159 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Bias, scatter, coverage and ratios, each with its standard error."""
+
+import numpy as np
+
+__all__ = ["bias_and_scatter", "coverage", "errors_of", "ranks", "rmse", "rmse_ratio", "to_errors"]
+
+#: In these the errors of flux and half-light radius are relative (of the logarithm).
+LOGARITHMIC = (0, 2)
+
+
+def errors_of(estimate, truth):
+    """Errors of the five parameters: of ln flux, n, ln hlr, g1, g2.
+
+    Parameters
+    ----------
+    estimate, truth : (N, 5) array_like
+        flux, n, hlr, g1, g2; flux and hlr of the truth > 0.
+
+    Returns
+    -------
+    errors : (N, 5) ndarray
+        NaN where the estimate is not a positive number.
+    """
+    estimate, truth = np.array(estimate, float), np.array(truth, float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for column in LOGARITHMIC:
+            estimate[:, column], truth[:, column] = np.log(estimate[:, column]), np.log(truth[:, column])
+    errors = estimate - truth
+    return np.where(np.isfinite(errors), errors, np.nan)
+
+
+def to_errors(covariance, params):
+    """Standard deviations of ln flux, n, ln hlr, g1, g2 from a covariance of flux, n, hlr, g1, g2.
+
+    Parameters
+    ----------
+    covariance : (N, 5, 5) array_like
+    params : (N, 5) array_like
+        flux and hlr to divide by.
+
+    Returns
+    -------
+    sigma : (N, 5) ndarray
+    """
+    sigma = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0))
+    for column in LOGARITHMIC:
+        sigma[:, column] = sigma[:, column] / np.abs(np.asarray(params)[:, column])
+    return sigma
+
+
+def bias_and_scatter(errors):
+    """Mean and standard deviation with their standard errors.
+
+    Parameters
+    ----------
+    errors : (N,) array_like
+        NaN are left out.
+
+    Returns
+    -------
+    bias, bias_se, scatter, scatter_se : float
+        NaN with fewer than two values.
+    """
+    errors = np.asarray(errors, float)
+    errors = errors[np.isfinite(errors)]
+    n = len(errors)
+    if n < 2:
+        return (np.nan,) * 4
+    scatter = errors.std(ddof=1)
+    return errors.mean(), scatter / np.sqrt(n), scatter, scatter / np.sqrt(2 * (n - 1))
+
+
+def rmse(errors):
+    """Root of the mean square, with its standard error.
+
+    Parameters
+    ----------
+    errors : (N,) array_like
+        NaN are left out.
+
+    Returns
+    -------
+    rmse, rmse_se : float
+    """
+    square = np.asarray(errors, float) ** 2
+    square = square[np.isfinite(square)]
+    if len(square) < 2:
+        return np.nan, np.nan
+    root = np.sqrt(square.mean())
+    return root, square.std(ddof=1) / np.sqrt(len(square)) / max(2 * root, 1e-300)
+
+
+def rmse_ratio(errors, reference):
+    """Ratio of two RMSE over the same galaxies.
+
+    Parameters
+    ----------
+    errors, reference : (N,) array_like
+        Errors of the same galaxies by two estimators; only rows where both are finite count.
+
+    Returns
+    -------
+    ratio, ratio_se : float
+        The standard error knows that both saw the same noise.
+    """
+    a, b = np.asarray(errors, float) ** 2, np.asarray(reference, float) ** 2
+    both = np.isfinite(a) & np.isfinite(b)
+    a, b = a[both], b[both]
+    if len(a) < 2 or not b.any() or not a.any():
+        return np.nan, np.nan
+    ratio = np.sqrt(a.mean() / b.mean())
+    spread = (a / a.mean() - b / b.mean()).std(ddof=1)
+    return ratio, 0.5 * ratio * spread / np.sqrt(len(a))
+
+
+def ranks(draws, truth):
+    """Fraction of posterior draws below the truth: uniform in (0, 1) for a calibrated posterior.
+
+    Talts et al. 2018, arXiv:1804.06788.
+
+    Parameters
+    ----------
+    draws : (N, S, P) array_like
+        Posterior draws.
+    truth : (N, P) array_like
+        True values.
+
+    Returns
+    -------
+    ranks : (N, P) ndarray
+        Between 1 / (2 (S + 1)) and 1 minus that; NaN where a draw is.
+    """
+    draws, truth = np.asarray(draws), np.asarray(truth)
+    below = (draws < truth[:, None]).sum(1)
+    out = (below + 0.5) / (draws.shape[1] + 1)
+    return np.where(np.isfinite(draws).all(1), out, np.nan)
+
+
+def coverage(rank, level):
+    """Fraction of truths inside the central interval of a level.
+
+    Parameters
+    ----------
+    rank : (N,) array_like
+        From `ranks`; NaN are left out.
+    level : float
+        Between 0 and 1, such as 0.68.
+
+    Returns
+    -------
+    fraction, fraction_se : float
+        The standard error is the one expected of a calibrated posterior.
+    """
+    rank = np.asarray(rank, float)
+    rank = rank[np.isfinite(rank)]
+    if not len(rank):
+        return np.nan, np.nan
+    return np.mean(np.abs(rank - 0.5) < level / 2), np.sqrt(level * (1 - level) / len(rank))

@@ -1,0 +1,148 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The network under validation, and what it says about stamps whose truth is known."""
+
+import numpy as np
+
+from galshape_cnn.forward.transfer import grid_for, transfer_functions
+from galshape_cnn.infer.amortized import AmortizedPosterior
+from galshape_cnn.infer.estimator import ShapeEstimator
+from galshape_cnn.infer.fisher import bound, fisher_matrices
+from galshape_cnn.infer.head import to_parameters
+from galshape_cnn.infer.measure import Options, measure_stamps
+from galshape_cnn.infer.measurement import Measurement
+from galshape_cnn.infer.prior import Prior
+
+__all__ = ["Subject", "true_bounds"]
+
+_BATCH = 256
+
+
+class Subject:
+    """A bundle, live.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        The network to be validated.
+
+    Attributes
+    ----------
+    bundle : Bundle
+    estimator : ShapeEstimator
+        As users call it.
+    """
+
+    def __init__(self, bundle):
+        self.bundle = bundle
+        self.estimator = ShapeEstimator(bundle)
+        self._network = AmortizedPosterior(bundle)
+
+    def measure(self, stamps, fit_sky, method="network", seed=0, report=None):
+        """Measure stamps.
+
+        Parameters
+        ----------
+        stamps : Stamps
+            Any number.
+        fit_sky : (N,) array_like of bool
+            False where the sky is known to be zero.
+        method : {'network', 'ml', 'posterior'}, optional
+            Estimator; ``'posterior'`` uses the prior of the training.
+        seed : int, optional
+            Of the posterior's draws.
+        report : callable, optional
+            Receives the number of stamps so far.
+
+        Returns
+        -------
+        measurement : Measurement
+            In the pixel frame of the stamps.
+        """
+        parts, done = [], 0
+        for rows, known in _batches(len(stamps), fit_sky):
+            options = Options(
+                method=method,
+                fit_sky=known,
+                prior=Prior(self.bundle.prior),
+                seed=seed,
+                domain=self.bundle.domain,
+            )
+            parts.append((rows, measure_stamps(stamps[rows], self._network, options)))
+            done += len(rows)
+            if report is not None:
+                report(done)
+        return Measurement.scatter(len(stamps), parts)
+
+    def draws(self, stamps, fit_sky, size=255, seed=0):
+        """Draws from the network's own posterior.
+
+        Parameters
+        ----------
+        stamps : Stamps
+            Any number.
+        fit_sky : (N,) array_like of bool
+            False where the sky is known to be zero.
+        size : int, optional
+            Draws for each stamp.
+        seed : int, optional
+            Of the draws.
+
+        Returns
+        -------
+        draws : (N, size, 5) ndarray
+            flux, n, hlr, g1, g2.
+        """
+        rng, unit = np.random.default_rng(seed), stamps.noise_unit
+        stamps = stamps.in_units_of(unit)
+        out = np.full((len(stamps), size, 5), np.nan)
+        for rows, known in _batches(len(stamps), fit_sky):
+            padded = np.concatenate([rows, np.full(_BATCH - len(rows), rows[0])])
+            posterior = self._network(stamps[padded], known, np.zeros(_BATCH))
+            out[rows] = to_parameters(posterior.sample(rng, size))[: len(rows), :, :5]
+        out[..., 0] *= unit
+        return out
+
+
+def _batches(n, fit_sky):
+    """Rows of equal ``fit_sky``, a batch at a time."""
+    fit_sky = np.broadcast_to(np.asarray(fit_sky, bool), (n,))
+    for value in (True, False):
+        rows = np.flatnonzero(fit_sky == value)
+        for start in range(0, len(rows), _BATCH):
+            yield rows[start : start + _BATCH], value
+
+
+def true_bounds(stamps, params, fit_sky):
+    """Cramér-Rao bounds at the true parameters.
+
+    Parameters
+    ----------
+    stamps : Stamps
+        Any number.
+    params : (N, 8) array_like
+        flux, n, hlr, g1, g2, x, y, sky.
+    fit_sky : (N,) array_like of bool
+        Marginalise over the sky.
+
+    Returns
+    -------
+    covariance : (N, 5, 5) ndarray
+        NaN where the Fisher matrix cannot be inverted or used.
+    """
+    grid = grid_for(stamps.data.shape[-1], stamps.psf_oversampling)
+    params = np.asarray(params, np.float32)
+    out = np.full((len(stamps), 5, 5), np.nan)
+    for rows, known in _batches(len(stamps), fit_sky):
+        padded = np.concatenate([rows, np.full(_BATCH - len(rows), rows[0])])
+        psf = np.broadcast_to(stamps.psf, (len(stamps),) + stamps.psf.shape[1:])[padded]
+        transfer = transfer_functions(psf.astype(np.float32), grid, stamps.psf_oversampling)
+        scale = params[padded, 0].copy()  # single precision wants fluxes near one
+        unit = params[padded].copy()
+        unit[:, [0, 7]] /= scale[:, None]
+        ivar = stamps.ivar[padded] * scale[:, None, None] ** 2
+        covariance, singular = bound(fisher_matrices(unit, ivar, transfer, grid), fit_sky=known)
+        covariance[singular] = np.nan
+        covariance[:, 0] *= scale[:, None]
+        covariance[:, :, 0] *= scale[:, None]
+        out[rows] = covariance[: len(rows)]
+    return out
