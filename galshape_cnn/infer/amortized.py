@@ -48,8 +48,7 @@ class AmortizedPosterior:
         else:
             self._forward = self._model.predict_on_batch
         to_numpy = import_keras().ops.convert_to_numpy
-        standardise = self._model.get_layer("standardise")
-        self._standard = tuple(to_numpy(w) for w in standardise.weights)
+        self._standard = [to_numpy(w.value) for w in self._model.get_layer("standardise").weights]
 
     def _outputs(self, pixels, context):
         # Keras keeps state while it traces; the lock costs nothing beside the network.

@@ -6,6 +6,7 @@ from its configuration, on whichever Keras backend the reader uses.
 """
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass, field
 from importlib import resources
@@ -48,8 +49,9 @@ class Bundle:
 
     @property
     def sha256(self):
-        """Hash of the weights, hexadecimal."""
-        digest = hashlib.sha256()
+        """Hash of weights, architecture, domain and prior, hexadecimal."""
+        configuration = {"network": self.network, "domain": self.domain, "prior": self.prior}
+        digest = hashlib.sha256(json.dumps(configuration, sort_keys=True).encode())
         for array in self.weights:
             digest.update(str((array.shape, array.dtype.str)).encode())
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -116,7 +118,7 @@ class Bundle:
         parts = {key: _plain(tree[key]) for key in _KEYS if key != "weights"}
         bundle = cls(weights=weights, **parts)
         if bundle.sha256 != tree.get("sha256"):
-            raise BundleError(f"bundle {name!r} is damaged: its weights do not match their hash")
+            raise BundleError(f"bundle {name!r} is damaged: its content does not match its hash")
         return bundle
 
     def write(self, path):

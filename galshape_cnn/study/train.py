@@ -11,6 +11,7 @@ import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 
@@ -51,8 +52,8 @@ def load_config(path=None):
     name = "universal" if path is None else os.fspath(path)
     shipped = resources.files("galshape_cnn.study") / "configs" / f"{name}.toml"
     try:
-        text = shipped.read_text("utf-8") if shipped.is_file() else open(name, encoding="utf-8").read()
-        config = tomllib.loads(text)
+        source = shipped if shipped.is_file() else Path(name)
+        config = tomllib.loads(source.read_text("utf-8"))
     except OSError as error:
         raise FileError(f"cannot read the configuration {name!r}: {error}") from error
     except tomllib.TOMLDecodeError as error:
@@ -112,7 +113,7 @@ class Training:
     def save(self):
         """Write the checkpoint beside, then rename."""
         to_numpy = import_keras().ops.convert_to_numpy
-        arrays = {f"v{i:04d}": to_numpy(v) for i, v in enumerate(self._variables())}
+        arrays = {f"v{i:04d}": to_numpy(v.value) for i, v in enumerate(self._variables())}
         beside = self.checkpoint + ".part.npz"
         np.savez(beside, step=self.step, history=np.array(self.history), **arrays)
         os.replace(beside, self.checkpoint)
@@ -187,7 +188,7 @@ def _domain(config):
 def _context_extent(training, batches=8):
     """Largest standardised entry of the context in all but one of 2000 training mocks."""
     standardise = training.model.get_layer("standardise")
-    mean, variance = (import_keras().ops.convert_to_numpy(w) for w in standardise.weights)
+    mean, variance = (import_keras().ops.convert_to_numpy(w.value) for w in standardise.weights)
     stream = MockStream(training.config, training.config["training"]["seed"] + 3)
     contexts = np.concatenate([stream.batch(i, 256)[0][1] for i in range(batches)])
     return float(np.quantile(np.abs((contexts - mean) / np.sqrt(variance)).max(1), 0.9995))
@@ -207,7 +208,7 @@ def make_bundle(training):
         Large weight arrays in half precision, which keeps the file small and changes
         the loss by less than its noise.
     """
-    weights = [import_keras().ops.convert_to_numpy(w) for w in training.model.weights]
+    weights = [import_keras().ops.convert_to_numpy(w.value) for w in training.model.weights]
     weights = tuple(w.astype(np.float16) if w.size > _SMALL else w for w in weights)
     provenance = {
         "config": training.config,

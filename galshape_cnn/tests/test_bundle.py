@@ -64,7 +64,15 @@ def test_flipped_weight(bundle, tmp_path):
     path = tmp_path / "b.asdf"
     bundle.write(path)
     rewrite(path, weights=[bundle.weights[0] + np.float16(1), bundle.weights[1]])
-    with pytest.raises(BundleError, match="do not match their hash"):
+    with pytest.raises(BundleError, match="does not match its hash"):
+        Bundle.read(path)
+
+
+def test_changed_domain(bundle, tmp_path):
+    path = tmp_path / "b.asdf"
+    bundle.write(path)
+    rewrite(path, domain={"snr": [5.0, 2000.0]})
+    with pytest.raises(BundleError, match="does not match its hash"):
         Bundle.read(path)
 
 

@@ -39,7 +39,7 @@ def test_posterior_scales_with_the_amplitude(outputs):
 def test_network_rebuilt_from_its_configuration_gives_the_same_answer():
     first = network.build_network(TINY, np.full(CONTEXT_SIZE, 0.5), np.full(CONTEXT_SIZE, 2.0))
     second = network.build_network(TINY, initialize=False)
-    second.set_weights([network.import_keras().ops.convert_to_numpy(w) for w in first.weights])
+    second.set_weights([network.import_keras().ops.convert_to_numpy(w.value) for w in first.weights])
     rng = np.random.default_rng(3)
     inputs = [rng.normal(size=(2, 16, 16, 48)).astype("f4"), rng.normal(size=(2, CONTEXT_SIZE)).astype("f4")]
     np.testing.assert_array_equal(first.predict_on_batch(inputs), second.predict_on_batch(inputs))

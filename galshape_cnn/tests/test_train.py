@@ -18,7 +18,7 @@ def config():
 
 
 def weights(training):
-    return [import_keras().ops.convert_to_numpy(w) for w in training.model.weights]
+    return [import_keras().ops.convert_to_numpy(w.value) for w in training.model.weights]
 
 
 @pytest.fixture(scope="module")
