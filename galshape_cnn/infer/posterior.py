@@ -10,18 +10,20 @@ cost draws, never truth.  Given shape and centre, the likelihood is Gaussian in
 flux and sky; the sky is integrated out and the flux drawn from that Gaussian, so
 only n, hlr, g1, g2, x, y need a proposal.
 
-The proposal mixes the network's posterior and a Student-t about the maximum of
-the likelihood, learns from its own draws (`galshape_cnn.infer.proposal`), and all
-draws are kept, weighted by the mixture of all proposals used (Cornuet et al. 2012,
-Scand. J. Stat. 39, 798).  The effective number of draws, 1 / sum(w^2), is the
-proof of what the result is worth.
+The proposal mixes the network's posterior and Student-t distributions about the
+posterior's mode, and learns from its own draws in a few rounds
+(`galshape_cnn.infer.proposal`).  Draws are weighted by the proposal of their own
+round, which knew nothing of them: dividing by the mixture of all rounds (Cornuet
+et al. 2012, Scand. J. Stat. 39, 798) has a larger effective number, but a
+proposal that has learned from the very draws it reweights loses the tails (with
+64 draws a round the mean was 0.05 sigma low and the variance 5 % small).  The
+effective number of draws, 1 / sum(w^2), is the proof of what the result is worth.
 """
 
 from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
-from scipy.special import logsumexp
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.flags import Flag
@@ -39,9 +41,10 @@ __all__ = ["QUANTILES", "PosteriorResult", "sample_posterior"]
 #: Probabilities of the stored quantiles: the 95 % and 68 % intervals and the median.
 QUANTILES = (0.025, 0.16, 0.5, 0.84, 0.975)
 
-_ROUNDS = (0.25, 0.25, 0.25, 0.25)  # of the draws
+_ROUNDS = (0.34, 0.33, 0.33)  # of the draws
 _ENOUGH = 0.15  # effective fraction below which a galaxy gets more draws
 _EXTRA_ROUNDS = 3
+_DEFENSIVE = 0.15  # share of the first proposal in each later one: it bounds the weights
 _FLAGGED = 40.0  # effective draws below which the widths are flagged
 
 
@@ -183,25 +186,35 @@ def _blank(n, n_samples, fit_flags):
 
 @dataclass(eq=False)
 class _Draws:
-    """All draws so far of M galaxies, and the mixtures they came from."""
+    """All draws so far of M galaxies, of ``counts`` a round, and what they taught."""
 
     u: np.ndarray
     flux: np.ndarray
-    log_target: np.ndarray
-    sources: list
+    log_ratio: np.ndarray  # target over the proposal of the draw's own round
+    counts: tuple
+    first: StudentMixture
+    learned: StudentMixture
 
     def __getitem__(self, rows):
-        sources = [(mixture[rows], count) for mixture, count in self.sources]
-        return _Draws(self.u[rows], self.flux[rows], self.log_target[rows], sources)
+        first, learned = self.first[rows], self.learned[rows]
+        return _Draws(self.u[rows], self.flux[rows], self.log_ratio[rows], self.counts, first, learned)
 
     def weights(self):
-        """Normalised importance weights (M, S); zero where no draw is possible."""
-        total = sum(count for _, count in self.sources)
-        shares = [mixture.log_density(self.u) + np.log(n / total) for mixture, n in self.sources]
-        log_weight = self.log_target - logsumexp(shares, axis=0)
-        peak = log_weight.max(1, keepdims=True)
-        weight = np.exp(log_weight - np.where(np.isfinite(peak), peak, 0))
+        """Normalised importance weights (M, S); zero where no draw is possible.
+
+        A round counts in proportion to its effective fraction.
+        """
+        peak = self.log_ratio.max(1, keepdims=True)
+        ratio = np.exp(self.log_ratio - np.where(np.isfinite(peak), peak, 0))
+        rounds = np.split(ratio, np.cumsum(self.counts)[:-1], axis=1)
+        weight = np.concatenate([r * _round_worth(r)[:, None] for r in rounds], 1)
         return weight / np.maximum(weight.sum(1, keepdims=True), 1e-300)
+
+
+def _round_worth(ratio):
+    """Effective fraction of one round, at least a thousandth."""
+    total, square = ratio.sum(1), (ratio**2).sum(1)
+    return np.maximum(total**2 / np.maximum(square, 1e-300) / ratio.shape[1], 1e-3)
 
 
 def _effective(weights):
@@ -228,48 +241,45 @@ def _generators(likelihood, seed):
     return [np.random.default_rng([seed, crc32(stamp.tobytes())]) for stamp in likelihood.data]
 
 
-def _drawn(target, mixture, count, generators, earlier=None):
-    """Add draws from a mixture to the earlier ones."""
+def _drawn(target, mixture, count, generators):
+    """A round of draws from a mixture: points, fluxes and log ratios."""
     uniform = np.stack([g.uniform(size=(count, 3)) for g in generators])
     normal = np.stack([g.standard_normal((count, 6)) for g in generators])
     u = mixture.draw(uniform[..., 0], normal, np.stack([g.chisquare(DEGREES, count) for g in generators]))
     log_target, flux = target(u, uniform[..., 1:])
-    if earlier is None:
-        return _Draws(u, flux, log_target, [(mixture, count)])
-    return _Draws(
-        np.concatenate([earlier.u, u], 1),
-        np.concatenate([earlier.flux, flux], 1),
-        np.concatenate([earlier.log_target, log_target], 1),
-        [*earlier.sources, (mixture, count)],
+    return u, flux, log_target - mixture.log_density(u)
+
+
+def _more(draws, target, count, generators):
+    """Learn from the draws so far and add a round."""
+    learned = draws.learned.learned(draws.u, _tempered(draws.weights()))
+    new = _drawn(target, learned.joined(draws.first, _DEFENSIVE), count, generators)
+    joined = (
+        np.concatenate(pair, 1) for pair in zip((draws.u, draws.flux, draws.log_ratio), new, strict=True)
     )
+    return _Draws(*joined, (*draws.counts, count), draws.first, learned)
 
 
-def _next_mixture(draws):
-    """The last mixture, moved towards the posterior as the draws show it."""
-    return draws.sources[-1][0].learned(draws.u, _tempered(draws.weights()))
-
-
-def _fill(result, rows, target, mixture: StudentMixture, n_samples, seed):
+def _fill(result, rows, target, mixture, n_samples, seed):
     """Draw in rounds, more of them where few draws count, and summarise."""
     generators = _generators(target.likelihood, seed)
-    draws = None
-    for share in _ROUNDS:
-        if draws is not None:
-            mixture = _next_mixture(draws)
-        draws = _drawn(target, mixture, int(np.ceil(share * n_samples)), generators, draws)
+    counts = np.ceil(np.array(_ROUNDS) * n_samples).astype(int).tolist()
+    draws = _Draws(*_drawn(target, mixture, counts[0], generators), (counts[0],), mixture, mixture)
+    for count in counts[1:]:
+        draws = _more(draws, target, count, generators)
     for extra in range(_EXTRA_ROUNDS + 1):
         ess = _effective(draws.weights())
-        low = (ess < _ENOUGH * draws.u.shape[1]) if extra < _EXTRA_ROUNDS else np.zeros(len(rows), bool)
+        low = (ess < _ENOUGH * draws.u.shape[1]) & (extra < _EXTRA_ROUNDS)
         finished = np.flatnonzero(~low)
-        _summarise(result, rows[finished], draws[finished], target, finished, generators)
+        _summarise(result, rows[finished], draws[finished], finished, generators)
         if not low.any():
             return
         rows, target, draws = rows[low], target[np.flatnonzero(low)], draws[np.flatnonzero(low)]
         generators = [g for g, more in zip(generators, low, strict=True) if more]
-        draws = _drawn(target, _next_mixture(draws), n_samples // 2, generators, draws)
+        draws = _more(draws, target, n_samples // 2, generators)
 
 
-def _summarise(result, rows, draws, target, inside, generators):
+def _summarise(result, rows, draws, inside, generators):
     """Moments, quantiles and equally weighted samples of finished galaxies."""
     weights = draws.weights()
     params = to_parameters(np.concatenate([np.zeros((*draws.u.shape[:2], 1)), draws.u], -1))
@@ -281,6 +291,7 @@ def _summarise(result, rows, draws, target, inside, generators):
     mean = np.einsum("ns,nsp->np", weights, params)
     offset = params[..., :5] - mean[:, None, :5]
     covariance = np.einsum("ns,nsp,nsq->npq", weights, offset, offset)
+    covariance /= np.maximum(1 - 1 / np.maximum(ess, 1), 0.5)[:, None, None]
     result.mean[rows[some]], result.center[rows[some]] = mean[some, :5], mean[some, 5:]
     result.covariance[rows[some]] = covariance[some]
     result.flags[rows] = np.where(ess < _FLAGGED, Flag.LOW_ESS, 0)
@@ -291,9 +302,15 @@ def _summarise(result, rows, draws, target, inside, generators):
 
 
 def _quantiles(values, weights):
-    """Weighted quantiles (Q, P) of (S, P) values."""
+    """Weighted quantiles (Q, P) of (S, P) values.
+
+    The i-th of m draws stands at i / (m + 1), with m the effective number: that is
+    where a new draw is as likely below as the quantile says.
+    """
     order = np.argsort(values, axis=0)
-    cumulative = np.cumsum(weights[order], axis=0) - 0.5 * weights[order]
+    count = 1 / (weights**2).sum()
+    middle = np.cumsum(weights[order], axis=0) - 0.5 * weights[order]
+    cumulative = (count * middle + 0.5) / (count + 1)
     ordered = np.take_along_axis(values, order, 0)
     return np.stack([np.interp(QUANTILES, c, v) for c, v in zip(cumulative.T, ordered.T, strict=True)], 1)
 

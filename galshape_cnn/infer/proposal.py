@@ -41,6 +41,14 @@ class StudentMixture:
     def __getitem__(self, rows):
         return StudentMixture(self.weights[rows], self.means[rows], self.chols[rows])
 
+    def joined(self, other, share):
+        """A mixture of this one and another, which gets a share of the weight."""
+        return StudentMixture(
+            np.concatenate([(1 - share) * self.weights, share * other.weights], 1),
+            np.concatenate([self.means, other.means], 1),
+            np.concatenate([self.chols, other.chols], 1),
+        )
+
     def draw(self, uniform, normal, chi_square):
         """Turn deviates into draws.
 

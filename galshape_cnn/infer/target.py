@@ -19,7 +19,9 @@ __all__ = ["ShapeTarget", "first_proposal"]
 # Spread of galaxies in logit n, ln hlr, eta1, eta2, x, y: what is known without data.
 _BROAD = np.array([1.8, 1.0, 0.4, 0.4, 1.0, 1.0])
 _WIDER = 4.0  # covariance of the wide component in units of the narrow one's
-_NETWORK_SHARE = 0.55
+_ALONG_N = (1.2, 2.5, -1.2)  # sigmas of n at which further components sit
+_MODE_WEIGHTS = (0.3, 0.2, 0.2, 0.2, 0.1)
+_NETWORK_SHARE = 0.5
 _N_MARGIN = 0.05  # the proposal's centre stays this far from the limits of n
 _FLUX_GRID = np.array([0.3, 0.6, 0.85, 1.0, 1.2, 1.7, 3.0])
 _STRATA = 6  # fluxes looked at for each draw
@@ -168,7 +170,7 @@ def _shape_precision(target, at):
 
 
 def first_proposal(target, network=None):
-    """Mixture to draw from first: the network's, and Student-t about the maximum.
+    """Mixture to draw from first: the network's, and Student-t about the mode.
 
     Parameters
     ----------
@@ -187,13 +189,15 @@ def first_proposal(target, network=None):
     narrow = np.linalg.inv(0.5 * (precision + np.swapaxes(precision, 1, 2)))
     mean = to_coordinates(at)[:, 1:7]
     mean[:, 0] = np.log((at[:, 1] - N_RANGE[0]) / (N_RANGE[1] - at[:, 1]))
-    means = [mean, mean]
-    scales = [narrow, _WIDER * narrow]
-    weights = np.full((len(at), 2), 0.5) * [1.3, 0.7]
+    # with n go flux and size, and the posterior's tail on that side is the long one
+    along_n = narrow[:, :, 0] / np.sqrt(narrow[:, 0, 0])[:, None]
+    means = [mean, mean, *(mean + t * along_n for t in _ALONG_N)]
+    scales = [narrow, _WIDER * narrow, *[narrow] * len(_ALONG_N)]
+    weights = np.tile(_MODE_WEIGHTS, (len(at), 1))
     if network is None:
         broad = 0.3 * (narrow + np.diag(_BROAD**2) * [1, 1, 1, 1, 0, 0])
         means, scales = [*means, mean], [*scales, broad]
-        weights = np.tile([0.5, 0.3, 0.2], (len(at), 1))
+        weights = np.concatenate([0.9 * weights, np.full((len(at), 1), 0.1)], 1)
     means, chols = np.stack(means, 1), np.linalg.cholesky(np.stack(scales, 1))
     if network is not None:
         covariance = (network.chols @ np.swapaxes(network.chols, -1, -2))[..., 1:, 1:]

@@ -206,7 +206,8 @@ def test_second_start_rescues_a_wrong_one(small, fitted):
     helped = maximize_likelihood(data[:8], ivar[:8], transfer[:8], GRID, wrong, **few)
     assert not alone.converged.any()
     assert helped.converged.mean() > 0.7
-    np.testing.assert_allclose(helped.chi2, fitted.chi2[:8], atol=0.1)
+    assert (helped.chi2 < alone.chi2 + 0.01).all()
+    assert np.median(helped.chi2 - fitted.chi2[:8]) < 0.01
 
 
 def test_moments_start_near(small):
