@@ -190,7 +190,8 @@ def _judged(stamps, transfer, grid, params, covariance, ess, samples, flags, opt
     freedom = np.maximum((ivar > 0).sum((1, 2)) - n_free, 1)
     flags = flags | np.where(singular, Flag.SINGULAR, 0)
     flags |= _domain_flags(stamps, params, snr, options.domain)
-    flags |= _shape_flags(stamps, params, crb, chi2 / freedom, freedom)
+    sigma_hlr = np.fmin(_sigma(crb, 2), _sigma(covariance, 2))
+    flags |= _shape_flags(stamps, params, sigma_hlr, chi2 / freedom, freedom)
     return Measurement(params, covariance, crb, snr, chi2 / freedom, ess, flags, samples)
 
 
@@ -267,14 +268,20 @@ def _domain_flags(stamps, params, snr, domain):
     return flags
 
 
-def _shape_flags(stamps, params, crb, chi2, freedom):
+def _sigma(covariance, k):
+    """Standard deviation of one parameter, NaN where there is none."""
+    with np.errstate(invalid="ignore"):
+        return np.sqrt(covariance[:, k, k])
+
+
+def _shape_flags(stamps, params, sigma_hlr, chi2, freedom):
     """Flags of rows whose numbers speak against themselves."""
     n, hlr = params[:, 1], params[:, 2]
     g = np.hypot(params[:, 3], params[:, 4])
     at_bound = _outside(n, (N_RANGE[0] + _N_MARGIN, N_RANGE[1] - _N_MARGIN))
     spread = _FIT_SIGMAS * np.sqrt(2 / freedom)
     with np.errstate(invalid="ignore"):
-        unresolved = hlr < 2 * np.sqrt(np.maximum(crb[:, 2, 2], 0))
+        unresolved = hlr < 2 * sigma_hlr
         moved = np.hypot(*(params[:, 5:7] - stamps.center).T) > np.maximum(_LARGEST_MOVE, hlr / 2)
     reach = np.sqrt((stamps.ivar > 0).sum((1, 2))) / 2
     too_large = hlr * np.sqrt((1 + g) / np.maximum(1 - g, 1e-3)) > reach

@@ -164,7 +164,9 @@ def plot_galaxies(catalog, rows=None, side=48):
     """
     rows = choose_rows(catalog) if rows is None else [range(len(catalog))[row] for row in rows]
     lines = max(1, -(-len(rows) // 2))
-    figure = Figure(figsize=(14, 2.75 * lines + 0.6), layout="constrained")
+    height = 2.75 * lines + 0.6
+    figure = Figure(figsize=(14, height), layout="constrained")
+    figure.get_layout_engine().set(hspace=0.22, rect=(0, 0, 1, 1 - 0.4 / height))  # room for the captions
     axes = figure.subplots(lines, 6, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -174,15 +176,23 @@ def plot_galaxies(catalog, rows=None, side=48):
     for k, row in enumerate(rows):
         panels = axes[k // 2, 3 * (k % 2) : 3 * (k % 2) + 3]
         shown = _draw_galaxy(panels, images[row], catalog.measurement.params[row, 5:7], side)
-        title = panels[0].set_title(_caption(catalog, row), loc="left", fontsize=9)
-        title.set_in_layout(False)  # it runs over all three panels
-    figure.suptitle(
+        _write_above(panels[0], _caption(catalog, row))
+    figure.supxlabel(
         "data, model (same asinh scale) and residual in units of the noise; pink: bad pixels", fontsize=12
     )
     if rows:
         bar = figure.colorbar(shown, ax=axes, shrink=0.5, pad=0.01)
         bar.set_label("(data − model) / σ")
     return figure
+
+
+def _write_above(axis, text):
+    """Text over all three panels; a title would push them apart, layout or not."""
+    note = axis.annotate(
+        text, (0, 1), (0, 3), xycoords="axes fraction", textcoords="offset points",
+        va="bottom", fontsize=9, annotation_clip=False,
+    )  # fmt: skip
+    note.set_in_layout(False)
 
 
 def _draw_galaxy(panels, images, center, side):
@@ -218,7 +228,9 @@ def _caption(catalog, row):
         f"q {catalog.q[row]:.2f}",
         rf"$\chi^2$ {catalog.chi2[row]:.2f}",
     ]
-    return f"{'   '.join(parts)}\n{', '.join(decode_flags(catalog.flags[row])) or 'no flags'}"
+    names = decode_flags(catalog.flags[row])
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{'   '.join(parts)}\n{', '.join(names[:3]) or 'no flags'}{more}"
 
 
 def _with_error(value, error):
