@@ -62,6 +62,7 @@ def _draw_family(axis, here, family):
         axis.errorbar(x, here[f"bias_{name}"], here[f"bias_se_{name}"], label=ERROR_LABELS[name], **style)
     axis.axhline(0, color="black", lw=0.6)
     axis.set_yscale("symlog", linthresh=1)
+    axis.yaxis.set_major_formatter("{x:g}")
     limit = np.nanmax([np.nanmax(np.abs(here[f"bias_{name}"]), initial=1) for name in _LINES] + [1.0])
     axis.set_ylim(-3 * limit, 3 * limit)
     axis.set_xticks(x, [f"{value:g}" for value in here["value"]])
@@ -114,7 +115,15 @@ def plot_maps(galaxies):
             shown = axis.pcolormesh(np.log2(values.T), cmap="PuOr_r", norm=norm, edgecolors="white", lw=0.5)
             for (i, j), value in np.ndenumerate(values):
                 if np.isfinite(value):
-                    axis.text(i + 0.5, j + 0.5, f"{value:.2g}", ha="center", va="center", fontsize=8)
+                    axis.text(
+                        i + 0.5,
+                        j + 0.5,
+                        f"{value:.2g}",
+                        ha="center",
+                        va="center",
+                        fontsize=8,
+                        color=_ink(value),
+                    )
             axis.set_xticks(range(len(edges)), [f"{edge:g}" for edge in edges], fontsize=8)
             axis.set_yticks(range(len(_SIZES)), [f"{edge:g}" for edge in _SIZES], fontsize=8)
             axis.set(xlabel=AXIS_LABELS[key], title=ERROR_LABELS[name])
@@ -123,6 +132,11 @@ def plot_maps(galaxies):
     bar.ax.set_yticklabels(["1/4", "1/2", "1", "2", "4"])
     bar.set_label("root mean square of error / bound; below 1 is shrinkage to the prior")
     return figure
+
+
+def _ink(value):
+    """Colour that can be read on the map."""
+    return "white" if abs(np.log2(value)) > 1 else "black"
 
 
 def _map_values(galaxies, key, edges, name):

@@ -125,6 +125,7 @@ def _averages(inside, name):
         out[f"cover{percent}"], out[f"cover{percent}_se"] = fraction, fraction_se
     out["pull"], out["pull_se"], out["pull_std"], out["pull_std_se"] = bias_and_scatter(error / std)
     out["rmse_ratio"], out["rmse_ratio_se"] = rmse_ratio(error, exact)
+    out["exact_rmse"], out["exact_rmse_se"] = rmse(exact)
     out["slope"] = _slope(error, inside, name)
     return out
 

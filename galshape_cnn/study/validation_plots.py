@@ -7,6 +7,7 @@ Colours are from the palette of Okabe & Ito, and every line has its own marker.
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from galshape_cnn.infer.columns import SHAPE_PARAMETERS
 from galshape_cnn.study.benchmark_seed import UNITS
@@ -71,6 +72,7 @@ def plot_bins(bins, quantity):
             axis.set_xlabel(label)
             if key == "snr":
                 axis.set_xscale("log")
+                axis.xaxis.set_major_formatter("{x:g}")
     for axis, name in zip(axes[0], SHAPE_PARAMETERS, strict=True):
         axis.set_title(f"{'RMSE' if quantity == 'rmse' else 'mean error'} of {ERROR_LABELS[name]}")
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -94,12 +96,20 @@ def _draw_bins(axis, here, quantity):
         axis.set_ylim(-limit, limit)
         return
     color, marker = STYLES["posterior"]
-    exact = here["rmse"] / here["rmse_ratio"]
     label = "exact posterior mean: the smallest possible"
-    axis.plot(x, exact, f"{marker}--", color=color, ms=5, mfc="none", label=label)
+    style = {"fmt": f"{marker}--", "color": color, "ms": 5, "mfc": "none", "label": label}
+    axis.errorbar(x, here["exact_rmse"], here["exact_rmse_se"], **style)
     label = "median Cramér–Rao bound (unbiased estimators)"
     axis.plot(x, here["crb"], color="black", ls=":", label=label)
     axis.set_yscale("log")
+    plain_ticks(axis.yaxis)
+
+
+def plain_ticks(axis):
+    """Ticks of a logarithmic axis at 1, 2, 5 in plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def plot_calibration(galaxies, bins):
@@ -150,6 +160,7 @@ def _coverage(axis, here):
         values, errors = here[f"cover{percent}"], here[f"cover{percent}_se"]
         axis.errorbar(x, values, errors, fmt=f"{marker}-", color=color, ms=5, label=f"{percent} % interval")
     axis.set(xscale="log", xlabel="S/N", ylim=(0, 1.02))
+    axis.xaxis.set_major_formatter("{x:g}")
 
 
 def plot_predictions(galaxies):
@@ -166,6 +177,9 @@ def plot_predictions(galaxies):
         axis.plot([low, high], [low, high], color="black", lw=1)
         if logarithmic:
             axis.set(xscale="log", yscale="log")
+        if name == "hlr":
+            plain_ticks(axis.xaxis)
+            plain_ticks(axis.yaxis)
         unit = {"flux": " (noise of a pixel)", "hlr": " (px)"}.get(name, "")
         axis.set(xlabel=f"true{unit}", title={"g1": "$g_1$", "g2": "$g_2$"}.get(name, name))
     figure.axes[0].set_ylabel("posterior mean of the network")

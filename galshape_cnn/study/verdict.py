@@ -29,6 +29,7 @@ LIMITS = {
     "completeness": (0.9, 1.0),
     "false_alarms": (0.0, 0.02),
 }
+_RATIOS = ("rmse_ratio", "rmse_ratio_in_bin", "seed_ratio")
 _FEWEST = 20  # galaxies in a bin that is judged
 _FAINT = 100.0  # S/N up to which the exact posterior is the measure in bins
 
@@ -80,6 +81,8 @@ def passed(verdict):
 def _judged(check, parameter, measured, error, key):
     low, high = LIMITS[key]
     slack = TOLERANCE * (error if np.isfinite(error) else 0.0)
+    if key in _RATIOS and measured > 0:  # what counts for a ratio is its relative error
+        slack = slack / measured * min(high, measured)
     good = bool(np.isfinite(measured) and low - slack <= measured <= high + slack)
     return {
         "check": check, "parameter": parameter, "measured": float(measured), "error": float(error),
