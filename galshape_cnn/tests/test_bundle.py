@@ -14,7 +14,8 @@ from galshape_cnn.infer.bundle import FORMAT_VERSION, Bundle
 def bundle():
     rng = np.random.default_rng(1)
     weights = (rng.normal(size=(5, 4)).astype(np.float16), rng.normal(size=3).astype(np.float32))
-    return Bundle({"components": 2}, weights, {"snr": [5.0, 1000.0]}, {"n": {"kind": "uniform"}}, {"steps": 3})
+    prior = {"n": {"kind": "uniform"}}
+    return Bundle({"components": 2}, weights, {"snr": [5.0, 1000.0]}, prior, {"steps": 3})
 
 
 def rewrite(path, **changes):

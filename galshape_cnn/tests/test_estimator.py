@@ -14,7 +14,12 @@ from galshape_cnn.infer.measure import psf_width
 
 PSF = galsim.Moffat(2.5, fwhm=3.0)
 TRUTH = np.array(
-    [[4000.0, 1.0, 3.0, 0.2, -0.1], [9000.0, 2.0, 4.0, -0.3, 0.1], [3000.0, 0.7, 2.0, 0.0, 0.3], [6000.0, 3.0, 2.5, 0.1, 0.1]]
+    [
+        [4000.0, 1.0, 3.0, 0.2, -0.1],
+        [9000.0, 2.0, 4.0, -0.3, 0.1],
+        [3000.0, 0.7, 2.0, 0.0, 0.3],
+        [6000.0, 3.0, 2.5, 0.1, 0.1],
+    ]
 )
 
 
@@ -40,7 +45,8 @@ def estimator():
 
 @pytest.fixture(scope="module")
 def catalogs(estimator, images, psf):
-    return {method: estimator(images, psf=psf, error=1.0, method=method) for method in ("network", "ml", "posterior")}
+    methods = ("network", "ml", "posterior")
+    return {method: estimator(images, psf=psf, error=1.0, method=method) for method in methods}
 
 
 @pytest.mark.parametrize("method", ["ml", "posterior"])
@@ -82,7 +88,8 @@ def test_order_and_size_of_the_batch_do_not_matter(estimator, images, psf, catal
 
 
 def test_nddata_equals_arrays(estimator, images, psf, catalogs):
-    cutouts = [NDData(image, uncertainty=StdDevUncertainty(np.ones(image.shape)), psf=psf) for image in images]
+    noise = StdDevUncertainty(np.ones((64, 64)))
+    cutouts = [NDData(image, uncertainty=noise, psf=psf) for image in images]
     np.testing.assert_array_equal(rows(estimator(cutouts)), rows(catalogs["network"]))
 
 
