@@ -127,12 +127,20 @@ class ShapeTarget:
         rows, blocks = _in_blocks_of_draws(possible)
         chi2, gradient, fisher = self.likelihood.linear_equations_of_draws(trial[rows[:, None], blocks], rows)
         out = [np.full(possible.shape, fill) for fill in (np.inf, np.nan, np.nan, np.nan)]
+        # a needle that single precision cannot render is no model, nor is a galaxy as flat as the sky
+        sound = np.isfinite(chi2) & np.isfinite(gradient).all(-1) & np.isfinite(fisher).all((-1, -2))
+        product = np.where(sound, fisher[..., 0, 0] * fisher[..., 1, 1], 0)
+        sound &= product - np.where(sound, fisher[..., 0, 1], 0) ** 2 > 1e-6 * product
+        fisher = np.where(sound[..., None, None], fisher, np.eye(2))
+        gradient = np.where(sound[..., None], gradient, 0)
+        chi2 = np.where(sound, chi2, np.inf)
         linear = slice(0, 2 if self.fit_sky else 1)
         covariance = np.linalg.inv(fisher[..., linear, linear])
         change = np.einsum("...ij,...j->...i", covariance, gradient[..., linear])
         least = chi2 - (gradient[..., linear] * change).sum(-1)
         mean = trial[rows[:, None], blocks, 0] + change[..., 0]
-        values = least, mean, np.sqrt(covariance[..., 0, 0]), 0.5 * np.linalg.slogdet(covariance)[1]
+        log_volume = 0.5 * np.linalg.slogdet(covariance)[1]
+        values = least, mean, np.sqrt(covariance[..., 0, 0]), log_volume
         for array, value in zip(out, values, strict=True):
             array[rows[:, None], blocks] = value
         return out
