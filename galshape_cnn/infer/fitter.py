@@ -20,7 +20,7 @@ from galshape_cnn.observe.stamps import Stamps
 __all__ = ["CNNFitter"]
 
 class CNNFitter:
-    """Fits a `PSFConvolvedSersic2D` with a `ShapeEstimator`.
+    """Fits a `~galshape_cnn.PSFConvolvedSersic2D` with a `ShapeEstimator`.
 
     Like every fitter of `astropy.modeling` it returns a copy of the model, with
     ``stds`` and ``cov_matrix`` set.  It keeps no state: the catalogue's flags are in the

@@ -59,7 +59,7 @@ class PosteriorResult:
     covariance : (N, 5, 5) ndarray
         Posterior covariance.
     quantiles : (N, 5, 5) ndarray
-        ``quantiles[i, q, p]``: quantile `QUANTILES[q]` of parameter p.
+        ``quantiles[i, q, p]``: quantile ``QUANTILES[q]`` of parameter p.
     ess : (N,) ndarray
         Effective number of draws.
     n_draws : (N,) int ndarray

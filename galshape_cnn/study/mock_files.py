@@ -114,7 +114,7 @@ def _write_fits(path, stamps, truth, meta):
 
 
 def read_mocks(path):
-    """Read a set that `galshape simulate` wrote.
+    """Read a set that ``galshape simulate`` wrote.
 
     Parameters
     ----------
