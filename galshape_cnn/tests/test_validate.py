@@ -217,6 +217,7 @@ def bundle():
 SIZES = {"draws": 8, "slow_draws": 2, "galaxies": 16, "posterior": 2, "atlas": 2}
 
 
+@pytest.mark.slow
 def test_whole_validation(bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(atlas, "run_atlas", partial(atlas.run_atlas, families=["noise_wrong"]))
     lines = []
