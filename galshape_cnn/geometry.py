@@ -21,8 +21,10 @@ import numpy as np
 
 __all__ = [
     "axis_ratio",
+    "conformal_shear",
     "frame_derivative",
     "position_angle",
+    "reduced_shear",
     "semi_major_radius",
     "shear_matrix",
     "transform_shape",
@@ -98,6 +100,50 @@ def shear_matrix(g1, g2):
     g1, g2 = np.broadcast_arrays(np.asarray(g1, float), np.asarray(g2, float))
     matrix = np.stack([np.stack([1 + g1, g2], -1), np.stack([g2, 1 - g1], -1)], -2)
     return matrix / np.sqrt(1 - g1**2 - g2**2)[..., None, None]
+
+
+#: Largest |g| that `reduced_shear` returns: a shear of one, which rounding would give, has no area.
+_LARGEST_SHEAR = 1 - 1e-6
+
+
+def conformal_shear(g1, g2):
+    """Unbounded coordinate eta = g artanh(|g|) / |g| of a reduced shear.
+
+    Half the conformal shear of Bernstein & Jarvis (2002, AJ 123, 583).
+
+    Parameters
+    ----------
+    g1, g2 : array_like
+        Reduced shear, ``|g| < 1``.
+
+    Returns
+    -------
+    eta1, eta2 : ndarray or float
+        Components of eta.
+    """
+    g = np.hypot(g1, g2)
+    bounded = np.minimum(g, 1 - 1e-12)
+    ratio = np.where(g > 1e-8, np.arctanh(bounded) / np.where(g > 1e-8, g, 1.0), 1.0)
+    return g1 * ratio, g2 * ratio
+
+
+def reduced_shear(eta1, eta2):
+    """Reduced shear of an unbounded eta; the inverse of `conformal_shear`.
+
+    Parameters
+    ----------
+    eta1, eta2 : array_like
+        Components of eta.
+
+    Returns
+    -------
+    g1, g2 : ndarray or float
+        Reduced shear, with ``|g| < 1`` whatever eta.
+    """
+    eta = np.hypot(eta1, eta2)
+    g = np.minimum(np.tanh(eta), _LARGEST_SHEAR)
+    ratio = np.where(eta > 1e-8, g / np.where(eta > 1e-8, eta, 1.0), 1.0)
+    return eta1 * ratio, eta2 * ratio
 
 
 def _complex_map(jacobian):

@@ -16,6 +16,7 @@ and at low S/N it often does.
 import numpy as np
 
 from galshape_cnn.forward.profile import N_RANGE
+from galshape_cnn.geometry import conformal_shear, reduced_shear
 
 __all__ = [
     "ETA_MAX",
@@ -30,21 +31,6 @@ __all__ = [
 HLR_MIN = 0.05
 #: Largest conformal shear: |g| = 0.9, an axis ratio of 1:19, thinner than any disc seen edge-on.
 ETA_MAX = float(np.arctanh(0.9))
-
-
-def _conformal(g1, g2):
-    """eta from g, safe at g = 0."""
-    g = np.hypot(g1, g2)
-    bounded = np.minimum(g, 1 - 1e-12)
-    ratio = np.where(g > 1e-8, np.arctanh(bounded) / np.where(g > 1e-8, g, 1), 1.0)
-    return g1 * ratio, g2 * ratio
-
-
-def _shear(eta1, eta2):
-    """g from eta, safe at eta = 0."""
-    eta = np.hypot(eta1, eta2)
-    ratio = np.where(eta > 1e-8, np.tanh(eta) / np.where(eta > 1e-8, eta, 1), 1.0)
-    return eta1 * ratio, eta2 * ratio
 
 
 def to_coordinates(params):
@@ -69,7 +55,7 @@ def to_coordinates(params):
     """
     theta = np.array(params, float)
     theta[..., 1:3] = np.log(theta[..., 1:3])
-    theta[..., 3], theta[..., 4] = _conformal(theta[..., 3], theta[..., 4])
+    theta[..., 3], theta[..., 4] = conformal_shear(theta[..., 3], theta[..., 4])
     return theta
 
 
@@ -89,7 +75,7 @@ def from_coordinates(theta):
     params = np.array(theta, float)
     params[..., 1:3] = np.exp(params[..., 1:3])
     params[..., 1] = np.clip(params[..., 1], *N_RANGE)
-    params[..., 3], params[..., 4] = _shear(params[..., 3], params[..., 4])
+    params[..., 3], params[..., 4] = reduced_shear(params[..., 3], params[..., 4])
     return params
 
 

@@ -13,10 +13,9 @@ from scipy.linalg import solve_triangular
 from scipy.special import expit, logsumexp
 
 from galshape_cnn.forward.profile import N_RANGE
+from galshape_cnn.geometry import conformal_shear, reduced_shear
 
 __all__ = ["COORDINATES", "MixturePosterior", "from_parameters", "log_jacobian", "to_parameters"]
-
-_LARGEST_SHEAR = 1 - 1e-6
 
 #: Names of the coordinates, in the order of every array.
 COORDINATES = ("ln_flux", "logit_n", "ln_hlr", "eta1", "eta2", "x", "y")
@@ -36,10 +35,8 @@ def from_parameters(params):
         In the order of `COORDINATES`.
     """
     flux, n, hlr, g1, g2, x, y = np.moveaxis(np.asarray(params, float), -1, 0)
-    g = np.hypot(g1, g2)
-    stretch = np.where(g > 1e-6, np.arctanh(g) / np.maximum(g, 1e-6), 1.0)
     logit_n = np.log((n - N_RANGE[0]) / (N_RANGE[1] - n))
-    return np.stack([np.log(flux), logit_n, np.log(hlr), g1 * stretch, g2 * stretch, x, y], -1)
+    return np.stack([np.log(flux), logit_n, np.log(hlr), *conformal_shear(g1, g2), x, y], -1)
 
 
 def to_parameters(u):
@@ -56,12 +53,8 @@ def to_parameters(u):
         flux, n, hlr, g1, g2, x, y.
     """
     ln_flux, logit_n, ln_hlr, eta1, eta2, x, y = np.moveaxis(np.asarray(u, float), -1, 0)
-    eta = np.hypot(eta1, eta2)
-    # A shear of exactly one, which rounding would give, cannot be rendered.
-    g = np.minimum(np.tanh(eta), _LARGEST_SHEAR)
-    shrink = np.where(eta > 1e-6, g / np.maximum(eta, 1e-6), 1.0)
     n = N_RANGE[0] + (N_RANGE[1] - N_RANGE[0]) * expit(logit_n)
-    return np.stack([np.exp(ln_flux), n, np.exp(ln_hlr), eta1 * shrink, eta2 * shrink, x, y], -1)
+    return np.stack([np.exp(ln_flux), n, np.exp(ln_hlr), *reduced_shear(eta1, eta2), x, y], -1)
 
 
 def log_jacobian(u):

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from galshape_cnn.geometry import (
     axis_ratio,
+    conformal_shear,
     frame_derivative,
     position_angle,
+    reduced_shear,
     semi_major_radius,
     shear_matrix,
     transform_shape,
@@ -203,3 +205,14 @@ def test_inputs_are_not_modified():
         values.flags.writeable = False
     transform_shape(np.array([1.0]), g1, g2, jacobian)
     frame_derivative(g1, g2, jacobian)
+
+
+def test_conformal_shear_and_back():
+    g1, g2 = np.array([0.0, 0.3, -0.6, 0.69]), np.array([0.0, -0.2, 0.6, 0.0])
+    eta = conformal_shear(g1, g2)
+    assert eta[0][3] == pytest.approx(np.arctanh(0.69))
+    np.testing.assert_allclose(reduced_shear(*eta), (g1, g2), atol=1e-12)
+
+
+def test_reduced_shear_stays_below_one():
+    assert np.hypot(*reduced_shear(300.0, -500.0)) < 1
