@@ -63,7 +63,7 @@ def _draw_family(axis, here, family):
     axis.axhline(0, color="black", lw=0.6)
     axis.set_yscale("symlog", linthresh=1)
     axis.yaxis.set_major_formatter("{x:g}")
-    limit = np.nanmax([np.nanmax(np.abs(here[f"bias_{name}"]), initial=1) for name in _LINES] + [1.0])
+    limit = max(np.nan_to_num(np.abs(here[f"bias_{name}"])).max(initial=1) for name in _LINES)
     axis.set_ylim(-3 * limit, 3 * limit)
     axis.set_xticks(x, [f"{value:g}" for value in here["value"]])
     axis.set_title(family.title, fontsize=10)

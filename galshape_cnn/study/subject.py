@@ -4,7 +4,7 @@
 import numpy as np
 
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
-from galshape_cnn.infer.amortized import AmortizedPosterior
+from galshape_cnn.infer.amortized import AmortizedPosterior, posterior_moments
 from galshape_cnn.infer.estimator import ShapeEstimator
 from galshape_cnn.infer.fisher import bound, fisher_matrices
 from galshape_cnn.infer.head import to_parameters
@@ -14,7 +14,7 @@ from galshape_cnn.infer.prior import Prior
 
 __all__ = ["Subject", "true_bounds"]
 
-_BATCH = 256
+_BATCH, _SLOW_BATCH = 256, 64
 
 
 class Subject:
@@ -59,7 +59,8 @@ class Subject:
             In the pixel frame of the stamps.
         """
         parts, done = [], 0
-        for rows, known in _batches(len(stamps), fit_sky):
+        # Batches are padded to fixed sizes, and rows of padding cost as much as galaxies.
+        for rows, known in _batches(len(stamps), fit_sky, _SLOW_BATCH if method == "posterior" else _BATCH):
             options = Options(
                 method=method,
                 fit_sky=known,
@@ -72,6 +73,30 @@ class Subject:
             if report is not None:
                 report(done)
         return Measurement.scatter(len(stamps), parts)
+
+    def means(self, stamps, fit_sky):
+        """Posterior means of the network alone, without bounds and flags.
+
+        Parameters
+        ----------
+        stamps : Stamps
+            Any number.
+        fit_sky : (N,) array_like of bool
+            False where the sky is known to be zero.
+
+        Returns
+        -------
+        means : (N, 5) ndarray
+            flux, n, hlr, g1, g2.
+        """
+        unit = stamps.noise_unit
+        stamps, out = stamps.in_units_of(unit), np.full((len(stamps), 5), np.nan)
+        for rows, known in _batches(len(stamps), fit_sky):
+            padded = np.concatenate([rows, np.full(_BATCH - len(rows), rows[0])])
+            mean, _ = posterior_moments(self._network(stamps[padded], known, np.zeros(_BATCH)))
+            out[rows] = mean[: len(rows), :5]
+        out[:, 0] *= unit
+        return out
 
     def draws(self, stamps, fit_sky, size=255, seed=0):
         """Draws from the network's own posterior.
@@ -103,13 +128,13 @@ class Subject:
         return out
 
 
-def _batches(n, fit_sky):
+def _batches(n, fit_sky, size=_BATCH):
     """Rows of equal ``fit_sky``, a batch at a time."""
     fit_sky = np.broadcast_to(np.asarray(fit_sky, bool), (n,))
     for value in (True, False):
         rows = np.flatnonzero(fit_sky == value)
-        for start in range(0, len(rows), _BATCH):
-            yield rows[start : start + _BATCH], value
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size], value
 
 
 def true_bounds(stamps, params, fit_sky):

@@ -22,7 +22,7 @@ __all__ = ["FULL", "QUICK", "validate_bundle"]
 
 #: Numbers of galaxies: noise realisations at the seed galaxy (network; slow methods), galaxies
 #: of the prior (network; exact posterior), galaxies for each point of the atlas.
-QUICK = {"draws": 128, "slow_draws": 48, "galaxies": 192, "posterior": 128, "atlas": 10}
+QUICK = {"draws": 128, "slow_draws": 48, "galaxies": 192, "posterior": 96, "atlas": 10}
 FULL = {"draws": 1000, "slow_draws": 400, "galaxies": 5120, "posterior": 5120, "atlas": 100}
 
 _VERSION = 1  # of the sections; a change makes earlier tables void
