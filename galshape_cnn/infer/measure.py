@@ -200,7 +200,8 @@ def _total_ivar(stamps, transfer, grid, params, gain):
     if gain is None:
         return stamps.ivar
     likelihood = StampLikelihood.from_stamps(stamps.data, stamps.ivar, transfer, grid)
-    source = likelihood.images(_in_unit(params, likelihood.scale)) - params[:, 7, None, None]
+    inside = _in_unit(params, likelihood.scale)
+    source = likelihood.images(inside) - inside[:, 7, None, None]
     source = np.maximum(source * likelihood.scale[:, None, None], 0)
     return stamps.ivar / (1 + stamps.ivar * source / gain)
 
