@@ -106,7 +106,7 @@ def _measure_rows(stamps, network, options):
         return _without_data(n, has_data)
     size = next(s for s in BATCH_SIZES if s >= len(rows))
     padded = np.concatenate([rows, np.full(size - len(rows), rows[0])])
-    measured = _measure_full(stamps[padded], network, options)[: len(rows)]
+    measured = _measure_full(stamps[padded], len(rows), network, options)[: len(rows)]
     out = Measurement.scatter(n, [(rows, measured)])
     if has_data.all():
         return out
@@ -122,8 +122,8 @@ def _with_flags(measurement, flags):
     return Measurement(**parts | {"flags": measurement.flags | flags})
 
 
-def _measure_full(stamps, network, options):
-    """Measure a batch in which every stamp has data."""
+def _measure_full(stamps, count, network, options):
+    """Measure a batch in which every stamp has data, and those from ``count`` on repeat the first."""
     grid = grid_for(stamps.data.shape[-1], stamps.psf_oversampling)
     psf = np.asarray(stamps.psf, np.float32)
     transfer = np.asarray(transfer_functions(psf, grid, stamps.psf_oversampling))
@@ -134,9 +134,11 @@ def _measure_full(stamps, network, options):
     strange = strangeness > options.domain.get("context", np.inf)
     covariance = covariance[:, :5, :5]
     if options.method == "ml":
-        params, covariance, flags = _refined(stamps, transfer, grid, params, options)
+        params, covariance, flags = _refined(stamps, count, transfer, grid, params, options)
     elif options.method == "posterior":
-        params, covariance, ess, samples, flags = _sampled(stamps, transfer, grid, proposal, params, options)
+        params, covariance, ess, samples, flags = _sampled(
+            stamps, count, transfer, grid, proposal, params, options
+        )
     flags = flags | np.where(strange, Flag.UNLIKE_TRAINING, 0)
     return _judged(stamps, transfer, grid, params, covariance, ess, samples, flags, options)
 
@@ -157,26 +159,36 @@ def _possible_start(stamps, params):
     return np.where(np.isfinite(params).all(1)[:, None], params, other)
 
 
-def _refined(stamps, transfer, grid, start, options):
-    start = _possible_start(stamps, start)
-    result = maximize_likelihood(
-        stamps.data, stamps.ivar, transfer, grid, start, fit_sky=options.fit_sky, gain=options.gain
-    )
-    covariance = np.full((len(start), 5, 5), np.nan)
-    return result.params, covariance, result.flags
+def _first(stamps, count, transfer):
+    """Data, weights and transfer functions of the stamps that are no repetitions."""
+    return stamps.data[:count], stamps.ivar[:count], transfer if len(transfer) == 1 else transfer[:count]
 
 
-def _sampled(stamps, transfer, grid, proposal, params, options):
+def _repeated(count, size):
+    """Index that fills a batch up with its first row."""
+    return np.concatenate([np.arange(count), np.zeros(size - count, int)])
+
+
+def _refined(stamps, count, transfer, grid, start, options):
+    start = _possible_start(stamps, start)[:count]
+    arrays = _first(stamps, count, transfer)
+    result = maximize_likelihood(*arrays, grid, start, fit_sky=options.fit_sky, gain=options.gain)
+    fill = _repeated(count, len(stamps))
+    return result.params[fill], np.full((len(fill), 5, 5), np.nan), result.flags[fill]
+
+
+def _sampled(stamps, count, transfer, grid, proposal, params, options):
     from galshape_cnn.infer.posterior import sample_posterior
 
     result = sample_posterior(
-        stamps.data, stamps.ivar, transfer, grid, proposal, options.prior,
+        *_first(stamps, count, transfer), grid, proposal[:count], options.prior,
         fit_sky=options.fit_sky, gain=options.gain, seed=options.seed,
     )  # fmt: skip
-    params = params.copy()
+    params = params[:count].copy()
     good = np.isfinite(result.mean).all(1)
     params[good, :5], params[good, 5:7] = result.mean[good], result.center[good]
-    return params, result.covariance, result.ess, result.samples, result.flags
+    fill = _repeated(count, len(stamps))
+    return params[fill], result.covariance[fill], result.ess[fill], result.samples[fill], result.flags[fill]
 
 
 def _judged(stamps, transfer, grid, params, covariance, ess, samples, flags, options):
