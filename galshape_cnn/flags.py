@@ -71,6 +71,7 @@ FLAG_DEFINITIONS = (
     FlagDefinition(19, "LOW_ESS", "few effective posterior samples: widths are unreliable"),
     FlagDefinition(20, "UNRESOLVED", "size consistent with a point source"),
     FlagDefinition(21, "STAMP_SMALL", "galaxy is larger than its stamp allows to measure"),
+    FlagDefinition(22, "PSF_ESTIMATED", "PSF was estimated from stars in the image, not given"),
 )
 
 
