@@ -1,19 +1,43 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Find the galaxies of an image when no positions are given."""
-
-import warnings
+"""What the galaxies of the input are when no positions are given."""
 
 import numpy as np
 
-from galshape_cnn.errors import NoiseError, PositionError
+from galshape_cnn.errors import InputError
 
-__all__ = ["CUTOUT_LIMIT", "find_galaxies", "is_cutout"]
+__all__ = ["CUTOUT_LIMIT", "add_detection_options", "is_cutout", "targets"]
 
 #: An image up to this side, in pixels, is the cutout of one galaxy.
 CUTOUT_LIMIT = 128
-#: Pixels above this many standard deviations, after smoothing, belong to a source.
-THRESHOLD = 4.0
-MINIMUM_PIXELS = 8
+
+
+def add_detection_options(parser):
+    """Add the options that say how galaxies are found.
+
+    Parameters
+    ----------
+    parser : `argparse.ArgumentParser`
+        Changed in place.
+    """
+    group = parser.add_argument_group(
+        "finding galaxies", "used when --positions is missing and the image is larger than a cutout"
+    )
+    group.add_argument(
+        "--find",
+        action="store_true",
+        help=f"search for galaxies even in an image of less than {CUTOUT_LIMIT} pixels",
+    )
+    for name, kind, default, text in (
+        ("threshold", float, 4.0, "standard deviations of the smoothed image that make a source"),
+        ("npixels", int, 8, "connected pixels that make a source"),
+        ("fwhm", float, 3.0, "pixels, FWHM of the smoothing"),
+        ("box", int, None, "pixels, side of the background mesh; 0: background is subtracted already"),
+        ("contrast", float, 0.005, "share of the light that separates a blend; 1: do not deblend"),
+    ):
+        suffix = "" if default is None else f" (default: {default})"
+        group.add_argument(
+            f"--detect-{name}", type=kind, default=default, metavar=kind.__name__.upper(), help=text + suffix
+        )
 
 
 def is_cutout(data):
@@ -35,83 +59,57 @@ def is_cutout(data):
     return len(shape) != 2 or max(shape) <= CUTOUT_LIMIT
 
 
-def find_galaxies(data, error=None):
-    """Centroids of the sources of an image, by segmentation.
-
-    A background mesh is subtracted, the image is divided by the noise and
-    smoothed with a Gaussian of 3 pixels FWHM; eight connected pixels above
-    four standard deviations make a source, and blends are separated.
+def targets(args, data, error=None):
+    """Positions of the galaxies: given, found in the image, or None for cutouts.
 
     Parameters
     ----------
-    data : NDData
-        Image with uncertainty, unless ``error`` is given.
+    args : `argparse.Namespace`
+        With ``positions`` and the options of `add_detection_options`.
+    data : NDData or list of NDData
+        As read from the files.
     error : float, optional
         1 sigma of every pixel.
 
     Returns
     -------
-    positions : `~astropy.table.QTable`
-        Columns ``x``, ``y``, 0-based pixels, brightest first.
+    positions : `~astropy.table.Table` or None
 
     Raises
     ------
-    NoiseError
-        If the image has no noise.
+    FileError
+        If the table of positions cannot be read.
     PositionError
-        If nothing is found.
+        If no galaxy is found.
+    InputError
+        If a threshold makes no sense, or ``--find`` is given for cutouts.
     """
-    import photutils
-    from astropy.table import QTable
-    from astropy.utils import minversion
-    from photutils.segmentation import SourceCatalog, deblend_sources, detect_sources
-    from photutils.utils.exceptions import NoDetectionsWarning
+    if args.positions is not None:
+        from galshape_cnn.observe.io import read_positions
 
-    image, smooth, bad = _significance(data, error)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NoDetectionsWarning)  # said below, with what to do about it
-        segments = detect_sources(smooth, THRESHOLD, MINIMUM_PIXELS, mask=bad)
-    if segments is None:
-        raise PositionError("no source found in the image; give --positions")
-    # photutils 3.0 shows a progress bar unless told not to; 3.1 has none, and a deprecated keyword.
-    quiet = {} if minversion(photutils, "3.1") else {"progress_bar": False}
-    segments = deblend_sources(smooth, segments, MINIMUM_PIXELS, **quiet)
-    sources = SourceCatalog(image, segments, mask=bad, convolved_data=smooth)
-    order = np.argsort(-np.asarray(sources.segment_flux))
-    xy = np.column_stack([sources.x_centroid, sources.y_centroid])[order]
-    xy = xy[np.isfinite(xy).all(1)]
-    return QTable({"x": xy[:, 0], "y": xy[:, 1]})
+        return read_positions(args.positions)
+    if args.find and (isinstance(data, list) or np.ndim(data.data) != 2):
+        raise InputError("--find needs one image; these are cutouts with one galaxy each")
+    if is_cutout(data) and not args.find:
+        return None
+    from galshape_cnn.observe.detection import find_galaxies
+
+    return find_galaxies(data, error, detection_from(args))
 
 
-def _significance(data, error):
-    """Image and smoothed image in units of their noise, and the mask of bad pixels."""
-    from astropy.convolution import Gaussian2DKernel, convolve
-    from astropy.nddata import StdDevUncertainty
+def detection_from(args):
+    """The thresholds that the options describe.
 
-    image = np.asarray(data.data, float)
-    if error is None and data.uncertainty is None:
-        raise NoiseError(
-            "the image has no noise: name its HDU with --err, --var or --ivar, or give --error SIGMA"
-        )
-    if error is None:
-        with np.errstate(divide="ignore", invalid="ignore"):  # no weight: no information
-            error = data.uncertainty.represent_as(StdDevUncertainty).array
-    error = np.broadcast_to(np.asarray(error, float), image.shape)
-    bad = ~np.isfinite(image) | ~np.isfinite(error) | (error <= 0)
-    if data.mask is not None:
-        bad |= np.asarray(data.mask, bool)
-    flat = (image - _background(image, bad)) / np.where(bad, 1.0, error)
-    flat[bad] = 0.0
-    kernel = Gaussian2DKernel(3 / 2.3548)
-    smooth = convolve(flat, kernel, normalize_kernel=True)
-    return flat, smooth / np.sqrt(np.sum((kernel.array / kernel.array.sum()) ** 2)), bad
+    Parameters
+    ----------
+    args : `argparse.Namespace`
+        With the options of `add_detection_options`.
 
+    Returns
+    -------
+    detection : Detection
+    """
+    from galshape_cnn.observe.detection import Detection
 
-def _background(image, bad):
-    """Smooth background of an image."""
-    from photutils.background import Background2D, MedianBackground
-
-    box = int(np.clip(min(image.shape) // 4, 32, 128))
-    return Background2D(
-        np.where(bad, 0.0, image), box, mask=bad, filter_size=3, bkg_estimator=MedianBackground()
-    ).background
+    names = ("threshold", "npixels", "fwhm", "box", "contrast")
+    return Detection(**{name: getattr(args, f"detect_{name}") for name in names})

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 
+from galshape_cnn.cli.detection import add_detection_options, targets
 from galshape_cnn.cli.options import (
     add_estimator_options,
     add_image_options,
@@ -53,6 +54,7 @@ def add_parser(commands):
     )
     add_estimator_options(parser)
     add_image_options(parser)
+    add_detection_options(parser)
     return parser
 
 
@@ -62,7 +64,7 @@ def run(args):
 
     check_table_path(args.output, args.overwrite)
     data, keywords = read_images(args)
-    positions = _positions(args, data, keywords.get("error"))
+    positions = targets(args, data, keywords.get("error"))
     if args.stamp_size is not None:
         keywords["stamp_size"] = args.stamp_size
     if args.gain is not None:
@@ -103,17 +105,6 @@ def summary(catalog):
     return f"measured {len(catalog)} {noun} ({catalog.method}): " + ", ".join(
         [f"{clean} without flags", *counts]
     )
-
-
-def _positions(args, data, error):
-    """Positions given, found, or None for cutouts."""
-    if args.positions is not None:
-        from galshape_cnn.observe.io import read_positions
-
-        return read_positions(args.positions)
-    from galshape_cnn.cli.detection import find_galaxies, is_cutout
-
-    return None if is_cutout(data) else find_galaxies(data, error)
 
 
 def _add_magnitudes(table, zeropoint):

@@ -8,14 +8,14 @@ import astropy.units as u
 import numpy as np
 import pytest
 from astropy.io import fits
-from astropy.nddata import NDData, StdDevUncertainty
+from astropy.nddata import NDData
 from astropy.table import QTable, Table
 
 import galshape_cnn
 from galshape_cnn.cli import COMMANDS, demo, main, measure
-from galshape_cnn.cli.detection import find_galaxies, is_cutout
+from galshape_cnn.cli.detection import is_cutout
 from galshape_cnn.cli.options import parse_psf
-from galshape_cnn.errors import GalshapeWarning, NoiseError, PositionError, PSFError
+from galshape_cnn.errors import GalshapeWarning, PSFError
 from galshape_cnn.flags import Flag
 from galshape_cnn.study.field import simulate_field
 from galshape_cnn.tests.standin import StandInEstimator
@@ -292,22 +292,6 @@ def test_psf_profiles():
 def test_impossible_psf(text, match):
     with pytest.raises(PSFError, match=match):
         parse_psf(text)
-
-
-def test_detection_finds_sources_and_not_noise(field):
-    found = find_galaxies(field.to_nddata())
-    x, y = (field.truth[f"{axis}_centroid"].value for axis in "xy")
-    distance = np.hypot(x[:, None] - found["x"], y[:, None] - found["y"])
-    assert (distance.min(1) < 2).sum() >= 5
-    rng = np.random.default_rng(2)
-    noise = NDData(rng.normal(size=(300, 300)), uncertainty=StdDevUncertainty(np.ones((300, 300))))
-    with pytest.raises(PositionError, match="no source found in the image; give --positions"):
-        find_galaxies(noise)
-
-
-def test_detection_needs_noise():
-    with pytest.raises(NoiseError, match="the image has no noise"):
-        find_galaxies(NDData(np.zeros((200, 200))))
 
 
 def test_what_is_a_cutout():
