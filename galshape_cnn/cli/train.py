@@ -14,6 +14,11 @@ def add_parser(commands):
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last checkpoint beside the output"
     )
+    parser.add_argument(
+        "--start",
+        metavar="B.asdf",
+        help="start from the weights of this bundle instead of random ones ('shipped': the package's own)",
+    )
     return parser
 
 
@@ -21,5 +26,5 @@ def run(args):
     """Train and write the bundle."""
     from galshape_cnn.study.train import train_bundle
 
-    train_bundle(args.config, args.output, resume=args.resume)
+    train_bundle(args.config, args.output, start=args.start, resume=args.resume)
     print(f"trained -> {args.output}")

@@ -20,7 +20,7 @@ import numpy as np
 from galshape_cnn.errors import InputError, NoiseError
 from galshape_cnn.forward.render import in_blocks, one_with_derivatives
 
-__all__ = ["CONDITION_LIMITS", "bound", "check_error", "fisher_matrices", "same_unit", "snr"]
+__all__ = ["CONDITION_LIMITS", "bound", "check_error", "fisher_matrices", "same_unit", "score_and_fisher", "snr"]
 
 #: Condition number of the equilibrated matrix above which a bound is called
 #: singular, by precision of the derivatives, whose rounding it amplifies.  Over the domain of
@@ -77,6 +77,50 @@ def fisher_matrices(params, ivar, transfer, grid, gain=None):
     inverse_gain = 0.0 if gain is None else 1 / jnp.asarray(gain)
     inverse_gain = jnp.broadcast_to(inverse_gain, params.shape[:1]).astype(params.dtype)
     return _fisher_rows(params, ivar, transfer, inverse_gain, grid)
+
+
+def _score_one(params, transfer, data, ivar, inverse_gain, grid):
+    """Chi-square, score and Fisher matrix of one stamp."""
+    image, derivatives = one_with_derivatives(params, transfer, grid)
+    source = jnp.maximum(image - params[7], 0.0)
+    root = jnp.sqrt(ivar / (1 + ivar * source * inverse_gain))
+    residual = ((data - image) * root).ravel()
+    whitened = (derivatives * root).reshape(len(derivatives), -1)
+    return residual @ residual, whitened @ residual, whitened @ whitened.T
+
+
+@partial(jax.jit, static_argnames="grid")
+def _score_rows(params, data, ivar, transfer, inverse_gain, grid):
+    return in_blocks(_score_one, params, transfer, grid, data, ivar, inverse_gain)
+
+
+def score_and_fisher(params, data, ivar, transfer, grid, gain=None):
+    r"""Chi-square, score and Fisher matrix of a batch of stamps in one pass.
+
+    With residuals r, weights W = ivar and the derivatives D of the model,
+
+    .. math:: \chi^2 = r^T W r, \qquad \mathbf s = D^T W r, \qquad F = D^T W D.
+
+    Parameters
+    ----------
+    params : (N, 8) array
+        flux, n, hlr, g1, g2, x, y, sky in the pixel frame of the stamps.
+    data, ivar : (N, size, size) array
+        Pixels and their inverse variance; zero where masked.  Numbers near one suit single
+        precision: count pixels in units of their noise.
+    transfer, grid, gain
+        As for `fisher_matrices`.
+
+    Returns
+    -------
+    chi2 : (N,) jax array
+    score : (N, 8) jax array
+        Derivative of the log-likelihood, the weights held fixed.
+    fisher : (N, 8, 8) jax array
+    """
+    inverse_gain = 0.0 if gain is None else 1 / jnp.asarray(gain)
+    inverse_gain = jnp.broadcast_to(inverse_gain, params.shape[:1]).astype(params.dtype)
+    return _score_rows(params, data, ivar, transfer, inverse_gain, grid)
 
 
 def bound(fisher, fit_sky=True, fit_centroid=True):

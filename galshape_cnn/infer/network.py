@@ -134,8 +134,8 @@ def build_network(config, context_mean=None, context_variance=None, initialize=T
         center=False, scale=False, trainable=False, epsilon=1e-5, name="standardise"
     )
     c = standardised = standardise(context)
-    for width in config["context"]:
-        c = dense(width, activation="gelu")(c)
+    for i, width in enumerate(config["context"]):
+        c = dense(width, activation="gelu", name=f"context_{i}")(c)
     x = dense(config["patch_width"])(pixels)
     x = keras.layers.Activation("gelu")(_film(keras, x, c, config["patch_width"]))
     x = dense(config["middle_width"])(_halve(keras, x))
@@ -146,8 +146,8 @@ def build_network(config, context_mean=None, context_variance=None, initialize=T
         x = _residual(keras, x, c, config["deep_width"], random)
     x = keras.layers.LayerNormalization()(x)
     x = keras.layers.Concatenate()([keras.layers.Flatten()(x), c, standardised])
-    for width in config["dense"]:
-        x = dense(width, activation="gelu")(x)
+    for i, width in enumerate(config["dense"]):
+        x = dense(width, activation="gelu", name=f"joint_{i}")(x)
     outputs = dense(config["components"] * (1 + _DIM + _TRIANGLE))(x)
     model = keras.Model([pixels, context], outputs, name="galshape")
     standardise.set_weights([np.asarray(mean, np.float32), np.asarray(variance, np.float32)])

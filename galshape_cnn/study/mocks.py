@@ -18,7 +18,7 @@ from galshape_cnn.infer.features import PSF_KX, PSF_KY, SIDE, network_inputs
 from galshape_cnn.infer.head import from_parameters
 from galshape_cnn.infer.network import TARGET_CENTER, TARGET_SCALE
 from galshape_cnn.infer.prior import Distribution, Prior
-from galshape_cnn.study.psf_families import draw_psfs, transfer_on_modes
+from galshape_cnn.study.psf_families import PSF_ARRAYS, draw_psfs, transfer_on_modes
 
 __all__ = ["MockStream", "observe"]
 
@@ -39,7 +39,7 @@ def _render(params, psfs, grid):
 
 def _network_view(psfs):
     """Transfer functions at the wave numbers of the network's context."""
-    return jax.vmap(lambda r, f, g: transfer_on_modes(r, f, g, PSF_KY, PSF_KX))(*psfs)
+    return jax.vmap(lambda *psf: transfer_on_modes(*psf, PSF_KY, PSF_KX))(*psfs)
 
 
 def _noise_level(key, strength):
@@ -87,7 +87,7 @@ def _observe(unit_image, amplitude, nuisance, key):
 @jax.jit
 def _simulate(params, psfs, nuisance, seed):
     """Data, inverse variance, flux, S/N and the network's view of the PSF."""
-    psfs = (psfs["radial"], psfs["fwhm"], psfs["g"])
+    psfs = tuple(psfs[key] for key in PSF_ARRAYS)
     sharp = int(_SHARP_PART * len(params))
     amplitude, params = params[:, 0], params.at[:, 0].set(1.0)
     unit = jnp.concatenate(
@@ -127,13 +127,19 @@ def observe(unit_images, amplitude, nuisance, seed):
     return jax.vmap(_observe)(unit_images, amplitude, nuisance, keys)
 
 
+def _sorted(psfs):
+    """The sharpest PSFs first, see `_SHARP_PART`."""
+    order = np.argsort(psfs["fwhm"], kind="stable")
+    return jax.tree.map(lambda values: values[order], psfs)
+
+
 class MockStream:
     """Endless, reproducible stream of training batches.
 
     Parameters
     ----------
     config : mapping
-        Sections ``prior``, ``psf`` (fwhm, ellipticity and optionally moffat_beta), ``noise``
+        Sections ``prior``, ``psf`` (fwhm, ellipticity and optionally moffat_beta, lobes), ``noise``
         (sigma, gradient, poisson_fraction, poisson and optionally gain), ``nuisance``
         (offset, sky, sky_fraction, mask_fraction) and optionally ``snr_range``.
     seed : int
@@ -192,8 +198,10 @@ class MockStream:
         if "gain" in self.config["noise"]:  # electrons per unit of flux: fixes the photon noise
             nuisance["poisson"] = 1 / (self.config["noise"]["gain"] * sigma)
         psf = self.config["psf"]
-        psfs = draw_psfs(rng, size, self._fwhm, psf["ellipticity"], psf.get("moffat_beta"))
-        psfs["fwhm"] = np.sort(psfs["fwhm"])  # the sharpest first, see _SHARP_PART
+        psfs = draw_psfs(
+            rng, size, self._fwhm, psf["ellipticity"], psf.get("moffat_beta"), psf.get("lobes", 0.0)
+        )
+        psfs = _sorted(psfs)
         params = np.concatenate([draws, position, np.zeros((size, 1))], 1)
         seed = rng.integers(2**31)
         return {"params": params, "sigma": sigma, "psfs": psfs, "nuisance": nuisance, "seed": seed}
@@ -217,7 +225,7 @@ class MockStream:
         drawn = self.draw(number, size)
         params, nuisance, psfs = drawn["params"], drawn["nuisance"], drawn["psfs"]
         single = partial(jax.tree.map, lambda a: np.asarray(a, bool if a.dtype == bool else np.float32))
-        rendered = single({key: psfs[key] for key in ("radial", "fwhm", "g")})
+        rendered = single({key: psfs[key] for key in PSF_ARRAYS})
         data, ivar, flux, snr, transfer = _simulate(
             jnp.asarray(params, jnp.float32), rendered, single(nuisance), drawn["seed"]
         )

@@ -3,17 +3,32 @@ r"""Random PSFs for training, as radial transfer functions.
 
 Families, all of unit FWHM: Gaussian; Moffat (Trujillo et al. 2001, MNRAS 328, 977) with beta
 from 1.6 to 6; Kolmogorov, :math:`T(k) = e^{-3.442 (k r_0'/2\pi)^{5/3}}` (Fried 1966);
-and the diffraction-limited circular aperture.  A PSF is a weighted sum or the product of two
-of them with different widths, sheared, and convolved with the pixel.
+and the diffraction-limited circular aperture, clear or with a central obscuration.  A PSF is a
+weighted sum or the product of two of them with different widths, sheared, and convolved with
+the pixel.  Half of the PSFs are then convolved with three unequal points (`draw_lobes`), which makes
+them as lopsided as coma and trefoil do.
 """
 
 from functools import lru_cache
 
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import gamma, kv
+from scipy.optimize import brentq
+from scipy.special import gamma, j1, kv
 
-__all__ = ["LN_Q", "MOFFAT_BETA", "STEP", "draw_psfs", "family_table", "radial_transfer", "transfer_on_modes"]
+__all__ = [
+    "LN_Q",
+    "MOFFAT_BETA",
+    "OBSCURATION",
+    "PSF_ARRAYS",
+    "STEP",
+    "draw_lobes",
+    "draw_psfs",
+    "family_table",
+    "obscured_fwhm",
+    "radial_transfer",
+    "transfer_on_modes",
+]
 
 #: Step of `LN_Q`, and of the ratio of the widths of two components.
 STEP = 0.04
@@ -21,6 +36,11 @@ STEP = 0.04
 LN_Q = np.arange(-5.0, 4.6, STEP)
 #: Exponents of the Moffat families.
 MOFFAT_BETA = np.concatenate([np.arange(1.6, 3.0, 0.2), np.arange(3.0, 6.1, 0.5)])
+
+#: What `transfer_on_modes` takes of the result of `draw_psfs`.
+PSF_ARRAYS = ("radial", "fwhm", "g", "lobes")
+#: Linear size of the central obscuration of the last family, in apertures.
+OBSCURATION = 0.4
 
 
 def _moffat(q, beta):
@@ -35,21 +55,51 @@ def _airy(q):
 
 
 @lru_cache(maxsize=1)
+def obscured_fwhm():
+    """FWHM of the Airy pattern of the obscured aperture, in wavelengths per aperture."""
+
+    def amplitude(x):
+        return (2 * j1(x) / x - OBSCURATION * 2 * j1(OBSCURATION * x) / x) / (1 - OBSCURATION**2)
+
+    return 2 / np.pi * brentq(lambda x: amplitude(x) ** 2 - 0.5, 0.5, 2.0)
+
+
+def _discs_overlap(distance, radius):
+    """Area common to a disc of radius 1 and one of a smaller radius, at a distance of their centres."""
+    d = np.clip(distance, 1 - radius + 1e-12, 1 + radius - 1e-12)
+    large = np.arccos(np.clip((d**2 + 1 - radius**2) / (2 * d), -1, 1))
+    small = np.arccos(np.clip((d**2 + radius**2 - 1) / (2 * d * radius), -1, 1))
+    kite = 0.5 * np.sqrt(np.maximum((1 + radius - d) * (d + radius - 1) * (d - radius + 1) * (d + radius + 1), 0))
+    lens = large + radius**2 * small - kite
+    lens = np.where(distance <= 1 - radius, np.pi * radius**2, lens)
+    return np.where(distance >= 1 + radius, 0.0, lens)
+
+
+def _obscured_airy(q):
+    """Autocorrelation of an annular aperture."""
+    nu = q / (2 * np.pi * obscured_fwhm())  # in units of the cut-off 1 / (lambda / D)
+    clear, hole = _airy(q / obscured_fwhm() * 1.029), _airy(q / obscured_fwhm() * 1.029 / OBSCURATION)
+    cross = _discs_overlap(2 * nu, OBSCURATION) / np.pi
+    return (clear + OBSCURATION**2 * hole - 2 * cross) / (1 - OBSCURATION**2)
+
+
+@lru_cache(maxsize=1)
 def family_table():
     """Transfer functions of the families.
 
     Returns
     -------
     table : (families, len(LN_Q)) ndarray
-        Gaussian, Kolmogorov, Airy, then Moffats of increasing beta.
+        Gaussian, Kolmogorov, Airy, then Moffats of increasing beta, then the obscured Airy.
     """
     q = np.exp(LN_Q)
     gaussian = np.exp(-0.5 * (q / 2.354820045) ** 2)
     kolmogorov = np.exp(-3.442 * (q / (2 * np.pi * 0.976)) ** (5 / 3))
-    return np.stack([gaussian, kolmogorov, _airy(q)] + [_moffat(q, b) for b in MOFFAT_BETA])
+    moffats = [_moffat(q, beta) for beta in MOFFAT_BETA]
+    return np.stack([gaussian, kolmogorov, _airy(q), *moffats, _obscured_airy(q)])
 
 
-def draw_psfs(rng, size, fwhm, ellipticity, moffat_beta=None):
+def draw_psfs(rng, size, fwhm, ellipticity, moffat_beta=None, lobes=0.0):
     """Draw random PSFs.
 
     Parameters
@@ -64,12 +114,15 @@ def draw_psfs(rng, size, fwhm, ellipticity, moffat_beta=None):
         Largest axis-ratio distortion, e = (a^2 - b^2)/(a^2 + b^2).
     moffat_beta : float, optional
         Every PSF is a Moffat profile of this exponent (> 1), instead of a random one.
+    lobes : float, optional
+        Part of the PSFs that are lopsided, 0 to 1.
 
     Returns
     -------
     psfs : dict
-        ``radial`` (size, len(LN_Q)), ``fwhm`` (size,), ``g`` (size, 2), and ``recipe``, a
-        dict of what the radial profile was made of, for renderers that start anew.
+        ``radial`` (size, len(LN_Q)), ``fwhm`` (size,), ``g`` (size, 2), ``lobes`` (size, 3, 3),
+        and ``recipe``, a dict of what the radial profile was made of, for renderers that start
+        anew.
     """
     if moffat_beta is None:
         recipe = _draw_recipe(rng, size)
@@ -81,12 +134,44 @@ def draw_psfs(rng, size, fwhm, ellipticity, moffat_beta=None):
     g = e / (1 + np.sqrt(1 - e**2))
     angle = rng.uniform(0, 2 * np.pi, size)
     shear = np.stack([g * np.cos(angle), g * np.sin(angle)], 1)
-    return {"radial": radial, "fwhm": fwhm.sample(rng, size), "g": shear, "recipe": recipe}
+    width = fwhm.sample(rng, size)
+    points = draw_lobes(rng, size, lobes) * np.stack([np.ones(size), width, width], -1)[:, None]
+    return {"radial": radial, "fwhm": width, "g": shear, "lobes": points, "recipe": recipe}
+
+
+def draw_lobes(rng, size, part):
+    """Three points that a PSF is convolved with, their centroid within a twentieth of a FWHM of zero.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness.
+    size : int
+        Number of PSFs.
+    part : float
+        Probability that the points are not all at zero.
+
+    Returns
+    -------
+    lobes : (size, 3, 3) ndarray
+        For each point its weight (they sum to one), x and y in units of the FWHM.
+    """
+    weight = 0.3 * rng.uniform(size=(size, 2)) ** 1.5
+    radius, angle = rng.uniform(0.2, 1.1, (size, 2)), rng.uniform(0, 2 * np.pi, (size, 2))
+    lobes = np.zeros((size, 3, 3))
+    lobes[:, 0, 0], lobes[:, 1:, 0] = 1 - weight.sum(1), weight
+    lobes[:, 1:, 1], lobes[:, 1:, 2] = radius * np.cos(angle), radius * np.sin(angle)
+    centroid = (lobes[..., :1] * lobes[..., 1:]).sum(1, keepdims=True)
+    off = 0.02 * rng.standard_normal((size, 1, 2))
+    lobes[..., 1:] += np.clip(off, -0.05, 0.05) - centroid
+    plain = rng.uniform(size=size) >= part
+    lobes[plain] = np.array([[1.0, 0, 0], [0, 0, 0], [0, 0, 0]])
+    return lobes
 
 
 def _draw_recipe(rng, size):
     """Families, ratio of widths and weights of two components."""
-    first, second = rng.integers(3 + len(MOFFAT_BETA), size=(2, size))
+    first, second = rng.integers(len(family_table()), size=(2, size))
     shift = rng.integers(0, int(np.log(3.0) / STEP), size=size)
     weight = 0.35 * rng.uniform(size=(size, 1)) ** 2
     kind = rng.uniform(size=(size, 1))
@@ -120,7 +205,7 @@ def radial_transfer(recipe):
     return np.where(kind < 0.4, main, np.where(kind < 0.7, mixed, main * narrow))
 
 
-def transfer_on_modes(radial, fwhm, g, ky, kx):
+def transfer_on_modes(radial, fwhm, g, lobes, ky, kx):
     """Effective transfer function of one PSF on a grid of wave numbers.
 
     Parameters
@@ -131,6 +216,8 @@ def transfer_on_modes(radial, fwhm, g, ky, kx):
         FWHM in pixels.
     g : (2,) array
         Shear of the PSF.
+    lobes : (3, 3) array
+        Weight, x and y (pixels) of the points the PSF is convolved with.
     ky, kx : ndarray
         Wave numbers in radians per pixel.
 
@@ -148,4 +235,6 @@ def transfer_on_modes(radial, fwhm, g, ky, kx):
     t = position - index
     values = radial[index] * (1 - t) + radial[index + 1] * t
     pixel = jnp.sinc(kx / (2 * np.pi)) * jnp.sinc(ky / (2 * np.pi))
-    return (values * pixel).astype(jnp.complex64)
+    phase = ky[..., None] * lobes[:, 2] + kx[..., None] * lobes[:, 1]
+    points = (lobes[:, 0] * jnp.exp(-1j * phase)).sum(-1)
+    return (values * pixel * points).astype(jnp.complex64)

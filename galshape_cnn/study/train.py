@@ -25,6 +25,7 @@ __all__ = ["Training", "load_config", "make_bundle", "plot_history", "train_bund
 _SECTIONS = {"network", "training", "prior", "psf", "noise", "nuisance"}
 _OPTIONAL = {"network", "snr_range", "domain"}
 _SMALL = 2000  # entries up to which a weight array is stored in single, else in half precision
+_CONSTANT = 2e-6  # variance below which an entry of the context did not vary
 _WARMUP = 0.05  # part of the steps in which the learning rate rises
 
 
@@ -82,18 +83,24 @@ class Training:
         From `load_config`.
     checkpoint : path-like
         Where the state is kept (``.npz``).
+    start : Bundle, optional
+        A network of the same architecture to start from, in place of random weights.
+
+    Raises
+    ------
+    InputError
+        If ``start`` has another architecture.
     """
 
-    def __init__(self, config, checkpoint):
+    def __init__(self, config, checkpoint, start=None):
         self.config, self.checkpoint = config, os.fspath(checkpoint)
         options = config["training"]
         self.steps, self.size = int(options["steps"]), int(options["batch_size"])
         self.stream = MockStream(config, options["seed"])
         self.step, self.history = 0, []
-        mean, variance = _context_statistics(config, options["seed"] + 1)
         keras = import_keras()
         keras.utils.set_random_seed(options["seed"])
-        self.model = build_network(config["network"], mean, variance)
+        self.parent, self.model = start, self._initial_model(start)
         schedule = keras.optimizers.schedules.CosineDecay(
             initial_learning_rate=0.0,
             decay_steps=int((1 - _WARMUP) * self.steps),
@@ -106,6 +113,33 @@ class Training:
         loss = negative_log_likelihood(config["network"]["components"])
         self.model.compile(optimizer=optimizer, loss=loss)
         optimizer.build(self.model.trainable_variables)
+
+    def _initial_model(self, start):
+        """A network with random weights, or with those of a bundle."""
+        network = self.config["network"]
+        if start is None:
+            return build_network(network, *_context_statistics(self.config, self.config["training"]["seed"] + 1))
+        if start.network != network:
+            raise InputError(f"the bundle to start from has the architecture {start.network}; wanted: {network}")
+        model = build_network(network, initialize=False)
+        model.set_weights([np.asarray(w, np.float32) for w in start.weights])
+        self._admit_new_inputs(model)
+        return model
+
+    def _admit_new_inputs(self, model):
+        """Standardise anew, from zero weight, what was constant in the parent's training."""
+        standardise = model.get_layer("standardise")
+        mean, variance = standardise.get_weights()
+        new = variance < _CONSTANT
+        if not new.any():
+            return
+        fresh = _context_statistics(self.config, self.config["training"]["seed"] + 1)
+        standardise.set_weights([np.where(new, f, old) for f, old in zip(fresh, (mean, variance), strict=True)])
+        for name in ("context_0", "joint_0"):  # both see the standardised context, as their last inputs
+            layer = model.get_layer(name)
+            kernel, bias = layer.get_weights()
+            kernel[len(kernel) - len(new) :][new] = 0
+            layer.set_weights([kernel, bias])
 
     def _variables(self):
         return self.model.weights + self.model.optimizer.variables
@@ -217,6 +251,8 @@ def make_bundle(training):
         "history": [[float(value) for value in row] for row in training.history],
         "history_columns": ["step", "loss", "validation_loss", "galaxies_per_second"],
     }
+    if training.parent is not None:
+        provenance["parent"] = training.parent.provenance | {"sha256": training.parent.sha256}
     config = training.config
     domain = _domain(config) | {"context": _context_extent(training)}
     return Bundle(config["network"], weights, domain, config["prior"], provenance)
@@ -248,7 +284,7 @@ def plot_history(history, path):
     os.replace(beside, path)
 
 
-def train_bundle(config, output, *, resume=False, report=print):
+def train_bundle(config, output, *, start=None, resume=False, report=print):
     """Train a network and write its bundle.
 
     The checkpoint ``OUTPUT.checkpoint.npz`` and the training curve ``OUTPUT.png`` are kept
@@ -260,6 +296,8 @@ def train_bundle(config, output, *, resume=False, report=print):
         As `load_config` takes it.
     output : path-like
         Bundle to write, ``.asdf``.
+    start : path-like, optional
+        Bundle whose weights to start from; ``"shipped"`` for the one of the package.
     resume : bool, optional
         Continue from the checkpoint when it exists.
     report : callable, optional
@@ -281,7 +319,8 @@ def train_bundle(config, output, *, resume=False, report=print):
     folder = os.path.dirname(output) or "."
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise FileError(f"cannot write the bundle {output!r}: {folder!r} is not a writable folder")
-    training = Training(load_config(config), f"{output}.checkpoint.npz")
+    parent = None if start is None else Bundle.shipped() if start == "shipped" else Bundle.read(start)
+    training = Training(load_config(config), f"{output}.checkpoint.npz", parent)
     if resume:
         training.resume()
     training.run(report)
