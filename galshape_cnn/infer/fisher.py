@@ -20,7 +20,15 @@ import numpy as np
 from galshape_cnn.errors import InputError, NoiseError
 from galshape_cnn.forward.render import in_blocks, one_with_derivatives
 
-__all__ = ["CONDITION_LIMITS", "bound", "check_error", "fisher_matrices", "same_unit", "score_and_fisher", "snr"]
+__all__ = [
+    "CONDITION_LIMITS",
+    "bound",
+    "check_error",
+    "fisher_matrices",
+    "same_unit",
+    "score_and_fisher",
+    "snr",
+]
 
 #: Condition number of the equilibrated matrix above which a bound is called
 #: singular, by precision of the derivatives, whose rounding it amplifies.  Over the domain of

@@ -29,15 +29,13 @@ from galshape_cnn.forward.profile import N_RANGE
 from galshape_cnn.infer.coordinates import parameter_derivative
 from galshape_cnn.infer.head import MixturePosterior, to_parameters
 
-__all__ = ["FEATURES", "Frame", "expansion_point", "frame_at", "lower_triangle", "update_features"]
+__all__ = ["Frame", "expansion_point", "frame_at", "lower_triangle", "update_features"]
 
 _DIM = 7
 _LOWER = np.tril_indices(_DIM)
 _OFF = np.tril_indices(_DIM, -1)
 _DAMPING = 0.25  # epsilon above
 _LONGEST_STEP = 10.0  # in standard deviations of the first answer
-
-
 
 
 @dataclass(frozen=True)

@@ -48,18 +48,21 @@ def nearest_index(n):
     return INDEX_VALUES[distance.argmin(-1)]
 
 
-def _family(number, fwhm, betas):
+def _family(number, fwhm, families):
     """Profile of one family, in the order of `psf_families.family_table`."""
+    betas = families["betas"]
     if number == 0:
         return galsim.Gaussian(fwhm=fwhm)
     if number == 1:
         return galsim.Kolmogorov(fwhm=fwhm)
     if number == 2:
         return galsim.Airy(lam_over_diam=fwhm / 1.029)
-    return galsim.Moffat(beta=betas[number - 3], fwhm=fwhm)
+    if number - 3 < len(betas):
+        return galsim.Moffat(beta=betas[number - 3], fwhm=fwhm)
+    return galsim.Airy(lam_over_diam=fwhm / families["obscured_fwhm"], obscuration=families["obscuration"])
 
 
-def psf_profile(recipe, fwhm, g, betas, step):
+def psf_profile(recipe, fwhm, g, lobes, families):
     """The PSF of one galaxy as a GalSim profile.
 
     Parameters
@@ -70,10 +73,10 @@ def psf_profile(recipe, fwhm, g, betas, step):
         Pixels.
     g : (2,) array_like
         Shear.
-    betas : sequence of float
-        Moffat exponents of the families.
-    step : float
-        Unit of the recipe's ``shift``.
+    lobes : (3, 3) array_like
+        Weight, x and y (pixels) of the points the PSF is convolved with.
+    families : dict
+        From `galshape_cnn.study.psf_families.family_parameters`.
 
     Returns
     -------
@@ -82,15 +85,25 @@ def psf_profile(recipe, fwhm, g, betas, step):
     """
     if "beta" in recipe:
         profile = galsim.Moffat(beta=recipe["beta"], fwhm=fwhm)
-        return profile.shear(g1=g[0], g2=g[1])
-    ratio = np.exp(recipe["shift"] * step)
-    profile = _family(int(recipe["first"]), fwhm, betas)
+    else:
+        profile = _radial_profile(recipe, fwhm, families)
+    profile = profile.shear(g1=g[0], g2=g[1])
+    points = [(weight, x, y) for weight, x, y in np.asarray(lobes) if weight]
+    if len(points) == 1 and points[0][1:] == (0, 0):
+        return profile
+    return galsim.Add([weight * profile.shift(x, y) for weight, x, y in points])
+
+
+def _radial_profile(recipe, fwhm, families):
+    """One family alone, or the sum or product of two: `psf_families.radial_transfer` by GalSim."""
+    ratio = np.exp(recipe["shift"] * families["step"])
+    profile = _family(int(recipe["first"]), fwhm, families)
     if recipe["kind"] >= 0.7:
-        profile = galsim.Convolve(profile, _family(int(recipe["second"]), fwhm / ratio, betas))
-    elif recipe["kind"] >= 0.4:
-        wide = _family(int(recipe["second"]), fwhm * ratio, betas)
-        profile = (1 - recipe["weight"]) * profile + recipe["weight"] * wide
-    return profile.shear(g1=g[0], g2=g[1])
+        return galsim.Convolve(profile, _family(int(recipe["second"]), fwhm / ratio, families))
+    if recipe["kind"] >= 0.4:
+        wide = _family(int(recipe["second"]), fwhm * ratio, families)
+        return (1 - recipe["weight"]) * profile + recipe["weight"] * wide
+    return profile
 
 
 def draw_galaxy(params, psf, size=_SIDE, profile=None):
@@ -150,7 +163,7 @@ def draw_psf(psf):
     return array[window, window]
 
 
-def draw_block(params, psfs, betas, step):
+def draw_block(params, psfs, families):
     """Stamps of unit flux and PSF arrays of many galaxies.
 
     Parameters
@@ -158,9 +171,9 @@ def draw_block(params, psfs, betas, step):
     params : (N, 8) ndarray
         The first column is ignored.
     psfs : dict
-        ``fwhm`` (N,), ``g`` (N, 2) and ``recipe``, from
+        ``fwhm`` (N,), ``g`` (N, 2), ``lobes`` (N, 3, 3) and ``recipe``, from
         `galshape_cnn.study.psf_families.draw_psfs`.
-    betas, step
+    families
         As for `psf_profile`.
 
     Returns
@@ -174,7 +187,7 @@ def draw_block(params, psfs, betas, step):
     arrays = np.empty((len(params), _PSF_SIDE, _PSF_SIDE), np.float32)
     for i, row in enumerate(params):
         recipe = {key: float(np.ravel(values[i])[0]) for key, values in psfs["recipe"].items()}
-        psf = psf_profile(recipe, float(psfs["fwhm"][i]), psfs["g"][i], betas, step)
+        psf = psf_profile(recipe, float(psfs["fwhm"][i]), psfs["g"][i], psfs["lobes"][i], families)
         images[i] = draw_galaxy([1.0, *row[1:]], psf)
         arrays[i] = draw_psf(psf)
     return images, arrays

@@ -24,6 +24,7 @@ __all__ = [
     "STEP",
     "draw_lobes",
     "draw_psfs",
+    "family_parameters",
     "family_table",
     "obscured_fwhm",
     "radial_transfer",
@@ -69,7 +70,9 @@ def _discs_overlap(distance, radius):
     d = np.clip(distance, 1 - radius + 1e-12, 1 + radius - 1e-12)
     large = np.arccos(np.clip((d**2 + 1 - radius**2) / (2 * d), -1, 1))
     small = np.arccos(np.clip((d**2 + radius**2 - 1) / (2 * d * radius), -1, 1))
-    kite = 0.5 * np.sqrt(np.maximum((1 + radius - d) * (d + radius - 1) * (d - radius + 1) * (d + radius + 1), 0))
+    kite = 0.5 * np.sqrt(
+        np.maximum((1 + radius - d) * (d + radius - 1) * (d - radius + 1) * (d + radius + 1), 0)
+    )
     lens = large + radius**2 * small - kite
     lens = np.where(distance <= 1 - radius, np.pi * radius**2, lens)
     return np.where(distance >= 1 + radius, 0.0, lens)
@@ -97,6 +100,21 @@ def family_table():
     kolmogorov = np.exp(-3.442 * (q / (2 * np.pi * 0.976)) ** (5 / 3))
     moffats = [_moffat(q, beta) for beta in MOFFAT_BETA]
     return np.stack([gaussian, kolmogorov, _airy(q), *moffats, _obscured_airy(q)])
+
+
+def family_parameters():
+    """What another renderer needs to draw the families.
+
+    Returns
+    -------
+    families : dict
+        ``betas`` of the Moffats, ``step`` of a recipe's shift, ``obscuration`` and its
+        ``obscured_fwhm``.
+    """
+    return {
+        "betas": MOFFAT_BETA.tolist(), "step": STEP,
+        "obscuration": OBSCURATION, "obscured_fwhm": float(obscured_fwhm()),
+    }  # fmt: skip
 
 
 def draw_psfs(rng, size, fwhm, ellipticity, moffat_beta=None, lobes=0.0):

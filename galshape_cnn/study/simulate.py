@@ -181,9 +181,9 @@ def _drawn(stream, number, engine):
 
 def _galsim_images(drawn, run):
     from galshape_cnn.study.galsim_stamps import draw_block
-    from galshape_cnn.study.psf_families import MOFFAT_BETA, STEP
+    from galshape_cnn.study.psf_families import family_parameters
 
-    draw = partial(draw_block, betas=MOFFAT_BETA, step=STEP)
+    draw = partial(draw_block, families=family_parameters())
     return run(draw, [one["params"] for one in drawn], [one["psfs"] for one in drawn])
 
 

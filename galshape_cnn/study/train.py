@@ -118,9 +118,13 @@ class Training:
         """A network with random weights, or with those of a bundle."""
         network = self.config["network"]
         if start is None:
-            return build_network(network, *_context_statistics(self.config, self.config["training"]["seed"] + 1))
+            return build_network(
+                network, *_context_statistics(self.config, self.config["training"]["seed"] + 1)
+            )
         if start.network != network:
-            raise InputError(f"the bundle to start from has the architecture {start.network}; wanted: {network}")
+            raise InputError(
+                f"the bundle to start from has the architecture {start.network}; wanted: {network}"
+            )
         model = build_network(network, initialize=False)
         model.set_weights([np.asarray(w, np.float32) for w in start.weights])
         self._admit_new_inputs(model)
@@ -134,7 +138,9 @@ class Training:
         if not new.any():
             return
         fresh = _context_statistics(self.config, self.config["training"]["seed"] + 1)
-        standardise.set_weights([np.where(new, f, old) for f, old in zip(fresh, (mean, variance), strict=True)])
+        standardise.set_weights(
+            [np.where(new, f, old) for f, old in zip(fresh, (mean, variance), strict=True)]
+        )
         for name in ("context_0", "joint_0"):  # both see the standardised context, as their last inputs
             layer = model.get_layer(name)
             kernel, bias = layer.get_weights()
