@@ -44,6 +44,12 @@ def add_parser(commands):
     parser.add_argument("--stamp-size", type=positive_int, metavar="N", help="pixels used around each galaxy")
     parser.add_argument("--no-fit-sky", action="store_true", help="take the sky level as exactly zero")
     parser.add_argument(
+        "--neighbours",
+        choices=["ignore", "mask"],
+        default="mask",
+        help="other sources beside a galaxy: mask their pixels (default), or take them as part of it",
+    )
+    parser.add_argument(
         "--zeropoint", type=float, metavar="MAG", help="add columns mag, mag_err with this zero point"
     )
     parser.add_argument(
@@ -76,6 +82,7 @@ def run(args):
         positions=positions,
         method=args.method,
         fit_sky=not args.no_fit_sky,
+        neighbours=args.neighbours,
         progress=progress_wanted(args),
         **keywords,
     )

@@ -31,6 +31,7 @@ from galshape_cnn.infer.placement import Placement
 __all__ = ["ShapeCatalog"]
 
 METHODS = ("network", "ml", "posterior")
+_RAW_COLUMNS = ("snr", "chi2", "ess", "flags", "neighbour_fraction")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -174,14 +175,13 @@ class ShapeCatalog:
         raw = self.measurement
         x, y = self.placement.image_position(raw.params[:, 5], raw.params[:, 6])
         _, _, hlr, g1, g2 = self.parameters.T
-        columns = {"id": self.ids, "x_centroid": x, "y_centroid": y}
-        columns |= {"sky_centroid": self.placement.sky_position(raw.params[:, 5], raw.params[:, 6])}
+        sky = self.placement.sky_position(raw.params[:, 5], raw.params[:, 6])
+        columns = {"id": self.ids, "x_centroid": x, "y_centroid": y, "sky_centroid": sky}
         columns |= dict(zip(SHAPE_PARAMETERS, self.parameters.T, strict=True))
         columns |= _sigmas("err", self.crb_covariance) | _sigmas("std", self.covariance)
-        columns |= {"snr": raw.snr, "chi2": raw.chi2, "ess": raw.ess, "flags": raw.flags}
+        columns |= {name: getattr(raw, name) for name in _RAW_COLUMNS}
         columns["q"], columns["pa"] = axis_ratio(g1, g2), position_angle(g1, g2)
-        columns["r_eff"] = semi_major_radius(hlr, g1, g2)
-        return columns
+        return columns | {"r_eff": semi_major_radius(hlr, g1, g2)}
 
     def _column(self, definition):
         """One column, with its unit."""
@@ -196,6 +196,7 @@ class ShapeCatalog:
         """Names of the columns of `to_table`, in order."""
         absent = set() if self.method == "posterior" else {"ess"}
         absent |= set() if self.placement.has_sky else {"sky_centroid"}
+        absent |= {"neighbour_fraction"} if self.meta.get("neighbours", "ignore") == "ignore" else set()
         names = [d.name for d in COLUMN_DEFINITIONS if d.name not in absent]
         return names if self.inputs is None else names + self.inputs.colnames
 
@@ -224,12 +225,10 @@ class ShapeCatalog:
         definitions = {d.name: d for d in COLUMN_DEFINITIONS}
         table = QTable(meta=copy.deepcopy(self.meta))
         for name in wanted:
-            if name not in definitions:
-                table[name] = self.inputs[name]
-                continue
-            table[name] = self._column(definitions[name])
-            table[name].info.description = definitions[name].description
-            table[name].info.meta = {"ucd": definitions[name].ucd}
+            table[name] = self._column(definitions[name]) if name in definitions else self.inputs[name]
+            if name in definitions:
+                table[name].info.description = definitions[name].description
+                table[name].info.meta = {"ucd": definitions[name].ucd}
         return table
 
     @property

@@ -97,6 +97,12 @@ COLUMN_DEFINITIONS = (
     ColumnDefinition("r_eff", "size", "semi-major half-light radius, hlr / sqrt(q)", "phys.angSize.smajAxis"),
     ColumnDefinition("ess", "number", "effective number of posterior samples", "stat.value"),
     ColumnDefinition("flags", "number", "warning bits; their meaning is in the metadata", "meta.code.qual"),
+    ColumnDefinition(
+        "neighbour_fraction",
+        "number",
+        "share of the galaxy's light on pixels of other sources",
+        "stat.value",
+    ),
 )
 
 

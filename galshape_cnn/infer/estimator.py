@@ -3,6 +3,7 @@
 
 import threading
 import warnings
+from dataclasses import replace
 
 import numpy as np
 
@@ -113,6 +114,7 @@ class ShapeEstimator:
         method="network",
         fit_sky=True,
         progress=False,
+        neighbours="mask",
         gain=None,
         prior=None,
         seed=0,
@@ -144,6 +146,8 @@ class ShapeEstimator:
             Marginalise over a constant sky level; False when it is known to be zero.
         progress : bool, optional
             Show a progress bar.
+        neighbours : {'ignore', 'mask'}, optional
+            Other sources in the stamp: measured as if they were not there, or masked.
         gain : float, optional
             Electrons per unit of flux, > 0.  Give it when the noise map does not contain the
             galaxy's own photon noise.
@@ -166,8 +170,10 @@ class ShapeEstimator:
             If an argument cannot be used; its subclasses `NoiseError`, `PSFError`,
             `PositionError` say which kind.
         """
+        from galshape_cnn.infer.blends import examined
         from galshape_cnn.infer.measure import Options
         from galshape_cnn.observe.cutout import prepare
+        from galshape_cnn.observe.stamps import Stamps
 
         options = Options(
             method=_checked_method(method),
@@ -176,27 +182,37 @@ class ShapeEstimator:
             prior=self._checked_prior(prior),
             seed=int(seed),
             domain=self._bundle.domain,
+            neighbours=_checked_neighbours(neighbours),
         )
         observation = prepare(data, psf=psf, error=error, mask=mask, wcs=wcs, positions=positions, **cutting)
-        measurements = self._measure_groups(observation, options, progress)
-        catalog = ShapeCatalog.from_measurements(observation, measurements, method=method, meta=self._meta())
+        if isinstance(data, Stamps) and options.neighbours != "ignore":
+            observation = examined(observation)
+        observation, measurements = self._measure_groups(observation, options, progress)
+        meta = self._meta() | {"neighbours": options.neighbours}
+        catalog = ShapeCatalog.from_measurements(observation, measurements, method=method, meta=meta)
         _warn_of_lost_rows(catalog)
         return catalog
 
     def _measure_groups(self, observation, options, progress):
-        from galshape_cnn.infer.measure import BATCH_SIZES, measure_stamps
+        """The observation with the pixels that were measured, and a measurement of each group."""
+        from galshape_cnn.infer.blends import joined, listed_positions, measure_isolated
+        from galshape_cnn.infer.measure import BATCH_SIZES
 
         network, size = self._live_network(), BATCH_SIZES[-1]
         bar = _progress_bar(observation.n, progress)
-        measurements = []
-        for _, stamps in observation.groups:
-            parts = []
+        groups, measurements = [], []
+        for (index, stamps), listed in zip(observation.groups, listed_positions(observation), strict=True):
+            parts, used = [], []
             for start in range(0, len(stamps), size):
                 rows = np.arange(start, min(start + size, len(stamps)))
-                parts.append((rows, measure_stamps(stamps[rows], network, options)))
+                batch = stamps[rows]
+                measured, treated = measure_isolated(batch, network, options, listed[start : start + size])
+                parts.append((rows, measured))
+                used.append((batch, treated))
                 bar(len(rows))
             measurements.append(Measurement.scatter(len(stamps), parts))
-        return measurements
+            groups.append((index, joined(stamps, used)))
+        return replace(observation, groups=tuple(groups)), measurements
 
     def _checked_prior(self, prior):
         if prior is None:
@@ -227,6 +243,14 @@ def _checked_method(method):
     if method not in _METHODS:
         raise InputError(f"method={method!r}; allowed: {', '.join(map(repr, _METHODS))}")
     return method
+
+
+def _checked_neighbours(neighbours):
+    from galshape_cnn.infer.blends import NEIGHBOURS
+
+    if neighbours not in NEIGHBOURS:
+        raise InputError(f"neighbours={neighbours!r}; allowed: {', '.join(map(repr, NEIGHBOURS))}")
+    return neighbours
 
 
 def _checked_gain(gain):

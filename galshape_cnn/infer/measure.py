@@ -19,7 +19,7 @@ from galshape_cnn.infer.measurement import Measurement
 from galshape_cnn.infer.prior import Prior
 from galshape_cnn.infer.refine import maximize_likelihood
 
-__all__ = ["BATCH_SIZES", "Options", "measure_stamps"]
+__all__ = ["BATCH_SIZES", "Options", "measure_stamps", "model_images"]
 
 #: Batch sizes the network and the bounds are compiled for.
 BATCH_SIZES = (16, 64, 256, 512)
@@ -48,6 +48,8 @@ class Options:
         Of the posterior's draws.
     domain : dict
         Ranges of training.
+    neighbours : {'ignore', 'mask', 'fit'}
+        What is done about other sources, see `galshape_cnn.infer.blends`.
     """
 
     method: str = "network"
@@ -56,6 +58,7 @@ class Options:
     prior: Prior | None = None
     seed: int = 0
     domain: dict = field(default_factory=dict)
+    neighbours: str = "ignore"
 
     def in_units_of(self, unit):
         """The same options for pixel values counted in a number of their unit."""
@@ -95,6 +98,33 @@ def measure_stamps(stamps, network, options):
     unit = stamps.noise_unit
     measured = _measure_rows(stamps.in_units_of(unit), network, options.in_units_of(unit))
     return measured.in_units_of(1 / unit)
+
+
+def model_images(stamps, params):
+    """Light of measured galaxies, without sky.
+
+    Parameters
+    ----------
+    stamps : Stamps
+        Batch of N.
+    params : (N, 8) ndarray
+        Parameters; a row that is not finite gives no light.
+
+    Returns
+    -------
+    images : (N, size, size) ndarray
+        In the unit of the stamps.
+    """
+    grid = grid_for(stamps.data.shape[-1], stamps.psf_oversampling)
+    transfer = np.asarray(
+        transfer_functions(np.asarray(stamps.psf, np.float32), grid, stamps.psf_oversampling)
+    )
+    known = np.isfinite(params).all(1)
+    params = np.where(known[:, None], params, [1, 1, 1, 0, 0, 0, 0, 0])
+    unit = np.where(known, params[:, 0], 0)
+    likelihood = StampLikelihood.from_stamps(stamps.data, stamps.ivar, transfer, grid)
+    shapes = np.concatenate([np.ones((len(params), 1)), params[:, 1:7], np.zeros((len(params), 1))], 1)
+    return likelihood.images(shapes) * unit[:, None, None]
 
 
 def _measure_rows(stamps, network, options):

@@ -24,6 +24,7 @@ _TRAILING = {
     "chi2": (),
     "ess": (),
     "flags": (),
+    "neighbour_fraction": (),
 }
 
 
@@ -54,6 +55,9 @@ class Measurement:
     samples : (N, S, 5) ndarray of float or None
         Equally weighted draws from the posterior; rows of NaN pad galaxies
         that have fewer.
+    neighbour_fraction : (N,) ndarray of float
+        Share of the galaxy's light on pixels of other sources; NaN, as without
+        it, where none were looked for.
 
     Raises
     ------
@@ -69,9 +73,12 @@ class Measurement:
     ess: np.ndarray
     flags: np.ndarray
     samples: np.ndarray | None = None
+    neighbour_fraction: np.ndarray | None = None
 
     def __post_init__(self):
         n = len(self.params)
+        if self.neighbour_fraction is None:
+            object.__setattr__(self, "neighbour_fraction", np.full(n, np.nan))
         for name, trailing in _TRAILING.items():
             array = _read_only(getattr(self, name), np.int64 if name == "flags" else float)
             if array.shape != (n, *trailing):

@@ -18,9 +18,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from galshape_cnn.flags import Flag
+from galshape_cnn.forward.psf_array import PSFArrays
 from galshape_cnn.observe.smoothing import build_levels, local_maxima
 
-__all__ = ["Centers", "find_centers", "mask_flags", "psf_sigma"]
+__all__ = [
+    "Centers",
+    "find_centers",
+    "lowest_between",
+    "mask_flags",
+    "neighbor_flags",
+    "neighbor_peaks",
+    "psf_sigma",
+]
 
 #: Stamps smoothed at once: few enough to stay in the processor's cache.
 _CHUNK = 64
@@ -237,14 +246,30 @@ def _is_bump(level, peak, guess, reach):
     brighter = np.column_stack([best % nx, best // nx])
     here = _value(level.amplitude, peak)
     noise = _value(level.noise, peak)
-    dent = here - _lowest_between(level.amplitude, np.arange(n), peak, brighter)
+    dent = here - lowest_between(level.amplitude, np.arange(n), peak, brighter)
     excess = near[np.arange(n), best] - here
     is_brighter = excess > np.maximum(_FLANK_HEIGHT * noise, _FLANK_SHARE * here)
     return is_brighter & (dent < _FLANK_HEIGHT * noise)
 
 
-def _lowest_between(array, rows, first, second, steps=24):
-    """Lowest value along the straight line between two pixels of each row."""
+def lowest_between(array, rows, first, second, steps=24):
+    """Lowest value along the straight line between two pixels of each row.
+
+    Parameters
+    ----------
+    array : (N, ny, nx) ndarray
+        Images.
+    rows : (M,) int ndarray
+        Image of each line.
+    first, second : (M, 2) int ndarray
+        x, y of its ends.
+    steps : int, optional
+        Points looked at.
+
+    Returns
+    -------
+    lowest : (M,) ndarray
+    """
     share = np.linspace(0, 1, steps)
     points = first[:, None, :] + share[:, None] * (second - first)[:, None, :]
     points = np.round(points).astype(int)
@@ -254,11 +279,49 @@ def _lowest_between(array, rows, first, second, steps=24):
 
 
 def _has_neighbor(level, center):
-    """Whether a second source stands above the saddle towards the galaxy.
+    """Whether a second source stands above the saddle towards the galaxy."""
+    rows, _, _ = neighbor_peaks(level, center)
+    return np.bincount(rows, minlength=len(level.amplitude)) > 0
+
+
+def neighbor_flags(stamps):
+    """``NEIGHBOR`` for stamps that `find_centers` has not seen.
+
+    Parameters
+    ----------
+    stamps : Stamps
+        Batch of N.
+
+    Returns
+    -------
+    flags : (N,) int64 ndarray
+    """
+    sigma = psf_sigma(PSFArrays(stamps.psf, stamps.psf_oversampling))
+    return find_centers(stamps.data, stamps.ivar, stamps.center, sigma, move=False).flags
+
+
+def neighbor_peaks(level, center):
+    """Peaks that stand above the saddle towards the galaxy.
 
     The light of one galaxy falls monotonically along every ray, so that a peak
     on its flank is as high as the lowest point towards its centre, but for
     noise.
+
+    Parameters
+    ----------
+    level : Level
+        Stamps smoothed with the PSF.
+    center : (N, 2) ndarray
+        x, y of the galaxies.
+
+    Returns
+    -------
+    rows : (M,) int ndarray
+        Stamp of each peak.
+    xy : (M, 2) int ndarray
+        Its pixel.
+    threshold : (N, ny, nx) ndarray
+        What a peak must stand above a saddle.
     """
     amplitude, noise = level.amplitude, level.noise
     middle = np.round(center).astype(int)
@@ -267,9 +330,9 @@ def _has_neighbor(level, center):
     rows, y, x = np.nonzero((amplitude > threshold) & local_maxima(amplitude))
     apart = np.hypot(x - center[rows, 0], y - center[rows, 1]) > 2 * level.sigma
     rows, y, x = rows[apart], y[apart], x[apart]
-    saddle = _lowest_between(amplitude, rows, np.column_stack([x, y]), middle[rows])
+    saddle = lowest_between(amplitude, rows, np.column_stack([x, y]), middle[rows])
     second = amplitude[rows, y, x] - saddle > threshold[rows, y, x]
-    return np.bincount(rows[second], minlength=len(amplitude)) > 0
+    return rows[second], np.column_stack([x, y])[second], threshold
 
 
 def mask_flags(ivar, center):

@@ -49,6 +49,8 @@ class Observation:
         Unit of the pixel values.
     has_sky : bool
         Whether sky positions are known.
+    is_image : bool
+        Whether all stamps are from one image.
     """
 
     groups: tuple
@@ -57,6 +59,7 @@ class Observation:
     id: np.ndarray | None = None
     unit: object = None
     has_sky: bool = False
+    is_image: bool = False
 
     def __len__(self):
         return self.n
@@ -140,7 +143,7 @@ def prepare(
     groups = _make_groups(rows, psfs, bool(recenter), unit)
     table = positions.table
     ids = None if table is None or "id" not in table.colnames else np.asarray(table["id"])
-    return Observation(groups, len(rows), table, ids, unit, rows.radec is not None)
+    return Observation(groups, len(rows), table, ids, unit, rows.radec is not None, is_image)
 
 
 def _pass_through(stamps, keywords):

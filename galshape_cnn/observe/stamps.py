@@ -143,6 +143,22 @@ class Stamps:
         mean = self.ivar.sum((1, 2), dtype=float)[count > 0] / count[count > 0]
         return float(2.0 ** np.round(-0.5 * np.log2(np.median(mean))))
 
+    def with_pixels(self, data, ivar):
+        """The same stamps with other pixels.
+
+        Parameters
+        ----------
+        data, ivar : (N, ny, nx) ndarray
+            Of the shape and type of the old ones, finite; zero ``ivar`` masks a pixel.
+
+        Returns
+        -------
+        stamps : Stamps
+        """
+        parts = {item.name: getattr(self, item.name) for item in fields(self)}
+        data = np.where(ivar > 0, data, 0).astype(self.data.dtype)
+        return _freeze(object.__new__(Stamps), parts | {"data": data, "ivar": np.array(ivar)})
+
     def in_units_of(self, unit):
         """The same stamps with pixel values counted in a number of their unit.
 

@@ -119,13 +119,14 @@ def test_measure_finds_the_galaxies_itself(estimator, image, field, tmp_path):
 
 def test_options_reach_the_estimator(estimator, image, positions, tmp_path):
     args = ["--positions", positions, "-o", str(tmp_path / "a.ecsv"), "--no-fit-sky", "--stamp-size", "48"]
-    psf = ["--psf", "moffat:fwhm=0.7,beta=2.5", "--error", "2.5"]
+    psf = ["--psf", "moffat:fwhm=0.7,beta=2.5", "--error", "2.5", "--neighbours", "ignore"]
     assert main(["measure", image, *args, *psf, "--method", "posterior"]) == 0
     call = estimator.calls[0]
     assert call["fit_sky"] is False
     assert call["stamp_size"] == 48
     assert call["error"] == 2.5
     assert call["method"] == "posterior"
+    assert call["neighbours"] == "ignore"
     assert call["psf"].beta == 2.5
 
 
