@@ -37,11 +37,12 @@ class AmortizedPosterior:
     """
 
     def __init__(self, bundle):
-        self._lock = threading.Lock()
+        self._lock, self._traced = threading.Lock(), set()
         self.components = int(bundle.network["components"])
         self._model = build_network(bundle.network, initialize=False)
         self._model.set_weights([np.asarray(w, np.float32) for w in bundle.weights])
-        if import_keras().backend.backend() == "jax":
+        self._is_pure = import_keras().backend.backend() == "jax"
+        if self._is_pure:
             trainable = [v.value for v in self._model.trainable_variables]
             fixed = [v.value for v in self._model.non_trainable_variables]
             self._forward = jax.jit(lambda x: self._model.stateless_call(trainable, fixed, x)[0])
@@ -51,9 +52,15 @@ class AmortizedPosterior:
         self._standard = [to_numpy(w.value) for w in self._model.get_layer("standardise").weights]
 
     def _outputs(self, pixels, context):
-        # Keras keeps state while it traces; the lock costs nothing beside the network.
-        with self._lock:
+        # Keras keeps state while it traces.  What it has traced is a pure function on JAX, and runs
+        # in several threads at once.
+        shape = pixels.shape
+        if self._is_pure and shape in self._traced:
             return np.asarray(self._forward([pixels, context]))
+        with self._lock:
+            outputs = np.asarray(self._forward([pixels, context]))
+            self._traced.add(shape)
+            return outputs
 
     def __call__(self, stamps, fit_sky, poisson):
         """Posteriors of a batch; see `infer`."""
@@ -174,12 +181,10 @@ def posterior_moments(posterior: MixturePosterior):
     """
     uniform, normal = _deviates()
     n = len(posterior)
-    draws = posterior.transform(
-        np.broadcast_to(uniform, (n, _DRAWS)), np.broadcast_to(normal, (n, _DRAWS, 7))
-    )
+    draws = posterior.transform(np.broadcast_to(uniform, (n, _DRAWS)), normal)
     # Far outside its training the network may answer with infinities; those rows are flagged.
     with np.errstate(over="ignore", invalid="ignore"):
         draws = to_parameters(draws)
         mean = draws.mean(1)
         delta = draws - mean[:, None]
-        return mean, np.einsum("nsi,nsj->nij", delta, delta) / (_DRAWS - 1)
+        return mean, np.swapaxes(delta, 1, 2) @ delta / (_DRAWS - 1)

@@ -39,13 +39,13 @@ def listed_positions(observation):
         return [[np.zeros((0, 2))] * len(stamps) for _, stamps in observation.groups]
     from scipy.spatial import KDTree
 
-    places = [stamps.origin + stamps.center for _, stamps in observation.groups]
-    everything = np.concatenate(places)
-    tree, listed = KDTree(everything), []
-    for (_, stamps), place in zip(observation.groups, places, strict=True):
-        side = max(stamps.data.shape[1:])
-        near = tree.query_ball_point(place, side)
-        listed.append([everything[rows] - origin for rows, origin in zip(near, stamps.origin, strict=True)])
+    tree, listed = KDTree(observation.listed), []
+    for index, stamps in observation.groups:
+        own, side = observation.first + index, max(stamps.data.shape[1:])
+        near = tree.query_ball_point(stamps.origin + stamps.center, side, return_sorted=True)
+        others = [[k for k in rows if k != row] for rows, row in zip(near, own, strict=True)]
+        places = [observation.listed[rows] for rows in others]
+        listed.append([xy - origin for xy, origin in zip(places, stamps.origin, strict=True)])
     return listed
 
 
@@ -55,7 +55,7 @@ def measure_isolated(stamps, network, options, listed):
     Parameters
     ----------
     stamps : Stamps
-        Up to ``BATCH_SIZES[-1]`` stamps.
+        Up to `galshape_cnn.infer.measure.BATCH_SIZE` stamps.
     network : AmortizedPosterior
         The live network.
     options : Options

@@ -1,8 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """`ShapeEstimator`: the user's galaxies in, a catalogue out."""
 
+import os
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +15,7 @@ from galshape_cnn.infer.catalog import ShapeCatalog
 from galshape_cnn.infer.measurement import Measurement
 from galshape_cnn.infer.prior import Prior
 
-__all__ = ["ShapeEstimator"]
+__all__ = ["ShapeEstimator", "usable_cores"]
 
 _METHODS = ("network", "ml", "posterior")
 
@@ -170,12 +172,101 @@ class ShapeEstimator:
             If an argument cannot be used; its subclasses `NoiseError`, `PSFError`,
             `PositionError` say which kind.
         """
+        how = {"method": method, "fit_sky": fit_sky, "gain": gain, "prior": prior, "seed": seed}
+        how["neighbours"] = neighbours
+        self.check_options(**how)
+        keywords = {"psf": psf, "error": error, "mask": mask, "wcs": wcs, "positions": positions, **cutting}
+        catalog = self.measure(self.observe(data, neighbours=neighbours, **keywords), progress=progress, **how)
+        _warn_of_lost_rows(catalog)
+        return catalog
+
+    @staticmethod
+    def observe(data, *, neighbours="mask", **keywords):
+        """Cut the stamps of galaxies, the first half of a call.
+
+        Parameters
+        ----------
+        data
+            As in a call.
+        neighbours : str, optional
+            As in a call.
+        **keywords
+            See `galshape_cnn.observe.cutout.prepare`.
+
+        Returns
+        -------
+        observation : Observation
+            What `measure` takes.
+
+        Raises
+        ------
+        InputError
+            As a call does.
+        """
         from galshape_cnn.infer.blends import examined
-        from galshape_cnn.infer.measure import Options
         from galshape_cnn.observe.cutout import prepare
         from galshape_cnn.observe.stamps import Stamps
 
-        options = Options(
+        observation = prepare(data, **keywords)
+        if isinstance(data, Stamps) and neighbours != "ignore":
+            return examined(observation)
+        return observation
+
+    def measure(self, observation, *, threads=None, progress=False, **how):
+        """Measure galaxies whose stamps have been cut already, the second half of a call.
+
+        Parameters
+        ----------
+        observation : Observation
+            From `observe`.
+        threads : int, optional
+            Batches measured at the same time; by default one for each core this process
+            may use.  The numbers do not depend on it.
+        progress : bool, optional
+            Show a progress bar.
+        **how
+            ``method``, ``fit_sky``, ``neighbours``, ``gain``, ``prior``, ``seed``: as in a call.
+
+        Returns
+        -------
+        catalog : ShapeCatalog
+            One row for each galaxy.
+
+        Raises
+        ------
+        InputError
+            If an argument cannot be used.
+        """
+        options = self.check_options(**how)
+        threads = threads or usable_cores()
+        observation, measurements = self._measure_groups(observation, options, threads, progress)
+        meta = self._meta() | {"neighbours": options.neighbours}
+        method = options.method
+        return ShapeCatalog.from_measurements(observation, measurements, method=method, meta=meta)
+
+    def check_options(
+        self, *, method="network", fit_sky=True, neighbours="mask", gain=None, prior=None, seed=0
+    ):
+        """Refuse options that cannot be used, before any work.
+
+        Parameters
+        ----------
+        method, fit_sky, neighbours, gain, prior, seed
+            As in a call.
+
+        Returns
+        -------
+        options : Options
+            What they amount to.
+
+        Raises
+        ------
+        InputError
+            If one of them is none of what is allowed.
+        """
+        from galshape_cnn.infer.measure import Options
+
+        return Options(
             method=_checked_method(method),
             fit_sky=bool(fit_sky),
             gain=_checked_gain(gain),
@@ -184,35 +275,34 @@ class ShapeEstimator:
             domain=self._bundle.domain,
             neighbours=_checked_neighbours(neighbours),
         )
-        observation = prepare(data, psf=psf, error=error, mask=mask, wcs=wcs, positions=positions, **cutting)
-        if isinstance(data, Stamps) and options.neighbours != "ignore":
-            observation = examined(observation)
-        observation, measurements = self._measure_groups(observation, options, progress)
-        meta = self._meta() | {"neighbours": options.neighbours}
-        catalog = ShapeCatalog.from_measurements(observation, measurements, method=method, meta=meta)
-        _warn_of_lost_rows(catalog)
-        return catalog
 
-    def _measure_groups(self, observation, options, progress):
+    def _measure_groups(self, observation, options, threads, progress):
         """The observation with the pixels that were measured, and a measurement of each group."""
         from galshape_cnn.infer.blends import joined, listed_positions, measure_isolated
-        from galshape_cnn.infer.measure import BATCH_SIZES
+        from galshape_cnn.infer.measure import BATCH_SIZE
 
-        network, size = self._live_network(), BATCH_SIZES[-1]
-        bar = _progress_bar(observation.n, progress)
-        groups, measurements = [], []
-        for (index, stamps), listed in zip(observation.groups, listed_positions(observation), strict=True):
-            parts, used = [], []
-            for start in range(0, len(stamps), size):
-                rows = np.arange(start, min(start + size, len(stamps)))
-                batch = stamps[rows]
-                measured, treated = measure_isolated(batch, network, options, listed[start : start + size])
-                parts.append((rows, measured))
-                used.append((batch, treated))
-                bar(len(rows))
-            measurements.append(Measurement.scatter(len(stamps), parts))
-            groups.append((index, joined(stamps, used)))
-        return replace(observation, groups=tuple(groups)), measurements
+        network, bar = self._live_network(), _progress_bar(observation.n, progress)
+        groups, listed = observation.groups, listed_positions(observation)
+        batches = [
+            (number, np.arange(start, min(start + BATCH_SIZE, len(stamps))))
+            for number, (_, stamps) in enumerate(groups)
+            for start in range(0, len(stamps), BATCH_SIZE)
+        ]
+
+        def one(batch):
+            number, rows = batch
+            stamps = groups[number][1][rows]
+            return stamps, *measure_isolated(stamps, network, options, [listed[number][row] for row in rows])
+
+        parts, used = [[] for _ in groups], [[] for _ in groups]
+        for (number, rows), done in zip(batches, _mapped(one, batches, threads), strict=True):
+            before, measured, after = done
+            parts[number].append((rows, measured))
+            used[number].append((before, after))
+            bar(len(rows))
+        measurements = [Measurement.scatter(len(g[1]), part) for g, part in zip(groups, parts, strict=True)]
+        groups = tuple((index, joined(stamps, u)) for (index, stamps), u in zip(groups, used, strict=True))
+        return replace(observation, groups=groups), measurements
 
     def _checked_prior(self, prior):
         if prior is None:
@@ -259,6 +349,28 @@ def _checked_gain(gain):
     if not (np.ndim(gain) == 0 and np.isfinite(gain) and gain > 0):
         raise InputError(f"gain={gain!r}; allowed: a positive number of electrons per unit of flux")
     return float(gain)
+
+
+def usable_cores():
+    """Number of cores this process may use.
+
+    Returns
+    -------
+    count : int
+        At least 1.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _mapped(function, items, threads):
+    """Results of a function, in order, computed by a few threads."""
+    if threads == 1 or len(items) < 2:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(min(threads, len(items))) as pool:
+        yield from pool.map(function, items)
 
 
 def _progress_bar(total, wanted):

@@ -108,7 +108,9 @@ def network_inputs(data, ivar, transfer, fit_sky, poisson):
     unit = jnp.sqrt(jnp.maximum(moments[:, 6], 0) ** 2 + (3 * error) ** 2)
     linear = jnp.clip(jnp.where(valid, scaled, 0) / unit[:, None], -5, 20)
     relative = jnp.sqrt(weight)
-    channels = jnp.stack([linear, jnp.arcsinh(scaled * relative), jnp.minimum(relative, 3)], -1)
+    channels = (linear, jnp.arcsinh(scaled * relative), jnp.minimum(relative, 3))
+    # Computed before they are shuffled: a loop over shuffled pixels is not vectorised.
+    channels = jax.lax.optimization_barrier(channels)
     context = jnp.concatenate(
         [
             psf_context(transfer),
@@ -121,7 +123,7 @@ def network_inputs(data, ivar, transfer, fit_sky, poisson):
         ],
         axis=1,
     )
-    return _patches(channels.reshape(n, SIDE, SIDE, 3)), context, unit * sigma
+    return _patches(jnp.stack(channels, -1).reshape(n, SIDE, SIDE, 3)), context, unit * sigma
 
 
 def _patches(image):
@@ -153,13 +155,13 @@ def crop_center(images, center, fill=0.0):
         ``center - corner`` lies within half a pixel of 31.5.
     """
     corner = np.rint(np.asarray(center) - (SIDE - 1) / 2).astype(int)
-    padded = np.pad(images, ((0, 0), (SIDE, SIDE), (SIDE, SIDE)), constant_values=fill)
-    limit = np.array([images.shape[2], images.shape[1]])
-    start = np.clip(corner + SIDE, 0, limit + SIDE)
-    rows = start[:, 1, None] + np.arange(SIDE)
-    columns = start[:, 0, None] + np.arange(SIDE)
-    out = padded[np.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return out, start - SIDE
+    ny, nx = images.shape[1:]
+    corner = np.clip(corner, -SIDE, [nx, ny])
+    out = np.full((len(images), SIDE, SIDE), fill, images.dtype)
+    low, high = np.maximum(corner, 0), np.minimum(corner + SIDE, [nx, ny])
+    for one, image, (x, y), (x0, y0), (x1, y1) in zip(out, images, corner, low, high, strict=True):
+        one[y0 - y : y1 - y, x0 - x : x1 - x] = image[y0:y1, x0:x1]
+    return out, corner
 
 
 def block_average(data, ivar, factor):

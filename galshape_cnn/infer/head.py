@@ -118,13 +118,13 @@ class MixturePosterior:
         return self.transform(rng.uniform(size=(len(self), size)), rng.standard_normal((len(self), size, 7)))
 
     def transform(self, uniform, normal):
-        """Turn uniform and normal deviates, (N, S) and (N, S, 7), into draws."""
-        edges = np.cumsum(self.weights, 1)[:, None, :-1]
-        component = (uniform[..., None] > edges).sum(-1)
-        rows = np.arange(len(self))[:, None]
-        spread = np.einsum("nkij,nsj->nski", self.chols, normal)
-        spread = np.take_along_axis(spread, component[..., None, None], 2)[:, :, 0]
-        return self.means[rows, component] + spread
+        """Turn uniform and normal deviates, (N, S) and (N or 1, S, 7), into draws."""
+        edges = np.cumsum(self.weights, 1)
+        draws = normal @ np.swapaxes(self.chols[:, 0], -1, -2) + self.means[:, :1]
+        for k in range(1, self.weights.shape[1]):
+            other = normal @ np.swapaxes(self.chols[:, k], -1, -2) + self.means[:, k, None]
+            draws = np.where((uniform > edges[:, k - 1, None])[..., None], other, draws)
+        return draws
 
     def log_density(self, u):
         """Logarithm of the density at given coordinates.

@@ -1,8 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Measure one batch of equal-sized stamps: network, then what the method adds.
 
-Batches are padded to a few sizes (`BATCH_SIZES`), so compiled functions are reused whatever
-the number of galaxies.
+Batches are padded to one size (`BATCH_SIZE`).  Compiled functions are then reused whatever the
+number of galaxies, and the numbers of a galaxy are the same, bit for bit, whatever it shares its
+batch with: a matrix product rounds differently in another shape, but not in another row.
 """
 
 from dataclasses import dataclass, field, replace
@@ -19,10 +20,10 @@ from galshape_cnn.infer.measurement import Measurement
 from galshape_cnn.infer.prior import Prior
 from galshape_cnn.infer.refine import maximize_likelihood
 
-__all__ = ["BATCH_SIZES", "Options", "measure_stamps", "model_images"]
+__all__ = ["BATCH_SIZE", "Options", "measure_stamps", "model_images"]
 
-#: Batch sizes the network and the bounds are compiled for.
-BATCH_SIZES = (16, 64, 256, 512)
+#: Batch size the network and the bounds are compiled for: the arrays of one stay in cache.
+BATCH_SIZE = 64
 
 _N_MARGIN = 0.02  # from a limit of n at which an estimate counts as sitting on it
 _LARGEST_MOVE = 3.0  # pixels, or half the radius, beyond which a fit has gone to another galaxy
@@ -40,7 +41,7 @@ class Options:
         Estimator.
     fit_sky : bool
         False when the sky is known to be zero.
-    gain : float or None
+    gain : float, (N,) ndarray or None
         Electrons per unit of flux, when ``ivar`` lacks the source's photon noise.
     prior : Prior or None
         For ``'posterior'``.
@@ -54,16 +55,23 @@ class Options:
 
     method: str = "network"
     fit_sky: bool = True
-    gain: float | None = None
+    gain: float | np.ndarray | None = None
     prior: Prior | None = None
     seed: int = 0
     domain: dict = field(default_factory=dict)
     neighbours: str = "ignore"
 
     def in_units_of(self, unit):
-        """The same options for pixel values counted in a number of their unit."""
+        """The same options for pixel values of each row counted in a number of their unit.
+
+        The prior counts in the first row's.
+        """
         gain = None if self.gain is None else self.gain * unit
-        return replace(self, gain=gain, prior=_PriorInUnits(self.prior, unit))
+        return replace(self, gain=gain, prior=_PriorInUnits(self.prior, unit[0]))
+
+    def for_rows(self, rows):
+        """The same options for some of the rows."""
+        return self if self.gain is None else replace(self, gain=self.gain[rows])
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ def measure_stamps(stamps, network, options):
     Parameters
     ----------
     stamps : Stamps
-        Up to ``BATCH_SIZES[-1]`` stamps.
+        Up to `BATCH_SIZE` stamps.
     network : AmortizedPosterior
         The live network.
     options : Options
@@ -95,9 +103,16 @@ def measure_stamps(stamps, network, options):
         One row per stamp; rows without data are NaN and flagged.
     """
     # Any unit of flux is in reach of single precision when the noise is near one.
-    unit = stamps.noise_unit
-    measured = _measure_rows(stamps.in_units_of(unit), network, options.in_units_of(unit))
-    return measured.in_units_of(1 / unit)
+    units = stamps.noise_unit
+    alike = [np.arange(len(stamps))]
+    if options.method == "posterior":  # whose prior on flux knows one unit at a time
+        alike = [np.flatnonzero(units == unit) for unit in np.unique(units)]
+    parts = []
+    for rows in alike:
+        unit = units[rows]
+        measured = _measure_rows(stamps[rows].in_units_of(unit), network, options.in_units_of(unit))
+        parts.append((rows, measured.in_units_of(1 / unit)))
+    return Measurement.scatter(len(stamps), parts)
 
 
 def model_images(stamps, params):
@@ -128,16 +143,15 @@ def model_images(stamps, params):
 
 
 def _measure_rows(stamps, network, options):
-    """Measure the rows that have data, in one of the batch sizes."""
+    """Measure the rows that have data, in a full batch."""
     n = len(stamps)
     has_data = (stamps.ivar > 0).any((1, 2))
     rows = np.flatnonzero(has_data)
     if not len(rows):
         return _without_data(n, has_data)
-    size = next(s for s in BATCH_SIZES if s >= len(rows))
-    padded = np.concatenate([rows, np.full(size - len(rows), rows[0])])
-    measured = _measure_full(stamps[padded], len(rows), network, options)[: len(rows)]
-    out = Measurement.scatter(n, [(rows, measured)])
+    padded = np.concatenate([rows, np.full(BATCH_SIZE - len(rows), rows[0])])
+    full = _measure_full(stamps[padded], len(rows), network, options.for_rows(padded))
+    out = Measurement.scatter(n, [(rows, full[: len(rows)])])
     if has_data.all():
         return out
     return _with_flags(out, np.where(has_data, 0, Flag.NO_DATA))
@@ -182,6 +196,11 @@ def _source_noise(stamps, gain):
     return np.sqrt(mean_ivar) / gain
 
 
+def _gain(options, count):
+    """Gain of the rows that are no repetitions."""
+    return None if options.gain is None else options.gain[:count]
+
+
 def _possible_start(stamps, params):
     """Start of the search, where the network gave none for a galaxy far outside its training."""
     middle = np.array([1.0, 1.5, 3.0, 0.0, 0.0])
@@ -202,7 +221,7 @@ def _repeated(count, size):
 def _refined(stamps, count, transfer, grid, start, options):
     start = _possible_start(stamps, start)[:count]
     arrays = _first(stamps, count, transfer)
-    result = maximize_likelihood(*arrays, grid, start, fit_sky=options.fit_sky, gain=options.gain)
+    result = maximize_likelihood(*arrays, grid, start, fit_sky=options.fit_sky, gain=_gain(options, count))
     fill = _repeated(count, len(stamps))
     return result.params[fill], np.full((len(fill), 5, 5), np.nan), result.flags[fill]
 
@@ -212,7 +231,7 @@ def _sampled(stamps, count, transfer, grid, proposal, params, options):
 
     result = sample_posterior(
         *_first(stamps, count, transfer), grid, proposal[:count], options.prior,
-        fit_sky=options.fit_sky, gain=options.gain, seed=options.seed,
+        fit_sky=options.fit_sky, gain=_gain(options, count), seed=options.seed,
     )  # fmt: skip
     params = params[:count].copy()
     good = np.isfinite(result.mean).all(1)
@@ -245,7 +264,7 @@ def _total_ivar(stamps, transfer, grid, params, gain):
     inside = _in_unit(params, likelihood.scale)
     source = likelihood.images(inside) - inside[:, 7, None, None]
     source = np.maximum(source * likelihood.scale[:, None, None], 0)
-    return stamps.ivar / (1 + stamps.ivar * source / gain)
+    return stamps.ivar / (1 + stamps.ivar * source / gain[:, None, None])
 
 
 def _in_unit(params, scale):

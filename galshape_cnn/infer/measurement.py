@@ -105,8 +105,8 @@ class Measurement:
 
         Parameters
         ----------
-        unit : float
-            In the unit of the fluxes, > 0.
+        unit : float or (N,) ndarray
+            In the unit of the fluxes, > 0; one for all rows or one for each.
 
         Returns
         -------
@@ -114,12 +114,14 @@ class Measurement:
             Flux, sky, their covariances and samples divided accordingly.
         """
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        of_flux = np.array([unit, 1, 1, 1, 1])
-        parts["params"] = self.params / [unit, 1, 1, 1, 1, 1, 1, unit]
+        units = np.ones((len(self), 8))
+        units[:, [0, 7]] = np.broadcast_to(unit, len(self))[:, None]
+        of_flux = units[:, :5]
+        parts["params"] = self.params / units
         for name in ("covariance", "crb"):
-            parts[name] = parts[name] / (of_flux[:, None] * of_flux)
+            parts[name] = parts[name] / (of_flux[:, :, None] * of_flux[:, None, :])
         if self.samples is not None:
-            parts["samples"] = self.samples / of_flux
+            parts["samples"] = self.samples / of_flux[:, None]
         return Measurement(**parts)
 
     def __getstate__(self):

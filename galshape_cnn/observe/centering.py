@@ -19,10 +19,11 @@ import numpy as np
 
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.psf_array import PSFArrays
-from galshape_cnn.observe.smoothing import build_levels, local_maxima
+from galshape_cnn.observe.smoothing import build_levels, has_uniform_noise, local_maxima
 
 __all__ = [
     "Centers",
+    "alike_chunks",
     "find_centers",
     "lowest_between",
     "mask_flags",
@@ -33,6 +34,8 @@ __all__ = [
 
 #: Stamps smoothed at once: few enough to stay in the processor's cache.
 _CHUNK = 64
+#: Steps in the logarithm of the kernel's width.
+_SIGMA_STEP = np.log(2) / 16
 #: Height of a peak, in units of the noise, to be a galaxy near the position given, to
 #: be one far from it, and to be a neighbour (above the saddle between the two).
 _NEAR_HEIGHT, _FAR_HEIGHT, _NEIGHBOR_HEIGHT = 4.0, 10.0, 5.5
@@ -67,7 +70,7 @@ class Centers:
 
 
 def psf_sigma(psf):
-    """Gaussian width of the mean PSF, in pixels.
+    """Gaussian width of each PSF, in pixels.
 
     Parameters
     ----------
@@ -76,13 +79,12 @@ def psf_sigma(psf):
 
     Returns
     -------
-    sigma : float
+    sigma : (N,) or (1,) ndarray
         Of the Gaussian that covers as many pixels, 1 / sum(p^2); at least one
         pixel, below which a sampled Gaussian is no Gaussian any more.
     """
-    mean = psf.array.mean(axis=0)
-    pixels = mean.sum() ** 2 / (mean**2).sum() / psf.oversampling**2
-    return max(float(np.sqrt(pixels / (4 * np.pi))), 1.0)
+    pixels = psf.array.sum((1, 2)) ** 2 / (psf.array**2).sum((1, 2)) / psf.oversampling**2
+    return np.maximum(np.sqrt(pixels / (4 * np.pi)), 1.0)
 
 
 def find_centers(data, ivar, guess, sigma, move=True):
@@ -94,8 +96,9 @@ def find_centers(data, ivar, guess, sigma, move=True):
         Stamps; zero ``ivar`` is masked.
     guess : (N, 2) array_like
         Given x, y in the stamp.
-    sigma : float
-        Gaussian width of the PSF in pixels, see `psf_sigma`.
+    sigma : float or (N,) ndarray
+        Gaussian width of the PSF in pixels, see `psf_sigma`; rounded to steps of 4 %, which no
+        matched filter feels.
     move : bool, optional
         If False, positions are kept and only neighbours are looked for.
 
@@ -110,13 +113,40 @@ def find_centers(data, ivar, guess, sigma, move=True):
     """
     guess = np.array(guess, float)
     center, flags = guess.copy(), np.zeros(len(data), np.int64)
-    for start in range(0, len(data), _CHUNK):
-        rows = slice(start, start + _CHUNK)
-        levels = build_levels(data[rows], ivar[rows], sigma)
+    for rows, width in alike_chunks(ivar, sigma):
+        levels = build_levels(data[rows], ivar[rows], width)
         if move:
             center[rows], flags[rows] = _recenter(levels, guess[rows])
         flags[rows] |= np.where(_has_neighbor(levels[0], center[rows]), Flag.NEIGHBOR, 0)
     return Centers(center, flags)
+
+
+def alike_chunks(ivar, sigma):
+    """Rows that are smoothed alike, a chunk at a time.
+
+    A row is smoothed as it would be alone, so that its centre does not depend, in the last
+    bit, on the rows around it.
+
+    Parameters
+    ----------
+    ivar : (N, ny, nx) ndarray
+        Inverse variance of the stamps.
+    sigma : float or (N,) ndarray
+        Width of the PSF in pixels.
+
+    Yields
+    ------
+    rows : (M,) int ndarray
+        Up to 64 rows.
+    width : float
+        Of the kernel.
+    """
+    step = np.round(np.log(np.broadcast_to(sigma, len(ivar))) / _SIGMA_STEP).astype(int)
+    kind = 2 * step + has_uniform_noise(ivar)
+    for value in np.unique(kind):
+        rows = np.flatnonzero(kind == value)
+        for start in range(0, len(rows), _CHUNK):
+            yield rows[start : start + _CHUNK], float(np.exp(_SIGMA_STEP * (value // 2)))
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,10 @@ class Observation:
         Whether sky positions are known.
     is_image : bool
         Whether all stamps are from one image.
+    listed : (M, 2) ndarray or None
+        x, y in the image of every galaxy that the user listed; those of the rows are part of it.
+    first : int
+        Place of the first row in ``listed``; the others follow.
     """
 
     groups: tuple
@@ -60,6 +64,8 @@ class Observation:
     unit: object = None
     has_sky: bool = False
     is_image: bool = False
+    listed: np.ndarray | None = None
+    first: int = 0
 
     def __len__(self):
         return self.n
@@ -143,7 +149,8 @@ def prepare(
     groups = _make_groups(rows, psfs, bool(recenter), unit)
     table = positions.table
     ids = None if table is None or "id" not in table.colnames else np.asarray(table["id"])
-    return Observation(groups, len(rows), table, ids, unit, rows.radec is not None, is_image)
+    listed = rows.xy if is_image else None
+    return Observation(groups, len(rows), table, ids, unit, rows.radec is not None, is_image, listed)
 
 
 def _pass_through(stamps, keywords):

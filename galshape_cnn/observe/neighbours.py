@@ -16,7 +16,7 @@ import numpy as np
 from scipy.ndimage import binary_dilation
 
 from galshape_cnn.forward.psf import PSFArrays
-from galshape_cnn.observe.centering import lowest_between, neighbor_peaks, psf_sigma
+from galshape_cnn.observe.centering import alike_chunks, lowest_between, neighbor_peaks, psf_sigma
 from galshape_cnn.observe.smoothing import build_levels
 
 __all__ = ["TARGET", "UNMODELLED", "Scene", "find_scenes"]
@@ -96,14 +96,14 @@ def find_scenes(stamps, known=None):
     scenes : list of Scene
     """
     sigma = psf_sigma(PSFArrays(stamps.psf, stamps.psf_oversampling))
-    scenes = []
-    for start in range(0, len(stamps), 64):
-        part = stamps[start : start + 64]
-        level = build_levels(part.data, part.ivar, sigma)[0]
+    scenes = [None] * len(stamps)
+    for chunk, width in alike_chunks(stamps.ivar, sigma):
+        part = stamps[chunk]
+        level = build_levels(part.data, part.ivar, width)[0]
         rows, xy, threshold = neighbor_peaks(level, part.center)
-        for row in range(len(part)):
-            listed = np.zeros((0, 2)) if known is None else np.asarray(known[start + row], float)
-            scenes.append(_scene(level, row, part.center[row], xy[rows == row], listed, threshold[row]))
+        for row, number in enumerate(chunk):
+            listed = np.zeros((0, 2)) if known is None else np.asarray(known[number], float)
+            scenes[number] = _scene(level, row, part.center[row], xy[rows == row], listed, threshold[row])
     return scenes
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Level", "build_levels", "local_maxima", "robust_background"]
+__all__ = ["Level", "build_levels", "has_uniform_noise", "local_maxima", "robust_background"]
 
 #: A smoothed pixel needs this share of its kernel on good pixels.
 _SMALLEST_COVERAGE = 0.25
@@ -86,12 +86,20 @@ def robust_background(data, good):
 
 def _median(values, good):
     """Median over the good values of each row, NaN with fewer than sixteen."""
-    if good.all():
-        return np.median(values, axis=1)
-    ordered = np.sort(np.where(good, values, np.inf), axis=1)
-    count = good.sum(axis=1)
-    middle = ordered[np.arange(len(values)), np.maximum(count - 1, 0) // 2]
-    return np.where(count >= 16, middle, np.nan)
+    out, complete = np.full(len(values), np.nan, values.dtype), good.all(axis=1)
+    if complete.any():
+        out[complete] = np.median(values[complete], axis=1)
+    rest = np.flatnonzero(~complete)
+    ordered = np.sort(np.where(good[rest], values[rest], np.inf), axis=1)
+    count = good[rest].sum(axis=1)
+    middle = ordered[np.arange(len(rest)), np.maximum(count - 1, 0) // 2]
+    out[rest] = np.where(count >= 16, middle, np.nan)
+    return out
+
+
+def has_uniform_noise(ivar):
+    """Which stamps have the same noise in all pixels and none masked, (N,) bool."""
+    return (ivar[:, 0, 0] > 0) & (ivar == ivar[:, :1, :1]).all(axis=(1, 2))
 
 
 def build_levels(data, ivar, sigma):
@@ -111,7 +119,7 @@ def build_levels(data, ivar, sigma):
     good = ivar > 0
     background = robust_background(data, good)
     signal = np.where(good, data - background[:, None, None], 0).astype(np.float32)
-    uniform = good.all() and bool((ivar == ivar[:, :1, :1]).all())
+    uniform = bool(has_uniform_noise(ivar).all())
     with np.errstate(divide="ignore"):
         variance = ivar[:, :1, :1] if uniform else ivar
         variance = np.where(variance > 0, 1 / variance, 0).astype(np.float32)

@@ -135,13 +135,13 @@ class Stamps:
 
     @property
     def noise_unit(self):
-        """Power of two nearest to the typical noise of a pixel; one without any data."""
-        used = self.ivar > 0
-        count = used.sum((1, 2))
-        if not count.any():
-            return 1.0
-        mean = self.ivar.sum((1, 2), dtype=float)[count > 0] / count[count > 0]
-        return float(2.0 ** np.round(-0.5 * np.log2(np.median(mean))))
+        """(N,) ndarray: power of two nearest to the typical noise of a pixel; one without data.
+
+        Of each stamp by itself, so that no result depends on the other stamps of a batch.
+        """
+        count = np.count_nonzero(self.ivar, axis=(1, 2))
+        mean = self.ivar.sum((1, 2), dtype=float) / np.maximum(count, 1)
+        return np.where(count > 0, 2.0 ** np.round(-0.5 * np.log2(np.where(count > 0, mean, 1.0))), 1.0)
 
     def with_pixels(self, data, ivar):
         """The same stamps with other pixels.
@@ -164,8 +164,8 @@ class Stamps:
 
         Parameters
         ----------
-        unit : float
-            In the unit of the pixel values, > 0.
+        unit : float or (N,) ndarray
+            In the unit of the pixel values, > 0; one for all stamps or one for each.
 
         Returns
         -------
@@ -173,8 +173,9 @@ class Stamps:
             Data divided by ``unit``, single precision; exact if ``unit`` is a power of two.
         """
         parts = {item.name: getattr(self, item.name) for item in fields(self)}
-        parts["data"] = (self.data / unit).astype(np.float32)
-        parts["ivar"] = (self.ivar.astype(float) * unit**2).astype(np.float32)
+        unit = np.broadcast_to(unit, len(self)).astype(float)[:, None, None]
+        parts["data"] = np.multiply(self.data, 1 / unit, dtype=float).astype(np.float32)
+        parts["ivar"] = np.multiply(self.ivar, unit**2, dtype=float).astype(np.float32)
         return _freeze(object.__new__(Stamps), parts | {"unit": None})
 
 

@@ -124,7 +124,7 @@ class Subject:
             padded = np.concatenate([rows, np.full(_BATCH - len(rows), rows[0])])
             posterior = self._network(stamps[padded], known, np.zeros(_BATCH))
             out[rows] = to_parameters(posterior.sample(rng, size))[: len(rows), :, :5]
-        out[..., 0] *= unit
+        out[..., 0] *= unit[:, None]
         return out
 
 

@@ -123,16 +123,24 @@ def test_bad_ivar(value):
 def test_any_unit_of_flux_is_kept():
     stamps = make(ivar=np.full((N, SIDE, SIDE), 1e40))
     assert stamps.ivar[0, 0, 0] == 1e40
-    assert stamps.noise_unit == 2.0**-66
+    np.testing.assert_array_equal(stamps.noise_unit, 2.0**-66)
     near_one = stamps.in_units_of(stamps.noise_unit)
     assert near_one.ivar.dtype == np.float32
     assert near_one.ivar.max() == pytest.approx(1e40 * 2.0**-132)
-    np.testing.assert_allclose(near_one.data * stamps.noise_unit, stamps.data, rtol=1e-6)
+    np.testing.assert_allclose(near_one.data * stamps.noise_unit[:, None, None], stamps.data, rtol=1e-6)
     assert make().in_units_of(2.0).data.dtype == np.float32
 
 
 def test_noise_unit_without_data():
-    assert make(ivar=np.zeros((N, SIDE, SIDE))).noise_unit == 1
+    np.testing.assert_array_equal(make(ivar=np.zeros((N, SIDE, SIDE))).noise_unit, 1)
+
+
+def test_noise_unit_is_of_each_stamp_alone():
+    ivar = np.ones((N, SIDE, SIDE)) * 4.0 ** -np.arange(N)[:, None, None]
+    stamps = make(ivar=ivar)
+    np.testing.assert_array_equal(stamps.noise_unit, 2.0 ** np.arange(N))
+    np.testing.assert_array_equal(stamps[2:].noise_unit, stamps.noise_unit[2:])
+    np.testing.assert_array_equal(stamps.in_units_of(stamps.noise_unit).ivar.max((1, 2)), 1)
 
 
 @pytest.mark.parametrize(
