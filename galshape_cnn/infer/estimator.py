@@ -176,7 +176,8 @@ class ShapeEstimator:
         how["neighbours"] = neighbours
         self.check_options(**how)
         keywords = {"psf": psf, "error": error, "mask": mask, "wcs": wcs, "positions": positions, **cutting}
-        catalog = self.measure(self.observe(data, neighbours=neighbours, **keywords), progress=progress, **how)
+        observation = self.observe(data, neighbours=neighbours, **keywords)
+        catalog = self.measure(observation, progress=progress, **how)
         _warn_of_lost_rows(catalog)
         return catalog
 
