@@ -6,6 +6,7 @@ import time
 import numpy as np
 
 from galshape_cnn.cli.detection import add_detection_options, targets
+from galshape_cnn.cli.magnitude_option import add_magnitude_columns, add_magnitude_option
 from galshape_cnn.cli.options import (
     add_estimator_options,
     add_image_options,
@@ -15,6 +16,7 @@ from galshape_cnn.cli.options import (
     progress_wanted,
     read_images,
 )
+from galshape_cnn.cli.psf_option import stars_if_needed
 
 __all__ = ["add_parser", "run", "summary"]
 
@@ -49,9 +51,7 @@ def add_parser(commands):
         default="mask",
         help="other sources beside a galaxy: mask their pixels (default), or take them as part of it",
     )
-    parser.add_argument(
-        "--zeropoint", type=float, metavar="MAG", help="add columns mag, mag_err with this zero point"
-    )
+    add_magnitude_option(parser)
     parser.add_argument(
         "--gain",
         type=positive_float,
@@ -71,6 +71,7 @@ def run(args):
     check_table_path(args.output, args.overwrite)
     data, keywords = read_images(args)
     positions = targets(args, data, keywords.get("error"))
+    stars_if_needed(data, keywords, positions is not None)
     if args.stamp_size is not None:
         keywords["stamp_size"] = args.stamp_size
     if args.gain is not None:
@@ -87,8 +88,7 @@ def run(args):
         **keywords,
     )
     table = catalog.to_table()
-    if args.zeropoint is not None:
-        _add_magnitudes(table, args.zeropoint)
+    add_magnitude_columns(args, table, data)
     write_table(table, args.output, args.overwrite)
     print(f"{summary(catalog)}, {time.perf_counter() - start:.1f} s -> {args.output}")
 
@@ -112,15 +112,3 @@ def summary(catalog):
     return f"measured {len(catalog)} {noun} ({catalog.method}): " + ", ".join(
         [f"{clean} without flags", *counts]
     )
-
-
-def _add_magnitudes(table, zeropoint):
-    """Append mag = zeropoint - 2.5 log10(flux) and its Cramér-Rao bound."""
-    import astropy.units as u
-
-    flux, bound = (np.asarray(u.Quantity(table[name]).value) for name in ("flux", "flux_err"))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        table["mag"] = (zeropoint - 2.5 * np.log10(np.where(flux > 0, flux, np.nan))) * u.mag
-        table["mag_err"] = 2.5 / np.log(10) * bound / np.abs(flux) * u.mag
-    table["mag"].info.description = f"magnitude, zero point {zeropoint}"
-    table["mag_err"].info.description = "Cramer-Rao bound of mag"

@@ -2,32 +2,28 @@
 """Options that several commands share, and what is made of them."""
 
 import argparse
+import glob
 import sys
 from pathlib import Path
 
-from galshape_cnn.errors import FileError, PSFError
+from galshape_cnn.cli.psf_option import parse_psf
+from galshape_cnn.errors import FileError
 
 __all__ = [
     "add_estimator_options",
     "add_image_options",
+    "expand_patterns",
     "load_estimator",
     "make_folder",
-    "parse_psf",
     "progress_wanted",
     "read_images",
 ]
 
-#: Profiles that ``--psf`` knows, with the parameters of each and their defaults.
-PSF_PROFILES = {
-    "moffat": {"fwhm": None, "beta": 3.0, "g1": 0.0, "g2": 0.0},
-    "gaussian": {"fwhm": None, "g1": 0.0, "g2": 0.0},
-    "kolmogorov": {"fwhm": None, "g1": 0.0, "g2": 0.0},
-}
-
 _PSF_HELP = (
-    "FITS file with the effective PSF (one image, or a cube with one per galaxy), or a profile: "
-    "moffat:fwhm=0.7,beta=2.5  gaussian:fwhm=0.7  kolmogorov:fwhm=0.7 "
-    "(arcsec with a WCS, else pixels; optional g1=, g2=)"
+    "file with the effective PSF: one image, a cube or a table column with one per galaxy, a pattern of "
+    "files, a PsfEx, Piff, STPSF or STScI model; or a profile: moffat:fwhm=0.7,beta=2.5  gaussian:fwhm=0.7  "
+    "kolmogorov:fwhm=0.7  airy:fwhm=0.1,obscuration=0.3 (arcsec with a WCS, else pixels; fwhm=2.5px: pixels; "
+    "optional g1=, g2=); or 'stars': estimated from those in the image, as is done without --psf"
 )
 
 
@@ -68,7 +64,14 @@ def add_image_options(parser):
     noise.add_argument("--ivar", type=hdu, metavar="HDU", help="HDU of the inverse variances")
     noise.add_argument("--weight", type=hdu, metavar="HDU", help="HDU of the weights (inverse variances)")
     noise.add_argument("--error", type=positive_float, metavar="SIGMA", help="1-sigma error of every pixel")
-    group.add_argument("--mask", type=hdu, metavar="HDU", help="HDU of the mask (not zero = bad)")
+    group.add_argument("--mask", type=hdu, metavar="HDU", help="HDU of the mask or data-quality bits")
+    group.add_argument(
+        "--bad-bits",
+        metavar="BITS",
+        help="bits that mean bad, as values (4,8) or names of mask planes (SAT,CR); ~4: all but 4 (default: "
+        "every bit; of HSC and Rubin planes, and of JWST and Roman, those that mean unusable)",
+    )
+    group.add_argument("--band", metavar="BAND", help="image of this BAND (or FILTER), if there are several")
     group.add_argument("--psf", metavar="PSF", help=_PSF_HELP)
     group.add_argument(
         "--psf-ext", type=hdu, metavar="HDU", help="HDU of the PSF, in the file of --psf or in the input"
@@ -128,60 +131,6 @@ def load_estimator(bundle):
     return ShapeEstimator() if bundle is None else ShapeEstimator.load(bundle)
 
 
-def parse_psf(text):
-    """Profile described by ``name:key=value,...``, or None for a file name.
-
-    Parameters
-    ----------
-    text : str
-        What followed ``--psf``.
-
-    Returns
-    -------
-    profile : galsim.GSObject or None
-        PSF without the pixel.
-
-    Raises
-    ------
-    PSFError
-        If a parameter is unknown, missing or impossible.
-
-    Examples
-    --------
-    >>> from galshape_cnn.cli.options import parse_psf
-    >>> parse_psf("gaussian:fwhm=0.7").fwhm
-    0.7
-    """
-    name, colon, rest = text.partition(":")
-    name = name.strip().lower()
-    if not colon or name not in PSF_PROFILES:
-        return None
-    values = dict(PSF_PROFILES[name])
-    for item in filter(None, rest.split(",")):
-        key, _, value = (part.strip() for part in item.partition("="))
-        if key not in values:
-            raise PSFError(f"--psf {text}: unknown parameter {key!r}; allowed: {', '.join(values)}")
-        try:
-            values[key] = float(value)
-        except ValueError:
-            raise PSFError(f"--psf {text}: {key}={value!r} is not a number") from None
-    if values["fwhm"] is None or not 0 < values["fwhm"] < float("inf"):
-        raise PSFError(f"--psf {text}: needs fwhm= above 0")
-    return _draw_profile(name, values, text)
-
-
-def _draw_profile(name, values, text):
-    """GalSim object of a named profile."""
-    import galsim
-
-    shear = {key: values.pop(key) for key in ("g1", "g2")}
-    try:
-        profile = getattr(galsim, name.capitalize())(**values)
-        return profile.shear(**shear) if any(shear.values()) else profile
-    except (galsim.GalSimError, ValueError) as error:
-        raise PSFError(f"--psf {text}: {error}") from error
-
-
 def read_images(args):
     """Image, cube of cutouts, or list of cutouts that the arguments describe.
 
@@ -210,17 +159,46 @@ def read_images(args):
     from galshape_cnn.observe.io import read_cutouts, read_image
 
     profile = None if args.psf is None else parse_psf(args.psf)
-    names = {name: getattr(args, name) for name in ("sci", "err", "var", "ivar", "weight", "mask")}
+    names = ("sci", "err", "var", "ivar", "weight", "mask", "band", "bad_bits")
+    names = {name: getattr(args, name) for name in names}
     names["psf"] = None if profile is not None else _psf_choice(args)
-    single = len(args.input) == 1
-    images = [read_image(args.input[0], **names)] if single else read_cutouts(args.input, **names)
+    paths = expand_patterns(args.input)
+    single = len(paths) == 1
+    images = [read_image(paths[0], **names)] if single else read_cutouts(paths, **names)
     keywords = {"psf_oversampling": args.psf_oversampling, "psf_includes_pixel": not args.psf_without_pixel}
     for image in images:
         if profile is not None:
-            image.psf, keywords["psf"] = None, profile
+            image.psf, keywords["psf"], keywords["psf_includes_pixel"] = None, profile, True
         if args.error is not None:
             image.uncertainty, keywords["error"] = None, args.error
     return images[0] if single else images, keywords
+
+
+def expand_patterns(inputs):
+    """Input files, with patterns that the shell has not expanded.
+
+    Parameters
+    ----------
+    inputs : sequence of str
+        Files or patterns such as ``"cutouts/*.fits"``.
+
+    Returns
+    -------
+    paths : list of str
+        The files of a pattern in sorted order.
+
+    Raises
+    ------
+    FileError
+        If a pattern matches no file.
+    """
+    paths = []
+    for one in inputs:
+        found = sorted(glob.glob(one)) if glob.has_magic(one) and not Path(one).exists() else [one]
+        if not found:
+            raise FileError(f"{one} matches no file")
+        paths += found
+    return paths
 
 
 def _psf_choice(args):

@@ -151,7 +151,7 @@ def _convert(psf, places, options, name):
     if psf is None:
         raise PSFError(f"{name} is missing; give {FORMS}")
     if isinstance(psf, PSFArrays):
-        return PSFArrays(check_psf(psf.array, name, places.count), psf.oversampling)
+        return _from_arrays(psf, places, options, name)
     if is_galsim(psf):
         return _from_galsim(psf, places, options, name)
     if is_photutils(psf):
@@ -192,6 +192,16 @@ def _from_array(psf, places, options, name):
     if options.normalize:
         array = array / array.sum(axis=(1, 2), keepdims=True)
     return PSFArrays(array, options.oversampling)
+
+
+def _from_arrays(psf, places, options, name):
+    """Arrays that know their sampling; their sum is kept."""
+    if options.oversampling not in (1, psf.oversampling):
+        raise PSFError(f"psf_oversampling={options.oversampling}, but {name} says {psf.oversampling} itself")
+    array = check_psf(psf.array, name, places.count)
+    return PSFArrays(
+        array if options.includes_pixel else convolve_pixel(array, psf.oversampling), psf.oversampling
+    )
 
 
 def _own_sampling_only(options, name, what):

@@ -117,7 +117,24 @@ def _check_odd(array, name):
         raise PSFError(
             f"{name} is even-sized ({ny}x{nx}): its middle falls between the pixels and would shift every "
             "galaxy by half a pixel. Crop, pad or resample it to odd sizes, its peak on the central pixel"
+            + _mend_of_even(array, name)
         )
+
+
+def _mend_of_even(array, name):
+    """How to make an even-sized PSF odd-sized, where its light says it."""
+    finite = np.where(np.isfinite(array), array, 0).sum(axis=0)
+    if not finite.max() > 0:
+        return ""
+    core = np.where(finite > 0.5 * finite.max(), finite, 0)
+    cuts = []
+    for axis, side in enumerate(finite.shape):
+        middle = (np.arange(side) * core.sum(axis=1 - axis)).sum() / core.sum()
+        offset = middle - (side - 1) / 2  # half a pixel when the peak is on the pixel beside the middle
+        cuts.append(":" if side % 2 else {0.5: "1:", -0.5: ":-1"}.get(np.round(2 * offset) / 2))
+    if None in cuts:
+        return f": here {name} has its peak between the pixels, so that it must be shifted by interpolation"
+    return f": here {name}[..., {', '.join(cuts)}] does it"
 
 
 def _check_values(array, name, largest_sum):

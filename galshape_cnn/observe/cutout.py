@@ -7,7 +7,9 @@ import numpy as np
 from astropy.table import Table
 
 from galshape_cnn.errors import InputError, PositionError, PSFError
+from galshape_cnn.flags import Flag
 from galshape_cnn.forward.psf import PSFArrays, is_galsim, psf_arrays
+from galshape_cnn.forward.psf_array import FORMS
 from galshape_cnn.observe.centering import find_centers, mask_flags, psf_sigma
 from galshape_cnn.observe.extraction import (
     bucket_size,
@@ -23,6 +25,7 @@ from galshape_cnn.observe.frames import read_frames
 from galshape_cnn.observe.positions import Positions, read_positions_argument
 from galshape_cnn.observe.sky import move_on_sky, sky_geometry
 from galshape_cnn.observe.stamps import Stamps
+from galshape_cnn.observe.star_psf import EstimatedPSF, psf_from_stars
 
 __all__ = ["Observation", "bucket_size", "prepare"]
 
@@ -95,7 +98,10 @@ def prepare(
         cutout; or `Stamps`, which pass through.  ``uncertainty``, ``mask``,
         ``wcs``, ``psf`` and ``unit`` of NDData are used.
     psf : optional
-        Anything `galshape_cnn.forward.psf.psf_arrays` takes.
+        Anything `galshape_cnn.forward.psf.psf_arrays` takes; or ``"stars"``, to
+        estimate it from the stars of the image, see
+        `galshape_cnn.observe.star_psf.psf_from_stars`.  Without it a column ``psf`` of ``positions``
+        with an image in each row is used.
     error : float, array_like, Quantity or NDUncertainty, optional
         1 sigma per pixel; for cutouts also a sequence of N.
     mask : array_like of bool, optional
@@ -145,9 +151,10 @@ def prepare(
         "includes_pixel": psf_includes_pixel,
         "normalize": normalize_psf,
     }
+    psf, table = _own_psf(psf, data, error, positions.table)
     psfs = _row_psfs(rows, psf, options)
-    groups = _make_groups(rows, psfs, bool(recenter), unit)
-    table = positions.table
+    estimated = Flag.PSF_ESTIMATED if isinstance(psf, EstimatedPSF) else 0
+    groups = _make_groups(rows, psfs, bool(recenter), unit, estimated)
     ids = None if table is None or "id" not in table.colnames else np.asarray(table["id"])
     listed = rows.xy if is_image else None
     return Observation(groups, len(rows), table, ids, unit, rows.radec is not None, is_image, listed)
@@ -177,6 +184,21 @@ def _read_positions(frames, positions):
             f"positions has {len(found.xy)} rows for {len(frames)} cutouts; give one for each, or one image"
         )
     return found, False
+
+
+def _own_psf(psf, data, error, table):
+    """PSF to be estimated from stars or held by a column of the positions, and the other columns."""
+    if isinstance(psf, str):
+        if psf != "stars":
+            raise PSFError(f"psf={psf!r}; {FORMS}, or 'stars' is needed (read files first)")
+        return psf_from_stars(data, error), table
+    if table is None or "psf" not in table.colnames or np.ndim(table["psf"]) != 3:
+        return psf, table
+    if psf is not None:
+        raise InputError("psf is given beside the column psf of positions; give one of them")
+    rest = table.copy()
+    rest.remove_column("psf")
+    return np.ma.filled(np.ma.asarray(table["psf"], float), np.nan), rest if rest.colnames else None
 
 
 def _row_psfs(rows, psf, options):
@@ -227,7 +249,7 @@ def _check_same_psf(psf, carried):
             raise InputError(f"psf contradicts the one that data[{row}] carries; give one of them")
 
 
-def _make_groups(rows, psfs, recenter, unit):
+def _make_groups(rows, psfs, recenter, unit, flag):
     """Stamps of every size, and the rows they belong to."""
     groups, informed = [], np.zeros(len(rows), bool)
     pixel_unit = working_unit(rows)
@@ -240,6 +262,7 @@ def _make_groups(rows, psfs, recenter, unit):
         data, ivar = parts.pop("data"), parts.pop("ivar")
         if pixel_unit != 1:
             data, ivar = data.astype(float) * pixel_unit, ivar.astype(float) / pixel_unit**2
+        parts["flags"] |= flag
         stamps = Stamps(data, ivar, psf.array, psf_oversampling=psf.oversampling, unit=unit, **parts)
         groups.append((selected, stamps))
     check_informed(rows, informed)

@@ -13,7 +13,7 @@ import numpy as np
 
 from galshape_cnn.errors import InputError, NoiseError, PositionError
 
-__all__ = ["Detection", "find_galaxies"]
+__all__ = ["Detection", "find_galaxies", "pixels_and_noise", "segmented"]
 
 _FWHM = 2.3548  # of a Gaussian, in standard deviations
 #: Side of the background mesh in pixels, for images of at least twice that.
@@ -141,7 +141,7 @@ def segmented(data, error=None, detection=None):
     from photutils.segmentation import deblend_sources
 
     detection = Detection() if detection is None else detection
-    image, error, bad = _pixels_and_noise(data, error)
+    image, error, bad = pixels_and_noise(data, error)
     flat, smooth, segments = image, None, None
     for _ in range(2 if detection.box != 0 else 1):
         level = _background(image, bad, segments, detection)
@@ -159,8 +159,26 @@ def segmented(data, error=None, detection=None):
     return flat, smooth, bad, segments
 
 
-def _pixels_and_noise(data, error):
-    """Image, 1 sigma where it is known and one elsewhere, and the mask of bad pixels."""
+def pixels_and_noise(data, error):
+    """Image and noise of an NDData as plain arrays.
+
+    Parameters
+    ----------
+    data, error
+        As for `find_galaxies`.
+
+    Returns
+    -------
+    image, sigma : (ny, nx) float ndarray
+        Zero and one where bad.
+    bad : (ny, nx) ndarray of bool
+        Masked, not finite, or without noise information.
+
+    Raises
+    ------
+    NoiseError
+        If the image has no noise, or no pixel counts.
+    """
     from astropy.nddata import StdDevUncertainty
 
     image = np.asarray(data.data, float)

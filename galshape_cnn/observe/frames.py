@@ -12,6 +12,7 @@ import astropy.units as u
 import numpy as np
 
 from galshape_cnn.errors import InputError, NoiseError
+from galshape_cnn.observe.lazy import is_lazy
 from galshape_cnn.observe.noise import (
     NO_NOISE,
     Noise,
@@ -299,16 +300,15 @@ def _one_noise(description, unit, name):
 
 def _merge_mask(carried, given, shape, name):
     """The one mask, or an error if two differ."""
-    masks = [
-        np.asanyarray(mask) for mask in (carried, given) if mask is not None and mask is not np.ma.nomask
-    ]
+    masks = [mask for mask in (carried, given) if mask is not None and mask is not np.ma.nomask]
+    masks = [mask if is_lazy(mask) else np.asanyarray(mask) for mask in masks]
     for mask in masks:
         if mask.shape not in ((), shape):
             raise InputError(f"mask has shape {mask.shape}, {name} has shape {shape}")
         if mask.dtype.kind not in "bui":
             raise InputError(f"mask has dtype {mask.dtype}; bool is needed, True for bad pixels")
-    masks = [np.broadcast_to(mask, shape) for mask in masks]
-    if len(masks) == 2 and not np.array_equal(masks[0].astype(bool), masks[1].astype(bool)):
+    masks = [mask if mask.shape else np.broadcast_to(mask, shape) for mask in masks]
+    if len(masks) == 2 and not np.array_equal(*(np.asarray(mask, bool) for mask in masks)):
         raise InputError(f"mask contradicts {name}.mask; combine them with | and give one")
     return masks[0] if masks else None
 

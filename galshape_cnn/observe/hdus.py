@@ -21,8 +21,8 @@ _ROLE_NAMES = {
     "sci": ("SCI", "SCIENCE", "IMAGE", "IMG", "DATA"),
     "err": ("ERR", "ERROR", "SIGMA", "UNCERT", "UNCERTAINTY", "STDDEV", "RMS"),
     "var": ("VAR", "VARIANCE"),
-    "ivar": ("IVAR", "INVVAR", "WEIGHT", "WHT"),
-    "mask": ("MASK", "DQ", "FLAGS", "FLAG"),
+    "ivar": ("IVAR", "INVVAR", "WEIGHT", "WHT", "WGT"),
+    "mask": ("MASK", "DQ", "FLAGS", "FLAG", "FLG", "MSK"),
     "psf": ("PSF", "PSF_DATA"),
 }
 _ROLES = {name: role for role, names in _ROLE_NAMES.items() for name in names}
@@ -58,7 +58,7 @@ def open_fits(path):
             warnings.simplefilter("ignore", fits.verify.VerifyWarning)
             warnings.simplefilter("ignore", FITSFixedWarning)
             warnings.filterwarnings("ignore", message="(?s).*truncated.*")
-            with fits.open(path, memmap=True, ignore_missing_simple=False) as hdus:
+            with fits.open(path, ignore_missing_simple=False) as hdus:
                 _check_complete(hdus, path)
                 yield hdus
     except (EOFError, TypeError, ValueError, IndexError, fits.VerifyError) as error:
@@ -193,7 +193,7 @@ class Selection:
 
 
 def _looks_like_a_file(text):
-    return "/" in text or re.search(r"\.(fits?|fz|psf|fit\.gz|fits\.gz)$", text, re.IGNORECASE) is not None
+    return "/" in text or re.search(r"\.(fits?|fz|psf|piff|asdf)(\.gz)?$", text, re.IGNORECASE) is not None
 
 
 def _as_index(hdu):

@@ -1,20 +1,20 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""FITS in: images with noise, mask, WCS and PSF; PSF files; lists of positions.
+"""FITS in: images with noise, mask, WCS and PSF.
 
-Pixels stay on disk (memory-mapped) until stamps are cut from them.
+Pixels stay on disk until stamps are cut from them: memory-mapped, or read in
+parts where they are compressed or scaled.
 """
 
 import glob
 import warnings
 from pathlib import Path
 
-import astropy.units as u
 import numpy as np
+from astropy.io import fits
 from astropy.nddata import InverseVariance, NDData, StdDevUncertainty, VarianceUncertainty
-from astropy.table import Table
 from astropy.wcs import WCS, FITSFixedWarning
 
-from galshape_cnn.errors import FileError
+from galshape_cnn.errors import FileError, GalshapeWarning
 from galshape_cnn.observe.hdus import (
     Selection,
     companion,
@@ -24,14 +24,30 @@ from galshape_cnn.observe.hdus import (
     open_fits,
     role_of,
 )
-from galshape_cnn.observe.psfex import psfex_from_table
+from galshape_cnn.observe.lazy import LARGE, LazyPixels
+from galshape_cnn.observe.masks import bad_pixels
+from galshape_cnn.observe.photometry import unit_of
+from galshape_cnn.observe.position_files import read_positions
+from galshape_cnn.observe.psf_files import psf_of_hdu, read_psf, read_psfs
 
 __all__ = ["read_cutouts", "read_image", "read_positions", "read_psf"]
 
 _UNCERTAINTIES = {"err": StdDevUncertainty, "var": VarianceUncertainty, "ivar": InverseVariance}
 
 
-def read_image(path, *, sci=None, err=None, var=None, ivar=None, weight=None, mask=None, psf=None):
+def read_image(
+    path,
+    *,
+    sci=None,
+    err=None,
+    var=None,
+    ivar=None,
+    weight=None,
+    mask=None,
+    psf=None,
+    band=None,
+    bad_bits=None,
+):
     """Read an image, or a cube of cutouts, with all that belongs to it.
 
     HDUs are found by their names (EXTNAME, else IMAGETYP): SCI, SCIENCE,
@@ -47,21 +63,25 @@ def read_image(path, *, sci=None, err=None, var=None, ivar=None, weight=None, ma
         HDU of the image: index, name or ``"name,version"``.
     err, var, ivar, weight : int, str or Path, optional
         HDU with 1 sigma, variance or inverse variance (``weight`` is the same
-        as ``ivar``); in another file as ``"file.fits"`` or ``"file.fits[2]"``.
-        At most one of them.
+        as ``ivar``); in another file as ``"file.fits"`` or ``"file.fits[2]"``.  At
+        most one of them; found in this order if none is named.
     mask : int, str or Path, optional
-        HDU of the mask; values other than zero are bad.  Of a mask with named
-        planes (``MP_`` keywords, as the Rubin and HSC pipelines write) only planes
-        that mean bad pixels are used.
+        HDU of the mask.
     psf : int, str or Path, optional
-        HDU or file of the PSF, see `read_psf`.
+        HDU or file of the PSF, see `read_psf`; a pattern of files
+        (``"psfs/*.fits"``) gives one PSF for each plane of a cube.
+    band : str, optional
+        BAND (or FILTER) of the image, to choose among several.
+    bad_bits : int, str or sequence, optional
+        Which bits of the mask mean bad, see `galshape_cnn.observe.masks.bad_pixels`.
 
     Returns
     -------
     image : astropy.nddata.NDData
         With ``uncertainty``, ``mask``, ``wcs``, ``psf`` (each None if there is
         none), ``unit`` (None if BUNIT is missing or unknown) and the header as
-        ``meta``.  Two-dimensional, or (N, ny, nx) for a cube.
+        ``meta``.  Two-dimensional, or (N, ny, nx) for a cube.  Large images stay
+        in the file until a part of them is used.
 
     Raises
     ------
@@ -72,17 +92,18 @@ def read_image(path, *, sci=None, err=None, var=None, ivar=None, weight=None, ma
     path = Path(path).expanduser()
     noise = _only_noise(err=err, var=var, ivar=ivar, weight=weight)
     with open_fits(path) as hdus:
-        index = _science_index(hdus, sci, path)
+        index = _science_index(hdus, sci, band, path)
         header, data = hdus[index].header.copy(), _pixels(hdus[index], path, index)
         uncertainty = _read_uncertainty(hdus, index, noise, path)
-        bad = _read_mask(hdus, index, mask, path)
+        bad = _read_mask(hdus, index, mask, bad_bits, path)
         model = _read_own_psf(hdus, index, psf, path)
         wcs = _celestial_wcs(header, hdus, path)
         for name, array in (("noise", getattr(uncertainty, "array", None)), ("mask", bad)):
             if array is not None and array.shape != data.shape:
                 raise FileError(f"{path}: {name} has shape {array.shape}, the image {data.shape}")
-    unit = _unit_of(header)
-    return NDData(data, uncertainty=uncertainty, mask=bad, wcs=wcs, psf=model, unit=unit, meta=header)
+    return NDData(
+        data, uncertainty=uncertainty, mask=bad, wcs=wcs, psf=model, unit=unit_of(header), meta=header
+    )
 
 
 def read_cutouts(paths, **names):
@@ -123,7 +144,7 @@ def _only_noise(**choices):
     return None
 
 
-def _science_index(hdus, sci, path):
+def _science_index(hdus, sci, band, path):
     """HDU of the image: named, or the only one it can be."""
     images = image_hdus(hdus)
     if sci is not None:
@@ -133,6 +154,8 @@ def _science_index(hdus, sci, path):
         return index
     named = [i for i in images if role_of(hdus[i]) == "sci"]
     found = named or [i for i in images if role_of(hdus[i]) is None]
+    if band is not None:
+        found = _of_band(hdus, found, band, path)
     if not named and len(found) > 1 and found[0] == 0:
         found = [0]
     if len(found) != 1:
@@ -141,14 +164,38 @@ def _science_index(hdus, sci, path):
     return found[0]
 
 
+def _of_band(hdus, found, band, path):
+    """Those of some HDUs that belong to a band."""
+
+    bands = {i: {str(hdus[i].header.get(key, "")).strip() for key in ("BAND", "FILTER")} for i in found}
+    of_band = [i for i in found if band in bands[i]]
+    if not of_band:
+        known = sorted({one for names in bands.values() for one in names if one})
+        raise FileError(
+            f"{path} has no image of band {band!r}; it has {', '.join(known) or 'no BAND keyword'}"
+        )
+    return of_band
+
+
 def _pixels(hdu, path, index):
     """Pixels of an image or a cube, with axes of length one removed."""
-    data = hdu.data
-    while data.ndim > 2 and data.shape[0] == 1:
-        data = data[0]
+    if _must_be_lazy(hdu):
+        data = LazyPixels(path, index, hdu.shape, hdu.section[(slice(0, 1),) * len(hdu.shape)].dtype)
+    else:
+        data = hdu.data
+        while data.ndim > 2 and data.shape[0] == 1:
+            data = data[0]
     if data.ndim not in (2, 3):
         raise FileError(f"{path}: HDU {index} has shape {hdu.shape}; an image or a cube of cutouts is needed")
     return data
+
+
+def _must_be_lazy(hdu):
+    """Whether astropy would read all of a large image, and not map it."""
+    scaled = any(key in hdu.header for key in ("BSCALE", "BZERO", "BLANK"))
+    bytes_per_pixel = 8 if scaled else abs(hdu.header.get("ZBITPIX", hdu.header.get("BITPIX", 32))) // 8
+    large = np.prod(hdu.shape, dtype=float) * bytes_per_pixel > LARGE
+    return large and (scaled or isinstance(hdu, fits.CompImageHDU))
 
 
 def _named_pixels(hdus, index, choice, path, role):
@@ -198,28 +245,40 @@ def _read_uncertainty(hdus, index, noise, path):
         kind, choice = noise
         pixels, _ = _named_pixels(hdus, index, choice, path, kind)
         return _UNCERTAINTIES[kind](pixels, copy=False)
-    for kind in ("ivar", "var", "err"):
+    for kind in ("err", "var", "ivar"):
         other = companion(hdus, index, kind, path)
-        if other is not None:
+        if other is not None and not _is_exposure_map(hdus, other, path):
             return _UNCERTAINTIES[kind](_image_pixels(hdus, other, path)[0], copy=False)
     return None
 
 
-def _read_mask(hdus, index, choice, path):
+def _is_exposure_map(hdus, index, path):
+    """Whether a weight is AstroDrizzle's, which is an exposure time unless the user chose otherwise."""
+    drizzled = any(key in hdus[0].header for key in ("NDRIZIM", "D001VER"))
+    if not (drizzled and hdus[index].name == "WHT"):
+        return False
+    warnings.warn(
+        f"{path}: WHT of AstroDrizzle holds exposure times unless final_wht_type is IVM or ERR, and is not "
+        "used; if it is an inverse variance, say so with ivar (--ivar WHT), otherwise give the noise",
+        GalshapeWarning,
+        stacklevel=2,
+    )
+    return True
+
+
+def _read_mask(hdus, index, choice, bad_bits, path):
     """Mask from the option, or from an HDU found by its name."""
     if choice is not None:
         pixels, header = _named_pixels(hdus, index, choice, path, "mask")
     else:
         other = companion(hdus, index, "mask", path)
         if other is None:
+            if bad_bits is not None:
+                raise FileError(f"{path} has no mask for bad_bits (--bad-bits): name it with mask (--mask)")
             return None
         pixels, header = _image_pixels(hdus, other, path)
-    planes = {key[3:]: int(value) for key, value in header.items() if key.startswith("MP_")}
-    if planes:
-        harmless = ("DETECT", "NOT_DEBLENDED", "BRIGHT_OBJECT", "CLIPPED", "INEXACT_PSF", "SENSOR_EDGE")
-        bits = sum(1 << bit for name, bit in planes.items() if not name.startswith(harmless))
-        return (pixels & bits) != 0
-    return pixels if pixels.dtype.kind in "iub" else pixels != 0
+    telescope = {key: hdus[0].header[key] for key in ("TELESCOP",) if key in hdus[0].header}
+    return bad_pixels(pixels, telescope | dict(header), bad_bits, f"mask of {path}")
 
 
 def _read_own_psf(hdus, index, choice, path):
@@ -227,65 +286,11 @@ def _read_own_psf(hdus, index, choice, path):
     if choice is not None:
         selection = Selection(choice, path, {hdu.name.upper() for hdu in hdus})
         if selection.other_file:
-            return read_psf(selection.path, selection.hdu, band=hdus[index].header.get("BAND"))
-        return _psf_of(hdus, find_hdu(hdus, selection.hdu, path, "psf"), path)
+            read = read_psfs if glob.has_magic(str(selection.path)) else read_psf
+            return read(selection.path, selection.hdu, band=hdus[index].header.get("BAND"))
+        return psf_of_hdu(hdus, find_hdu(hdus, selection.hdu, path, "psf"), path)
     other = companion(hdus, index, "psf", path)
-    return None if other is None else _psf_of(hdus, other, path)
-
-
-def _psf_of(hdus, index, path):
-    """PSF in an HDU: an array, or a PsfEx model."""
-    hdu = hdus[index]
-    if (
-        not hdu.is_image
-        and hdu.data is not None
-        and "PSF_MASK" in (name.upper() for name in hdu.columns.names)
-    ):
-        return psfex_from_table(hdu.header, hdu.data, str(path))
-    return np.array(_image_pixels(hdus, index, path)[0], float)
-
-
-def read_psf(path, ext=None, *, band=None):
-    """Read a PSF image, a cube of PSFs, or a PsfEx model.
-
-    Parameters
-    ----------
-    path : str or Path
-        FITS file.
-    ext : int or str, optional
-        HDU; needed if there are several.
-    band : str, optional
-        BAND of the image, to choose among several HDUs that have one.
-
-    Returns
-    -------
-    psf : (py, px) or (N, py, px) ndarray, or PsfExModel
-        A model is called with 0-based pixel positions, ``psf(x, y)``.
-
-    Raises
-    ------
-    FileError
-        If the file cannot be read, holds no PSF, or several.
-    """
-    path = Path(path).expanduser()
-    with open_fits(path) as hdus:
-        if ext is not None:
-            return _psf_of(hdus, find_hdu(hdus, _ext_key(ext), path, "psf"), path)
-        tables = [i for i, hdu in enumerate(hdus) if not hdu.is_image
-                  and "PSF_MASK" in (name.upper() for name in hdu.columns.names)]  # fmt: skip
-        found = tables or [i for i in image_hdus(hdus) if role_of(hdus[i]) == "psf"] or image_hdus(hdus)
-        if len(found) > 1 and band is not None:
-            found = [i for i in found if hdus[i].header.get("BAND") == band] or found
-        if len(found) != 1:
-            raise FileError(
-                f"{path} has {len(found)} HDUs that may be the PSF; name one of {list_hdus(hdus)}"
-            )
-        return _psf_of(hdus, found[0], path)
-
-
-def _ext_key(ext):
-    """Indices may come as text from a command line."""
-    return int(ext) if isinstance(ext, str) and ext.isdigit() else ext
+    return None if other is None else psf_of_hdu(hdus, other, path)
 
 
 def _celestial_wcs(header, hdus, path):
@@ -301,68 +306,3 @@ def _celestial_wcs(header, hdus, path):
             return wcs if wcs.naxis == 2 else wcs.celestial
     except Exception as error:  # astropy and wcslib raise many kinds
         raise FileError(f"{path} has a WCS that cannot be read: {error}") from error
-
-
-def _unit_of(header):
-    """Unit in BUNIT; none when it is missing, empty, or not a unit astropy knows."""
-    text = str(header.get("BUNIT", "")).strip()
-    for spelling in (
-        text,
-        text.lower(),
-        text.lower().replace("electrons", "electron").replace("counts", "count"),
-    ):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                unit = u.Unit(spelling)
-            except (TypeError, ValueError):
-                continue
-        return None if unit == u.dimensionless_unscaled else unit
-    return None
-
-
-def read_positions(path):
-    """Read a list of positions from any table astropy reads.
-
-    Parameters
-    ----------
-    path : str or Path
-        FITS (also SExtractor's FITS_LDAC), ECSV, CSV, VOTable, Parquet or text.
-
-    Returns
-    -------
-    table : astropy.table.Table
-
-    Raises
-    ------
-    FileError
-        If the file is missing or is no table.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileError(f"{path} does not exist")
-    if path.stat().st_size == 0:
-        raise FileError(f"{path} is empty (0 bytes)")
-    problems = []
-    for options in _table_options(path):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                table = Table.read(path, **options)
-        except Exception as error:  # each format raises its own kinds
-            problems.append(str(error).strip().splitlines()[0] if str(error).strip() else repr(error))
-            continue
-        if len(table.colnames) >= 2:
-            return table
-        problems.append("fewer than two columns")
-    raise FileError(f"{path} cannot be read as a table of positions: {problems[0]}")
-
-
-def _table_options(path):
-    """Ways to read a table, the likeliest first."""
-    suffix = path.suffix.lower()
-    if suffix in (".fits", ".fit", ".fz", ".gz", ".ldac", ".cat"):
-        yield {"format": "fits", "hdu": "LDAC_OBJECTS"}
-    yield {}
-    if suffix not in (".fits", ".fit", ".fz", ".parquet", ".asdf"):
-        yield {"format": "ascii"}

@@ -14,7 +14,7 @@ from astropy.table import QTable, Table
 import galshape_cnn
 from galshape_cnn.cli import COMMANDS, demo, main, measure
 from galshape_cnn.cli.detection import is_cutout
-from galshape_cnn.cli.options import parse_psf
+from galshape_cnn.cli.psf_option import parse_psf
 from galshape_cnn.errors import GalshapeWarning, PSFError
 from galshape_cnn.flags import Flag
 from galshape_cnn.study.field import simulate_field

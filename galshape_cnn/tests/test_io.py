@@ -142,7 +142,7 @@ def test_cube_and_one_galaxy_files(tmp_path):
 @pytest.mark.parametrize(
     ("text", "unit"),
     [("nanomaggy", u.nmgy), ("ADU", u.adu), ("ELECTRONS/S", u.electron / u.s), ("MJy/sr", u.MJy / u.sr),
-     ("nanomaggies", None), ("", None), ("who knows", None), ("erg/s/cm2", u.erg / u.s / u.cm**2)],
+     ("nanomaggies", u.nmgy), ("", None), ("who knows", None), ("erg/s/cm2", u.erg / u.s / u.cm**2)],
 )  # fmt: skip
 def test_units(tmp_path, text, unit):
     found = read_image(write(tmp_path / "a.fits", ("SCI", DATA, fits.Header({"BUNIT": text})))).unit

@@ -1,0 +1,68 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""``--zeropoint``: magnitudes in the output table."""
+
+import argparse
+
+from galshape_cnn.errors import InputError
+
+__all__ = ["add_magnitude_columns", "add_magnitude_option"]
+
+
+def add_magnitude_option(parser):
+    """Add ``--zeropoint``.
+
+    Parameters
+    ----------
+    parser : `argparse.ArgumentParser`
+        Changed in place.
+    """
+    parser.add_argument(
+        "--zeropoint",
+        type=_zeropoint,
+        metavar="MAG",
+        help="add columns mag, mag_err with this zero point; 'header': that of the header, be it a keyword "
+        "such as MAGZERO; 'none': no magnitudes (default: from the unit, FLUXMAG0, PHOTFLAM, if it can)",
+    )
+
+
+def _zeropoint(text):
+    """Number, or one of two words."""
+    if text in ("header", "none"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number, and not 'header' or 'none'") from None
+
+
+def add_magnitude_columns(args, table, data):
+    """Append magnitudes where a zero point is given or known.
+
+    Parameters
+    ----------
+    args : `argparse.Namespace`
+        With ``zeropoint``.
+    table : `~astropy.table.Table`
+        Changed in place.
+    data : NDData or list of NDData
+        What was measured; the header of the first is asked.
+
+    Raises
+    ------
+    InputError
+        If the header's zero point is wanted and there is none.
+    """
+    from galshape_cnn.infer.magnitudes import add_magnitudes
+    from galshape_cnn.observe.photometry import header_zeropoint
+
+    if args.zeropoint == "none":
+        return
+    if isinstance(args.zeropoint, float):
+        add_magnitudes(table, args.zeropoint)
+        return
+    first = data[0] if isinstance(data, list) else data
+    found = header_zeropoint(first.meta or {}, first.unit)
+    if args.zeropoint == "header" and found is None:
+        raise InputError("--zeropoint header: the header states no zero point; give a number")
+    if found is not None and (found.exact or args.zeropoint == "header"):
+        add_magnitudes(table, found.magnitude, found.source)

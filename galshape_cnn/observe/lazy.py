@@ -1,0 +1,116 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Arrays that stay in their file until a part of them is asked for.
+
+Plain FITS images are memory-mapped by astropy.  Compressed and scaled ones
+(``BSCALE``, ``BZERO``) are not: astropy would read all of them.  `LazyPixels`
+reads, and decompresses, the part that is asked for; `BadBits` makes a mask of
+the part of a bit field that is asked for.
+"""
+
+import weakref
+
+import numpy as np
+from astropy.io import fits
+
+__all__ = ["LARGE", "BadBits", "LazyPixels", "is_lazy"]
+
+#: Images of more bytes than this are not read as a whole.
+LARGE = 1 << 26
+
+
+class _Part:
+    """What NumPy and `astropy.nddata.NDData` need to take an object for an array."""
+
+    @property
+    def ndim(self):
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self):
+        """Number of pixels."""
+        return int(np.prod(self.shape))
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self[(slice(None),) * self.ndim], dtype)
+
+
+class LazyPixels(_Part):
+    """Pixels of one HDU, read when they are sliced.
+
+    Parameters
+    ----------
+    path : str or Path
+        FITS file.
+    index : int
+        HDU.
+    shape : tuple of int
+        Of the HDU; leading axes of length one are dropped.
+    dtype : dtype
+        Of the pixels once they are scaled.
+    """
+
+    def __init__(self, path, index, shape, dtype):
+        lead = 0
+        while len(shape) - lead > 2 and shape[lead] == 1:
+            lead += 1
+        self.path, self.index, self.dtype = str(path), index, np.dtype(dtype)
+        self.shape, self._lead, self._hdus = tuple(shape[lead:]), lead, None
+
+    def __getstate__(self):
+        return self.__dict__ | {"_hdus": None}
+
+    def __repr__(self):
+        return f"<LazyPixels {self.shape} {self.dtype}: HDU {self.index} of {self.path}>"
+
+    def __getitem__(self, key):
+        key = key if isinstance(key, tuple) else (key,)
+        return self._section[(0,) * self._lead + key]
+
+    @property
+    def _section(self):
+        """The file is opened once and closed with this object."""
+        if self._hdus is None:
+            self._hdus = fits.open(self.path)
+            weakref.finalize(self, self._hdus.close)
+        return self._hdus[self.index].section
+
+
+class BadBits(_Part):
+    """Mask of the pixels whose bit field has one of some bits.
+
+    Parameters
+    ----------
+    field : array_like of int
+        Bit field; only sliced.
+    bits : int
+        Those that mean bad.
+    """
+
+    dtype = np.dtype(bool)
+
+    def __init__(self, field, bits):
+        self.field, self.bits, self.shape = field, bits, tuple(field.shape)
+
+    def __repr__(self):
+        return f"<BadBits {self.shape}: bits {self.bits}>"
+
+    def __getitem__(self, key):
+        return (np.asarray(self.field[key]) & self.bits) != 0
+
+
+def is_lazy(array):
+    """Whether an array is one of this module.
+
+    Parameters
+    ----------
+    array : object
+
+    Returns
+    -------
+    is_lazy : bool
+    """
+    return isinstance(array, _Part)
