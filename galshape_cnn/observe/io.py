@@ -15,6 +15,7 @@ from astropy.nddata import InverseVariance, NDData, StdDevUncertainty, VarianceU
 from astropy.wcs import WCS, FITSFixedWarning
 
 from galshape_cnn.errors import FileError, GalshapeWarning
+from galshape_cnn.observe.asdf_image import read_asdf_image
 from galshape_cnn.observe.hdus import (
     Selection,
     companion,
@@ -58,7 +59,7 @@ def read_image(
     Parameters
     ----------
     path : str or Path
-        FITS file.
+        FITS file; or ASDF, see `galshape_cnn.observe.asdf_image.read_asdf_image`.
     sci : int or str, optional
         HDU of the image: index, name or ``"name,version"``.
     err, var, ivar, weight : int, str or Path, optional
@@ -91,6 +92,8 @@ def read_image(
     """
     path = Path(path).expanduser()
     noise = _only_noise(err=err, var=var, ivar=ivar, weight=weight)
+    if path.suffix.lower() == ".asdf":
+        return read_asdf_image(path, sci=sci, noise=noise, mask=mask, psf=psf, bad_bits=bad_bits)
     with open_fits(path) as hdus:
         index = _science_index(hdus, sci, band, path)
         header, data = hdus[index].header.copy(), _pixels(hdus[index], path, index)
