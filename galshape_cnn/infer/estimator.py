@@ -1,21 +1,20 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """`ShapeEstimator`: the user's galaxies in, a catalogue out."""
 
-import os
 import threading
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 
 from galshape_cnn.errors import GalshapeWarning, InputError
+from galshape_cnn.infer.batches import mapped, progress_bar, usable_cores
 from galshape_cnn.infer.bundle import Bundle
 from galshape_cnn.infer.catalog import ShapeCatalog
 from galshape_cnn.infer.measurement import Measurement
 from galshape_cnn.infer.prior import Prior
 
-__all__ = ["ShapeEstimator", "usable_cores"]
+__all__ = ["ShapeEstimator"]
 
 _METHODS = ("network", "ml", "posterior")
 
@@ -282,7 +281,7 @@ class ShapeEstimator:
         from galshape_cnn.infer.blends import joined, listed_positions, measure_isolated
         from galshape_cnn.infer.measure import BATCH_SIZE
 
-        network, bar = self._live_network(), _progress_bar(observation.n, progress)
+        network, bar = self._live_network(), progress_bar(observation.n, progress)
         groups, listed = observation.groups, listed_positions(observation)
         batches = [
             (number, np.arange(start, min(start + BATCH_SIZE, len(stamps))))
@@ -296,7 +295,7 @@ class ShapeEstimator:
             return stamps, *measure_isolated(stamps, network, options, [listed[number][row] for row in rows])
 
         parts, used = [[] for _ in groups], [[] for _ in groups]
-        for (number, rows), done in zip(batches, _mapped(one, batches, threads), strict=True):
+        for (number, rows), done in zip(batches, mapped(one, batches, threads), strict=True):
             before, measured, after = done
             parts[number].append((rows, measured))
             used[number].append((before, after))
@@ -350,47 +349,6 @@ def _checked_gain(gain):
     if not (np.ndim(gain) == 0 and np.isfinite(gain) and gain > 0):
         raise InputError(f"gain={gain!r}; allowed: a positive number of electrons per unit of flux")
     return float(gain)
-
-
-def usable_cores():
-    """Number of cores this process may use.
-
-    Returns
-    -------
-    count : int
-        At least 1.
-    """
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _mapped(function, items, threads):
-    """Results of a function, in order, computed by a few threads."""
-    if threads == 1 or len(items) < 2:
-        yield from map(function, items)
-        return
-    with ThreadPoolExecutor(min(threads, len(items))) as pool:
-        yield from pool.map(function, items)
-
-
-def _progress_bar(total, wanted):
-    if not wanted:
-        return lambda count: None
-    from astropy.utils.console import ProgressBar
-
-    return _Advance(ProgressBar(total))
-
-
-class _Advance:
-    """Adds counts to an astropy progress bar."""
-
-    def __init__(self, bar):
-        self._bar, self._done = bar, 0
-
-    def __call__(self, count):
-        self._done += count
-        self._bar.update(self._done)
 
 
 def _warn_of_lost_rows(catalog):

@@ -1,0 +1,77 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Batches spread over threads, and a progress bar for them."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+__all__ = ["mapped", "progress_bar", "usable_cores"]
+
+
+def usable_cores():
+    """Number of cores this process may use.
+
+    Returns
+    -------
+    count : int
+        At least 1.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def mapped(function, items, threads):
+    """Results of a function, in order, computed by a few threads.
+
+    Parameters
+    ----------
+    function : callable
+        Of one item.
+    items : sequence
+        Its arguments.
+    threads : int
+        How many at once; 1 is the calling thread.
+
+    Yields
+    ------
+    result
+        Of each item.
+    """
+    if threads == 1 or len(items) < 2:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(min(threads, len(items))) as pool:
+        yield from pool.map(function, items)
+
+
+def progress_bar(total, wanted):
+    """Function that advances a progress bar by a count; does nothing if none is wanted.
+
+    Parameters
+    ----------
+    total : int
+        Count at the end.
+    wanted : bool
+        Whether to show one.
+
+    Returns
+    -------
+    advance : callable
+        Takes a count.
+    """
+    if not wanted:
+        return lambda count: None
+    from astropy.utils.console import ProgressBar
+
+    return _Advance(ProgressBar(total))
+
+
+class _Advance:
+    """Adds counts to an astropy progress bar."""
+
+    def __init__(self, bar):
+        self._bar, self._done = bar, 0
+
+    def __call__(self, count):
+        self._done += count
+        self._bar.update(self._done)
