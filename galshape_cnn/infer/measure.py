@@ -14,7 +14,7 @@ from galshape_cnn.flags import Flag
 from galshape_cnn.forward.profile import N_RANGE
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.amortized import posterior_moments
-from galshape_cnn.infer.fisher import bound, fisher_matrices
+from galshape_cnn.infer.fisher import bound, score_and_fisher
 from galshape_cnn.infer.likelihood import StampLikelihood
 from galshape_cnn.infer.measurement import Measurement
 from galshape_cnn.infer.prior import Prior
@@ -242,48 +242,20 @@ def _sampled(stamps, count, transfer, grid, proposal, params, options):
 
 def _judged(stamps, transfer, grid, params, covariance, ess, samples, flags, options):
     """Add bound, S/N, chi-square and flags."""
-    ivar = _total_ivar(stamps, transfer, grid, params, options.gain)
-    chi2, snr, sky = _goodness(stamps.data, ivar, transfer, grid, params, options.fit_sky)
-    params[:, 7] = np.where(params[:, 7] == 0, sky, params[:, 7])
-    fisher = fisher_matrices(params.astype(np.float32), ivar, transfer, grid)
+    arrays = params.astype(np.float32), stamps.data, stamps.ivar, transfer, grid
+    chi2, score, fisher = (np.asarray(one) for one in score_and_fisher(*arrays, gain=options.gain))
+    snr = np.abs(params[:, 0]) * np.sqrt(fisher[:, 0, 0].astype(float))
+    if options.fit_sky:  # which enters linearly: one Newton step is its best value
+        step = score[:, 7] / np.maximum(fisher[:, 7, 7].astype(float), 1e-30)
+        chi2, params[:, 7] = chi2 - step * score[:, 7], params[:, 7] + step
     crb, singular = bound(fisher, fit_sky=options.fit_sky)
     n_free = 8 if options.fit_sky else 7
-    freedom = np.maximum((ivar > 0).sum((1, 2)) - n_free, 1)
+    freedom = np.maximum((stamps.ivar > 0).sum((1, 2)) - n_free, 1)
     flags = flags | np.where(singular, Flag.SINGULAR, 0)
     flags |= _domain_flags(stamps, params, snr, options.domain)
     sigma_hlr = np.fmin(_sigma(crb, 2), _sigma(covariance, 2))
     flags |= _shape_flags(stamps, params, sigma_hlr, chi2 / freedom, freedom)
     return Measurement(params, covariance, crb, snr, chi2 / freedom, ess, flags, samples)
-
-
-def _total_ivar(stamps, transfer, grid, params, gain):
-    """Inverse variance with the source's photon noise, taken from the model."""
-    if gain is None:
-        return stamps.ivar
-    likelihood = StampLikelihood.from_stamps(stamps.data, stamps.ivar, transfer, grid)
-    inside = _in_unit(params, likelihood.scale)
-    source = likelihood.images(inside) - inside[:, 7, None, None]
-    source = np.maximum(source * likelihood.scale[:, None, None], 0)
-    return stamps.ivar / (1 + stamps.ivar * source / gain[:, None, None])
-
-
-def _in_unit(params, scale):
-    out = np.array(params, float)
-    out[:, [0, 7]] /= scale[:, None]
-    return out
-
-
-def _goodness(data, ivar, transfer, grid, params, fit_sky):
-    """Chi-square with the best sky, S/N of the model, and that sky."""
-    likelihood = StampLikelihood.from_stamps(data, ivar, transfer, grid)
-    inside = _in_unit(params, likelihood.scale)
-    inside[:, 0] = np.where(inside[:, 0] == 0, 1e-6, inside[:, 0])
-    chi2, gradient, fisher = likelihood.linear_equations(inside, np.arange(len(params)))
-    snr = np.abs(inside[:, 0]) * np.sqrt(fisher[:, 0, 0])
-    if not fit_sky:
-        return chi2, snr, np.zeros(len(params))
-    step = gradient[:, 1] / np.maximum(fisher[:, 1, 1], 1e-30)
-    return chi2 - step * gradient[:, 1], snr, (inside[:, 7] + step) * likelihood.scale
 
 
 def psf_width(psf, oversampling):
