@@ -27,6 +27,8 @@ _BUCKETS = (64, 96, 128, 192, 256, 384, 512)
 _DEFAULT_STAMP_SIZE = 64
 #: Pixel positions beyond this are as good as infinitely far away.
 _FAR_AWAY = 10**9
+#: Pixel scales, in arcsec, that a WCS may have, and the least ratio of them in two directions.
+_PIXEL_SCALES, _FLATTEST_PIXEL = (1e-6, 1e6), 1e-3
 #: Noise per pixel for which stamps are cut as they are.
 _WORKABLE_NOISE = (1e-12, 1e12)
 
@@ -181,10 +183,12 @@ def _geometry(frames, frame, xy):
 
 def _mend_undefined(jacobian):
     """Where the WCS is not defined nothing is measured, but arrays stay finite."""
+    low, high = _PIXEL_SCALES
     bad = ~np.isfinite(jacobian).all(axis=(1, 2))
-    bad[~bad] = np.linalg.det(jacobian[~bad]) == 0
+    largest, smallest = np.linalg.svd(jacobian[~bad], compute_uv=False).T
+    bad[~bad] = ~((smallest > low) & (largest < high) & (smallest > _FLATTEST_PIXEL * largest))
     if bad.all():
-        raise InputError("wcs is not defined at any of the positions")
+        raise InputError("wcs is not defined at any of the positions, or its pixel scale is absurd")
     jacobian[bad] = np.median(jacobian[~bad], axis=0)
     return jacobian
 
