@@ -112,7 +112,7 @@ class Rows:
         return len(self.xy)
 
 
-def make_rows(frames, xy, is_image, stamp_size):
+def make_rows(frames, xy, is_image, stamp_size, strict=True):
     """Lay out the rows of a call.
 
     Parameters
@@ -125,6 +125,8 @@ def make_rows(frames, xy, is_image, stamp_size):
         Whether all rows are in one image.
     stamp_size : int or None
         Pixels to use around each galaxy.
+    strict : bool, optional
+        Refuse positions that are all outside.
 
     Returns
     -------
@@ -143,7 +145,7 @@ def make_rows(frames, xy, is_image, stamp_size):
     frame = np.zeros(n, int) if is_image else np.arange(n)
     limits = np.array([one.shape[::-1] for one in frames])[frame]
     off = ~((xy >= -0.5) & (xy < limits - 0.5)).all(axis=1)
-    if off.all():
+    if strict and off.all():
         raise PositionError(
             f"positions: none of the {n} lies inside the image; the first is x, y = "
             f"{xy[0, 0]:.1f}, {xy[0, 1]:.1f} and the image has {limits[0, 0]}x{limits[0, 1]} (x, y) pixels"
