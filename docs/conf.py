@@ -27,14 +27,36 @@ version = release = galshape_cnn.__version__
 root_doc = "index"
 
 extensions.remove("sphinx.ext.inheritance_diagram")  # needs graphviz, and there is next to no inheritance
-extensions += ["definition_tables"]
-exclude_patterns += ["api/*.inc", "_ext"]
+extensions += ["definition_tables", "sphinx_gallery.gen_gallery"]
+exclude_patterns += ["api/*.inc", "_ext", "examples", "figures"]
+
+# Figures and examples are drawn while building, so they show what the code does now.
+plot_formats = ["svg"]
+plot_html_show_formats = False
+plot_html_show_source_link = False
+plot_rcparams = {"font.size": 10, "svg.fonttype": "path"}
+plot_apply_rcparams = True
+sphinx_gallery_conf = {
+    "examples_dirs": "examples",
+    "gallery_dirs": "gallery",
+    "backreferences_dir": "gallery/backreferences",
+    "doc_module": ("galshape_cnn",),
+    "within_subsection_order": "example_order.InReadingOrder",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "min_reported_time": 1e9,  # a build should not differ from the next by its timings
+    "remove_config_comments": True,
+    "show_memory": False,
+    "write_computation_times": False,
+    "show_signature": False,
+}
 
 html_theme = "pydata_sphinx_theme"
 html_title = "galshape_cnn"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
-html_static_path = []
-html_sidebars = {"getting_started": [], "comparison": []}  # no sub-pages: leave the width to the text
+html_static_path = ["_static"]
+html_css_files = ["width.css"]
+html_sidebars = {"comparison": []}  # no sub-pages: leave the width to the text
 
 nitpicky = True
 nitpick_ignore_regex = [(r"py:obj", r"galshape_cnn\..*\.[A-Z_]+")]  # constants have no page of their own

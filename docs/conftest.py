@@ -2,3 +2,5 @@
 """Hand the options of the tests to pytest, wherever it is started."""
 
 pytest_plugins = ["galshape_cnn.tests.options"]
+# scripts: Sphinx runs the first two, a developer the third
+collect_ignore_glob = ["examples/*", "figures/*", "*/make_*.py"]
