@@ -49,7 +49,8 @@ def main(args=None):
         try:
             arguments.run(arguments)
         except (GalshapeError, OSError) as error:
-            print(f"galshape {arguments.command}: {error}", file=sys.stderr)
+            message = " ".join(str(error).split())  # one line, whatever a library said
+            print(f"galshape {arguments.command}: {message}", file=sys.stderr)
             return EXIT_INPUT_ERROR
     return EXIT_DONE
 

@@ -5,16 +5,20 @@ The copies are so far away that the PSF does not matter there, so their light is
 evaluated in real space and subtracted: three rings of copies, smooth over the
 stamp, at a few Chebyshev nodes, and the flux beyond them as a uniform level.
 The first ring needs more nodes, since a sheared profile is narrow across.
+
+What is returned are the even and odd parts that `galshape_cnn.forward.synthesis` makes
+images of.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .grid import chebyshev_nodes
 from .interpolate import interpolate, rows_at
 from .profile import sersic_table
 
-__all__ = ["folded_light", "folded_with_derivatives"]
+__all__ = ["folded_parts"]
 
 _RINGS = 3
 _ALL = [(i, j) for i in range(-_RINGS, _RINGS + 1) for j in range(-_RINGS, _RINGS + 1) if i or j]
@@ -41,11 +45,11 @@ def _brightness(shape, dx, dy):
     """Unconvolved Sérsic profile of unit flux at offsets from its centre."""
     (b, ln_norm), _ = rows_at(shape[0], sersic_table(), sersic_table().profile)
     r_squared, _ = _radius_squared(shape, dx, dy)
-    return (jnp.exp(ln_norm - b * r_squared ** (0.5 / shape[0])) / shape[1] ** 2)[None]
+    return [jnp.exp(ln_norm - b * jnp.exp(0.5 / shape[0] * jnp.log(r_squared))) / shape[1] ** 2]
 
 
 def _brightness_and_slopes(shape, dx, dy):
-    """The profile and its derivatives by n, hlr, g1, g2, x, y."""
+    """The profile and its derivatives by n, ln hlr, g1, g2, x, y."""
     n, hlr = shape[0], shape[1]
     (b, ln_norm), (b_n, ln_norm_n) = rows_at(n, sersic_table(), sersic_table().profile)
     r_squared, by_rest = _radius_squared(shape, dx, dy)
@@ -54,8 +58,10 @@ def _brightness_and_slopes(shape, dx, dy):
     value = jnp.exp(ln_norm - b * power) / hlr**2
     radial = -0.5 * b / n * power  # d ln(value) / d ln(r^2)
     by_n = ln_norm_n - b_n * power - radial * ln_r_squared / n
-    logarithmic = [by_n, -2 * (1 + radial) / hlr, *(radial * one for one in by_rest)]
-    return jnp.stack([value, *(value * one for one in logarithmic)])
+    # stored, lest each of the seven sums over copies compute the profile again
+    value, by_n, radial, by_rest = jax.lax.optimization_barrier((value, by_n, radial, by_rest))
+    logarithmic = [by_n, -2 * (1 + radial), *(radial * one for one in by_rest)]
+    return [value, *(value * one for one in logarithmic)]
 
 
 def _at_nodes(profile, copies, count, params, grid):
@@ -63,7 +69,7 @@ def _at_nodes(profile, copies, count, params, grid):
     shift, nodes = copies * grid.fft_size, grid.nodes(count)
     dx = nodes[None, None, :] - shift[:, 0, None, None] - params[5]
     dy = nodes[None, :, None] - shift[:, 1, None, None] - params[6]
-    return profile(params[1:5], dx, dy).sum(1)
+    return jnp.stack([one.sum(0) for one in profile(params[1:5], dx, dy)])
 
 
 def _level_beyond(shape, grid):
@@ -78,45 +84,55 @@ def _level_beyond(shape, grid):
     return fraction.mean() / grid.fft_size**2
 
 
-def _spread(profile, params, grid):
-    """Interpolate the light of all copies from the nodes to the pixels."""
-    total = 0.0
-    for copies, count in ((_NEAR, _NEAR_NODES), (_FAR, _FAR_NODES)):
-        weights = jnp.asarray(grid.node_weights(count))
-        total = total + weights @ _at_nodes(profile, copies, count, params, grid) @ weights.T
-    return total
+def _levels_beyond(params, grid, slopes):
+    """`_level_beyond` of one stamp and its derivatives, as the profile's."""
+    if not slopes:
+        return _level_beyond(params[1:5], grid)[None]
+    level, by_shape = jax.value_and_grad(_level_beyond)(params[1:5], grid)
+    by_shape = by_shape * jnp.stack([1.0, params[2], 1.0, 1.0])
+    return jnp.concatenate([level[None], by_shape, jnp.zeros(2, level.dtype)])
 
 
-def folded_light(params, grid):
-    """Light of unit flux that folds into the stamp.
+def _interpolated(weights, nodes, other_weights):
+    """Values at positions y, x from (nodes, C, B, nodes), by two large products."""
+    along_y = jax.lax.dot_general(weights, nodes, (((1,), (0,)), ((), ())))
+    return jax.lax.dot_general(along_y, other_weights, (((3,), (1,)), ((), ())))
+
+
+def _light_at_nodes(params, grid, slopes):
+    """Light of all copies at the nodes of the first ring, (nodes, 7 or 1, B, nodes)."""
+    profile = _brightness_and_slopes if slopes else _brightness
+
+    def light(copies, count):
+        found = jax.vmap(lambda row: _at_nodes(profile, copies, count, row, grid))(params)
+        return jnp.moveaxis(found, (2, 1), (0, 1))
+
+    near, far = light(_NEAR, _NEAR_NODES), light(_FAR, _FAR_NODES)
+    weights = jnp.asarray(grid.node_weights(_FAR_NODES, chebyshev_nodes(_NEAR_NODES)), params.dtype)
+    levels = jax.vmap(lambda row: _levels_beyond(row, grid, slopes), out_axes=1)(params)
+    near, far = jax.lax.optimization_barrier((near, far))
+    return near + _interpolated(weights, far, weights) + levels[None, :, :, None]
+
+
+def folded_parts(params, grid, slopes=True):
+    """Light of unit flux that folds into the stamps, and its derivatives.
 
     Parameters
     ----------
-    params : (8,) array
-        Of the stamp, as for `galshape_cnn.forward.render.render`.
+    params : (B, 8) array
+        As for `galshape_cnn.forward.render.render`.
     grid : FourierGrid
         Size of the stamp and of the transform.
+    slopes : bool, optional
+        Whether the derivatives by n, ln hlr, g1, g2, x, y are wanted too.
 
     Returns
     -------
-    light : (size, size) jax array
+    parts : list of four (size / 2, 7 or 1, B, size / 2) jax arrays
+        Even and odd in y and x, in the order of `galshape_cnn.forward.synthesis.wave_parts`.
     """
-    return _spread(_brightness, params, grid)[0] + _level_beyond(params[1:5], grid)
-
-
-def folded_with_derivatives(params, grid):
-    """Light of unit flux that folds into the stamp, with its derivatives.
-
-    Parameters
-    ----------
-    params, grid
-        As for `folded_light`.
-
-    Returns
-    -------
-    light : (7, size, size) jax array
-        The light and its derivatives by n, hlr, g1, g2, x, y.
-    """
-    level, slopes = jax.value_and_grad(_level_beyond)(params[1:5], grid)
-    levels = jnp.concatenate([level[None], slopes, jnp.zeros(2, slopes.dtype)])
-    return _spread(_brightness_and_slopes, params, grid) + levels[:, None, None]
+    nodes = _light_at_nodes(params, grid, slopes)
+    side = (2 * np.arange(grid.size // 2) + 1) / (grid.size - 1)
+    right, left = (grid.node_weights(_NEAR_NODES, at) for at in (side, -side))
+    even, odd = (jnp.asarray(w, params.dtype) for w in ((right + left) / 2, (right - left) / 2))
+    return [_interpolated(along_y, nodes, along_x) for along_y in (even, odd) for along_x in (even, odd)]

@@ -59,10 +59,17 @@ def interpolate(n, ln_x, table, coefficients):
     value, by_n, by_ln_x : jax arrays, shape of ``ln_x``
     """
     values, by_n = rows_at(n, table, coefficients)
-    position = (ln_x - table.ln_k0) / table.ln_k_step
-    position = jnp.clip(position, 1.0, values.shape[0] - 2.0)
-    index, weights, slopes = _spline_weights(position, values.shape[0])
-    f = [values[index + j] for j in range(4)]
-    f_n = [by_n[index + j] for j in range(4)]
-    combine = lambda w, c: sum(w[j] * c[j] for j in range(4))  # noqa: E731
-    return combine(weights, f), combine(weights, f_n), combine(slopes, f) / table.ln_k_step
+    last = values.shape[0] - 2.0
+    position = jnp.clip((ln_x - table.ln_k0) / table.ln_k_step, 1.0, last)
+    index = jnp.minimum(position, last - 1.0).astype(jnp.int32)
+    t = position - index
+    u = 1 - t
+    # written out, lest an array of weights be stored; the index is inside by construction
+    row = lambda rows, j: rows.at[index + (j - 1)].get(mode="promise_in_bounds")  # noqa: E731
+    a, b, c, d = (row(values, j) for j in range(4))
+    weights = u**3 / 6, (t**3 / 2 - t**2 + 2 / 3), (u**3 / 2 - u**2 + 2 / 3), t**3 / 6
+    value = weights[0] * a + weights[1] * b + weights[2] * c + weights[3] * d
+    slope = 0.5 * (t**2 * d - u**2 * a) + (1.5 * t**2 - 2 * t) * b - (1.5 * u**2 - 2 * u) * c
+    a, b, c, d = (row(by_n, j) for j in range(4))
+    value_n = weights[0] * a + weights[1] * b + weights[2] * c + weights[3] * d
+    return value, value_n, slope / table.ln_k_step

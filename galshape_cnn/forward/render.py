@@ -22,11 +22,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from galshape_cnn.forward.copies import folded_light, folded_with_derivatives
-from galshape_cnn.forward.interpolate import interpolate
-from galshape_cnn.forward.profile import sersic_table
+from galshape_cnn.forward.copies import folded_parts
+from galshape_cnn.forward.synthesis import assembled, natural, wave_parts
 
-__all__ = ["BLOCK", "PARAMETERS", "in_blocks", "one_with_derivatives", "render", "render_with_derivatives"]
+__all__ = ["BLOCK", "PARAMETERS", "in_blocks", "render", "render_with_derivatives", "unit_quadrants"]
 
 #: The parameters of a stamp's model, in the order of every array.
 PARAMETERS = ("flux", "n", "hlr", "g1", "g2", "x", "y", "sky")
@@ -35,112 +34,89 @@ PARAMETERS = ("flux", "n", "hlr", "g1", "g2", "x", "y", "sky")
 BLOCK = 16
 
 
-def _fold(modes, grid):
-    """Fold modes beyond the stamp's Nyquist frequency onto the sampled ones."""
-    if grid.bandwidth == 1:
-        return modes
-    m = grid.fft_size
-    rows = modes[..., :m, :] + modes[..., m:, :]
-    mirrored = jnp.roll(rows[..., ::-1, :], 1, axis=-2)[..., ::-1]
-    return rows[..., : m // 2 + 1] + jnp.conj(mirrored)[..., : m // 2 + 1]
-
-
-def _to_stamp(modes, grid):
-    """Inverse transform, cut to the stamp."""
-    image = jnp.fft.irfft2(_fold(modes, grid), s=(grid.fft_size, grid.fft_size))
-    return image[..., : grid.size, : grid.size]
-
-
-def _wave_number(params, grid):
-    """ln(kappa), and d ln(kappa) / d(g1, g2), on the modes."""
-    kx, ky = jnp.asarray(grid.kx)[None, :], jnp.asarray(grid.ky)[:, None]
-    hlr, g1, g2 = params[2], params[3], params[4]
-    total, plus, cross = kx**2 + ky**2, kx**2 - ky**2, 2 * kx * ky
-    norm = 1 - g1**2 - g2**2
-    form = (2 - norm) * total + 2 * (g1 * plus + g2 * cross)
-    form = jnp.maximum(form, 1e-12)
-    ln_kappa = 0.5 * jnp.log(form / norm) + jnp.log(hlr)
-    by_g1 = g1 / norm + (g1 * total + plus) / form
-    by_g2 = g2 / norm + (g2 * total + cross) / form
-    return ln_kappa, by_g1, by_g2
-
-
-def _shifted(params, transfer, grid):
-    """Transfer function times the phase of the centroid."""
-    phase_x = jnp.exp(-1j * jnp.asarray(grid.kx) * params[5])
-    phase_y = jnp.exp(-1j * jnp.asarray(grid.ky) * params[6])
-    return transfer * phase_x[None, :] * phase_y[:, None]
-
-
-def _render_one(params, transfer, grid):
-    table = sersic_table()
-    ln_kappa, _, _ = _wave_number(params, grid)
-    f, _, _ = interpolate(params[1], ln_kappa, table, table.coefficients)
-    image = _to_stamp(f * _shifted(params, transfer, grid), grid)
-    image = image - folded_light(params, grid) * transfer[0, 0].real
-    return params[0] * image + params[7]
-
-
-def one_with_derivatives(params, transfer, grid):
-    """Image and derivatives of one stamp, to be used inside `in_blocks`.
+def unit_quadrants(params, transfer, grid, slopes=True):
+    """Images of unit flux without sky, and their derivatives, of a block of stamps.
 
     Parameters
     ----------
-    params : (8,) array
-        `PARAMETERS` of the stamp.
-    transfer : (Ky, Kx) complex array
-        Transfer function of its PSF.
+    params : (B, 8) array
+        `PARAMETERS` of each stamp.
+    transfer : (B or 1, 2 K, K) complex array
+        Transfer functions of their PSFs.
     grid : FourierGrid
         Stamp size and bandwidth.
+    slopes : bool, optional
+        Whether the derivatives by n, ln hlr, g1, g2, x, y are wanted too.
 
     Returns
     -------
-    image : (size, size) jax array
-        Flux per pixel.
-    derivatives : (8, size, size) jax array
-        d(image) / d(parameter).
+    quadrants : list of 7 (or 1) lists of four (size / 2, B, size / 2) jax arrays
+        In the order of `galshape_cnn.forward.synthesis.assembled`.
     """
-    table = sersic_table()
-    ln_kappa, by_g1, by_g2 = _wave_number(params, grid)
-    f, f_n, f_k = interpolate(params[1], ln_kappa, table, table.coefficients)
-    moved = _shifted(params, transfer, grid)
-    unit = f * moved
-    kx, ky = jnp.asarray(grid.kx)[None, :], jnp.asarray(grid.ky)[:, None]
-    radial = f_k * moved
-    shape = [f_n * moved, radial / params[2], by_g1 * radial, by_g2 * radial]
-    modes = jnp.stack([unit, *shape, -1j * kx * unit, -1j * ky * unit])
-    images = _to_stamp(modes, grid)
-    images = images - folded_with_derivatives(params, grid) * transfer[0, 0].real
-    derivatives = jnp.concatenate([images[:1], params[0] * images[1:], jnp.ones_like(images[:1])])
-    return params[0] * images[0] + params[7], derivatives
+    waves = wave_parts(params, transfer, grid, slopes)
+    folded = folded_parts(params, grid, slopes)
+    light = transfer[:, 0, 0].real[:, None]
+    unfolded = [
+        [wave - part[:, i] * light for wave, part in zip(parts, folded, strict=True)]
+        for i, parts in enumerate(waves)
+    ]
+    return [assembled(parts) for parts in unfolded]
 
 
-def in_blocks(one, params, transfer, grid, *rows):
-    """Map a function over stamps in cache-sized blocks.
+def _images(quadrants):
+    return natural([jnp.moveaxis(q, 1, 0) for q in quadrants])
+
+
+def _render_block(params, transfer, grid):
+    image = _images(unit_quadrants(params, transfer, grid, slopes=False)[0])
+    return params[:, 0, None, None] * image + params[:, 7, None, None]
+
+
+def _derivatives_block(params, transfer, grid):
+    unit, *slopes = (_images(q) for q in unit_quadrants(params, transfer, grid))
+    flux = params[:, 0, None, None]
+    slopes[1] = slopes[1] / params[:, 2, None, None]
+    derivatives = jnp.stack([unit, *(flux * one for one in slopes), jnp.ones_like(unit)], 1)
+    return flux * unit + params[:, 7, None, None], derivatives
+
+
+def in_blocks(block, params, transfer, grid, *rows):
+    """Apply a function of few stamps to many, in cache-sized blocks.
 
     Parameters
     ----------
-    one : callable
-        ``one(params, transfer, *rows, grid=grid)`` of a single stamp.
+    block : callable
+        ``block(params, transfer, *rows, grid)`` of up to `BLOCK` stamps.
     params : (N, 8) array
         `PARAMETERS` of each stamp.
-    transfer : (N, Ky, Kx) or (1, Ky, Kx) complex array
+    transfer : (N, 2 K, K) or (1, 2 K, K) complex array
         A transfer function for each stamp, or one for all.
     grid : FourierGrid
         Stamp size and bandwidth.
     *rows : arrays with N rows
-        Further arguments of ``one``.
+        Further arguments of ``block``.
 
     Returns
     -------
     result : pytree of arrays with N rows
-        What ``one`` returns, stacked.
+        What ``block`` returns.
     """
-    if transfer.shape[0] == 1:
-        function, over = (lambda row: one(row[0], transfer[0], *row[1:], grid=grid)), (params, *rows)
-    else:
-        function, over = (lambda row: one(*row, grid=grid)), (params, transfer, *rows)
-    return jax.lax.map(function, over, batch_size=BLOCK)
+    shared = transfer.shape[0] == 1
+    arrays = (params, *rows) if shared else (params, transfer, *rows)
+
+    def apply(some):
+        return block(some[0], transfer, *some[1:], grid) if shared else block(*some, grid)
+
+    count = len(params)
+    whole = count - count % BLOCK
+    results = []
+    if whole:
+        split = [a[:whole].reshape(-1, BLOCK, *a.shape[1:]) for a in arrays]
+        done = jax.lax.map(apply, tuple(split))
+        results.append(jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), done))
+    if count > whole or not count:
+        results.append(apply(tuple(a[whole:] for a in arrays)))
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *results)
 
 
 @partial(jax.jit, static_argnames="grid")
@@ -153,7 +129,7 @@ def render(params, transfer, grid):
         `PARAMETERS` of each stamp: flux; n in [0.3, 6.2]; half-light radius in
         pixels, > 0; reduced shear, |g| < 1; centre in pixels from pixel [0, 0];
         sky level per pixel.
-    transfer : (N, Ky, Kx) or (1, Ky, Kx) complex array
+    transfer : (N, 2 K, K) or (1, 2 K, K) complex array
         From `galshape_cnn.forward.transfer.transfer_functions`, with the same grid.
     grid : FourierGrid
         Stamp size and bandwidth.
@@ -163,7 +139,7 @@ def render(params, transfer, grid):
     images : (N, size, size) jax array
         Flux per pixel.
     """
-    return in_blocks(_render_one, params, transfer, grid)
+    return in_blocks(_render_block, params, transfer, grid)
 
 
 @partial(jax.jit, static_argnames="grid")
@@ -182,4 +158,4 @@ def render_with_derivatives(params, transfer, grid):
     derivatives : (N, 8, size, size) jax array
         d(image) / d(parameter), in the order of `PARAMETERS`.
     """
-    return in_blocks(one_with_derivatives, params, transfer, grid)
+    return in_blocks(_derivatives_block, params, transfer, grid)

@@ -82,7 +82,7 @@ def transfer_functions(psf, grid, oversampling=1):
 
     Returns
     -------
-    transfer : (N, Ky, Kx) complex jax array
+    transfer : (N, 2 K, K) complex jax array
         Fourier transform of the PSF on the grid.
     """
     return transfer_at(psf, grid.ky, grid.kx, oversampling)

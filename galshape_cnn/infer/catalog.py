@@ -26,7 +26,7 @@ from galshape_cnn.infer.columns import (
     pass_through,
 )
 from galshape_cnn.infer.measurement import Measurement
-from galshape_cnn.infer.placement import Placement
+from galshape_cnn.infer.placement import Placement, derived_errors
 
 __all__ = ["ShapeCatalog"]
 
@@ -181,7 +181,8 @@ class ShapeCatalog:
         columns |= _sigmas("err", self.crb_covariance) | _sigmas("std", self.covariance)
         columns |= {name: getattr(raw, name) for name in _RAW_COLUMNS}
         columns["q"], columns["pa"] = axis_ratio(g1, g2), position_angle(g1, g2)
-        return columns | {"r_eff": semi_major_radius(hlr, g1, g2)}
+        columns["r_eff"] = semi_major_radius(hlr, g1, g2)
+        return columns | derived_errors(self.parameters, self.crb_covariance)
 
     def _column(self, definition):
         """One column, with its unit."""

@@ -97,6 +97,11 @@ COLUMN_DEFINITIONS = (
     ColumnDefinition("r_eff", "size", "semi-major half-light radius, hlr / sqrt(q)", "phys.angSize.smajAxis"),
     ColumnDefinition("ess", "number", "effective number of posterior samples", "stat.value"),
     ColumnDefinition("flags", "number", "warning bits; their meaning is in the metadata", "meta.code.qual"),
+    ColumnDefinition("q_err", "number", "Cramer-Rao bound of q", "stat.error;src.ellipticity"),
+    ColumnDefinition(
+        "pa_err", "angle", "Cramer-Rao bound of pa, at most 52 degrees", "stat.error;pos.posAng"
+    ),
+    ColumnDefinition("r_eff_err", "size", "Cramer-Rao bound of r_eff", "stat.error;phys.angSize.smajAxis"),
     ColumnDefinition(
         "neighbour_fraction",
         "number",

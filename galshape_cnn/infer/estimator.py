@@ -119,6 +119,7 @@ class ShapeEstimator:
         gain=None,
         prior=None,
         seed=0,
+        threads=None,
         **cutting,
     ):
         """Measure galaxies.
@@ -156,6 +157,9 @@ class ShapeEstimator:
             For ``'posterior'``: replaces the prior of the training; lengths in pixels.
         seed : int, optional
             Of the draws of ``'posterior'``.
+        threads : int, optional
+            Batches measured at the same time; by default one for each core this process may
+            use.  The numbers do not depend on it.
         **cutting
             ``stamp_size``, ``recenter``, ``psf_oversampling``, ``psf_includes_pixel``,
             ``normalize_psf``: see `galshape_cnn.observe.cutout.prepare`.
@@ -171,102 +175,12 @@ class ShapeEstimator:
             If an argument cannot be used; its subclasses `NoiseError`, `PSFError`,
             `PositionError` say which kind.
         """
-        how = {"method": method, "fit_sky": fit_sky, "gain": gain, "prior": prior, "seed": seed}
-        how["neighbours"] = neighbours
-        self.check_options(**how)
-        keywords = {"psf": psf, "error": error, "mask": mask, "wcs": wcs, "positions": positions, **cutting}
-        observation = self.observe(data, neighbours=neighbours, **keywords)
-        catalog = self.measure(observation, progress=progress, **how)
-        _warn_of_lost_rows(catalog)
-        return catalog
-
-    @staticmethod
-    def observe(data, *, neighbours="mask", **keywords):
-        """Cut the stamps of galaxies, the first half of a call.
-
-        Parameters
-        ----------
-        data
-            As in a call.
-        neighbours : str, optional
-            As in a call.
-        **keywords
-            See `galshape_cnn.observe.cutout.prepare`.
-
-        Returns
-        -------
-        observation : Observation
-            What `measure` takes.
-
-        Raises
-        ------
-        InputError
-            As a call does.
-        """
         from galshape_cnn.infer.blends import examined
+        from galshape_cnn.infer.measure import Options
         from galshape_cnn.observe.cutout import prepare
         from galshape_cnn.observe.stamps import Stamps
 
-        observation = prepare(data, **keywords)
-        if isinstance(data, Stamps) and neighbours != "ignore":
-            return examined(observation)
-        return observation
-
-    def measure(self, observation, *, threads=None, progress=False, **how):
-        """Measure galaxies whose stamps have been cut already, the second half of a call.
-
-        Parameters
-        ----------
-        observation : Observation
-            From `observe`.
-        threads : int, optional
-            Batches measured at the same time; by default one for each core this process
-            may use.  The numbers do not depend on it.
-        progress : bool, optional
-            Show a progress bar.
-        **how
-            ``method``, ``fit_sky``, ``neighbours``, ``gain``, ``prior``, ``seed``: as in a call.
-
-        Returns
-        -------
-        catalog : ShapeCatalog
-            One row for each galaxy.
-
-        Raises
-        ------
-        InputError
-            If an argument cannot be used.
-        """
-        options = self.check_options(**how)
-        threads = threads or usable_cores()
-        observation, measurements = self._measure_groups(observation, options, threads, progress)
-        meta = self._meta() | {"neighbours": options.neighbours}
-        method = options.method
-        return ShapeCatalog.from_measurements(observation, measurements, method=method, meta=meta)
-
-    def check_options(
-        self, *, method="network", fit_sky=True, neighbours="mask", gain=None, prior=None, seed=0
-    ):
-        """Refuse options that cannot be used, before any work.
-
-        Parameters
-        ----------
-        method, fit_sky, neighbours, gain, prior, seed
-            As in a call.
-
-        Returns
-        -------
-        options : Options
-            What they amount to.
-
-        Raises
-        ------
-        InputError
-            If one of them is none of what is allowed.
-        """
-        from galshape_cnn.infer.measure import Options
-
-        return Options(
+        options = Options(
             method=_checked_method(method),
             fit_sky=bool(fit_sky),
             gain=_checked_gain(gain),
@@ -275,6 +189,15 @@ class ShapeEstimator:
             domain=self._bundle.domain,
             neighbours=_checked_neighbours(neighbours),
         )
+        observation = prepare(data, psf=psf, error=error, mask=mask, wcs=wcs, positions=positions, **cutting)
+        if isinstance(data, Stamps) and options.neighbours != "ignore":
+            observation = examined(observation)
+        threads = usable_cores() if threads is None else int(threads)
+        observation, measurements = self._measure_groups(observation, options, threads, progress)
+        meta = self._meta() | {"neighbours": options.neighbours}
+        catalog = ShapeCatalog.from_measurements(observation, measurements, method=method, meta=meta)
+        _warn_of_lost_rows(catalog)
+        return catalog
 
     def _measure_groups(self, observation, options, threads, progress):
         """The observation with the pixels that were measured, and a measurement of each group."""

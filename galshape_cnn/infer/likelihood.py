@@ -20,7 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from galshape_cnn.forward.grid import FourierGrid
-from galshape_cnn.forward.render import BLOCK, render, render_with_derivatives
+from galshape_cnn.forward.render import BLOCK, render, unit_quadrants
+from galshape_cnn.forward.synthesis import quartered
+
+from .fisher import normal_block
 
 __all__ = ["SHAPES", "StampLikelihood", "in_batches"]
 
@@ -31,42 +34,32 @@ SHAPES = (64, BLOCK)
 _DRAWS_AT_ONCE = 4  # blocks
 
 
-def _whitened(data, ivar, images):
-    """Residuals in units of the noise."""
-    return (data - images) * jnp.sqrt(ivar)
-
-
 def _normal_block(params, data, ivar, transfer, grid):
-    images, derivatives = render_with_derivatives(params, transfer, grid)
-    residual = _whitened(data, ivar, images)
-    columns = (derivatives * jnp.sqrt(ivar)[:, None]).reshape(len(params), 8, -1)
-    fisher = jnp.einsum("bik,bjk->bij", columns, columns)
-    gradient = jnp.einsum("bik,bk->bi", columns, residual.reshape(len(params), -1))
-    return jnp.sum(residual**2, -1), gradient, fisher
+    return normal_block(params, transfer, data, ivar, jnp.zeros_like(params[:, 0]), grid)
 
 
 def _linear_block(params, data, ivar, transfer, grid):
-    images = render(params, transfer, grid)
-    whitened = _whitened(data, ivar, images)
-    weight = jnp.sqrt(ivar)
-    unit = (images - params[:, 7, None, None]) * weight / params[:, 0, None, None]
-    columns = jnp.stack([unit, weight], 1).reshape(len(params), 2, -1)
-    fisher = jnp.einsum("bik,bjk->bij", columns, columns)
-    gradient = jnp.einsum("bik,bk->bi", columns, whitened.reshape(len(params), -1))
-    return jnp.sum(whitened**2, -1), gradient, fisher
+    """Equations of flux and sky; data and ivar of one stamp serve a block of draws."""
+    flux, sky = params[:, 0, None], params[:, 7, None]
+    unit = unit_quadrants(params, transfer, grid, slopes=False)[0]
+    data, weight = (jnp.moveaxis(quartered(a), 0, 2) for a in (data, ivar))
+    sums = 0.0
+    for image, pixels, w in zip(unit, data, weight, strict=True):
+        residual = pixels - flux * image - sky
+        weighted, pull = image * w, residual * w
+        level = jnp.broadcast_to(w, image.shape)
+        terms = (residual * pull, image * pull, pull, image * weighted, weighted, level)
+        sums = sums + jnp.stack([one.sum(0) for one in terms])
+    _, by_flux, by_sky, flux_flux, flux_sky, sky_sky = sums.sum(-1)
+    fisher = jnp.stack([jnp.stack([flux_flux, flux_sky], -1), jnp.stack([flux_sky, sky_sky], -1)], -1)
+    return sums[0], jnp.stack([by_flux, by_sky], -1), fisher
 
 
 @partial(jax.jit, static_argnames="grid")
 def _draws_in_blocks(params, data, ivar, transfer, grid):
     """`_linear_block` of a block of draws for each stamp: its pixels and PSF are read once."""
-
-    def one(arrays):
-        draws, pixels, weights, psf = arrays
-        shape = (len(draws), *pixels.shape)
-        spread = (jnp.broadcast_to(a, shape) for a in (pixels, weights))
-        return _linear_block(draws, *spread, psf[None], grid)
-
-    return jax.lax.map(one, (params, data, ivar, transfer))
+    arrays = (params, data[:, None], ivar[:, None], transfer[:, None])
+    return jax.lax.map(lambda a: _linear_block(*a, grid), arrays)
 
 
 @partial(jax.jit, static_argnames=("block", "grid"))
@@ -108,7 +101,7 @@ class StampLikelihood:
     ----------
     data, ivar : (N, size, size) float32 ndarray
         Pixels and inverse variances, in units of ``scale``.
-    transfer : (N or 1, Ky, Kx) complex64 ndarray
+    transfer : (N or 1, 2 K, K) complex64 ndarray
         PSF transfer functions.
     grid : FourierGrid
         Grid of the transfer functions.
@@ -130,7 +123,7 @@ class StampLikelihood:
         ----------
         data, ivar : (N, size, size) array_like
             Pixels and inverse variances; zero inverse variance means masked.
-        transfer : (N or 1, Ky, Kx) complex array
+        transfer : (N or 1, 2 K, K) complex array
             PSF transfer functions on ``grid``.
         grid : FourierGrid
             Of the stamps' size.

@@ -14,7 +14,10 @@ from astropy.coordinates import SkyCoord
 
 from galshape_cnn.geometry import frame_derivative, transform_shape
 
-__all__ = ["Placement"]
+__all__ = ["Placement", "derived_errors"]
+
+#: Standard deviation of a position angle of which nothing is known, 180 / sqrt(12) degrees.
+_UNKNOWN_ANGLE = 180 / np.sqrt(12)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,3 +174,41 @@ def _center(stamps):
         return stamps.center
     ny, nx = stamps.data.shape[1:]
     return np.array([(nx - 1) / 2, (ny - 1) / 2])
+
+
+def derived_errors(parameters, covariance):
+    """Errors of axis ratio, position angle and semi-major radius, to first order.
+
+    With g the absolute value of the shear and dg_t its change across itself,
+    dq = -2 dg / (1 + g)^2, d(pa) = dg_t / (2 g) and d(ln r_eff) = d(ln hlr) + dg / (1 - g^2).
+
+    Parameters
+    ----------
+    parameters : (N, 5) ndarray
+        flux, n, hlr, g1, g2 in the reported frame.
+    covariance : (N, 5, 5) ndarray
+        Of them.
+
+    Returns
+    -------
+    errors : dict of str to (N,) ndarray
+        ``q_err``, ``pa_err`` (degrees) and ``r_eff_err``.
+    """
+    hlr, g1, g2 = parameters[:, 2:].T
+    size = np.hypot(g1, g2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        along = np.where(size[:, None] > 0, parameters[:, 3:] / size[:, None], [1.0, 0.0])
+        across = np.stack([-along[:, 1], along[:, 0]], -1)
+        of_q = _sigma(-2 / (1 + size)[:, None] ** 2 * along, covariance[:, 3:, 3:])
+        of_angle = _sigma(across, covariance[:, 3:, 3:]) / (2 * size)
+        gradient = np.concatenate([1 / hlr[:, None], along / (1 - size**2)[:, None]], axis=1)
+        ratio = hlr * np.sqrt((1 + size) / (1 - size))  # r_eff
+        of_radius = ratio * _sigma(gradient, covariance[:, 2:, 2:])
+    angle = np.fmin(np.degrees(of_angle), np.where(np.isnan(of_q), np.nan, _UNKNOWN_ANGLE))
+    return {"q_err": of_q, "pa_err": angle, "r_eff_err": of_radius}
+
+
+def _sigma(gradient, covariance):
+    """Standard deviation of a linear combination; NaN where the covariance is none."""
+    variance = np.einsum("ni,nij,nj->n", gradient, covariance, gradient)
+    return np.sqrt(np.where(variance >= 0, variance, np.nan))

@@ -5,9 +5,9 @@
 suffix         format     what is special
 =============  =========  ====================================================
 ``.ecsv``      ECSV       everything, metadata too
-``.fits``      FITS       metadata as COMMENT cards ``name = value``
+``.fits``      FITS       metadata as COMMENT cards ``name = value``; TCOMM, TUCD
 ``.parquet``   Parquet    everything, metadata too (needs pyarrow)
-``.asdf``      ASDF       the table under ``data``, descriptions beside it
+``.asdf``      ASDF       the table under ``data``, descriptions, UCDs beside it
 ``.vot``       VOTable    metadata as INFO elements
 =============  =========  ====================================================
 
@@ -24,6 +24,7 @@ from pathlib import Path
 
 import astropy.units as u
 from astropy.coordinates import SkyCoord
+from astropy.io import fits
 from astropy.table import Table
 
 from galshape_cnn.errors import FileError, InputError
@@ -154,6 +155,23 @@ def _write_fits(table, path):
     flat = table.copy(copy_data=False)
     flat.meta = {"comments": [f"{name} = {value}" for name, value in flatten_meta(table.meta)]}
     flat.write(path, format="fits")
+    with fits.open(path, mode="update") as hdus:
+        _describe_columns(hdus[1].header, split_sky(table))
+
+
+def _describe_columns(header, columns):
+    """Descriptions and UCDs where TOPCAT looks for them; astropy finds its own in comments."""
+    for number in range(1, header["TFIELDS"] + 1):
+        name = header[f"TTYPE{number}"]
+        if name not in columns.colnames:
+            continue
+        info = columns[name].info
+        for key, text in (
+            (f"TUCD{number}", (info.meta or {}).get("ucd")),
+            (f"TCOMM{number}", info.description),
+        ):
+            if text:
+                header.insert(f"TTYPE{number}", (key, text), after=True)
 
 
 def _write_parquet(table, path):
@@ -162,7 +180,9 @@ def _write_parquet(table, path):
 
 def _write_asdf(table, path):
     descriptions = {name: table[name].info.description or "" for name in table.colnames}
-    table.write(path, format="asdf", make_tree=lambda t: {"data": t, "descriptions": descriptions})
+    ucds = {name: (table[name].info.meta or {}).get("ucd", "") for name in table.colnames}
+    tree = {"descriptions": descriptions, "ucds": ucds}
+    table.write(path, format="asdf", make_tree=lambda t: {"data": t} | tree)
 
 
 def _write_votable(table, path):

@@ -87,6 +87,8 @@ def prepare(
     psf_oversampling=1,
     psf_includes_pixel=True,
     normalize_psf=True,
+    listed=None,
+    strict=True,
 ):
     """Turn the user's data into stamps, one per galaxy, in the user's order.
 
@@ -118,6 +120,12 @@ def prepare(
         Find the centroid near each position; otherwise positions are kept.
     psf_oversampling, psf_includes_pixel, normalize_psf : optional
         See `galshape_cnn.forward.psf.psf_arrays`.
+    listed : ((M, 2) ndarray, int), optional
+        When ``positions`` are a part of a longer list: x, y of the whole list, and the place
+        of the first of them.  Galaxies outside the part are neighbours of those in it.
+    strict : bool, optional
+        Refuse a call in which no position lies inside the image, or no pixel has noise;
+        otherwise such rows are only flagged, as they are in other company.
 
     Returns
     -------
@@ -145,7 +153,7 @@ def prepare(
     check_stamp_size(stamp_size)
     frames, unit = read_frames(data, error=error, mask=mask, wcs=wcs)
     positions, is_image = _read_positions(frames, positions)
-    rows = make_rows(frames, positions.xy, is_image, stamp_size)
+    rows = make_rows(frames, positions.xy, is_image, stamp_size, strict)
     options = {
         "oversampling": psf_oversampling,
         "includes_pixel": psf_includes_pixel,
@@ -154,10 +162,10 @@ def prepare(
     psf, table = _own_psf(psf, data, error, positions.table)
     psfs = _row_psfs(rows, psf, options)
     estimated = Flag.PSF_ESTIMATED if isinstance(psf, EstimatedPSF) else 0
-    groups = _make_groups(rows, psfs, bool(recenter), unit, estimated)
+    groups = _make_groups(rows, psfs, bool(recenter), unit, estimated, strict)
     ids = None if table is None or "id" not in table.colnames else np.asarray(table["id"])
-    listed = rows.xy if is_image else None
-    return Observation(groups, len(rows), table, ids, unit, rows.radec is not None, is_image, listed)
+    listed, first = listed or (rows.xy if is_image else None, 0)
+    return Observation(groups, len(rows), table, ids, unit, rows.radec is not None, is_image, listed, first)
 
 
 def _pass_through(stamps, keywords):
@@ -249,7 +257,7 @@ def _check_same_psf(psf, carried):
             raise InputError(f"psf contradicts the one that data[{row}] carries; give one of them")
 
 
-def _make_groups(rows, psfs, recenter, unit, flag):
+def _make_groups(rows, psfs, recenter, unit, flag, strict):
     """Stamps of every size, and the rows they belong to."""
     groups, informed = [], np.zeros(len(rows), bool)
     pixel_unit = working_unit(rows)
@@ -265,7 +273,8 @@ def _make_groups(rows, psfs, recenter, unit, flag):
         parts["flags"] |= flag
         stamps = Stamps(data, ivar, psf.array, psf_oversampling=psf.oversampling, unit=unit, **parts)
         groups.append((selected, stamps))
-    check_informed(rows, informed)
+    if strict:
+        check_informed(rows, informed)
     return tuple(groups)
 
 

@@ -27,6 +27,8 @@ _BUCKETS = (64, 96, 128, 192, 256, 384, 512)
 _DEFAULT_STAMP_SIZE = 64
 #: Pixel positions beyond this are as good as infinitely far away.
 _FAR_AWAY = 10**9
+#: Pixel scales, in arcsec, that a WCS may have, and the least ratio of them in two directions.
+_PIXEL_SCALES, _FLATTEST_PIXEL = (1e-6, 1e6), 1e-3
 #: Noise per pixel for which stamps are cut as they are.
 _WORKABLE_NOISE = (1e-12, 1e12)
 
@@ -110,7 +112,7 @@ class Rows:
         return len(self.xy)
 
 
-def make_rows(frames, xy, is_image, stamp_size):
+def make_rows(frames, xy, is_image, stamp_size, strict=True):
     """Lay out the rows of a call.
 
     Parameters
@@ -123,6 +125,8 @@ def make_rows(frames, xy, is_image, stamp_size):
         Whether all rows are in one image.
     stamp_size : int or None
         Pixels to use around each galaxy.
+    strict : bool, optional
+        Refuse positions that are all outside.
 
     Returns
     -------
@@ -141,7 +145,7 @@ def make_rows(frames, xy, is_image, stamp_size):
     frame = np.zeros(n, int) if is_image else np.arange(n)
     limits = np.array([one.shape[::-1] for one in frames])[frame]
     off = ~((xy >= -0.5) & (xy < limits - 0.5)).all(axis=1)
-    if off.all():
+    if strict and off.all():
         raise PositionError(
             f"positions: none of the {n} lies inside the image; the first is x, y = "
             f"{xy[0, 0]:.1f}, {xy[0, 1]:.1f} and the image has {limits[0, 0]}x{limits[0, 1]} (x, y) pixels"
@@ -181,10 +185,12 @@ def _geometry(frames, frame, xy):
 
 def _mend_undefined(jacobian):
     """Where the WCS is not defined nothing is measured, but arrays stay finite."""
+    low, high = _PIXEL_SCALES
     bad = ~np.isfinite(jacobian).all(axis=(1, 2))
-    bad[~bad] = np.linalg.det(jacobian[~bad]) == 0
+    largest, smallest = np.linalg.svd(jacobian[~bad], compute_uv=False).T
+    bad[~bad] = ~((smallest > low) & (largest < high) & (smallest > _FLATTEST_PIXEL * largest))
     if bad.all():
-        raise InputError("wcs is not defined at any of the positions")
+        raise InputError("wcs is not defined at any of the positions, or its pixel scale is absurd")
     jacobian[bad] = np.median(jacobian[~bad], axis=0)
     return jacobian
 

@@ -25,6 +25,9 @@ from galshape_cnn.observe.stamps import MINIMUM_STAMP_SIZE
 
 __all__ = ["Frame", "read_frames"]
 
+#: Pixel values beyond this are no measurement: single precision could not hold their squares.
+_LARGEST = 1e18
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -76,7 +79,7 @@ class Frame:
         ivar = self.noise[rows, columns].inverse_variance() / self.factor**2
         ivar = np.broadcast_to(ivar, data.shape)
         informed = bool((ivar > 0).any())
-        good = np.isfinite(data)
+        good = np.abs(data) < _LARGEST
         if self.mask is not None:
             good &= ~np.asarray(self.mask[rows, columns]).astype(bool)
         with np.errstate(over="ignore", under="ignore"):

@@ -30,6 +30,7 @@ from galshape_cnn.observe.masks import bad_pixels
 from galshape_cnn.observe.photometry import unit_of
 from galshape_cnn.observe.position_files import read_positions
 from galshape_cnn.observe.psf_files import psf_of_hdu, read_psf, read_psfs
+from galshape_cnn.observe.sky import celestial_part
 
 __all__ = ["read_cutouts", "read_image", "read_positions", "read_psf"]
 
@@ -304,8 +305,6 @@ def _celestial_wcs(header, hdus, path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FITSFixedWarning)
             wcs = WCS(header, fobj=hdus)
-            if not wcs.has_celestial:
-                return None
-            return wcs if wcs.naxis == 2 else wcs.celestial
+            return celestial_part(wcs) if wcs.has_celestial else None
     except Exception as error:  # astropy and wcslib raise many kinds
         raise FileError(f"{path} has a WCS that cannot be read: {error}") from error

@@ -83,9 +83,8 @@ class Noise:
                 f"an {_NAMES[self.kind]} must be > 0, or zero or NaN for pixels that do not count"
             )
         if self.kind != "ivar":
-            values = values if self.kind == "var" else values**2
             with np.errstate(divide="ignore", over="ignore"):
-                values = 1.0 / values
+                values = 1.0 / (values if self.kind == "var" else values**2)
         return np.where(np.isfinite(values), values, 0.0)
 
     def check_usable(self):

@@ -44,11 +44,25 @@ def celestial_part(wcs, name="wcs"):
     if hasattr(wcs, "has_celestial"):
         if not wcs.has_celestial:
             raise InputError(f"{name} has no celestial axes, but {list(wcs.wcs.ctype)}; leave it out")
-        return wcs if wcs.naxis == 2 else wcs.celestial
+        wcs = wcs if wcs.naxis == 2 else wcs.celestial
+        _check_frame(wcs, name)
+        return wcs
     types = [str(one) for one in low.world_axis_physical_types]
     if low.pixel_n_dim != 2 or len(types) != 2 or not all(one.startswith("pos.") for one in types):
         raise InputError(f"{name} has axes {types}; a two-dimensional celestial WCS is needed")
     return wcs
+
+
+def _check_frame(wcs, name):
+    """Refuse coordinates that are not those of the sky, as of the Sun."""
+    from astropy.wcs.utils import wcs_to_celestial_frame
+
+    try:
+        wcs_to_celestial_frame(wcs)
+    except ValueError as error:
+        raise InputError(
+            f"{name} has axes {list(wcs.wcs.ctype)} and RADESYS {wcs.wcs.radesys!r}: no frame that is known"
+        ) from error
 
 
 def _radec(wcs, x, y):

@@ -28,5 +28,5 @@ class StandInEstimator:
         flux = stamps.data.sum((1, 2), dtype=float)
         params = np.column_stack([flux, ones, 3 * ones, 0.1 * ones, -0.2 * ones, stamps.center, 0 * ones])
         covariance = np.tile(np.diag([4.0, 0.25, 0.04, 0.01, 0.01]), (n, 1, 1))
-        snr = np.sqrt((stamps.data**2 * stamps.ivar).sum((1, 2)))
+        snr = np.sqrt((stamps.data.astype(float) ** 2 * stamps.ivar).sum((1, 2)))
         return Measurement(params, covariance, covariance, snr, ones, ones * np.nan, np.zeros(n, int))

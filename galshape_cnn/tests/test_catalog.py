@@ -16,7 +16,7 @@ from galshape_cnn.infer.measurement import Measurement
 
 COLUMNS = (
     "id x_centroid y_centroid flux n hlr g1 g2 flux_err n_err hlr_err g1_err g2_err "
-    "flux_std n_std hlr_std g1_std g2_std snr chi2 q pa r_eff flags"
+    "flux_std n_std hlr_std g1_std g2_std snr chi2 q pa r_eff flags q_err pa_err r_eff_err"
 ).split()
 
 

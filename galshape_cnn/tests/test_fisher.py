@@ -15,7 +15,7 @@ from galshape_cnn.errors import InputError, NoiseError, PSFError
 from galshape_cnn.forward.psf import psf_arrays
 from galshape_cnn.forward.render import render
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
-from galshape_cnn.infer.fisher import CONDITION_LIMITS, bound, fisher_matrices
+from galshape_cnn.infer.fisher import CONDITION_LIMITS, bound, fisher_matrices, score_and_fisher
 
 SCALE = 0.23
 SEED = {"flux": 1e5, "n": 3.0, "hlr": 0.3, "g1": -0.069, "g2": 0.15}
@@ -161,6 +161,40 @@ def test_fisher_matrix_is_the_sum_over_pixels():
     scale = np.sqrt(np.diag(expected))
     scale = np.outer(scale, scale)
     np.testing.assert_allclose(fisher[2] / scale, expected / scale, atol=1e-7)
+
+
+@pytest.mark.parametrize("gain", [None, 3.0])
+def test_score_is_the_slope_of_the_likelihood(gain):
+    rng = np.random.default_rng(5)
+    with jax.enable_x64(True):
+        params, transfer, grid = small_batch(np.float64)
+        ivar = rng.uniform(0, 2, (4, 32, 32)) * (rng.uniform(size=(4, 32, 32)) > 0.2)
+        data = np.asarray(render(jnp.asarray(params), transfer, grid)) + rng.normal(size=ivar.shape)
+        params += [9, 0.1, 0.1, 0.02, 0.02, 0.1, -0.1, 0.05]
+        arrays = (jnp.asarray(params), jnp.asarray(data), jnp.asarray(ivar), transfer, grid)
+        chi2, score, fisher = map(np.asarray, score_and_fisher(*arrays, gain))
+        fixed = np.asarray(render(jnp.asarray(params), transfer, grid))
+        light = np.maximum(fixed - params[:, 7, None, None], 0) / (gain or np.inf)
+        weight = jnp.asarray(ivar / (1 + ivar * light))
+
+        def half_chi2(row):
+            return 0.5 * (weight[1] * (data[1] - render(row[None], transfer, grid)[0]) ** 2).sum()
+
+        value = float(half_chi2(jnp.asarray(params[1])))
+        slope = np.asarray(jax.jacfwd(half_chi2)(jnp.asarray(params[1])))
+        bounds = fisher_matrices(jnp.asarray(params), jnp.asarray(ivar), transfer, grid, gain)
+    assert chi2[1] == pytest.approx(2 * value, rel=1e-10)
+    np.testing.assert_allclose(score[1], -slope, rtol=1e-7, atol=1e-7 * np.abs(slope).max())
+    np.testing.assert_allclose(fisher, bounds, rtol=1e-12)
+
+
+def test_score_of_another_data_differs():
+    params, transfer, grid = small_batch()
+    data, ivar = np.zeros((4, 32, 32), np.float32), np.ones((4, 32, 32), np.float32)
+    chi2, score, _ = score_and_fisher(params, data, ivar, transfer, grid)
+    less, other, _ = score_and_fisher(params, render(params, transfer, grid), ivar, transfer, grid)
+    assert (np.asarray(less) < 1e-5 * np.asarray(chi2)).all()
+    assert (np.abs(other[:, :3]) < 1e-3 * np.abs(score[:, :3])).all()
 
 
 def test_single_precision_bounds():

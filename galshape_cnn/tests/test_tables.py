@@ -2,10 +2,12 @@
 import os
 import warnings
 
+import asdf
 import astropy.units as u
 import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
+from astropy.io import fits
 from astropy.table import QTable
 
 from galshape_cnn.errors import FileError, InputError
@@ -72,6 +74,32 @@ def test_metadata_is_in_the_file(table, tmp_path, suffix):
         assert '<INFO ID="flags.EDGE.value" name="flags.EDGE.value" value="8"/>' in path.read_text()
     else:
         assert read(path).meta == table.meta
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_descriptions_and_ucds_survive(table, tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+    write_table(table, path)
+    if suffix == ".asdf":
+        with asdf.open(path) as file:
+            assert file["descriptions"]["flux"] == "total flux of the Sersic profile"
+            assert file["ucds"]["flux"] == "phot.flux"
+        return
+    back = read(path)
+    for name in set(table.colnames) & set(back.colnames) - {"band", "mag"}:
+        assert back[name].info.description == table[name].info.description
+        assert back[name].info.meta["ucd"] == table[name].info.meta["ucd"]
+
+
+def test_fits_says_it_to_readers_other_than_astropy(table, tmp_path):
+    write_table(table, tmp_path / "out.fits")
+    with fits.open(tmp_path / "out.fits") as hdus:
+        hdus.verify("exception")
+        header = hdus[1].header
+        number = [header[f"TTYPE{i}"] for i in range(1, header["TFIELDS"] + 1)].index("sky_centroid.ra") + 1
+    assert header[f"TUCD{number}"] == "pos.eq.ra"
+    assert header[f"TUNIT{number}"] == "deg"
+    assert header[f"TCOMM{number}"] == "sky position of the centre, ICRS"
 
 
 def test_unit_unknown_to_fits_survives(tmp_path):

@@ -24,11 +24,10 @@ def test_grid_has_the_modes_of_its_transform(size, bandwidth):
     grid = FourierGrid(size, bandwidth)
     assert grid.fft_size >= 1.4 * size
     assert grid.fft_size % 2 == 0
-    assert len(grid.ky) == bandwidth * grid.fft_size
     assert len(grid.kx) == bandwidth * grid.fft_size // 2 + 1
-    assert np.abs(grid.ky).max() == pytest.approx(np.pi * bandwidth)
     assert grid.kx[-1] == pytest.approx(np.pi * bandwidth)
-    assert grid.ky[1] == pytest.approx(2 * np.pi / grid.fft_size)
+    assert grid.kx[1] == pytest.approx(2 * np.pi / grid.fft_size)
+    np.testing.assert_array_equal(grid.ky, [*grid.kx, *-grid.kx])
 
 
 @pytest.mark.parametrize(("size", "bandwidth"), [(7, 1), (6, 1), (64, 3), (33, 2)])
@@ -67,7 +66,8 @@ def test_is_the_discrete_transform():
     array = np.random.default_rng(2).uniform(size=(1, 7, 7))
     padded = np.zeros((grid.fft_size, grid.fft_size))
     padded[:7, :7] = array[0]
-    expected = np.fft.rfft2(np.roll(padded, (-3, -3), (0, 1)))
+    every = np.fft.rfft2(np.roll(padded, (-3, -3), (0, 1)))
+    expected = np.concatenate([every[: len(grid.kx)], every[-np.arange(len(grid.kx))]])
     np.testing.assert_allclose(transfers(array, grid)[0], expected, atol=1e-12)
 
 
