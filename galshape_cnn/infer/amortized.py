@@ -8,6 +8,7 @@ fits: a rule that depends on the stamp alone.
 """
 
 import threading
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import jax
@@ -18,56 +19,83 @@ from scipy.stats import qmc
 from galshape_cnn.forward.transfer import transfer_at
 from galshape_cnn.infer.features import PSF_KX, PSF_KY, SIDE, block_average, crop_center, network_inputs
 from galshape_cnn.infer.head import MixturePosterior, to_parameters
-from galshape_cnn.infer.network import build_network, import_keras, posterior_from_outputs
+from galshape_cnn.infer.network import (
+    build_network,
+    build_update,
+    import_keras,
+    mixture_from_outputs,
+    posterior_from_outputs,
+)
+from galshape_cnn.infer.update import expansion_point, likelihood_features
 
-__all__ = ["AmortizedPosterior", "LARGE", "posterior_moments"]
+__all__ = ["AmortizedPosterior", "FirstLook", "LARGE", "posterior_moments"]
 
 #: Half-light radius in network pixels above which stamps are block-averaged.
 LARGE = 8.0
 _DRAWS = 256
 
 
+@dataclass(frozen=True)
+class FirstLook:
+    """What the first network says of a batch.
+
+    Attributes
+    ----------
+    posterior : MixturePosterior
+        In stamp pixels and units of the data.
+    strangeness : (N,) ndarray
+        Largest entry of the network's context, in standard deviations of training.
+    outputs : (N, components * 36) ndarray
+        Raw outputs.
+    context : (N, CONTEXT_SIZE) ndarray
+        Standardised context.
+    """
+
+    posterior: MixturePosterior
+    strangeness: np.ndarray
+    outputs: np.ndarray
+    context: np.ndarray
+
+    def replaced(self, rows, other):
+        """A copy with some rows of another."""
+        fields = {"posterior": self.posterior.replaced(rows, other.posterior)}
+        for name in ("strangeness", "outputs", "context"):
+            fields[name] = getattr(self, name).copy()
+            fields[name][rows] = getattr(other, name)[rows]
+        return FirstLook(**fields)
+
+
 class AmortizedPosterior:
-    """A live network: a function from stamps to `MixturePosterior`.
+    """Live networks: a function from stamps to `MixturePosterior`.
 
     Parameters
     ----------
     bundle : Bundle
-        The trained network.
+        The trained networks.
+
+    Attributes
+    ----------
+    has_update : bool
+        Whether the bundle holds the second network, of `galshape_cnn.infer.update`.
     """
 
     def __init__(self, bundle):
-        self._lock, self._traced = threading.Lock(), set()
         self.components = int(bundle.network["components"])
-        self._model = build_network(bundle.network, initialize=False)
-        self._model.set_weights([np.asarray(w, np.float32) for w in bundle.weights])
-        self._is_pure = import_keras().backend.backend() == "jax"
-        if self._is_pure:
-            trainable = [v.value for v in self._model.trainable_variables]
-            fixed = [v.value for v in self._model.non_trainable_variables]
-            self._forward = jax.jit(lambda x: self._model.stateless_call(trainable, fixed, x)[0])
-        else:
-            self._forward = self._model.predict_on_batch
+        update = bundle.network.get("update")
+        self.has_update = update is not None
+        model = build_network(bundle.network, initialize=False)
+        count = len(model.weights)
+        self._forward = _Live(model, bundle.weights[:count])
         to_numpy = import_keras().ops.convert_to_numpy
-        self._standard = [to_numpy(w.value) for w in self._model.get_layer("standardise").weights]
+        mean, variance = (to_numpy(w.value) for w in model.get_layer("standardise").weights)
+        self._mean, self._deviation = mean, np.sqrt(variance)
+        if self.has_update:
+            size = len(bundle.weights[count])
+            self._update = _Live(build_update(update, size), bundle.weights[count:])
+            self._update_components = int(update["components"])
 
-    def _outputs(self, pixels, context):
-        # Keras keeps state while it traces.  What it has traced is a pure function on JAX, and runs
-        # in several threads at once.
-        shape = pixels.shape
-        if self._is_pure and shape in self._traced:
-            return np.asarray(self._forward([pixels, context]))
-        with self._lock:
-            outputs = np.asarray(self._forward([pixels, context]))
-            self._traced.add(shape)
-            return outputs
-
-    def __call__(self, stamps, fit_sky, poisson):
-        """Posteriors of a batch; see `infer`."""
-        return self.infer(stamps, fit_sky, poisson)[0]
-
-    def infer(self, stamps, fit_sky, poisson):
-        """Posteriors of a batch, and how unlike training its stamps are.
+    def look(self, stamps, fit_sky, poisson):
+        """The first network's answer for a batch.
 
         Parameters
         ----------
@@ -80,23 +108,43 @@ class AmortizedPosterior:
 
         Returns
         -------
-        posterior : MixturePosterior
-            In stamp pixels and units of the data.
-        strangeness : (N,) ndarray
-            Largest entry of the network's context, in standard deviations of training.
+        first : FirstLook
         """
-        posterior, strangeness = self._at_scale(stamps, 1, fit_sky, poisson)
+        first = self._at_scale(stamps, 1, fit_sky, poisson)
         factor, size = 1, stamps.data.shape[-1]
         while size // factor > SIDE:
-            radius = np.exp((posterior.weights * posterior.means[..., 2]).sum(1))
+            radius = np.exp((first.posterior.weights * first.posterior.means[..., 2]).sum(1))
             large = np.flatnonzero(radius / factor > LARGE)
             factor *= 2
             if not len(large) or size % factor:
                 break
-            coarse, strange = self._at_scale(stamps, factor, fit_sky, poisson)
-            _replace_rows(posterior, coarse, large)
-            strangeness[large] = strange[large]
-        return posterior, strangeness
+            first = first.replaced(large, self._at_scale(stamps, factor, fit_sky, poisson))
+        return first
+
+    def update(self, first, derivatives, fit_sky):
+        """The posterior after the second look.
+
+        Parameters
+        ----------
+        first : FirstLook
+            From `look`.
+        derivatives : callable
+            Takes coordinates (N, 7) and returns score (N, 8) and Fisher matrix (N, 8, 8) there.
+        fit_sky : bool
+            False when the sky level is known to be zero.
+
+        Returns
+        -------
+        posterior : MixturePosterior
+            The first answer in rows where the likelihood cannot be evaluated at it.
+        """
+        mean, chol = expansion_point(first.posterior)
+        frame, features, usable = likelihood_features(
+            first.outputs, first.context, mean, chol, *derivatives(mean), fit_sky
+        )
+        raw = self._update(features)
+        updated = frame.outward(*mixture_from_outputs(raw, self._update_components))
+        return _first_where(~usable, first.posterior, updated)
 
     def _inputs(self, stamps, factor, fit_sky, poisson):
         """Pixels, context, unit of flux and corner of stamps block-averaged by a factor."""
@@ -117,13 +165,63 @@ class AmortizedPosterior:
         return *inputs, corner
 
     def _at_scale(self, stamps, factor, fit_sky, poisson):
-        """Posteriors and strangeness of stamps block-averaged by a factor."""
+        """First look at stamps block-averaged by a factor."""
         pixels, context, amplitude, corner = self._inputs(stamps, factor, fit_sky, poisson)
-        raw = self._outputs(pixels, context)
+        first = self.look_at_inputs(pixels, context, amplitude)
+        posterior = _to_native(first.posterior, corner + (SIDE - 1) / 2, factor)
+        return replace(first, posterior=posterior)
+
+    def look_at_inputs(self, pixels, context, amplitude):
+        """First look at the inputs of `galshape_cnn.infer.features.network_inputs`.
+
+        Parameters
+        ----------
+        pixels, context, amplitude : array
+            As `galshape_cnn.infer.features.network_inputs` returns them.
+
+        Returns
+        -------
+        first : FirstLook
+            With x, y from the stamp's centre.
+        """
+        raw = self._forward([pixels, context])
+        standard = (np.asarray(context) - self._mean) / self._deviation
         posterior = posterior_from_outputs(raw, amplitude, self.components)
-        mean, variance = self._standard
-        strangeness = np.abs((np.asarray(context) - mean) / np.sqrt(variance)).max(1)
-        return _to_native(posterior, corner + (SIDE - 1) / 2, factor), strangeness
+        return FirstLook(posterior, np.abs(standard).max(1), raw, standard)
+
+
+class _Live:
+    """A model as a function of its inputs that threads may share, compiled where the backend is JAX."""
+
+    def __init__(self, model, weights):
+        model.set_weights([np.asarray(w, np.float32) for w in weights])
+        self._lock, self._traced = threading.Lock(), set()
+        self._is_pure = import_keras().backend.backend() == "jax"
+        if self._is_pure:
+            trainable = [v.value for v in model.trainable_variables]
+            fixed = [v.value for v in model.non_trainable_variables]
+            self._function = jax.jit(lambda x: model.stateless_call(trainable, fixed, x)[0])
+        else:
+            self._function = model.predict_on_batch
+
+    def __call__(self, inputs):
+        # Keras keeps state while it traces.  What it has traced is a pure function on JAX, and runs
+        # in several threads at once.
+        shape = tuple(np.shape(a) for a in jax.tree.leaves(inputs))
+        if self._is_pure and shape in self._traced:
+            return np.asarray(self._function(inputs))
+        with self._lock:
+            outputs = np.asarray(self._function(inputs))
+            self._traced.add(shape)
+            return outputs
+
+
+def _first_where(rows, first, updated):
+    """The update, with the first answer in some rows; mixtures may differ in their components."""
+    if not rows.any():
+        return updated
+    k = max(first.weights.shape[1], updated.weights.shape[1])
+    return updated.with_components(k).replaced(rows, first.with_components(k))
 
 
 @partial(jax.jit, static_argnames=("oversampling", "factor"))
@@ -149,11 +247,6 @@ def _to_native(posterior, center, factor):
         means[..., 2] += np.log(factor)
         chols[..., 5:, :] *= factor
     return posterior
-
-
-def _replace_rows(posterior, other, rows):
-    for name in ("weights", "means", "chols"):
-        getattr(posterior, name)[rows] = getattr(other, name)[rows]
 
 
 @lru_cache(maxsize=1)

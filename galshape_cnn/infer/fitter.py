@@ -19,6 +19,7 @@ from galshape_cnn.observe.stamps import Stamps
 
 __all__ = ["CNNFitter"]
 
+
 class CNNFitter:
     """Fits a `~galshape_cnn.PSFConvolvedSersic2D` with a `ShapeEstimator`.
 

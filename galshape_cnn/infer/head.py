@@ -100,6 +100,23 @@ class MixturePosterior:
     def __getitem__(self, index):
         return MixturePosterior(self.weights[index], self.means[index], self.chols[index])
 
+    def replaced(self, rows, other):
+        """A copy with some rows of another mixture of as many components."""
+        fields = {}
+        for name in ("weights", "means", "chols"):
+            fields[name] = getattr(self, name).copy()
+            fields[name][rows] = getattr(other, name)[rows]
+        return MixturePosterior(**fields)
+
+    def with_components(self, count):
+        """The same density with further components of no weight."""
+        more = count - self.weights.shape[1]
+        if not more:
+            return self
+        weights = np.pad(self.weights, ((0, 0), (0, more)))
+        means, chols = (np.concatenate([a] + more * [a[:, :1]], 1) for a in (self.means, self.chols))
+        return MixturePosterior(weights, means, chols)
+
     def sample(self, rng, size):
         """Draw coordinates.
 

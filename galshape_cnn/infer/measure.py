@@ -15,12 +15,13 @@ from galshape_cnn.forward.profile import N_RANGE
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.amortized import posterior_moments
 from galshape_cnn.infer.fisher import bound, score_and_fisher
+from galshape_cnn.infer.head import to_parameters
 from galshape_cnn.infer.likelihood import StampLikelihood
 from galshape_cnn.infer.measurement import Measurement
 from galshape_cnn.infer.prior import Prior
 from galshape_cnn.infer.refine import maximize_likelihood
 
-__all__ = ["BATCH_SIZE", "Options", "measure_stamps", "model_images"]
+__all__ = ["BATCH_SIZE", "Options", "measure_stamps", "model_images", "network_posterior"]
 
 #: Batch size the network and the bounds are compiled for: the arrays of one stay in cache.
 BATCH_SIZE = 64
@@ -171,7 +172,7 @@ def _measure_full(stamps, count, network, options):
     grid = grid_for(stamps.data.shape[-1], stamps.psf_oversampling)
     psf = np.asarray(stamps.psf, np.float32)
     transfer = np.asarray(transfer_functions(psf, grid, stamps.psf_oversampling))
-    proposal, strangeness = network.infer(stamps, options.fit_sky, _source_noise(stamps, options.gain))
+    proposal, strangeness = network_posterior(stamps, transfer, grid, network, options)
     mean, covariance = posterior_moments(proposal)
     params = np.concatenate([mean, np.zeros((len(mean), 1))], 1)
     flags, ess, samples = np.zeros(len(mean), np.int64), np.full(len(mean), np.nan), None
@@ -185,6 +186,39 @@ def _measure_full(stamps, count, network, options):
         )
     flags = flags | np.where(strange, Flag.UNLIKE_TRAINING, 0)
     return _judged(stamps, transfer, grid, params, covariance, ess, samples, flags, options)
+
+
+def network_posterior(stamps, transfer, grid, network, options):
+    """The networks' posterior, and how unlike training the stamps are.
+
+    Parameters
+    ----------
+    stamps : Stamps
+        Batch of N, counted in units of their noise.
+    transfer : (N or 1, Ky, Kx) complex array
+        Transfer functions of their PSFs on ``grid``.
+    grid : FourierGrid
+        Of the stamps' size.
+    network : AmortizedPosterior
+        The live networks.
+    options : Options
+        ``fit_sky`` and ``gain`` are used.
+
+    Returns
+    -------
+    posterior : MixturePosterior
+    strangeness : (N,) ndarray
+        Largest entry of the network's context, in standard deviations of training.
+    """
+    first = network.look(stamps, options.fit_sky, _source_noise(stamps, options.gain))
+    if not network.has_update:
+        return first.posterior, first.strangeness
+
+    def derivatives(u):
+        params = np.concatenate([to_parameters(u), np.zeros((len(u), 1))], 1).astype(np.float32)
+        return score_and_fisher(params, stamps.data, stamps.ivar, transfer, grid, gain=options.gain)[1:]
+
+    return network.update(first, derivatives, options.fit_sky), first.strangeness
 
 
 def _source_noise(stamps, gain):

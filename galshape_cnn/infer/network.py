@@ -18,7 +18,17 @@ import numpy as np
 from galshape_cnn.infer.features import CONTEXT_SIZE
 from galshape_cnn.infer.head import COORDINATES, MixturePosterior
 
-__all__ = ["DEFAULT_NETWORK", "TARGET_CENTER", "TARGET_SCALE", "build_network", "import_keras"]
+__all__ = [
+    "DEFAULT_NETWORK",
+    "TARGET_CENTER",
+    "TARGET_SCALE",
+    "build_network",
+    "build_update",
+    "import_keras",
+    "mixture_from_outputs",
+    "negative_log_likelihood",
+    "posterior_from_outputs",
+]
 
 _DIM = len(COORDINATES)
 _TRIANGLE = _DIM * (_DIM + 1) // 2
@@ -154,14 +164,48 @@ def build_network(config, context_mean=None, context_variance=None, initialize=T
     return model
 
 
-def split_outputs(raw, components):
-    """Mixture logits, means and whitening factors' raw entries of an output."""
-    shape = tuple(raw.shape[:-1])
-    k, d = components, _DIM
-    logits = raw[..., :k]
-    means = raw[..., k : k * (1 + d)].reshape(shape + (k, d))
-    factors = raw[..., k * (1 + d) :].reshape(shape + (k, _TRIANGLE))
-    return logits, means, factors
+def build_update(config, size, mean=None, variance=None):
+    """Build the small network that sees the likelihood's derivatives; see `galshape_cnn.infer.update`.
+
+    Parameters
+    ----------
+    config : mapping
+        ``dense``, the widths of its layers, and ``components`` of the mixture.
+    size : int
+        Number of features.
+    mean, variance : (size,) array_like, optional
+        Standardisation of the features; part of the weights, so not needed when weights are
+        loaded afterwards.
+
+    Returns
+    -------
+    model : keras.Model
+        Input (size,), output ``(components * 36,)``.
+    """
+    keras = import_keras()
+    features = keras.Input((size,), name="features")
+    standardise = keras.layers.BatchNormalization(
+        center=False, scale=False, trainable=False, epsilon=1e-5, name="standardise"
+    )
+    x = standardise(features)
+    for width in config["dense"]:
+        x = keras.layers.Dense(width, activation="gelu")(x)
+    # Nearly zero: the untrained update is one damped step of Fisher scoring.
+    near_zero = keras.initializers.RandomNormal(stddev=0.01, seed=1)
+    outputs = keras.layers.Dense(config["components"] * (1 + _DIM + _TRIANGLE), kernel_initializer=near_zero)(
+        x
+    )
+    model = keras.Model(features, outputs, name="galshape_update")
+    if mean is not None:
+        standardise.set_weights([np.asarray(mean, np.float32), np.asarray(variance, np.float32)])
+    return model
+
+
+def split_outputs(raw, components, reshape=np.reshape):
+    """Mixture logits, means and raw entries of the whitening factors of (N, components * 36) outputs."""
+    end = components * (1 + _DIM)
+    means = reshape(raw[:, components:end], (-1, components, _DIM))
+    return raw[:, :components], means, reshape(raw[:, end:], (-1, components, _TRIANGLE))
 
 
 def negative_log_likelihood(components):
@@ -186,19 +230,42 @@ def negative_log_likelihood(components):
     diagonal[_DIAGONAL, np.arange(_DIM)] = 1
 
     def loss(targets, outputs):
-        k = components
-        logits = ops.log_softmax(outputs[:, :k])
-        means = ops.reshape(outputs[:, k : k * (1 + _DIM)], (-1, k, _DIM))
-        factors = ops.reshape(outputs[:, k * (1 + _DIM) :], (-1, k, _TRIANGLE))
+        logits, means, factors = split_outputs(outputs, components, ops.reshape)
         delta = ops.expand_dims(targets, 1) - means
         log_diagonal = ops.clip(ops.matmul(factors, diagonal), -6.0, 9.0)
-        lower = ops.reshape(ops.matmul(factors, spread), (-1, k, _DIM, _DIM))
+        lower = ops.reshape(ops.matmul(factors, spread), (-1, components, _DIM, _DIM))
         # The whitening matrix is diag(d) (1 + L): rows share their scale.
         z = ops.exp(log_diagonal) * (delta + ops.squeeze(ops.matmul(lower, ops.expand_dims(delta, -1)), -1))
         log_density = ops.sum(log_diagonal, -1) - 0.5 * ops.sum(z**2, -1)
-        return 0.5 * _DIM * np.log(2 * np.pi) - ops.logsumexp(logits + log_density, axis=-1)
+        return 0.5 * _DIM * np.log(2 * np.pi) - ops.logsumexp(ops.log_softmax(logits) + log_density, axis=-1)
 
     return loss
+
+
+def mixture_from_outputs(raw, components):
+    """Weights, means and Cholesky factors that a network's outputs stand for.
+
+    Parameters
+    ----------
+    raw : (N, components * 36) ndarray
+        Outputs of a network.
+    components : int
+        Number of mixture components.
+
+    Returns
+    -------
+    weights, means, chols : ndarray
+        (N, K), (N, K, 7) and (N, K, 7, 7), in the coordinates the network was trained on.
+    """
+    logits, means, factors = split_outputs(np.asarray(raw, float), components)
+    weights = np.exp(logits - logits.max(1, keepdims=True))
+    weights /= weights.sum(1, keepdims=True)
+    lower = np.zeros(factors.shape[:2] + (_DIM, _DIM))
+    lower[..., _LOWER[0], _LOWER[1]] = factors
+    scale = np.exp(np.clip(np.einsum("nkii->nki", lower), -6.0, 9.0))
+    index = np.arange(_DIM)
+    lower[..., index, index] = 1.0
+    return weights, means, np.linalg.inv(scale[..., None] * lower)
 
 
 def posterior_from_outputs(raw, amplitude, components):
@@ -218,15 +285,7 @@ def posterior_from_outputs(raw, amplitude, components):
     posterior : MixturePosterior
         In units of the data; x, y from the stamp's centre.
     """
-    logits, means, factors = split_outputs(np.asarray(raw, float), components)
-    weights = np.exp(logits - logits.max(1, keepdims=True))
-    weights /= weights.sum(1, keepdims=True)
-    lower = np.zeros(factors.shape[:2] + (_DIM, _DIM))
-    lower[..., _LOWER[0], _LOWER[1]] = factors
-    scale = np.exp(np.clip(np.einsum("nkii->nki", lower), -6.0, 9.0))
-    index = np.arange(_DIM)
-    lower[..., index, index] = 1.0
-    chols = np.linalg.inv(scale[..., None] * lower) * TARGET_SCALE[:, None]
+    weights, means, chols = mixture_from_outputs(raw, components)
     means = TARGET_CENTER + TARGET_SCALE * means
     means[..., 0] += np.log(np.asarray(amplitude, float))[:, None]
-    return MixturePosterior(weights, means, chols)
+    return MixturePosterior(weights, means, chols * TARGET_SCALE[:, None])

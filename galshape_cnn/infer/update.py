@@ -29,10 +29,9 @@ from galshape_cnn.forward.profile import N_RANGE
 from galshape_cnn.infer.coordinates import parameter_derivative
 from galshape_cnn.infer.head import MixturePosterior, to_parameters
 
-__all__ = ["Frame", "expansion_point", "frame_at", "lower_triangle", "update_features"]
+__all__ = ["Frame", "expansion_point", "frame_at", "likelihood_features", "update_features"]
 
 _DIM = 7
-_LOWER = np.tril_indices(_DIM)
 _OFF = np.tril_indices(_DIM, -1)
 _DAMPING = 0.25  # epsilon above
 _LONGEST_STEP = 10.0  # in standard deviations of the first answer
@@ -76,13 +75,14 @@ def expansion_point(posterior):
     -------
     mean : (N, 7) ndarray
     chol : (N, 7, 7) ndarray
-        Lower triangular.
+        Lower triangular; NaN where the mixture is not finite.
     """
     mean = np.einsum("nk,nki->ni", posterior.weights, posterior.means)
     delta = posterior.means - mean[:, None]
     covariance = np.einsum("nk,nki,nkj->nij", posterior.weights, delta, delta)
     covariance += np.einsum("nk,nkil,nkjl->nij", posterior.weights, posterior.chols, posterior.chols)
-    return mean, np.linalg.cholesky(covariance)
+    finite = np.isfinite(covariance).all((1, 2))[:, None, None]
+    return mean, np.where(finite, np.linalg.cholesky(np.where(finite, covariance, np.eye(_DIM))), np.nan)
 
 
 def _derivative(u):
@@ -173,8 +173,29 @@ def update_features(outputs, context, chol, step, factor):
     return np.concatenate(parts, 1).astype(np.float32)
 
 
-def lower_triangle(entries):
-    """Scatter (..., 28) entries into lower triangular matrices."""
-    out = np.zeros((*entries.shape[:-1], _DIM, _DIM))
-    out[..., _LOWER[0], _LOWER[1]] = entries
-    return out
+def likelihood_features(outputs, context, mean, chol, score, fisher, fit_sky):
+    """Frame and features of a batch, whatever its rows are worth.
+
+    Parameters
+    ----------
+    outputs, context
+        As for `update_features`.
+    mean, chol, score, fisher, fit_sky
+        As for `frame_at`; rows may hold anything, NaN included.
+
+    Returns
+    -------
+    frame : Frame
+    features : (N, F) float32 ndarray
+    usable : (N,) ndarray of bool
+        False in rows without a finite frame: their frame and features mean nothing.
+    """
+    score, fisher = np.asarray(score, float), np.asarray(fisher, float)
+    usable = np.isfinite(mean).all(1) & np.isfinite(chol).all((1, 2))
+    usable &= np.isfinite(score).all(1) & np.isfinite(fisher).all((1, 2))
+    mean = np.where(usable[:, None], mean, 0.0)
+    chol = np.where(usable[:, None, None], chol, np.eye(_DIM))
+    score = np.where(usable[:, None], score, 0.0)
+    fisher = np.where(usable[:, None, None], fisher, np.eye(8))
+    frame, step, factor = frame_at(mean, chol, score, fisher, fit_sky)
+    return frame, update_features(outputs, context, chol, step, factor), usable

@@ -20,20 +20,18 @@ from galshape_cnn.infer.network import TARGET_CENTER, TARGET_SCALE
 from galshape_cnn.infer.prior import Distribution, Prior
 from galshape_cnn.study.psf_families import PSF_ARRAYS, draw_psfs, transfer_on_modes
 
-__all__ = ["MockStream", "observe"]
+__all__ = ["SHARP_PART", "MockStream", "observe"]
 
-# Cut at the Nyquist frequency, sharp PSFs would ring: the sharpest part of a batch is
-# rendered with twice the bandwidth, at four times the cost.
-_SHARP_PART = 0.375
+#: Cut at the Nyquist frequency, sharp PSFs would ring: this sharpest part of a batch is
+#: rendered with twice the bandwidth, at four times the cost.
+SHARP_PART = 0.375
 _SHARP_GRID, _GRID = FourierGrid(SIDE, 2), FourierGrid(SIDE, 1)
 _CENTER = (SIDE - 1) / 2
 
 
 def _render(params, psfs, grid):
     """Noise-free stamps with analytic PSFs."""
-    transfer = jax.lax.map(
-        lambda psf: transfer_on_modes(*psf, grid.ky, grid.kx), psfs, batch_size=BLOCK
-    )
+    transfer = jax.lax.map(lambda psf: transfer_on_modes(*psf, grid.ky, grid.kx), psfs, batch_size=BLOCK)
     return render(params, transfer, grid)
 
 
@@ -88,7 +86,7 @@ def _observe(unit_image, amplitude, nuisance, key):
 def _simulate(params, psfs, nuisance, seed):
     """Data, inverse variance, flux, S/N and the network's view of the PSF."""
     psfs = tuple(psfs[key] for key in PSF_ARRAYS)
-    sharp = int(_SHARP_PART * len(params))
+    sharp = int(SHARP_PART * len(params))
     amplitude, params = params[:, 0], params.at[:, 0].set(1.0)
     unit = jnp.concatenate(
         [
@@ -128,7 +126,7 @@ def observe(unit_images, amplitude, nuisance, seed):
 
 
 def _sorted(psfs):
-    """The sharpest PSFs first, see `_SHARP_PART`."""
+    """The sharpest PSFs first, see `SHARP_PART`."""
     order = np.argsort(psfs["fwhm"], kind="stable")
     return jax.tree.map(lambda values: values[order], psfs)
 

@@ -4,11 +4,11 @@
 import numpy as np
 
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
-from galshape_cnn.infer.amortized import AmortizedPosterior, posterior_moments
+from galshape_cnn.infer.amortized import posterior_moments
 from galshape_cnn.infer.estimator import ShapeEstimator
 from galshape_cnn.infer.fisher import bound, fisher_matrices
 from galshape_cnn.infer.head import to_parameters
-from galshape_cnn.infer.measure import Options, measure_stamps
+from galshape_cnn.infer.measure import Options, measure_stamps, network_posterior
 from galshape_cnn.infer.measurement import Measurement
 from galshape_cnn.infer.prior import Prior
 
@@ -35,7 +35,7 @@ class Subject:
     def __init__(self, bundle):
         self.bundle = bundle
         self.estimator = ShapeEstimator(bundle)
-        self._network = AmortizedPosterior(bundle)
+        self._network = self.estimator._live_network()
 
     def measure(self, stamps, fit_sky, method="network", seed=0, report=None):
         """Measure stamps.
@@ -74,6 +74,13 @@ class Subject:
                 report(done)
         return Measurement.scatter(len(stamps), parts)
 
+    def _posterior(self, stamps, rows, fit_sky):
+        """Networks' posteriors of some rows, repeated to a full batch."""
+        padded = stamps[np.concatenate([rows, np.full(_BATCH - len(rows), rows[0])])]
+        grid = grid_for(padded.data.shape[-1], padded.psf_oversampling)
+        transfer = transfer_functions(padded.psf.astype(np.float32), grid, padded.psf_oversampling)
+        return network_posterior(padded, transfer, grid, self._network, Options(fit_sky=fit_sky))[0]
+
     def means(self, stamps, fit_sky):
         """Posterior means of the network alone, without bounds and flags.
 
@@ -92,8 +99,7 @@ class Subject:
         unit = stamps.noise_unit
         stamps, out = stamps.in_units_of(unit), np.full((len(stamps), 5), np.nan)
         for rows, known in _batches(len(stamps), fit_sky):
-            padded = np.concatenate([rows, np.full(_BATCH - len(rows), rows[0])])
-            mean, _ = posterior_moments(self._network(stamps[padded], known, np.zeros(_BATCH)))
+            mean, _ = posterior_moments(self._posterior(stamps, rows, known))
             out[rows] = mean[: len(rows), :5]
         out[:, 0] *= unit
         return out
@@ -121,8 +127,7 @@ class Subject:
         stamps = stamps.in_units_of(unit)
         out = np.full((len(stamps), size, 5), np.nan)
         for rows, known in _batches(len(stamps), fit_sky):
-            padded = np.concatenate([rows, np.full(_BATCH - len(rows), rows[0])])
-            posterior = self._network(stamps[padded], known, np.zeros(_BATCH))
+            posterior = self._posterior(stamps, rows, known)
             out[rows] = to_parameters(posterior.sample(rng, size))[: len(rows), :, :5]
         out[..., 0] *= unit[:, None]
         return out
