@@ -17,8 +17,9 @@ from galshape_cnn.errors import BundleError, FileError
 
 __all__ = ["FORMAT_VERSION", "Bundle"]
 
-#: Version of the file format this package writes, and the newest it reads.
-FORMAT_VERSION = 1
+#: Version of the file format this package writes, and the newest it reads.  Version 2 may hold a second
+#: network, whose weights follow those of the first.
+FORMAT_VERSION = 2
 _FORMAT = "galshape_cnn bundle"
 _KEYS = ("network", "weights", "domain", "prior", "provenance")
 
@@ -30,9 +31,10 @@ class Bundle:
     Attributes
     ----------
     network : dict
-        Architecture, see `galshape_cnn.infer.network.build_network`.
+        Architecture, see `galshape_cnn.infer.network.build_network`; ``update``, if there is a
+        second network, see `galshape_cnn.infer.network.build_update`.
     weights : tuple of ndarray
-        In the order of ``keras.Model.weights``.
+        In the order of ``keras.Model.weights``, of one network after the other.
     domain : dict
         Ranges of training: ``snr``, ``hlr``, ``psf_fwhm`` (pixels), ``n``, ``g``.
     prior : dict

@@ -10,6 +10,7 @@ import os
 import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -20,10 +21,10 @@ from galshape_cnn.infer.bundle import Bundle
 from galshape_cnn.infer.network import DEFAULT_NETWORK, build_network, import_keras, negative_log_likelihood
 from galshape_cnn.study.mocks import MockStream
 
-__all__ = ["Training", "load_config", "make_bundle", "plot_history", "train_bundle"]
+__all__ = ["Training", "add_update", "load_config", "make_bundle", "plot_history", "train_bundle"]
 
 _SECTIONS = {"network", "training", "prior", "psf", "noise", "nuisance"}
-_OPTIONAL = {"network", "snr_range", "domain"}
+_OPTIONAL = {"network", "snr_range", "domain", "update"}
 _SMALL = 2000  # entries up to which a weight array is stored in single, else in half precision
 _CONSTANT = 2e-6  # variance below which an entry of the context did not vary
 _WARMUP = 0.05  # part of the steps in which the learning rate rises
@@ -63,6 +64,8 @@ def load_config(path=None):
     if missing or unknown:
         raise InputError(f"configuration {name!r}: missing {sorted(missing)}, unknown {sorted(unknown)}")
     config.setdefault("network", dict(DEFAULT_NETWORK))
+    if ("update" in config) != ("update" in config["network"]):
+        raise InputError(f"configuration {name!r}: network.update and update go together")
     MockStream(config, 0)
     return config
 
@@ -121,12 +124,12 @@ class Training:
             return build_network(
                 network, *_context_statistics(self.config, self.config["training"]["seed"] + 1)
             )
-        if start.network != network:
+        if _first_network(start.network) != _first_network(network):
             raise InputError(
                 f"the bundle to start from has the architecture {start.network}; wanted: {network}"
             )
         model = build_network(network, initialize=False)
-        model.set_weights([np.asarray(w, np.float32) for w in start.weights])
+        model.set_weights([np.asarray(w, np.float32) for w in start.weights[: len(model.weights)]])
         self._admit_new_inputs(model)
         return model
 
@@ -249,7 +252,6 @@ def make_bundle(training):
         the loss by less than its noise.
     """
     weights = [import_keras().ops.convert_to_numpy(w.value) for w in training.model.weights]
-    weights = tuple(w.astype(np.float16) if w.size > _SMALL else w for w in weights)
     provenance = {
         "config": training.config,
         "steps": training.step,
@@ -261,7 +263,55 @@ def make_bundle(training):
         provenance["parent"] = training.parent.provenance | {"sha256": training.parent.sha256}
     config = training.config
     domain = _domain(config) | {"context": _context_extent(training)}
-    return Bundle(config["network"], weights, domain, config["prior"], provenance)
+    network = _first_network(config["network"])
+    return Bundle(network, _stored(weights), domain, config["prior"], provenance)
+
+
+def _first_network(network):
+    """Configuration of the network without its update."""
+    return {key: value for key, value in network.items() if key != "update"}
+
+
+def _stored(weights):
+    """Weights in the precision of the file."""
+    return tuple(w.astype(np.float16) if w.size > _SMALL else w for w in weights)
+
+
+def add_update(bundle, config, output, report=print):
+    """A bundle with the second network trained for its first.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        With the first network; a second one is replaced.
+    config : dict
+        From `load_config`, with the sections ``network.update`` and ``update``.
+    output : path-like
+        Bundle that will be written; mocks are kept beside it until the training is done.
+    report : callable, optional
+        Receives lines of progress.
+
+    Returns
+    -------
+    bundle : Bundle
+    """
+    from galshape_cnn.study.train_update import train_update
+
+    first = _first_network(bundle.network)
+    count = len(build_network(first, initialize=False).weights)
+    bundle = replace(bundle, network=first, weights=bundle.weights[:count])
+    weights, history = train_update(bundle, config, output, report)
+    provenance = bundle.provenance | {
+        "update": config["update"],
+        "update_history": [[float(value) for value in row] for row in history],
+        "update_history_columns": ["epoch", "loss", "validation_loss"],
+    }
+    return replace(
+        bundle,
+        network=first | {"update": config["network"]["update"]},
+        weights=bundle.weights + _stored(weights),
+        provenance=provenance,
+    )
 
 
 def plot_history(history, path):
@@ -326,11 +376,14 @@ def train_bundle(config, output, *, start=None, resume=False, report=print):
     if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise FileError(f"cannot write the bundle {output!r}: {folder!r} is not a writable folder")
     parent = None if start is None else Bundle.shipped() if start == "shipped" else Bundle.read(start)
-    training = Training(load_config(config), f"{output}.checkpoint.npz", parent)
+    config = load_config(config)
+    training = Training(config, f"{output}.checkpoint.npz", parent)
     if resume:
         training.resume()
     training.run(report)
     bundle = make_bundle(training)
+    if "update" in config:
+        bundle = add_update(bundle, config, output, report)
     bundle.write(output)
     plot_history(training.history, f"{output}.png")
     return bundle
