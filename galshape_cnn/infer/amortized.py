@@ -28,7 +28,7 @@ from galshape_cnn.infer.network import (
 )
 from galshape_cnn.infer.update import expansion_point, likelihood_features
 
-__all__ = ["AmortizedPosterior", "FirstLook", "LARGE", "posterior_moments"]
+__all__ = ["AmortizedPosterior", "FirstLook", "LARGE", "posterior_moments", "quasi_random_draws"]
 
 #: Half-light radius in network pixels above which stamps are block-averaged.
 LARGE = 8.0
@@ -249,12 +249,33 @@ def _to_native(posterior, center, factor):
     return posterior
 
 
-@lru_cache(maxsize=1)
-def _deviates():
+@lru_cache(maxsize=2)
+def _deviates(count):
     """Quasi-random uniform and normal deviates: the same for every galaxy."""
-    points = qmc.Sobol(8, seed=20261122).random(_DRAWS)
+    points = qmc.Sobol(8, seed=20261122).random(count)
     points = np.clip(points, 1e-6, 1 - 1e-6)
     return points[None, :, 0], ndtri(points[None, :, 1:])
+
+
+def quasi_random_draws(posterior, count):
+    """Evenly spread draws of the parameters.
+
+    Parameters
+    ----------
+    posterior : MixturePosterior
+        Of N galaxies.
+    count : int
+        Draws for each, a power of two.
+
+    Returns
+    -------
+    draws : (N, count, 7) ndarray
+        flux, n, hlr, g1, g2, x, y; infinite where the network's answer far outside its training is.
+    """
+    uniform, normal = _deviates(count)
+    with np.errstate(over="ignore", invalid="ignore"):
+        uniform = np.broadcast_to(uniform, (len(posterior), count))
+        return to_parameters(posterior.transform(uniform, normal))
 
 
 def posterior_moments(posterior: MixturePosterior):
@@ -272,12 +293,9 @@ def posterior_moments(posterior: MixturePosterior):
     covariance : (N, 7, 7) ndarray
         Their covariance.
     """
-    uniform, normal = _deviates()
-    n = len(posterior)
-    draws = posterior.transform(np.broadcast_to(uniform, (n, _DRAWS)), normal)
-    # Far outside its training the network may answer with infinities; those rows are flagged.
+    draws = quasi_random_draws(posterior, _DRAWS)
+    # Rows with infinities are flagged.
     with np.errstate(over="ignore", invalid="ignore"):
-        draws = to_parameters(draws)
         mean = draws.mean(1)
         delta = draws - mean[:, None]
         return mean, np.swapaxes(delta, 1, 2) @ delta / (_DRAWS - 1)

@@ -154,7 +154,8 @@ class ShapeEstimator:
             Electrons per unit of flux, > 0.  Give it when the noise map does not contain the
             galaxy's own photon noise.
         prior : Prior or mapping, optional
-            For ``'posterior'``: replaces the prior of the training; lengths in pixels.
+            For ``'posterior'`` and ``'network'``: replaces the prior of the training; lengths in
+            pixels.  The network's answer is then reweighted by the ratio of the priors.
         seed : int, optional
             Of the draws of ``'posterior'``.
         threads : int, optional
@@ -185,6 +186,7 @@ class ShapeEstimator:
             fit_sky=bool(fit_sky),
             gain=_checked_gain(gain),
             prior=self._checked_prior(prior),
+            training_prior=None if prior is None else Prior(self._bundle.prior),
             seed=int(seed),
             domain=self._bundle.domain,
             neighbours=_checked_neighbours(neighbours),

@@ -20,6 +20,7 @@ from galshape_cnn.infer.likelihood import StampLikelihood
 from galshape_cnn.infer.measurement import Measurement
 from galshape_cnn.infer.prior import Prior
 from galshape_cnn.infer.refine import maximize_likelihood
+from galshape_cnn.infer.reweighting import reweighted_moments
 
 __all__ = ["BATCH_SIZE", "Options", "measure_stamps", "model_images", "network_posterior"]
 
@@ -27,6 +28,7 @@ __all__ = ["BATCH_SIZE", "Options", "measure_stamps", "model_images", "network_p
 BATCH_SIZE = 64
 
 _N_MARGIN = 0.02  # from a limit of n at which an estimate counts as sitting on it
+_FEW_DRAWS = 40  # effective draws of a reweighted answer below which it is flagged
 _LARGEST_MOVE = 3.0  # pixels, or half the radius, beyond which a fit has gone to another galaxy
 _FIT_SIGMAS = 6.0  # of reduced chi-square beyond which a fit is called poor
 _HALF_LEVEL = np.linspace(0.02, 3.2, 160)  # wave numbers at which a PSF's width is sought
@@ -45,7 +47,9 @@ class Options:
     gain : float, (N,) ndarray or None
         Electrons per unit of flux, when ``ivar`` lacks the source's photon noise.
     prior : Prior or None
-        For ``'posterior'``.
+        For ``'posterior'``, and for ``'network'`` if there is a ``training_prior``.
+    training_prior : Prior or None
+        What the network's answer is to be reweighted from; None leaves it as it is.
     seed : int
         Of the posterior's draws.
     domain : dict
@@ -58,6 +62,7 @@ class Options:
     fit_sky: bool = True
     gain: float | np.ndarray | None = None
     prior: Prior | None = None
+    training_prior: Prior | None = None
     seed: int = 0
     domain: dict = field(default_factory=dict)
     neighbours: str = "ignore"
@@ -68,7 +73,11 @@ class Options:
         The prior counts in the first row's.
         """
         gain = None if self.gain is None else self.gain * unit
-        return replace(self, gain=gain, prior=_PriorInUnits(self.prior, unit[0]))
+        priors = {
+            name: None if prior is None else _PriorInUnits(prior, unit[0])
+            for name, prior in (("prior", self.prior), ("training_prior", self.training_prior))
+        }
+        return replace(self, gain=gain, **priors)
 
     def for_rows(self, rows):
         """The same options for some of the rows."""
@@ -106,7 +115,8 @@ def measure_stamps(stamps, network, options):
     # Any unit of flux is in reach of single precision when the noise is near one.
     units = stamps.noise_unit
     alike = [np.arange(len(stamps))]
-    if options.method == "posterior":  # whose prior on flux knows one unit at a time
+    if options.method == "posterior" or options.training_prior is not None:
+        # a prior on flux knows one unit at a time
         alike = [np.flatnonzero(units == unit) for unit in np.unique(units)]
     parts = []
     for rows in alike:
@@ -180,6 +190,8 @@ def _measure_full(stamps, count, network, options):
     covariance = covariance[:, :5, :5]
     if options.method == "ml":
         params, covariance, flags = _refined(stamps, count, transfer, grid, params, options)
+    elif options.method == "network" and options.training_prior is not None:
+        params[:, :7], covariance, flags = _reweighted(proposal, mean, covariance, options)
     elif options.method == "posterior":
         params, covariance, ess, samples, flags = _sampled(
             stamps, count, transfer, grid, proposal, params, options
@@ -219,6 +231,15 @@ def network_posterior(stamps, transfer, grid, network, options):
         return score_and_fisher(params, stamps.data, stamps.ivar, transfer, grid, gain=options.gain)[1:]
 
     return network.update(first, derivatives, options.fit_sky), first.strangeness
+
+
+def _reweighted(posterior, mean, covariance, options):
+    """Moments under the user's prior, and flags; the network's own where the priors do not meet."""
+    other = reweighted_moments(posterior, options.prior, options.training_prior)
+    known = other[2] >= 2
+    mean = np.where(known[:, None], other[0], mean)
+    covariance = np.where(known[:, None, None], other[1][:, :5, :5], covariance)
+    return mean, covariance, np.where(other[2] < _FEW_DRAWS, Flag.LOW_ESS, 0)
 
 
 def _source_noise(stamps, gain):
