@@ -63,7 +63,7 @@ FLAG_DEFINITIONS = (
     FlagDefinition(11, "PSF_OUT_OF_DOMAIN", "PSF width or ellipticity outside the training domain"),
     FlagDefinition(12, "SIZE_OUT_OF_DOMAIN", "half-light radius outside the training domain"),
     FlagDefinition(13, "UNLIKE_TRAINING", "stamp unlike anything seen in training"),
-    FlagDefinition(14, "POOR_FIT", "reduced chi-square inconsistent with a single Sersic profile"),
+    FlagDefinition(14, "POOR_FIT", "residuals inconsistent with one Sersic profile, PSF and noise"),
     FlagDefinition(15, "N_AT_BOUND", "Sersic index at the edge of the allowed range"),
     FlagDefinition(16, "PARAMETER_AT_BOUND", "size or shear at the edge of the allowed range"),
     FlagDefinition(17, "NOT_CONVERGED", "maximum-likelihood fit did not converge"),
@@ -72,6 +72,11 @@ FLAG_DEFINITIONS = (
     FlagDefinition(20, "UNRESOLVED", "size consistent with a point source"),
     FlagDefinition(21, "STAMP_SMALL", "galaxy is larger than its stamp allows to measure"),
     FlagDefinition(22, "PSF_ESTIMATED", "PSF was estimated from stars in the image, not given"),
+    FlagDefinition(23, "SATURATED", "brightest pixels of the core are equal, as after saturation"),
+    FlagDefinition(24, "SPIKE", "model leaves a peak sharper than the PSF: cosmic ray or bad pixel"),
+    FlagDefinition(25, "CORRELATED_NOISE", "noise of adjacent pixels is correlated: errors are too small"),
+    FlagDefinition(26, "INCONSISTENT", "estimate is farther from the likelihood's maximum than its error"),
+    FlagDefinition(27, "UNTRUSTED", "S/N, size and n where validation found this method wrong"),
 )
 
 

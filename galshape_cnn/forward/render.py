@@ -23,9 +23,18 @@ import jax
 import jax.numpy as jnp
 
 from galshape_cnn.forward.copies import folded_parts
-from galshape_cnn.forward.synthesis import assembled, natural, wave_parts
+from galshape_cnn.forward.synthesis import assembled, natural, point_parts, wave_parts
 
-__all__ = ["BLOCK", "PARAMETERS", "in_blocks", "render", "render_with_derivatives", "unit_quadrants"]
+__all__ = [
+    "BLOCK",
+    "PARAMETERS",
+    "derivatives_block",
+    "in_blocks",
+    "point_block",
+    "render",
+    "render_with_derivatives",
+    "unit_quadrants",
+]
 
 #: The parameters of a stamp's model, in the order of every array.
 PARAMETERS = ("flux", "n", "hlr", "g1", "g2", "x", "y", "sky")
@@ -72,12 +81,40 @@ def _render_block(params, transfer, grid):
     return params[:, 0, None, None] * image + params[:, 7, None, None]
 
 
-def _derivatives_block(params, transfer, grid):
+def derivatives_block(params, transfer, grid):
+    """Images and derivatives of a block of stamps, to be used inside `in_blocks`.
+
+    Parameters
+    ----------
+    params, transfer, grid
+        As for `unit_quadrants`.
+
+    Returns
+    -------
+    images : (B, size, size) jax array
+    derivatives : (B, 8, size, size) jax array
+    """
     unit, *slopes = (_images(q) for q in unit_quadrants(params, transfer, grid))
     flux = params[:, 0, None, None]
     slopes[1] = slopes[1] / params[:, 2, None, None]
     derivatives = jnp.stack([unit, *(flux * one for one in slopes), jnp.ones_like(unit)], 1)
     return flux * unit + params[:, 7, None, None], derivatives
+
+
+def point_block(params, transfer, grid):
+    """Point sources of unit flux at the centres of a block of stamps, and their derivatives.
+
+    Parameters
+    ----------
+    params, transfer, grid
+        As for `unit_quadrants`; only the centres count.
+
+    Returns
+    -------
+    images : (B, 3, size, size) jax array
+        The PSF there, and its derivatives by x and y.
+    """
+    return jnp.stack([_images(assembled(parts)) for parts in point_parts(params, transfer, grid)], 1)
 
 
 def in_blocks(block, params, transfer, grid, *rows):
@@ -158,4 +195,4 @@ def render_with_derivatives(params, transfer, grid):
     derivatives : (N, 8, size, size) jax array
         d(image) / d(parameter), in the order of `PARAMETERS`.
     """
-    return in_blocks(_derivatives_block, params, transfer, grid)
+    return in_blocks(derivatives_block, params, transfer, grid)

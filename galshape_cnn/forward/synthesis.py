@@ -24,7 +24,7 @@ import numpy as np
 from galshape_cnn.forward.interpolate import interpolate
 from galshape_cnn.forward.profile import sersic_table
 
-__all__ = ["assembled", "natural", "quartered", "wave_parts"]
+__all__ = ["assembled", "natural", "point_parts", "quartered", "wave_parts"]
 
 # Without it XLA computes shared inputs of several products again for each.
 _stored = jax.lax.optimization_barrier
@@ -101,6 +101,23 @@ def wave_parts(params, transfer, grid, slopes=True):
     shape = (f_n, f_k, by_g1 * f_k, by_g2 * f_k)
     parts = [_parts(_paired(one, moved), cos_y, sin_y, cos_x, sin_x) for one in shape]
     return [*_moving_parts(_paired(f, moved), grid, cos_y, sin_y, cos_x, sin_x, parts)]
+
+
+def point_parts(params, transfer, grid):
+    """Even and odd parts of the image of a point source of unit flux, and of its derivatives.
+
+    Parameters
+    ----------
+    params, transfer, grid
+        As for `wave_parts`; only the centre counts.
+
+    Returns
+    -------
+    parts : list of 3 lists of four (size / 2, B, size / 2) jax arrays
+        Of the image, and of its derivatives by x and y.
+    """
+    waves = (jnp.asarray(a, params.dtype) for a in grid.half_waves)
+    return _moving_parts(_paired(1.0, _moved(params, transfer, grid)), grid, *waves, [])
 
 
 def _parts(pairs, cos_y, sin_y, cos_x, sin_x):

@@ -13,7 +13,8 @@ from importlib import resources
 
 import numpy as np
 
-from galshape_cnn.errors import BundleError, FileError
+from galshape_cnn.errors import BundleError, FileError, InputError
+from galshape_cnn.infer.trust import check_region
 
 __all__ = ["FORMAT_VERSION", "Bundle"]
 
@@ -41,6 +42,9 @@ class Bundle:
         Configuration of the prior, see `galshape_cnn.infer.prior.Prior`.
     provenance : dict
         Configuration, versions, training history, validation figures.
+    trust : dict, optional
+        Region in which validation found the network trustworthy, see
+        `galshape_cnn.infer.trust.check_region`; empty where it was never validated.
     """
 
     network: dict
@@ -48,16 +52,26 @@ class Bundle:
     domain: dict
     prior: dict
     provenance: dict = field(repr=False)
+    trust: dict = field(repr=False, default_factory=dict)
 
     @property
     def sha256(self):
-        """Hash of weights, architecture, domain and prior, hexadecimal."""
+        """Hash of weights, architecture, domain and prior, hexadecimal.
+
+        It names the network, and so leaves out what validation adds to it.
+        """
         configuration = {"network": self.network, "domain": self.domain, "prior": self.prior}
         digest = hashlib.sha256(json.dumps(configuration, sort_keys=True).encode())
         for array in self.weights:
             digest.update(str((array.shape, array.dtype.str)).encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+    @property
+    def trust_sha256(self):
+        """Hash of the region of trust and of the network it belongs to, hexadecimal."""
+        text = json.dumps([self.sha256, self.trust], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @classmethod
     def shipped(cls):
@@ -118,9 +132,15 @@ class Bundle:
         if missing:
             raise BundleError(f"bundle {name!r} lacks {missing}")
         parts = {key: _plain(tree[key]) for key in _KEYS if key != "weights"}
-        bundle = cls(weights=weights, **parts)
+        bundle = cls(weights=weights, trust=_plain(tree.get("trust", {})), **parts)
         if bundle.sha256 != tree.get("sha256"):
             raise BundleError(f"bundle {name!r} is damaged: its content does not match its hash")
+        if bundle.trust and bundle.trust_sha256 != tree.get("trust_sha256"):
+            raise BundleError(f"bundle {name!r} is damaged: its region of trust does not match its hash")
+        try:
+            check_region(bundle.trust)
+        except InputError as error:
+            raise BundleError(f"bundle {name!r}: {error}") from error
         return bundle
 
     def write(self, path):
@@ -142,6 +162,8 @@ class Bundle:
         tree = {"format": _FORMAT, "format_version": FORMAT_VERSION, "sha256": self.sha256}
         tree |= {key: getattr(self, key) for key in _KEYS}
         tree["weights"] = [np.array(w) for w in self.weights]
+        if self.trust:
+            tree |= {"trust": self.trust, "trust_sha256": self.trust_sha256}
         beside = f"{path}.part"
         try:
             asdf.AsdfFile(tree).write_to(beside, all_array_compression="zlib")

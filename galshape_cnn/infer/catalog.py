@@ -27,6 +27,7 @@ from galshape_cnn.infer.columns import (
 )
 from galshape_cnn.infer.measurement import Measurement
 from galshape_cnn.infer.placement import Placement, derived_errors
+from galshape_cnn.infer.plotting import CatalogPlots
 
 __all__ = ["ShapeCatalog"]
 
@@ -35,7 +36,7 @@ _RAW_COLUMNS = ("snr", "chi2", "ess", "flags", "neighbour_fraction")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ShapeCatalog:
+class ShapeCatalog(CatalogPlots):
     """Shapes, sizes and fluxes of N galaxies, with bounds and flags.
 
     Made by calling a `~galshape_cnn.ShapeEstimator`, or by
@@ -331,25 +332,6 @@ class ShapeCatalog:
         return PSFConvolvedSersic2D(
             flux, n, hlr, g1, g2, x, y, sky, psf=stamp.psf[0], psf_oversampling=stamp.psf_oversampling
         )
-
-    def plot(self, i, axes=None):
-        """Draw data, model and residual of one galaxy.
-
-        Parameters
-        ----------
-        i : int
-            Row number.
-        axes : sequence of three `matplotlib.axes.Axes`, optional
-            Where to draw; by default a new figure.
-
-        Returns
-        -------
-        axes : tuple of `matplotlib.axes.Axes`
-            Data, model and residual in units of the noise.
-        """
-        from galshape_cnn.infer.plotting import plot_galaxy
-
-        return plot_galaxy(self, i, axes=axes)
 
     def _row(self, i):
         """Row number of a possibly negative index."""

@@ -94,8 +94,14 @@ class ShapeEstimator:
     def __repr__(self):
         return f"<ShapeEstimator: network {self._bundle.sha256[:12]}>"
 
-    def _live_network(self):
-        """The network, built on first use."""
+    def live_network(self):
+        """The network itself, built on first use.
+
+        Returns
+        -------
+        network : galshape_cnn.infer.amortized.AmortizedPosterior
+            The same object at each call.
+        """
         with self._lock:
             if self._network is None:
                 from galshape_cnn.infer.amortized import AmortizedPosterior
@@ -190,6 +196,7 @@ class ShapeEstimator:
             seed=int(seed),
             domain=self._bundle.domain,
             neighbours=_checked_neighbours(neighbours),
+            trust=self._bundle.trust,
         )
         observation = prepare(data, psf=psf, error=error, mask=mask, wcs=wcs, positions=positions, **cutting)
         if isinstance(data, Stamps) and options.neighbours != "ignore":
@@ -206,7 +213,7 @@ class ShapeEstimator:
         from galshape_cnn.infer.blends import joined, listed_positions, measure_isolated
         from galshape_cnn.infer.measure import BATCH_SIZE
 
-        network, bar = self._live_network(), progress_bar(observation.n, progress)
+        network, bar = self.live_network(), progress_bar(observation.n, progress)
         groups, listed = observation.groups, listed_positions(observation)
         batches = [
             (number, np.arange(start, min(start + BATCH_SIZE, len(stamps))))

@@ -11,15 +11,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from galshape_cnn.flags import Flag
-from galshape_cnn.forward.profile import N_RANGE
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.amortized import posterior_moments
 from galshape_cnn.infer.fisher import bound, score_and_fisher
 from galshape_cnn.infer.head import to_parameters
+from galshape_cnn.infer.judgement import Measured, psf_width, row_flags, small_rows
 from galshape_cnn.infer.likelihood import StampLikelihood
 from galshape_cnn.infer.measurement import Measurement
 from galshape_cnn.infer.prior import Prior
 from galshape_cnn.infer.refine import maximize_likelihood
+from galshape_cnn.infer.residuals import examine, point_source_chi2
 from galshape_cnn.infer.reweighting import reweighted_moments
 
 __all__ = ["BATCH_SIZE", "Options", "measure_stamps", "model_images", "network_posterior"]
@@ -27,11 +28,7 @@ __all__ = ["BATCH_SIZE", "Options", "measure_stamps", "model_images", "network_p
 #: Batch size the network and the bounds are compiled for: the arrays of one stay in cache.
 BATCH_SIZE = 64
 
-_N_MARGIN = 0.02  # from a limit of n at which an estimate counts as sitting on it
 _FEW_DRAWS = 40  # effective draws of a reweighted answer below which it is flagged
-_LARGEST_MOVE = 3.0  # pixels, or half the radius, beyond which a fit has gone to another galaxy
-_FIT_SIGMAS = 6.0  # of reduced chi-square beyond which a fit is called poor
-_HALF_LEVEL = np.linspace(0.02, 3.2, 160)  # wave numbers at which a PSF's width is sought
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,8 @@ class Options:
         Ranges of training.
     neighbours : {'ignore', 'mask', 'fit'}
         What is done about other sources, see `galshape_cnn.infer.blends`.
+    trust : dict
+        Region in which the network was found trustworthy, see `galshape_cnn.infer.trust`.
     """
 
     method: str = "network"
@@ -66,6 +65,7 @@ class Options:
     seed: int = 0
     domain: dict = field(default_factory=dict)
     neighbours: str = "ignore"
+    trust: dict = field(default_factory=dict)
 
     def in_units_of(self, unit):
         """The same options for pixel values of each row counted in a number of their unit.
@@ -297,87 +297,29 @@ def _sampled(stamps, count, transfer, grid, proposal, params, options):
 
 def _judged(stamps, transfer, grid, params, covariance, ess, samples, flags, options):
     """Add bound, S/N, chi-square and flags."""
-    arrays = params.astype(np.float32), stamps.data, stamps.ivar, transfer, grid
-    chi2, score, fisher = (np.asarray(one) for one in score_and_fisher(*arrays, gain=options.gain))
-    snr = np.abs(params[:, 0]) * np.sqrt(fisher[:, 0, 0].astype(float))
-    if options.fit_sky:  # which enters linearly: one Newton step is its best value
-        step = score[:, 7] / np.maximum(fisher[:, 7, 7].astype(float), 1e-30)
-        chi2, params[:, 7] = chi2 - step * score[:, 7], params[:, 7] + step
-    crb, singular = bound(fisher, fit_sky=options.fit_sky)
-    n_free = 8 if options.fit_sky else 7
-    freedom = np.maximum((stamps.ivar > 0).sum((1, 2)) - n_free, 1)
-    flags = flags | np.where(singular, Flag.SINGULAR, 0)
-    flags |= _domain_flags(stamps, params, snr, options.domain)
-    sigma_hlr = np.fmin(_sigma(crb, 2), _sigma(covariance, 2))
-    flags |= _shape_flags(stamps, params, sigma_hlr, chi2 / freedom, freedom)
+    found = examine(params, stamps.data, stamps.ivar, transfer, grid, options.fit_sky, options.gain)
+    snr = np.abs(params[:, 0]) * np.sqrt(found.fisher[:, 0, 0])
+    chi2 = found.chi2
+    if options.fit_sky:  # the sky that is best for these parameters
+        step = found.score[:, 7] / np.maximum(found.fisher[:, 7, 7], 1e-30)
+        chi2 = chi2 - step * found.score[:, 7]
+        params[:, 7] += step
+    crb, singular = bound(found.fisher.astype(np.float32), fit_sky=options.fit_sky)
+    freedom = np.maximum((stamps.ivar > 0).sum((1, 2)) - (8 if options.fit_sky else 7), 1)
+    measured = Measured(params, covariance, crb, snr, chi2 / freedom, freedom, found)
+    width = psf_width(stamps.psf, stamps.psf_oversampling)
+    point = _point_chi2(stamps, transfer, grid, params, small_rows(measured, width), options)
+    flags = flags | np.where(singular, Flag.SINGULAR, 0) | row_flags(stamps, measured, width, point, options)
     return Measurement(params, covariance, crb, snr, chi2 / freedom, ess, flags, samples)
 
 
-def psf_width(psf, oversampling):
-    """FWHM of the Gaussian whose transfer function falls to one half where the PSF's does.
-
-    Parameters
-    ----------
-    psf : (N, py, px) ndarray
-        Effective PSFs.
-    oversampling : int
-        Samples per pixel.
-
-    Returns
-    -------
-    fwhm : (N,) ndarray
-        In pixels; works for undersampled PSFs too.
-    """
-    level = 0.0
-    for axis in (1, 2):
-        profile = psf.sum(axis, dtype=float)
-        offset = (np.arange(profile.shape[1]) - profile.shape[1] // 2) / oversampling
-        level = level + np.abs(profile @ np.exp(-1j * np.outer(offset, _HALF_LEVEL)))
-    level = level / (2 * np.maximum(psf.sum((1, 2)), 1e-30)[:, None])
-    below = level < 0.5
-    first = np.where(below.any(1), below.argmax(1), len(_HALF_LEVEL) - 1)
-    return 2.354820045 * np.sqrt(2 * np.log(2)) / _HALF_LEVEL[first]
-
-
-def _outside(values, limits):
-    return (values < limits[0]) | (values > limits[1])
-
-
-def _domain_flags(stamps, params, snr, domain):
-    """Flags of rows outside the ranges of training."""
-    flags = np.zeros(len(params), np.int64)
-    if "snr" in domain:
-        flags |= np.where(snr < domain["snr"][0], Flag.LOW_SNR, 0)
-        flags |= np.where(snr > domain["snr"][1], Flag.HIGH_SNR, 0)
-    if "psf_fwhm" in domain:
-        width = psf_width(stamps.psf, stamps.psf_oversampling)
-        flags |= np.where(_outside(width, domain["psf_fwhm"]), Flag.PSF_OUT_OF_DOMAIN, 0)
-    if "hlr" in domain:
-        flags |= np.where(_outside(params[:, 2], domain["hlr"]), Flag.SIZE_OUT_OF_DOMAIN, 0)
-    return flags
-
-
-def _sigma(covariance, k):
-    """Standard deviation of one parameter, NaN where there is none."""
-    with np.errstate(invalid="ignore"):
-        return np.sqrt(covariance[:, k, k])
-
-
-def _shape_flags(stamps, params, sigma_hlr, chi2, freedom):
-    """Flags of rows whose numbers speak against themselves."""
-    n, hlr = params[:, 1], params[:, 2]
-    g = np.hypot(params[:, 3], params[:, 4])
-    at_bound = _outside(n, (N_RANGE[0] + _N_MARGIN, N_RANGE[1] - _N_MARGIN))
-    spread = _FIT_SIGMAS * np.sqrt(2 / freedom)
-    with np.errstate(invalid="ignore"):
-        unresolved = hlr < 2 * sigma_hlr
-        moved = np.hypot(*(params[:, 5:7] - stamps.center).T) > np.maximum(_LARGEST_MOVE, hlr / 2)
-    reach = np.sqrt((stamps.ivar > 0).sum((1, 2))) / 2
-    too_large = hlr * np.sqrt((1 + g) / np.maximum(1 - g, 1e-3)) > reach
-    return (
-        np.where(at_bound, Flag.N_AT_BOUND, 0)
-        | np.where((chi2 > 1 + spread) | (chi2 < 1 - spread), Flag.POOR_FIT, 0)
-        | np.where(unresolved, Flag.UNRESOLVED, 0)
-        | np.where(too_large, Flag.STAMP_SMALL, 0)
-        | np.where(moved, Flag.FAR_CENTROID, 0)
-    )
+def _point_chi2(stamps, transfer, grid, params, small, options):
+    """Chi-square of a point source for some rows, NaN for the others."""
+    out, rows = np.full(len(params), np.nan), np.flatnonzero(small)
+    if len(rows):
+        some = np.concatenate([rows, np.full(len(params) - len(rows), rows[0])])
+        psf = transfer if len(transfer) == 1 else transfer[some]
+        arrays = (params[some], stamps.data[some], stamps.ivar[some], psf)
+        chi2 = point_source_chi2(*arrays, grid, options.fit_sky, options.for_rows(some).gain)
+        out[rows] = chi2[: len(rows)]
+    return out

@@ -29,7 +29,14 @@ from astropy.table import Table
 
 from galshape_cnn.errors import FileError, InputError
 
-__all__ = ["TABLE_SUFFIXES", "check_table_path", "flatten_meta", "split_sky", "write_table"]
+__all__ = [
+    "TABLE_SUFFIXES",
+    "check_output_path",
+    "check_table_path",
+    "flatten_meta",
+    "split_sky",
+    "write_table",
+]
 
 
 def check_table_path(path, overwrite=False):
@@ -54,10 +61,37 @@ def check_table_path(path, overwrite=False):
     FileError
         If the file exists and may not be replaced, or its folder is missing or not writeable.
     """
+    return check_output_path(path, TABLE_SUFFIXES, overwrite)
+
+
+def check_output_path(path, suffixes, overwrite=False):
+    """Refuse, before any work, a file that could not be written.
+
+    Parameters
+    ----------
+    path : str or path-like
+        File to be written.
+    suffixes : sequence of str
+        What its name may end in.
+    overwrite : bool, optional
+        Whether an existing file may be replaced.
+
+    Returns
+    -------
+    path : `pathlib.Path`
+        The same path.
+
+    Raises
+    ------
+    InputError
+        If the suffix is not one of ``suffixes``.
+    FileError
+        If the file exists and may not be replaced, or its folder is missing or not writeable.
+    """
     path = Path(path)
-    if path.suffix.lower() not in _WRITERS:
+    if path.suffix.lower() not in suffixes:
         raise InputError(
-            f"output {str(path)!r} has the suffix {path.suffix!r}; allowed: {', '.join(TABLE_SUFFIXES)}"
+            f"output {str(path)!r} has the suffix {path.suffix!r}; allowed: {', '.join(suffixes)}"
         )
     if path.is_dir():
         raise FileError(f"cannot write {str(path)!r}: it is a folder")

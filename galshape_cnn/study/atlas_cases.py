@@ -313,7 +313,7 @@ FAMILIES = {
     "sky_fitted": Family(
         "Sky offset, sky fitted", "sky (noise of a pixel)", (0.1, 0.3, 1.0), _sky_fitted, (0.1, 0.3)
     ),
-    "masked": Family("Masked pixels", "masked fraction", (0.1, 0.2, 0.3, 0.5), _masked, (0.1, 0.2, 0.3)),
+    "masked": Family("Masked pixels", "masked fraction", (0.1, 0.2, 0.3, 0.5), _masked, (0.1, 0.2)),
     "neighbour_0.1": Family(
         "Neighbour, flux ratio 0.1", "distance (px)", _DISTANCES, partial(_neighbour, ratio=0.1)
     ),
@@ -336,7 +336,7 @@ FAMILIES = {
         "aberration (waves)",
         (0.0, 0.1, 0.3),
         _unseen_psf,
-        (0.0, 0.1),
+        (0.0,),
     ),
     "cosmic_ray": Family(
         "Cosmic ray, not masked",

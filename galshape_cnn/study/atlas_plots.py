@@ -2,73 +2,137 @@
 """Figures of the failure atlas."""
 
 import numpy as np
-from matplotlib.colors import SymLogNorm
+from matplotlib.colors import Normalize, SymLogNorm
 from matplotlib.figure import Figure
 
 from galshape_cnn.infer.columns import SHAPE_PARAMETERS
 from galshape_cnn.study.atlas_cases import FAMILIES
 from galshape_cnn.study.validation_plots import AXIS_LABELS, ERROR_LABELS
 
-__all__ = ["plot_atlas", "plot_flags", "plot_maps"]
+__all__ = ["plot_atlas", "plot_flags", "plot_neighbours", "plot_prior_maps", "plot_trust"]
 
-_LINES = dict(zip(SHAPE_PARAMETERS, (("#000000", "o"), ("#E69F00", "s"), ("#0072B2", "D"), ("#009E73", "^"),
-                                     ("#CC79A7", "v")), strict=True))  # fmt: skip
 _MAPS = (("snr", (5, 10, 20, 50, 100, 300, 1000)), ("n", (0.3, 0.7, 1.2, 2.0, 3.5, 5.0, 6.2)))
 _SIZES = (0.0, 0.25, 0.5, 1.0, 2.0, 10.0)
+_COLUMNS = 3  # families beside each other
+_FEWEST = 5  # galaxies in a cell that is drawn
+#: Kind of map: title, colours, range, format, colour bar.
+_KINDS = {
+    "bias": ("worst bias / σ", "PuOr_r", SymLogNorm(0.5, vmin=-30, vmax=30), "{:+.1f}"),
+    "within": ("within 1 σ", "cividis", Normalize(0, 1), "{:.0%}"),
+    "flagged": ("flagged", "cividis", Normalize(0, 1), "{:.0%}"),
+}
 
 
-def plot_atlas(atlas, snr):
-    """Bias over bound against the strength of each failure, and the flagged fraction.
+def plot_atlas(atlas):
+    """Maps of every failure over its strength and S/N: bias, coverage, and the fraction flagged.
 
     Parameters
     ----------
     atlas : `~astropy.table.Table`
         From `galshape_cnn.study.atlas.run_atlas`.
-    snr : int
-        One of its levels.
     """
     families = list(dict.fromkeys(atlas["family"]))
-    lines = -(-len(families) // 5)
-    figure = Figure(figsize=(17, 3.2 * lines + 0.6), layout="constrained")
-    axes = figure.subplots(lines, 5, squeeze=False)
-    for axis in axes.flat[len(families) :]:
-        axis.set_axis_off()
-    for k, (axis, family) in enumerate(zip(axes.flat, families, strict=False)):
-        here = atlas[(atlas["family"] == family) & (atlas["snr"] == snr)]
-        twin = _draw_family(axis, here, FAMILIES[family])
-        if k % 5 == 0:
-            axis.set_ylabel("bias / bound")
-        if k % 5 == 4 or k == len(families) - 1:
-            twin.set_ylabel("flagged fraction")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    bars = axes[0, 0].bar([np.nan], [0], color="0.85")
-    figure.legend(
-        [*handles, bars], [*labels, "flagged fraction (right scale)"], loc="outside lower center", ncols=6
-    )
-    figure.suptitle(f"S/N {snr}: mean error in units of the Cramér–Rao bound (symmetric logarithmic scale)")
+    lines = -(-len(families) // _COLUMNS)
+    figure = Figure(figsize=(19, 1.9 * lines + 0.8), layout="constrained")
+    blocks = np.atleast_1d(figure.subfigures(lines, _COLUMNS, squeeze=False, wspace=0.02)).ravel()
+    for block, family in zip(blocks, families, strict=False):
+        here, kind = atlas[atlas["family"] == family], FAMILIES[family]
+        block.suptitle(kind.title, fontsize=11, fontweight="bold")
+        values, levels = (list(dict.fromkeys(here[key])) for key in ("value", "snr"))
+        axes = block.subplots(1, 3, sharey=True)
+        for axis, quantity in zip(axes, _KINDS, strict=True):
+            grid = np.full((len(levels), len(values)), np.nan)
+            for row in here:
+                place = levels.index(row["snr"]), values.index(row["value"])
+                grid[place] = _map_value(row, quantity)
+            _draw_map(axis, grid, quantity)
+            axis.set_xticks(np.arange(len(values)) + 0.5, [f"{value:g}" for value in values], fontsize=8)
+            axis.set_yticks(np.arange(len(levels)) + 0.5, [f"{level:g}" for level in levels], fontsize=8)
+        axes[0].set_ylabel("S/N", fontsize=9)
+        axes[1].set_xlabel(kind.label, fontsize=9)
     return figure
 
 
-def _draw_family(axis, here, family):
-    """Lines of one family; returns the axis of the flagged fraction."""
-    x = np.arange(len(here))
-    twin = axis.twinx()
-    twin.bar(x, here["flagged"], color="0.85", width=0.7)
-    twin.set_ylim(0, 1)
-    axis.set_zorder(twin.get_zorder() + 1)
-    axis.patch.set_visible(False)
-    for name, (color, marker) in _LINES.items():
-        style = {"fmt": f"{marker}-", "color": color, "ms": 4, "lw": 1.2}
-        axis.errorbar(x, here[f"bias_{name}"], here[f"bias_se_{name}"], label=ERROR_LABELS[name], **style)
-    axis.axhline(0, color="black", lw=0.6)
-    axis.set_yscale("symlog", linthresh=1)
-    axis.yaxis.set_major_formatter("{x:g}")
-    limit = max(np.nan_to_num(np.abs(here[f"bias_{name}"])).max(initial=1) for name in _LINES)
-    axis.set_ylim(-3 * limit, 3 * limit)
-    axis.set_xticks(x, [f"{value:g}" for value in here["value"]])
-    axis.set_title(family.title, fontsize=10)
-    axis.set_xlabel(family.label, fontsize=9)
-    return twin
+def plot_neighbours(atlas):
+    """Maps of neighbours over distance and flux ratio, one line for each S/N."""
+    names = {f: float(f.split("_")[1]) for f in dict.fromkeys(atlas["family"]) if f.startswith("neighbour_")}
+    here = atlas[np.isin(atlas["family"], list(names))]
+    levels, values, ratios = list(dict.fromkeys(here["snr"])), list(dict.fromkeys(here["value"])), list(names)
+    figure = Figure(figsize=(13, 2.5 * max(len(levels), 1) + 0.4), layout="constrained")
+    axes = figure.subplots(max(len(levels), 1), 3, squeeze=False)
+    for line, level in zip(axes, levels, strict=False):
+        for axis, quantity in zip(line, _KINDS, strict=True):
+            grid = np.full((len(ratios), len(values)), np.nan)
+            for row in here[here["snr"] == level]:
+                grid[ratios.index(row["family"]), values.index(row["value"])] = _map_value(row, quantity)
+            _draw_map(axis, grid, quantity)
+            axis.set_xticks(np.arange(len(values)) + 0.5, [f"{value:g}" for value in values])
+            axis.set_yticks(np.arange(len(ratios)) + 0.5, [f"{names[name]:g}" for name in ratios])
+            axis.set_xlabel("distance (px)")
+        line[0].set_ylabel(f"S/N {level:g}\nflux ratio")
+    return figure
+
+
+def _map_value(row, quantity):
+    """One number of a cell: the worst bias, the mean coverage, the flagged fraction."""
+    if quantity == "flagged":
+        return row["flagged"]
+    values = np.array([row[f"{quantity}_{name}"] for name in SHAPE_PARAMETERS], float)
+    if not np.isfinite(values).any():
+        return np.nan
+    return values[np.nanargmax(np.abs(values))] if quantity == "bias" else np.nanmean(values)
+
+
+def _draw_map(axis, grid, quantity, fontsize=8):
+    """A map with its numbers."""
+    title, colors, norm, text = _KINDS[quantity]
+    shown = axis.pcolormesh(grid, cmap=colors, norm=norm, edgecolors="white", lw=0.5)
+    axis.set_title(title, fontsize=9)
+    for (i, j), value in np.ndenumerate(grid):
+        if np.isfinite(value):
+            ink = _contrast(shown.cmap(norm(value)))
+            label = text.format(value) if abs(value) < 100 else f"{value:+.0f}"
+            axis.text(j + 0.5, i + 0.5, label, ha="center", va="center", fontsize=fontsize, color=ink)
+    return shown
+
+
+def _contrast(color):
+    """Black or white, whichever can be read on a colour."""
+    return "black" if np.dot(color[:3], (0.3, 0.59, 0.11)) > 0.5 else "white"
+
+
+def plot_trust(table):
+    """Cells of each method: the worst bias in stated sigmas; hatched where it is not trusted.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        From `galshape_cnn.study.trust_region.find_region`.
+    """
+    methods, edges = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["n"]))
+    figure = Figure(figsize=(5.4 * len(methods), 3.4 * len(edges)), layout="constrained")
+    axes = figure.subplots(len(edges), len(methods), squeeze=False)
+    for (i, j), axis in np.ndenumerate(axes):
+        here = table[(table["method"] == methods[j]) & (table["n"] == edges[i])]
+        levels, sizes = list(dict.fromkeys(here["snr"])), list(dict.fromkeys(here["hlr_over_fwhm"]))
+        bias, trusted = (
+            np.asarray(here[name], float).reshape(len(levels), len(sizes)).T for name in ("bias", "trusted")
+        )
+        norm = Normalize(-1, 1)
+        shown = axis.pcolormesh(bias, cmap="PuOr_r", norm=norm, edgecolors="white", lw=0.5)
+        axis.pcolor(np.ma.masked_where(trusted > 0, trusted), hatch="///", alpha=0, edgecolor="black", lw=0)
+        for (row, column), value in np.ndenumerate(bias):
+            if np.isfinite(value):
+                ink = _contrast(shown.cmap(norm(value)))
+                style = {"ha": "center", "va": "center", "fontsize": 8, "color": ink}
+                axis.text(column + 0.5, row + 0.5, f"{value:+.2f}", **style)
+        axis.set_xticks(range(len(levels)), [f"{value:g}" for value in levels])
+        axis.set_yticks(range(len(sizes)), [f"{value:g}" for value in sizes])
+        axis.set(xlabel="measured S/N from", ylabel="measured hlr / PSF width from")
+        axis.set_title(f"{methods[j]}, n from {edges[i]:g}")
+    bar = figure.colorbar(shown, ax=axes, pad=0.01)
+    bar.set_label("mean error / stated σ of the worst parameter; hatched: not trusted")
+    return figure
 
 
 def plot_flags(scores):
@@ -77,24 +141,19 @@ def plot_flags(scores):
     left, right = figure.subplots(1, 2, sharey=True)
     y = np.arange(len(scores))[::-1]
     titles = [FAMILIES[name].title if name in FAMILIES else "all together" for name in scores["family"]]
-    left.barh(
-        y,
-        np.nan_to_num(scores["completeness"]),
-        xerr=np.nan_to_num(scores["completeness_se"]),
-        color="#0072B2",
-    )
-    right.barh(
-        y,
-        np.nan_to_num(scores["false_alarms"]),
-        xerr=np.nan_to_num(scores["false_alarms_se"]),
-        color="#D55E00",
-    )
+    for axis, key, place, height, color, label in (
+        (left, "completeness", y + 0.18, 0.36, "#0072B2", "all that are wrong"),
+        (left, "of_visible", y - 0.18, 0.36, "#56B4E9", "those that the pixels contradict"),
+        (right, "false_alarms", y, 0.7, "#D55E00", None),
+    ):
+        values, errors = (np.nan_to_num(scores[name]) for name in (key, f"{key}_se"))
+        axis.barh(place, values, height, xerr=errors, color=color, label=label, error_kw={"lw": 0.8})
     for axis, key, many in ((left, "completeness", "n_wrong"), (right, "false_alarms", "n_good")):
         for place, value, count in zip(y, scores[key], scores[many], strict=True):
             text = f"{value:.0%} of {count}" if np.isfinite(value) else "no such rows"
-            axis.text(
-                0.98, place, text, transform=axis.get_yaxis_transform(), va="center", ha="right", fontsize=8
-            )
+            style = {"va": "center", "ha": "right", "fontsize": 8}
+            axis.text(0.98, place, text, transform=axis.get_yaxis_transform(), **style)
+    left.legend(loc="lower left", fontsize=8, framealpha=0.9)
     left.set_yticks(y, titles)
     left.axvline(0.9, color="black", ls=":")
     right.axvline(0.02, color="black", ls=":")
@@ -104,48 +163,66 @@ def plot_flags(scores):
     return figure
 
 
-def plot_maps(galaxies):
-    """RMSE over bound in planes of two parameters; white where fewer than five galaxies fell."""
-    figure = Figure(figsize=(17, 6.4), layout="constrained")
-    axes = figure.subplots(2, 5)
+def plot_prior_maps(galaxies):
+    """Maps of galaxies of the prior over two parameters: RMSE over bound, bias, coverage, flags."""
+    figure = Figure(figsize=(19, 6.4), layout="constrained")
+    axes = figure.subplots(2, 8)
     for line, (key, edges) in zip(axes, _MAPS, strict=True):
-        for axis, name in zip(line, SHAPE_PARAMETERS, strict=True):
-            values = _map_values(galaxies, key, edges, name)
-            norm = SymLogNorm(0.5, vmin=-3, vmax=3)
-            shown = axis.pcolormesh(np.log2(values.T), cmap="PuOr_r", norm=norm, edgecolors="white", lw=0.5)
-            for (i, j), value in np.ndenumerate(values):
-                if np.isfinite(value):
-                    axis.text(
-                        i + 0.5,
-                        j + 0.5,
-                        f"{value:.2g}",
-                        ha="center",
-                        va="center",
-                        fontsize=8,
-                        color=_ink(value),
-                    )
-            axis.set_xticks(range(len(edges)), [f"{edge:g}" for edge in edges], fontsize=8)
-            axis.set_yticks(range(len(_SIZES)), [f"{edge:g}" for edge in _SIZES], fontsize=8)
-            axis.set(xlabel=AXIS_LABELS[key], title=ERROR_LABELS[name])
+        for axis, name in zip(line, SHAPE_PARAMETERS, strict=False):
+            shown = _ratio_map(axis, _cells(galaxies, key, edges, _square_ratio(galaxies, name)) ** 0.5)
+            axis.set_title(ERROR_LABELS[name], fontsize=10)
+        for axis, quantity in zip(line[5:], _KINDS, strict=True):
+            grid = _quantity_map(galaxies, key, edges, quantity)
+            _draw_map(axis, grid.T, quantity, fontsize=7)
+        for axis in line:
+            axis.set_xticks(range(len(edges)), [f"{edge:g}" for edge in edges], fontsize=7, rotation=45)
+            axis.set_yticks(range(len(_SIZES)), [f"{edge:g}" for edge in _SIZES], fontsize=7)
+            axis.set_xlabel(AXIS_LABELS[key], fontsize=9)
         line[0].set_ylabel("hlr / PSF FWHM")
-    bar = figure.colorbar(shown, ax=axes, pad=0.01, ticks=[-2, -1, 0, 1, 2])
+    bar = figure.colorbar(shown, ax=axes[:, :5], pad=0.01, ticks=[-2, -1, 0, 1, 2], location="left")
     bar.ax.set_yticklabels(["1/4", "1/2", "1", "2", "4"])
-    bar.set_label("root mean square of error / bound; below 1 is shrinkage to the prior")
+    bar.set_label("RMS of error / bound; below 1 is shrinkage")
     return figure
 
 
-def _ink(value):
-    """Colour that can be read on the map."""
-    return "white" if abs(np.log2(value)) > 1 else "black"
+def _ratio_map(axis, values):
+    """Map of a ratio, on a scale that is symmetric about one."""
+    norm = SymLogNorm(0.5, vmin=-3, vmax=3)
+    shown = axis.pcolormesh(np.log2(values.T), cmap="PuOr_r", norm=norm, edgecolors="white", lw=0.5)
+    for (i, j), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            ink = _contrast(shown.cmap(norm(np.log2(value))))
+            axis.text(i + 0.5, j + 0.5, f"{value:.2g}", ha="center", va="center", fontsize=7, color=ink)
+    return shown
 
 
-def _map_values(galaxies, key, edges, name):
-    ratio = (np.asarray(galaxies[f"error_{name}"]) / np.asarray(galaxies[f"crb_{name}"])) ** 2
+def _square_ratio(galaxies, name):
+    return (np.asarray(galaxies[f"error_{name}"]) / np.asarray(galaxies[f"crb_{name}"])) ** 2
+
+
+def _quantity_map(galaxies, key, edges, quantity):
+    """Worst mean pull, mean coverage or flagged fraction in cells."""
+    if quantity == "flagged":
+        return _cells(galaxies, key, edges, (np.asarray(galaxies["flags"]) != 0).astype(float))
+    maps = []
+    for name in SHAPE_PARAMETERS:
+        pull = np.asarray(galaxies[f"error_{name}"]) / np.asarray(galaxies[f"std_{name}"])
+        values = pull if quantity == "bias" else np.where(np.isfinite(pull), np.abs(pull) < 1, np.nan)
+        maps.append(_cells(galaxies, key, edges, values))
+    maps = np.array(maps)
+    if quantity == "within":
+        return maps.mean(0)
+    worst = np.nan_to_num(np.abs(maps)).argmax(0)
+    return np.take_along_axis(maps, worst[None], 0)[0]
+
+
+def _cells(galaxies, key, edges, values):
+    """Means in cells; NaN where fewer than five galaxies fell."""
     x = np.digitize(galaxies[key], edges) - 1
     y = np.digitize(galaxies["hlr_over_fwhm"], _SIZES) - 1
     out = np.full((len(edges) - 1, len(_SIZES) - 1), np.nan)
     for i, j in np.ndindex(out.shape):
-        here = ratio[(x == i) & (y == j) & np.isfinite(ratio)]
-        if len(here) >= 5:
-            out[i, j] = np.sqrt(here.mean())
+        here = values[(x == i) & (y == j) & np.isfinite(values)]
+        if len(here) >= _FEWEST:
+            out[i, j] = here.mean()
     return out

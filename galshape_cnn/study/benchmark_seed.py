@@ -61,7 +61,7 @@ def run_seed_benchmark(subject, *, draws, slow_draws, seed, report=None):
     seed : int
         Of the noise.
     report : callable, optional
-        Receives lines of progress.
+        Called as ``report(what, done, total)``.
 
     Returns
     -------
@@ -76,10 +76,10 @@ def run_seed_benchmark(subject, *, draws, slow_draws, seed, report=None):
         noise = sigma * rng.standard_normal((draws, 64, 64))
         clean = draw_galaxy(SEED_GALAXY, psf)
         stamps = _stamps(clean + noise, sigma, array)
-        crb = true_bounds(stamps[:1], SEED_GALAXY[None], [False])[0]
+        crb = true_bounds(stamps[:1], SEED_GALAXY[None], [False])[0][0]
         for method in ("network", "ml", "posterior"):
             if report is not None:
-                report(f"S/N {snr}, {method}")
+                report(f"S/N {snr}, {method}", len(rows) // 5, 3 * len(NOISE) + len(PUBLISHED))
             some = stamps if method == "network" else stamps[:slow_draws]
             found = subject.measure(some, np.zeros(len(some), bool), method, seed).params[:, :5]
             limit = np.full((5, 5), np.nan)

@@ -22,6 +22,7 @@ from galshape_cnn.geometry import frame_derivative, transform_shape
 from galshape_cnn.infer.catalog import METHODS, ShapeCatalog
 from galshape_cnn.infer.columns import SHAPE_PARAMETERS
 from galshape_cnn.infer.measurement import Measurement
+from galshape_cnn.infer.tables import check_output_path
 from galshape_cnn.observe.cutout import prepare
 from galshape_cnn.study.report_page import PAGE
 from galshape_cnn.study.thumbnails import model_images, thumbnails
@@ -184,18 +185,9 @@ def check_report_path(path, overwrite=False):
     InputError
         If the suffix is another.
     FileError
-        If the file exists and may not be replaced, or its folder is missing.
+        If the file exists and may not be replaced, or its folder is missing or not writeable.
     """
-    path = Path(path)
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"output {str(path)!r} has the suffix {path.suffix!r}; allowed: .html, .htm")
-    if path.exists() and not overwrite:
-        raise FileError(
-            f"cannot write {str(path)!r}: it exists; allow it to be overwritten or choose another name"
-        )
-    if not path.absolute().parent.is_dir():
-        raise FileError(f"cannot write {str(path)!r}: no folder {str(path.absolute().parent)!r}")
-    return path
+    return check_output_path(path, (".html", ".htm"), overwrite)
 
 
 def write_report(catalog, path, *, title="galshape report", overwrite=False):

@@ -3,7 +3,16 @@
 
 import numpy as np
 
-__all__ = ["bias_and_scatter", "coverage", "errors_of", "ranks", "rmse", "rmse_ratio", "to_errors"]
+__all__ = [
+    "bias_and_scatter",
+    "coverage",
+    "errors_of",
+    "ranks",
+    "rmse",
+    "rmse_ratio",
+    "scatter_over",
+    "to_errors",
+]
 
 #: In these the errors of flux and half-light radius are relative (of the logarithm).
 LOGARITHMIC = (0, 2)
@@ -112,6 +121,28 @@ def rmse_ratio(errors, reference):
     ratio = np.sqrt(a.mean() / b.mean())
     spread = (a / a.mean() - b / b.mean()).std(ddof=1)
     return ratio, 0.5 * ratio * spread / np.sqrt(len(a))
+
+
+def scatter_over(errors, sigma):
+    """Standard deviation of errors over their bounds, with its standard error.
+
+    Parameters
+    ----------
+    errors, sigma : (N,) array_like
+        Errors and bounds of the same galaxies; only finite ratios count.
+
+    Returns
+    -------
+    ratio, ratio_se : float
+        The standard error allows for tails that are heavier than a Gaussian's.
+    """
+    ratio = np.asarray(errors, float) / np.asarray(sigma, float)
+    ratio = ratio[np.isfinite(ratio)]
+    if len(ratio) < 2:
+        return np.nan, np.nan
+    square = (ratio - ratio.mean()) ** 2
+    spread = ratio.std(ddof=1)
+    return spread, square.std(ddof=1) / np.sqrt(len(ratio)) / max(2 * spread, 1e-300)
 
 
 def ranks(draws, truth):

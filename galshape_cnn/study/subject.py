@@ -8,13 +8,12 @@ from galshape_cnn.infer.amortized import posterior_moments
 from galshape_cnn.infer.estimator import ShapeEstimator
 from galshape_cnn.infer.fisher import bound, fisher_matrices
 from galshape_cnn.infer.head import to_parameters
-from galshape_cnn.infer.measure import Options, measure_stamps, network_posterior
+from galshape_cnn.infer.measure import BATCH_SIZE, Options, network_posterior
 from galshape_cnn.infer.measurement import Measurement
-from galshape_cnn.infer.prior import Prior
 
 __all__ = ["Subject", "true_bounds"]
 
-_BATCH, _SLOW_BATCH = 256, 64
+_AT_ONCE = 512  # stamps between two reports of progress
 
 
 class Subject:
@@ -35,7 +34,7 @@ class Subject:
     def __init__(self, bundle):
         self.bundle = bundle
         self.estimator = ShapeEstimator(bundle)
-        self._network = self.estimator._live_network()
+        self._network = self.estimator.live_network()
 
     def measure(self, stamps, fit_sky, method="network", seed=0, report=None):
         """Measure stamps.
@@ -59,16 +58,9 @@ class Subject:
             In the pixel frame of the stamps.
         """
         parts, done = [], 0
-        # Batches are padded to fixed sizes, and rows of padding cost as much as galaxies.
-        for rows, known in _batches(len(stamps), fit_sky, _SLOW_BATCH if method == "posterior" else _BATCH):
-            options = Options(
-                method=method,
-                fit_sky=known,
-                prior=Prior(self.bundle.prior),
-                seed=seed,
-                domain=self.bundle.domain,
-            )
-            parts.append((rows, measure_stamps(stamps[rows], self._network, options)))
+        for rows, known in _batches(len(stamps), fit_sky, _AT_ONCE):
+            options = {"fit_sky": known, "method": method, "seed": seed, "neighbours": "ignore"}
+            parts.append((rows, self.estimator(stamps[rows], **options).measurement))
             done += len(rows)
             if report is not None:
                 report(done)
@@ -76,7 +68,7 @@ class Subject:
 
     def _posterior(self, stamps, rows, fit_sky):
         """Networks' posteriors of some rows, repeated to a full batch."""
-        padded = stamps[np.concatenate([rows, np.full(_BATCH - len(rows), rows[0])])]
+        padded = stamps[np.concatenate([rows, np.full(BATCH_SIZE - len(rows), rows[0])])]
         grid = grid_for(padded.data.shape[-1], padded.psf_oversampling)
         transfer = transfer_functions(padded.psf.astype(np.float32), grid, padded.psf_oversampling)
         return network_posterior(padded, transfer, grid, self._network, Options(fit_sky=fit_sky))[0]
@@ -133,7 +125,7 @@ class Subject:
         return out
 
 
-def _batches(n, fit_sky, size=_BATCH):
+def _batches(n, fit_sky, size=BATCH_SIZE):
     """Rows of equal ``fit_sky``, a batch at a time."""
     fit_sky = np.broadcast_to(np.asarray(fit_sky, bool), (n,))
     for value in (True, False):
@@ -143,7 +135,7 @@ def _batches(n, fit_sky, size=_BATCH):
 
 
 def true_bounds(stamps, params, fit_sky):
-    """Cramér-Rao bounds at the true parameters.
+    """Cramér-Rao bounds and Fisher matrices at the true parameters.
 
     Parameters
     ----------
@@ -158,21 +150,25 @@ def true_bounds(stamps, params, fit_sky):
     -------
     covariance : (N, 5, 5) ndarray
         NaN where the Fisher matrix cannot be inverted or used.
+    fisher : (N, 8, 8) ndarray
     """
     grid = grid_for(stamps.data.shape[-1], stamps.psf_oversampling)
     params = np.asarray(params, np.float32)
-    out = np.full((len(stamps), 5, 5), np.nan)
+    out, fisher = np.full((len(stamps), 5, 5), np.nan), np.full((len(stamps), 8, 8), np.nan)
     for rows, known in _batches(len(stamps), fit_sky):
-        padded = np.concatenate([rows, np.full(_BATCH - len(rows), rows[0])])
+        padded = np.concatenate([rows, np.full(BATCH_SIZE - len(rows), rows[0])])
         psf = np.broadcast_to(stamps.psf, (len(stamps),) + stamps.psf.shape[1:])[padded]
         transfer = transfer_functions(psf.astype(np.float32), grid, stamps.psf_oversampling)
         scale = params[padded, 0].copy()  # single precision wants fluxes near one
         unit = params[padded].copy()
         unit[:, [0, 7]] /= scale[:, None]
         ivar = stamps.ivar[padded] * scale[:, None, None] ** 2
-        covariance, singular = bound(fisher_matrices(unit, ivar, transfer, grid), fit_sky=known)
+        inside = np.asarray(fisher_matrices(unit, ivar, transfer, grid))
+        covariance, singular = bound(inside, fit_sky=known)
         covariance[singular] = np.nan
-        covariance[:, 0] *= scale[:, None]
-        covariance[:, :, 0] *= scale[:, None]
+        amplitude = np.ones((len(padded), 8))
+        amplitude[:, [0, 7]] = scale[:, None]
+        covariance *= amplitude[:, :5, None] * amplitude[:, None, :5]
         out[rows] = covariance[: len(rows)]
-    return out
+        fisher[rows] = (inside / amplitude[:, :, None] / amplitude[:, None, :])[: len(rows)]
+    return out, fisher

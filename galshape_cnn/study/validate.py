@@ -2,7 +2,8 @@
 """Prove on mocks what a network does: tables, figures, one page, and a verdict.
 
 Each section ends in an ECSV table, which a second run for the same network, seed and size
-takes as it is: an interrupted validation goes on where it stopped.
+takes as it is: an interrupted validation goes on where it stopped.  The galaxies of the prior
+give the region in which each method is trusted, and the flags that the atlas scores use it.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +23,18 @@ from galshape_cnn.infer.bundle import Bundle
 __all__ = ["FULL", "QUICK", "validate_bundle"]
 
 #: Numbers of galaxies: noise realisations at the seed galaxy (network; slow methods), galaxies
-#: of the prior (network; exact posterior), galaxies for each point of the atlas.
-QUICK = {"draws": 128, "slow_draws": 48, "galaxies": 192, "posterior": 96, "atlas": 10}
-FULL = {"draws": 1000, "slow_draws": 400, "galaxies": 5120, "posterior": 5120, "atlas": 100}
+#: of the prior (network; slow methods), galaxies for each point of the atlas.
+QUICK = {"draws": 96, "slow_draws": 32, "galaxies": 192, "posterior": 64, "atlas": 6}
+FULL = {"draws": 1000, "slow_draws": 400, "galaxies": 5120, "posterior": 2048, "atlas": 60}
+#: Galaxies of the prior that a region of trust needs.
+ENOUGH = 1000
 
-_VERSION = 1  # of the sections; a change makes earlier tables void
+_VERSION = 2  # of the sections; a change makes earlier tables void
 
 
-def validate_bundle(bundle, folder, *, quick=False, seed=1, progress=None, sizes=None, workers=None):
+def validate_bundle(
+    bundle, folder, *, quick=False, seed=1, progress=None, sizes=None, workers=None, store=None
+):
     """Validate a network.
 
     Parameters
@@ -42,11 +48,14 @@ def validate_bundle(bundle, folder, *, quick=False, seed=1, progress=None, sizes
     seed : int, optional
         Non-negative; the same seed gives the same numbers.
     progress : callable, optional
-        Receives lines of progress.
+        Called as ``progress(section, what, done, total)``.
     sizes : mapping, optional
         Numbers of galaxies instead of `QUICK` or `FULL`.
     workers : int, optional
         Processes that draw galaxies with GalSim; all processors by default.
+    store : path-like, optional
+        Bundle to write: the network with the region in which it was found trustworthy, which
+        its users' flags then use.
 
     Returns
     -------
@@ -56,21 +65,21 @@ def validate_bundle(bundle, folder, *, quick=False, seed=1, progress=None, sizes
     Raises
     ------
     InputError
-        If ``seed`` or ``sizes`` are impossible.
+        If ``seed`` or ``sizes`` are impossible, or ``store`` is wanted of fewer than `ENOUGH` galaxies.
     FileError
-        If the bundle cannot be read or the folder not be written to.
+        If the bundle cannot be read, or the folder or ``store`` not be written to.
     """
     bundle = _read(bundle)
     folder = _checked_folder(folder)
     sizes = _checked_sizes(quick, seed, sizes)
-    config = bundle.provenance.get("config") or "universal"
-    key = hashlib.sha256(
-        json.dumps([bundle.sha256, seed, sizes, _VERSION], sort_keys=True).encode()
-    ).hexdigest()
-    run = _Run(bundle, folder, seed, sizes, config, key, progress or (lambda line: None))
+    _check_store(store, sizes)
+    run = _Run(bundle, folder, seed, sizes, progress or (lambda section, what, done, total: None))
     workers = os.cpu_count() if workers is None else workers
     tables = run.tables(workers)
-    return _write_results(run, tables)
+    verdict = _write_results(run, tables)
+    if store is not None:
+        run.bundle.write(store)
+    return verdict
 
 
 def _read(bundle):
@@ -96,35 +105,54 @@ def _checked_sizes(quick, seed, sizes):
     return default | dict(sizes or {})
 
 
+def _check_store(store, sizes):
+    if store is None:
+        return
+    if sizes["galaxies"] < ENOUGH:
+        raise InputError(
+            f"store needs {ENOUGH} galaxies of the prior or more, this run has {sizes['galaxies']}; "
+            "allowed: the full validation"
+        )
+    parent = Path(store).absolute().parent
+    if Path(store).is_dir() or not os.access(parent, os.W_OK):
+        raise FileError(f"cannot write the bundle {str(store)!r}: {str(parent)!r} is not a writable folder")
+
+
 class _Run:
     """One validation: what is measured, and where results are kept."""
 
-    def __init__(self, bundle, folder, seed, sizes, config, key, say):
-        self.bundle, self.folder, self.seed, self.sizes = bundle, folder, seed, sizes
-        self.config, self.key, self.say = config, key, say
+    def __init__(self, bundle, folder, seed, sizes, say):
+        self.bundle, self.folder, self.seed, self.sizes, self.say = bundle, folder, seed, sizes, say
+        self.config = bundle.provenance.get("config") or "universal"
         self.seconds = {}
         self._subject = None
 
     @property
     def subject(self):
-        """The live network, made when first needed."""
-        if self._subject is None:
-            from galshape_cnn.study.subject import Subject
+        """The live network with its present region of trust, made when first needed."""
+        from galshape_cnn.study.subject import Subject
 
+        if self._subject is None or self._subject.bundle is not self.bundle:
             self._subject = Subject(self.bundle)
         return self._subject
 
+    def _key(self, name):
+        """What the table of a section depends on."""
+        trust = self.bundle.trust if name == "atlas" else {}
+        parts = [self.bundle.sha256, trust, self.seed, self.sizes, _VERSION, name]
+        return _digest(parts)
+
     def section(self, name, make):
         """Table of a section, from its file when that belongs to this run."""
-        path = self.folder / f"{name}.ecsv"
+        path, key = self.folder / f"{name}.ecsv", self._key(name)
         if path.exists():
             table = Table.read(path)
-            if table.meta.get("key") == self.key:
+            if table.meta.get("key") == key:
                 self.seconds[name] = table.meta["seconds"]
                 return table
         started = time.monotonic()
         table = make()
-        table.meta |= {"key": self.key, "seconds": round(time.monotonic() - started, 1)}
+        table.meta |= {"key": key, "seconds": round(time.monotonic() - started, 1)}
         table.meta |= {"seed": self.seed, "network_sha256": self.bundle.sha256}
         self.seconds[name] = table.meta["seconds"]
         write_table(table, path)
@@ -133,40 +161,36 @@ class _Run:
     def tables(self, workers):
         """Every table by name."""
         from galshape_cnn.study.atlas import run_atlas, score_flags
-        from galshape_cnn.study.benchmark_prior import bin_galaxies
+        from galshape_cnn.study.benchmark_prior import bin_galaxies, van_trees
         from galshape_cnn.study.benchmark_seed import run_seed_benchmark
+        from galshape_cnn.study.trust_region import find_region, region_of
         from galshape_cnn.study.verdict import judge
 
         counts = {"draws": self.sizes["draws"], "slow_draws": self.sizes["slow_draws"]}
-        seed_table = self.section(
-            "seed",
-            lambda: run_seed_benchmark(
-                self.subject, **counts, seed=self.seed, report=self._saying("seed galaxy")
-            ),
-        )
+        options = {"seed": self.seed, "report": self._saying("seed galaxy")}
+        seed_table = self.section("seed", lambda: run_seed_benchmark(self.subject, **counts, **options))
         galaxies = self.section("galaxies", lambda: self._galaxies(workers))
-        atlas = self.section(
-            "atlas",
-            lambda: run_atlas(
-                self.subject, count=self.sizes["atlas"], seed=self.seed, report=self._saying("failure atlas")
-            ),
-        )
-        bins, flags = bin_galaxies(galaxies), score_flags(atlas)
-        tables = {"seed": seed_table, "galaxies": galaxies, "bins": bins, "atlas": atlas, "flags": flags}
-        return tables | {"verdict": judge(bins, seed_table, flags, galaxies)}
+        tables = {"seed": seed_table, "galaxies": galaxies, "bins": bin_galaxies(galaxies)}
+        tables |= {"trust": find_region(galaxies), "van_trees": van_trees(galaxies, self.bundle.prior)}
+        if len(galaxies) >= ENOUGH:
+            self.bundle = replace(self.bundle, trust=region_of(tables["trust"]))
+        options = {"count": self.sizes["atlas"], "seed": self.seed, "report": self._saying("failure atlas")}
+        tables["atlas"] = self.section("atlas", lambda: run_atlas(self.subject, **options))
+        tables["flags"] = score_flags(tables["atlas"])
+        return tables | {"verdict": judge(tables["bins"], seed_table, tables["flags"], galaxies)}
 
-    def _saying(self, head):
-        return lambda line: self.say(f"{head}: {line}")
+    def _saying(self, section):
+        return lambda what, done, total: self.say(section, what, done, total)
 
     def _galaxies(self, workers):
         """Draw and measure galaxies of the prior; the drawn ones are kept until then."""
         from galshape_cnn.study.benchmark_prior import measure_galaxies
         from galshape_cnn.study.simulate import draw_mocks
 
-        number = self.sizes["galaxies"]
-        blocks = self.folder / f".blocks-{self.key[:8]}"
+        number, say = self.sizes["galaxies"], self._saying("prior")
+        # Which galaxies are drawn does not depend on the network.
+        blocks = self.folder / f".blocks-{_digest([self.config, self.seed])[:8]}"
         blocks.mkdir(exist_ok=True)
-        report = lambda done: self.say(f"prior: GalSim has drawn {done} of {number} galaxies")  # noqa: E731
         stamps, truth = draw_mocks(
             self.config,
             number,
@@ -174,14 +198,18 @@ class _Run:
             seed=self.seed,
             workers=workers,
             folder=blocks,
-            report=report,
+            report=lambda done: say("drawn by GalSim", done, number),
         )
         table = measure_galaxies(
-            self.subject, stamps, truth, seed=self.seed, report=self._saying("prior"),
+            self.subject, stamps, truth, seed=self.seed, report=say,
             with_posterior=min(self.sizes["posterior"], number),
         )  # fmt: skip
         shutil.rmtree(blocks)
         return table
+
+
+def _digest(parts):
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def write_table(table, path):
@@ -199,12 +227,13 @@ def _write_results(run, tables):
     from galshape_cnn.study.plots import save_figure
     from galshape_cnn.study.validation_page import write_page
 
-    run.say("figures and page")
-    for name in ("bins", "flags", "verdict"):
+    run.say("figures and page", "", 0, 1)
+    for name in ("bins", "van_trees", "trust", "flags", "verdict"):
         write_table(tables[name], run.folder / f"{name}.ecsv")
     for name, figure in _figures(tables).items():
         save_figure(figure, run.folder / f"{name}.png")
     write_page(run.folder, tables, run.bundle, run.seconds, run.sizes, run.seed)
+    run.say("figures and page", "", 1, 1)
     return tables["verdict"]
 
 
@@ -212,15 +241,19 @@ def _figures(tables):
     """Figures by the name of their file."""
     from galshape_cnn.study import atlas_plots, validation_plots
 
+    bins, galaxies, atlas = tables["bins"], tables["galaxies"], tables["atlas"]
     with np.errstate(all="ignore"):
         return {
             "seed": validation_plots.plot_seed(tables["seed"]),
-            "rmse": validation_plots.plot_bins(tables["bins"], "rmse"),
-            "bias": validation_plots.plot_bins(tables["bins"], "bias"),
-            "calibration": validation_plots.plot_calibration(tables["galaxies"], tables["bins"]),
-            "predictions": validation_plots.plot_predictions(tables["galaxies"]),
-            "maps": atlas_plots.plot_maps(tables["galaxies"]),
-            "atlas": atlas_plots.plot_atlas(tables["atlas"], 60),
-            "atlas_bright": atlas_plots.plot_atlas(tables["atlas"], 200),
+            "rmse": validation_plots.plot_bins(bins, "rmse", tables["van_trees"]),
+            "scatter": validation_plots.plot_bins(bins, "scatter"),
+            "bias": validation_plots.plot_bins(bins, "bias"),
+            "efficiency": validation_plots.plot_bins(bins, "efficiency"),
+            "calibration": validation_plots.plot_calibration(galaxies, bins),
+            "predictions": validation_plots.plot_predictions(galaxies),
+            "maps": atlas_plots.plot_prior_maps(galaxies),
+            "trust": atlas_plots.plot_trust(tables["trust"]),
+            "atlas": atlas_plots.plot_atlas(atlas),
+            "neighbours": atlas_plots.plot_neighbours(atlas),
             "flags": atlas_plots.plot_flags(tables["flags"]),
         }

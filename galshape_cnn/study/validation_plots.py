@@ -22,6 +22,11 @@ STYLES = {
     "Xception CNN": ("#56B4E9", "^"),
     "L-BFGS-B fit": ("#CC79A7", "x"),
 }
+METHODS = {
+    "network": "network",
+    "ml": "maximum likelihood",
+    "posterior": "exact posterior mean: the smallest possible RMSE",
+}
 ERROR_LABELS = {"flux": "ln flux", "n": "n", "hlr": "ln hlr", "g1": "$g_1$", "g2": "$g_2$"}
 AXIS_LABELS = {"snr": "S/N", "n": "Sérsic index n", "hlr_over_fwhm": "hlr / PSF FWHM", "g": "|g|"}
 
@@ -53,56 +58,93 @@ def plot_seed(table):
     return figure
 
 
-def plot_bins(bins, quantity):
-    """RMSE or bias of each parameter along each axis.
+_QUANTITIES = {
+    "rmse": "RMSE of {}",
+    "scatter": "scatter of {}",
+    "bias": "mean error of {}",
+    "efficiency": "efficiency in {}",
+}
+_PREFIXES = {"network": "", "posterior": "exact_", "ml": "ml_"}
+
+
+def plot_bins(bins, quantity, van_trees=None):
+    """RMSE, scatter, bias or efficiency of each parameter along each axis, for every method.
 
     Parameters
     ----------
     bins : `~astropy.table.Table`
-        From `bin_galaxies`.
-    quantity : {'rmse', 'bias'}
+        From `galshape_cnn.study.benchmark_prior.bin_galaxies`.
+    quantity : {'rmse', 'scatter', 'bias', 'efficiency'}
         What is drawn.
+    van_trees : `~astropy.table.Table`, optional
+        From `galshape_cnn.study.benchmark_prior.van_trees`: drawn along the axis of S/N.
     """
     figure = Figure(figsize=(16, 11), layout="constrained")
     axes = figure.subplots(len(AXIS_LABELS), 5, squeeze=False)
     for line, (key, label) in zip(axes, AXIS_LABELS.items(), strict=True):
         for axis, name in zip(line, SHAPE_PARAMETERS, strict=True):
-            here = bins[(bins["axis"] == key) & (bins["parameter"] == name)]
-            _draw_bins(axis, here, quantity)
+            _draw_bins(axis, bins[(bins["axis"] == key) & (bins["parameter"] == name)], quantity)
+            if key == "snr" and van_trees is not None:
+                _draw_van_trees(axis, van_trees[van_trees["parameter"] == name])
             axis.set_xlabel(label)
             if key == "snr":
                 axis.set_xscale("log")
                 axis.xaxis.set_major_formatter("{x:g}")
     for axis, name in zip(axes[0], SHAPE_PARAMETERS, strict=True):
-        axis.set_title(f"{'RMSE' if quantity == 'rmse' else 'mean error'} of {ERROR_LABELS[name]}")
+        axis.set_title(_QUANTITIES[quantity].format(ERROR_LABELS[name]))
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure
 
 
-def _draw_bins(axis, here, quantity):
+def _middles(here):
     high = np.minimum(here["high"], 3 * np.maximum(here["low"], 1e-9) + (here["low"] == 0) * here["high"])
-    x = 0.5 * (np.asarray(here["low"]) + np.asarray(high))
-    color, marker = STYLES["network"]
-    label = "network, with standard error"
-    axis.errorbar(x, here[quantity], here[f"{quantity}_se"], fmt=f"{marker}-", color=color, ms=5, label=label)
-    if quantity == "bias":
+    return 0.5 * (np.asarray(here["low"]) + np.asarray(high))
+
+
+def _draw_bins(axis, here, quantity):
+    """Lines of the methods along one axis, and what bounds them."""
+    x = _middles(here)
+    for method, prefix in _PREFIXES.items():
+        values = np.asarray(here[f"{prefix}{quantity}"], float)
+        if not np.isfinite(values).any():
+            continue
+        errors = f"{prefix}{quantity}_se"
+        errors = np.asarray(here[errors], float) if errors in here.colnames else None
+        color, marker = STYLES[method]
+        style = {"ms": 4.5, "lw": 1.2, "mfc": color if method == "network" else "none"}
+        axis.errorbar(x, values, errors, fmt=f"{marker}-", color=color, label=METHODS[method], **style)
+    _draw_reference(axis, here, quantity, x)
+
+
+def _draw_reference(axis, here, quantity, x):
+    """Cramer-Rao bounds, and the scale."""
+    bound = np.asarray(here["crb"])
+    if quantity == "efficiency":
+        axis.axhline(1, color="black", ls=":", label="Cramér–Rao bound (above: shrinkage to the prior)")
+        axis.set_yscale("log")
+        axis.set_ylim(0.08, 30)
+    elif quantity == "bias":
         axis.axhline(0, color="black", lw=0.8)
-        bound = np.asarray(here["crb"])
         axis.fill_between(x, -0.2 * bound, 0.2 * bound, color="0.88", label="± 0.2 median Cramér–Rao bound")
-        limit = 1.3 * np.nanmax(
-            np.abs(np.r_[here["bias"] + here["bias_se"], here["bias"] - here["bias_se"], 1e-3])
-        )
+        values = np.concatenate([here["bias"], here["exact_bias"]])
+        limit = 1.6 * np.nanmax(np.abs(np.r_[values, 1e-3]))
         axis.set_ylim(-limit, limit)
-        return
-    color, marker = STYLES["posterior"]
-    label = "exact posterior mean: the smallest possible"
-    style = {"fmt": f"{marker}--", "color": color, "ms": 5, "mfc": "none", "label": label}
-    axis.errorbar(x, here["exact_rmse"], here["exact_rmse_se"], **style)
-    label = "median Cramér–Rao bound (unbiased estimators)"
-    axis.plot(x, here["crb"], color="black", ls=":", label=label)
-    axis.set_yscale("log")
-    plain_ticks(axis.yaxis)
+    else:
+        label = "median Cramér–Rao bound (unbiased estimators)"
+        axis.plot(x, bound, color="black", ls=":", label=label)
+        if quantity == "scatter":
+            slope = np.asarray(here["slope"], float)
+            label = "bound for the network’s bias, (1 + b′) × bound"
+            axis.plot(x, np.abs(slope) * bound, color="0.45", ls="--", label=label)
+        axis.set_yscale("log")
+    if quantity != "bias":
+        plain_ticks(axis.yaxis)
+
+
+def _draw_van_trees(axis, here):
+    label = "van Trees bound (any estimator, average over the prior)"
+    axis.plot(_middles(here), here["bound"], color="#CC79A7", ls="-.", label=label)
 
 
 def plain_ticks(axis):

@@ -127,7 +127,10 @@ def _flag_lines(scores):
             "good galaxies flagged", "flags", total["false_alarms"], total["false_alarms_se"], "false_alarms"
         )
     ]
-    if total["n_wrong"]:
-        complete, error = total["completeness"], total["completeness_se"]
-        lines.append(_judged("galaxies wrong by 5 sigma flagged", "flags", complete, error, "completeness"))
+    for name, count, check in (
+        ("completeness", "n_wrong", "galaxies wrong by 5 sigma flagged"),
+        ("of_visible", "n_visible", "galaxies wrong by 5 sigma that the pixels contradict flagged"),
+    ):
+        if total[count]:
+            lines.append(_judged(check, "flags", total[name], total[f"{name}_se"], "completeness"))
     return lines

@@ -10,7 +10,7 @@ from astropy.nddata import NDData, StdDevUncertainty
 from galshape_cnn import ShapeEstimator, Stamps, cramer_rao_bound
 from galshape_cnn.errors import GalshapeWarning, InputError
 from galshape_cnn.flags import Flag
-from galshape_cnn.infer.measure import psf_width
+from galshape_cnn.infer.judgement import psf_width
 
 PSF = galsim.Moffat(2.5, fwhm=3.0)
 TRUTH = np.array(

@@ -6,7 +6,6 @@ from matplotlib.figure import Figure
 from galshape_cnn.errors import FileError
 from galshape_cnn.flags import Flag
 from galshape_cnn.infer.measurement import Measurement
-from galshape_cnn.infer.plotting import plot_galaxy
 from galshape_cnn.observe.stamps import Stamps
 from galshape_cnn.study.compare import match_truth
 from galshape_cnn.study.field import simulate_field
@@ -89,7 +88,7 @@ def test_plot_of_one_galaxy_is_in_image_pixels(catalog):
 def test_plot_makes_its_own_figure(catalog):
     import matplotlib.pyplot as plt
 
-    axes = plot_galaxy(catalog, -1)
+    axes = catalog.plot(-1)
     assert len(axes) == 3
     plt.close(axes[0].figure)
 

@@ -39,6 +39,7 @@ def toy_galaxies(scaling=0.0, stated_variance=1.0, extra=0.0, seed=1):
             size=(N, 199, 1)
         )
         columns |= {f"error_{name}": error, f"exact_error_{name}": exact, f"crb_{name}": sigma}
+        columns |= {f"ml_error_{name}": error}
         columns |= {f"std_{name}": np.sqrt(stated_variance) * sigma}
         columns |= {f"rank_{name}": ranks(draws, truth[:, None])[:, 0]}
         if name not in columns:
@@ -57,6 +58,7 @@ def seed_table(ratio=1.0):
 
 def flag_table(completeness=0.95, false_alarms=0.01):
     row = {"family": "all", "n_wrong": 200, "completeness": completeness, "completeness_se": 0.01}
+    row |= {"n_visible": 150, "of_visible": completeness, "of_visible_se": 0.01}
     return Table(rows=[row | {"false_alarms": false_alarms, "false_alarms_se": 0.002}])
 
 
@@ -111,7 +113,9 @@ def test_unmeasured_numbers_fail():
 def test_flags_and_seed_galaxy_are_judged():
     table = verdict(seed=seed_table(1.3), flags=flag_table(0.5, 0.2))
     failed = failed_checks(table)
-    assert {"good galaxies flagged", "galaxies wrong by 5 sigma flagged", "seed galaxy"} == failed
+    wrong = "galaxies wrong by 5 sigma flagged"
+    contradicted = "galaxies wrong by 5 sigma that the pixels contradict flagged"
+    assert {"good galaxies flagged", wrong, contradicted, "seed galaxy"} == failed
     assert not table["passed"][0]  # failures come first
 
 
@@ -186,10 +190,12 @@ def test_correlated_noise_keeps_its_variance():
 
 def test_flag_scores_count_rows():
     row = {"family": "noise_wrong", "n_wrong": 10, "n_wrong_flagged": 9, "n_good": 50, "n_good_flagged": 1}
+    row |= {"n_visible": 6, "n_visible_flagged": 6}
     scores = score_flags(Table(rows=[row | {"value": 0.0}, row | {"value": 30.0}]))
     assert list(scores["family"]) == ["noise_wrong", "all"]
     assert scores["n_wrong"][0] == 20
     assert scores["completeness"][0] == 0.9
+    assert scores["of_visible"][0] == 1
     assert scores["n_good"][0] == 50  # nominal strength only
     assert scores["false_alarms"][0] == 0.02
 
