@@ -22,7 +22,11 @@ def add_detection_options(parser):
     group = parser.add_argument_group(
         "finding galaxies", "used when --positions is missing and the image is larger than a cutout"
     )
-    group.add_argument(
+    which = group.add_mutually_exclusive_group()
+    which.add_argument(
+        "--cutout", action="store_true", help="take the image as the cutout of one galaxy, however large"
+    )
+    which.add_argument(
         "--find",
         action="store_true",
         help=f"search for galaxies even in an image of less than {CUTOUT_LIMIT} pixels",
@@ -90,7 +94,7 @@ def targets(args, data, error=None):
         return read_positions(args.positions)
     if args.find and (isinstance(data, list) or np.ndim(data.data) != 2):
         raise InputError("--find needs one image; these are cutouts with one galaxy each")
-    if is_cutout(data) and not args.find:
+    if args.cutout or (is_cutout(data) and not args.find):
         return None
     from galshape_cnn.observe.detection import find_galaxies
 

@@ -6,6 +6,8 @@ import glob
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from galshape_cnn.cli.psf_option import parse_psf
 from galshape_cnn.errors import FileError
 
@@ -40,6 +42,11 @@ def positive_float(text):
     return value
 
 
+def error_level(text):
+    """Number above zero, or the word ``background``."""
+    return text if text == "background" else positive_float(text)
+
+
 def positive_int(text):
     """Whole number above zero."""
     value = int(text)
@@ -63,7 +70,12 @@ def add_image_options(parser):
     noise.add_argument("--var", type=hdu, metavar="HDU", help="HDU of the variances")
     noise.add_argument("--ivar", type=hdu, metavar="HDU", help="HDU of the inverse variances")
     noise.add_argument("--weight", type=hdu, metavar="HDU", help="HDU of the weights (inverse variances)")
-    noise.add_argument("--error", type=positive_float, metavar="SIGMA", help="1-sigma error of every pixel")
+    noise.add_argument(
+        "--error",
+        type=error_level,
+        metavar="SIGMA",
+        help="1-sigma error of every pixel; 'background': measured in each image where it shows no sources",
+    )
     group.add_argument("--mask", type=hdu, metavar="HDU", help="HDU of the mask or data-quality bits")
     group.add_argument(
         "--bad-bits",
@@ -82,6 +94,11 @@ def add_image_options(parser):
         default=1,
         metavar="N",
         help="PSF samples per pixel (default: 1)",
+    )
+    group.add_argument(
+        "--trim-psf",
+        action="store_true",
+        help="drop the row and column that make a PSF array even-sized, so that its peak is in the middle",
     )
     group.add_argument(
         "--psf-without-pixel", action="store_true", help="the PSF array is not yet convolved with the pixel"
@@ -169,9 +186,32 @@ def read_images(args):
     for image in images:
         if profile is not None:
             image.psf, keywords["psf"], keywords["psf_includes_pixel"] = None, profile, True
-        if args.error is not None:
+        if args.error == "background":
+            _measure_noise(image)
+        elif args.error is not None:
             image.uncertainty, keywords["error"] = None, args.error
+        if args.trim_psf and image.psf is not None:
+            image.psf = _trimmed(image.psf)
     return images[0] if single else images, keywords
+
+
+def _measure_noise(image):
+    """Replace the noise of an image by that of its blank pixels."""
+    from astropy.nddata import StdDevUncertainty
+
+    from galshape_cnn.observe.detection import background_noise
+
+    sigma = np.broadcast_to(background_noise(image), image.data.shape)
+    image.uncertainty = StdDevUncertainty(sigma, copy=False)
+
+
+def _trimmed(psf):
+    """Even-sized arrays of the PSF made odd-sized."""
+    from galshape_cnn.forward.psf_array import PSFArrays, trim_even
+
+    if isinstance(psf, PSFArrays):
+        return PSFArrays(trim_even(psf.array), psf.oversampling)
+    return trim_even(psf) if isinstance(psf, np.ndarray) else psf
 
 
 def expand_patterns(inputs):

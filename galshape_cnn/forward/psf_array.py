@@ -16,6 +16,7 @@ __all__ = [
     "convolve_pixel",
     "pad_psf",
     "stack_psfs",
+    "trim_even",
 ]
 
 #: What a PSF may be, for messages.
@@ -123,18 +124,56 @@ def _check_odd(array, name):
 
 def _mend_of_even(array, name):
     """How to make an even-sized PSF odd-sized, where its light says it."""
-    finite = np.where(np.isfinite(array), array, 0).sum(axis=0)
-    if not finite.max() > 0:
-        return ""
-    core = np.where(finite > 0.5 * finite.max(), finite, 0)
-    cuts = []
-    for axis, side in enumerate(finite.shape):
-        middle = (np.arange(side) * core.sum(axis=1 - axis)).sum() / core.sum()
-        offset = middle - (side - 1) / 2  # half a pixel when the peak is on the pixel beside the middle
-        cuts.append(":" if side % 2 else {0.5: "1:", -0.5: ":-1"}.get(np.round(2 * offset) / 2))
-    if None in cuts:
+    cuts = _even_cuts(array)
+    if cuts is None:
         return f": here {name} has its peak between the pixels, so that it must be shifted by interpolation"
-    return f": here {name}[..., {', '.join(cuts)}] does it"
+    return f": here {name}[..., {', '.join(cuts)}] does it (--trim-psf on the command line)"
+
+
+def _even_cuts(array):
+    """Slices of y and x that put the peak on the central sample, None if none do."""
+    light = np.where(np.isfinite(array), array, 0).sum(axis=0)
+    if not light.max() > 0:
+        return None
+    core = np.where(light > 0.5 * light.max(), light, 0)
+    cuts = []
+    for axis, side in enumerate(light.shape):
+        middle = (np.arange(side) * core.sum(axis=1 - axis)).sum() / core.sum()
+        offset = middle - (side - 1) / 2  # half a sample when the peak is on the one beside the middle
+        cuts.append(":" if side % 2 else {0.5: "1:", -0.5: ":-1"}.get(np.round(2 * offset) / 2))
+    return None if None in cuts else cuts
+
+
+def trim_even(psf, name="psf"):
+    """Drop the row and column that make a PSF even-sized, so that its peak is in the middle.
+
+    Parameters
+    ----------
+    psf : (py, px) or (N, py, px) ndarray
+        Effective PSF.
+    name : str, optional
+        Name of the argument, for the message.
+
+    Returns
+    -------
+    psf : ndarray
+        Odd-sized; as it came if it was.
+
+    Raises
+    ------
+    PSFError
+        If the peak lies between the pixels.
+    """
+    if psf.ndim not in (2, 3) or all(side % 2 for side in psf.shape[-2:]):
+        return psf
+    cuts = _even_cuts(psf[None] if psf.ndim == 2 else psf)
+    if cuts is None:
+        raise PSFError(
+            f"{name} is even-sized ({psf.shape[-2]}x{psf.shape[-1]}) with its peak between the pixels: it "
+            "cannot be trimmed and must be shifted by interpolation"
+        )
+    slices = {":": slice(None), "1:": slice(1, None), ":-1": slice(None, -1)}
+    return psf[(..., *(slices[cut] for cut in cuts))]
 
 
 def _check_values(array, name, largest_sum):

@@ -114,8 +114,8 @@ def prepare(
         Columns x, y (0-based pixels) or ra, dec; other columns pass through.
         With N cutouts, one position in each.
     stamp_size : int, optional
-        Pixels used around each galaxy, at least 8; 64 for an image, whole
-        cutouts otherwise.
+        Pixels used around each galaxy, at least 8; without it, the column
+        ``stamp_size`` of ``positions``; else 64 for an image, whole cutouts otherwise.
     recenter : bool, optional
         Find the centroid near each position; otherwise positions are kept.
     psf_oversampling, psf_includes_pixel, normalize_psf : optional
@@ -153,13 +153,14 @@ def prepare(
     check_stamp_size(stamp_size)
     frames, unit = read_frames(data, error=error, mask=mask, wcs=wcs)
     positions, is_image = _read_positions(frames, positions)
+    stamp_size, table = _own_size(stamp_size, positions.table)
     rows = make_rows(frames, positions.xy, is_image, stamp_size, strict)
     options = {
         "oversampling": psf_oversampling,
         "includes_pixel": psf_includes_pixel,
         "normalize": normalize_psf,
     }
-    psf, table = _own_psf(psf, data, error, positions.table)
+    psf, table = _own_psf(psf, data, error, table)
     psfs = _row_psfs(rows, psf, options)
     estimated = Flag.PSF_ESTIMATED if isinstance(psf, EstimatedPSF) else 0
     groups = _make_groups(rows, psfs, bool(recenter), unit, estimated, strict)
@@ -192,6 +193,18 @@ def _read_positions(frames, positions):
             f"positions has {len(found.xy)} rows for {len(frames)} cutouts; give one for each, or one image"
         )
     return found, False
+
+
+def _own_size(stamp_size, table):
+    """Sizes of the stamps that a column of the positions holds, and the other columns."""
+    if table is None or "stamp_size" not in table.colnames:
+        return stamp_size, table
+    sizes = np.asarray(table["stamp_size"])
+    rest = table.copy()
+    rest.remove_column("stamp_size")
+    if stamp_size is None:
+        check_stamp_size(sizes)
+    return sizes if stamp_size is None else stamp_size, rest if rest.colnames else None
 
 
 def _own_psf(psf, data, error, table):

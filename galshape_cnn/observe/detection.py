@@ -13,11 +13,13 @@ import numpy as np
 
 from galshape_cnn.errors import InputError, NoiseError, PositionError
 
-__all__ = ["Detection", "find_galaxies", "pixels_and_noise", "segmented"]
+__all__ = ["Detection", "background_noise", "find_galaxies", "pixels_and_noise", "segmented"]
 
 _FWHM = 2.3548  # of a Gaussian, in standard deviations
 #: Side of the background mesh in pixels, for images of at least twice that.
 _BACKGROUND_BOX = 128
+#: Sides of the stamps of sources that were found.
+_STAMP_SIZES = (64, 96, 128, 192, 256, 384, 512)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ def find_galaxies(data, error=None, detection=None):
     Returns
     -------
     positions : `~astropy.table.QTable`
-        Columns ``x``, ``y``, 0-based pixels, brightest first.
+        Columns ``x``, ``y``, 0-based pixels, and ``stamp_size``, pixels enough for the
+        wings of each, brightest first.
 
     Raises
     ------
@@ -110,8 +113,72 @@ def find_galaxies(data, error=None, detection=None):
     sources = SourceCatalog(flat, segments, mask=bad, convolved_data=smooth)
     order = np.argsort(-np.asarray(sources.segment_flux))
     xy = np.column_stack([sources.x_centroid, sources.y_centroid])[order]
-    xy = xy[np.isfinite(xy).all(1)]
-    return QTable({"x": xy[:, 0], "y": xy[:, 1]})
+    side = _stamp_size(sources)[order]
+    good = np.isfinite(xy).all(1)
+    return QTable({"x": xy[good, 0], "y": xy[good, 1], "stamp_size": side[good]})
+
+
+def _stamp_size(sources):
+    """Side of a stamp in which the wings of a source and the sky beside them can be told apart.
+
+    Twice what stands out of the noise, in steps that share programs and transforms.
+    """
+    extent = np.maximum(sources.bbox_xmax - sources.bbox_xmin + 1, sources.bbox_ymax - sources.bbox_ymin + 1)
+    steps = np.array(_STAMP_SIZES)
+    return steps[np.clip(np.searchsorted(steps, 2 * extent), 0, len(steps) - 1)]
+
+
+def background_noise(data):
+    """Noise of the pixels without sources, for images without a description of their noise.
+
+    It holds for independent pixels and for sources fainter than the sky: a map from
+    the survey is always better.
+
+    Parameters
+    ----------
+    data : NDData
+        Image, or cube of cutouts.
+
+    Returns
+    -------
+    sigma : float or (N, 1, 1) ndarray
+        Clipped standard deviation, of each plane of a cube.
+
+    Raises
+    ------
+    NoiseError
+        If no pixel is left, or they are all equal.
+    """
+    if np.ndim(data.data) == 3:
+        masks = [None] * len(data.data) if data.mask is None else data.mask
+        planes = zip(data.data, masks, strict=True)
+        return np.array([_blank_scatter(*plane) for plane in planes])[:, None, None]
+    return _blank_scatter(data.data, data.mask)
+
+
+def _blank_scatter(image, mask):
+    """Clipped standard deviation of one image outside its sources."""
+    from astropy.stats import sigma_clipped_stats
+
+    image = np.asarray(image, float)
+    bad = ~np.isfinite(image) | (False if mask is None else np.asarray(mask, bool))
+    image, sigma, hidden = np.where(bad, 0.0, image), 0.0, bad
+    detection = Detection(threshold=3.0, box=0)
+    for _ in range(3):
+        if hidden.mean() > 0.95:
+            break
+        _, level, sigma = sigma_clipped_stats(image, mask=hidden, maxiters=20)
+        if not (np.isfinite(sigma) and sigma > 0):
+            raise NoiseError(
+                "the background has no scatter to measure the noise from; give its level instead"
+            )
+        segments = _detected(
+            _smoothed(np.where(bad, 0, image - level) / sigma, detection.fwhm), bad, detection
+        )
+        hidden = bad if segments is None else bad | (segments.data > 0)
+    if not sigma > 0:
+        raise NoiseError("no pixel of the image is unmasked: the noise cannot be measured")
+    return sigma
 
 
 def segmented(data, error=None, detection=None):

@@ -57,7 +57,7 @@ def check_stamp_size(stamp_size):
 
     Parameters
     ----------
-    stamp_size : int or None
+    stamp_size : int, (N,) ndarray of int, or None
         Side in pixels.
 
     Raises
@@ -66,6 +66,12 @@ def check_stamp_size(stamp_size):
         If it is neither None nor a whole number >= 8.
     """
     if stamp_size is None:
+        return
+    if isinstance(stamp_size, np.ndarray):
+        if stamp_size.dtype.kind not in "iu" or (stamp_size < MINIMUM_STAMP_SIZE).any():
+            raise InputError(
+                f"column stamp_size of positions must hold whole numbers of pixels >= {MINIMUM_STAMP_SIZE}"
+            )
         return
     whole = isinstance(stamp_size, (int, np.integer)) and not isinstance(stamp_size, bool)
     if not whole or stamp_size < MINIMUM_STAMP_SIZE:
@@ -154,7 +160,10 @@ def make_rows(frames, xy, is_image, stamp_size, strict=True):
         np.isfinite(xy).all(axis=1, keepdims=True), np.clip(xy, -_FAR_AWAY, _FAR_AWAY), middle[frame]
     )
     default = _DEFAULT_STAMP_SIZE if is_image else None
-    side = np.array([stamp_size or default or max(one.shape) for one in frames])[frame]
+    if stamp_size is None or np.ndim(stamp_size) == 0:
+        side = np.array([stamp_size or default or max(one.shape) for one in frames])[frame]
+    else:
+        side = np.asarray(stamp_size)
     size = np.array([bucket_size(one) for one in side])
     if stamp_size is None and not is_image:
         side = size  # nothing of a cutout is left out, wherever in it the galaxy is

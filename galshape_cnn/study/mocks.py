@@ -20,7 +20,7 @@ from galshape_cnn.infer.network import TARGET_CENTER, TARGET_SCALE
 from galshape_cnn.infer.prior import Distribution, Prior
 from galshape_cnn.study.psf_families import PSF_ARRAYS, draw_psfs, transfer_on_modes
 
-__all__ = ["SHARP_PART", "MockStream", "observe"]
+__all__ = ["SHARP_PART", "MockStream", "inputs_of", "observe", "training_rows"]
 
 #: Cut at the Nyquist frequency, sharp PSFs would ring: this sharpest part of a batch is
 #: rendered with twice the bandwidth, at four times the cost.
@@ -250,15 +250,48 @@ class MockStream:
         weights : (size,) ndarray
             0 where S/N is outside the configuration's ``snr_range``, else 1.
         """
-        mock = self.simulate(number, size)
-        pixels, context, amplitude = network_inputs(
-            mock["data"], mock["ivar"], mock["transfer"],
-            np.asarray(mock["fit_sky"], np.float32), np.asarray(mock["poisson"], np.float32),
-        )  # fmt: skip
-        u = from_parameters(mock["params"])
-        u[:, 0] -= np.log(np.asarray(amplitude, float))
-        u[:, 5:] -= _CENTER
-        low, high = self.config.get("snr_range", (0.0, np.inf))
-        weights = ((mock["snr"] >= low) & (mock["snr"] <= high)).astype(np.float32)
-        targets = ((u - TARGET_CENTER) / TARGET_SCALE).astype(np.float32)
-        return [np.asarray(pixels), np.asarray(context)], targets, weights
+        return training_rows(self.simulate(number, size), self.config.get("snr_range", (0.0, np.inf)))
+
+
+def inputs_of(mock):
+    """Network inputs of mocks.
+
+    Parameters
+    ----------
+    mock : dict of ndarray
+        From `MockStream.simulate`.
+
+    Returns
+    -------
+    pixels, context, amplitude : jax array
+        From `galshape_cnn.infer.features.network_inputs`.
+    """
+    return network_inputs(
+        mock["data"], mock["ivar"], mock["transfer"],
+        np.asarray(mock["fit_sky"], np.float32), np.asarray(mock["poisson"], np.float32),
+    )  # fmt: skip
+
+
+def training_rows(mock, snr_range):
+    """Inputs, targets and weights of mocks.
+
+    Parameters
+    ----------
+    mock : dict of ndarray
+        From `MockStream.simulate`.
+    snr_range : sequence of two floats
+        Galaxies outside have no weight.
+
+    Returns
+    -------
+    inputs, targets, weights
+        As `MockStream.batch` returns them.
+    """
+    pixels, context, amplitude = inputs_of(mock)
+    u = from_parameters(mock["params"])
+    u[:, 0] -= np.log(np.asarray(amplitude, float))
+    u[:, 5:] -= _CENTER
+    low, high = snr_range
+    weights = ((mock["snr"] >= low) & (mock["snr"] <= high)).astype(np.float32)
+    targets = ((u - TARGET_CENTER) / TARGET_SCALE).astype(np.float32)
+    return [np.asarray(pixels), np.asarray(context)], targets, weights

@@ -10,7 +10,6 @@ import os
 import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -19,13 +18,14 @@ import numpy as np
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.infer.bundle import Bundle
 from galshape_cnn.infer.network import DEFAULT_NETWORK, build_network, import_keras, negative_log_likelihood
+from galshape_cnn.study.bundling import add_update, first_network, make_bundle
 from galshape_cnn.study.mocks import MockStream
+from galshape_cnn.study.recorded_mocks import RecordedMocks
 
-__all__ = ["Training", "add_update", "load_config", "make_bundle", "plot_history", "train_bundle"]
+__all__ = ["Training", "load_config", "plot_history", "train_bundle"]
 
 _SECTIONS = {"network", "training", "prior", "psf", "noise", "nuisance"}
 _OPTIONAL = {"network", "snr_range", "domain", "update"}
-_SMALL = 2000  # entries up to which a weight array is stored in single, else in half precision
 _CONSTANT = 2e-6  # variance below which an entry of the context did not vary
 _WARMUP = 0.05  # part of the steps in which the learning rate rises
 
@@ -88,19 +88,34 @@ class Training:
         Where the state is kept (``.npz``).
     start : Bundle, optional
         A network of the same architecture to start from, in place of random weights.
+    mocks : path-like, optional
+        A simulated set to train on, in place of mocks rendered on the fly.
+
+    Attributes
+    ----------
+    step : int
+        Steps done.
+    best_step : int
+        Step of the lowest validation loss so far.
+    history : list of tuple
+        step, loss, validation loss, galaxies per second.
 
     Raises
     ------
     InputError
-        If ``start`` has another architecture.
+        If ``start`` has another architecture, or the set is too small.
+    FileError
+        If the set cannot be read.
     """
 
-    def __init__(self, config, checkpoint, start=None):
+    def __init__(self, config, checkpoint, start=None, mocks=None):
         self.config, self.checkpoint = config, os.fspath(checkpoint)
         options = config["training"]
         self.steps, self.size = int(options["steps"]), int(options["batch_size"])
-        self.stream = MockStream(config, options["seed"])
-        self.step, self.history = 0, []
+        self.patience = int(options.get("patience", 0)) or np.inf
+        self.mocks = None if mocks is None else os.fspath(mocks)
+        self.stream = self._stream(options["seed"])
+        self.step, self.best_step, self.history, self._best = 0, 0, [], None
         keras = import_keras()
         keras.utils.set_random_seed(options["seed"])
         self.parent, self.model = start, self._initial_model(start)
@@ -117,6 +132,11 @@ class Training:
         self.model.compile(optimizer=optimizer, loss=loss)
         optimizer.build(self.model.trainable_variables)
 
+    def _stream(self, seed, validation=False):
+        if self.mocks is None:
+            return MockStream(self.config, seed)
+        return RecordedMocks(self.mocks, seed, validation)
+
     def _initial_model(self, start):
         """A network with random weights, or with those of a bundle."""
         network = self.config["network"]
@@ -124,7 +144,7 @@ class Training:
             return build_network(
                 network, *_context_statistics(self.config, self.config["training"]["seed"] + 1)
             )
-        if _first_network(start.network) != _first_network(network):
+        if first_network(start.network) != first_network(network):
             raise InputError(
                 f"the bundle to start from has the architecture {start.network}; wanted: {network}"
             )
@@ -157,8 +177,9 @@ class Training:
         """Write the checkpoint beside, then rename."""
         to_numpy = import_keras().ops.convert_to_numpy
         arrays = {f"v{i:04d}": to_numpy(v.value) for i, v in enumerate(self._variables())}
+        arrays |= {f"b{i:04d}": weight for i, weight in enumerate(self._best or ())}
         beside = self.checkpoint + ".part.npz"
-        np.savez(beside, step=self.step, history=np.array(self.history), **arrays)
+        np.savez(beside, step=self.step, best_step=self.best_step, history=np.array(self.history), **arrays)
         os.replace(beside, self.checkpoint)
 
     def resume(self):
@@ -166,18 +187,21 @@ class Training:
         if not os.path.exists(self.checkpoint):
             return
         with np.load(self.checkpoint) as saved:
-            self.step, self.history = int(saved["step"]), [tuple(r) for r in saved["history"]]
+            names = [name for name in saved.files if name.startswith("v0")]
             variables = self._variables()
-            if len(variables) != len(saved.files) - 2:
+            if len(variables) != len(names):
                 raise InputError(f"checkpoint {self.checkpoint!r} belongs to another architecture")
-            for i, variable in enumerate(variables):
-                variable.assign(saved[f"v{i:04d}"])
+            self.step, self.best_step = int(saved["step"]), int(saved["best_step"])
+            self.history = [tuple(row) for row in saved["history"]]
+            self._best = [saved[name] for name in sorted(saved.files) if name.startswith("b0")]
+            for variable, name in zip(variables, sorted(names), strict=True):
+                variable.assign(saved[name])
 
     def validation_loss(self):
         """Loss on the fixed validation set."""
         size = int(self.config["training"]["validation_size"])
         if not hasattr(self, "_validation"):
-            stream = MockStream(self.config, self.config["training"]["seed"] + 2)
+            stream = self._stream(self.config["training"]["seed"] + 2, validation=True)
             self._validation = [stream.batch(i, 512) for i in range(max(size // 512, 1))]
         losses = [
             self.model.test_on_batch(inputs, targets, sample_weight=weights)
@@ -185,133 +209,59 @@ class Training:
         ]
         return float(np.mean([np.ravel(loss)[0] for loss in losses]))
 
-    def run(self, report=print):
-        """Train to the last step.
+    @property
+    def is_done(self):
+        """Whether the last step is done, or the validation loss has stopped falling for good."""
+        every = int(self.config["training"]["validation_every"])
+        return self.step >= self.steps or self.step - self.best_step >= self.patience * every
+
+    def run(self, report=print, tick=None):
+        """Train to the last step, or until the validation loss has not fallen ``patience`` times.
+
+        The network is then that of the lowest validation loss.
 
         Parameters
         ----------
         report : callable, optional
-            Receives one line of progress now and then.
+            Receives a line after each validation.
+        tick : callable, optional
+            Receives step, steps, loss and galaxies per second after each step.
         """
         every = int(self.config["training"]["validation_every"])
         losses, started, first = [], time.monotonic(), self.step
         with ThreadPoolExecutor(1) as pool:
             ahead = pool.submit(self.stream.batch, self.step, self.size)
-            while self.step < self.steps:
+            while not self.is_done:
                 inputs, targets, weights = ahead.result()
                 ahead = pool.submit(self.stream.batch, self.step + 1, self.size)
                 loss = self.model.train_on_batch(inputs, targets, sample_weight=weights)
                 losses.append(float(np.ravel(loss)[0]))
                 self.step += 1
+                rate = (self.step - first) * self.size / (time.monotonic() - started)
+                if tick is not None:
+                    tick(self.step, self.steps, losses[-1], rate)
                 if self.step % every == 0 or self.step == self.steps:
-                    rate = (self.step - first) * self.size / (time.monotonic() - started)
-                    validation = self.validation_loss()
-                    self.model.reset_metrics()
-                    self.history.append((self.step, float(np.mean(losses)), validation, rate))
+                    report(self._validated(float(np.mean(losses)), rate))
                     losses = []
-                    self.save()
-                    report(
-                        f"step {self.step}/{self.steps}  loss {self.history[-1][1]:.4f}  "
-                        f"validation {validation:.4f}  {rate:.0f} galaxies/s"
-                    )
+        self._restore_best()
 
+    def _validated(self, loss, rate):
+        """Validate, remember the best network, save; the line that says so."""
+        validation = self.validation_loss()
+        self.model.reset_metrics()
+        if not self.history or validation < min(row[2] for row in self.history):
+            to_numpy = import_keras().ops.convert_to_numpy
+            self._best, self.best_step = [to_numpy(w.value) for w in self.model.weights], self.step
+        self.history.append((self.step, loss, validation, rate))
+        self.save()
+        return (
+            f"step {self.step}/{self.steps}  loss {loss:.4f}  validation {validation:.4f}  "
+            f"{rate:.0f} galaxies/s"
+        )
 
-def _domain(config):
-    """Ranges of training that the catalogue's flags refer to."""
-    prior = MockStream(config, 0).prior
-    keys = ("n", "hlr", "g", *(("snr",) if prior.by_snr else ()))
-    limits = {key: [float(prior[key].low), float(prior[key].high)] for key in keys}
-    limits.setdefault("snr", [float(limit) for limit in config.get("snr_range", (0, np.inf))])
-    fwhm = config["psf"]["fwhm"]
-    pixel = 8 * np.log(2) / 12  # squared FWHM that the pixel adds
-    limits["psf_fwhm"] = [float(np.sqrt(fwhm[end] ** 2 + pixel)) for end in ("low", "high")]
-    return limits | config.get("domain", {})
-
-
-def _context_extent(training, batches=8):
-    """Largest standardised entry of the context in all but one of 2000 training mocks."""
-    standardise = training.model.get_layer("standardise")
-    mean, variance = (import_keras().ops.convert_to_numpy(w.value) for w in standardise.weights)
-    stream = MockStream(training.config, training.config["training"]["seed"] + 3)
-    contexts = np.concatenate([stream.batch(i, 256)[0][1] for i in range(batches)])
-    return float(np.quantile(np.abs((contexts - mean) / np.sqrt(variance)).max(1), 0.9995))
-
-
-def make_bundle(training):
-    """Bundle of a training's network in its present state.
-
-    Parameters
-    ----------
-    training : Training
-        Finished or not.
-
-    Returns
-    -------
-    bundle : Bundle
-        Large weight arrays in half precision, which keeps the file small and changes
-        the loss by less than its noise.
-    """
-    weights = [import_keras().ops.convert_to_numpy(w.value) for w in training.model.weights]
-    provenance = {
-        "config": training.config,
-        "steps": training.step,
-        "galaxies": training.step * training.size,
-        "history": [[float(value) for value in row] for row in training.history],
-        "history_columns": ["step", "loss", "validation_loss", "galaxies_per_second"],
-    }
-    if training.parent is not None:
-        provenance["parent"] = training.parent.provenance | {"sha256": training.parent.sha256}
-    config = training.config
-    domain = _domain(config) | {"context": _context_extent(training)}
-    network = _first_network(config["network"])
-    return Bundle(network, _stored(weights), domain, config["prior"], provenance)
-
-
-def _first_network(network):
-    """Configuration of the network without its update."""
-    return {key: value for key, value in network.items() if key != "update"}
-
-
-def _stored(weights):
-    """Weights in the precision of the file."""
-    return tuple(w.astype(np.float16) if w.size > _SMALL else w for w in weights)
-
-
-def add_update(bundle, config, output, report=print):
-    """A bundle with the second network trained for its first.
-
-    Parameters
-    ----------
-    bundle : Bundle
-        With the first network; a second one is replaced.
-    config : dict
-        From `load_config`, with the sections ``network.update`` and ``update``.
-    output : path-like
-        Bundle that will be written; mocks are kept beside it until the training is done.
-    report : callable, optional
-        Receives lines of progress.
-
-    Returns
-    -------
-    bundle : Bundle
-    """
-    from galshape_cnn.study.train_update import train_update
-
-    first = _first_network(bundle.network)
-    count = len(build_network(first, initialize=False).weights)
-    bundle = replace(bundle, network=first, weights=bundle.weights[:count])
-    weights, history = train_update(bundle, config, output, report)
-    provenance = bundle.provenance | {
-        "update": config["update"],
-        "update_history": [[float(value) for value in row] for row in history],
-        "update_history_columns": ["epoch", "loss", "validation_loss"],
-    }
-    return replace(
-        bundle,
-        network=first | {"update": config["network"]["update"]},
-        weights=bundle.weights + _stored(weights),
-        provenance=provenance,
-    )
+    def _restore_best(self):
+        for variable, value in zip(self.model.weights, self._best or (), strict=False):
+            variable.assign(value)
 
 
 def plot_history(history, path):
@@ -340,7 +290,7 @@ def plot_history(history, path):
     os.replace(beside, path)
 
 
-def train_bundle(config, output, *, start=None, resume=False, report=print):
+def train_bundle(config, output, *, start=None, mocks=None, resume=False, report=print, tick=None):
     """Train a network and write its bundle.
 
     The checkpoint ``OUTPUT.checkpoint.npz`` and the training curve ``OUTPUT.png`` are kept
@@ -354,10 +304,14 @@ def train_bundle(config, output, *, start=None, resume=False, report=print):
         Bundle to write, ``.asdf``.
     start : path-like, optional
         Bundle whose weights to start from; ``"shipped"`` for the one of the package.
+    mocks : path-like, optional
+        A set written by ``galshape simulate`` to train on, in place of mocks rendered on the fly.
     resume : bool, optional
         Continue from the checkpoint when it exists.
     report : callable, optional
         Receives lines of progress.
+    tick : callable, optional
+        As for `Training.run`.
 
     Returns
     -------
@@ -377,13 +331,13 @@ def train_bundle(config, output, *, start=None, resume=False, report=print):
         raise FileError(f"cannot write the bundle {output!r}: {folder!r} is not a writable folder")
     parent = None if start is None else Bundle.shipped() if start == "shipped" else Bundle.read(start)
     config = load_config(config)
-    training = Training(config, f"{output}.checkpoint.npz", parent)
+    training = Training(config, f"{output}.checkpoint.npz", parent, mocks)
     if resume:
         training.resume()
-    training.run(report)
+    training.run(report, tick)
     bundle = make_bundle(training)
     if "update" in config:
-        bundle = add_update(bundle, config, output, report)
+        bundle = add_update(bundle, config, output, report, mocks)
     bundle.write(output)
     plot_history(training.history, f"{output}.png")
     return bundle

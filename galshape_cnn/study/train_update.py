@@ -15,18 +15,20 @@ import numpy as np
 
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.render import BLOCK
+from galshape_cnn.forward.transfer import transfer_functions
 from galshape_cnn.infer.amortized import AmortizedPosterior
-from galshape_cnn.infer.features import SIDE, network_inputs
+from galshape_cnn.infer.features import SIDE
 from galshape_cnn.infer.fisher import score_and_fisher
 from galshape_cnn.infer.head import from_parameters, to_parameters
 from galshape_cnn.infer.network import TARGET_SCALE, build_update, import_keras, negative_log_likelihood
 from galshape_cnn.infer.update import expansion_point, likelihood_features
-from galshape_cnn.study.mocks import SHARP_PART, MockStream
+from galshape_cnn.study.mocks import SHARP_PART, MockStream, inputs_of
 from galshape_cnn.study.psf_families import PSF_ARRAYS, transfer_on_modes
+from galshape_cnn.study.recorded_mocks import RecordedMocks
 
 __all__ = ["fit_update", "likelihood_mocks", "train_update"]
 
-_CHUNK = 16  # batches in a file
+_CHUNK = 4  # batches in a file
 _BATCH = 256
 _SEED_OFFSET = 10  # mocks that the first network was not trained on
 _VALIDATION = 0.06  # part of the mocks kept for choosing when to stop
@@ -45,8 +47,12 @@ def _derivatives_at(u, mock):
     params = np.concatenate([to_parameters(u), np.zeros((len(u), 1))], 1)
     with np.errstate(divide="ignore"):
         gain = 1 / np.asarray(mock["poisson"], float)
-    rows = (params, mock["data"], mock["ivar"], gain, tuple(mock["psfs"][key] for key in PSF_ARRAYS))
-    rows = jax.tree.map(lambda a: np.asarray(a, np.float32), rows)
+    rows = jax.tree.map(lambda a: np.asarray(a, np.float32), (params, mock["data"], mock["ivar"]))
+    if "psf" in mock:  # recorded: arrays at twice the sampling
+        grid = FourierGrid(SIDE, 2)
+        return score_and_fisher(*rows, transfer_functions(mock["psf"], grid, 2), grid, gain=gain)[1:]
+    psfs = tuple(np.asarray(mock["psfs"][key], np.float32) for key in PSF_ARRAYS)
+    rows = (*rows, gain.astype(np.float32), psfs)
     sharp = int(SHARP_PART * len(u))
     halves = (
         _derivatives(*jax.tree.map(lambda a, part=part: a[part], rows), grid=FourierGrid(SIDE, bandwidth))
@@ -55,7 +61,7 @@ def _derivatives_at(u, mock):
     return jax.tree.map(lambda *parts: np.concatenate(parts), *halves)
 
 
-def likelihood_mocks(network, stream, number):
+def likelihood_mocks(network, stream, number, snr_range=(0.0, np.inf)):
     """Features, targets and weights of one batch for the second network.
 
     Parameters
@@ -66,6 +72,8 @@ def likelihood_mocks(network, stream, number):
         Of mocks it was not trained on.
     number : int
         Batch number.
+    snr_range : sequence of two floats, optional
+        Galaxies outside have no weight.
 
     Returns
     -------
@@ -74,34 +82,32 @@ def likelihood_mocks(network, stream, number):
         of the frame in units of the first network's targets, and ``snr`` (N,).
     """
     mock = stream.simulate(number, _BATCH)
-    inputs = network_inputs(
-        mock["data"], mock["ivar"], mock["transfer"],
-        np.asarray(mock["fit_sky"], np.float32), np.asarray(mock["poisson"], np.float32),
-    )  # fmt: skip
-    first = network.look_at_inputs(*inputs)
+    first = network.look_at_inputs(*inputs_of(mock))
     first.posterior.means[..., 5:] += (SIDE - 1) / 2
     mean, chol = expansion_point(first.posterior)
     frame, features, usable = likelihood_features(
         first.outputs, first.context, mean, chol, *_derivatives_at(mean, mock), mock["fit_sky"] > 0
     )
     targets = frame.inward(from_parameters(mock["params"]))
-    low, high = stream.config.get("snr_range", (0.0, np.inf))
+    low, high = snr_range
     usable &= (mock["snr"] >= low) & (mock["snr"] <= high) & (np.abs(targets).max(1) < _FARTHEST)
     log_volume = np.log(np.einsum("nii->ni", frame.chol) / TARGET_SCALE).sum(1)
     rows = {"features": features, "targets": targets, "log_volume": log_volume, "weights": usable}
     return {k: np.asarray(v, np.float32) for k, v in (rows | {"snr": mock["snr"]}).items()}
 
 
-def _collect(network, config, output, report):
+def _collect(network, config, output, report, mocks):
     """Rows of all mocks, from files where they exist."""
-    stream = MockStream(config, config["training"]["seed"] + _SEED_OFFSET)
+    seed = config["training"]["seed"] + _SEED_OFFSET
+    stream = MockStream(config, seed) if mocks is None else RecordedMocks(mocks, seed)
+    limits = config.get("snr_range", (0.0, np.inf))
     chunks = -(-int(config["update"]["galaxies"]) // (_CHUNK * _BATCH))
     parts = []
     for chunk in range(chunks):
         path = f"{output}.update-{chunk:04d}.npz"
         if not os.path.exists(path):
             numbers = range(chunk * _CHUNK, (chunk + 1) * _CHUNK)
-            rows = [likelihood_mocks(network, stream, number) for number in numbers]
+            rows = [likelihood_mocks(network, stream, number, limits) for number in numbers]
             rows = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
             np.savez(f"{path}.part.npz", **rows)
             os.replace(f"{path}.part.npz", path)
@@ -166,7 +172,7 @@ def fit_update(rows, network, options, seed, report=print):
     return best[1], history
 
 
-def train_update(bundle, config, output, report=print):
+def train_update(bundle, config, output, report=print, mocks=None):
     """Train the second network of a bundle.
 
     Parameters
@@ -180,6 +186,8 @@ def train_update(bundle, config, output, report=print):
         Bundle that will be written; mocks are kept beside it until the training is done.
     report : callable, optional
         Receives lines of progress.
+    mocks : path-like, optional
+        A simulated set, in place of mocks rendered on the fly.
 
     Returns
     -------
@@ -188,7 +196,7 @@ def train_update(bundle, config, output, report=print):
         As `fit_update` returns them.
     """
     network = AmortizedPosterior(bundle)
-    rows = _collect(network, config, os.fspath(output), report)
+    rows = _collect(network, config, os.fspath(output), report, mocks)
     seed = config["training"]["seed"] + _SEED_OFFSET
     fitted = fit_update(rows, config["network"]["update"], config["update"], seed, report)
     for path in glob.glob(f"{glob.escape(os.fspath(output))}.update-*.npz"):

@@ -7,7 +7,8 @@ from astropy.nddata import InverseVariance, NDData, StdDevUncertainty
 
 from galshape_cnn.cli import main
 from galshape_cnn.errors import InputError, NoiseError, PositionError
-from galshape_cnn.observe.detection import Detection, find_galaxies
+from galshape_cnn.observe.cutout import prepare
+from galshape_cnn.observe.detection import Detection, background_noise, find_galaxies
 from galshape_cnn.study.field import simulate_field
 
 SHAPE = (300, 300)
@@ -42,6 +43,37 @@ def test_noise_has_no_sources():
 def test_brightest_first_and_none_twice():
     found = places(find_galaxies(image((60, 80, 8, 3), (200, 210, 40, 4), level=7.0)))
     np.testing.assert_allclose(found, [[200, 210], [60, 80]], atol=0.5)
+
+
+def test_large_sources_get_large_stamps():
+    found = find_galaxies(image((60, 80, 8, 3), (180, 190, 60, 14)))
+    assert found["stamp_size"].tolist() == [192, 64]
+    psf = np.ones((3, 3))
+    observation = prepare(image((60, 80, 8, 3), (180, 190, 60, 14)), psf=psf, positions=found)
+    assert [(rows.tolist(), stamps.data.shape[1]) for rows, stamps in observation.groups] == [
+        ([1], 64),
+        ([0], 192),
+    ]
+    assert observation.table is None
+    same = prepare(image(), psf=psf, positions=found, stamp_size=96)
+    assert [stamps.data.shape for _, stamps in same.groups] == [(2, 96, 96)]
+    found["stamp_size"][0] = 2
+    with pytest.raises(
+        InputError, match="column stamp_size of positions must hold whole numbers of pixels >= 8"
+    ):
+        prepare(image(), psf=psf, positions=found)
+
+
+def test_noise_of_blank_pixels():
+    data = image((60, 80, 8, 3), (150, 150, 60, 20))
+    scaled = NDData(3 * data.data + 100, mask=X < 5)
+    assert background_noise(scaled) == pytest.approx(3, rel=0.02)
+    cube = NDData(np.array([data.data, 7 * data.data]))
+    np.testing.assert_allclose(background_noise(cube)[:, 0, 0], [1, 7], rtol=0.02)
+    with pytest.raises(NoiseError, match="has no scatter"):
+        background_noise(NDData(np.ones(SHAPE)))
+    with pytest.raises(NoiseError, match="no pixel of the image is unmasked"):
+        background_noise(NDData(np.ones(SHAPE), mask=np.ones(SHAPE, bool)))
 
 
 def test_blends_are_separated_unless_told_otherwise():

@@ -18,6 +18,7 @@ from galshape_cnn.cli.psf_option import parse_psf
 from galshape_cnn.errors import FileError, GalshapeWarning, InputError, PSFError
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.psf import PSFArrays, psf_arrays
+from galshape_cnn.forward.psf_array import trim_even
 from galshape_cnn.observe.cutout import prepare
 from galshape_cnn.observe.psf_files import read_psf, read_psfs
 from galshape_cnn.tests.standin import StandInEstimator
@@ -133,6 +134,18 @@ def test_even_size_is_refused_with_the_mend(dx, mend):
         cut = psf[1:, 1:] if dx > 0 else psf[:-1, :-1]
         array = psf_arrays(cut).array[0]
         np.testing.assert_allclose(array, array[::-1, ::-1], atol=1e-12)
+
+
+def test_even_psf_is_trimmed_on_request(tmp_path, estimator, capsys):
+    image(tmp_path / "psf.fits", gaussian(20, 2.0, 0.5, 0.5))
+    image(tmp_path / "a.fits", np.random.default_rng(0).normal(size=(40, 40)))
+    command = ["measure", str(tmp_path / "a.fits"), "--error", "background", "-o", str(tmp_path / "a.ecsv")]
+    assert main([*command, "--psf", str(tmp_path / "psf.fits")]) == 1
+    assert "(--trim-psf on the command line)" in capsys.readouterr().err
+    assert main([*command, "--psf", str(tmp_path / "psf.fits"), "--trim-psf"]) == 0
+    np.testing.assert_array_equal(trim_even(np.ones((2, 5, 5))), np.ones((2, 5, 5)))
+    with pytest.raises(PSFError, match="with its peak between the pixels: it cannot be trimmed"):
+        trim_even(gaussian(20, 2.0))
 
 
 def piff_file(path):
