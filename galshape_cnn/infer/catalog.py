@@ -19,11 +19,12 @@ from galshape_cnn.flags import FLAG_DEFINITIONS, SEVERE
 from galshape_cnn.geometry import axis_ratio, position_angle, semi_major_radius
 from galshape_cnn.infer.columns import (
     COLUMN_DEFINITIONS,
-    CONVENTIONS,
     SHAPE_PARAMETERS,
     column_unit,
+    complete_meta,
     identifiers,
     pass_through,
+    sigma_columns,
 )
 from galshape_cnn.infer.measurement import Measurement
 from galshape_cnn.infer.placement import Placement, derived_errors
@@ -62,6 +63,16 @@ class ShapeCatalog(CatalogPlots):
         The data; None after `without_stamps`.
     location : (N, 2) ndarray of int
         Which of ``stamps``, and which row of it, holds each galaxy.
+
+    Examples
+    --------
+    >>> import galsim
+    >>> from galshape_cnn import ShapeEstimator
+    >>> psf = galsim.Moffat(beta=3, fwhm=3)
+    >>> galaxy = galsim.Convolve(galsim.Exponential(half_light_radius=4, flux=5000), psf)
+    >>> cat = ShapeEstimator()(galaxy.drawImage(nx=64, ny=64, scale=1).array, psf=psf, error=1.0)
+    >>> cat[cat.flags == 0].to_table(["flux", "hlr", "hlr_err"]).colnames
+    ['flux', 'hlr', 'hlr_err']
     """
 
     ids: np.ndarray
@@ -116,7 +127,7 @@ class ShapeCatalog(CatalogPlots):
         return cls(
             identifiers(ids, observation.table, n),
             method,
-            _complete_meta(meta, method),
+            complete_meta(meta, method),
             observation.unit,
             replace(measurement, flags=flags),
             Placement.from_groups(n, groups, observation.has_sky),
@@ -179,7 +190,7 @@ class ShapeCatalog(CatalogPlots):
         sky = self.placement.sky_position(raw.params[:, 5], raw.params[:, 6])
         columns = {"id": self.ids, "x_centroid": x, "y_centroid": y, "sky_centroid": sky}
         columns |= dict(zip(SHAPE_PARAMETERS, self.parameters.T, strict=True))
-        columns |= _sigmas("err", self.crb_covariance) | _sigmas("std", self.covariance)
+        columns |= sigma_columns("err", self.crb_covariance) | sigma_columns("std", self.covariance)
         columns |= {name: getattr(raw, name) for name in _RAW_COLUMNS}
         columns["q"], columns["pa"] = axis_ratio(g1, g2), position_angle(g1, g2)
         columns["r_eff"] = semi_major_radius(hlr, g1, g2)
@@ -359,13 +370,6 @@ def _frozen(array):
     return view
 
 
-def _sigmas(suffix, covariance):
-    """Square roots of the diagonals, NaN where there is no valid variance."""
-    variance = np.diagonal(covariance, axis1=1, axis2=2)
-    sigma = np.sqrt(np.where(variance >= 0, variance, np.nan))
-    return {f"{name}_{suffix}": sigma[:, k] for k, name in enumerate(SHAPE_PARAMETERS)}
-
-
 def _check(groups, measurements, method, meta):
     """Refuse measurements that do not belong to the groups."""
     if method not in METHODS:
@@ -374,9 +378,3 @@ def _check(groups, measurements, method, meta):
         raise InputError(f"meta is a {type(meta).__name__}; allowed: a mapping")
     if len(measurements) != len(groups):
         raise InputError(f"{len(measurements)} measurements came for {len(groups)} groups of stamps")
-
-
-def _complete_meta(meta, method):
-    """Provenance with the conventions and the meaning of the flags added."""
-    flags = {d.name: {"value": d.value, "description": d.description} for d in FLAG_DEFINITIONS}
-    return copy.deepcopy(dict(meta)) | {"method": method, "conventions": dict(CONVENTIONS), "flags": flags}

@@ -5,6 +5,7 @@
 `galshape_cnn.infer.catalog.ShapeCatalog`, the table and the documentation.
 """
 
+import copy
 from dataclasses import dataclass
 
 import astropy.units as u
@@ -12,6 +13,7 @@ import numpy as np
 from astropy.table import QTable
 
 from galshape_cnn.errors import InputError
+from galshape_cnn.flags import FLAG_DEFINITIONS
 
 __all__ = [
     "COLUMN_DEFINITIONS",
@@ -19,6 +21,8 @@ __all__ = [
     "SHAPE_PARAMETERS",
     "ColumnDefinition",
     "column_unit",
+    "complete_meta",
+    "sigma_columns",
     "identifiers",
     "pass_through",
 ]
@@ -191,3 +195,42 @@ def pass_through(table):
             new = f"input_{new}"
         out.rename_column(name, new)
     return out if out.colnames else None
+
+
+def complete_meta(meta, method):
+    """Provenance of a catalogue, with the conventions and the meaning of the flags added.
+
+    Parameters
+    ----------
+    meta : mapping
+        For example versions and the network's hash.
+    method : str
+        Which estimator was used.
+
+    Returns
+    -------
+    meta : dict
+        A deep copy.
+    """
+    flags = {d.name: {"value": d.value, "description": d.description} for d in FLAG_DEFINITIONS}
+    return copy.deepcopy(dict(meta)) | {"method": method, "conventions": dict(CONVENTIONS), "flags": flags}
+
+
+def sigma_columns(suffix, covariance):
+    """Standard deviations of the five parameters as columns.
+
+    Parameters
+    ----------
+    suffix : {'err', 'std'}
+        End of the columns' names.
+    covariance : (N, 5, 5) ndarray
+        Of flux, n, hlr, g1, g2.
+
+    Returns
+    -------
+    columns : dict of str to (N,) ndarray
+        NaN where there is no valid variance.
+    """
+    variance = np.diagonal(covariance, axis1=1, axis2=2)
+    sigma = np.sqrt(np.where(variance >= 0, variance, np.nan))
+    return {f"{name}_{suffix}": sigma[:, k] for k, name in enumerate(SHAPE_PARAMETERS)}

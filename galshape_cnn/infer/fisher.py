@@ -43,10 +43,12 @@ def normal_block(params, transfer, data, ivar, inverse_gain, grid):
 
     Parameters
     ----------
-    params, data, ivar : (B, 8), (B, size, size), (B, size, size) array
-        Parameters, pixels and their inverse variances.
+    params : (B, 8) array
+        Parameters.
     transfer : (B or 1, 2 K, K) complex array
         Transfer functions.
+    data, ivar : (B, size, size) array
+        Pixels and their inverse variances.
     inverse_gain : (B,) array
         Units of the image per electron: variance that the model's light adds.
     grid : FourierGrid
