@@ -30,6 +30,7 @@ FULL = {"draws": 1000, "slow_draws": 400, "galaxies": 5120, "posterior": 2048, "
 ENOUGH = 1000
 
 _VERSION = 2  # of the sections; a change makes earlier tables void
+_DRAWN = ("prior", "psf", "noise", "nuisance", "snr_range")  # sections of a configuration that make galaxies
 
 
 def validate_bundle(
@@ -186,10 +187,12 @@ class _Run:
         """Draw and measure galaxies of the prior; the drawn ones are kept until then."""
         from galshape_cnn.study.benchmark_prior import measure_galaxies
         from galshape_cnn.study.simulate import draw_mocks
+        from galshape_cnn.study.train import load_config
 
         number, say = self.sizes["galaxies"], self._saying("prior")
-        # Which galaxies are drawn does not depend on the network.
-        blocks = self.folder / f".blocks-{_digest([self.config, self.seed])[:8]}"
+        # Which galaxies are drawn depends on what the network was trained for, and on no weight.
+        drawn = {key: part for key, part in load_config(self.config).items() if key in _DRAWN}
+        blocks = self.folder / f".blocks-{_digest([drawn, self.seed])[:8]}"
         blocks.mkdir(exist_ok=True)
         stamps, truth = draw_mocks(
             self.config,
