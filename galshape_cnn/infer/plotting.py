@@ -209,7 +209,17 @@ def _draw_images(axes, images, sigma, extent):
         )
         axis.set_title(title)
         axis.set_xlabel("x (pixels)")
-        axis.figure.colorbar(shown, ax=axis, shrink=0.8)
+        ticks = None if name == "RdBu_r" else _asinh_ticks(norm, 2 * sigma)
+        axis.figure.colorbar(shown, ax=axis, shrink=0.8, ticks=ticks, format="{x:g}")
+
+
+def _asinh_ticks(norm, width):
+    """Round numbers evenly spread over an asinh scale."""
+    low, high = np.arcsinh(norm.vmin / width), np.arcsinh(norm.vmax / width)
+    values = width * np.sinh(np.linspace(0, high, 5))[1:]
+    step = 10 ** np.floor(np.log10(values))
+    ticks = np.unique(np.concatenate([[0], np.floor(values / step) * step]))
+    return ticks[np.arcsinh(ticks / width) >= low]
 
 
 def _with_unit(catalog, name):
@@ -287,10 +297,18 @@ def _label_corner(axes, labels):
 
 def _draw_ratio(axis, snr, ratio, clean):
     """Points of one parameter."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     for rows, color, face, label in ((~clean, _ORANGE, "none", "flagged"), (clean, _BLUE, _BLUE, "no flags")):
         axis.plot(snr[rows], ratio[rows], "o", ms=4, color=color, mfc=face, alpha=0.7, label=label)
     axis.axhline(1, color="black", lw=0.8)
     axis.set(xscale="log", yscale="log", xlabel="S/N")
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.yaxis.set_major_formatter("{x:g}")
-    axis.yaxis.set_minor_formatter("{x:g}")
+    known = snr[np.isfinite(snr) & (snr > 0)]
+    if len(known):
+        axis.set_xlim(known.min() / 1.5, known.max() * 1.5)
+    low, high = axis.get_ylim()
+    axis.set_ylim(min(low, 0.45), max(high, 2.2))
+    for one in (axis.xaxis, axis.yaxis):
+        one.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        one.set_major_formatter("{x:g}")
+        one.set_minor_formatter(NullFormatter())

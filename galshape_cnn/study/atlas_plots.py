@@ -9,9 +9,12 @@ from galshape_cnn.infer.columns import SHAPE_PARAMETERS
 from galshape_cnn.study.atlas_cases import FAMILIES
 from galshape_cnn.study.validation_plots import AXIS_LABELS, ERROR_LABELS
 
-__all__ = ["plot_atlas", "plot_flags", "plot_neighbours", "plot_prior_maps", "plot_trust"]
+__all__ = ["plot_atlas", "plot_flags", "plot_neighbours", "plot_prior_maps", "plot_strengths", "plot_trust"]
 
+_LINES = dict(zip(SHAPE_PARAMETERS, (("#000000", "o"), ("#E69F00", "s"), ("#0072B2", "D"), ("#009E73", "^"),
+                                     ("#CC79A7", "v")), strict=True))  # fmt: skip
 _MAPS = (("snr", (5, 10, 20, 50, 100, 300, 1000)), ("n", (0.3, 0.7, 1.2, 2.0, 3.5, 5.0, 6.2)))
+_LEVEL_COLORS = ("#56B4E9", "#0072B2", "#000000", "#D55E00", "#CC79A7")
 _SIZES = (0.0, 0.25, 0.5, 1.0, 2.0, 10.0)
 _COLUMNS = 3  # families beside each other
 _FEWEST = 5  # galaxies in a cell that is drawn
@@ -50,6 +53,44 @@ def plot_atlas(atlas):
             axis.set_yticks(np.arange(len(levels)) + 0.5, [f"{level:g}" for level in levels], fontsize=8)
         axes[0].set_ylabel("S/N", fontsize=9)
         axes[1].set_xlabel(kind.label, fontsize=9)
+    return figure
+
+
+def plot_strengths(atlas, families, snr=60):
+    """Bias of each parameter, and coverage, against the strength of some failures.
+
+    Parameters
+    ----------
+    atlas : `~astropy.table.Table`
+        From `galshape_cnn.study.atlas.run_atlas`.
+    families : sequence of str
+        Which of its families.
+    snr : int, optional
+        Level of which the bias is drawn; coverage is drawn of all.
+    """
+    figure = Figure(figsize=(4.6 * len(families), 5.6), layout="constrained")
+    axes = figure.subplots(2, len(families), squeeze=False, sharex="col", sharey="row")
+    for (top, bottom), family in zip(axes.T, families, strict=True):
+        here = atlas[atlas["family"] == family]
+        mine = here[here["snr"] == snr]
+        x = np.arange(len(mine))
+        for name, (color, marker) in _LINES.items():
+            style = {"fmt": f"{marker}-", "color": color, "ms": 4.5, "lw": 1.2, "label": ERROR_LABELS[name]}
+            top.errorbar(x, mine[f"bias_{name}"], mine[f"bias_se_{name}"], **style)
+        top.axhline(0, color="black", lw=0.6)
+        top.set_title(FAMILIES[family].title, fontsize=11)
+        for level, color, marker in zip(dict.fromkeys(here["snr"]), _LEVEL_COLORS, "osD^v", strict=False):
+            values = [_map_value(row, "within") for row in here[here["snr"] == level]]
+            bottom.plot(x, values, f"{marker}-", color=color, ms=4.5, label=f"S/N {level:g}")
+        bottom.axhline(0.68, color="black", ls=":")
+        bottom.set(ylim=(0, 1), xlabel=FAMILIES[family].label)
+        bottom.set_xticks(x, [f"{value:g}" for value in mine["value"]])
+    axes[0, 0].set_ylabel(f"bias / bound, S/N {snr}")
+    axes[1, 0].set_ylabel("fraction within 1 σ")
+    axes[0, 0].set_yscale("symlog", linthresh=1)
+    axes[0, 0].yaxis.set_major_formatter("{x:g}")
+    axes[0, -1].legend(fontsize=8, ncols=2)
+    axes[1, -1].legend(fontsize=8)
     return figure
 
 
@@ -153,7 +194,7 @@ def plot_flags(scores):
             text = f"{value:.0%} of {count}" if np.isfinite(value) else "no such rows"
             style = {"va": "center", "ha": "right", "fontsize": 8}
             axis.text(0.98, place, text, transform=axis.get_yaxis_transform(), **style)
-    left.legend(loc="lower left", fontsize=8, framealpha=0.9)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=9)
     left.set_yticks(y, titles)
     left.axvline(0.9, color="black", ls=":")
     right.axvline(0.02, color="black", ls=":")

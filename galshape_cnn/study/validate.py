@@ -191,11 +191,12 @@ class _Run:
 
         number, say = self.sizes["galaxies"], self._saying("prior")
         # Which galaxies are drawn depends on what the network was trained for, and on no weight.
-        drawn = {key: part for key, part in load_config(self.config).items() if key in _DRAWN}
+        config = self.config if isinstance(self.config, dict) else load_config(self.config)
+        drawn = {key: part for key, part in config.items() if key in _DRAWN}
         blocks = self.folder / f".blocks-{_digest([drawn, self.seed])[:8]}"
         blocks.mkdir(exist_ok=True)
         stamps, truth = draw_mocks(
-            self.config,
+            config,
             number,
             engine="galsim",
             seed=self.seed,

@@ -1,9 +1,11 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from galshape_cnn.errors import FileError
+from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.flags import Flag
 from galshape_cnn.infer.measurement import Measurement
 from galshape_cnn.observe.stamps import Stamps
@@ -83,6 +85,47 @@ def test_plot_of_one_galaxy_is_in_image_pixels(catalog):
     left, right = axes[0].get_xlim()
     assert left < catalog.x_centroid[0].value < right
     assert [axis.get_title() for axis in axes] == ["data", "model", "residual / sigma"]
+
+
+def with_samples(catalog, number=400):
+    """The catalogue as ``"posterior"`` would make it."""
+    measurement, rng = catalog.measurement, np.random.default_rng(1)
+    rows = zip(measurement.params, measurement.crb, strict=True)
+    samples = np.array([rng.multivariate_normal(params[:5], crb, number) for params, crb in rows])
+    measurement = replace(measurement, samples=samples, covariance=1.44 * measurement.crb)
+    return replace(catalog, method="posterior", measurement=measurement)
+
+
+def test_corner_of_samples(catalog):
+    axes = with_samples(catalog).plot_corner(1, axes=Figure().subplots(5, 5))
+    assert [axis.get_xlabel() for axis in axes[4]] == ["flux (nJy)", "n", "hlr (arcsec)", "$g_1$", "$g_2$"]
+    samples = with_samples(catalog).samples(1)
+    low, high = axes[2, 0].get_xlim()
+    assert low < np.median(samples[:, 0]) < high
+    histogram = sum(bar.get_height() for bar in axes[3, 3].patches)
+    assert histogram == pytest.approx(400, rel=0.02)
+    assert not axes[0, 4].axison
+
+
+def test_corner_needs_samples(catalog):
+    with pytest.raises(InputError, match="samples exist for method='posterior' only"):
+        catalog.plot_corner(0)
+    with pytest.raises(InputError, match=r"row 2 has 5 samples; a corner plot needs 20 or more"):
+        with_samples(catalog, 5).plot_corner(2)
+    with pytest.raises(InputError, match=r"axes has shape \(2,\); allowed: \(5, 5\)"):
+        with_samples(catalog).plot_corner(0, axes=Figure().subplots(1, 2))
+
+
+def test_ratio_to_the_bound(catalog):
+    made = with_samples(catalog)
+    axes = made.plot_bound_ratio(axes=Figure().subplots(1, 5))
+    for axis in axes:
+        drawn = np.concatenate([line.get_ydata() for line in axis.lines[:2]])
+        np.testing.assert_allclose(drawn, 1.2)
+        assert len(drawn) == len(catalog)
+    ml = replace(made, method="ml")
+    with pytest.raises(InputError, match="method='ml' states no posterior width"):
+        ml.plot_bound_ratio()
 
 
 def test_plot_makes_its_own_figure(catalog):

@@ -12,9 +12,10 @@ from galshape_cnn.infer.network import DEFAULT_NETWORK, build_network
 from galshape_cnn.study import atlas, validate
 from galshape_cnn.study.atlas import score_flags
 from galshape_cnn.study.atlas_cases import FAMILIES, draw_base, smooth_noise
-from galshape_cnn.study.benchmark_prior import bin_galaxies
+from galshape_cnn.study.benchmark_prior import bin_galaxies, measure_galaxies
 from galshape_cnn.study.benchmark_seed import PUBLISHED, SEED_GALAXY
 from galshape_cnn.study.statistics import bias_and_scatter, coverage, errors_of, ranks, rmse, rmse_ratio
+from galshape_cnn.study.subject import Subject
 from galshape_cnn.study.validate import validate_bundle
 from galshape_cnn.study.verdict import judge, passed
 
@@ -220,7 +221,53 @@ def bundle():
     return Bundle(small, weights, {"snr": [5.0, 1000.0]}, config["prior"], {"config": config})
 
 
-SIZES = {"draws": 8, "slow_draws": 2, "galaxies": 16, "posterior": 2, "atlas": 2}
+def damaged(bundle, coordinate, factor, shift):
+    """The bundle with its last layer's answers changed: factors of its widths, shifts of a mean."""
+    components = bundle.network.get("update", bundle.network)["components"]
+    bias = np.array(bundle.weights[-1], np.float64)
+    rows, columns = np.tril_indices(7)
+    factors = bias[8 * components :].reshape(components, 28)
+    factors[:, rows == columns] -= np.log(factor)  # of the inverse Cholesky factors
+    bias[components : 8 * components].reshape(components, 7)[:, coordinate] += shift
+    return replace(bundle, weights=(*bundle.weights[:-1], bias.astype(bundle.weights[-1].dtype)))
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    from galshape_cnn.study.simulate import draw_mocks
+
+    return draw_mocks("universal", 512, engine="fast", seed=11)
+
+
+def calibration(bundle, held_out):
+    """Checks of the network's own posterior."""
+    galaxies = measure_galaxies(Subject(bundle), *held_out, with_posterior=0, seed=1)
+    for name in SHAPE_PARAMETERS:  # the exact posterior is not the point here
+        galaxies[f"exact_error_{name}"] = galaxies[f"error_{name}"]
+    return verdict(galaxies)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("damage", "checks"),
+    [
+        ({"factor": np.sqrt(0.5)}, {"68 % intervals cover", "rms error / stated sigma"}),
+        ({"shift": 0.8}, {"mean error / stated sigma"}),
+    ],
+    ids=["covariance halved", "scaled wrongly"],
+)
+def test_bundle_damaged_on_purpose_fails(held_out, damage, checks):
+    from galshape_cnn.infer.bundle import Bundle
+
+    how = {"coordinate": 2, "factor": 1.0, "shift": 0.0} | damage
+    shipped = Bundle.shipped()
+    found = calibration(damaged(shipped, **how), held_out)
+    assert not passed(found)
+    assert checks <= failed_checks(found)
+    assert len(failed_checks(found)) > len(failed_checks(calibration(shipped, held_out)))
+
+
+SIZES = {"draws": 8, "slow_draws": 2, "galaxies": 32, "posterior": 2, "atlas": 2}
 
 
 @pytest.mark.slow
@@ -231,7 +278,7 @@ def test_whole_validation(bundle, tmp_path, monkeypatch):
     assert not passed(table)
     page = (tmp_path / "index.html").read_text()
     assert "FAILED" in page
-    assert page.count("data:image/png;base64,") == 9
+    assert page.count("data:image/png;base64,") == 12
     assert 'src="http' not in page
     assert "never a success" in page
     names = {one.name for one in tmp_path.iterdir()}
@@ -260,3 +307,7 @@ def test_impossible_arguments(bundle, tmp_path):
         validate_bundle(bundle, tmp_path, sizes={"galaxy": 3})
     with pytest.raises(FileError, match="does not exist"):
         validate_bundle(tmp_path / "none.asdf", tmp_path)
+    with pytest.raises(InputError, match="store needs 1000 galaxies of the prior or more, this run has 192"):
+        validate_bundle(bundle, tmp_path, quick=True, store=tmp_path / "new.asdf")
+    with pytest.raises(FileError, match="cannot write the bundle"):
+        validate_bundle(bundle, tmp_path, store=tmp_path / "nowhere" / "new.asdf")
