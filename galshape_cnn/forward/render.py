@@ -40,7 +40,7 @@ __all__ = [
 PARAMETERS = ("flux", "n", "hlr", "g1", "g2", "x", "y", "sky")
 
 #: Stamps rendered together: few enough that their transforms stay in cache.
-BLOCK = 16
+BLOCK = 8
 
 
 def unit_quadrants(params, transfer, grid, slopes=True):

@@ -62,7 +62,8 @@ def normal_block(params, transfer, data, ivar, inverse_gain, grid):
     fisher : (B, 8, 8) array
     """
     flux, sky = params[:, 0, None, None], params[:, 7, None, None]
-    images = unit_quadrants(params, transfer, grid)
+    # stored, lest each quadrant be put together again for every use
+    images = jax.lax.optimization_barrier(unit_quadrants(params, transfer, grid))
     data, ivar = quartered(data), quartered(ivar)
     chi2 = products = 0.0
     for quadrant in range(4):

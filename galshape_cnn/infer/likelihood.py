@@ -28,10 +28,10 @@ from .fisher import normal_block
 __all__ = ["SHAPES", "StampLikelihood", "in_batches"]
 
 #: Batch sizes that the evaluation of derivatives is compiled for, largest first; the
-#: others, which are cheap, know the last one only.
-SHAPES = (64, BLOCK)
+#: others, which are cheap, know the second one only.
+SHAPES = (64, 2 * BLOCK, BLOCK)
 
-_DRAWS_AT_ONCE = 4  # blocks
+_DRAWS_AT_ONCE = 32  # blocks
 
 
 def _normal_block(params, data, ivar, transfer, grid):
@@ -238,7 +238,7 @@ class StampLikelihood:
         return row_sums.sum(-1), gradient, fisher
 
 
-def in_batches(block, params, rows, likelihood, shapes=SHAPES[-1:]):
+def in_batches(block, params, rows, likelihood, shapes=SHAPES[1:2]):
     """Apply a function of one block to any number of parameter sets.
 
     Parameters

@@ -23,7 +23,7 @@ _ALONG_N = (1.2, 2.5, -1.2)  # sigmas of n at which further components sit
 _MODE_WEIGHTS = (0.3, 0.2, 0.2, 0.2, 0.1)
 _NETWORK_SHARE = 0.5
 _N_MARGIN = 0.05  # the proposal's centre stays this far from the limits of n
-_FLUX_GRID = np.array([0.3, 0.6, 0.85, 1.0, 1.2, 1.7, 3.0])
+_OTHER_FLUXES = (0.3, 0.6, 0.85, 1.2, 1.7, 3.0)
 _STRATA = 6  # fluxes looked at for each draw
 _LARGEST_ETA = 3.0  # the renderer's single precision ends near |g| = 0.995
 
@@ -115,9 +115,14 @@ class ShapeTarget:
         inside &= (params[..., 2] > 1e-3) & (params[..., 2] < 2 * size)
         flux = (self.best[:, 0] * self.likelihood.scale)[:, None]
         shape = np.moveaxis(params[..., 1:5], -1, 0)
+        flux = np.broadcast_to(flux, inside.shape)
         with np.errstate(invalid="ignore", divide="ignore"):
-            allowed = [self.prior.log_density(flux * f, *shape) > -np.inf for f in _FLUX_GRID]
-        return inside & np.any(allowed, axis=0)
+            allowed = self.prior.log_density(flux, *shape) > -np.inf
+            row, draw = np.nonzero(inside & ~allowed)
+            for factor in _OTHER_FLUXES:
+                rest = self.prior.log_density(flux[row, draw] * factor, *shape[:, row, draw]) > -np.inf
+                allowed[row[rest], draw[rest]] = True
+        return inside & allowed
 
     def _given_shape(self, params, possible):
         """Lowest chi2 over flux and sky, the flux's conditional mean and sigma, and ln volume."""
