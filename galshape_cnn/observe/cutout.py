@@ -87,6 +87,7 @@ def prepare(
     psf_oversampling=1,
     psf_includes_pixel=True,
     normalize_psf=True,
+    unit=None,
     listed=None,
     strict=True,
 ):
@@ -120,6 +121,8 @@ def prepare(
         Find the centroid near each position; otherwise positions are kept.
     psf_oversampling, psf_includes_pixel, normalize_psf : optional
         See `galshape_cnn.forward.psf.psf_arrays`.
+    unit : astropy unit, optional
+        Unit of the results, to which pixels are converted; that of the first cutout without it.
     listed : ((M, 2) ndarray, int), optional
         When ``positions`` are a part of a longer list: x, y of the whole list, and the place
         of the first of them.  Galaxies outside the part are neighbours of those in it.
@@ -151,7 +154,7 @@ def prepare(
         keywords = {"psf": psf, "error": error, "mask": mask, "wcs": wcs, "positions": positions}
         return _pass_through(data, {**keywords, "stamp_size": stamp_size})
     check_stamp_size(stamp_size)
-    frames, unit = read_frames(data, error=error, mask=mask, wcs=wcs)
+    frames, unit = read_frames(data, error=error, mask=mask, wcs=wcs, unit=unit)
     positions, is_image = _read_positions(frames, positions)
     stamp_size, table = _own_size(stamp_size, positions.table)
     rows = make_rows(frames, positions.xy, is_image, stamp_size, strict)

@@ -102,7 +102,7 @@ class _Raw:
     unit: object = None
 
 
-def read_frames(data, *, error=None, mask=None, wcs=None):
+def read_frames(data, *, error=None, mask=None, wcs=None, unit=None):
     """Bring images, cutouts and cubes to a list of frames.
 
     Parameters
@@ -112,12 +112,14 @@ def read_frames(data, *, error=None, mask=None, wcs=None):
         sequence of N two-dimensional objects of any sizes.
     error, mask, wcs : optional
         One for all frames, or a sequence of N.
+    unit : astropy unit, optional
+        To which all objects are converted; that of the first without it.
 
     Returns
     -------
     frames : list of Frame
     unit : astropy unit or None
-        Unit of the first object; the others are converted to it.
+        Unit of all frames.
 
     Raises
     ------
@@ -134,7 +136,7 @@ def read_frames(data, *, error=None, mask=None, wcs=None):
         _per_frame("mask", mask, n),
         _per_frame("wcs", wcs, n),
     )
-    unit = raws[0].unit
+    unit = raws[0].unit if unit is None else unit
     known_wcs = {}
     frames = [
         _make_frame(raw, one_error, one_mask, one_wcs, unit, "data" if n == 1 else f"data[{row}]", known_wcs)

@@ -1,0 +1,221 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""A range of galaxies -> rows of the catalogue, whatever happens to one of them."""
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from astropy.table import Table, vstack
+
+from galshape_cnn.infer.catalog import ShapeCatalog
+from galshape_cnn.infer.measurement import Measurement
+from galshape_cnn.infer.placement import Placement
+
+__all__ = ["Rows", "Schema", "failed_rows", "join_rows", "measure_rows", "probe"]
+
+_PROBED = 256  # rows tried for one that says what columns and units the table has
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What all rows of a run have in common.
+
+    Attributes
+    ----------
+    unit : astropy unit or None
+        Of the pixel values.
+    has_sky : bool
+        Whether there are sky positions.
+    meta : dict
+        Provenance.
+    """
+
+    unit: object
+    has_sky: bool
+    meta: dict
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What became of a range of galaxies.
+
+    Attributes
+    ----------
+    start : int
+        First row of the run.
+    catalog : ShapeCatalog
+        Without data and samples; a row that failed is blank and flagged.
+    errors : list of (int, str)
+        Row of the run, and what went wrong.
+    """
+
+    start: int
+    catalog: ShapeCatalog
+    errors: list
+
+    def __len__(self):
+        return len(self.catalog)
+
+
+def probe(estimator, source, how):
+    """Find out what the rows of a run have in common, from the first that can be measured.
+
+    Parameters
+    ----------
+    estimator : ShapeEstimator
+        Or anything called like one.
+    source : Source
+        Of the galaxies.
+    how : dict
+        Options of the measurement.
+
+    Returns
+    -------
+    schema : Schema
+
+    Raises
+    ------
+    Exception
+        The first row's, if none of the first 256 can be measured: then it is the input as a
+        whole that is wrong.
+    """
+    first = None
+    for row in range(min(len(source), _PROBED)):
+        try:
+            catalog = _call(estimator, source, row, row + 1, how | {"method": "network"})
+        except Exception as error:
+            first = first or error
+            continue
+        meta = catalog.meta | {"method": how.get("method", "network")}
+        return Schema(catalog.unit, catalog.placement.has_sky, meta)
+    raise first
+
+
+def measure_rows(estimator, source, start, stop, how, schema):
+    """Measure a range of galaxies; what cannot be measured costs its own row only.
+
+    Parameters
+    ----------
+    estimator, source, how
+        As for `probe`.
+    start, stop : int
+        The range.
+    schema : Schema
+        From `probe`.
+
+    Returns
+    -------
+    rows : Rows
+    """
+    try:
+        catalog = _call(estimator, source, start, stop, how)
+        _check(catalog, schema)
+        return Rows(start, catalog, [])
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Whatever a reader or a matrix may raise: the culprit is found by halving.
+        if stop - start == 1:
+            text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            return Rows(start, _blank(source, start, stop, how, schema), [(start, text)])
+    middle = (start + stop) // 2
+    halves = [measure_rows(estimator, source, *r, how, schema) for r in ((start, middle), (middle, stop))]
+    return join_rows(halves)
+
+
+def failed_rows(source, start, stop, how, schema, message):
+    """Blank rows for a range that could not be tried.
+
+    Parameters
+    ----------
+    source, start, stop, how, schema
+        As for `measure_rows`.
+    message : str
+        Why.
+
+    Returns
+    -------
+    rows : Rows
+    """
+    errors = [(row, message) for row in range(start, stop)]
+    return Rows(start, _blank(source, start, stop, how, schema), errors)
+
+
+def _call(estimator, source, start, stop, how):
+    """Catalogue of a range, stripped of what is not written."""
+    data, keywords = source.read(start, stop)
+    catalog = estimator(data, threads=1, strict=False, **keywords, **how).without_stamps()
+    catalog = replace(catalog, measurement=replace(catalog.measurement, samples=None))
+    inputs = source.inputs(start, stop)
+    if inputs is None or "id" not in inputs.colnames:
+        catalog = replace(catalog, ids=np.arange(start + 1, stop + 1))
+    return catalog
+
+
+def _check(catalog, schema):
+    """Refuse rows that do not fit into the table."""
+    if catalog.unit != schema.unit:
+        raise ValueError(f"the unit of the pixels is {catalog.unit}, that of the first galaxy {schema.unit}")
+    if catalog.placement.has_sky != schema.has_sky:
+        raise ValueError("a WCS is missing or was not expected: all galaxies have one, or none has")
+
+
+def _blank(source, start, stop, how, schema):
+    """Rows that were not measured."""
+    from galshape_cnn.infer.columns import identifiers, pass_through
+
+    n, inputs = stop - start, source.inputs(start, stop)
+    with_id = inputs is not None and "id" in inputs.colnames
+    ids = identifiers(None if with_id else np.arange(start + 1, stop + 1), inputs, n)
+    placement = Placement.from_groups(n, (), schema.has_sky)
+    location = np.full((n, 2), -1)
+    method, inputs = how.get("method", "network"), pass_through(inputs)
+    nothing = Measurement.empty(n)
+    return ShapeCatalog(ids, method, schema.meta, schema.unit, nothing, placement, inputs, None, location)
+
+
+def join_rows(parts):
+    """One range of several that follow each other.
+
+    Parameters
+    ----------
+    parts : sequence of Rows
+        In order.
+
+    Returns
+    -------
+    rows : Rows
+    """
+    if len(parts) == 1:
+        return parts[0]
+    catalogs = [part.catalog for part in parts]
+    inputs = None
+    if catalogs[0].inputs is not None:
+        inputs = vstack([Table(one.inputs) for one in catalogs], metadata_conflicts="silent")
+        inputs = type(catalogs[0].inputs)(inputs)
+    whole = replace(
+        catalogs[0],
+        ids=np.concatenate([one.ids for one in catalogs]),
+        measurement=_concatenated([one.measurement for one in catalogs]),
+        placement=_concatenated([one.placement for one in catalogs]),
+        inputs=inputs,
+        location=np.concatenate([one.location for one in catalogs]),
+    )
+    return Rows(parts[0].start, whole, [error for part in parts for error in part.errors])
+
+
+def _concatenated(items):
+    """One dataclass of arrays from several."""
+    out = {}
+    for item in fields(items[0]):
+        values = [getattr(one, item.name) for one in items]
+        arrays = [value for value in values if isinstance(value, np.ndarray)]
+        if not arrays:
+            out[item.name] = values[0]
+            continue
+        # An array that some parts lack, as a part without any measured galaxy may, is NaN there.
+        filled = [
+            np.full((len(one), *arrays[0].shape[1:]), np.nan) if value is None else value
+            for one, value in zip(items, values, strict=True)
+        ]
+        out[item.name] = np.concatenate(filled)
+    return type(items[0])(**out)

@@ -1,0 +1,166 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Measure on the workers of a Dask cluster."""
+
+from contextlib import contextmanager
+
+from galshape_cnn.errors import InputError
+from galshape_cnn.infer.batches import usable_cores
+from galshape_cnn.scale.blocks import join_rows, probe
+from galshape_cnn.scale.crews import Job, drop_job, measure_of_job, take_job
+from galshape_cnn.scale.dataset import BlockFolder
+from galshape_cnn.scale.run import BLOCK_ROWS, configuration_of, fill_folder, split_options
+from galshape_cnn.scale.sources import open_source
+
+__all__ = ["DaskCrew", "connected", "measure_dask"]
+
+
+class DaskCrew:
+    """The workers of a cluster.
+
+    Parameters
+    ----------
+    job : Job
+        Sent to each worker once, those that join later too.
+    client : `distributed.Client`
+        Connected to the cluster.
+    """
+
+    def __init__(self, job, client):
+        self._job, self._client = job, client
+        client.register_plugin(_plugin(job))
+
+    @property
+    def count(self):
+        """Threads of the cluster at this moment; at least one, for a cluster still starting."""
+        return max(1, sum(self._client.nthreads().values()))
+
+    def submit(self, start, stop):
+        """Begin a range of rows; returns a future."""
+        return self._client.submit(measure_of_job, self._job.token, start, stop, pure=False)
+
+    def result(self, future, start, stop):
+        """Rows of a range that was begun; a lost worker's is begun anew by Dask."""
+        from distributed import KilledWorker
+
+        try:
+            return future.result()
+        except KilledWorker as error:  # several workers died of it
+            if stop - start == 1:
+                return self._job.give_up(start, stop, f"the workers that measured it died: {error}")
+            middle = (start + stop) // 2
+            halves = [(start, middle), (middle, stop)]
+            return join_rows([self.result(self.submit(*half), *half) for half in halves])
+
+    def close(self):
+        """Take the job from the workers."""
+        self._client.unregister_worker_plugin(self._job.token)
+
+
+def _plugin(job):
+    """Dask's way to give something to all workers, present and future."""
+    from distributed import WorkerPlugin
+
+    class JobPlugin(WorkerPlugin):
+        name = job.token
+
+        def setup(self, worker):
+            take_job(job)
+
+        def teardown(self, worker):
+            drop_job(job.token)
+
+    return JobPlugin()
+
+
+@contextmanager
+def connected(address=None):
+    """Client of a running scheduler, or of a cluster on this machine.
+
+    Parameters
+    ----------
+    address : str, optional
+        Of the scheduler, such as ``tcp://node17:8786``; a cluster with one worker of one thread
+        for each core is started without it, and stopped in the end.
+
+    Yields
+    ------
+    client : `distributed.Client`
+
+    Raises
+    ------
+    InputError
+        If Dask is not installed, or nothing answers at the address.
+    """
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise InputError("Dask is not installed: pip install 'galshape-cnn[dask]'") from error
+    if address is None:
+        with (
+            LocalCluster(usable_cores(), threads_per_worker=1, dashboard_address=None) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
+        return
+    try:
+        client = Client(address, timeout="20s")
+    except (OSError, ValueError) as error:
+        raise InputError(f"scheduler={address!r}: no Dask scheduler answers there ({error})") from error
+    with client:
+        yield client
+
+
+def measure_dask(
+    estimator, data, output, client=None, *, block_rows=BLOCK_ROWS, progress=False, settings=None, **options
+):
+    """Measure galaxies on a Dask cluster into a folder of Parquet files.
+
+    As `galshape_cnn.scale.measure_stream`, with the same numbers and the same folder, which one
+    may begin and the other finish.  Workers read the input for themselves, so its paths must mean
+    the same there; only this process writes.  The estimator is sent to each worker once.
+
+    Parameters
+    ----------
+    estimator : ShapeEstimator
+        With its network.
+    data : Source or object
+        As `galshape_cnn.scale.open_source` takes it.
+    output : path-like
+        Folder; an unfinished run of the same configuration in it is continued.
+    client : `distributed.Client`, optional
+        Connected to the cluster; without it one is started on this machine.
+    block_rows : int, optional
+        Rows of a file.
+    progress : bool, optional
+        Show a progress bar.
+    settings : dict, optional
+        Further things that decide the numbers, to be compared when a run goes on.
+    **options
+        As for `galshape_cnn.scale.measure_stream`.
+
+    Returns
+    -------
+    summary : dict
+        ``rows``, ``clean`` (without flags), ``errors`` and ``flags`` (name to count).
+
+    Raises
+    ------
+    InputError
+        If the folder holds a run of another configuration, or the input cannot be used at all.
+    FileError
+        If a block cannot be written.
+    """
+    if client is None:
+        with connected() as own:
+            keywords = {"block_rows": block_rows, "progress": progress, "settings": settings}
+            return measure_dask(estimator, data, output, own, **keywords, **options)
+    how, rest = split_options(options)
+    source = open_source(data, **rest)
+    folder = BlockFolder(output, configuration_of(estimator, source, how, settings), len(source), block_rows)
+    if folder.missing():
+        crew = DaskCrew(Job(estimator, source, how, probe(estimator, source, how)), client)
+        try:
+            fill_folder(folder, crew, progress)
+        finally:
+            crew.close()
+    return folder.finish()

@@ -1,0 +1,243 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Stamps in files, read a few rows at a time.
+
+Pixels are copied from a file range by range and the file is closed again, so that memory
+does not grow with its size.
+"""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.scale.identity import fingerprint
+from galshape_cnn.scale.source import Source
+
+__all__ = ["CubeSource", "FileSource", "MockSource", "open_image"]
+
+
+def open_image(path, names, keywords):
+    """An image or cube without what the keywords replace.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    names : dict
+        Options of `galshape_cnn.observe.io.read_image`.
+    keywords : dict
+        A ``psf`` or an ``error`` in them replaces that of the file.
+
+    Returns
+    -------
+    image : `~astropy.nddata.NDData`
+    """
+    from galshape_cnn.observe.io import read_image
+
+    image = read_image(path, **names)
+    for name, attribute in (("psf", "psf"), ("error", "uncertainty")):
+        if keywords.get(name) is not None:
+            setattr(image, attribute, None)
+    return image
+
+
+@dataclass(frozen=True, eq=False)
+class CubeSource(Source):
+    """A FITS cube of cutouts.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, see `galshape_cnn.observe.io.read_image`.
+    names : dict
+        Options of `~galshape_cnn.observe.io.read_image`.
+    keywords : dict
+        What else the estimator is called with; ``psf`` and ``error`` replace those of the file.
+    """
+
+    path: str
+    names: dict = field(default_factory=dict)
+    keywords: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        image = open_image(self.path, self.names, self.keywords)
+        if image.data.ndim != 3:
+            raise InputError(f"{self.path} has shape {image.data.shape}; a cube (N, ny, nx) is needed")
+        object.__setattr__(self, "_n", len(image.data))
+
+    def __len__(self):
+        return self._n
+
+    @property
+    def identity(self):
+        """Text that changes with the input."""
+        return fingerprint([self.path, self.names, self.keywords])
+
+    def read(self, start, stop):
+        """Data and keywords of a range of rows, as the estimator takes them."""
+        from astropy.nddata import NDData
+
+        image, keywords = open_image(self.path, self.names, self.keywords), dict(self.keywords)
+        parts = {"mask": _copied(image.mask, start, stop), "wcs": image.wcs, "unit": image.unit}
+        if image.uncertainty is not None:
+            kind = type(image.uncertainty)
+            parts["uncertainty"] = kind(_copied(image.uncertainty.array, start, stop), copy=False)
+        if image.psf is not None:
+            keywords["psf"] = image.psf
+            if np.ndim(image.psf) == 3 and len(image.psf) == self._n:
+                keywords["psf"] = np.array(image.psf[start:stop])
+        return NDData(_copied(image.data, start, stop), **parts), keywords
+
+
+def _copied(array, start, stop):
+    """Rows in memory and in the machine's byte order."""
+    if array is None or np.ndim(array) < 3:
+        return array
+    part = np.array(array[start:stop])
+    return part.astype(part.dtype.newbyteorder("="), copy=False)
+
+
+@dataclass(frozen=True, eq=False)
+class MockSource(Source):
+    """A set that ``galshape simulate`` wrote, or an HDF5 file with the same arrays.
+
+    Parameters
+    ----------
+    path : path-like
+        ``.fits`` and ``.h5``/``.hdf5`` are read range by range; ``.asdf``, which is
+        compressed, is held in memory.
+    keywords : dict
+        What else the estimator is called with.
+    """
+
+    path: str
+    keywords: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        with self._opened() as arrays:
+            object.__setattr__(self, "_n", len(arrays["data"]))
+
+    def _opened(self):
+        suffix = Path(self.path).suffix.lower()
+        if suffix in (".h5", ".hdf5"):
+            return _hdf5(self.path)
+        if suffix == ".asdf":
+            return _held(self)
+        return _fits(self.path)
+
+    def __getstate__(self):
+        return {"path": self.path, "keywords": self.keywords, "_n": self._n}
+
+    def __len__(self):
+        return self._n
+
+    @property
+    def identity(self):
+        """Text that changes with the input."""
+        return fingerprint([self.path, self.keywords])
+
+    def read(self, start, stop):
+        """Data and keywords of a range of rows, as the estimator takes them."""
+        from astropy.nddata import InverseVariance
+
+        with self._opened() as arrays:
+            data, ivar, psf = (_copied(arrays[name], start, stop) for name in ("data", "ivar", "psf"))
+            oversampling = int(arrays["psf_oversampling"])
+        error = InverseVariance(ivar, copy=False)
+        return data, {"error": error, "psf": psf, "psf_oversampling": oversampling, **self.keywords}
+
+
+class _Arrays(dict):
+    """Arrays and the file that is closed behind them."""
+
+    def __init__(self, arrays, close=None):
+        super().__init__(arrays)
+        self._close = close
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._close is not None:
+            self.clear()
+            self._close()
+
+
+def _fits(path):
+    from astropy.io import fits
+
+    hdus = fits.open(path, memmap=True)
+    arrays = {"data": hdus["SCI"].data, "ivar": hdus["IVAR"].data, "psf": hdus["PSF"].data}
+    return _Arrays(arrays | {"psf_oversampling": hdus["PSF"].header.get("OVERSAMP", 1)}, hdus.close)
+
+
+def _hdf5(path):
+    try:
+        import h5py
+    except ImportError as error:
+        raise FileError(f"{path}: reading HDF5 needs the package h5py: pip install h5py") from error
+    file = h5py.File(path, "r")
+    missing = [name for name in ("data", "ivar", "psf") if name not in file]
+    if missing:
+        raise FileError(f"{path} has no data set {', '.join(missing)}; data, ivar and psf are needed")
+    arrays = {name: file[name] for name in ("data", "ivar", "psf")}
+    return _Arrays(arrays | {"psf_oversampling": file.attrs.get("psf_oversampling", 1)}, file.close)
+
+
+def _held(source):
+    """Arrays of a compressed file, read once in each process."""
+    if not hasattr(source, "_arrays"):
+        from galshape_cnn.study.mock_files import read_mocks
+
+        stamps, _ = read_mocks(source.path)
+        arrays = {name: getattr(stamps, name) for name in ("data", "ivar", "psf", "psf_oversampling")}
+        object.__setattr__(source, "_arrays", arrays)
+    return _Arrays(source._arrays)
+
+
+@dataclass(frozen=True, eq=False)
+class FileSource(Source):
+    """Many files with one cutout each.
+
+    Parameters
+    ----------
+    paths : sequence of path-like
+        FITS files; one that cannot be read costs its own row only.
+    names : dict
+        Options of `galshape_cnn.observe.io.read_image`.
+    keywords : dict
+        What else the estimator is called with; ``psf`` and ``error`` replace those of the files.
+    """
+
+    paths: tuple
+    names: dict = field(default_factory=dict)
+    keywords: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not len(self.paths):
+            raise InputError("paths is empty; at least one file is needed")
+        object.__setattr__(self, "_unit", self._first_unit())
+
+    def _first_unit(self):
+        """Unit of the first file that can be read: that of the table."""
+        for path in self.paths:
+            try:
+                return open_image(path, self.names, self.keywords).unit
+            except Exception:  # noqa: S112, the row will say it
+                continue
+        return None
+
+    def __len__(self):
+        return len(self.paths)
+
+    @property
+    def identity(self):
+        """Text that changes with the input."""
+        return fingerprint([[os.fspath(path) for path in self.paths], self.names, self.keywords])
+
+    def read(self, start, stop):
+        """Data and keywords of a range of rows, as the estimator takes them."""
+        opened = [open_image(path, self.names, self.keywords) for path in self.paths[start:stop]]
+        return opened, {"unit": self._unit, **self.keywords}

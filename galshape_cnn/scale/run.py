@@ -1,0 +1,195 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Measure any number of galaxies with flat memory, on threads, processes or a cluster."""
+
+import warnings
+from collections import deque
+from contextlib import contextmanager
+
+from galshape_cnn.errors import GalshapeWarning
+from galshape_cnn.infer.batches import progress_bar
+from galshape_cnn.scale.blocks import join_rows, probe
+from galshape_cnn.scale.crews import Job, local_crew
+from galshape_cnn.scale.dataset import BlockFolder
+from galshape_cnn.scale.identity import fingerprint
+from galshape_cnn.scale.sources import open_source
+
+__all__ = ["BLOCK_ROWS", "CHUNK_ROWS", "configuration_of", "measure_all", "measure_stream", "split_options"]
+
+#: Rows of a file of the output.
+BLOCK_ROWS = 8192
+#: Rows a worker measures at a time: a few dozen MB, and a second or so.
+CHUNK_ROWS = 512
+#: Chunks under way for each worker: one in work, one waiting.
+_AHEAD = 2
+
+
+def measure_stream(
+    estimator, data, output, *, workers=None, block_rows=BLOCK_ROWS, progress=False, settings=None, **options
+):
+    """Measure galaxies into a folder of Parquet files, which may be interrupted and goes on.
+
+    Reading, cutting, measuring and writing overlap.  The numbers do not depend on the number
+    of workers or on the size of the blocks.
+
+    Parameters
+    ----------
+    estimator : ShapeEstimator
+        With its network.
+    data : Source or object
+        As `galshape_cnn.scale.open_source` takes it.
+    output : path-like
+        Folder; an unfinished run of the same configuration in it is continued.
+    workers : int, optional
+        Processes; by default one process with a thread for each core it may use.
+    block_rows : int, optional
+        Rows of a file.
+    progress : bool, optional
+        Show a progress bar.
+    settings : dict, optional
+        Further things that decide the numbers, to be compared when a run goes on.
+    **options
+        ``method``, ``fit_sky``, ``neighbours``, ``gain``, ``prior``, ``seed`` as in a call of the
+        estimator; everything else goes to `~galshape_cnn.scale.open_source`.
+
+    Returns
+    -------
+    summary : dict
+        ``rows``, ``clean`` (without flags), ``errors`` and ``flags`` (name to count).
+
+    Raises
+    ------
+    InputError
+        If the folder holds a run of another configuration, or the input cannot be used at all.
+    FileError
+        If a block cannot be written.
+    """
+    how, rest = split_options(options)
+    source = open_source(data, **rest)
+    folder = BlockFolder(output, configuration_of(estimator, source, how, settings), len(source), block_rows)
+    if folder.missing():
+        job = Job(estimator, source, how, probe(estimator, source, how))
+        with local_crew(job, workers) as crew:
+            fill_folder(folder, crew, progress)
+    return folder.finish()
+
+
+def split_options(options):
+    """Options of the measurement, and the rest.
+
+    Parameters
+    ----------
+    options : dict
+        Keywords of a call.
+
+    Returns
+    -------
+    how, rest : dict
+    """
+    names = (
+        "method", "fit_sky", "neighbours", "gain", "prior", "seed",
+        "noise_correlation", "read_noise", "sky_level",
+    )  # fmt: skip
+    how = {name: options[name] for name in names if name in options}
+    return how, {name: value for name, value in options.items() if name not in how}
+
+
+def configuration_of(estimator, source, how, settings=None):
+    """Everything that decides the numbers of a run.
+
+    Parameters
+    ----------
+    estimator, source, how
+        As for `galshape_cnn.scale.blocks.measure_rows`.
+    settings : dict, optional
+        Further things.
+
+    Returns
+    -------
+    configuration : dict
+        Of texts.
+    """
+    from galshape_cnn import __version__
+
+    network = getattr(getattr(estimator, "bundle", None), "sha256", type(estimator).__name__)
+    options = {name: fingerprint(value) for name, value in how.items() if value is not None}
+    known = {"version": __version__, "network": network, "input": source.identity, **options}
+    return known | {name: fingerprint(value) for name, value in (settings or {}).items()}
+
+
+def fill_folder(folder, crew, progress=False, finish=None):
+    """Measure the blocks that are missing in a folder.
+
+    Parameters
+    ----------
+    folder : BlockFolder
+        Output.
+    crew : ThreadCrew, ProcessCrew or DaskCrew
+        Those who measure.
+    progress : bool, optional
+        Show a progress bar.
+    finish : callable, optional
+        Takes the table of a block and changes it before it is written.
+    """
+    missing, ranges = folder.missing(), folder.ranges()
+    bar = progress_bar(sum(stop - start for start, stop in (ranges[n] for n in missing)), progress)
+    chunks = [(n, *one) for n in missing for one in _chunks(*ranges[n])]
+    parts = []
+    for (number, _, stop), rows in _measured(crew, chunks):
+        parts.append(rows)
+        bar(len(rows))
+        if stop == ranges[number][1]:
+            whole, parts = join_rows(parts), []
+            table = whole.catalog.to_table()
+            if finish is not None:
+                finish(table)
+            folder.write(number, table, whole.errors)
+
+
+def measure_all(crew, n, progress=False):
+    """Measure all rows into one catalogue in memory.
+
+    Parameters
+    ----------
+    crew : ThreadCrew, ProcessCrew or DaskCrew
+        Those who measure.
+    n : int
+        Number of rows.
+    progress : bool, optional
+        Show a progress bar.
+
+    Returns
+    -------
+    rows : Rows
+        The catalogue without data, and the errors.
+    """
+    bar, parts = progress_bar(n, progress), []
+    size = max(1, min(CHUNK_ROWS, -(-n // crew.count)))
+    for _, rows in _measured(crew, [(None, *one) for one in _chunks(0, n, size)]):
+        parts.append(rows)
+        bar(len(rows))
+    return join_rows(parts)
+
+
+def _chunks(start, stop, size=CHUNK_ROWS):
+    """Ranges of at most ``size`` rows."""
+    return [(first, min(first + size, stop)) for first in range(start, stop, size)]
+
+
+def _measured(crew, chunks):
+    """Each chunk and its rows, in order; a few are under way at any time."""
+    waiting, todo = deque(), deque(chunks)
+    with _quiet():
+        while waiting or todo:
+            while todo and len(waiting) < _AHEAD * crew.count:
+                chunk = todo.popleft()
+                waiting.append((chunk, crew.submit(*chunk[1:])))
+            chunk, future = waiting.popleft()
+            yield chunk, crew.result(future, *chunk[1:])
+
+
+@contextmanager
+def _quiet():
+    """Without a warning for every chunk that holds a galaxy that could not be measured."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"\d+ of \d+ galaxies could", category=GalshapeWarning)
+        yield

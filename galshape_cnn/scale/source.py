@@ -1,0 +1,44 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""What every source of stamps has in common."""
+
+from abc import ABC, abstractmethod
+
+__all__ = ["Source"]
+
+
+class Source(ABC):
+    """A number of galaxies, any range of which can be read.
+
+    A source is small to pickle (paths, not pixels) unless it wraps arrays, and every worker
+    opens the files for itself.
+    """
+
+    @abstractmethod
+    def __len__(self):
+        """Number of galaxies."""
+
+    @property
+    @abstractmethod
+    def identity(self):
+        """Text that changes with the input."""
+
+    @abstractmethod
+    def read(self, start, stop):
+        """Read a range of galaxies.
+
+        Parameters
+        ----------
+        start, stop : int
+            The range.
+
+        Returns
+        -------
+        data : object
+            As the estimator takes it.
+        keywords : dict
+            For the call of the estimator.
+        """
+
+    def inputs(self, start, stop):
+        """Columns of a range that pass through to the table, or None."""
+        return None

@@ -1,0 +1,224 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Where the stamps of a long run come from: `open_source`."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.scale.file_sources import CubeSource, FileSource, MockSource, open_image
+from galshape_cnn.scale.identity import fingerprint
+from galshape_cnn.scale.source import Source
+
+__all__ = ["ArraySource", "ImageSource", "StampSource", "open_source"]
+
+_MOCK_FORMAT = "galshape_cnn mocks"
+
+
+@dataclass(frozen=True, eq=False)
+class StampSource(Source):
+    """Stamps in memory.
+
+    Parameters
+    ----------
+    stamps : Stamps
+        All of them.
+    """
+
+    stamps: object
+
+    def __len__(self):
+        return len(self.stamps)
+
+    @property
+    def identity(self):
+        """Text that changes with the input."""
+        return fingerprint([getattr(self.stamps, name) for name in ("data", "ivar", "psf", "center")])
+
+    def read(self, start, stop):
+        """Data and keywords of a range of rows, as the estimator takes them."""
+        return self.stamps[start:stop], {}
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySource(Source):
+    """Cutouts in memory or in anything that is sliced like an array, such as an HDF5 data set.
+
+    Parameters
+    ----------
+    data : (N, ny, nx) array_like
+        Sliced, never read as a whole.
+    arrays : dict
+        Of ``error``, ``mask``, ``psf``: one for all, or ``(N, ...)`` arrays, sliced too.
+    keywords : dict
+        What else the estimator is called with.
+    """
+
+    data: object
+    arrays: dict = field(default_factory=dict)
+    keywords: dict = field(default_factory=dict)
+
+    def __len__(self):
+        return len(self.data)
+
+    @property
+    def identity(self):
+        """Text that changes with the input."""
+        sample = [np.asarray(self.data[k]) for k in {0, len(self) // 2, len(self) - 1}]
+        return fingerprint([len(self), sample, {k: _sampled(v) for k, v in self.arrays.items()}])
+
+    def read(self, start, stop):
+        """Data and keywords of a range of rows, as the estimator takes them."""
+        arrays = {name: _rows(array, len(self), start, stop) for name, array in self.arrays.items()}
+        return np.asarray(self.data[start:stop]), {**arrays, **self.keywords}
+
+
+def _rows(array, n, start, stop):
+    """Rows of an array that has one for each galaxy, or the array for all of them."""
+    return np.asarray(array[start:stop]) if np.ndim(array) == 3 and len(array) == n else array
+
+
+def _sampled(array):
+    return array if np.ndim(array) < 3 else [np.asarray(array[0]), np.asarray(array[-1]), len(array)]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSource(Source):
+    """One image and a list of positions of any length.
+
+    Parameters
+    ----------
+    image : NDData or path-like
+        The image; a path is opened by each worker.
+    positions : Table, SkyCoord or (N, 2) array_like
+        As the estimator takes them.
+    names : dict
+        Options of `galshape_cnn.observe.io.read_image`, for a path.
+    keywords : dict
+        What else the estimator is called with; ``psf`` and ``error`` replace those of the file.
+    """
+
+    image: object
+    positions: object
+    names: dict = field(default_factory=dict)
+    keywords: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        from galshape_cnn.observe.positions import read_positions_argument
+        from galshape_cnn.observe.sky import celestial_part
+
+        image = self._open()
+        wcs = self.keywords.get("wcs") if image.wcs is None else image.wcs
+        wcs = None if wcs is None else celestial_part(wcs, "wcs")
+        known = read_positions_argument(self.positions, wcs)
+        limits = np.array(np.shape(image.data)[::-1])
+        if not ((known.xy >= -0.5) & (known.xy < limits - 0.5)).all(1).any():
+            from galshape_cnn.observe.cutout import prepare
+
+            prepare(image, positions=known, **self.keywords)  # says what is wrong
+        object.__setattr__(self, "_known", known)
+
+    def _open(self):
+        if not isinstance(self.image, (str, Path)):
+            return self.image
+        return open_image(self.image, self.names, self.keywords)
+
+    def __len__(self):
+        return len(self._known.xy)
+
+    @property
+    def identity(self):
+        """Text that changes with the input."""
+        image = self.image if isinstance(self.image, (str, Path)) else np.asarray(self.image.data)
+        return fingerprint([image, self.names, self.keywords, self._known.xy, self._known.table])
+
+    def read(self, start, stop):
+        """Data and keywords of a range of rows, as the estimator takes them."""
+        from galshape_cnn.observe.positions import Positions
+
+        part = Positions(self._known.xy[start:stop], self.inputs(start, stop))
+        return self._open(), {**self.keywords, "positions": part, "listed": (self._known.xy, start)}
+
+    def inputs(self, start, stop):
+        """Columns that pass through, or None."""
+        return None if self._known.table is None else self._known.table[start:stop]
+
+
+def open_source(data, *, positions=None, names=None, **keywords):
+    """Source for whatever holds the galaxies.
+
+    Parameters
+    ----------
+    data : Stamps, array_like, NDData, path-like or sequence of paths
+        `~galshape_cnn.Stamps`; an ``(N, ny, nx)`` array, also memory-mapped or HDF5; an image
+        with ``positions``; a FITS cube; a set of ``galshape simulate``; HDF5 with ``data``,
+        ``ivar``, ``psf``; or one-galaxy FITS files.
+    positions : optional
+        Of the galaxies in an image.
+    names : dict, optional
+        Options of `galshape_cnn.observe.io.read_image`.
+    **keywords
+        What else the estimator is called with: ``psf``, ``error``, ``stamp_size``, ...
+
+    Returns
+    -------
+    source
+        With ``len``, ``read(start, stop)``, ``inputs(start, stop)`` and ``identity``.
+
+    Raises
+    ------
+    InputError
+        If the data are of no known kind, or contradict the keywords.
+    FileError
+        If a file cannot be read.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from galshape_cnn.scale import open_source
+    >>> source = open_source(np.zeros((1000, 64, 64), np.float32), error=1.0, psf=np.ones((3, 3)) / 9)
+    >>> len(source), source.read(990, 1000)[0].shape
+    (1000, (10, 64, 64))
+    """
+    from galshape_cnn.observe.stamps import Stamps
+
+    if hasattr(data, "read") and hasattr(data, "identity"):
+        return data
+    if isinstance(data, Stamps):
+        return StampSource(data)
+    if positions is not None:
+        return ImageSource(data, positions, names or {}, keywords)
+    if isinstance(data, (str, Path)):
+        return _file_source(data, names or {}, keywords)
+    if hasattr(data, "ndim") and data.ndim == 3 and not hasattr(data, "uncertainty"):
+        arrays = {key: keywords.pop(key) for key in ("error", "mask", "psf") if key in keywords}
+        return ArraySource(data, arrays, keywords)
+    if isinstance(data, (list, tuple)) and all(isinstance(one, (str, Path)) for one in data):
+        return FileSource(tuple(data), names or {}, keywords)
+    raise InputError(
+        f"data is a {type(data).__name__}; Stamps, an (N, ny, nx) array, an image with positions, a path or "
+        "a list of paths is needed"
+    )
+
+
+def _file_source(path, names, keywords):
+    """Source of one file: a set of mocks, a cube, or a single cutout."""
+    suffix = Path(path).suffix.lower()
+    if suffix in (".h5", ".hdf5") or _is_mock_set(path):
+        return MockSource(os.fspath(path), keywords)
+    path = os.fspath(path)
+    if open_image(path, names, keywords).data.ndim == 3:
+        return CubeSource(path, names, keywords)
+    return FileSource((path,), names, keywords)
+
+
+def _is_mock_set(path):
+    """Whether ``galshape simulate`` wrote a file."""
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(1 << 14)
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {error}") from error
+    return _MOCK_FORMAT.encode() in head
