@@ -12,6 +12,7 @@ import warnings
 
 from galshape_cnn import __version__
 from galshape_cnn.cli import demo, measure, report, simulate, train, validate
+from galshape_cnn.cli.compile_cache import compile_cache
 from galshape_cnn.errors import GalshapeError
 
 __all__ = ["main"]
@@ -44,7 +45,7 @@ def main(args=None):
         arguments = _parser().parse_args(args)
     except SystemExit as stop:  # argparse has printed its message
         return EXIT_USAGE if stop.code else EXIT_DONE
-    with warnings.catch_warnings():
+    with compile_cache(), warnings.catch_warnings():
         warnings.showwarning = _print_warning
         try:
             arguments.run(arguments)

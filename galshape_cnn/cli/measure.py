@@ -1,7 +1,11 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """``galshape measure``: FITS in, table of shapes out."""
 
+import sys
 import time
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -10,6 +14,7 @@ from galshape_cnn.cli.magnitude_option import add_magnitude_columns, add_magnitu
 from galshape_cnn.cli.options import (
     add_estimator_options,
     add_image_options,
+    image_options,
     load_estimator,
     positive_float,
     positive_int,
@@ -18,7 +23,9 @@ from galshape_cnn.cli.options import (
 )
 from galshape_cnn.cli.psf_option import stars_if_needed
 
-__all__ = ["add_parser", "run", "summary"]
+__all__ = ["add_parser", "is_table", "run", "source_from", "summary"]
+
+_SHOWN = 10  # errors printed; a folder of blocks lists all
 
 
 def add_parser(commands):
@@ -37,9 +44,22 @@ def add_parser(commands):
         help="image with noise, mask and WCS, cube of cutouts, or many cutouts",
     )
     parser.add_argument(
-        "-o", "--output", required=True, metavar="OUT", help="table: .ecsv .fits .parquet .asdf .vot"
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="table: .ecsv .fits .parquet .asdf .vot; or, without a suffix, a folder of Parquet files for "
+        "any number of galaxies: the same command goes on where it was interrupted",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing table")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing table or run")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--workers", type=positive_int, metavar="N", help="processes (default: threads on all cores)"
+    )
+    where.add_argument("--scheduler", metavar="ADDR", help="measure on the Dask cluster of this scheduler")
+    parser.add_argument(
+        "--block-rows", type=positive_int, default=8192, metavar="N", help="rows of a Parquet file (8192)"
+    )
     parser.add_argument(
         "--positions", metavar="CAT", help="table with x, y (0-based pixels) or ra, dec (degrees)"
     )
@@ -65,50 +85,194 @@ def add_parser(commands):
 
 
 def run(args):
-    """Measure and write the table."""
+    """Measure and write the table, or the folder."""
+    start = time.perf_counter()
+    if is_table(args.output):
+        text = _into_table(args)
+    else:
+        text = _into_folder(args)
+    print(f"{text}, {time.perf_counter() - start:.1f} s -> {args.output}")
+
+
+def is_table(output):
+    """Whether an output is a single table, and not a folder of blocks.
+
+    Parameters
+    ----------
+    output : str
+        What followed ``-o``.
+
+    Returns
+    -------
+    is_table : bool
+        True if it has a suffix.
+    """
+    return bool(Path(output).suffix) and not Path(output).is_dir()
+
+
+def _into_table(args):
+    """Measure everything, then write one table."""
     from galshape_cnn.infer.tables import check_table_path, write_table
+    from galshape_cnn.scale.run import measure_all
 
     check_table_path(args.output, args.overwrite)
-    data, keywords = read_images(args)
-    positions = targets(args, data, keywords.get("error"))
-    stars_if_needed(data, keywords, positions is not None)
-    if args.stamp_size is not None:
-        keywords["stamp_size"] = args.stamp_size
-    if args.gain is not None:
-        keywords["gain"] = args.gain
-    start = time.perf_counter()
-    estimator = load_estimator(args.bundle)
-    catalog = estimator(
-        data,
-        positions=positions,
-        method=args.method,
-        fit_sky=not args.no_fit_sky,
-        neighbours=args.neighbours,
-        progress=progress_wanted(args),
-        **keywords,
-    )
-    table = catalog.to_table()
-    add_magnitude_columns(args, table, data)
+    source = source_from(args)
+    with _crew(args, _job(args, source)) as crew:
+        rows = measure_all(crew, len(source), progress_wanted(args))
+    table = rows.catalog.to_table()
+    add_magnitude_columns(args, table, source.example())
+    for row, error in rows.errors[:_SHOWN]:
+        print(f"galshape: warning: row {row}: {error}", file=sys.stderr)
     write_table(table, args.output, args.overwrite)
-    print(f"{summary(catalog)}, {time.perf_counter() - start:.1f} s -> {args.output}")
+    return summary(rows.catalog, len(rows.errors))
 
 
-def summary(catalog):
+def _into_folder(args):
+    """Measure block by block, going on where an earlier run was interrupted."""
+    from galshape_cnn.scale.dataset import BlockFolder
+    from galshape_cnn.scale.run import configuration_of, fill_folder
+
+    source = source_from(args)
+    estimator = load_estimator(args.bundle)
+    settings = {"zeropoint": args.zeropoint}
+    configuration = configuration_of(estimator, source, _how(args), settings)
+    if args.overwrite:
+        BlockFolder.clear(args.output)
+    folder = BlockFolder(args.output, configuration, len(source), args.block_rows)
+    if folder.missing():
+        example = source.example()
+        with _crew(args, _job(args, source, estimator)) as crew:
+            finish = partial(add_magnitude_columns, args, data=example)
+            fill_folder(folder, crew, progress_wanted(args), finish)
+    counts = folder.finish()
+    return counted(counts["rows"], args.method, counts["clean"], counts["flags"], counts["errors"])
+
+
+def summary(catalog, errors=0):
     """One line with the number of rows and of each flag.
 
     Parameters
     ----------
     catalog : ShapeCatalog
         What was measured.
+    errors : int, optional
+        Rows that could not be tried.
 
     Returns
     -------
     text : str
         For example ``measured 3 galaxies (ml): 2 without flags, EDGE 1``.
     """
-    counts = [f"{name} {count}" for name, count in catalog.flag_counts().items()]
     clean = int(np.count_nonzero(catalog.flags == 0))
-    noun = "galaxy" if len(catalog) == 1 else "galaxies"
-    return f"measured {len(catalog)} {noun} ({catalog.method}): " + ", ".join(
-        [f"{clean} without flags", *counts]
-    )
+    return counted(len(catalog), catalog.method, clean, catalog.flag_counts(), errors)
+
+
+def counted(rows, method, clean, flags, errors=0):
+    """The line of `summary` from counts.
+
+    Parameters
+    ----------
+    rows : int
+        Number of galaxies.
+    method : str
+        Estimator.
+    clean : int
+        Rows without flags.
+    flags : dict
+        Name of each flag that occurs to its count.
+    errors : int, optional
+        Rows that could not be tried.
+
+    Returns
+    -------
+    text : str
+    """
+    counts = [f"{name} {count}" for name, count in flags.items()]
+    failed = [f"{errors} with an error"] if errors else []
+    noun = "galaxy" if rows == 1 else "galaxies"
+    return f"measured {rows} {noun} ({method}): " + ", ".join([f"{clean} without flags", *counts, *failed])
+
+
+def source_from(args):
+    """Source of the galaxies that the arguments describe.
+
+    Parameters
+    ----------
+    args : `argparse.Namespace`
+        With the options of the command.
+
+    Returns
+    -------
+    source : Source
+
+    Raises
+    ------
+    FileError
+        If a file cannot be read.
+    InputError
+        If options and files contradict each other.
+    """
+    from galshape_cnn.scale.file_sources import FileSource, MockSource
+    from galshape_cnn.scale.sources import ImageSource, is_mock_set, open_source
+
+    paths, names, keywords = image_options(args)
+    if args.stamp_size is not None:
+        keywords["stamp_size"] = args.stamp_size
+    if len(paths) > 1:
+        return _with_positions(args, [], FileSource(tuple(paths), names, keywords))
+    if is_mock_set(paths[0]) and not any(names.values()):
+        plain = "psf" not in keywords
+        return MockSource(paths[0], {k: v for k, v in keywords.items() if not (plain and "psf_" in k)})
+    image, keywords = read_images(args)
+    if args.stamp_size is not None:
+        keywords["stamp_size"] = args.stamp_size
+    if np.ndim(image.data) == 3:
+        return _with_positions(args, image, open_source(paths[0], names=names, **keywords))
+    positions = targets(args, image, keywords.get("error"))
+    stars_if_needed(image, keywords, positions is not None)
+    if positions is None:
+        return FileSource(tuple(paths), names, keywords)
+    return ImageSource(paths[0], positions, names, keywords)
+
+
+def _with_positions(args, data, source):
+    """Cutouts, with the positions of the galaxies in them if these are given."""
+    from galshape_cnn.scale.sources import PlacedSource
+
+    positions = targets(args, data)
+    return source if positions is None else PlacedSource(source, positions)
+
+
+def _how(args):
+    """Options of the measurement."""
+    how = {"method": args.method, "fit_sky": not args.no_fit_sky, "neighbours": args.neighbours}
+    return how if args.gain is None else how | {"gain": args.gain}
+
+
+def _job(args, source, estimator=None):
+    """What the workers need to know."""
+    from galshape_cnn.scale.blocks import probe
+    from galshape_cnn.scale.crews import Job
+
+    estimator = load_estimator(args.bundle) if estimator is None else estimator
+    how = _how(args)
+    return Job(estimator, source, how, probe(estimator, source, how))
+
+
+@contextmanager
+def _crew(args, job):
+    """Those who measure: threads, processes, or a cluster."""
+    if args.scheduler is None:
+        from galshape_cnn.scale.crews import local_crew
+
+        with local_crew(job, args.workers) as crew:
+            yield crew
+        return
+    from galshape_cnn.scale.dask import DaskCrew, connected
+
+    with connected(args.scheduler) as client:
+        crew = DaskCrew(job, client)
+        try:
+            yield crew
+        finally:
+            crew.close()

@@ -6,8 +6,6 @@ import glob
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from galshape_cnn.cli.psf_option import parse_psf
 from galshape_cnn.errors import FileError
 
@@ -15,6 +13,7 @@ __all__ = [
     "add_estimator_options",
     "add_image_options",
     "expand_patterns",
+    "image_options",
     "load_estimator",
     "make_folder",
     "progress_wanted",
@@ -173,45 +172,48 @@ def read_images(args):
     PSFError
         If a PSF profile is impossible.
     """
-    from galshape_cnn.observe.io import read_cutouts, read_image
+    from galshape_cnn.observe.opening import open_image
 
+    paths, names, keywords = image_options(args)
+    images = [open_image(path, names, keywords) for path in paths]
+    return images[0] if len(paths) == 1 else images, keywords
+
+
+def image_options(args):
+    """What the arguments say about the input, without reading it.
+
+    Parameters
+    ----------
+    args : `argparse.Namespace`
+        As for `read_images`.
+
+    Returns
+    -------
+    paths : list of str
+        Input files.
+    names : dict
+        Options of `galshape_cnn.observe.opening.open_image`.
+    keywords : dict
+        ``psf``, ``error`` and their options, for the estimator; they replace what the files say.
+
+    Raises
+    ------
+    FileError
+        If a pattern matches no file.
+    PSFError
+        If a PSF profile is impossible.
+    """
     profile = None if args.psf is None else parse_psf(args.psf)
     names = ("sci", "err", "var", "ivar", "weight", "mask", "band", "bad_bits")
     names = {name: getattr(args, name) for name in names}
     names["psf"] = None if profile is not None else _psf_choice(args)
-    paths = expand_patterns(args.input)
-    single = len(paths) == 1
-    images = [read_image(paths[0], **names)] if single else read_cutouts(paths, **names)
     keywords = {"psf_oversampling": args.psf_oversampling, "psf_includes_pixel": not args.psf_without_pixel}
-    for image in images:
-        if profile is not None:
-            image.psf, keywords["psf"], keywords["psf_includes_pixel"] = None, profile, True
-        if args.error == "background":
-            _measure_noise(image)
-        elif args.error is not None:
-            image.uncertainty, keywords["error"] = None, args.error
-        if args.trim_psf and image.psf is not None:
-            image.psf = _trimmed(image.psf)
-    return images[0] if single else images, keywords
-
-
-def _measure_noise(image):
-    """Replace the noise of an image by that of its blank pixels."""
-    from astropy.nddata import StdDevUncertainty
-
-    from galshape_cnn.observe.detection import background_noise
-
-    sigma = np.broadcast_to(background_noise(image), image.data.shape)
-    image.uncertainty = StdDevUncertainty(sigma, copy=False)
-
-
-def _trimmed(psf):
-    """Even-sized arrays of the PSF made odd-sized."""
-    from galshape_cnn.forward.psf_array import PSFArrays, trim_even
-
-    if isinstance(psf, PSFArrays):
-        return PSFArrays(trim_even(psf.array), psf.oversampling)
-    return trim_even(psf) if isinstance(psf, np.ndarray) else psf
+    names["trim_psf"], names["blank_noise"] = args.trim_psf, args.error == "background"
+    if profile is not None:
+        keywords["psf"], keywords["psf_includes_pixel"] = profile, True
+    if args.error is not None and not names["blank_noise"]:
+        keywords["error"] = args.error
+    return expand_patterns(args.input), names, keywords
 
 
 def expand_patterns(inputs):

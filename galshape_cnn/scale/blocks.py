@@ -1,6 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """A range of galaxies -> rows of the catalogue, whatever happens to one of them."""
 
+import warnings
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -27,11 +28,14 @@ class Schema:
         Whether there are sky positions.
     meta : dict
         Provenance.
+    columns : tuple of str
+        Columns that pass through to the table, by their names there.
     """
 
     unit: object
     has_sky: bool
     meta: dict
+    columns: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -81,12 +85,14 @@ def probe(estimator, source, how):
     first = None
     for row in range(min(len(source), _PROBED)):
         try:
-            catalog = _call(estimator, source, row, row + 1, how | {"method": "network"})
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the same row will say it again
+                catalog = _call(estimator, source, row, row + 1, how)
         except Exception as error:
             first = first or error
             continue
-        meta = catalog.meta | {"method": how.get("method", "network")}
-        return Schema(catalog.unit, catalog.placement.has_sky, meta)
+        columns = () if catalog.inputs is None else tuple(catalog.inputs.colnames)
+        return Schema(catalog.unit, catalog.placement.has_sky, catalog.meta, columns)
     raise first
 
 
@@ -169,6 +175,7 @@ def _blank(source, start, stop, how, schema):
     placement = Placement.from_groups(n, (), schema.has_sky)
     location = np.full((n, 2), -1)
     method, inputs = how.get("method", "network"), pass_through(inputs)
+    inputs = inputs[list(schema.columns)] if schema.columns else None
     nothing = Measurement.empty(n)
     return ShapeCatalog(ids, method, schema.meta, schema.unit, nothing, placement, inputs, None, location)
 

@@ -69,6 +69,20 @@ class BlockFolder:
             raise FileError(f"cannot make the folder {str(path)!r}: {error}") from error
         self._begin_or_go_on()
 
+    @staticmethod
+    def clear(path):
+        """Remove the run that a folder holds, if it holds one, and nothing else.
+
+        Parameters
+        ----------
+        path : path-like
+            Folder.
+        """
+        path = Path(path)
+        if (path / _MANIFEST).is_file():
+            for old in [*path.glob("part-*.parquet"), *(path / n for n in (_ERRORS, _SUMMARY, _MANIFEST))]:
+                old.unlink(missing_ok=True)
+
     def _begin_or_go_on(self):
         manifest = self.path / _MANIFEST
         if manifest.exists():

@@ -12,35 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.observe.opening import open_image
 from galshape_cnn.scale.identity import fingerprint
 from galshape_cnn.scale.source import Source
 
-__all__ = ["CubeSource", "FileSource", "MockSource", "open_image"]
-
-
-def open_image(path, names, keywords):
-    """An image or cube without what the keywords replace.
-
-    Parameters
-    ----------
-    path : path-like
-        The file.
-    names : dict
-        Options of `galshape_cnn.observe.io.read_image`.
-    keywords : dict
-        A ``psf`` or an ``error`` in them replaces that of the file.
-
-    Returns
-    -------
-    image : `~astropy.nddata.NDData`
-    """
-    from galshape_cnn.observe.io import read_image
-
-    image = read_image(path, **names)
-    for name, attribute in (("psf", "psf"), ("error", "uncertainty")):
-        if keywords.get(name) is not None:
-            setattr(image, attribute, None)
-    return image
+__all__ = ["CubeSource", "FileSource", "MockSource"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +28,7 @@ class CubeSource(Source):
     path : path-like
         The file, see `galshape_cnn.observe.io.read_image`.
     names : dict
-        Options of `~galshape_cnn.observe.io.read_image`.
+        Options of `~galshape_cnn.observe.opening.open_image`.
     keywords : dict
         What else the estimator is called with; ``psf`` and ``error`` replace those of the file.
     """
@@ -62,10 +38,26 @@ class CubeSource(Source):
     keywords: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        image = open_image(self.path, self.names, self.keywords)
+        image = self._open()
         if image.data.ndim != 3:
             raise InputError(f"{self.path} has shape {image.data.shape}; a cube (N, ny, nx) is needed")
         object.__setattr__(self, "_n", len(image.data))
+
+    def _open(self):
+        """The cube; one that would be unpacked each time is kept."""
+        if hasattr(self, "_kept"):
+            return self._kept
+        image = open_image(self.path, self.names, self.keywords)
+        if self.names.get("blank_noise") or Path(self.path).suffix.lower() not in (".fits", ".fit"):
+            object.__setattr__(self, "_kept", image)
+        return image
+
+    def __getstate__(self):
+        return {"path": self.path, "names": self.names, "keywords": self.keywords, "_n": self._n}
+
+    def example(self):
+        """The cube."""
+        return self._open()
 
     def __len__(self):
         return self._n
@@ -79,7 +71,7 @@ class CubeSource(Source):
         """Data and keywords of a range of rows, as the estimator takes them."""
         from astropy.nddata import NDData
 
-        image, keywords = open_image(self.path, self.names, self.keywords), dict(self.keywords)
+        image, keywords = self._open(), dict(self.keywords)
         parts = {"mask": _copied(image.mask, start, stop), "wcs": image.wcs, "unit": image.unit}
         if image.uncertainty is not None:
             kind = type(image.uncertainty)
@@ -206,7 +198,7 @@ class FileSource(Source):
     paths : sequence of path-like
         FITS files; one that cannot be read costs its own row only.
     names : dict
-        Options of `galshape_cnn.observe.io.read_image`.
+        Options of `galshape_cnn.observe.opening.open_image`.
     keywords : dict
         What else the estimator is called with; ``psf`` and ``error`` replace those of the files.
     """
@@ -218,14 +210,15 @@ class FileSource(Source):
     def __post_init__(self):
         if not len(self.paths):
             raise InputError("paths is empty; at least one file is needed")
-        object.__setattr__(self, "_unit", self._first_unit())
+        example = self.example()
+        object.__setattr__(self, "_unit", None if example is None else example.unit)
 
-    def _first_unit(self):
-        """Unit of the first file that can be read: that of the table."""
+    def example(self):
+        """The first image that can be read, or None."""
         for path in self.paths:
             try:
-                return open_image(path, self.names, self.keywords).unit
-            except Exception:  # noqa: S112, the row will say it
+                return open_image(path, self.names, self.keywords)
+            except Exception:  # noqa: S112, its row will say it
                 continue
         return None
 

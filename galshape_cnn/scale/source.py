@@ -42,3 +42,7 @@ class Source(ABC):
     def inputs(self, start, stop):
         """Columns of a range that pass through to the table, or None."""
         return None
+
+    def example(self):
+        """An image of the source, for what its header says, or None."""
+        return None

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from galshape_cnn.errors import FileError, InputError
-from galshape_cnn.scale.file_sources import CubeSource, FileSource, MockSource, open_image
+from galshape_cnn.errors import FileError, InputError, PositionError
+from galshape_cnn.observe.opening import open_image
+from galshape_cnn.scale.file_sources import CubeSource, FileSource, MockSource
 from galshape_cnn.scale.identity import fingerprint
 from galshape_cnn.scale.source import Source
 
-__all__ = ["ArraySource", "ImageSource", "StampSource", "open_source"]
+__all__ = ["ArraySource", "ImageSource", "PlacedSource", "StampSource", "is_mock_set", "open_source"]
 
 _MOCK_FORMAT = "galshape_cnn mocks"
 
@@ -95,7 +96,7 @@ class ImageSource(Source):
     positions : Table, SkyCoord or (N, 2) array_like
         As the estimator takes them.
     names : dict
-        Options of `galshape_cnn.observe.io.read_image`, for a path.
+        Options of `galshape_cnn.observe.opening.open_image`, for a path.
     keywords : dict
         What else the estimator is called with; ``psf`` and ``error`` replace those of the file.
     """
@@ -121,9 +122,19 @@ class ImageSource(Source):
         object.__setattr__(self, "_known", known)
 
     def _open(self):
+        """The image, opened once in each process."""
         if not isinstance(self.image, (str, Path)):
             return self.image
-        return open_image(self.image, self.names, self.keywords)
+        if not hasattr(self, "_kept"):
+            object.__setattr__(self, "_kept", open_image(self.image, self.names, self.keywords))
+        return self._kept
+
+    def __getstate__(self):
+        return {name: value for name, value in self.__dict__.items() if name != "_kept"}
+
+    def example(self):
+        """The image."""
+        return self._open()
 
     def __len__(self):
         return len(self._known.xy)
@@ -146,6 +157,56 @@ class ImageSource(Source):
         return None if self._known.table is None else self._known.table[start:stop]
 
 
+@dataclass(frozen=True, eq=False)
+class PlacedSource(Source):
+    """Cutouts of another source with the position of the galaxy in each.
+
+    Parameters
+    ----------
+    cutouts : Source
+        The cutouts.
+    positions : Table or (N, 2) array_like
+        One for each, in its pixels.
+    """
+
+    cutouts: Source
+    positions: object
+
+    def __post_init__(self):
+        from galshape_cnn.observe.positions import read_positions_argument
+
+        known = read_positions_argument(self.positions, getattr(self.cutouts.example(), "wcs", None))
+        if len(known.xy) != len(self.cutouts):
+            raise PositionError(
+                f"positions has {len(known.xy)} rows for {len(self.cutouts)} cutouts; give one for each"
+            )
+        object.__setattr__(self, "_known", known)
+
+    def __len__(self):
+        return len(self.cutouts)
+
+    @property
+    def identity(self):
+        """Text that changes with the input."""
+        return fingerprint([self.cutouts.identity, self._known.xy, self._known.table])
+
+    def example(self):
+        """An image of the cutouts."""
+        return self.cutouts.example()
+
+    def read(self, start, stop):
+        """Data and keywords of a range of rows, as the estimator takes them."""
+        from galshape_cnn.observe.positions import Positions
+
+        data, keywords = self.cutouts.read(start, stop)
+        part = Positions(self._known.xy[start:stop], self.inputs(start, stop))
+        return data, {**keywords, "positions": part}
+
+    def inputs(self, start, stop):
+        """Columns that pass through, or None."""
+        return None if self._known.table is None else self._known.table[start:stop]
+
+
 def open_source(data, *, positions=None, names=None, **keywords):
     """Source for whatever holds the galaxies.
 
@@ -158,7 +219,7 @@ def open_source(data, *, positions=None, names=None, **keywords):
     positions : optional
         Of the galaxies in an image.
     names : dict, optional
-        Options of `galshape_cnn.observe.io.read_image`.
+        Options of `galshape_cnn.observe.opening.open_image`.
     **keywords
         What else the estimator is called with: ``psf``, ``error``, ``stamp_size``, ...
 
@@ -205,8 +266,7 @@ def open_source(data, *, positions=None, names=None, **keywords):
 
 def _file_source(path, names, keywords):
     """Source of one file: a set of mocks, a cube, or a single cutout."""
-    suffix = Path(path).suffix.lower()
-    if suffix in (".h5", ".hdf5") or _is_mock_set(path):
+    if is_mock_set(path):
         return MockSource(os.fspath(path), keywords)
     path = os.fspath(path)
     if open_image(path, names, keywords).data.ndim == 3:
@@ -214,11 +274,30 @@ def _file_source(path, names, keywords):
     return FileSource((path,), names, keywords)
 
 
-def _is_mock_set(path):
-    """Whether ``galshape simulate`` wrote a file."""
+def is_mock_set(path):
+    """Whether ``galshape simulate`` wrote a file, or it is HDF5.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    is_mock_set : bool
+
+    Raises
+    ------
+    FileError
+        If it cannot be read.
+    """
+    if Path(path).suffix.lower() in (".h5", ".hdf5"):
+        return True
     try:
         with open(path, "rb") as stream:
             head = stream.read(1 << 14)
+    except FileNotFoundError as error:
+        raise FileError(f"{path} does not exist") from error
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error}") from error
     return _MOCK_FORMAT.encode() in head

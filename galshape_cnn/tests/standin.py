@@ -16,6 +16,7 @@ class StandInEstimator:
 
     def __call__(self, data, *, method="network", fit_sky=True, progress=False, **keywords):
         self.calls.append({"method": method, "fit_sky": fit_sky, **keywords})
+        keywords.pop("threads", None)
         measuring = ("gain", "neighbours", "noise_correlation", "prior", "read_noise", "seed", "sky_level")
         observation = prepare(data, **{k: v for k, v in keywords.items() if k not in measuring})
         parts = [self.measure(stamps) for _, stamps in observation.groups]
