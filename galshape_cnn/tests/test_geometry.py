@@ -216,3 +216,16 @@ def test_conformal_shear_and_back():
 
 def test_reduced_shear_stays_below_one():
     assert np.hypot(*reduced_shear(300.0, -500.0)) < 1
+
+
+def test_conformal_shear_stays_finite_up_to_one():
+    eta = conformal_shear(np.array([0.9999, 1.0, 1.5]), 0.0)[0]
+    assert np.isfinite(eta).all()
+    np.testing.assert_allclose(eta[0], np.arctanh(0.9999), rtol=1e-12)
+    assert eta[1] > np.arctanh(1 - 1e-11)
+
+
+@pytest.mark.parametrize("carry", [conformal_shear, reduced_shear])
+@pytest.mark.parametrize("small", [1e-12, 3e-8])
+def test_nearly_round_is_the_identity(carry, small):
+    np.testing.assert_allclose(carry(small, -small), (small, -small), rtol=1e-12)

@@ -1,6 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Stamps: what is refused, what is copied, and what rows keep."""
 
+import dataclasses
 import pickle
 
 import astropy.units as u
@@ -167,3 +168,53 @@ def test_bad_psf(psf, match):
 def test_bad_oversampling(factor):
     with pytest.raises(PSFError, match="psf_oversampling=.*whole number"):
         make(psf_oversampling=factor)
+
+
+def test_a_batch_cannot_be_changed():
+    stamps = make()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        stamps.unit = None
+
+
+def test_batches_are_compared_by_identity():
+    stamps = make()
+    assert stamps == stamps
+    assert stamps != make()
+
+
+def test_what_is_rarely_given_needs_its_name():
+    parts = arrays()
+    with pytest.raises(TypeError, match="positional arguments"):
+        Stamps(*(parts[name] for name in ("data", "ivar", "psf", "jacobian", "origin", "center")))
+
+
+def test_repr_says_what_matters():
+    assert repr(make()) == "<Stamps: 4 of 16x16 pixels, PSF (4, 5, 5) at 1x, unit=nJy, with sky positions>"
+    assert "no sky positions" in repr(make(skycoord=None))
+
+
+def test_smallest_stamp():
+    assert len(Stamps(np.zeros((1, 8, 8)), np.ones((1, 8, 8)), np.ones((3, 3)) / 9)) == 1
+    with pytest.raises(InputError, match="stamps of 9x7 pixels; at least 8x8"):
+        Stamps(np.zeros((1, 9, 7)), np.ones((1, 9, 7)), np.ones((3, 3)) / 9)
+
+
+@pytest.mark.parametrize(
+    ("ivar", "kind"), [(0.0, "f4"), (1e-23, "f4"), (1e23, "f4"), (1e-25, "f8"), (1e25, "f8")]
+)
+def test_precision_follows_the_unit(ivar, kind):
+    stamps = make(ivar=np.full((N, SIDE, SIDE), ivar))
+    assert stamps.data.dtype == stamps.ivar.dtype == np.dtype(kind)
+
+
+def test_pixels_replaced():
+    stamps = make()
+    ivar = np.ones((N, SIDE, SIDE))
+    ivar[:, 0] = 0
+    other = stamps.with_pixels(np.full((N, SIDE, SIDE), 3.0), ivar)
+    np.testing.assert_array_equal(other.data, np.where(ivar > 0, 3.0, 0.0))
+    np.testing.assert_array_equal(other.ivar, ivar)
+    np.testing.assert_array_equal(other.center, stamps.center)
+    assert other.unit == stamps.unit
+    ivar[:] = 5
+    assert other.ivar.max() == 1
