@@ -140,7 +140,8 @@ def _even_cuts(array):
     for axis, side in enumerate(light.shape):
         middle = (np.arange(side) * core.sum(axis=1 - axis)).sum() / core.sum()
         offset = middle - (side - 1) / 2  # half a sample when the peak is on the one beside the middle
-        cuts.append(":" if side % 2 else {0.5: "1:", -0.5: ":-1"}.get(np.round(2 * offset) / 2))
+        between = side % 2 == 0 and abs(offset) < 0.25
+        cuts.append(None if between else ":" if side % 2 else "1:" if offset > 0 else ":-1")
     return None if None in cuts else cuts
 
 
