@@ -257,7 +257,8 @@ def _quadratic_peak(array, peak):
     """
     patch, _, _ = _windows(array, peak, 2)
     patch = np.where(np.isfinite(patch), patch, 0).reshape(len(peak), 25)
-    top, cx, cy, cxx, cxy, cyy = _QUADRATIC @ patch.T
+    # Not a matrix product, whose rounding depends on the number of rows.
+    top, cx, cy, cxx, cxy, cyy = np.einsum("ij,nj->in", _QUADRATIC, patch)
     determinant = 4 * cxx * cyy - cxy**2
     with np.errstate(divide="ignore", invalid="ignore"):
         offset = np.column_stack([cy * cxy - 2 * cx * cyy, cx * cxy - 2 * cy * cxx]) / determinant[:, None]
