@@ -85,4 +85,5 @@ def transfer_functions(psf, grid, oversampling=1):
     transfer : (N, 2 K, K) complex jax array
         Fourier transform of the PSF on the grid.
     """
-    return transfer_at(psf, grid.ky, grid.kx, oversampling)
+    # One at a time: the rounding of a product of all depends on their number.
+    return jax.lax.map(lambda one: transfer_at(one, grid.ky, grid.kx, oversampling), psf)

@@ -229,7 +229,7 @@ def _network_view(psf, oversampling, factor):
     """Transfer functions at the network's wave numbers, per block-averaged pixel."""
     ky, kx = PSF_KY / factor, PSF_KX / factor
     blur = _block_transfer(ky, factor)[:, None] * _block_transfer(kx, factor)
-    return transfer_at(psf, ky, kx, oversampling) * blur
+    return jax.lax.map(lambda one: transfer_at(one, ky, kx, oversampling), psf) * blur
 
 
 def _block_transfer(k, factor):

@@ -27,6 +27,9 @@ __all__ = ["BATCH_SIZE", "Options", "measure_stamps", "model_images", "network_p
 
 #: Batch size the network and the bounds are compiled for: the arrays of one stay in cache.
 BATCH_SIZE = 64
+#: Transfer functions up to this size, in bytes, are repeated for each stamp, so that a PSF for all and a
+#: PSF for each need one program and give the same numbers.
+_SMALL = 2**26
 
 _FEW_DRAWS = 40  # effective draws of a reweighted answer below which it is flagged
 
@@ -182,6 +185,8 @@ def _measure_full(stamps, count, network, options):
     grid = grid_for(stamps.data.shape[-1], stamps.psf_oversampling)
     psf = np.asarray(stamps.psf, np.float32)
     transfer = np.asarray(transfer_functions(psf, grid, stamps.psf_oversampling))
+    if len(transfer) == 1 and transfer.nbytes * len(stamps) < _SMALL:
+        transfer = np.repeat(transfer, len(stamps), 0)
     proposal, strangeness = network_posterior(stamps, transfer, grid, network, options)
     mean, covariance = posterior_moments(proposal)
     params = np.concatenate([mean, np.zeros((len(mean), 1))], 1)
