@@ -11,12 +11,12 @@ import numpy as np
 
 from galshape_cnn.cli.detection import add_detection_options, targets
 from galshape_cnn.cli.magnitude_option import add_magnitude_columns, add_magnitude_option
+from galshape_cnn.cli.noise_option import add_noise_options, noise_error, noise_options
 from galshape_cnn.cli.options import (
     add_estimator_options,
     add_image_options,
     image_options,
     load_estimator,
-    positive_float,
     positive_int,
     progress_wanted,
     read_images,
@@ -65,19 +65,8 @@ def add_parser(commands):
     )
     parser.add_argument("--stamp-size", type=positive_int, metavar="N", help="pixels used around each galaxy")
     parser.add_argument("--no-fit-sky", action="store_true", help="take the sky level as exactly zero")
-    parser.add_argument(
-        "--neighbours",
-        choices=["ignore", "mask"],
-        default="mask",
-        help="other sources beside a galaxy: mask their pixels (default), or take them as part of it",
-    )
     add_magnitude_option(parser)
-    parser.add_argument(
-        "--gain",
-        type=positive_float,
-        metavar="G",
-        help="electrons per unit of flux, if the noise does not contain the galaxies' own photon noise",
-    )
+    add_noise_options(parser)
     add_estimator_options(parser)
     add_image_options(parser)
     add_detection_options(parser)
@@ -117,7 +106,7 @@ def _into_table(args):
 
     check_table_path(args.output, args.overwrite)
     source = source_from(args)
-    with _crew(args, _job(args, source)) as crew:
+    with _crew(args, _job(source, _how(args, source), load_estimator(args.bundle))) as crew:
         rows = measure_all(crew, len(source), progress_wanted(args))
     table = rows.catalog.to_table()
     add_magnitude_columns(args, table, source.example())
@@ -135,13 +124,14 @@ def _into_folder(args):
     source = source_from(args)
     estimator = load_estimator(args.bundle)
     settings = {"zeropoint": args.zeropoint}
-    configuration = configuration_of(estimator, source, _how(args), settings)
+    how = _how(args, source)
+    configuration = configuration_of(estimator, source, how, settings)
     if args.overwrite:
         BlockFolder.clear(args.output)
     folder = BlockFolder(args.output, configuration, len(source), args.block_rows)
     if folder.missing():
         example = source.example()
-        with _crew(args, _job(args, source, estimator)) as crew:
+        with _crew(args, _job(source, how, estimator)) as crew:
             finish = partial(add_magnitude_columns, args, data=example)
             fill_folder(folder, crew, progress_wanted(args), finish)
     counts = folder.finish()
@@ -228,6 +218,7 @@ def source_from(args):
         keywords["stamp_size"] = args.stamp_size
     if np.ndim(image.data) == 3:
         return _with_positions(args, image, open_source(paths[0], names=names, **keywords))
+    keywords |= noise_error(args, image)
     positions = targets(args, image, keywords.get("error"))
     stars_if_needed(image, keywords, positions is not None)
     if positions is None:
@@ -243,19 +234,19 @@ def _with_positions(args, data, source):
     return source if positions is None else PlacedSource(source, positions)
 
 
-def _how(args):
-    """Options of the measurement."""
-    how = {"method": args.method, "fit_sky": not args.no_fit_sky, "neighbours": args.neighbours}
-    return how if args.gain is None else how | {"gain": args.gain}
+def _how(args, source):
+    """Options of the measurement, the same for every part of the source."""
+    from galshape_cnn.scale.noise import settled_correlation
+
+    how = {"method": args.method, "fit_sky": not args.no_fit_sky, **noise_options(args, source)}
+    return settled_correlation(source, how)
 
 
-def _job(args, source, estimator=None):
+def _job(source, how, estimator):
     """What the workers need to know."""
     from galshape_cnn.scale.blocks import probe
     from galshape_cnn.scale.crews import Job
 
-    estimator = load_estimator(args.bundle) if estimator is None else estimator
-    how = _how(args)
     return Job(estimator, source, how, probe(estimator, source, how))
 
 

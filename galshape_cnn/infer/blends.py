@@ -2,7 +2,11 @@
 """Galaxies with neighbours, and what is done about them.
 
 ``"ignore"`` measures every stamp as it is.  ``"mask"`` gives the pixels that belong to
-other sources (`galshape_cnn.observe.neighbours`) no weight.
+other sources (`galshape_cnn.observe.neighbours`) no weight.  ``"fit"`` subtracts the
+best Sérsic models of the neighbours, found in a joint fit with the galaxy
+(`galshape_cnn.infer.joint`), and takes into account that these are known only as well
+as the pixels allow: their derivatives go along as images of unknown amplitude, and the
+bound is that of the joint fit with the neighbours' parameters marginalised.
 """
 
 from dataclasses import replace
@@ -10,6 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 from galshape_cnn.flags import Flag
+from galshape_cnn.infer.fit_neighbours import fit_neighbours
+from galshape_cnn.infer.information import information, sandwich, widened
 from galshape_cnn.infer.measure import measure_stamps, model_images
 from galshape_cnn.observe.centering import mask_flags, neighbor_flags
 from galshape_cnn.observe.neighbours import TARGET, find_scenes
@@ -17,7 +23,7 @@ from galshape_cnn.observe.neighbours import TARGET, find_scenes
 __all__ = ["NEIGHBOURS", "examined", "joined", "listed_positions", "measure_isolated"]
 
 #: What may be done about neighbours.
-NEIGHBOURS = ("ignore", "mask")
+NEIGHBOURS = ("ignore", "mask", "fit")
 
 _REACH = 0.5  # of the stamp's side, within which a listed galaxy makes a stamp crowded
 
@@ -70,16 +76,20 @@ def measure_isolated(stamps, network, options, listed):
     stamps : Stamps
         What was measured: neighbours masked or subtracted; ``stamps`` itself without any.
     """
-    if options.neighbours == "ignore":
-        return measure_stamps(stamps, network, options), stamps
-    crowded = np.flatnonzero(_is_crowded(stamps, listed))
+    searched = options.neighbours != "ignore"
+    crowded = np.flatnonzero(_is_crowded(stamps, listed)) if searched else []
     if not len(crowded):
-        measured = measure_stamps(stamps, network, options)
-        return replace(measured, neighbour_fraction=np.zeros(len(stamps))), stamps
+        measured = _with_bound(measure_stamps(stamps, network, options), stamps, None, options)
+        return replace(measured, neighbour_fraction=np.full(len(stamps), 0 if searched else np.nan)), stamps
     some = stamps[crowded]
     scenes = find_scenes(some.in_units_of(some.noise_unit), [listed[row] for row in crowded])
-    treated = _with_rows(stamps, crowded, *_masked(some, scenes))
+    treated = _with_rows(stamps, crowded, some.with_pixels(*_masked(some, scenes)))
+    fit = None
+    if options.neighbours == "fit":
+        fit = fit_neighbours(some, scenes, treated[crowded], network, options)
+        treated = _with_rows(treated, crowded[fit.rows], fit.stamps)
     measured = measure_stamps(treated, network, options)
+    measured = _with_bound(measured, treated, None if fit is None else crowded[fit.rows], options)
     return _described(measured, treated, crowded, scenes), treated
 
 
@@ -142,11 +152,43 @@ def _masked(stamps, scenes):
     return stamps.data, np.where(mask, 0, stamps.ivar)
 
 
-def _with_rows(stamps, rows, data, ivar):
-    """Stamps of which some rows have other pixels."""
-    all_data, all_ivar = stamps.data.copy(), stamps.ivar.copy()
-    all_data[rows], all_ivar[rows] = data, ivar
-    return stamps.with_pixels(all_data, all_ivar)
+def _with_rows(stamps, rows, others):
+    """Stamps of which some rows are replaced by others."""
+    data, ivar = stamps.data.copy(), stamps.ivar.copy()
+    data[rows], ivar[rows] = others.data, others.ivar
+    nuisance = None
+    if others.nuisance is not None:
+        nuisance = np.zeros((len(stamps), *others.nuisance.shape[1:]), np.float32)
+        nuisance[rows] = others.nuisance
+    return stamps.with_pixels(data, ivar, nuisance)
+
+
+def _with_bound(measured, stamps, fitted, options):
+    """Measurement with what its estimates are worth.
+
+    With correlated noise that is the covariance of the weighted fit; where neighbours were
+    fitted it contains theirs.  Widths of the network, which knew of neither, follow.
+    """
+    if options.correlation is None and fitted is None:
+        return measured
+    rows = fitted if options.correlation is None else np.arange(len(stamps))
+    if not len(rows):
+        return measured
+    unit = stamps.noise_unit[rows]
+    some, inside = stamps[rows].in_units_of(unit), measured[rows].in_units_of(unit)
+    gain = None if options.gain is None else options.gain * unit
+    naive, actual = information(some, inside.params, gain, options.correlation)
+    reached, singular = sandwich(naive, actual, options.fit_sky)
+    covariance = inside.covariance
+    if options.method == "network":
+        covariance = widened(covariance, inside.crb, reached)
+    parts = {"crb": reached, "covariance": covariance}
+    parts["flags"] = inside.flags | np.where(singular, Flag.SINGULAR, 0)
+    changed = replace(inside, **parts).in_units_of(1 / unit)
+    out = {name: getattr(measured, name).copy() for name in parts}
+    for name, array in out.items():
+        array[rows] = getattr(changed, name)
+    return replace(measured, **out)
 
 
 def _described(measured, stamps, crowded, scenes):

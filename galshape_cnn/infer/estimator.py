@@ -122,7 +122,10 @@ class ShapeEstimator:
         fit_sky=True,
         progress=False,
         neighbours="mask",
+        noise_correlation=None,
         gain=None,
+        read_noise=None,
+        sky_level=None,
         prior=None,
         seed=0,
         threads=None,
@@ -154,11 +157,20 @@ class ShapeEstimator:
             Marginalise over a constant sky level; False when it is known to be zero.
         progress : bool, optional
             Show a progress bar.
-        neighbours : {'ignore', 'mask'}, optional
-            Other sources in the stamp: measured as if they were not there, or masked.
+        neighbours : {'ignore', 'mask', 'fit'}, optional
+            Other sources in the stamp: measured as if they were not there; masked; or fitted
+            together with the galaxy.  See :doc:`/user_guide/blends`.
+        noise_correlation : array_like, galsim.CorrelatedNoise or 'estimate', optional
+            Autocorrelation of the noise, an odd-sized array with 1 at its centre, where pixels
+            are not independent, as in drizzled images; or to be estimated from blank pixels.
+            See :doc:`/user_guide/noise`.
         gain : float, optional
             Electrons per unit of flux, > 0.  Give it when the noise map does not contain the
             galaxy's own photon noise.
+        read_noise, sky_level : float, optional
+            With ``gain``, these replace ``error`` where there is no noise map: read noise in
+            electrons, and the level of the sky where that was subtracted (otherwise it is
+            measured).  See `galshape_cnn.observe.detector.detector_error`.
         prior : Prior or mapping, optional
             For ``'posterior'`` and ``'network'``: replaces the prior of the training; lengths in
             pixels.  The network's answer is then reweighted by the ratio of the priors.
@@ -184,6 +196,7 @@ class ShapeEstimator:
         """
         from galshape_cnn.infer.blends import examined
         from galshape_cnn.infer.measure import Options
+        from galshape_cnn.observe.correlation import noise_correlation as find_correlation
         from galshape_cnn.observe.cutout import prepare
         from galshape_cnn.observe.stamps import Stamps
 
@@ -198,12 +211,18 @@ class ShapeEstimator:
             neighbours=_checked_neighbours(neighbours),
             trust=self._bundle.trust,
         )
+        if read_noise is not None or sky_level is not None:
+            error = _detector_noise(data, options.gain, read_noise, sky_level, mask, error)
         observation = prepare(data, psf=psf, error=error, mask=mask, wcs=wcs, positions=positions, **cutting)
         if isinstance(data, Stamps) and options.neighbours != "ignore":
             observation = examined(observation)
+        correlation, record = find_correlation(noise_correlation, observation)
+        options = replace(options, correlation=correlation)
         threads = usable_cores() if threads is None else int(threads)
         observation, measurements = self._measure_groups(observation, options, threads, progress)
         meta = self._meta() | {"neighbours": options.neighbours}
+        if record:
+            meta["noise_correlation"] = record
         catalog = ShapeCatalog.from_measurements(observation, measurements, method=method, meta=meta)
         _warn_of_lost_rows(catalog)
         return catalog
@@ -281,6 +300,17 @@ def _checked_gain(gain):
     if not (np.ndim(gain) == 0 and np.isfinite(gain) and gain > 0):
         raise InputError(f"gain={gain!r}; allowed: a positive number of electrons per unit of flux")
     return float(gain)
+
+
+def _detector_noise(data, gain, read_noise, sky_level, mask, error):
+    """Error of the pixels from what is known of the detector."""
+    from galshape_cnn.observe.detector import detector_error
+
+    if error is not None or hasattr(data, "ivar"):
+        raise InputError("read_noise and error both describe the noise; give one of them")
+    if read_noise is None:
+        raise InputError("sky_level is given without read_noise, which may be 0")
+    return detector_error(data, gain, read_noise, sky_level, mask)
 
 
 def _warn_of_lost_rows(catalog):

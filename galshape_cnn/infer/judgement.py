@@ -13,7 +13,7 @@ from scipy.special import gammaincc
 
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.profile import N_RANGE
-from galshape_cnn.infer.residuals import newton_steps
+from galshape_cnn.infer.residuals import as_if_independent, newton_steps
 from galshape_cnn.infer.trust import is_trusted
 
 __all__ = ["Measured", "psf_width", "row_flags", "small_rows"]
@@ -83,10 +83,15 @@ def row_flags(stamps, measured, width, point_chi2, options):
     """
     flags = _domain_flags(measured, width, options.domain)
     flags |= _shape_flags(stamps, measured)
-    flags |= _residual_flags(measured)
+    tested = measured
+    if options.correlation is not None:  # expected, so that it is no reason for doubt
+        scaled = as_if_independent(measured.examination, options.correlation)
+        alike = (options.correlation**2).sum()
+        tested = measured._replace(examination=scaled, freedom=measured.freedom / alike)
+    flags |= _residual_flags(tested)
     flags |= np.where(_unresolved(measured, point_chi2), Flag.UNRESOLVED, 0)
     if options.method == "network":
-        flags |= np.where(_off_maximum(measured, options.fit_sky), Flag.INCONSISTENT, 0)
+        flags |= np.where(_off_maximum(tested, options.fit_sky), Flag.INCONSISTENT, 0)
     if options.trust:
         ratio = measured.params[:, 2] / width
         trusted = is_trusted(options.trust, options.method, measured.snr, ratio, measured.params[:, 1])

@@ -15,6 +15,7 @@ from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.amortized import posterior_moments
 from galshape_cnn.infer.fisher import bound, score_and_fisher
 from galshape_cnn.infer.head import to_parameters
+from galshape_cnn.infer.information import information, tempering
 from galshape_cnn.infer.judgement import Measured, psf_width, row_flags, small_rows
 from galshape_cnn.infer.likelihood import StampLikelihood
 from galshape_cnn.infer.measurement import Measurement
@@ -54,6 +55,8 @@ class Options:
         Of the posterior's draws.
     domain : dict
         Ranges of training.
+    correlation : (ky, kx) ndarray or None
+        Autocorrelation of the noise, if pixels are not independent.
     neighbours : {'ignore', 'mask', 'fit'}
         What is done about other sources, see `galshape_cnn.infer.blends`.
     trust : dict
@@ -69,6 +72,7 @@ class Options:
     domain: dict = field(default_factory=dict)
     neighbours: str = "ignore"
     trust: dict = field(default_factory=dict)
+    correlation: np.ndarray | None = None
 
     def in_units_of(self, unit):
         """The same options for pixel values of each row counted in a number of their unit.
@@ -289,9 +293,17 @@ def _refined(stamps, count, transfer, grid, start, options):
 def _sampled(stamps, count, transfer, grid, proposal, params, options):
     from galshape_cnn.infer.posterior import sample_posterior
 
+    nuisance = None if stamps.nuisance is None else stamps.nuisance[:count]
+    data, ivar, transfer = _first(stamps, count, transfer)
+    gain = _gain(options, count)
+    if options.correlation is not None:
+        # a power of a Gaussian likelihood is one with all variances multiplied
+        matrices = information(stamps[:count], params[:count], gain, options.correlation)
+        power = tempering(*matrices, options.fit_sky)
+        ivar, gain = ivar * power[:, None, None], None if gain is None else gain * power
     result = sample_posterior(
-        *_first(stamps, count, transfer), grid, proposal[:count], options.prior,
-        fit_sky=options.fit_sky, gain=_gain(options, count), seed=options.seed,
+        data, ivar, transfer, grid, proposal[:count], options.prior,
+        fit_sky=options.fit_sky, gain=gain, seed=options.seed, nuisance=nuisance,
     )  # fmt: skip
     params = params[:count].copy()
     good = np.isfinite(result.mean).all(1)

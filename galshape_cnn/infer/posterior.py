@@ -30,6 +30,7 @@ from galshape_cnn.flags import Flag
 
 from .head import to_parameters
 from .likelihood import StampLikelihood
+from .marginal import MarginalLikelihood
 from .proposal import DEGREES, StudentMixture
 from .refine import maximize_likelihood, source_weights
 from .search import Penalty
@@ -83,7 +84,18 @@ class PosteriorResult:
 
 
 def sample_posterior(
-    data, ivar, transfer, grid, proposal, prior, *, fit_sky=True, gain=None, n_samples=256, seed=0
+    data,
+    ivar,
+    transfer,
+    grid,
+    proposal,
+    prior,
+    *,
+    fit_sky=True,
+    gain=None,
+    n_samples=256,
+    seed=0,
+    nuisance=None,
 ):
     """Sample the posterior of each stamp.
 
@@ -112,6 +124,8 @@ def sample_posterior(
     seed : int, optional
         Of the draws, which depend on it and on the galaxy's own pixels, not on
         the rest of the batch.
+    nuisance : (N, m, size, size) array_like, optional
+        Images that lie under each galaxy with unknown amplitudes, which are integrated out.
 
     Returns
     -------
@@ -132,6 +146,8 @@ def sample_posterior(
         data, ivar, transfer, grid, start, fit_sky=fit_sky, gain=gain, retry=False, penalty=_penalty(prior)
     )
     likelihood = StampLikelihood.from_stamps(data, ivar, transfer, grid)
+    if nuisance is not None:
+        likelihood = MarginalLikelihood.of(likelihood, nuisance)
     result = _blank(len(likelihood), n_samples, fit.flags)
     rows = np.flatnonzero(np.isfinite(fit.params).all(1))
     if len(rows):

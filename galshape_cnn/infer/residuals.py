@@ -26,7 +26,7 @@ import numpy as np
 
 from galshape_cnn.forward.render import derivatives_block, in_blocks, point_block
 
-__all__ = ["SCALES", "Examination", "examine", "newton_steps", "point_source_chi2"]
+__all__ = ["SCALES", "Examination", "as_if_independent", "examine", "newton_steps", "point_source_chi2"]
 
 #: Widths, in pixels, of the Gaussians that residuals are smoothed with; 0 is no smoothing.
 SCALES = (0.0, 1.0, 2.0, 4.0)
@@ -150,6 +150,38 @@ def _point_one(params, images, data, ivar, inverse_gain, fit_sky):
 def _inverse_gain(gain, number):
     inverse = 0.0 if gain is None else 1 / np.asarray(gain, float)
     return np.broadcast_to(inverse, number).astype(np.float32)
+
+
+def as_if_independent(examination, correlation):
+    """Statistics of residuals in units of what correlated noise of the given kind would give.
+
+    Parameters
+    ----------
+    examination : Examination
+    correlation : (ky, kx) ndarray
+        Odd-sized autocorrelation of the noise.
+
+    Returns
+    -------
+    examination : Examination
+        Patterns larger than the correlation scaled by its sum, smoothed residuals by what the
+        kernel of each scale makes of it, sums of squares by their variance; no ``lags``.
+    """
+    area, alike = max(correlation.sum(), 1.0), (correlation**2).sum()
+    half = [side // 2 for side in correlation.shape]
+    y, x = np.mgrid[-half[0] : half[0] + 1, -half[1] : half[1] + 1]
+    smooth = [np.exp(-(x**2 + y**2) / (4 * s**2)) if s else (x == 0) & (y == 0) for s in SCALES]
+    spread = np.sqrt(np.maximum([(correlation * one).sum() for one in smooth], 1e-3))
+    return examination._replace(
+        score=examination.score / np.sqrt(area),
+        inner=examination.inner / alike,
+        inner_number=examination.inner_number / alike,
+        lags=np.zeros_like(examination.lags),
+        highest=examination.highest / spread,
+        lowest=examination.lowest / spread,
+        smear=examination.smear / area,
+        core=examination.core / np.sqrt(area),
+    )
 
 
 def newton_steps(examination, free):

@@ -57,6 +57,9 @@ class Stamps:
         Observation flags, see `galshape_cnn.flags`.
     unit : astropy unit, optional
         Unit of the pixel values.
+    nuisance : (N, m, ny, nx) array_like, optional
+        Images that may lie under each galaxy with any amplitude, in any unit; images
+        of zeros fill up where there are fewer.
 
     Raises
     ------
@@ -88,6 +91,7 @@ class Stamps:
     skycoord: np.ndarray = field(default=None, kw_only=True)
     flags: np.ndarray = field(default=None, kw_only=True)
     unit: object = field(default=None, kw_only=True)
+    nuisance: np.ndarray = field(default=None, kw_only=True)
 
     def __post_init__(self):
         data, ivar = _checked_pixels(self.data, self.ivar)
@@ -104,6 +108,9 @@ class Stamps:
             "center": _per_row("center", self.center, (n, 2), float, middle),
             "flags": _per_row("flags", self.flags, (n,), np.int64, np.int64(0)),
         }
+        if self.nuisance is not None:
+            shape = (n, np.shape(self.nuisance)[1], ny, nx) if np.ndim(self.nuisance) == 4 else (n, 1, ny, nx)
+            checked["nuisance"] = _per_row("nuisance", self.nuisance, shape, np.float32, None)
         if self.skycoord is not None:
             checked["skycoord"] = _per_row("skycoord", self.skycoord, (n, 2), float, None, finite=False)
         _freeze(self, checked)
@@ -143,13 +150,15 @@ class Stamps:
         mean = self.ivar.sum((1, 2), dtype=float) / np.maximum(count, 1)
         return np.where(count > 0, 2.0 ** np.round(-0.5 * np.log2(np.where(count > 0, mean, 1.0))), 1.0)
 
-    def with_pixels(self, data, ivar):
+    def with_pixels(self, data, ivar, nuisance=None):
         """The same stamps with other pixels.
 
         Parameters
         ----------
         data, ivar : (N, ny, nx) ndarray
             Of the shape and type of the old ones, finite; zero ``ivar`` masks a pixel.
+        nuisance : (N, m, ny, nx) float32 ndarray, optional
+            See the class.
 
         Returns
         -------
@@ -157,7 +166,8 @@ class Stamps:
         """
         parts = {item.name: getattr(self, item.name) for item in fields(self)}
         data = np.where(ivar > 0, data, 0).astype(self.data.dtype)
-        return _freeze(object.__new__(Stamps), parts | {"data": data, "ivar": np.array(ivar)})
+        changed = {"data": data, "ivar": np.array(ivar), "nuisance": nuisance}
+        return _freeze(object.__new__(Stamps), parts | changed)
 
     def in_units_of(self, unit):
         """The same stamps with pixel values counted in a number of their unit.

@@ -11,6 +11,7 @@ from galshape_cnn.scale.blocks import join_rows, probe
 from galshape_cnn.scale.crews import Job, local_crew
 from galshape_cnn.scale.dataset import BlockFolder
 from galshape_cnn.scale.identity import fingerprint
+from galshape_cnn.scale.noise import settled_correlation
 from galshape_cnn.scale.sources import open_source
 
 __all__ = ["BLOCK_ROWS", "CHUNK_ROWS", "configuration_of", "measure_all", "measure_stream", "split_options"]
@@ -65,6 +66,7 @@ def measure_stream(
     """
     how, rest = split_options(options)
     source = open_source(data, **rest)
+    how = settled_correlation(source, how)
     folder = BlockFolder(output, configuration_of(estimator, source, how, settings), len(source), block_rows)
     if folder.missing():
         job = Job(estimator, source, how, probe(estimator, source, how))

@@ -140,5 +140,5 @@ def test_masked_pixels_of_the_user_stay_masked(estimator):
 
 
 def test_unknown_treatment_is_refused(estimator):
-    with pytest.raises(InputError, match="neighbours='kill'; allowed: 'ignore', 'mask'"):
+    with pytest.raises(InputError, match="neighbours='kill'; allowed: 'ignore', 'mask', 'fit'"):
         estimator(noisy_stamps(draw(GALAXY)), neighbours="kill")

@@ -1,0 +1,159 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Options that say what the noise is like, and what is done about neighbours."""
+
+import numpy as np
+
+from galshape_cnn.errors import FileError, InputError
+
+__all__ = ["add_noise_options", "noise_error", "noise_options"]
+
+#: Header keywords in which cameras write the gain and the read noise.
+GAIN_KEYWORDS = ("GAIN", "EGAIN", "CCDGAIN", "GAINA")
+READ_NOISE_KEYWORDS = ("RDNOISE", "READNOIS", "READNOISE", "RON", "RDNOISEA", "ENOISE")
+
+
+def add_noise_options(parser):
+    """Add ``--neighbours``, ``--gain``, ``--read-noise``, ``--sky-level`` and ``--noise-correlation``.
+
+    Parameters
+    ----------
+    parser : `argparse.ArgumentParser`
+        Changed in place.
+    """
+    parser.add_argument(
+        "--neighbours",
+        choices=["ignore", "mask", "fit"],
+        default="mask",
+        help="other sources beside a galaxy: mask their pixels (default), fit them together with it, "
+        "or take them as part of it",
+    )
+    group = parser.add_argument_group("noise")
+    group.add_argument(
+        "--gain",
+        metavar="G",
+        help="electrons per unit of flux, if the noise does not contain the galaxies' own photon noise; "
+        "a number, a header keyword, or 'header' for GAIN, EGAIN, CCDGAIN",
+    )
+    group.add_argument(
+        "--read-noise",
+        metavar="E",
+        help="electrons; with --gain it replaces a noise map: a number, a header keyword, or 'header' for "
+        "RDNOISE, READNOIS",
+    )
+    group.add_argument(
+        "--sky-level",
+        metavar="S",
+        help="sky that was subtracted from the image, in its unit (default: it is still there): a number, or "
+        "a header keyword",
+    )
+    group.add_argument(
+        "--noise-correlation",
+        metavar="R",
+        help="autocorrelation of the noise: FITS image, odd-sized, 1 at its centre; or 'estimate', from "
+        "blank pixels",
+    )
+
+
+def noise_error(args, image):
+    """Noise of one image from gain, read noise and sky, if these are given.
+
+    Parameters
+    ----------
+    args : `argparse.Namespace`
+        With the options of `add_noise_options`.
+    image : NDData
+        With its header as ``meta``.
+
+    Returns
+    -------
+    keywords : dict
+        ``error``, or nothing.
+
+    Raises
+    ------
+    InputError, NoiseError
+        If a number is impossible, or the noise is described twice.
+    FileError
+        If a keyword is missing in the header.
+    """
+    if args.read_noise is None:
+        return {}
+    from galshape_cnn.observe.detector import detector_error
+
+    if args.error is not None:
+        raise InputError("--error and --read-noise both describe the noise; give one of them")
+    return {"error": detector_error(image, *_detector(args, lambda: image))}
+
+
+def noise_options(args, source):
+    """Options of the measurement that say what the noise is, and what is done about neighbours.
+
+    Parameters
+    ----------
+    args : `argparse.Namespace`
+        With ``input`` and the options of `add_noise_options`.
+    source : Source
+        Of the galaxies.
+
+    Returns
+    -------
+    how : dict
+        ``neighbours``, and ``gain``, ``read_noise``, ``sky_level``, ``noise_correlation`` where
+        asked for; not those that `noise_error` has made use of.
+
+    Raises
+    ------
+    InputError, FileError
+        As for `noise_error`, or if a file cannot be read.
+    """
+    gain, read_noise, sky_level = _detector(args, source.example if len(args.input) == 1 else lambda: None)
+    if sky_level is not None and read_noise is None:
+        raise InputError("--sky-level is of use with --read-noise only (which may be 0)")
+    how = {"neighbours": args.neighbours, "gain": gain}
+    example = source.example() if read_noise is not None and len(args.input) == 1 else None
+    if example is None or np.ndim(example.data) == 3:  # of a single image the noise is known by now
+        how |= {"read_noise": read_noise, "sky_level": sky_level}
+    if args.noise_correlation is not None:
+        how["noise_correlation"] = _correlation(args.noise_correlation)
+    return {name: value for name, value in how.items() if value is not None}
+
+
+def _detector(args, example):
+    """Gain, read noise and sky level, each a number or None."""
+    gain = _value(args.gain, "--gain", GAIN_KEYWORDS, example)
+    if gain is not None and not 0 < gain < np.inf:
+        raise InputError(f"--gain {args.gain}: {gain} is not a number above 0")
+    read_noise = _value(args.read_noise, "--read-noise", READ_NOISE_KEYWORDS, example)
+    return gain, read_noise, _value(args.sky_level, "--sky-level", (), example)
+
+
+def _value(text, option, names, example):
+    """A number given, or in the header of the only input."""
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        wanted = names if text.lower() == "header" and names else (text.upper(),)
+    image = example()
+    if image is None:
+        raise FileError(f"{option} {text}: only one image's header can be read; give a number")
+    values = [image.meta[name] for name in wanted if name in image.meta]
+    if not values:
+        raise FileError(f"{option} {text}: the header has none of {', '.join(wanted)}; give a number")
+    try:
+        return float(values[0])
+    except (TypeError, ValueError) as error:
+        raise FileError(f"{option} {text}: the header says {values[0]!r}, not a number") from error
+
+
+def _correlation(text):
+    """'estimate', or the array of a file."""
+    if text == "estimate":
+        return text
+    from astropy.io import fits
+
+    try:
+        return np.asarray(fits.getdata(text), float)
+    except (OSError, TypeError, ValueError, IndexError) as error:
+        raise FileError(f"--noise-correlation {text}: cannot read an image from it: {error}") from error

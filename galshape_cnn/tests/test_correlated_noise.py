@@ -1,0 +1,191 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Correlated noise: the array checked or estimated, and errors that are as large as the scatter."""
+
+import galsim
+import numpy as np
+import pytest
+
+from galshape_cnn import ShapeEstimator, Stamps
+from galshape_cnn.errors import GalshapeWarning, InputError, NoiseError
+from galshape_cnn.infer.information import information, sandwich, tempering, widened
+from galshape_cnn.observe.correlation import correlation_array, estimate_correlation
+
+SIZE, MIDDLE = 64, 31.5
+R2 = np.add.outer(np.arange(-15, 16.0) ** 2, np.arange(-15, 16.0) ** 2)
+PSF = np.exp(-R2 / (2 * 1.3**2)) / np.exp(-R2 / (2 * 1.3**2)).sum()
+GALAXY = np.array([12000.0, 1.5, 3.0, 0.2, 0.1, MIDDLE, MIDDLE, 0.0])
+
+
+def correlated(rng, width=0.7):
+    """GalSim's noise of unit variance, smoothed as by a resampling kernel."""
+    white = galsim.UncorrelatedNoise(variance=1.0, rng=rng, scale=1.0)
+    return white.convolvedWith(galsim.Gaussian(sigma=width)).withVariance(1.0)
+
+
+def draw_noise(n, noise):
+    stamps = []
+    for _ in range(n):
+        image = galsim.ImageD(SIZE, SIZE, scale=1.0)
+        image.addNoise(noise)
+        stamps.append(image.array)
+    return np.array(stamps)
+
+
+def make_stamps(noise, galaxy=GALAXY):
+    from galshape_cnn.forward.grid import FourierGrid
+    from galshape_cnn.forward.render import render
+    from galshape_cnn.forward.transfer import transfer_functions
+
+    grid = FourierGrid(SIZE)
+    image = render(galaxy[None].astype(np.float32), transfer_functions(PSF[None], grid), grid)
+    return Stamps(np.asarray(image) + noise, np.ones_like(noise), PSF)
+
+
+@pytest.fixture(scope="module")
+def stamps():
+    return make_stamps(draw_noise(64, correlated(galsim.BaseDeviate(3))))
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    return correlation_array(correlated(galsim.BaseDeviate(1)))
+
+
+@pytest.fixture(scope="module")
+def estimator():
+    return ShapeEstimator()
+
+
+def pulls(catalog, suffix):
+    sigma = [getattr(catalog, f"{name}_{suffix}") for name in ("flux", "n", "hlr", "g1", "g2")]
+    sigma = np.array([np.asarray(getattr(one, "value", one)) for one in sigma]).T
+    return (catalog.parameters - GALAXY[:5]) / sigma
+
+
+def test_galsim_noise_becomes_its_correlation_on_the_pixels(kernel):
+    assert kernel.shape[0] % 2 == 1
+    middle = kernel.shape[0] // 2
+    # white noise smoothed with a Gaussian of width s: correlation exp(-r^2 / 4 s^2)
+    assert kernel[middle, middle] == 1
+    assert kernel[middle, middle + 1] == pytest.approx(np.exp(-1 / (4 * 0.7**2)), abs=0.06)
+    assert kernel[middle - 1, middle] == pytest.approx(kernel[middle, middle + 1])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.ones((2, 3)), r"shape \(2, 3\); an odd-sized"),
+        (np.ones(3), r"shape \(3,\); an odd-sized"),
+        (np.full((3, 3), 0.5), "0.5 at its centre; 1 is needed"),
+        ([[0, 0, 0], [0, 1, np.nan], [0, 0, 0]], "not finite"),
+        ([[0, 0, 0], [0, 1, 0.3], [0, 0, 0]], "differs at opposite lags"),
+        ([[0, 0, 0], [2, 1, 2], [0, 0, 0]], "no correlation exceeds 1"),
+        ([[0.9, 0.9, 0.9]] * 1 + [[0.0, 1.0, 0.0]] + [[0.9, 0.9, 0.9]], "negative power"),
+        ("guess", "the only word allowed is 'estimate'"),
+        (object(), "an odd-sized 2-D array, a galsim.CorrelatedNoise, or 'estimate'"),
+    ],
+)
+def test_what_is_no_autocorrelation_is_refused(estimator, stamps, value, message):
+    with pytest.raises(InputError, match=message):
+        estimator(stamps[:1], noise_correlation=value)
+
+
+def test_estimate_agrees_with_the_truth_and_leaves_white_noise_alone(stamps, kernel):
+    estimated, excess = estimate_correlation([(np.arange(64), stamps)])
+    assert excess == pytest.approx(1, abs=0.02)
+    side = min(len(kernel), len(estimated)) // 2
+    middle, own = len(kernel) // 2, len(estimated) // 2
+    inner = kernel[middle - side : middle + side + 1, middle - side : middle + side + 1]
+    found = estimated[own - side : own + side + 1, own - side : own + side + 1]
+    np.testing.assert_allclose(found, inner, atol=0.03)
+    assert estimated.sum() == pytest.approx(kernel.sum(), rel=0.08)
+    white = make_stamps(np.random.default_rng(2).normal(size=(32, SIZE, SIZE)))
+    assert estimate_correlation([(np.arange(32), white)])[0].shape == (1, 1)
+
+
+def test_estimate_needs_blank_pixels(estimator, stamps):
+    masked = stamps.with_pixels(
+        stamps.data, np.where(np.add.outer(*2 * [np.arange(SIZE)]) < 40, 1.0, 0.0) * stamps.ivar
+    )
+    with pytest.raises(NoiseError, match="blank pixels; 2000 are needed"):
+        estimator(masked[:1], noise_correlation="estimate")
+
+
+def test_a_wrong_noise_map_is_told(estimator, stamps):
+    wrong = stamps.with_pixels(stamps.data, 4 * stamps.ivar)
+    with pytest.warns(GalshapeWarning, match=r"scatter (1\.9|2\.0)\d times"):
+        catalog = estimator(wrong, noise_correlation="estimate")
+    assert catalog.meta["noise_correlation"]["excess"] == pytest.approx(2, abs=0.1)
+
+
+def test_independent_noise_changes_nothing(stamps):
+    params = np.tile(GALAXY, (4, 1))
+    naive, actual = information(stamps[:4], params, correlation=np.ones((1, 1)))
+    np.testing.assert_allclose(actual, naive, rtol=1e-3, atol=1e-3 * np.abs(naive).max())
+    np.testing.assert_allclose(tempering(naive, actual), 1, rtol=1e-3)
+
+
+def test_sandwich_is_the_dense_matrix_product(stamps, kernel):
+    """V by convolution against V from the full covariance of the pixels, masked ones left out."""
+    from galshape_cnn.forward.grid import FourierGrid
+    from galshape_cnn.forward.render import render_with_derivatives
+    from galshape_cnn.forward.transfer import transfer_functions
+
+    ivar = np.random.default_rng(1).uniform(0.5, 2, (1, SIZE, SIZE)).astype(np.float32)
+    ivar[0, 10:20, 25:40] = 0
+    one = stamps[:1].with_pixels(stamps.data[:1], ivar)
+    _, actual = information(one, GALAXY[None], correlation=kernel)
+    grid = FourierGrid(SIZE)
+    transfer = transfer_functions(PSF[None], grid)
+    slopes = np.asarray(render_with_derivatives(GALAXY[None].astype(np.float32), transfer, grid)[1])[0]
+    columns = (slopes * np.sqrt(ivar)).reshape(8, -1)
+    y, x = (c.ravel() for c in np.mgrid[:SIZE, :SIZE])
+    half = len(kernel) // 2
+    padded = np.pad(kernel, SIZE)
+    dense = padded[SIZE + half + y[:, None] - y, SIZE + half + x[:, None] - x]
+    expected = columns @ dense @ columns.T
+    scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
+    np.testing.assert_allclose(actual[0] / scale, expected / scale, atol=2e-4)
+
+
+def test_ml_errors_are_the_scatter_with_the_correlation_and_not_without(estimator, stamps, kernel):
+    error = 1 / np.sqrt(2 * 64)
+    without = pulls(estimator(stamps, method="ml"), "err").std(0, ddof=1)
+    with_it = pulls(estimator(stamps, method="ml", noise_correlation=kernel), "err").std(0, ddof=1)
+    assert (without > 1 + 6 * error).all()
+    np.testing.assert_allclose(with_it, 1, atol=3.5 * error)
+
+
+def test_widths_of_network_and_posterior_follow(estimator, stamps, kernel):
+    some = stamps[:16]
+    # the network's own error is a part of its width that does not grow
+    for method, least in (("network", 1.2), ("posterior", 2.2)):
+        narrow = estimator(some, method=method)
+        wide = estimator(some, method=method, noise_correlation=kernel)
+        ratio = np.median(wide.g1_std / narrow.g1_std)
+        assert least < ratio < 3.2  # the square root of the correlation's area is 2.7
+        assert wide.meta["noise_correlation"]["origin"] == "given"
+        assert wide.meta["noise_correlation"]["area"] == pytest.approx(kernel.sum())
+        assert "noise_correlation" not in narrow.meta
+
+
+def test_widened_is_exact_for_a_linear_model():
+    rng = np.random.default_rng(4)
+    root = rng.normal(size=(3, 5, 5))
+    supposed, prior = root[0] @ root[0].T + np.eye(5), root[1] @ root[1].T + np.eye(5)
+    actual = supposed + root[2] @ root[2].T
+    posterior = np.linalg.inv(np.linalg.inv(supposed) + np.linalg.inv(prior))
+    response = posterior @ np.linalg.inv(supposed)
+    rest = np.eye(5) - response
+    expected = response @ actual @ response.T + rest @ prior @ rest.T
+    np.testing.assert_allclose(widened(posterior[None], supposed[None], actual[None])[0], expected, rtol=1e-8)
+    nothing = widened(posterior[None], np.full((1, 5, 5), np.nan), actual[None])[0]
+    np.testing.assert_array_equal(nothing, posterior)
+
+
+def test_sandwich_of_equal_matrices_is_the_bound(stamps):
+    from galshape_cnn.infer.fisher import bound
+
+    naive, _ = information(stamps[:2], np.tile(GALAXY, (2, 1)))
+    for fit_sky in (True, False):
+        np.testing.assert_allclose(sandwich(naive, naive, fit_sky)[0], bound(naive, fit_sky)[0], rtol=1e-3)
