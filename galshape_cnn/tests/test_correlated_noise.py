@@ -4,8 +4,10 @@
 import galsim
 import numpy as np
 import pytest
+from astropy.table import QTable
 
 from galshape_cnn import ShapeEstimator, Stamps
+from galshape_cnn.cli import main
 from galshape_cnn.errors import GalshapeWarning, InputError, NoiseError
 from galshape_cnn.infer.information import information, sandwich, tempering, widened
 from galshape_cnn.observe.correlation import correlation_array, estimate_correlation
@@ -189,3 +191,19 @@ def test_sandwich_of_equal_matrices_is_the_bound(stamps):
     naive, _ = information(stamps[:2], np.tile(GALAXY, (2, 1)))
     for fit_sky in (True, False):
         np.testing.assert_allclose(sandwich(naive, naive, fit_sky)[0], bound(naive, fit_sky)[0], rtol=1e-3)
+
+
+def test_command_line_estimates_once_for_all_and_every_format_holds_the_record(stamps, tmp_path):
+    from astropy.io import fits
+
+    path = tmp_path / "cube.fits"
+    images = [fits.PrimaryHDU(), fits.ImageHDU(stamps.data[:24], name="SCI"), fits.ImageHDU(PSF, name="PSF")]
+    fits.HDUList(images).writeto(path)
+    for suffix in ("ecsv", "fits", "parquet", "asdf", "vot"):
+        out = tmp_path / f"shapes.{suffix}"
+        args = ["measure", str(path), "-o", str(out), "--error", "1", "--neighbours", "fit"]
+        assert main([*args, "--noise-correlation", "estimate"]) == 0
+    table = QTable.read(tmp_path / "shapes.ecsv")
+    assert table.meta["noise_correlation"]["area"] == pytest.approx(7.2, rel=0.15)
+    assert table.meta["neighbours"] == "fit"
+    assert len(table) == 24
