@@ -28,11 +28,10 @@ from galshape_cnn.observe.hdus import (
 from galshape_cnn.observe.lazy import LARGE, LazyPixels
 from galshape_cnn.observe.masks import bad_pixels
 from galshape_cnn.observe.photometry import unit_of
-from galshape_cnn.observe.position_files import read_positions
 from galshape_cnn.observe.psf_files import psf_of_hdu, read_psf, read_psfs
 from galshape_cnn.observe.sky import celestial_part
 
-__all__ = ["read_cutouts", "read_image", "read_positions", "read_psf"]
+__all__ = ["read_cutouts", "read_image"]
 
 _UNCERTAINTIES = {"err": StdDevUncertainty, "var": VarianceUncertainty, "ivar": InverseVariance}
 

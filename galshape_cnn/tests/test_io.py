@@ -14,7 +14,9 @@ from astropy.wcs import WCS
 
 from galshape_cnn.errors import FileError, PSFError
 from galshape_cnn.observe.cutout import prepare
-from galshape_cnn.observe.io import read_cutouts, read_image, read_positions, read_psf
+from galshape_cnn.observe.io import read_cutouts, read_image
+from galshape_cnn.observe.position_files import read_positions
+from galshape_cnn.observe.psf_files import read_psf
 from galshape_cnn.observe.psfex import PsfExModel
 
 SHAPE = (70, 80)
