@@ -1,69 +1,199 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Draw the pictures of the page on survey images from the files themselves.
+"""Run the commands of the page on survey images; write its tables and draw its pictures.
 
-Run as ``python make_real_data_figures.py DATA_DIR`` in this folder; the folder of the
-data is not part of the repository, so the pictures are.
+Run as ``python make_real_data_figures.py DATA_DIR [decals field decam pair galfit]`` in
+this folder.  The data are not part of the repository, so the results are.
 """
 
 import sys
+import tempfile
 from pathlib import Path
 
+import numpy as np
+from astropy.table import QTable, Table
 from matplotlib.figure import Figure
 from PIL import Image
 
 from galshape_cnn import ShapeEstimator
+from galshape_cnn.cli import main as galshape
 from galshape_cnn.observe.io import read_image
 
-IMAGES = Path(__file__).parent / "images"
+HERE = Path(__file__).parent
+IMAGES, TABLES = HERE / "images", HERE / "tables"
 DECAM = (
     ("g", "c4d_141029_043225", "N26"),
     ("r", "c4d_141029_043420", "N26"),
     ("z", "c4d_131122_030338", "S21"),
 )
+#: Galaxies of the HSC and HST cutouts: file, right ascension, declination.
+PAIR = {"A": ("", 150.318477, 2.039512), "B": ("1", 150.330232, 2.070863), "C": ("1", 150.330013, 2.070305)}
 
 
-def decals(folder):
+def measure(*arguments):
+    """Table that ``galshape measure`` writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out.ecsv"
+        if galshape(["measure", *map(str, arguments), "--method", "ml", "-o", str(out)]):
+            raise SystemExit("galshape measure failed")
+        return QTable.read(out)
+
+
+def write(name, rows):
+    """Table of the page, values as text."""
+    Table(rows=rows).write(TABLES / f"{name}.csv", format="ascii.csv", overwrite=True)
+
+
+def number(row, name, digits, error=True):
+    """A value with its bound, as text."""
+    value, bound = (float(getattr(row[one], "value", row[one])) for one in (name, f"{name}_err"))
+    return f"{value:.{digits}f} ± {bound:.{digits}f}" if error else f"{value:.{digits}f}"
+
+
+def decals_images(folder):
     """The three bands of the DECaLS cutout."""
     cutout, psf = (folder / f"{name}_59.1067_-30.4848.fits" for name in ("cutout", "copsf"))
-    for index, band in enumerate("grz"):
-        image = read_image(cutout, sci=2 * index + 1, ivar=2 * index + 2, psf=f"{psf}[{index}]")
-        yield f"DECaLS {band}", image
+    for band in "grz":
+        yield f"DECaLS {band}", read_image(cutout, band=band, psf=psf)
 
 
-def decam(folder):
-    """The three single exposures."""
+def decam_files(folder):
+    """Band, image, weight, mask and PSF of the single exposures."""
     for band, stem, ccd in DECAM:
-        names = (f"{stem}_{kind}_{band}_ls9.{ccd}.fits" for kind in ("ooi", "oow", "ood"))
-        image, weight, mask = (folder / name for name in names)
-        psf = folder / f"{stem}_ooi_{band}_ls9-{ccd}-psfex.fits"
-        yield f"DECam {band}", read_image(image, weight=weight, mask=mask, psf=psf)
+        files = [folder / f"{stem}_{kind}_{band}_ls9.{ccd}.fits" for kind in ("ooi", "oow", "ood")]
+        yield band, *files, folder / f"{stem}_ooi_{band}_ls9-{ccd}-psfex.fits"
 
 
-def draw(estimator, images, position, name, size=None):
+def save(figure, name):
+    """PNG of few colours: a third of the size."""
+    figure.savefig(IMAGES / name, dpi=75)
+    Image.open(IMAGES / name).quantize(128).save(IMAGES / name, optimize=True)
+
+
+def draw(images, position, name, size=None):
     """Data, model and residual of one galaxy in each image."""
     figure = Figure(figsize=(8.5, 8.2), layout="constrained")
     rows = figure.subplots(3, 3)
     for axes, (title, image) in zip(rows, images, strict=True):
         options = {} if size is None else {"stamp_size": size}
-        catalog = estimator(image, positions=position, method="ml", **options)
+        catalog = ShapeEstimator()(image, positions=position, method="ml", **options)
         catalog.plot(0, axes=axes)
         axes[0].set_title(f"{title}: data")
-        print(*catalog.to_table()["n", "r_eff", "q", "pa", "chi2", "flags"].pformat(max_width=-1), sep="\n")
-    figure.savefig(IMAGES / name, dpi=75)
-    Image.open(IMAGES / name).quantize(128).save(IMAGES / name, optimize=True)  # a third of the size
+    save(figure, name)
 
 
-def main(folder):
-    """Draw every picture."""
+def decals(folder):
+    """The galaxy in the middle of the DECaLS cutout."""
     from astropy.coordinates import SkyCoord
 
-    IMAGES.mkdir(exist_ok=True)
-    estimator = ShapeEstimator()
     place = SkyCoord([59.1067], [-30.4848], unit="deg")
-    draw(estimator, decals(folder / "legacysurvey_dr9_cutout"), place, "decals.png")
+    draw(decals_images(folder / "legacysurvey_dr9_cutout"), place, "decals.png")
+
+
+def field(folder):
+    """All sources of the DECaLS cutout, found in each band and matched."""
+    folder = folder / "legacysurvey_dr9_cutout"
+    cutout, psf = (folder / f"{name}_59.1067_-30.4848.fits" for name in ("cutout", "copsf"))
+    tables = {band: measure(cutout, "--band", band, "--psf", psf) for band in "grz"}
+    reference, rows, places = tables["r"], [], []
+    for row in reference[reference["snr"] > 30]:
+        matches = {}
+        for band, table in tables.items():
+            distance = np.hypot(
+                *(u_of(table[f"{axis}_centroid"]) - row[f"{axis}_centroid"].value for axis in "xy")
+            )
+            if distance.min() < 1.5:
+                matches[band] = table[np.argmin(distance)]
+        inside = 5 < row["x_centroid"].value < 250 and 5 < row["y_centroid"].value < 250
+        if len(matches) == 3 and inside:
+            places.append((row["x_centroid"].value, row["y_centroid"].value))
+            rows += [field_row(len(places), band, one) for band, one in matches.items()]
+    write("decals_field", rows)
+    print({band: len(table) for band, table in tables.items()}, len(places), "in three bands")
+    draw_field(read_image(cutout, band="r"), reference, places)
+
+
+def u_of(column):
+    """Plain numbers of a column."""
+    return np.asarray(getattr(column, "value", column))
+
+
+def field_row(index, band, row):
+    """One row of the page's table."""
+    texts = {"galaxy": index, "band": band, "mag": number(row, "mag", 2), "n": number(row, "n", 2)}
+    texts["r_eff (arcsec)"] = number(row, "r_eff", 3)
+    texts |= {"q": number(row, "q", 3), "pa (deg)": number(row, "pa", 1)}
+    return texts | {"chi-square": f"{row['chi2']:.2f}"}
+
+
+def draw_field(image, table, places):
+    """The field with its sources; those of the table are numbered."""
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    axes = figure.subplots()
+    scaled = np.arcsinh(image.data * np.sqrt(image.uncertainty.array) / 2)
+    axes.imshow(scaled, origin="lower", cmap="gray", vmin=-1, vmax=4)
+    axes.plot(u_of(table["x_centroid"]), u_of(table["y_centroid"]), "+", color="tab:orange")
+    for index, (x, y) in enumerate(places, 1):
+        axes.annotate(str(index), (x + 5, y + 5), color="tab:cyan", fontsize=12)
+    axes.set(xlabel="x (pixel)", ylabel="y (pixel)", xlim=(-0.5, 255.5), ylim=(-0.5, 255.5))
+    save(figure, "decals_field.png")
+
+
+def decam(folder):
+    """The elliptical galaxy in the single exposures."""
+    from astropy.coordinates import SkyCoord
+
     place = SkyCoord([9.1232], [3.3976], unit="deg")
-    draw(estimator, decam(folder / "decam_legacypipe_tc9"), place, "decam.png", size=96)
+    files = list(decam_files(folder / "decam_legacypipe_tc9"))
+    images = ((f"DECam {band}", read_image(i, weight=w, mask=m, psf=p)) for band, i, w, m, p in files)
+    draw(images, place, "decam.png", size=96)
+
+
+def pair(folder):
+    """The same galaxies at 0.168 and 0.03 arcsec per pixel."""
+    folder, rows = folder / "hsc_hst_cosmos_scarlet", []
+    for name, (suffix, ra, dec) in PAIR.items():
+        for telescope, planes in (("HST", 1), ("HSC", 5)):
+            with tempfile.NamedTemporaryFile("w", suffix=".csv") as place:
+                place.write("ra,dec\n" + f"{ra},{dec}\n" * planes)
+                place.flush()
+                files = folder / f"Cut_{telescope}{suffix}.fits", "--psf", folder / f"PSF_{telescope}.fits"
+                row = measure(*files, "--error", "background", "--positions", place.name)[planes // 2]
+            texts = {"galaxy": name, "telescope": telescope, "n": number(row, "n", 2)}
+            texts |= {"hlr (arcsec)": number(row, "hlr", 3), "r_eff (arcsec)": number(row, "r_eff", 3)}
+            rows.append(texts | {"q": number(row, "q", 2), "chi-square": f"{row['chi2']:.1f}"})
+    write("hsc_hst", rows)
+
+
+def galfit(folder):
+    """Models of GALFIT against their truth."""
+    folder, rows = folder / "galfit_models_petrofit", []
+    point = ("--psf", "gaussian:fwhm=0.2px")
+    psf = ("--psf", folder / "f105w_psf.fits.gz", "--trim-psf", "--psf-without-pixel")
+    common = ("--error", "0.01", "--no-fit-sky", "--cutout", "--neighbours", "ignore")
+    common += ("--zeropoint", "header")
+    for title, name, n, options in (
+        ("n = 1; no PSF", "galfit_sersic_n1", 1, (*point, "--stamp-size", "256")),
+        ("n = 4; PSF in pixels", "galfit_n4_psf1", 4, psf),
+        ("n = 4; PSF 4x oversampled", "galfit_n4_psf4", 4, (*psf, "--psf-oversampling", "4")),
+        ("n = 4; no PSF", "galfit_n4_psf0", 4, point),
+    ):
+        row = measure(folder / f"{name}.fits.gz", *options, *common)[0]
+        ratios = {"flux": u_of(row["flux"]) / 421.9, "n": row["n"] / n, "r_eff": row["r_eff"].value / 30}
+        texts = {key: f"{value:.3f}" for key, value in (ratios | {"mag": row["mag"].value}).items()}
+        rows.append({"image": title} | texts)
+    write("galfit", rows)
+
+
+PARTS = {"decals": decals, "field": field, "decam": decam, "pair": pair, "galfit": galfit}
+
+
+def main(folder, *parts):
+    """Make every part, or those named."""
+    for path in (IMAGES, TABLES):
+        path.mkdir(exist_ok=True)
+    for name in parts or PARTS:
+        PARTS[name](Path(folder))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*sys.argv[1:])
