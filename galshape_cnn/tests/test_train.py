@@ -100,7 +100,7 @@ def test_second_network_is_trained_on_the_likelihood_at_the_first_ones_answer(co
     assert epochs[-1, 1] < epochs[0, 1]
     assert sum("second network" in line for line in lines) == 3
     assert len(bundle.weights) > len(first_network_weights(bundle))
-    assert ShapeEstimator.load(tmp_path / "b.asdf")._live_network().has_update
+    assert ShapeEstimator.load(tmp_path / "b.asdf").live_network().has_update
 
 
 def first_network_weights(bundle):
