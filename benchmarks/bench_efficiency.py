@@ -2,25 +2,28 @@
 """How close each method comes to the bound, to the optimum and to calibration.
 
 The seed benchmark: 64 x 64 pixels, Moffat beta = 2, white noise, known sky, galaxies drawn
-by GalSim.  Sections: ``seed`` (one galaxy, many noise realisations), ``prior`` (galaxies of
-the seed's prior: pulls, optimum, coverage, ranks, speed)::
+by GalSim.  Each section writes CSV tables, which the documentation shows::
 
-    python benchmarks/bench_efficiency.py --n 2000 seed prior
+    python benchmarks/bench_efficiency.py -o docs/efficiency seed prior optimum chains
+
+``seed``: one galaxy, many realisations of the noise; ``prior``: galaxies of the seed's prior, pulls,
+errors, coverage, ranks and speed; ``optimum``: chi-square beside SciPy's, from three starts;
+``chains``: posteriors beside long emcee chains.  After a new network was trained, ``seed prior
+--methods network`` replaces the rows of the network and keeps the rest.
 """
 
 import argparse
+import csv
 import os
 import time
+from pathlib import Path
 
+import efficiency_checks as checks
 import galsim
 import numpy as np
-from scipy.optimize import least_squares
-from scipy.stats import kstest
 
 from galshape_cnn import ShapeEstimator, Stamps, cramer_rao_bound
 from galshape_cnn.flags import Flag
-from galshape_cnn.forward.render import render_with_derivatives
-from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.prior import Distribution
 from galshape_cnn.study.train import load_config
 
@@ -29,6 +32,15 @@ SCALE = 0.23
 SEED_GALAXY = (1e5, 3.0, 0.3 / SCALE, -0.069, 0.15)
 SIGMAS = {30: 400.0, 60: 200.0, 200: 60.0}
 MIDDLE = 31.5
+METHODS = ("network", "ml", "posterior")
+#: Bias and scatter as published, of flux / 1e5, n, hlr in arcsec, g1, g2.
+PUBLISHED = {
+    (30, "CAE"): "-0.052±0.12 -0.57±0.85 0.001±0.060 -0.019±0.10 0.046±0.10",
+    (30, "Xception"): "+0.052±0.098 +0.740±0.828 +0.031±0.060 +0.013±0.091 -0.024±0.100",
+    (60, "CAE"): "-0.016±0.072 -0.48±0.67 -0.012±0.036 0.001±0.053 -0.027±0.061",
+    (60, "Xception"): "+0.039±0.063 +0.435±0.765 +0.022±0.035 +0.011±0.048 -0.013±0.055",
+    (60, "L-BFGS-B fit"): "+0.014±0.120 -0.168±1.165 +0.016±0.063 +0.015±0.057 -0.085±0.087",
+}
 
 
 def moffat(fwhm):
@@ -49,41 +61,70 @@ def draw(params, fwhm, offset=(0, 0)):
     return galsim.Convolve(galaxy, moffat(fwhm)).drawImage(nx=64, ny=64, scale=1, offset=offset).array
 
 
-def line(label, values, digits=3):
-    """Print one row of five numbers."""
-    print(f"  {label:34s}" + "".join(f"{v:12.{digits}f}" for v in values))
+def write(folder, name, header, rows, keys=0):
+    """Write a CSV table and print it; rows of an older one with other leading ``keys`` are kept."""
+    rows = [[str(cell) for cell in row] for row in rows]
+    path = folder / f"{name}.csv"
+    if keys and path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            old = list(csv.reader(file))[1:]
+        new = {tuple(row[:keys]) for row in rows}
+        rows = sorted(rows + [row for row in old if tuple(row[:keys]) not in new], key=_order)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    print(f"\n{path}", *(" | ".join(row) for row in [header, *rows]), sep="\n", flush=True)
 
 
-def seed_galaxy(estimator, n, rng):
+def _order(row):
+    """Sort by S/N, if there is one, and method."""
+    first = float(row[0]) if row[0].replace(".", "").isdigit() else 0.0
+    return first, [METHODS.index(cell) if cell in METHODS else -1 for cell in row[:2]]
+
+
+def seed_galaxy(estimator, folder, arguments):
     """One galaxy at three noise levels: bias and scatter beside the bound."""
     fwhm = 0.5 / SCALE
     clean, psf = draw(SEED_GALAXY, fwhm), psf_array(fwhm)
+    rows, shown, indices = [], [], {}
     for target, sigma in SIGMAS.items():
-        data = clean + sigma * rng.standard_normal((n, 64, 64))
-        ivar = np.full(data.shape, 1 / sigma**2)
-        stamps = Stamps(data, ivar, psf, psf_oversampling=2)
+        rng = np.random.default_rng([20261122, target])
+        data = clean + sigma * rng.standard_normal((arguments.n, 64, 64))
+        stamps = Stamps(data, np.full(data.shape, 1 / sigma**2), psf, psf_oversampling=2)
         bound = cramer_rao_bound(SEED_GALAXY, moffat(fwhm), sigma, fit_sky=False)
         crb = np.sqrt(np.diagonal(bound.covariance))
-        print(f"\nseed galaxy, S/N {target}, {n} realisations" + "".join(f"{name:>12s}" for name in NAMES))
-        line("CRB", crb)
-        for method in ("network", "ml", "posterior"):
-            count = n if method != "posterior" else min(n, 500)
-            catalog = estimator(stamps[:count], method=method, fit_sky=False)
-            report_seed(method, catalog, crb, count)
+        shown.append([target, "CRB", *_in_units_of_the_table(0 * crb, crb)])
+        for method in arguments.methods:
+            some = stamps if method != "posterior" else stamps[: arguments.n_posterior]
+            catalog = estimator(some, method=method, fit_sky=False)
+            delta = catalog.parameters - SEED_GALAXY
+            bias, scatter, n = delta.mean(0), delta.std(0, ddof=1), catalog.parameters[:, 1]
+            rows.append([target, method, len(delta), *_with_errors(bias / crb, scatter / crb, len(delta))])
+            limit = np.mean((catalog.flags & Flag.N_AT_BOUND) > 0)
+            rows[-1] += [f"{v:.2f}" for v in np.percentile(n, [5, 50, 95])] + [f"{100 * limit:.1f}"]
+            shown.append([target, method, *_in_units_of_the_table(bias, scatter)])
+            indices[target, method] = n
+    header = ["S/N", "method", "N", *(f"{name}: bias, scatter" for name in NAMES)]
+    header += ["n at 5 %", "50 %", "95 %", "% on a limit of n"]
+    write(folder, "seed", header, rows, keys=2)
+    shown += [[*key, *text.split()] for key, text in PUBLISHED.items()]
+    write(folder, "table3", ["S/N", "method", "flux / 1e5", "n", "hlr / arcsec", "g1", "g2"], shown, keys=2)
+    if "ml" in arguments.methods:
+        checks.plot_indices({s: indices[s, "ml"] for s in SIGMAS}, SEED_GALAXY[1], folder / "seed_n.png")
 
 
-def report_seed(method, catalog, crb, count):
-    """Bias, scatter, RMSE and efficiency of one method."""
-    delta = catalog.parameters - SEED_GALAXY
-    bias, scatter = delta.mean(0), delta.std(0, ddof=1)
-    line(f"{method}: bias / CRB", bias / crb)
-    line(f"{method}: scatter / CRB", scatter / crb)
-    line(f"{method}: (standard error of both)", np.full(5, 1 / np.sqrt(count)))
-    line(f"{method}: RMSE", np.sqrt((delta**2).mean(0)))
-    n = catalog.parameters[:, 1]
-    percentiles = np.percentile(n, [5, 25, 50, 75, 95]).round(2)
-    at_bound = np.mean((catalog.flags & Flag.N_AT_BOUND) > 0)
-    print(f"    n percentiles 5-95: {percentiles}, on a limit of n: {at_bound:.3f}")
+def _with_errors(bias, scatter, count):
+    """Bias and scatter over the bound with standard errors, as text."""
+    pairs = zip(bias, scatter, strict=True)
+    return [
+        f"{b:+.2f}±{s / np.sqrt(count):.2f}, {s:.2f}±{s / np.sqrt(2 * count):.2f}" for b, s in pairs
+    ]
+
+
+def _in_units_of_the_table(bias, scatter):
+    unit = np.array([1e-5, 1, SCALE, 1, 1])
+    return [
+        f"{b:+.3f}±{s:.3f}" if b else f"{s:.3f}" for b, s in zip(bias * unit, scatter * unit, strict=True)
+    ]
 
 
 def prior_galaxies(n, rng):
@@ -111,116 +152,64 @@ def prior_galaxies(n, rng):
     return Stamps(np.array(data), ivar, np.array(psf), psf_oversampling=2), np.array(truth)
 
 
-def optimum(stamps, truth, chosen):
-    """Chi-square of scipy's least squares started at the truth."""
-    grid = grid_for(64, 2)
-    transfer = transfer_functions(stamps.psf[chosen].astype(np.float32), grid, 2)
-    scale = np.array([1e5, 1, 1, 1, 1, 1, 1])
-    low, high = [-np.inf, 0.3, 0.03, -0.95, -0.95, 20, 20], [np.inf, 6.2, 60, 0.95, 0.95, 43, 43]
-    best = []
-    for k, i in enumerate(chosen):
-        weight = np.sqrt(stamps.ivar[i].astype(float))
-
-        def both(p, k=k, i=i, weight=weight):
-            params = np.append(p * scale, 0.0)[None].astype(np.float32)
-            image, slopes = render_with_derivatives(params, transfer[k : k + 1], grid)
-            residual = (np.asarray(image[0], float) - stamps.data[i]) * weight
-            jacobian = np.asarray(slopes[0, :7], float) * weight * scale[:, None, None]
-            return residual.ravel(), jacobian.reshape(7, -1).T
-
-        fit = least_squares(
-            lambda p: both(p)[0], truth[i, :7] / scale, jac=lambda p: both(p)[1],  # noqa: B023
-            bounds=(np.array(low) / scale, np.array(high) / scale), x_scale="jac",
-        )  # fmt: skip
-        best.append(2 * fit.cost)
-    return np.array(best)
-
-
-def prior_wide(estimator, n, rng, n_scipy):
-    """Pulls, optimum, coverage and speed over the seed's prior."""
-    stamps, truth = prior_galaxies(n, rng)
-    catalogs = {}
+def prior_wide(estimator, folder, arguments):
+    """Pulls, errors, coverage and speed over the seed's prior."""
+    stamps, truth = prior_galaxies(arguments.n, np.random.default_rng(20261123))
     # The posterior is calibrated for the prior that the galaxies are drawn from.
     options = {"fit_sky": False, "prior": load_config("seed")["prior"]}
-    for method in ("network", "ml", "posterior"):
-        estimator(stamps[:512], method=method, **options)  # compile
+    errors, speeds = [], []
+    for method in arguments.methods:
+        estimator(stamps[:64], method=method, **options)  # compile
         start = time.perf_counter()
-        catalogs[method] = estimator(stamps, method=method, **options)
-        print(f"{method}: {n / (time.perf_counter() - start):.0f} galaxies/s on {os.cpu_count()} cores")
-    report_pulls(catalogs["ml"], truth)
-    chosen = np.arange(min(n, n_scipy))
-    start = time.perf_counter()
-    reference = optimum(stamps, truth, chosen)
-    print(f"scipy least_squares: {len(chosen) / (time.perf_counter() - start):.1f} galaxies/s")
-    freedom = 64 * 64 - 7
-    excess = catalogs["ml"].chi2[chosen] * freedom - reference
-    lost = np.mean((catalogs["ml"].flags & Flag.NOT_CONVERGED) > 0)
-    found = np.mean(excess <= 0.1)
-    print(f"ml chi2 - scipy chi2 <= 0.1 for {found:.4f} of {len(chosen)}; unconverged {lost:.4f}")
-    report_errors(catalogs, truth)
-    report_calibration(catalogs["posterior"], truth)
+        catalog = estimator(stamps, method=method, **options)
+        speeds.append([method, len(truth), f"{len(truth) / (time.perf_counter() - start):.0f}"])
+        errors.append([method, len(truth), *checks.rms_errors(catalog, truth)])
+        if method == "ml":
+            write(folder, "pulls", ["pulls at S/N > 50", *NAMES], checks.pulls(catalog, truth))
+        if method == "posterior":
+            write(folder, "calibration", ["posterior", *NAMES], checks.calibration(catalog, truth))
+            wrong = Stamps(stamps.data, 4 * stamps.ivar, stamps.psf, psf_oversampling=2)[:500]
+            wrong = estimator(wrong, method=method, **options)
+            rows = checks.calibration(wrong, truth[:500])
+            write(folder, "calibration_wrong", ["noise halved", *NAMES], rows)
+            checks.plot_ranks(checks.ranks(catalog, truth), folder / "ranks.png")
+    write(folder, "errors", ["method", "N", "ln flux", "n", "ln hlr", "g1", "g2"], errors, keys=1)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    speeds.append(["GalSim + least_squares", 12, f"{checks.galsim_speed(stamps, truth, 12):.1f}"])
+    header = ["method", "N", f"galaxies/s ({os.cpu_count()} cores, load {load:.0f})"]
+    write(folder, "speed", header, speeds, keys=1)
 
 
-def report_pulls(catalog, truth):
-    """Pulls of maximum likelihood at S/N > 50."""
-    bright = (catalog.snr > 50) & ((catalog.flags & Flag.N_AT_BOUND) == 0)
-    sigma = np.sqrt(np.diagonal(catalog.crb_covariance, axis1=1, axis2=2))
-    pulls = ((catalog.parameters - truth[:, :5]) / sigma)[bright]
-    at_bound = np.mean(((catalog.flags & Flag.N_AT_BOUND) > 0)[catalog.snr > 50])
-    print(f"\nml at S/N > 50: {len(pulls)} galaxies, {at_bound:.3f} on a limit of n (counted apart)")
-    line("pull mean", pulls.mean(0))
-    line("pull std", pulls.std(0))
-    line("pull std by quartiles", (np.subtract(*np.percentile(pulls, [75, 25], axis=0))) / 1.349)
+def optimum(estimator, folder, arguments):
+    """Chi-square beside SciPy's from the truth, from three starts."""
+    stamps, truth = prior_galaxies(arguments.n, np.random.default_rng(20261123))
+    header = ["", "N", "within 0.1", "above by more", "below by more", "unconverged", "evaluations"]
+    write(folder, "optimum", header, checks.optimum(estimator, stamps, truth))
 
 
-def report_errors(catalogs, truth):
-    """RMSE of each method, and of the network over the posterior's."""
-
-    def root(catalog):
-        fluxes = np.log(np.maximum(catalog.parameters[:, 0], 1) / truth[:, 0])
-        sizes = np.log(catalog.parameters[:, 2] / truth[:, 2])
-        rest = catalog.parameters - truth[:, :5]
-        columns = np.column_stack([fluxes, rest[:, 1], sizes, rest[:, 3], rest[:, 4]])
-        return np.sqrt((columns**2).mean(0))
-
-    names = ("ln flux", "n", "ln hlr", "g1", "g2")
-    print("\nRMSE over the prior" + " " * 17 + "".join(f"{name:>12s}" for name in names))
-    for method, catalog in catalogs.items():
-        line(method, root(catalog))
-    line("network / posterior", root(catalogs["network"]) / root(catalogs["posterior"]))
-
-
-def report_calibration(catalog, truth):
-    """Ranks, coverage and effective sample sizes of the posterior."""
-    ranks, inside = [], []
-    for i in range(len(catalog)):
-        draws = catalog.samples(i)
-        if len(draws):
-            ranks.append((draws < truth[i, :5]).mean(0))
-    ranks = np.array(ranks)
-    for level in (0.68, 0.95):
-        inside = np.mean(np.abs(ranks - 0.5) < level / 2, axis=0)
-        line(f"posterior: {100 * level:.0f} % interval covers", inside)
-    line("posterior: KS p-value of the ranks", [kstest(r, "uniform").pvalue for r in ranks.T])
-    low = np.mean((catalog.flags & Flag.LOW_ESS) > 0)
-    middle, poor = np.percentile(catalog.ess, [50, 5])
-    print(f"  effective sample size: median {middle:.0f}, 5 %: {poor:.0f}, flagged low {low:.4f}")
+def chains(estimator, folder, arguments):
+    """Posteriors beside emcee chains."""
+    header = ["parameter", "mean: rms difference / σ", "mean: largest", "width ratio: mean", "rms about 1"]
+    write(folder, "chains", header, checks.chains(arguments.n_chains, arguments.steps))
 
 
 def main():
     """Run the sections named on the command line."""
+    sections = {"seed": seed_galaxy, "prior": prior_wide, "optimum": optimum, "chains": chains}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sections", nargs="+", choices=["seed", "prior"])
+    parser.add_argument("sections", nargs="+", choices=list(sections))
+    parser.add_argument("-o", "--output", type=Path, default=Path("efficiency"))
     parser.add_argument("--n", type=int, default=2000)
-    parser.add_argument("--n-scipy", type=int, default=300)
+    parser.add_argument("--n-posterior", type=int, default=1000, help="of the seed galaxy")
+    parser.add_argument("--n-chains", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--bundle")
     arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
     estimator = ShapeEstimator.load(arguments.bundle) if arguments.bundle else ShapeEstimator()
-    rng = np.random.default_rng(20261122)
-    if "seed" in arguments.sections:
-        seed_galaxy(estimator, arguments.n, rng)
-    if "prior" in arguments.sections:
-        prior_wide(estimator, arguments.n, rng, arguments.n_scipy)
+    for section in arguments.sections:
+        sections[section](estimator, arguments.output, arguments)
 
 
 if __name__ == "__main__":

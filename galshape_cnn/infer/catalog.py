@@ -26,7 +26,7 @@ from galshape_cnn.infer.columns import (
     pass_through,
     sigma_columns,
 )
-from galshape_cnn.infer.measurement import Measurement
+from galshape_cnn.infer.measurement import Measurement, sample_quantiles
 from galshape_cnn.infer.placement import Placement, derived_errors
 from galshape_cnn.infer.plotting import CatalogPlots
 
@@ -287,6 +287,23 @@ class ShapeCatalog(CatalogPlots):
         draws = self.measurement.samples[row : row + 1]
         moved = self.placement[row : row + 1].shapes(draws)[0]
         return moved[np.isfinite(moved).all(1)]
+
+    def quantiles(self, i, probabilities=(0.025, 0.16, 0.5, 0.84, 0.975)):
+        """Quantiles of the posterior of one galaxy, as `samples` of which only ``ess`` count.
+
+        Parameters
+        ----------
+        i : int
+            Row number.
+        probabilities : sequence of float, optional
+            In (0, 1); by default the limits of the 95 % and 68 % intervals and the median.
+
+        Returns
+        -------
+        quantiles : (Q, 5) ndarray
+            Of flux, n, hlr, g1, g2; NaN for a galaxy not measured.
+        """
+        return sample_quantiles(self.samples(i), self.ess[self._row(i)], probabilities)
 
     def stamp(self, i):
         """Data of one galaxy.

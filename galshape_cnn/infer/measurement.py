@@ -13,7 +13,7 @@ import numpy as np
 from galshape_cnn.errors import InputError
 from galshape_cnn.flags import Flag
 
-__all__ = ["Measurement"]
+__all__ = ["Measurement", "sample_quantiles"]
 
 # Trailing shape of each array after the axis of galaxies.
 _TRAILING = {
@@ -207,3 +207,32 @@ def _blank_samples(n, parts):
     """NaN array wide enough for the samples of each part, or None."""
     widths = [part.samples.shape[1] for _, part in parts if part.samples is not None]
     return np.full((n, max(widths), 5), np.nan) if widths else None
+
+
+def sample_quantiles(draws, effective, probabilities):
+    """Quantiles of equally weighted draws of which fewer are independent.
+
+    The i-th of m independent draws stands at i / (m + 1), for that is where a new draw, the
+    truth for one, is as likely to lie below it.  Plain quantiles of the draws make
+    intervals that cover too little, by a share of 2 / m.
+
+    Parameters
+    ----------
+    draws : (S, P) ndarray
+        Draws of P parameters.
+    effective : float
+        The effective number m.
+    probabilities : sequence of float
+        Q numbers in (0, 1).
+
+    Returns
+    -------
+    quantiles : (Q, P) ndarray
+        NaN without draws; the extreme draws beyond the first and the last of them.
+    """
+    if not len(draws):
+        return np.full((len(probabilities), draws.shape[1]), np.nan)
+    middle = (np.arange(len(draws)) + 0.5) / len(draws)
+    position = (effective * middle + 0.5) / (effective + 1)
+    ordered = np.sort(draws, axis=0)
+    return np.stack([np.interp(probabilities, position, column) for column in ordered.T], 1)

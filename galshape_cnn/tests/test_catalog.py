@@ -12,7 +12,7 @@ from astropy.wcs import WCS
 from galshape_cnn.errors import InputError
 from galshape_cnn.flags import Flag
 from galshape_cnn.infer.catalog import ShapeCatalog
-from galshape_cnn.infer.measurement import Measurement
+from galshape_cnn.infer.measurement import Measurement, sample_quantiles
 
 COLUMNS = (
     "id x_centroid y_centroid flux n hlr g1 g2 flux_err n_err hlr_err g1_err g2_err "
@@ -334,3 +334,22 @@ def test_nan_rows_stay():
     assert len(table) == 3
     assert np.isnan(table["g1"]).all()
     assert repr(catalog) == "<ShapeCatalog: 3 galaxies, method='network', 3 flagged>"
+
+
+def test_quantiles_are_where_a_new_draw_is_as_likely_to_lie():
+    """Few independent draws: intervals of their quantiles cover what they say."""
+    rng, probabilities = np.random.default_rng(8), (0.16, 0.84)
+    inside, plain = [], []
+    for _ in range(4000):
+        draws, new = rng.normal(size=(24, 1)), rng.normal()
+        low, high = sample_quantiles(draws, 24, probabilities)[:, 0]
+        inside.append(low < new < high)
+        low, high = np.quantile(draws, probabilities)
+        plain.append(low < new < high)
+    error = np.sqrt(0.68 * 0.32 / 4000)
+    assert abs(np.mean(inside) - 0.68) < 4 * error
+    assert np.mean(plain) < 0.68 - 3 * error
+
+
+def test_quantiles_of_a_galaxy_not_measured_are_nan():
+    assert np.isnan(sample_quantiles(np.empty((0, 5)), 0.0, (0.5,))).all()
