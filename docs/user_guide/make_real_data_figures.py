@@ -16,6 +16,7 @@ from PIL import Image
 
 from galshape_cnn import ShapeEstimator
 from galshape_cnn.cli import main as galshape
+from galshape_cnn.flags import Flag
 from galshape_cnn.observe.io import read_image
 
 HERE = Path(__file__).parent
@@ -104,7 +105,8 @@ def field(folder):
             if distance.min() < 1.5:
                 matches[band] = table[np.argmin(distance)]
         inside = 5 < row["x_centroid"].value < 250 and 5 < row["y_centroid"].value < 250
-        if len(matches) == 3 and inside:
+        twice = row["flags"] & Flag.FAR_CENTROID  # the centre of another row
+        if len(matches) == 3 and inside and not twice:
             places.append((row["x_centroid"].value, row["y_centroid"].value))
             rows += [field_row(len(places), band, one) for band, one in matches.items()]
     write("decals_field", rows)
