@@ -47,12 +47,10 @@ def decals(real_data, tmp_path_factory):
     folder = real_data / "legacysurvey_dr9_cutout"
     cutout, psf = (folder / f"{name}_59.1067_-30.4848.fits" for name in ("cutout", "copsf"))
     tables = {}
-    for index, band in enumerate(BANDS):
-        hdus = ["--sci", 2 * index + 1, "--ivar", 2 * index + 2, "--psf", psf, "--psf-ext", index]
+    for band in BANDS:
+        hdus = ["--band", band, "--psf", psf, "--neighbours", "ignore"]
         place = 59.1067, -30.4848
-        tables[band] = command(
-            tmp_path_factory.mktemp(band), place, cutout, *hdus, "--zeropoint", "22.5"
-        )[0]  # fmt: skip
+        tables[band] = command(tmp_path_factory.mktemp(band), place, cutout, *hdus)[0]
     return tables
 
 
@@ -123,6 +121,22 @@ def test_decam_exposures_agree(decam):
         assert row["pa"].to_value("deg") == pytest.approx(first["pa"].to_value("deg"), abs=1.5)
         assert row["snr"] > 300
         assert row["flags"] & Flag.POOR_FIT
+
+
+@pytest.mark.slow
+def test_hst_and_hsc_see_one_size(real_data, tmp_path):
+    """COSMOS galaxy that a single profile describes in both: semi-major radii within 15 %."""
+    folder, radius = real_data / "hsc_hst_cosmos_scarlet", {}
+    for telescope, planes in (("HST", 1), ("HSC", 5)):
+        (tmp_path / "p.csv").write_text("ra,dec\n" + "150.318477,2.039512\n" * planes)
+        files = [str(folder / f"Cut_{telescope}.fits"), "--psf", str(folder / f"PSF_{telescope}.fits")]
+        options = ["--positions", str(tmp_path / "p.csv"), "--error", "background", "--method", "ml"]
+        out = tmp_path / f"{telescope}.ecsv"
+        assert main(["measure", *files, *options, "-o", str(out)]) == 0
+        row = QTable.read(out)[planes // 2]
+        assert 1 < row["chi2"] < 1.6
+        radius[telescope] = row["r_eff"].to_value("arcsec")
+    assert radius["HSC"] == pytest.approx(radius["HST"], rel=0.15)
 
 
 def galfit(real_data, estimator, name, core=0, **psf):
