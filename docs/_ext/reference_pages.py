@@ -5,7 +5,7 @@ import ast
 from pathlib import Path
 
 FOUNDATION = ["errors", "flags", "geometry"]
-LAYERS = ["forward", "observe", "infer", "study"]
+LAYERS = ["forward", "observe", "infer", "study", "scale"]
 
 
 def module_names(root, layer):
