@@ -4,6 +4,7 @@
 import threading
 import warnings
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -271,6 +272,7 @@ class ShapeEstimator:
         }
 
 
+@lru_cache
 def _version(version, name):
     from importlib.metadata import PackageNotFoundError
 

@@ -21,7 +21,7 @@ class DaskCrew:
     ----------
     job : Job
         Sent to each worker once, those that join later too.
-    client : `distributed.Client`
+    client : ``distributed.Client``
         Connected to the cluster.
     """
 
@@ -84,7 +84,7 @@ def connected(address=None):
 
     Yields
     ------
-    client : `distributed.Client`
+    client : ``distributed.Client``
 
     Raises
     ------
@@ -115,7 +115,7 @@ def measure_dask(
 ):
     """Measure galaxies on a Dask cluster into a folder of Parquet files.
 
-    As `galshape_cnn.scale.measure_stream`, with the same numbers and the same folder, which one
+    As `~galshape_cnn.scale.run.measure_stream`, with the same numbers and the same folder, which one
     may begin and the other finish.  Workers read the input for themselves, so its paths must mean
     the same there; only this process writes.  The estimator is sent to each worker once.
 
@@ -124,10 +124,10 @@ def measure_dask(
     estimator : ShapeEstimator
         With its network.
     data : Source or object
-        As `galshape_cnn.scale.open_source` takes it.
+        As `~galshape_cnn.scale.sources.open_source` takes it.
     output : path-like
         Folder; an unfinished run of the same configuration in it is continued.
-    client : `distributed.Client`, optional
+    client : ``distributed.Client``, optional
         Connected to the cluster; without it one is started on this machine.
     block_rows : int, optional
         Rows of a file.
@@ -136,7 +136,7 @@ def measure_dask(
     settings : dict, optional
         Further things that decide the numbers, to be compared when a run goes on.
     **options
-        As for `galshape_cnn.scale.measure_stream`.
+        As for `~galshape_cnn.scale.run.measure_stream`.
 
     Returns
     -------

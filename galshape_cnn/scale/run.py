@@ -37,7 +37,7 @@ def measure_stream(
     estimator : ShapeEstimator
         With its network.
     data : Source or object
-        As `galshape_cnn.scale.open_source` takes it.
+        As `~galshape_cnn.scale.sources.open_source` takes it.
     output : path-like
         Folder; an unfinished run of the same configuration in it is continued.
     workers : int, optional
@@ -50,7 +50,7 @@ def measure_stream(
         Further things that decide the numbers, to be compared when a run goes on.
     **options
         ``method``, ``fit_sky``, ``neighbours``, ``gain``, ``prior``, ``seed`` as in a call of the
-        estimator; everything else goes to `~galshape_cnn.scale.open_source`.
+        estimator; everything else goes to `~galshape_cnn.scale.sources.open_source`.
 
     Returns
     -------
