@@ -7,9 +7,10 @@ by GalSim.  Each section writes CSV tables, which the documentation shows::
     python benchmarks/bench_efficiency.py -o docs/efficiency seed prior optimum chains
 
 ``seed``: one galaxy, many realisations of the noise; ``prior``: galaxies of the seed's prior, pulls,
-errors, coverage, ranks and speed; ``optimum``: chi-square beside SciPy's, from three starts;
-``chains``: posteriors beside long emcee chains.  After a new network was trained, ``seed prior
---methods network`` replaces the rows of the network and keeps the rest.
+errors, coverage and ranks; ``optimum``: chi-square beside SciPy's, from three starts; ``chains``:
+posteriors beside long emcee chains; ``speed``: galaxies per second, on an idle machine.  After a new
+network was trained, ``seed prior --methods network`` replaces the rows of the network and keeps the
+rest.
 """
 
 import argparse
@@ -127,11 +128,13 @@ def _in_units_of_the_table(bias, scatter):
     ]
 
 
-def prior_galaxies(n, rng):
-    """Galaxies of the seed's prior, S/N 10 to 100."""
+def prior_galaxies(n, rng, fwhm=None):
+    """Galaxies of the seed's prior, S/N 10 to 100; with one PSF where its width is given."""
     config = load_config("seed")
     spec = {key: Distribution(config["prior"][key], key) for key in ("flux", "n", "hlr", "g")}
     fwhms = np.linspace(config["psf"]["fwhm"]["low"], config["psf"]["fwhm"]["high"], 24)
+    if fwhm is not None:
+        fwhms = np.array([fwhm])
     psfs = [psf_array(f) for f in fwhms]
     truth, data, sigma, psf = [], [], [], []
     while len(truth) < n:
@@ -153,16 +156,13 @@ def prior_galaxies(n, rng):
 
 
 def prior_wide(estimator, folder, arguments):
-    """Pulls, errors, coverage and speed over the seed's prior."""
+    """Pulls, errors and coverage over the seed's prior."""
     stamps, truth = prior_galaxies(arguments.n, np.random.default_rng(20261123))
     # The posterior is calibrated for the prior that the galaxies are drawn from.
     options = {"fit_sky": False, "prior": load_config("seed")["prior"]}
-    errors, speeds = [], []
+    errors = []
     for method in arguments.methods:
-        estimator(stamps[:64], method=method, **options)  # compile
-        start = time.perf_counter()
         catalog = estimator(stamps, method=method, **options)
-        speeds.append([method, len(truth), f"{len(truth) / (time.perf_counter() - start):.0f}"])
         errors.append([method, len(truth), *checks.rms_errors(catalog, truth)])
         if method == "ml":
             write(folder, "pulls", ["pulls at S/N > 50", *NAMES], checks.pulls(catalog, truth))
@@ -174,10 +174,26 @@ def prior_wide(estimator, folder, arguments):
             write(folder, "calibration_wrong", ["noise halved", *NAMES], rows)
             checks.plot_ranks(checks.ranks(catalog, truth), folder / "ranks.png")
     write(folder, "errors", ["method", "N", "ln flux", "n", "ln hlr", "g1", "g2"], errors, keys=1)
+
+
+def speed(estimator, folder, arguments):
+    """Galaxies per second, one pixel-sampled PSF for all, beside GalSim and SciPy in the same run."""
+    stamps, truth = prior_galaxies(arguments.n_speed, np.random.default_rng(20261125), fwhm=3.0)
+    psf = galsim.Moffat(beta=2, fwhm=3.0).drawImage(nx=63, ny=63, scale=1, dtype=float).array
+    shared, rows = Stamps(stamps.data, stamps.ivar, psf), []
+    for method in arguments.methods:
+        estimator(shared[:64], method=method)  # compile
+        start, busy = time.perf_counter(), time.process_time()
+        estimator(shared, method=method)
+        busy = (time.process_time() - busy) / len(truth)
+        rate = len(truth) / (time.perf_counter() - start)
+        rows.append([method, len(truth), f"{rate:.0f}", f"{1e3 * busy:.1f}"])
+    busy = time.process_time()
+    rate = checks.galsim_speed(stamps, truth, 6)
+    rows.append(["GalSim + least_squares", 6, f"{rate:.1f}", f"{1e3 * (time.process_time() - busy) / 6:.0f}"])
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-    speeds.append(["GalSim + least_squares", 12, f"{checks.galsim_speed(stamps, truth, 12):.1f}"])
-    header = ["method", "N", f"galaxies/s ({os.cpu_count()} cores, load {load:.0f})"]
-    write(folder, "speed", header, speeds, keys=1)
+    header = ["method", "N", f"galaxies/s ({os.cpu_count()} cores, load {load:.0f})", "CPU ms a galaxy"]
+    write(folder, "speed", header, rows)
 
 
 def optimum(estimator, folder, arguments):
@@ -196,11 +212,13 @@ def chains(estimator, folder, arguments):
 def main():
     """Run the sections named on the command line."""
     sections = {"seed": seed_galaxy, "prior": prior_wide, "optimum": optimum, "chains": chains}
+    sections["speed"] = speed
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sections", nargs="+", choices=list(sections))
     parser.add_argument("-o", "--output", type=Path, default=Path("efficiency"))
     parser.add_argument("--n", type=int, default=2000)
     parser.add_argument("--n-posterior", type=int, default=1000, help="of the seed galaxy")
+    parser.add_argument("--n-speed", type=int, default=512)
     parser.add_argument("--n-chains", type=int, default=40)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
