@@ -4,6 +4,7 @@
 import numpy as np
 from matplotlib.colors import Normalize, SymLogNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from galshape_cnn.infer.columns import SHAPE_PARAMETERS
 from galshape_cnn.study.atlas_cases import FAMILIES
@@ -161,7 +162,9 @@ def plot_trust(table):
         )
         norm = Normalize(-1, 1)
         shown = axis.pcolormesh(bias, cmap="PuOr_r", norm=norm, edgecolors="white", lw=0.5)
-        axis.pcolor(np.ma.masked_where(trusted > 0, trusted), hatch="///", alpha=0, edgecolor="black", lw=0)
+        for row, column in zip(*np.nonzero(trusted == 0), strict=True):
+            style = {"fill": False, "hatch": "///", "edgecolor": "0.45", "lw": 0}
+            axis.add_patch(Rectangle((column, row), 1, 1, **style))
         for (row, column), value in np.ndenumerate(bias):
             if np.isfinite(value):
                 ink = _contrast(shown.cmap(norm(value)))
