@@ -81,8 +81,7 @@ def test_decals_position_angles_agree_within_their_errors(decals):
 
 def test_decals_flags_tell_of_the_faint_neighbour(decals):
     about_the_light = Flag.NEIGHBOR | Flag.POOR_FIT
-    expected = {"g": 0, "r": about_the_light, "z": Flag.NEIGHBOR}
-    assert {band: row["flags"] & about_the_light for band, row in decals.items()} == expected
+    assert all(row["flags"] & about_the_light == about_the_light for row in decals.values())
 
 
 def test_decals_masking_the_neighbour_changes_little(real_data, estimator, decals):
@@ -95,7 +94,7 @@ def test_decals_masking_the_neighbour_changes_little(real_data, estimator, decal
     catalog = estimator(image, positions=[[126.4, 130.4]], mask=mask, method="ml")
     assert catalog.n[0] == pytest.approx(row["n"], abs=2 * row["n_err"])
     assert catalog.q[0] == pytest.approx(row["q"], abs=0.005)
-    assert catalog.chi2[0] < row["chi2"] - 0.1
+    assert catalog.chi2[0] == pytest.approx(row["chi2"], abs=0.02)  # it was found and masked already
 
 
 @pytest.fixture(scope="module")
