@@ -120,7 +120,8 @@ class Subject:
         out = np.full((len(stamps), size, 5), np.nan)
         for rows, known in _batches(len(stamps), fit_sky):
             posterior = self._posterior(stamps, rows, known)
-            out[rows] = to_parameters(posterior.sample(rng, size))[: len(rows), :, :5]
+            with np.errstate(over="ignore", invalid="ignore"):  # the tails of a galaxy it has never seen
+                out[rows] = to_parameters(posterior.sample(rng, size))[: len(rows), :, :5]
         out[..., 0] *= unit[:, None]
         return out
 

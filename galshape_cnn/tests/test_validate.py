@@ -273,9 +273,14 @@ SIZES = {"draws": 8, "slow_draws": 2, "galaxies": 32, "posterior": 2, "atlas": 2
 @pytest.mark.slow
 def test_whole_validation(bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(atlas, "run_atlas", partial(atlas.run_atlas, families=["noise_wrong"]))
-    lines = []
-    table = validate_bundle(bundle, tmp_path, sizes=SIZES, workers=1, progress=lines.append)
+    monkeypatch.setattr(validate, "ENOUGH", SIZES["galaxies"])
+    steps, store = [], tmp_path / "b.asdf"
+    options = {"workers": 1, "progress": lambda *step: steps.append(step), "store": store}
+    table = validate_bundle(bundle, tmp_path, sizes=SIZES, **options)
     assert not passed(table)
+    assert all(done <= total for _, _, done, total in steps)
+    assert set(dict.fromkeys(step[0] for step in steps)) >= {"seed galaxy", "prior", "failure atlas"}
+    assert set(type(bundle).read(store).trust) == {"network", "ml", "posterior"}
     page = (tmp_path / "index.html").read_text()
     assert "FAILED" in page
     assert page.count("data:image/png;base64,") == 12
