@@ -50,7 +50,8 @@ def main(args=None):
     for name, figure in figures(tables).items():
         save(figure, IMAGES / f"{name}.png")
     template = (HERE / "validation_full.rst.in").read_text(encoding="utf-8")
-    fields = numbers(tables) | {"machine": options.machine, "command": options.command}
+    fields = numbers(tables) | {"machine": options.machine}
+    fields["command"] = "\n".join(f"    {line}" for line in options.command.split("\\n"))
     (HERE / "validation_full.rst").write_text(fill(template, fields), encoding="utf-8")
 
 

@@ -116,7 +116,7 @@ def bin_galaxies(galaxies):
     -------
     table : `~astropy.table.Table`
         One row for each bin and parameter: bias, scatter and RMSE of each method; ``efficiency``, the
-        bound over the variance, from the standard deviation of error over bound, galaxy by galaxy
+        bound over the variance, from the central 68 % of error over bound, galaxy by galaxy
         (above one is shrinkage and no success); coverage of the network's 68 and 95 % intervals,
         mean and standard deviation of its pulls, ``rmse_ratio`` to the exact posterior mean, and
         ``slope`` of the estimate against the truth (1 is unbiased, less is shrinkage); with

@@ -50,7 +50,8 @@ _SECTIONS = (
         "Held-out galaxies drawn by GalSim, never by the renderer that trains. “Exact” is the posterior "
         "mean by importance sampling with the exact likelihood and the prior of the training: averaged "
         "over that prior no estimator has a smaller RMSE. The van Trees bound is a lower limit to that, "
-        "which needs no sampling. Efficiency is the bound’s variance over that of the estimate. " + _BOUND,
+        "which needs no sampling. Efficiency is the bound’s variance over that of the estimate, from the "
+        "central 68 % of the errors: tails show in the RMSE. " + _BOUND,
         ("predictions", "rmse", "scatter", "bias", "efficiency", "maps"),
         ("bins", "van_trees"),
     ),

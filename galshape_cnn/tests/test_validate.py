@@ -14,7 +14,15 @@ from galshape_cnn.study.atlas import score_flags
 from galshape_cnn.study.atlas_cases import FAMILIES, draw_base, smooth_noise
 from galshape_cnn.study.benchmark_prior import bin_galaxies, measure_galaxies
 from galshape_cnn.study.benchmark_seed import PUBLISHED, SEED_GALAXY
-from galshape_cnn.study.statistics import bias_and_scatter, coverage, errors_of, ranks, rmse, rmse_ratio
+from galshape_cnn.study.statistics import (
+    bias_and_scatter,
+    coverage,
+    errors_of,
+    ranks,
+    rmse,
+    rmse_ratio,
+    scatter_over,
+)
 from galshape_cnn.study.subject import Subject
 from galshape_cnn.study.validate import validate_bundle
 from galshape_cnn.study.verdict import judge, passed
@@ -134,6 +142,14 @@ def test_standard_errors():
     noise = rng.normal(size=(3000, 50))
     pairs = np.array([rmse_ratio(1.1 * x + 0.2 * rng.normal(size=50), x) for x in noise])
     np.testing.assert_allclose(pairs[:, 0].std(), pairs[:, 1].mean(), rtol=0.1)
+
+
+def test_scatter_in_units_of_the_bound():
+    rng = np.random.default_rng(2)
+    many = np.array([scatter_over(3 * rng.normal(0.7, 1, 400), np.full(400, 2.0)) for _ in range(2000)])
+    assert many[:, 0].mean() == pytest.approx(1.5, rel=0.01)
+    np.testing.assert_allclose(many[:, 0].std(), many[:, 1].mean(), rtol=0.06)
+    assert scatter_over(np.r_[rng.normal(size=999), 1e6], np.ones(1000))[0] < 1.1  # one outlier
 
 
 def test_ranks_of_honest_and_overconfident_draws():
