@@ -83,10 +83,11 @@ def test_what_went_wrong_is_named(estimator, clean, noise, case):
 
 
 def test_an_estimate_off_the_maximum(estimator, clean, noise):
-    """The network of a bundle whose answers are all turned round."""
+    """The network of a bundle whose answers are all moved by five standard deviations."""
     bundle = estimator.bundle
+    components = bundle.network.get("update", bundle.network)["components"]
     bias = bundle.weights[-1].copy()
-    bias[bundle.network["components"] :] += 0.7
+    bias[components : 8 * components] += 5
     damaged = ShapeEstimator(replace(bundle, weights=(*bundle.weights[:-1], bias)))
     assert flagged(damaged, clean + noise, "INCONSISTENT") > 0.5
     assert flagged(estimator, clean + noise, "INCONSISTENT") < 0.05
