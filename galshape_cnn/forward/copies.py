@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .grid import chebyshev_nodes
-from .interpolate import interpolate, rows_at
-from .profile import sersic_table
+from galshape_cnn.forward.grid import chebyshev_nodes
+from galshape_cnn.forward.interpolate import interpolate, rows_at
+from galshape_cnn.forward.profile import sersic_table
 
 __all__ = ["folded_parts"]
 

@@ -22,8 +22,7 @@ import numpy as np
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.render import BLOCK, render, unit_quadrants
 from galshape_cnn.forward.synthesis import quartered
-
-from .fisher import normal_block
+from galshape_cnn.infer.fisher import normal_block
 
 __all__ = ["SHAPES", "StampLikelihood", "in_batches"]
 

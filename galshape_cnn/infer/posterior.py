@@ -27,15 +27,14 @@ import numpy as np
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.flags import Flag
-
-from .head import to_parameters
-from .likelihood import StampLikelihood
-from .marginal import MarginalLikelihood
-from .proposal import DEGREES, StudentMixture
-from .refine import maximize_likelihood, source_weights
-from .search import Penalty
-from .starts import moment_start
-from .target import ShapeTarget, first_proposal
+from galshape_cnn.infer.head import to_parameters
+from galshape_cnn.infer.likelihood import StampLikelihood
+from galshape_cnn.infer.marginal import MarginalLikelihood
+from galshape_cnn.infer.proposal import DEGREES, StudentMixture
+from galshape_cnn.infer.refine import maximize_likelihood, source_weights
+from galshape_cnn.infer.search import Penalty
+from galshape_cnn.infer.starts import moment_start
+from galshape_cnn.infer.target import ShapeTarget, first_proposal
 
 __all__ = ["QUANTILES", "PosteriorResult", "sample_posterior"]
 

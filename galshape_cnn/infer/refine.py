@@ -13,12 +13,11 @@ import numpy as np
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.flags import Flag
-
-from .coordinates import from_coordinates, parameter_derivative, to_coordinates
-from .likelihood import StampLikelihood
-from .search import search
-from .starts import moment_start
-from .steps import room_to_bounds, turned
+from galshape_cnn.infer.coordinates import from_coordinates, parameter_derivative, to_coordinates
+from galshape_cnn.infer.likelihood import StampLikelihood
+from galshape_cnn.infer.search import search
+from galshape_cnn.infer.starts import moment_start
+from galshape_cnn.infer.steps import room_to_bounds, turned
 
 __all__ = ["MLResult", "maximize_likelihood", "source_weights"]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from .coordinates import clip_coordinates, from_coordinates, parameter_derivative
-from .steps import SHAPE, bounded_step, moved, room_to_bounds, turned
+from galshape_cnn.infer.coordinates import clip_coordinates, from_coordinates, parameter_derivative
+from galshape_cnn.infer.steps import SHAPE, bounded_step, moved, room_to_bounds, turned
 
 __all__ = ["TOLERANCE", "Penalty", "Points", "search"]
 

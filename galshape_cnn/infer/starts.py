@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .coordinates import HLR_MIN
-from .likelihood import StampLikelihood, in_batches
+from galshape_cnn.infer.coordinates import HLR_MIN
+from galshape_cnn.infer.likelihood import StampLikelihood, in_batches
 
 __all__ = ["moment_start"]
 

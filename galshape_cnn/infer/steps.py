@@ -13,8 +13,7 @@ from itertools import product
 import numpy as np
 
 from galshape_cnn.forward.profile import N_RANGE
-
-from .coordinates import ETA_MAX, HLR_MIN, clip_coordinates
+from galshape_cnn.infer.coordinates import ETA_MAX, HLR_MIN, clip_coordinates
 
 __all__ = ["SHAPE", "bounded_step", "moved", "room_to_bounds", "turned"]
 

@@ -8,11 +8,10 @@ from scipy.special import ndtri
 
 from galshape_cnn.forward.profile import N_RANGE
 from galshape_cnn.forward.render import BLOCK
-
-from .coordinates import parameter_derivative, to_coordinates
-from .head import log_jacobian, to_parameters
-from .likelihood import StampLikelihood
-from .proposal import StudentMixture
+from galshape_cnn.infer.coordinates import parameter_derivative, to_coordinates
+from galshape_cnn.infer.head import log_jacobian, to_parameters
+from galshape_cnn.infer.likelihood import StampLikelihood
+from galshape_cnn.infer.proposal import StudentMixture
 
 __all__ = ["ShapeTarget", "first_proposal"]
 
