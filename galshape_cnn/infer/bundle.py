@@ -8,6 +8,7 @@ from its configuration, on whichever Keras backend the reader uses.
 import hashlib
 import json
 import os
+import warnings
 from dataclasses import dataclass, field
 from importlib import resources
 
@@ -110,9 +111,12 @@ class Bundle:
         if not os.path.isfile(name):
             raise FileError(f"bundle {name!r} does not exist")
         try:
-            with asdf.open(name, memmap=False, lazy_load=False) as file:
-                tree = dict(file.tree)
-                weights = tuple(np.array(array) for array in tree.get("weights", ()))
+            # An ASDF older than the writer's warns of its age, but reads arrays, numbers and text
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", asdf.exceptions.AsdfPackageVersionWarning)
+                with asdf.open(name, memmap=False, lazy_load=False) as file:
+                    tree = dict(file.tree)
+                    weights = tuple(np.array(array) for array in tree.get("weights", ()))
         except Exception as error:  # ASDF, YAML, zlib and NumPy each raise their own kinds
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise BundleError(f"bundle {name!r} is damaged or not ASDF: {reason}") from error

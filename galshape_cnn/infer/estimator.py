@@ -262,19 +262,17 @@ class ShapeEstimator:
         return prior if isinstance(prior, Prior) else Prior(prior)
 
     def _meta(self):
-        from importlib.metadata import version
-
         packages = ("galshape_cnn", "jax", "keras", "numpy", "astropy", "photutils")
         return {
-            "versions": {name: _version(version, name) for name in packages},
+            "versions": {name: _version(name) for name in packages},
             "network_sha256": self._bundle.sha256,
             "training_domain": self._bundle.domain,
         }
 
 
 @lru_cache
-def _version(version, name):
-    from importlib.metadata import PackageNotFoundError
+def _version(name):
+    from importlib.metadata import PackageNotFoundError, version
 
     try:
         return version(name)
