@@ -141,6 +141,8 @@ def sample_posterior(
     if proposal is not None and len(proposal.weights) != len(data):
         raise InputError(f"proposal holds {len(proposal.weights)} galaxies; data holds {len(data)}")
     start = _start(data, ivar, transfer, grid, proposal)
+    if not fit_sky:
+        start[:, 7] = 0  # moments come with a level of the border, which would stay
     fit = maximize_likelihood(
         data, ivar, transfer, grid, start, fit_sky=fit_sky, gain=gain, retry=False, penalty=_penalty(prior)
     )

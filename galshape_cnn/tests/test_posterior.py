@@ -196,6 +196,17 @@ def test_masked_pixels_do_not_matter(batch):
     np.testing.assert_array_equal(a.samples, b.samples)
 
 
+def test_known_sky_is_zero_whatever_the_search_starts_from(batch):
+    """Moments bring a level of the border along, which must not stay."""
+    truth, data, ivar = (a[:8] for a in batch)
+    network = spread_about(truth, np.random.default_rng(6))
+    known = {"fit_sky": False, "n_samples": 1024}
+    alone = sample_posterior(data, ivar, TRANSFER, GRID, None, PRIOR, **known)
+    other = sample_posterior(data, ivar, TRANSFER, GRID, network, PRIOR, **known)
+    error = np.sqrt(np.einsum("nii->ni", other.covariance) * (1 / alone.ess + 1 / other.ess)[:, None])
+    assert np.abs((alone.mean - other.mean) / error).max() < 5
+
+
 def test_known_sky_narrows_the_flux(batch):
     _, data, ivar = batch
     free = sample_posterior(data[:8], ivar[:8], TRANSFER, GRID, None, PRIOR)
