@@ -76,7 +76,8 @@ def test_public_name_is_documented(name):
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_name_has_an_example_that_runs(name):
     module, _, attribute = name.rpartition(".")
-    example = NumpyDocString(getattr(importlib.import_module(module), attribute).__doc__)["Examples"]
+    docstring = inspect.getdoc(getattr(importlib.import_module(module), attribute))
+    example = NumpyDocString(docstring)["Examples"]
     code = [line for line in example if line.startswith(">>>")]
     assert len(code) >= 2
     assert not any("SKIP" in line for line in code)
