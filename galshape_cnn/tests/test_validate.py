@@ -24,6 +24,7 @@ from galshape_cnn.study.statistics import (
     scatter_over,
 )
 from galshape_cnn.study.subject import Subject
+from galshape_cnn.study.trust_region import region_of
 from galshape_cnn.study.validate import validate_bundle
 from galshape_cnn.study.verdict import judge, passed
 
@@ -296,7 +297,9 @@ def test_whole_validation(bundle, tmp_path, monkeypatch):
     assert not passed(table)
     assert all(done <= total for _, _, done, total in steps)
     assert set(dict.fromkeys(step[0] for step in steps)) >= {"seed galaxy", "prior", "failure atlas"}
-    assert set(type(bundle).read(store).trust) == {"network", "ml", "posterior"}
+    stored = type(bundle).read(store)
+    assert stored.sha256 == bundle.sha256
+    assert stored.trust == region_of(Table.read(tmp_path / "trust.ecsv"))
     page = (tmp_path / "index.html").read_text()
     assert "FAILED" in page
     assert page.count("data:image/png;base64,") == 12
