@@ -17,7 +17,15 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 from galshape_cnn.forward.transfer import transfer_at
-from galshape_cnn.infer.features import PSF_KX, PSF_KY, SIDE, block_average, crop_center, network_inputs
+from galshape_cnn.infer.features import (
+    CONSTANT_VARIANCE,
+    PSF_KX,
+    PSF_KY,
+    SIDE,
+    block_average,
+    crop_center,
+    network_inputs,
+)
 from galshape_cnn.infer.head import MixturePosterior, to_parameters
 from galshape_cnn.infer.network import (
     build_network,
@@ -44,7 +52,7 @@ class FirstLook:
     posterior : MixturePosterior
         In stamp pixels and units of the data.
     strangeness : (N,) ndarray
-        Largest entry of the network's context, in standard deviations of training.
+        Largest entry of the network's context that varied in training, in its standard deviations.
     outputs : (N, components * 36) ndarray
         Raw outputs.
     context : (N, CONTEXT_SIZE) ndarray
@@ -89,6 +97,7 @@ class AmortizedPosterior:
         to_numpy = import_keras().ops.convert_to_numpy
         mean, variance = (to_numpy(w.value) for w in model.get_layer("standardise").weights)
         self._mean, self._deviation = mean, np.sqrt(variance)
+        self._varied = variance > CONSTANT_VARIANCE
         if self.has_update:
             size = len(bundle.weights[count])
             self._update = _Live(build_update(update, size), bundle.weights[count:])
@@ -187,7 +196,7 @@ class AmortizedPosterior:
         raw = self._forward([pixels, context])
         standard = (np.asarray(context) - self._mean) / self._deviation
         posterior = posterior_from_outputs(raw, amplitude, self.components)
-        return FirstLook(posterior, np.abs(standard).max(1), raw, standard)
+        return FirstLook(posterior, np.abs(standard[:, self._varied]).max(1), raw, standard)
 
 
 class _Live:

@@ -17,7 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["CONTEXT_SIZE", "SIDE", "block_average", "crop_center", "network_inputs", "psf_context"]
+__all__ = [
+    "CONSTANT_VARIANCE",
+    "CONTEXT_SIZE",
+    "SIDE",
+    "block_average",
+    "crop_center",
+    "network_inputs",
+    "psf_context",
+]
 
 #: Side of the network's stamp in pixels.
 SIDE = 64
@@ -28,6 +36,10 @@ _K = np.array([0.0, 0.1, 0.2, 0.35, 0.55, 0.85, 1.3, 2.0])
 #: Wave numbers (radians per pixel) at which the network is told the PSF.
 PSF_KY = np.concatenate([-_K[:0:-1], _K])
 PSF_KX = _K
+
+#: Variance in training below which an entry of the context did not vary: nothing was learned from it, and
+#: its deviations say nothing.
+CONSTANT_VARIANCE = 2e-6
 
 #: Length of the context vector.
 CONTEXT_SIZE = 2 * len(PSF_KY) * len(PSF_KX) + 7 * len(_WINDOWS) + 4

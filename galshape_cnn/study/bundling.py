@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from galshape_cnn.infer.bundle import Bundle
+from galshape_cnn.infer.features import CONSTANT_VARIANCE
 from galshape_cnn.infer.network import build_network, import_keras
 from galshape_cnn.study.mocks import MockStream
 
@@ -32,7 +33,8 @@ def _context_extent(training, batches=8):
     mean, variance = (import_keras().ops.convert_to_numpy(w.value) for w in standardise.weights)
     stream = MockStream(training.config, training.config["training"]["seed"] + 3)
     contexts = np.concatenate([stream.batch(i, 256)[0][1] for i in range(batches)])
-    return float(np.quantile(np.abs((contexts - mean) / np.sqrt(variance)).max(1), 0.9995))
+    standard = ((contexts - mean) / np.sqrt(variance))[:, variance > CONSTANT_VARIANCE]
+    return float(np.quantile(np.abs(standard).max(1), 0.9995))
 
 
 def make_bundle(training):

@@ -17,6 +17,7 @@ import numpy as np
 
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.infer.bundle import Bundle
+from galshape_cnn.infer.features import CONSTANT_VARIANCE
 from galshape_cnn.infer.network import DEFAULT_NETWORK, build_network, import_keras, negative_log_likelihood
 from galshape_cnn.study.bundling import add_update, first_network, make_bundle
 from galshape_cnn.study.mocks import MockStream
@@ -26,7 +27,6 @@ __all__ = ["Training", "load_config", "plot_history", "train_bundle"]
 
 _SECTIONS = {"network", "training", "prior", "psf", "noise", "nuisance"}
 _OPTIONAL = {"network", "snr_range", "domain", "update"}
-_CONSTANT = 2e-6  # variance below which an entry of the context did not vary
 _WARMUP = 0.05  # part of the steps in which the learning rate rises
 
 
@@ -157,7 +157,7 @@ class Training:
         """Standardise anew, from zero weight, what was constant in the parent's training."""
         standardise = model.get_layer("standardise")
         mean, variance = standardise.get_weights()
-        new = variance < _CONSTANT
+        new = variance < CONSTANT_VARIANCE
         if not new.any():
             return
         fresh = _context_statistics(self.config, self.config["training"]["seed"] + 1)

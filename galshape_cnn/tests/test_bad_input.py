@@ -269,7 +269,7 @@ def test_bundle_of_a_future_format(galaxy, capsys, tmp_path):
     with asdf.open(path, memmap=False, lazy_load=False) as file:
         tree = dict(file.tree)
     asdf.AsdfFile(tree | {"format_version": 99}).write_to(path)
-    with pytest.raises(BundleError, match="format version 99; this package reads 1 to 1"):
+    with pytest.raises(BundleError, match="format version 99; this package reads 1 to 2"):
         ShapeEstimator.load(path)
     assert shapes(galaxy, "--bundle", str(path)) == 1
     assert refused(capsys, "format version 99")
