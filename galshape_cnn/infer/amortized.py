@@ -41,6 +41,8 @@ __all__ = ["AmortizedPosterior", "FirstLook", "LARGE", "posterior_moments", "qua
 #: Half-light radius in network pixels above which stamps are block-averaged.
 LARGE = 8.0
 _DRAWS = 256
+_ZERO_KY, _ZERO_KX = int(np.argmin(np.abs(PSF_KY))), int(np.argmin(np.abs(PSF_KX)))
+_SMALLEST_SUM = 1e-3  # of a PSF; absurd ones are flagged elsewhere
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,10 @@ class AmortizedPosterior:
             center = (center - (factor - 1) / 2) / factor
         psf = stamps.psf.astype(np.float32)
         transfer = np.asarray(_network_view(psf, stamps.psf_oversampling, factor))
-        transfer = np.broadcast_to(transfer, (len(data),) + transfer.shape[1:])
+        # The network knows PSFs of unit sum.  An array that cuts the wings has less, and the galaxy
+        # as much more flux.
+        total = np.maximum(transfer[:, _ZERO_KY, _ZERO_KX].real, _SMALLEST_SUM)
+        transfer = np.broadcast_to(transfer / total[:, None, None], (len(data),) + transfer.shape[1:])
         data, corner = crop_center(data, center)
         ivar, _ = crop_center(ivar, center)
         sky = np.full(len(data), float(fit_sky), np.float32)
@@ -171,7 +176,8 @@ class AmortizedPosterior:
             data.astype(np.float32), ivar.astype(np.float32), transfer,
             sky, np.asarray(poisson, np.float32),
         )  # fmt: skip
-        return *inputs, corner
+        pixels, context, amplitude = inputs
+        return pixels, context, np.asarray(amplitude, float) / total, corner
 
     def _at_scale(self, stamps, factor, fit_sky, poisson):
         """First look at stamps block-averaged by a factor."""

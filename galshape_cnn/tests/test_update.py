@@ -136,3 +136,20 @@ def test_features_of_hopeless_rows_are_finite(galaxies):
     _, features, usable = likelihood_features(zeros, zeros, mean, g["chol"], g["score"], fisher, True)
     assert np.isfinite(features).all()
     assert usable.tolist() == [False, False] + [True] * (N - 2)
+
+
+def test_a_psf_that_cuts_its_wings_means_more_flux_and_nothing_else():
+    from galshape_cnn import PSFConvolvedSersic2D, ShapeEstimator, Stamps
+
+    y, x = np.mgrid[-12:13, -12:13]
+    psf = np.exp(-(x**2 + y**2) / (2 * 1.4**2))
+    psf /= psf.sum()
+    model = PSFConvolvedSersic2D(6000, 1.5, 3.0, 0.2, -0.1, 31.5, 31.5, psf=psf)
+    yy, xx = np.mgrid[:64, :64]
+    images = model(xx, yy) + np.random.default_rng(2).normal(size=(4, 64, 64))
+    whole, cut = (
+        ShapeEstimator()(Stamps(images, np.ones_like(images), total * psf[None])) for total in (1.0, 0.9)
+    )
+    np.testing.assert_allclose(cut.flux, whole.flux / 0.9, rtol=1e-4)
+    for name in ("n", "hlr", "g1", "g2"):
+        np.testing.assert_allclose(getattr(cut, name), getattr(whole, name), rtol=1e-3, atol=1e-4)
