@@ -94,9 +94,12 @@ def is_table(output):
     Returns
     -------
     is_table : bool
-        True if it has a suffix.
+        True if it has the suffix of a table, or another one and is no folder.
     """
-    return bool(Path(output).suffix) and not Path(output).is_dir()
+    from galshape_cnn.infer.tables import TABLE_SUFFIXES
+
+    suffix = Path(output).suffix.lower()
+    return suffix in TABLE_SUFFIXES or (bool(suffix) and not Path(output).is_dir())
 
 
 def _into_table(args):

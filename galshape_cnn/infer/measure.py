@@ -236,7 +236,8 @@ def network_posterior(stamps, transfer, grid, network, options):
         return first.posterior, first.strangeness
 
     def derivatives(u):
-        params = np.concatenate([to_parameters(u), np.zeros((len(u), 1))], 1).astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # such rows keep the first answer
+            params = np.concatenate([to_parameters(u), np.zeros((len(u), 1))], 1).astype(np.float32)
         return score_and_fisher(params, stamps.data, stamps.ivar, transfer, grid, gain=options.gain)[1:]
 
     return network.update(first, derivatives, options.fit_sky), first.strangeness
