@@ -94,7 +94,7 @@ def test_decals_masking_the_neighbour_changes_little(real_data, estimator, decal
     catalog = estimator(image, positions=[[126.4, 130.4]], mask=mask, method="ml")
     assert catalog.n[0] == pytest.approx(row["n"], abs=2 * row["n_err"])
     assert catalog.q[0] == pytest.approx(row["q"], abs=0.005)
-    assert catalog.chi2[0] == pytest.approx(row["chi2"], abs=0.02)  # it was found and masked already
+    assert catalog.chi2[0] < row["chi2"] - 0.1
 
 
 @pytest.fixture(scope="module")
@@ -138,14 +138,14 @@ def test_hst_and_hsc_see_one_size(real_data, tmp_path):
     assert radius["HSC"] == pytest.approx(radius["HST"], rel=0.15)
 
 
-def galfit(real_data, estimator, name, core=0, **psf):
+def galfit(real_data, estimator, name, core=0, **options):
     """Fit of a noiseless GALFIT image with a uniform error and the true sky."""
     image = fits.getdata(real_data / "galfit_models_petrofit" / f"{name}.fits.gz").astype(float)
     y, x = np.unravel_index(np.argmax(image), image.shape)
     mask = np.zeros(image.shape, bool)
     mask[y - core : y + core + 1, x - core : x + core + 1] = core > 0
     image, mask = (a[max(y - 128, 0) : y + 128, max(x - 128, 0) : x + 128] for a in (image, mask))
-    catalog = estimator(image, error=0.01, mask=mask, fit_sky=False, method="ml", **psf)
+    catalog = estimator(image, error=0.01, mask=mask, fit_sky=False, method="ml", **options)
     assert isinstance(catalog, ShapeCatalog)
     return catalog.flux[0] / GALFIT_FLUX, catalog.n[0], catalog.r_eff[0].value / GALFIT_RADIUS
 
@@ -170,8 +170,12 @@ def test_galfit_de_vaucouleurs(real_data, estimator, name, oversampling):
 
 
 def test_galfit_de_vaucouleurs_without_psf(real_data, estimator):
-    """The cusp is as GALFIT samples it, not as a pixel averages it: it is left out."""
-    flux, n, radius = galfit(real_data, estimator, "galfit_n4_psf0", 2, psf=galsim.Gaussian(fwhm=0.2))
+    """The cusp is as GALFIT samples it, not as a pixel averages it: it is left out.
+
+    Its rim would be taken for neighbours, which there are none of.
+    """
+    alone = {"psf": galsim.Gaussian(fwhm=0.2), "neighbours": "ignore"}
+    flux, n, radius = galfit(real_data, estimator, "galfit_n4_psf0", 2, **alone)
     assert flux == pytest.approx(1, abs=0.01)
     assert n == pytest.approx(4, rel=0.02)
     assert radius == pytest.approx(1, abs=0.01)
