@@ -171,7 +171,12 @@ def _stack(image, sigma, bad, stars, fwhm):
             raise PSFError(
                 f"psf is missing, and only {len(cut)} stars are far enough from the edge; give a PSF"
             )
-        builder = EPSFBuilder(oversampling=oversampling, maxiters=5, progress_bar=False)
+        # At one sample per pixel the kernel of five by five samples widens a sharp PSF (by 2.6 % at a
+        # FWHM of 2.8 pixels with photutils 3.0).
+        kernel = None if oversampling == 1 else "quartic"
+        builder = EPSFBuilder(
+            oversampling=oversampling, maxiters=5, progress_bar=False, smoothing_kernel=kernel
+        )
         result = builder(cut)
     array = np.asarray(result.epsf.data, float)
     total = array.sum()
