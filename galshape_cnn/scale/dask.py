@@ -7,9 +7,7 @@ from galshape_cnn.errors import InputError
 from galshape_cnn.infer.batches import usable_cores
 from galshape_cnn.scale.blocks import join_rows, probe
 from galshape_cnn.scale.crews import Job, drop_job, measure_of_job, take_job
-from galshape_cnn.scale.dataset import BlockFolder
-from galshape_cnn.scale.run import BLOCK_ROWS, configuration_of, fill_folder, split_options
-from galshape_cnn.scale.sources import open_source
+from galshape_cnn.scale.run import BLOCK_ROWS, begin_run, fill_folder
 
 __all__ = ["DaskCrew", "connected", "measure_dask"]
 
@@ -154,9 +152,7 @@ def measure_dask(
         with connected() as own:
             keywords = {"block_rows": block_rows, "progress": progress, "settings": settings}
             return measure_dask(estimator, data, output, own, **keywords, **options)
-    how, rest = split_options(options)
-    source = open_source(data, **rest)
-    folder = BlockFolder(output, configuration_of(estimator, source, how, settings), len(source), block_rows)
+    source, how, folder = begin_run(estimator, data, output, block_rows, settings, options)
     if folder.missing():
         crew = DaskCrew(Job(estimator, source, how, probe(estimator, source, how)), client)
         try:

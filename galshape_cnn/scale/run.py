@@ -14,7 +14,15 @@ from galshape_cnn.scale.identity import fingerprint
 from galshape_cnn.scale.noise import settled_correlation
 from galshape_cnn.scale.sources import open_source
 
-__all__ = ["BLOCK_ROWS", "CHUNK_ROWS", "configuration_of", "measure_all", "measure_stream", "split_options"]
+__all__ = [
+    "BLOCK_ROWS",
+    "CHUNK_ROWS",
+    "begin_run",
+    "configuration_of",
+    "measure_all",
+    "measure_stream",
+    "split_options",
+]
 
 #: Rows of a file of the output.
 BLOCK_ROWS = 8192
@@ -64,15 +72,36 @@ def measure_stream(
     FileError
         If a block cannot be written.
     """
-    how, rest = split_options(options)
-    source = open_source(data, **rest)
-    how = settled_correlation(source, how)
-    folder = BlockFolder(output, configuration_of(estimator, source, how, settings), len(source), block_rows)
+    source, how, folder = begin_run(estimator, data, output, block_rows, settings, options)
     if folder.missing():
         job = Job(estimator, source, how, probe(estimator, source, how))
         with local_crew(job, workers) as crew:
             fill_folder(folder, crew, progress)
     return folder.finish()
+
+
+def begin_run(estimator, data, output, block_rows, settings, options):
+    """Source, options and folder of a run, whoever does the work.
+
+    Parameters
+    ----------
+    estimator, data, output, block_rows, settings
+        As for `measure_stream`.
+    options : dict
+        Its further keywords.
+
+    Returns
+    -------
+    source : Source
+    how : dict
+        Options of the measurement, the same for every part of the source.
+    folder : BlockFolder
+    """
+    how, rest = split_options(options)
+    source = open_source(data, **rest)
+    how = settled_correlation(source, how)
+    configuration = configuration_of(estimator, source, how, settings)
+    return source, how, BlockFolder(output, configuration, len(source), block_rows)
 
 
 def split_options(options):
