@@ -31,6 +31,7 @@ from galshape_cnn.infer.network import (
     build_network,
     build_update,
     import_keras,
+    load_weights,
     mixture_from_outputs,
     posterior_from_outputs,
 )
@@ -209,7 +210,7 @@ class _Live:
     """A model as a function of its inputs that threads may share, compiled where the backend is JAX."""
 
     def __init__(self, model, weights):
-        model.set_weights([np.asarray(w, np.float32) for w in weights])
+        load_weights(model, weights)
         self._lock, self._traced = threading.Lock(), set()
         self._is_pure = import_keras().backend.backend() == "jax"
         if self._is_pure:

@@ -2,9 +2,15 @@
 """Batches spread over threads, and a progress bar for them."""
 
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
 
-__all__ = ["mapped", "progress_bar", "usable_cores"]
+__all__ = ["mapped", "one_blas_thread", "progress_bar", "usable_cores"]
+
+_BLAS_LOCK = threading.Lock()
+_BLAS_USERS = []  # who wants one thread; the first sets it, the last sets it back
 
 
 def usable_cores():
@@ -42,6 +48,37 @@ def mapped(function, items, threads):
         return
     with ThreadPoolExecutor(min(threads, len(items))) as pool:
         yield from pool.map(function, items)
+
+
+@lru_cache(maxsize=1)
+def _blas_libraries():
+    """What NumPy and SciPy have loaded; looking takes milliseconds."""
+    import scipy.linalg  # noqa: F401  its library is to be found too
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+@contextmanager
+def one_blas_thread():
+    """Keep BLAS from starting threads of its own while batches are measured.
+
+    Its products here are small, and threads of OpenBLAS that wait for the next one spin: they took a
+    third of both cores from the batches.  Several callers may overlap in several threads.
+    """
+    with _BLAS_LOCK:
+        if not _BLAS_USERS:
+            limit = _blas_libraries().limit(limits=1, user_api="blas")
+        else:
+            limit = _BLAS_USERS[0]
+        _BLAS_USERS.append(limit)
+    try:
+        yield
+    finally:
+        with _BLAS_LOCK:
+            _BLAS_USERS.pop()
+            if not _BLAS_USERS:
+                limit.restore_original_limits()
 
 
 def progress_bar(total, wanted):

@@ -114,24 +114,19 @@ def joined(stamps, parts):
     return stamps.with_pixels(data, ivar)
 
 
-def examined(observation):
+def examined(stamps):
     """Flag neighbours in stamps that were not made here.
 
     Parameters
     ----------
-    observation : Observation
-        Of stamps that the user made.
+    stamps : Stamps
+        That the user made.
 
     Returns
     -------
-    observation : Observation
-        Its stamps carry ``NEIGHBOR`` where it applies.
+    stamps : Stamps
+        Carry ``NEIGHBOR`` where it applies.
     """
-    groups = tuple((index, _flagged(stamps)) for index, stamps in observation.groups)
-    return replace(observation, groups=groups)
-
-
-def _flagged(stamps):
     flags = neighbor_flags(stamps.in_units_of(stamps.noise_unit))
     return replace(stamps, flags=stamps.flags | flags)
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from galshape_cnn.errors import GalshapeWarning, InputError
-from galshape_cnn.infer.batches import mapped, progress_bar, usable_cores
+from galshape_cnn.infer.batches import mapped, one_blas_thread, progress_bar, usable_cores
 from galshape_cnn.infer.bundle import Bundle
 from galshape_cnn.infer.catalog import ShapeCatalog
 from galshape_cnn.infer.measurement import Measurement
@@ -195,7 +195,6 @@ class ShapeEstimator:
             If an argument cannot be used; its subclasses `NoiseError`, `PSFError`,
             `PositionError` say which kind.
         """
-        from galshape_cnn.infer.blends import examined
         from galshape_cnn.infer.measure import Options
         from galshape_cnn.observe.correlation import noise_correlation as find_correlation
         from galshape_cnn.observe.cutout import prepare
@@ -215,12 +214,14 @@ class ShapeEstimator:
         if read_noise is not None or sky_level is not None:
             error = _detector_noise(data, options.gain, read_noise, sky_level, mask, error)
         observation = prepare(data, psf=psf, error=error, mask=mask, wcs=wcs, positions=positions, **cutting)
-        if isinstance(data, Stamps) and options.neighbours != "ignore":
-            observation = examined(observation)
+        searched = isinstance(data, Stamps) and options.neighbours != "ignore"
         correlation, record = find_correlation(noise_correlation, observation)
         options = replace(options, correlation=correlation)
         threads = usable_cores() if threads is None else int(threads)
-        observation, measurements = self._measure_groups(observation, options, threads, progress)
+        with one_blas_thread():
+            observation, measurements = self._measure_groups(
+                observation, options, threads, progress, to_examine=searched
+            )
         meta = self._meta() | {"neighbours": options.neighbours}
         if record:
             meta["noise_correlation"] = record
@@ -228,9 +229,9 @@ class ShapeEstimator:
         _warn_of_lost_rows(catalog)
         return catalog
 
-    def _measure_groups(self, observation, options, threads, progress):
+    def _measure_groups(self, observation, options, threads, progress, to_examine):
         """The observation with the pixels that were measured, and a measurement of each group."""
-        from galshape_cnn.infer.blends import joined, listed_positions, measure_isolated
+        from galshape_cnn.infer.blends import examined, joined, listed_positions, measure_isolated
         from galshape_cnn.infer.measure import BATCH_SIZE
 
         network, bar = self.live_network(), progress_bar(observation.n, progress)
@@ -244,6 +245,7 @@ class ShapeEstimator:
         def one(batch):
             number, rows = batch
             stamps = groups[number][1][rows]
+            stamps = examined(stamps) if to_examine else stamps
             return stamps, *measure_isolated(stamps, network, options, [listed[number][row] for row in rows])
 
         parts, used = [[] for _ in groups], [[] for _ in groups]

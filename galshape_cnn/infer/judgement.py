@@ -6,6 +6,7 @@ fraction of about 0.1 % of good rows exceeds each; ``galshape validate`` measure
 false alarms on others.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -99,6 +100,13 @@ def row_flags(stamps, measured, width, point_chi2, options):
     return flags
 
 
+@lru_cache(maxsize=16)
+def _waves(side, oversampling):
+    """(side, K) waves along one axis of a PSF array."""
+    offset = (np.arange(side) - side // 2) / oversampling
+    return np.exp(-1j * np.outer(offset, _HALF_LEVEL))
+
+
 def psf_width(psf, oversampling):
     """FWHM of the Gaussian whose transfer function falls to one half where the PSF's does.
 
@@ -117,8 +125,7 @@ def psf_width(psf, oversampling):
     level = 0.0
     for axis in (1, 2):
         profile = psf.sum(axis, dtype=float)
-        offset = (np.arange(profile.shape[1]) - profile.shape[1] // 2) / oversampling
-        level = level + np.abs(profile @ np.exp(-1j * np.outer(offset, _HALF_LEVEL)))
+        level = level + np.abs(profile @ _waves(profile.shape[1], oversampling))
     level = level / (2 * np.maximum(psf.sum((1, 2)), 1e-30)[:, None])
     below = level < 0.5
     first = np.where(below.any(1), below.argmax(1), len(_HALF_LEVEL) - 1)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from galshape_cnn.flags import Flag
+from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.amortized import posterior_moments
 from galshape_cnn.infer.fisher import bound, score_and_fisher
@@ -335,7 +336,8 @@ def _point_chi2(stamps, transfer, grid, params, small, options):
     """Chi-square of a point source for some rows, NaN for the others."""
     out, rows = np.full(len(params), np.nan), np.flatnonzero(small)
     if len(rows):
-        some = np.concatenate([rows, np.full(len(params) - len(rows), rows[0])])
+        size = min(2 ** int(np.ceil(np.log2(max(len(rows), BLOCK)))), len(params))  # few programs
+        some = rows[_repeated(len(rows), size)]
         psf = transfer if len(transfer) == 1 else transfer[some]
         arrays = (params[some], stamps.data[some], stamps.ivar[some], psf)
         chi2 = point_source_chi2(*arrays, grid, options.fit_sky, options.for_rows(some).gain)

@@ -207,6 +207,10 @@ def newton_steps(examination, free):
     return step, sigma
 
 
+# Without it XLA computes what several statistics use again for each.
+_stored = jax.lax.optimization_barrier
+
+
 @partial(jax.jit, static_argnames="grid")
 def _examine_rows(params, data, ivar, transfer, inverse_gain, fit_sky, grid):
     def block(params, transfer, *rows):
@@ -221,11 +225,12 @@ def _examine_one(params, image, derivatives, data, ivar, inverse_gain, fit_sky):
     light = image - params[7]
     root = jnp.sqrt(ivar / (1 + ivar * jnp.maximum(light, 0.0) * inverse_gain))
     residual = ((data - image) * root).ravel()
-    columns = (jnp.concatenate([derivatives, _second_derivatives(light)]) * root).reshape(11, -1)
+    columns = jnp.concatenate([derivatives, _second_derivatives(light)]) * root
+    columns, residual = _stored((columns.reshape(11, -1), residual))
     score, fisher = columns @ residual, columns @ columns.T
     inverses = [_inverse(fisher[:k, :k], fit_sky) for k in (8, 11)]
     explained = [score[: len(a)] @ a @ score[: len(a)] for a in inverses]
-    rest = (residual - (inverses[1] @ score) @ columns).reshape(data.shape)
+    rest = _stored((residual - (inverses[1] @ score) @ columns).reshape(data.shape))
     core = _core_amplitude(rest, light, root, columns, inverses[1])
     return Examination(
         residual @ residual, score[:8], fisher[:8, :8], (rest**2).sum(), *_inner(rest, light * root),
@@ -278,11 +283,13 @@ def _smoothers(size):
 def _extremes(rest, center):
     """Highest and lowest smoothed residual at each scale, and where the highest is."""
     size = rest.shape[-1]
-    smooth = jnp.asarray(_smoothers(size))
-    maps = jnp.concatenate([rest[None], smooth @ rest @ jnp.swapaxes(smooth, 1, 2)])
-    flat = maps.reshape(len(SCALES), -1)
-    at = flat.argmax(1)
-    return flat.max(1), flat.min(1), jnp.hypot(at % size - center[0], at // size - center[1])
+    # one product for each scale and axis, not one for each galaxy
+    smoothed = [along @ (rest @ along.T) for along in _smoothers(size)]
+    flat = _stored(jnp.stack([rest, *smoothed]).reshape(len(SCALES), -1))
+    highest = flat.max(1)
+    # the first of the highest; argmax does not vectorise
+    at = jnp.where(flat == highest[:, None], jnp.arange(size**2), size**2 - 1).min(1)
+    return highest, flat.min(1), jnp.hypot(at % size - center[0], at // size - center[1])
 
 
 def _core_amplitude(rest, light, root, columns, inverse):

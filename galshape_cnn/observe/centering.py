@@ -114,7 +114,7 @@ def find_centers(data, ivar, guess, sigma, move=True):
     guess = np.array(guess, float)
     center, flags = guess.copy(), np.zeros(len(data), np.int64)
     for rows, width in alike_chunks(ivar, sigma):
-        levels = build_levels(data[rows], ivar[rows], width)
+        levels = build_levels(data[rows], ivar[rows], width, coarser=move)
         if move:
             center[rows], flags[rows] = _recenter(levels, guess[rows])
         flags[rows] |= np.where(_has_neighbor(levels[0], center[rows]), Flag.NEIGHBOR, 0)

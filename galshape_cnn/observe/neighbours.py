@@ -99,7 +99,7 @@ def find_scenes(stamps, known=None):
     scenes = [None] * len(stamps)
     for chunk, width in alike_chunks(stamps.ivar, sigma):
         part = stamps[chunk]
-        level = build_levels(part.data, part.ivar, width)[0]
+        level = build_levels(part.data, part.ivar, width, coarser=False)[0]
         rows, xy, threshold = neighbor_peaks(level, part.center)
         for row, number in enumerate(chunk):
             listed = np.zeros((0, 2)) if known is None else np.asarray(known[number], float)

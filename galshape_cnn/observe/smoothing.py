@@ -102,7 +102,7 @@ def has_uniform_noise(ivar):
     return (ivar[:, 0, 0] > 0) & (ivar == ivar[:, :1, :1]).all(axis=(1, 2))
 
 
-def build_levels(data, ivar, sigma):
+def build_levels(data, ivar, sigma, coarser=True):
     """Smooth stamps at every scale from the PSF's to a sixth of the stamp.
 
     Parameters
@@ -111,6 +111,8 @@ def build_levels(data, ivar, sigma):
         Stamps of even sizes; zero ``ivar`` is masked.
     sigma : float
         Gaussian width of the PSF in pixels.
+    coarser : bool, optional
+        If False, the first scale only.
 
     Returns
     -------
@@ -127,7 +129,7 @@ def build_levels(data, ivar, sigma):
     levels, step = [], 1
     while True:
         levels.append(_smooth(signal, weight, variance, sigma, step))
-        finished = 2 * step * sigma > min(data.shape[1:]) / 6 or min(signal.shape[1:]) % 2
+        finished = not coarser or 2 * step * sigma > min(data.shape[1:]) / 6 or min(signal.shape[1:]) % 2
         if finished:
             return levels
         step *= 2

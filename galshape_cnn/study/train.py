@@ -18,7 +18,13 @@ import numpy as np
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.infer.bundle import Bundle
 from galshape_cnn.infer.features import CONSTANT_VARIANCE
-from galshape_cnn.infer.network import DEFAULT_NETWORK, build_network, import_keras, negative_log_likelihood
+from galshape_cnn.infer.network import (
+    DEFAULT_NETWORK,
+    build_network,
+    import_keras,
+    load_weights,
+    negative_log_likelihood,
+)
 from galshape_cnn.study.bundling import add_update, first_network, make_bundle
 from galshape_cnn.study.mocks import MockStream
 from galshape_cnn.study.recorded_mocks import RecordedMocks
@@ -149,7 +155,7 @@ class Training:
                 f"the bundle to start from has the architecture {start.network}; wanted: {network}"
             )
         model = build_network(network, initialize=False)
-        model.set_weights([np.asarray(w, np.float32) for w in start.weights[: len(model.weights)]])
+        load_weights(model, start.weights[: len(model.weights)])
         self._admit_new_inputs(model)
         return model
 
