@@ -38,7 +38,8 @@ class Bundle:
     weights : tuple of ndarray
         In the order of ``keras.Model.weights``, of one network after the other.
     domain : dict
-        Ranges of training: ``snr``, ``hlr``, ``psf_fwhm`` (pixels), ``n``, ``g``.
+        Ranges of training: ``snr``, ``hlr`` (pixels), ``psf_width`` (pixels, see
+        `galshape_cnn.forward.psf_width.psf_width`), ``n``, ``g``.
     prior : dict
         Configuration of the prior, see `galshape_cnn.infer.prior.Prior`.
     provenance : dict

@@ -6,7 +6,6 @@ fraction of about 0.1 % of good rows exceeds each; ``galshape validate`` measure
 false alarms on others.
 """
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -17,11 +16,10 @@ from galshape_cnn.forward.profile import N_RANGE
 from galshape_cnn.infer.residuals import as_if_independent, newton_steps
 from galshape_cnn.infer.trust import is_trusted
 
-__all__ = ["Measured", "psf_width", "row_flags", "small_rows"]
+__all__ = ["Measured", "row_flags", "small_rows"]
 
 _N_MARGIN = 0.02  # from a limit of n at which an estimate counts as sitting on it
 _LARGEST_MOVE = 3.0  # pixels, or half the radius, beyond which a fit has gone to another galaxy
-_HALF_LEVEL = np.linspace(0.02, 3.2, 160)  # wave numbers at which a PSF's width is sought
 
 _FIT_SIGMAS = 4.5  # of reduced chi-square
 _UNLIKELY = 3e-4  # probability of the squares left where the galaxy is bright
@@ -71,7 +69,7 @@ def row_flags(stamps, measured, width, point_chi2, options):
     measured : Measured
         The result.
     width : (N,) ndarray
-        Of the PSFs, see `psf_width`.
+        Of the PSFs, see `galshape_cnn.forward.psf_width.psf_width`.
     point_chi2 : (N,) ndarray
         Chi-square of the best point source; NaN where it was not looked for.
     options : galshape_cnn.infer.measure.Options
@@ -98,38 +96,6 @@ def row_flags(stamps, measured, width, point_chi2, options):
         trusted = is_trusted(options.trust, options.method, measured.snr, ratio, measured.params[:, 1])
         flags |= np.where(trusted, 0, Flag.UNTRUSTED)
     return flags
-
-
-@lru_cache(maxsize=16)
-def _waves(side, oversampling):
-    """(side, K) waves along one axis of a PSF array."""
-    offset = (np.arange(side) - side // 2) / oversampling
-    return np.exp(-1j * np.outer(offset, _HALF_LEVEL))
-
-
-def psf_width(psf, oversampling):
-    """FWHM of the Gaussian whose transfer function falls to one half where the PSF's does.
-
-    Parameters
-    ----------
-    psf : (N, py, px) ndarray
-        Effective PSFs.
-    oversampling : int
-        Samples per pixel.
-
-    Returns
-    -------
-    fwhm : (N,) ndarray
-        In pixels; works for undersampled PSFs too.
-    """
-    level = 0.0
-    for axis in (1, 2):
-        profile = psf.sum(axis, dtype=float)
-        level = level + np.abs(profile @ _waves(profile.shape[1], oversampling))
-    level = level / (2 * np.maximum(psf.sum((1, 2)), 1e-30)[:, None])
-    below = level < 0.5
-    first = np.where(below.any(1), below.argmax(1), len(_HALF_LEVEL) - 1)
-    return 2.354820045 * np.sqrt(2 * np.log(2)) / _HALF_LEVEL[first]
 
 
 def small_rows(measured, width):
@@ -160,8 +126,9 @@ def _domain_flags(measured, width, domain):
     if "snr" in domain:
         flags |= np.where(measured.snr < domain["snr"][0], Flag.LOW_SNR, 0)
         flags |= np.where(measured.snr > domain["snr"][1], Flag.HIGH_SNR, 0)
-    if "psf_fwhm" in domain:
-        flags |= np.where(_outside(width, domain["psf_fwhm"]), Flag.PSF_OUT_OF_DOMAIN, 0)
+    widths = domain.get("psf_width", domain.get("psf_fwhm"))  # the latter in bundles of older versions
+    if widths is not None:
+        flags |= np.where(_outside(width, widths), Flag.PSF_OUT_OF_DOMAIN, 0)
     if "hlr" in domain:
         flags |= np.where(_outside(measured.params[:, 2], domain["hlr"]), Flag.SIZE_OUT_OF_DOMAIN, 0)
     return flags

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from galshape_cnn.flags import Flag
+from galshape_cnn.forward.psf_width import psf_width
 from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.amortized import posterior_moments
 from galshape_cnn.infer.fisher import bound, score_and_fisher
 from galshape_cnn.infer.head import to_parameters
 from galshape_cnn.infer.information import information, tempering
-from galshape_cnn.infer.judgement import Measured, psf_width, row_flags, small_rows
+from galshape_cnn.infer.judgement import Measured, row_flags, small_rows
 from galshape_cnn.infer.likelihood import StampLikelihood
 from galshape_cnn.infer.measurement import Measurement
 from galshape_cnn.infer.prior import Prior

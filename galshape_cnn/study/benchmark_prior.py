@@ -5,8 +5,8 @@ import numpy as np
 from astropy.table import Table
 
 from galshape_cnn.flags import Flag
+from galshape_cnn.forward.psf_width import psf_width
 from galshape_cnn.infer.columns import SHAPE_PARAMETERS
-from galshape_cnn.infer.judgement import psf_width
 from galshape_cnn.infer.trust import AXES
 from galshape_cnn.study.statistics import (
     bias_and_scatter,

@@ -3,14 +3,17 @@
 
 from dataclasses import replace
 
+import jax
 import numpy as np
 
+from galshape_cnn.forward.psf_width import WAVES, width_from_levels
 from galshape_cnn.infer.bundle import Bundle
 from galshape_cnn.infer.features import CONSTANT_VARIANCE
 from galshape_cnn.infer.network import build_network, import_keras
 from galshape_cnn.study.mocks import MockStream
+from galshape_cnn.study.psf_families import PSF_ARRAYS, transfer_on_modes
 
-__all__ = ["add_update", "first_network", "make_bundle"]
+__all__ = ["add_update", "first_network", "make_bundle", "psf_extent"]
 
 _SMALL = 2000  # entries up to which a weight array is stored in single, else in half precision
 
@@ -21,10 +24,33 @@ def _domain(config):
     keys = ("n", "hlr", "g", *(("snr",) if prior.by_snr else ()))
     limits = {key: [float(prior[key].low), float(prior[key].high)] for key in keys}
     limits.setdefault("snr", [float(limit) for limit in config.get("snr_range", (0, np.inf))])
-    fwhm = config["psf"]["fwhm"]
-    pixel = 8 * np.log(2) / 12  # squared FWHM that the pixel adds
-    limits["psf_fwhm"] = [float(np.sqrt(fwhm[end] ** 2 + pixel)) for end in ("low", "high")]
-    return limits | config.get("domain", {})
+    return limits | {"psf_width": psf_extent(config)} | config.get("domain", {})
+
+
+def psf_extent(config, batches=8):
+    """Widths of the PSFs in training: all but one in a thousand at either end.
+
+    Parameters
+    ----------
+    config : dict
+        From `load_config`.
+    batches : int, optional
+        Of a thousand PSFs.
+
+    Returns
+    -------
+    limits : list of two floats
+        `galshape_cnn.forward.psf_width.psf_width`, pixels.
+    """
+    stream, widths = MockStream(config, config["training"]["seed"] + 4), []
+    zero = np.zeros(1)
+    for number in range(batches):
+        psfs = stream.draw(number, 1024)["psfs"]
+        rows = tuple(np.asarray(psfs[key], np.float32) for key in PSF_ARRAYS)
+        along_y = jax.vmap(lambda *psf: transfer_on_modes(*psf, WAVES, zero)[:, 0])(*rows)
+        along_x = jax.vmap(lambda *psf: transfer_on_modes(*psf, zero, WAVES)[0])(*rows)
+        widths.append(width_from_levels((np.abs(along_y) + np.abs(along_x)) / 2))
+    return [float(limit) for limit in np.quantile(np.concatenate(widths), [0.001, 0.999])]
 
 
 def _context_extent(training, batches=8):

@@ -105,5 +105,5 @@ def test_unwritable(bundle, tmp_path):
 
 def test_shipped_bundle_reads():
     shipped = Bundle.shipped()
-    assert {"snr", "hlr", "psf_fwhm", "n", "g"} <= set(shipped.domain)
+    assert {"snr", "hlr", "psf_width", "n", "g"} <= set(shipped.domain)
     assert sum(w.nbytes for w in shipped.weights) < 5e6

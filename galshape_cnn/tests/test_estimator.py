@@ -10,7 +10,6 @@ from astropy.nddata import NDData, StdDevUncertainty
 from galshape_cnn import ShapeEstimator, Stamps, cramer_rao_bound
 from galshape_cnn.errors import GalshapeWarning, InputError
 from galshape_cnn.flags import Flag
-from galshape_cnn.infer.judgement import psf_width
 
 PSF = galsim.Moffat(2.5, fwhm=3.0)
 TRUTH = np.array(
@@ -166,9 +165,3 @@ def test_misuse_is_refused(estimator, images, psf, keywords, message):
 def test_bundle_must_be_a_bundle():
     with pytest.raises(InputError, match="use ShapeEstimator.load"):
         ShapeEstimator("universal.asdf")
-
-
-@pytest.mark.parametrize("oversampling", [1, 2])
-def test_width_of_a_gaussian_psf_is_its_fwhm(oversampling):
-    psf = galsim.Gaussian(fwhm=4.0).drawImage(nx=81, ny=81, scale=1 / oversampling, method="no_pixel").array
-    assert psf_width(psf[None].astype(float), oversampling)[0] == pytest.approx(4.0, rel=0.02)
