@@ -56,7 +56,7 @@ def validate_bundle(
         Processes that draw galaxies with GalSim; all processors by default.
     store : path-like, optional
         Bundle to write: the network with the region in which it was found trustworthy, which
-        its users' flags then use.
+        its users' flags then use, and with the figures of this validation in its provenance.
 
     Returns
     -------
@@ -79,8 +79,26 @@ def validate_bundle(
     tables = run.tables(workers)
     verdict = _write_results(run, tables)
     if store is not None:
-        run.bundle.write(store)
+        figures = {"validation": _figures_of(run, tables)}
+        replace(run.bundle, provenance=run.bundle.provenance | figures).write(store)
     return verdict
+
+
+def _figures_of(run, tables):
+    """What a bundle keeps of its validation: the verdict, and accuracy and calibration over its prior."""
+    whole = tables["bins"][tables["bins"]["axis"] == "all"]
+    quantities = ("rmse", "rmse_ratio", "cover68", "cover95", "pull_std")
+    passes = np.asarray(tables["verdict"]["passed"], bool)
+    return {
+        "seed": int(run.seed),
+        "sizes": dict(run.sizes),
+        "checks": len(passes),
+        "checks_passed": int(passes.sum()),
+        "over_the_prior": {
+            str(row["parameter"]): {name: [float(row[name]), float(row[f"{name}_se"])] for name in quantities}
+            for row in whole
+        },
+    }
 
 
 def _read(bundle):

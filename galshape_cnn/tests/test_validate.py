@@ -300,6 +300,11 @@ def test_whole_validation(bundle, tmp_path, monkeypatch):
     stored = type(bundle).read(store)
     assert stored.sha256 == bundle.sha256
     assert stored.trust == region_of(Table.read(tmp_path / "trust.ecsv"))
+    figures, bins = stored.provenance["validation"], Table.read(tmp_path / "bins.ecsv")
+    assert figures["checks"] == len(table)
+    assert figures["checks_passed"] == np.sum(table["passed"])
+    row = bins[(bins["axis"] == "all") & (bins["parameter"] == "n")][0]
+    assert figures["over_the_prior"]["n"]["rmse"] == [row["rmse"], row["rmse_se"]]
     page = (tmp_path / "index.html").read_text()
     assert "FAILED" in page
     assert page.count("data:image/png;base64,") == 12
