@@ -1,4 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Runs: any blocks, processes and clusters give the same rows, and a killed run goes on."""
+
 import json
 import os
 import random
@@ -11,38 +13,15 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from astropy.io import fits
-from astropy.table import QTable, Table
+from astropy.table import QTable
 
-from galshape_cnn import ShapeEstimator, Stamps
+from galshape_cnn import ShapeEstimator
 from galshape_cnn.cli import main
-from galshape_cnn.errors import FileError, InputError, PositionError
-from galshape_cnn.flags import Flag
-from galshape_cnn.scale import measure_dask, measure_stream, open_source, read_blocks
+from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.scale import measure_dask, measure_stream, read_blocks
 from galshape_cnn.scale import run as run_module
-from galshape_cnn.scale.identity import fingerprint
 from galshape_cnn.tests.standin import StandInEstimator
-
-SIDE, N = 32, 37
-
-
-def moments(n=N, seed=1):
-    """Cutouts of round galaxies, and a PSF of each."""
-    rng = np.random.default_rng(seed)
-    y, x = np.indices((SIDE, SIDE)) - (SIDE - 1) / 2
-    galaxy = 60 * np.exp(-(x**2 + y**2) / 18)
-    data = galaxy + rng.normal(size=(n, SIDE, SIDE))
-    y, x = np.indices((9, 9)) - 4
-    width = rng.uniform(1.2, 1.8, n)[:, None, None]
-    psf = np.exp(-(x**2 + y**2) / (2 * width**2))
-    return data.astype("f4"), (psf / psf.sum((1, 2), keepdims=True)).astype("f4")
-
-
-def write_cube(path, data, psf):
-    hdus = [fits.PrimaryHDU(), fits.ImageHDU(data, name="SCI")]
-    hdus += [fits.ImageHDU(np.ones_like(data), name="ERR"), fits.ImageHDU(psf, name="PSF")]
-    fits.HDUList(hdus).writeto(path)
-    return str(path)
+from galshape_cnn.tests.stream_scene import N, assert_same, moments, write_cube
 
 
 @pytest.fixture(scope="module")
@@ -53,31 +32,6 @@ def cube(tmp_path_factory):
 @pytest.fixture
 def small_chunks(monkeypatch):
     monkeypatch.setattr(run_module, "CHUNK_ROWS", 4)
-
-
-def assert_same(one, other):
-    """Every column equal to the last bit."""
-    assert one.colnames == other.colnames
-    for name in one.colnames:
-        np.testing.assert_array_equal(np.asarray(one[name]), np.asarray(other[name]), err_msg=name)
-
-
-class Sick(StandInEstimator):
-    """Fails for batches that hold a galaxy with a pixel above a thousand."""
-
-    def __call__(self, data, **keywords):
-        if np.max(getattr(data, "data", data)) > 1000:
-            raise np.linalg.LinAlgError("matrix is odd")
-        return super().__call__(data, **keywords)
-
-
-class Deadly(StandInEstimator):
-    """Takes its process with it for the same galaxies."""
-
-    def __call__(self, data, **keywords):
-        if np.max(getattr(data, "data", data)) > 1000:
-            os._exit(3)
-        return super().__call__(data, **keywords)
 
 
 @pytest.fixture(scope="module")
@@ -169,163 +123,6 @@ def test_a_folder_with_something_else_is_refused(cube, tmp_path):
         read_blocks(tmp_path)
 
 
-def test_a_galaxy_that_raises_costs_its_own_row(expected, tmp_path, small_chunks):
-    data, psf = moments()
-    data[[5, 6, 30], 3, 3] = 1e4
-    path = write_cube(tmp_path / "cube.fits", data, psf)
-    summary = measure_stream(Sick(), path, tmp_path / "out", block_rows=10)
-    assert (summary["rows"], summary["errors"], summary["flags"]["NOT_MEASURED"]) == (N, 3, 3)
-    table = read_blocks(tmp_path / "out")
-    good = np.setdiff1d(np.arange(N), [5, 6, 30])
-    assert_same(table[good], expected[good])
-    assert np.isnan(table["flux"][5])
-    assert table["flags"][5] == Flag.NOT_MEASURED
-    errors = Table.read(tmp_path / "out" / "_errors.ecsv")
-    assert list(errors["row"]) == [5, 6, 30]
-    assert errors["error"][0] == "LinAlgError: matrix is odd"
-
-
-def test_a_galaxy_that_kills_its_process_costs_its_own_row(expected, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_module, "CHUNK_ROWS", 8)
-    data, psf = moments()
-    data[12, 3, 3] = 1e4
-    path = write_cube(tmp_path / "cube.fits", data, psf)
-    summary = measure_stream(Deadly(), path, tmp_path / "out", workers=2, block_rows=20)
-    assert summary["errors"] == 1
-    table = read_blocks(tmp_path / "out")
-    good = np.arange(N) != 12
-    assert_same(table[good], expected[good])
-    assert "process that measured it died" in Table.read(tmp_path / "out" / "_errors.ecsv")["error"][0]
-
-
-def test_a_bad_file_costs_its_own_row(tmp_path, monkeypatch, capsys):
-    from galshape_cnn.cli import measure
-
-    data, psf = moments(6)
-    paths = []
-    for row in range(6):
-        write_cube(tmp_path / f"{row}.fits", data[row], psf[row])
-        paths.append(str(tmp_path / f"{row}.fits"))
-    (tmp_path / "0.fits").write_bytes(b"no FITS at all")
-    (tmp_path / "3.fits").unlink()
-    summary = measure_stream(StandInEstimator(), paths, tmp_path / "out")
-    assert (summary["rows"], summary["errors"]) == (6, 2)
-    errors = Table.read(tmp_path / "out" / "_errors.ecsv")
-    assert list(errors["row"]) == [0, 3]
-    assert "does not exist" in errors["error"][1]
-    out = tmp_path / "table.fits"
-    assert np.isfinite(read_blocks(tmp_path / "out")["flux"]).sum() == 4
-    monkeypatch.setattr(measure, "load_estimator", lambda bundle: StandInEstimator())
-    assert main(["measure", *paths, "-o", str(out)]) == 0
-    assert list(np.flatnonzero(QTable.read(out)["flags"])) == [0, 3]
-    said = capsys.readouterr()
-    assert "4 without flags, NOT_MEASURED 2, 2 with an error" in said.out
-    assert "galshape: warning: row 3: FileError: " in said.err
-
-
-def test_an_input_that_is_all_wrong_raises(cube, tmp_path):
-    with pytest.raises(InputError, match="stamp_size=3"):
-        measure_stream(StandInEstimator(), cube, tmp_path / "out", stamp_size=3)
-    with pytest.raises(InputError, match="workers=0; at least one"):
-        measure_stream(StandInEstimator(), cube, tmp_path / "other", workers=0)
-
-
-def test_sources_agree(cube, tmp_path):
-    data, psf = moments()
-    stamps = Stamps(data, np.ones_like(data), psf)
-    h5py = pytest.importorskip("h5py")
-    with h5py.File(tmp_path / "set.h5", "w") as file:
-        file["data"], file["ivar"], file["psf"] = data, np.ones_like(data), psf
-    sources = [
-        open_source(stamps),
-        open_source(data, error=1.0, psf=psf),
-        open_source(cube),
-        open_source(tmp_path / "set.h5"),
-    ]
-    for source in sources:
-        assert len(source) == N
-        part, keywords = source.read(30, 34)
-        pixels = getattr(part, "data", part)
-        np.testing.assert_array_equal(pixels, data[30:34])
-        assert len(part) if part is stamps else len(np.asarray(pixels)) == 4
-        assert len(keywords.get("psf", np.zeros(4))) == 4
-    assert len({source.identity for source in sources}) == len(sources)
-
-
-@pytest.mark.parametrize("suffix", [".fits", ".asdf"])
-def test_sets_of_simulate_are_read_as_they_are(tmp_path, suffix):
-    from galshape_cnn.study.mock_files import write_set
-
-    data, psf = moments(6)
-    truth = Table({"id": np.arange(6), "flux": np.ones(6)})
-    path = str(tmp_path / f"mocks{suffix}")
-    stamps = Stamps(data, np.full_like(data, 4.0), psf, psf_oversampling=2)
-    write_set(path, stamps, truth, {"config": {}, "seed": 1, "engine": "fast"})
-    part, keywords = open_source(path).read(2, 5)
-    np.testing.assert_array_equal(part, data[2:5])
-    np.testing.assert_array_equal(keywords["error"].array, 4.0)
-    assert keywords["psf"].shape == (3, 9, 9)
-    assert keywords["psf_oversampling"] == 2
-
-
-def image_and_positions():
-    data, psf = moments(9)
-    image = np.concatenate([np.concatenate(data[k : k + 3], axis=1) for k in (0, 3, 6)])
-    x, y = np.meshgrid(np.arange(3) * SIDE + 15.5, np.arange(3) * SIDE + 15.5)
-    places = Table({"x": x.ravel(), "y": y.ravel(), "id": 100 + np.arange(9), "band": ["r"] * 9})
-    places["x"][4] = 1e5
-    return image, psf[0], places
-
-
-def test_part_of_a_list_of_positions_is_like_the_whole(tmp_path, monkeypatch):
-    from astropy.nddata import NDData
-
-    image, psf, places = image_and_positions()
-    tables = []
-    for size in (1, 2, 9):
-        monkeypatch.setattr(run_module, "CHUNK_ROWS", size)
-        out = tmp_path / str(size)
-        keywords = {"positions": places, "error": 1.0, "psf": psf, "stamp_size": 32}
-        measure_stream(StandInEstimator(), NDData(image), out, **keywords)
-        tables.append(read_blocks(out))
-    for table in tables:
-        assert_same(table, tables[0])
-        assert list(table["id"]) == list(places["id"])
-        assert table["flags"][4] & Flag.OFF_IMAGE
-        assert list(table["band"]) == ["r"] * 9
-    places["x"] = 1e5
-    with pytest.raises(PositionError, match="none of the 9 lies inside"):
-        open_source(NDData(image), positions=places, error=1.0, psf=psf)
-
-
-def test_listed_galaxies_outside_the_part_are_known(tmp_path):
-    from astropy.nddata import NDData
-
-    image, psf, places = image_and_positions()
-    source = open_source(NDData(image), positions=places, error=1.0, psf=psf)
-    _, keywords = source.read(3, 5)
-    everything, first = keywords["listed"]
-    assert (len(everything), first) == (9, 3)
-
-
-def test_unknown_data_are_refused():
-    with pytest.raises(InputError, match="data is a int; Stamps, an"):
-        open_source(5)
-    with pytest.raises(InputError, match="paths is empty"):
-        open_source([])
-
-
-def test_fingerprint_follows_the_contents(tmp_path):
-    path = tmp_path / "a"
-    path.write_text("x")
-    values = [None, 1, 1.5, "a", [1, 2], {"a": 1}, np.arange(3), np.arange(3.0), Table({"x": [1]}), path]
-    texts = [fingerprint(value) for value in values]
-    assert len(set(texts)) == len(values)
-    assert texts == [fingerprint(value) for value in values]
-    path.write_text("xy")
-    assert fingerprint(path) != texts[-1]
-
-
 def test_command_line_folder(cube, tmp_path, monkeypatch, capsys):
     from galshape_cnn.cli import measure
 
@@ -345,30 +142,6 @@ def test_command_line_folder(cube, tmp_path, monkeypatch, capsys):
     assert main(["measure", cube, "-o", str(table), "--zeropoint", "25"]) == 0
     assert "mag" in QTable.read(table).colnames
     assert main(["measure", cube, "-o", str(table), "--workers", "2", "--scheduler", "x"]) == 2
-
-
-def test_no_scheduler_at_the_address(monkeypatch):
-    pytest.importorskip("distributed")
-    from galshape_cnn.scale import dask
-
-    with pytest.raises(InputError, match="scheduler='nowhere"), dask.connected("nowhere:no"):
-        pass
-
-
-def test_compiled_functions_are_kept_in_the_users_cache(monkeypatch, tmp_path):
-    from galshape_cnn.cli.compile_cache import compile_cache
-
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
-    monkeypatch.delitem(sys.modules, "jax", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with compile_cache():
-        folder = os.environ["JAX_COMPILATION_CACHE_DIR"]
-    if sys.platform == "linux":
-        assert folder == str(tmp_path / "galshape_cnn" / "jax")
-    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
-    monkeypatch.setenv("GALSHAPE_COMPILE_CACHE", "off")
-    with compile_cache():
-        assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
 
 
 KILLED = """

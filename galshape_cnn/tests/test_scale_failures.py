@@ -1,0 +1,117 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""What one bad galaxy, file or process costs a run: its own row."""
+
+import os
+
+import numpy as np
+import pytest
+from astropy.table import QTable, Table
+
+from galshape_cnn.cli import main
+from galshape_cnn.errors import InputError
+from galshape_cnn.flags import Flag
+from galshape_cnn.scale import measure_stream, read_blocks
+from galshape_cnn.scale import run as run_module
+from galshape_cnn.tests.standin import StandInEstimator
+from galshape_cnn.tests.stream_scene import N, assert_same, moments, write_cube
+
+
+@pytest.fixture
+def cube(tmp_path):
+    return write_cube(tmp_path / "cube.fits", *moments())
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """Rows of the same galaxies where nothing is wrong."""
+    folder = tmp_path_factory.mktemp("expected")
+    measure_stream(StandInEstimator(), write_cube(folder / "cube.fits", *moments()), folder / "out")
+    return read_blocks(folder / "out")
+
+
+class Sick(StandInEstimator):
+    """Fails for batches that hold a galaxy with a pixel above a thousand."""
+
+    def __call__(self, data, **keywords):
+        if np.max(getattr(data, "data", data)) > 1000:
+            raise np.linalg.LinAlgError("matrix is odd")
+        return super().__call__(data, **keywords)
+
+
+class Deadly(StandInEstimator):
+    """Takes its process with it for the same galaxies."""
+
+    def __call__(self, data, **keywords):
+        if np.max(getattr(data, "data", data)) > 1000:
+            os._exit(3)
+        return super().__call__(data, **keywords)
+
+
+def test_a_galaxy_that_raises_costs_its_own_row(expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "CHUNK_ROWS", 4)
+    data, psf = moments()
+    data[[5, 6, 30], 3, 3] = 1e4
+    path = write_cube(tmp_path / "cube.fits", data, psf)
+    summary = measure_stream(Sick(), path, tmp_path / "out", block_rows=10)
+    assert (summary["rows"], summary["errors"], summary["flags"]["NOT_MEASURED"]) == (N, 3, 3)
+    table = read_blocks(tmp_path / "out")
+    good = np.setdiff1d(np.arange(N), [5, 6, 30])
+    assert_same(table[good], expected[good])
+    assert np.isnan(table["flux"][5])
+    assert table["flags"][5] == Flag.NOT_MEASURED
+    errors = Table.read(tmp_path / "out" / "_errors.ecsv")
+    assert list(errors["row"]) == [5, 6, 30]
+    assert errors["error"][0] == "LinAlgError: matrix is odd"
+
+
+def test_a_galaxy_that_kills_its_process_costs_its_own_row(expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "CHUNK_ROWS", 8)
+    data, psf = moments()
+    data[12, 3, 3] = 1e4
+    path = write_cube(tmp_path / "cube.fits", data, psf)
+    summary = measure_stream(Deadly(), path, tmp_path / "out", workers=2, block_rows=20)
+    assert summary["errors"] == 1
+    table = read_blocks(tmp_path / "out")
+    good = np.arange(N) != 12
+    assert_same(table[good], expected[good])
+    assert "process that measured it died" in Table.read(tmp_path / "out" / "_errors.ecsv")["error"][0]
+
+
+def test_a_bad_file_costs_its_own_row(tmp_path, monkeypatch, capsys):
+    from galshape_cnn.cli import measure
+
+    data, psf = moments(6)
+    paths = []
+    for row in range(6):
+        write_cube(tmp_path / f"{row}.fits", data[row], psf[row])
+        paths.append(str(tmp_path / f"{row}.fits"))
+    (tmp_path / "0.fits").write_bytes(b"no FITS at all")
+    (tmp_path / "3.fits").unlink()
+    summary = measure_stream(StandInEstimator(), paths, tmp_path / "out")
+    assert (summary["rows"], summary["errors"]) == (6, 2)
+    errors = Table.read(tmp_path / "out" / "_errors.ecsv")
+    assert list(errors["row"]) == [0, 3]
+    assert "does not exist" in errors["error"][1]
+    out = tmp_path / "table.fits"
+    assert np.isfinite(read_blocks(tmp_path / "out")["flux"]).sum() == 4
+    monkeypatch.setattr(measure, "load_estimator", lambda bundle: StandInEstimator())
+    assert main(["measure", *paths, "-o", str(out)]) == 0
+    assert list(np.flatnonzero(QTable.read(out)["flags"])) == [0, 3]
+    said = capsys.readouterr()
+    assert "4 without flags, NOT_MEASURED 2, 2 with an error" in said.out
+    assert "galshape: warning: row 3: FileError: " in said.err
+
+
+def test_an_input_that_is_all_wrong_raises(cube, tmp_path):
+    with pytest.raises(InputError, match="stamp_size=3"):
+        measure_stream(StandInEstimator(), cube, tmp_path / "out", stamp_size=3)
+    with pytest.raises(InputError, match="workers=0; at least one"):
+        measure_stream(StandInEstimator(), cube, tmp_path / "other", workers=0)
+
+
+def test_no_scheduler_at_the_address(monkeypatch):
+    pytest.importorskip("distributed")
+    from galshape_cnn.scale import dask
+
+    with pytest.raises(InputError, match="scheduler='nowhere"), dask.connected("nowhere:no"):
+        pass
