@@ -12,7 +12,12 @@ from galshape_cnn.scale import measure_stream, open_source, read_blocks
 from galshape_cnn.scale import run as run_module
 from galshape_cnn.scale.identity import fingerprint
 from galshape_cnn.tests.standin import StandInEstimator
-from galshape_cnn.tests.stream_scene import SIDE, N, assert_same, moments
+from galshape_cnn.tests.stream_scene import SIDE, N, assert_same, moments, write_cube
+
+
+@pytest.fixture
+def cube(tmp_path):
+    return write_cube(tmp_path / "cube.fits", *moments())
 
 
 def test_sources_agree(cube, tmp_path):
