@@ -207,3 +207,26 @@ def test_command_line_estimates_once_for_all_and_every_format_holds_the_record(s
     assert table.meta["noise_correlation"]["area"] == pytest.approx(7.2, rel=0.15)
     assert table.meta["neighbours"] == "fit"
     assert len(table) == 24
+
+
+def test_streams_and_clusters_estimate_once_and_give_the_rows_of_one_call(
+    estimator, stamps, tmp_path, monkeypatch
+):
+    """Not chunk by chunk: with eight stamps the estimate, and so every error, would be another."""
+    from galshape_cnn.scale import measure_dask, measure_stream, read_blocks
+    from galshape_cnn.scale import run as run_module
+
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(run_module, "CHUNK_ROWS", 8)
+    some = stamps[:24]
+    expected = estimator(some, noise_correlation="estimate").to_table()
+    by_chunk = estimator(stamps[:8], noise_correlation="estimate").to_table()
+    assert not np.array_equal(by_chunk["flux_err"], expected["flux_err"][:8])
+    measure_stream(estimator, some, tmp_path / "stream", noise_correlation="estimate")
+    local = {"processes": False, "n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.Client(**local) as client:
+        measure_dask(estimator, some, tmp_path / "dask", client, noise_correlation="estimate")
+    for kind in ("stream", "dask"):
+        table = read_blocks(tmp_path / kind)
+        for name in ("flux", "hlr", "flux_err", "n_err", "g1_std", "chi2", "flags"):
+            np.testing.assert_array_equal(np.asarray(table[name]), np.asarray(expected[name]), err_msg=name)
