@@ -3,7 +3,7 @@
 
 One galaxy (n = 1.5, hlr = 3 px, g = (0.2, 0.1)) in a Gaussian PSF of sigma 1.3 px, drawn by GalSim off
 centre by up to half a pixel, with noise of GalSim: ``cosmos`` is `galsim.getCOSMOSNoise`, measured in
-drizzled images of HST; ``smooth`` is white noise smoothed with a Gaussian of 0.7 px; ``white`` is independent.
+drizzled images of HST; ``smooth`` is white noise smoothed with 0.7 px; ``white`` is independent.
 ``--snr`` is the S/N of what is larger than the correlation: that of the table is larger by the square root of
 the sum of the autocorrelation.  Printed are standard deviation, quartile range / 1.349 and mean of
 (estimate - truth) / error for flux, n, hlr, g1, g2, the error being that of the method: ``_err`` of ``"ml"``,

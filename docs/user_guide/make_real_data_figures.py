@@ -26,6 +26,7 @@ DECAM = (
     ("r", "c4d_141029_043420", "N26"),
     ("z", "c4d_131122_030338", "S21"),
 )
+PIXEL = 0.262  # arcsec, of DECaLS
 #: Galaxies of the HSC and HST cutouts: file, right ascension, declination.
 PAIR = {"A": ("", 150.318477, 2.039512), "B": ("1", 150.330232, 2.070863), "C": ("1", 150.330013, 2.070305)}
 
@@ -95,7 +96,8 @@ def field(folder):
     folder = folder / "legacysurvey_dr9_cutout"
     cutout, psf = (folder / f"{name}_59.1067_-30.4848.fits" for name in ("cutout", "copsf"))
     tables = {band: measure(cutout, "--band", band, "--psf", psf) for band in "grz"}
-    reference, rows, places = tables["r"], [], []
+    images = {band: read_image(cutout, band=band) for band in "grz"}
+    reference, rows, places, colours = tables["r"], [], [], []
     for row in reference[reference["snr"] > 30]:
         matches = {}
         for band, table in tables.items():
@@ -109,7 +111,9 @@ def field(folder):
         if len(matches) == 3 and inside and not twice:
             places.append((row["x_centroid"].value, row["y_centroid"].value))
             rows += [field_row(len(places), band, one) for band, one in matches.items()]
+            colours.append(colour_row(len(places), matches, images))
     write("decals_field", rows)
+    write("decals_colours", colours)
     print({band: len(table) for band, table in tables.items()}, len(places), "in three bands")
     draw_field(read_image(cutout, band="r"), reference, places)
 
@@ -127,6 +131,41 @@ def field_row(index, band, row):
     return texts | {"chi-square": f"{row['chi2']:.2f}"}
 
 
+def colour_row(index, matches, images):
+    """Colours by the fitted profiles beside those in one aperture, which needs no model."""
+    row = matches["r"]
+    xy = row["x_centroid"].value, row["y_centroid"].value
+    radius = min(2.5 * row["r_eff"].to_value("arcsec") / PIXEL + 4, 21)  # four pixels for the PSF
+    texts, found = {"galaxy": index}, {band: aperture(images[band], xy, radius) for band in "grz"}
+    for blue, red in ("gr", "rz"):
+        own = [u_of(matches[band]["flux"]) for band in (blue, red)]
+        own_err = [u_of(matches[band]["flux_err"]) for band in (blue, red)]
+        texts[f"{blue} - {red}"] = colour(own, own_err)
+        texts[f"{blue} - {red} in aperture"] = colour(*zip(found[blue], found[red], strict=True))
+    return texts | {"radius (arcsec)": f"{radius * PIXEL:.1f}"}
+
+
+def colour(flux, error):
+    """Difference of two magnitudes, as text."""
+    value = -2.5 * np.log10(flux[0] / flux[1])
+    bound = 2.5 / np.log(10) * np.hypot(error[0] / flux[0], error[1] / flux[1])
+    return f"{value:.3f} ± {bound:.3f}"
+
+
+def aperture(image, xy, radius):
+    """Flux and error in a circle, the sky being the clipped mean of a ring around it."""
+    from astropy.stats import SigmaClip
+    from photutils.aperture import ApertureStats, CircularAnnulus, CircularAperture, aperture_photometry
+
+    circle, ring = CircularAperture(xy, radius), CircularAnnulus(xy, radius + 3, radius + 15)
+    weight = image.uncertainty.array
+    error = np.sqrt(1 / np.where(weight > 0, weight, np.inf))
+    sky = ApertureStats(image.data, ring, error=error, sigma_clip=SigmaClip(3))
+    one = aperture_photometry(image.data - sky.mean, circle, error=error)[0]
+    sky_error = sky.std / np.sqrt(sky.sum_aper_area.value) * circle.area
+    return one["aperture_sum"], np.hypot(one["aperture_sum_err"], sky_error)
+
+
 def draw_field(image, table, places):
     """The field with its sources; those of the table are numbered."""
     figure = Figure(figsize=(6, 6), layout="constrained")
@@ -141,13 +180,39 @@ def draw_field(image, table, places):
 
 
 def decam(folder):
-    """The elliptical galaxy in the single exposures."""
+    """The sources of the single exposures, and the picture of the elliptical galaxy."""
     from astropy.coordinates import SkyCoord
 
     place = SkyCoord([9.1232], [3.3976], unit="deg")
     files = list(decam_files(folder / "decam_legacypipe_tc9"))
+    tables = {}
+    for band, image, weight, mask, psf in files:
+        options = ("--weight", weight, "--mask", mask, "--psf", psf, "--find")
+        tables[band] = measure(image, *options)
+    write("decam", decam_rows(tables))
     images = ((f"DECam {band}", read_image(i, weight=w, mask=m, psf=p)) for band, i, w, m, p in files)
     draw(images, place, "decam.png", size=96)
+
+
+def decam_rows(tables):
+    """Sources seen in all exposures, numbered as in r."""
+    rows, number_of_source = [], 0
+    for source in tables["r"]:
+        matches = {}
+        for band, table in tables.items():
+            distance = table["sky_centroid"].separation(source["sky_centroid"]).arcsec
+            if distance.min() < 1:
+                matches[band] = table[np.argmin(distance)], distance.min()
+        if len(matches) < len(tables):
+            continue
+        number_of_source += 1
+        for band, (row, distance) in matches.items():
+            texts = {"source": number_of_source, "band": band, "S/N": f"{row['snr']:.0f}"}
+            texts["distance to r (arcsec)"] = f"{distance:.2f}"
+            texts |= {"n": number(row, "n", 2), "r_eff (arcsec)": number(row, "r_eff", 2)}
+            texts |= {"q": number(row, "q", 2), "pa (deg)": number(row, "pa", 1)}
+            rows.append(texts | {"chi-square": f"{row['chi2']:.2f}"})
+    return rows
 
 
 def pair(folder):
