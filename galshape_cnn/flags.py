@@ -25,7 +25,7 @@ __all__ = [
 class FlagDefinition:
     """One flag bit.
 
-    Attributes
+    Parameters
     ----------
     bit : int
         Position of the bit; the flag's value is ``2**bit``.
@@ -35,6 +35,12 @@ class FlagDefinition:
         What the bit means for the user of the row.
     severe : bool
         True when the row's numbers should not be used at all.
+
+    Examples
+    --------
+    >>> from galshape_cnn.flags import FLAG_DEFINITIONS
+    >>> FLAG_DEFINITIONS[8].name, FLAG_DEFINITIONS[8].value
+    ('NEIGHBOR', 256)
     """
 
     bit: int
@@ -81,7 +87,14 @@ FLAG_DEFINITIONS = (
 
 
 class Flag:
-    """Integer constants of the flag bits, e.g. ``Flag.NEIGHBOR``."""
+    """Integer constants of the flag bits, e.g. ``Flag.NEIGHBOR``.
+
+    Examples
+    --------
+    >>> from galshape_cnn.flags import Flag
+    >>> bool(264 & Flag.NEIGHBOR), bool(264 & Flag.MASKED)
+    (True, False)
+    """
 
 
 for _definition in FLAG_DEFINITIONS:
@@ -137,6 +150,12 @@ def describe_flags(flags):
     -------
     text : str
         Descriptions joined with ``'; '``; empty for 0.
+
+    Examples
+    --------
+    >>> from galshape_cnn.flags import describe_flags
+    >>> describe_flags(10)
+    'no unmasked pixel with noise information; stamp is cut by the edge of the image'
     """
     names = set(decode_flags(flags))
     return "; ".join(d.description for d in FLAG_DEFINITIONS if d.name in names)

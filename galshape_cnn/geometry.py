@@ -43,6 +43,12 @@ def axis_ratio(g1, g2):
     -------
     q : ndarray or float
         Minor over major axis, in (0, 1].
+
+    Examples
+    --------
+    >>> from galshape_cnn.geometry import axis_ratio
+    >>> round(float(axis_ratio(0.2, 0.0)), 3)
+    0.667
     """
     g = np.hypot(g1, g2)
     return (1 - g) / (1 + g)
@@ -62,6 +68,12 @@ def semi_major_radius(hlr, g1, g2):
     -------
     r_eff : ndarray or float
         In the unit of ``hlr``.
+
+    Examples
+    --------
+    >>> from galshape_cnn.geometry import semi_major_radius
+    >>> round(float(semi_major_radius(3.0, 0.6, 0.0)), 6)
+    6.0
     """
     return hlr / np.sqrt(axis_ratio(g1, g2))
 
@@ -80,6 +92,14 @@ def position_angle(g1, g2):
     -------
     pa : ndarray or float
         Degrees in [0, 180).
+
+    Examples
+    --------
+    A galaxy along North has g1 < 0; one from North-East to South-West has g2 < 0:
+
+    >>> from galshape_cnn.geometry import position_angle
+    >>> float(position_angle(-0.3, 0.0)), float(position_angle(0.0, -0.3))
+    (0.0, 45.0)
     """
     return np.mod(0.5 * np.degrees(np.arctan2(g2, g1)) - 90.0, 180.0)
 
@@ -96,6 +116,13 @@ def shear_matrix(g1, g2):
     -------
     S : (..., 2, 2) ndarray
         Symmetric, with unit determinant.
+
+    Examples
+    --------
+    >>> from galshape_cnn.geometry import shear_matrix
+    >>> shear_matrix(0.6, 0.0)
+    array([[2. , 0. ],
+           [0. , 0.5]])
     """
     g1, g2 = np.broadcast_arrays(np.asarray(g1, float), np.asarray(g2, float))
     matrix = np.stack([np.stack([1 + g1, g2], -1), np.stack([g2, 1 - g1], -1)], -2)
@@ -120,6 +147,16 @@ def conformal_shear(g1, g2):
     -------
     eta1, eta2 : ndarray or float
         Components of eta.
+
+    Examples
+    --------
+    Its length is half the logarithm of the ratio of the axes:
+
+    >>> import numpy as np
+    >>> from galshape_cnn.geometry import axis_ratio, conformal_shear
+    >>> eta1, eta2 = conformal_shear(0.0, 0.6)
+    >>> bool(np.isclose(eta2, -0.5 * np.log(axis_ratio(0.0, 0.6))))
+    True
     """
     g = np.hypot(g1, g2)
     bounded = np.minimum(g, 1 - 1e-12)
@@ -139,6 +176,16 @@ def reduced_shear(eta1, eta2):
     -------
     g1, g2 : ndarray or float
         Reduced shear, with ``|g| < 1`` whatever eta.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from galshape_cnn.geometry import conformal_shear, reduced_shear
+    >>> g1, g2 = reduced_shear(*conformal_shear(0.3, -0.4))
+    >>> round(float(g1), 6), round(float(g2), 6)
+    (0.3, -0.4)
+    >>> bool(np.hypot(*reduced_shear(30.0, 40.0)) < 1)
+    True
     """
     eta = np.hypot(eta1, eta2)
     g = np.minimum(np.tanh(eta), _LARGEST_SHEAR)
@@ -182,6 +229,15 @@ def transform_shape(hlr, g1, g2, jacobian):
     hlr, g1, g2 : ndarray
         In the unit and the frame of (u, v).  Use the inverse Jacobian to go
         back.
+
+    Examples
+    --------
+    An image with east to the right and 0.2 arcsec per pixel:
+
+    >>> from galshape_cnn.geometry import transform_shape
+    >>> hlr, g1, g2 = transform_shape(5.0, 0.1, 0.2, [[-0.2, 0.0], [0.0, 0.2]])
+    >>> round(float(hlr), 3), round(float(g1), 3), round(float(g2), 3)
+    (1.0, 0.1, -0.2)
     """
     jacobian = np.asarray(jacobian, float)
     g = np.asarray(g1) + 1j * np.asarray(g2)
@@ -206,6 +262,14 @@ def frame_derivative(g1, g2, jacobian):
     derivative : (N, 5, 5) ndarray
         d(flux, n, hlr, g1, g2)_sky / d(flux, n, hlr, g1, g2)_pixel, so that a
         covariance transforms as D C D^T.
+
+    Examples
+    --------
+    A quarter turn of the pixel grid changes the sign of the shear:
+
+    >>> from galshape_cnn.geometry import frame_derivative
+    >>> frame_derivative(0.1, 0.2, [[0, -1], [1, 0]]).diagonal()
+    array([ 1.,  1.,  1., -1., -1.])
     """
     jacobian = np.asarray(jacobian, float)
     alpha, beta, g, flip = _oriented(jacobian, np.asarray(g1) + 1j * np.asarray(g2))

@@ -11,6 +11,8 @@ from galshape_cnn.scale.run import BLOCK_ROWS, begin_run, fill_folder
 
 __all__ = ["DaskCrew", "connected", "measure_dask"]
 
+__doctest_requires__ = {"measure_dask": ["distributed"]}  # an extra
+
 
 class DaskCrew:
     """The workers of a cluster.
@@ -147,6 +149,24 @@ def measure_dask(
         If the folder holds a run of another configuration, or the input cannot be used at all.
     FileError
         If a block cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from galshape_cnn import ShapeEstimator
+    >>> from galshape_cnn.scale import measure_dask, read_blocks
+    >>> y, x = np.mgrid[-31.5:32, -31.5:32]
+    >>> galaxy = 100 * np.exp(-np.hypot(x, y) / 3)
+    >>> images = galaxy + np.random.default_rng(1).normal(size=(3, 64, 64))
+    >>> psf = np.exp(-np.sum(np.mgrid[-6:7, -6:7] ** 2, axis=0) / 4)
+    >>> from distributed import Client
+    >>> here = {"processes": False, "n_workers": 1, "dashboard_address": None}
+    >>> with tempfile.TemporaryDirectory() as folder, Client(**here) as client:
+    ...     summary = measure_dask(ShapeEstimator(), images, folder, client, error=1.0, psf=psf)
+    ...     table = read_blocks(folder)
+    >>> summary["rows"], len(table)
+    (3, 3)
     """
     if client is None:
         with connected() as own:

@@ -187,6 +187,19 @@ def read_blocks(path):
     ------
     FileError
         If the folder holds no run, or one that is not finished.
+
+    Examples
+    --------
+    A folder that holds no run is refused; `~galshape_cnn.scale.run.measure_stream` has an example of
+    one that does.
+
+    >>> import tempfile
+    >>> from galshape_cnn.scale import read_blocks
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     read_blocks(folder)
+    Traceback (most recent call last):
+    ...
+    galshape_cnn.errors.FileError: '...' holds no run of galshape measure
     """
     path = Path(path)
     if not (path / _MANIFEST).is_file():

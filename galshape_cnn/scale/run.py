@@ -71,6 +71,22 @@ def measure_stream(
         If the folder holds a run of another configuration, or the input cannot be used at all.
     FileError
         If a block cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from galshape_cnn import ShapeEstimator
+    >>> from galshape_cnn.scale import measure_stream, read_blocks
+    >>> y, x = np.mgrid[-31.5:32, -31.5:32]
+    >>> galaxy = 100 * np.exp(-np.hypot(x, y) / 3)
+    >>> images = galaxy + np.random.default_rng(1).normal(size=(3, 64, 64))
+    >>> psf = np.exp(-np.sum(np.mgrid[-6:7, -6:7] ** 2, axis=0) / 4)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     summary = measure_stream(ShapeEstimator(), images, folder, error=1.0, psf=psf, block_rows=2)
+    ...     table = read_blocks(folder)
+    >>> summary["rows"], len(table)
+    (3, 3)
     """
     source, how, folder = begin_run(estimator, data, output, block_rows, settings, options)
     if folder.missing():

@@ -12,7 +12,15 @@ from numpydoc.validate import validate
 import galshape_cnn
 from galshape_cnn.infer.columns import COLUMN_DEFINITIONS
 
-PUBLIC = [f"galshape_cnn.{name}" for name in galshape_cnn.__all__ if name != "__version__"]
+# What scripts may rely on: these modules, and nothing below them.
+HOMES = ("galshape_cnn", "galshape_cnn.scale", "galshape_cnn.flags", "galshape_cnn.geometry")
+MODULES = {name: importlib.import_module(name) for name in HOMES}
+PUBLIC = [
+    f"{name}.{attribute}"
+    for name, module in MODULES.items()
+    for attribute in module.__all__
+    if callable(getattr(module, attribute))
+]
 PUBLIC += ["galshape_cnn.cli.main"]
 # Made by an estimator, not by a user: its fields are attributes, and no parameters.
 NOT_CONSTRUCTED = {"galshape_cnn.ShapeCatalog"}
@@ -41,7 +49,8 @@ def public_methods():
     """Methods and properties of the public classes, but for the columns, which are made from a list."""
     columns = {definition.name for definition in COLUMN_DEFINITIONS}
     for name in PUBLIC:
-        value = getattr(galshape_cnn, name.rpartition(".")[2], None)
+        module, _, own = name.rpartition(".")
+        value = getattr(importlib.import_module(module), own)
         for attribute, member in vars(value).items() if isinstance(value, type) else ():
             explained = callable(member) or isinstance(member, classmethod | staticmethod | property)
             if explained and not attribute.startswith("_") and attribute not in columns:

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import galsim
 import numpy as np
 import pytest
+from astropy.modeling.fitting import TRFLSQFitter
 from astropy.nddata import NDData, StdDevUncertainty
 
 from galshape_cnn import ShapeEstimator, Stamps, cramer_rao_bound
@@ -64,6 +65,17 @@ def test_bound_is_the_stand_alone_one(catalogs, psf):
     alone = cramer_rao_bound((flux, n, hlr, g1, g2), psf, 1.0, center=center)
     sigma = np.sqrt(np.diagonal(catalog.crb_covariance[0]))
     np.testing.assert_allclose(sigma, np.sqrt(np.diagonal(alone.covariance)), rtol=0.01)
+
+
+def test_models_continue_in_a_fitter_of_astropy(catalogs, images):
+    """From the network's answer, least squares ends at the maximum that "ml" finds."""
+    y, x = np.mgrid[:64, :64]
+    for row, image in enumerate(images):
+        start, best = catalogs["network"].model(row), catalogs["ml"]
+        sigma = np.sqrt(np.diagonal(best.crb_covariance[row]))
+        fitted = TRFLSQFitter()(start, x, y, image, weights=np.full(image.shape, 1 / 1.0))
+        assert (np.abs(fitted.parameters[:5] - best.parameters[row]) < 0.02 * sigma).all()
+        assert (np.abs(start.parameters[:5] - best.parameters[row]) > 0.05 * sigma).any()  # it had to move
 
 
 def test_methods_fill_what_the_contract_says(catalogs):
