@@ -91,7 +91,9 @@ def psf_profile(recipe, fwhm, g, lobes, families):
     points = [(weight, x, y) for weight, x, y in np.asarray(lobes) if weight]
     if len(points) == 1 and points[0][1:] == (0, 0):
         return profile
-    return galsim.Add([weight * profile.shift(x, y) for weight, x, y in points])
+    # One profile convolved with points: as a sum of profiles, each would be transformed anew.
+    deltas = [weight * galsim.DeltaFunction().shift(x, y) for weight, x, y in points]
+    return galsim.Convolve(profile, galsim.Add(deltas))
 
 
 def _radial_profile(recipe, fwhm, families):
