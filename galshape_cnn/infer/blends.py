@@ -61,7 +61,7 @@ def measure_isolated(stamps, network, options, listed):
     Parameters
     ----------
     stamps : Stamps
-        Up to `galshape_cnn.infer.measure.BATCH_SIZE` stamps.
+        Any number of one size; see `galshape_cnn.infer.measure.measured_together`.
     network : AmortizedPosterior
         The live network.
     options : Options

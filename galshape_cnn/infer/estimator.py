@@ -195,7 +195,7 @@ class ShapeEstimator:
             If an argument cannot be used; its subclasses `NoiseError`, `PSFError`,
             `PositionError` say which kind.
         """
-        from galshape_cnn.infer.measure import Options
+        from galshape_cnn.infer.options import Options
         from galshape_cnn.observe.correlation import noise_correlation as find_correlation
         from galshape_cnn.observe.cutout import prepare
         from galshape_cnn.observe.stamps import Stamps
@@ -232,15 +232,14 @@ class ShapeEstimator:
     def _measure_groups(self, observation, options, threads, progress, to_examine):
         """The observation with the pixels that were measured, and a measurement of each group."""
         from galshape_cnn.infer.blends import examined, joined, listed_positions, measure_isolated
-        from galshape_cnn.infer.measure import BATCH_SIZE
+        from galshape_cnn.infer.measure import measured_together
 
         network, bar = self.live_network(), progress_bar(observation.n, progress)
         groups, listed = observation.groups, listed_positions(observation)
-        batches = [
-            (number, np.arange(start, min(start + BATCH_SIZE, len(stamps))))
-            for number, (_, stamps) in enumerate(groups)
-            for start in range(0, len(stamps), BATCH_SIZE)
-        ]
+        batches = []
+        for number, (_, stamps) in enumerate(groups):
+            size = measured_together(options.method, stamps.data.shape[-1], len(stamps), threads)
+            batches += [(number, np.arange(len(stamps))[k : k + size]) for k in range(0, len(stamps), size)]
 
         def one(batch):
             number, rows = batch

@@ -72,7 +72,7 @@ def row_flags(stamps, measured, width, point_chi2, options):
         Of the PSFs, see `galshape_cnn.forward.psf_width.psf_width`.
     point_chi2 : (N,) ndarray
         Chi-square of the best point source; NaN where it was not looked for.
-    options : galshape_cnn.infer.measure.Options
+    options : galshape_cnn.infer.options.Options
         Of which the method, ``fit_sky``, the ranges of training and the region of trust count.
 
     Returns

@@ -1,16 +1,17 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Measure one batch of equal-sized stamps: network, then what the method adds.
+"""Measure equal-sized stamps: network, then what the method adds.
 
 Batches are padded to one size (`BATCH_SIZE`).  Compiled functions are then reused whatever the
 number of galaxies, and the numbers of a galaxy are the same, bit for bit, whatever it shares its
 batch with: a matrix product rounds differently in another shape, but not in another row.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from galshape_cnn.flags import Flag
+from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.psf_width import psf_width
 from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
@@ -21,12 +22,19 @@ from galshape_cnn.infer.information import information, tempering
 from galshape_cnn.infer.judgement import Measured, row_flags, small_rows
 from galshape_cnn.infer.likelihood import StampLikelihood
 from galshape_cnn.infer.measurement import Measurement
-from galshape_cnn.infer.prior import Prior
+from galshape_cnn.infer.options import Options
 from galshape_cnn.infer.refine import maximize_likelihood
 from galshape_cnn.infer.residuals import examine, point_source_chi2
 from galshape_cnn.infer.reweighting import reweighted_moments
+from galshape_cnn.observe.stamps import Stamps
 
-__all__ = ["BATCH_SIZE", "Options", "measure_stamps", "model_images", "network_posterior"]
+__all__ = [
+    "BATCH_SIZE",
+    "measure_stamps",
+    "measured_together",
+    "model_images",
+    "network_posterior",
+]
 
 #: Batch size the network and the bounds are compiled for: the arrays of one stay in cache.
 BATCH_SIZE = 64
@@ -34,83 +42,45 @@ BATCH_SIZE = 64
 #: PSF for each need one program and give the same numbers.
 _SMALL = 2**26
 
+#: Stamps of 64 pixels that maximum likelihood refines together.  Most galaxies need five evaluations and a
+#: few need fifty: in larger company these fill blocks that would be computed for one of them otherwise.
+_REFINED_TOGETHER = 512
+
 _FEW_DRAWS = 40  # effective draws of a reweighted answer below which it is flagged
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to measure.
+def measured_together(method, side, count, threads):
+    """Number of stamps that are best given to `measure_stamps` at a time.
 
-    Attributes
+    Parameters
     ----------
     method : {'network', 'ml', 'posterior'}
         Estimator.
-    fit_sky : bool
-        False when the sky is known to be zero.
-    gain : float, (N,) ndarray or None
-        Electrons per unit of flux, when ``ivar`` lacks the source's photon noise.
-    prior : Prior or None
-        For ``'posterior'``, and for ``'network'`` if there is a ``training_prior``.
-    training_prior : Prior or None
-        What the network's answer is to be reweighted from; None leaves it as it is.
-    seed : int
-        Of the posterior's draws.
-    domain : dict
-        Ranges of training.
-    correlation : (ky, kx) ndarray or None
-        Autocorrelation of the noise, if pixels are not independent.
-    neighbours : {'ignore', 'mask', 'fit'}
-        What is done about other sources, see `galshape_cnn.infer.blends`.
-    trust : dict
-        Region in which the network was found trustworthy, see `galshape_cnn.infer.trust`.
+    side : int
+        Of the stamps, in pixels.
+    count : int
+        Number of all stamps.
+    threads : int
+        Among which they are spread.
+
+    Returns
+    -------
+    size : int
+        A multiple of `BATCH_SIZE`.
     """
-
-    method: str = "network"
-    fit_sky: bool = True
-    gain: float | np.ndarray | None = None
-    prior: Prior | None = None
-    training_prior: Prior | None = None
-    seed: int = 0
-    domain: dict = field(default_factory=dict)
-    neighbours: str = "ignore"
-    trust: dict = field(default_factory=dict)
-    correlation: np.ndarray | None = None
-
-    def in_units_of(self, unit):
-        """The same options for pixel values of each row counted in a number of their unit.
-
-        The prior counts in the first row's.
-        """
-        gain = None if self.gain is None else self.gain * unit
-        priors = {
-            name: None if prior is None else _PriorInUnits(prior, unit[0])
-            for name, prior in (("prior", self.prior), ("training_prior", self.training_prior))
-        }
-        return replace(self, gain=gain, **priors)
-
-    def for_rows(self, rows):
-        """The same options for some of the rows."""
-        return self if self.gain is None else replace(self, gain=self.gain[rows])
-
-
-@dataclass(frozen=True)
-class _PriorInUnits:
-    """A prior for fluxes counted in a number of their unit."""
-
-    prior: Prior
-    unit: float
-
-    def log_density(self, flux, *shape):
-        return self.prior.log_density(flux * self.unit, *shape)
+    if method != "ml":
+        return BATCH_SIZE
+    fitting = min(_REFINED_TOGETHER * 64**2 // side**2, -(-count // threads))
+    return BATCH_SIZE * max(1, -(-fitting // BATCH_SIZE))
 
 
 def measure_stamps(stamps, network, options):
-    """Measure a batch.
+    """Measure stamps.
 
     Parameters
     ----------
     stamps : Stamps
-        Up to `BATCH_SIZE` stamps.
+        Any number of one size; see `measured_together`.
     network : AmortizedPosterior
         The live network.
     options : Options
@@ -162,23 +132,40 @@ def model_images(stamps, params):
     return likelihood.images(shapes) * unit[:, None, None]
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """A full batch: the first ``count`` stamps have data, the others repeat the first.
+
+    ``params`` (B, 8), ``covariance`` (B, 5, 5) and ``flags`` (B,) are what the network says.
+    """
+
+    stamps: Stamps
+    count: int
+    transfer: np.ndarray
+    grid: FourierGrid
+    options: Options
+    proposal: object
+    params: np.ndarray
+    covariance: np.ndarray
+    flags: np.ndarray
+
+
 def _measure_rows(stamps, network, options):
-    """Measure the rows that have data, in a full batch."""
+    """Measure the rows that have data, in full batches."""
     n = len(stamps)
     has_data = (stamps.ivar > 0).any((1, 2))
     rows = np.flatnonzero(has_data)
-    if not len(rows):
-        return _without_data(n, has_data)
-    padded = np.concatenate([rows, np.full(BATCH_SIZE - len(rows), rows[0])])
-    full = _measure_full(stamps[padded], len(rows), network, options.for_rows(padded))
-    out = Measurement.scatter(n, [(rows, full[: len(rows)])])
-    if has_data.all():
-        return out
-    return _with_flags(out, np.where(has_data, 0, Flag.NO_DATA))
-
-
-def _without_data(n, has_data):
-    return _with_flags(Measurement.empty(n), np.where(has_data, 0, Flag.NO_DATA))
+    parts = [rows[start : start + BATCH_SIZE] for start in range(0, len(rows), BATCH_SIZE)]
+    batches = [_looked_at(stamps, part, network, options) for part in parts]
+    if options.method == "ml":
+        estimates = _refined(batches, options)
+    else:
+        estimates = [_estimate(batch) for batch in batches]
+    measured = [
+        _judged(batch, *estimate)[: batch.count] for batch, estimate in zip(batches, estimates, strict=True)
+    ]
+    out = Measurement.scatter(n, list(zip(parts, measured, strict=True))) if parts else Measurement.empty(n)
+    return out if has_data.all() else _with_flags(out, np.where(has_data, 0, Flag.NO_DATA))
 
 
 def _with_flags(measurement, flags):
@@ -186,8 +173,10 @@ def _with_flags(measurement, flags):
     return Measurement(**parts | {"flags": measurement.flags | flags})
 
 
-def _measure_full(stamps, count, network, options):
-    """Measure a batch in which every stamp has data, and those from ``count`` on repeat the first."""
+def _looked_at(stamps, rows, network, options):
+    """Rows of the stamps, all with data, filled up to a batch and shown to the network."""
+    padded = np.concatenate([rows, np.full(BATCH_SIZE - len(rows), rows[0])])
+    stamps, options = stamps[padded], options.for_rows(padded)
     grid = grid_for(stamps.data.shape[-1], stamps.psf_oversampling)
     psf = np.asarray(stamps.psf, np.float32)
     transfer = np.asarray(transfer_functions(psf, grid, stamps.psf_oversampling))
@@ -196,19 +185,21 @@ def _measure_full(stamps, count, network, options):
     proposal, strangeness = network_posterior(stamps, transfer, grid, network, options)
     mean, covariance = posterior_moments(proposal)
     params = np.concatenate([mean, np.zeros((len(mean), 1))], 1)
-    flags, ess, samples = np.zeros(len(mean), np.int64), np.full(len(mean), np.nan), None
     strange = strangeness > options.domain.get("context", np.inf)
+    flags = np.where(strange, Flag.UNLIKE_TRAINING, 0).astype(np.int64)
     covariance = covariance[:, :5, :5]
-    if options.method == "ml":
-        params, covariance, flags = _refined(stamps, count, transfer, grid, params, options)
-    elif options.method == "network" and options.training_prior is not None:
-        params[:, :7], covariance, flags = _reweighted(proposal, mean, covariance, options)
-    elif options.method == "posterior":
-        params, covariance, ess, samples, flags = _sampled(
-            stamps, count, transfer, grid, proposal, params, options
-        )
-    flags = flags | np.where(strange, Flag.UNLIKE_TRAINING, 0)
-    return _judged(stamps, transfer, grid, params, covariance, ess, samples, flags, options)
+    return _Batch(stamps, len(rows), transfer, grid, options, proposal, params, covariance, flags)
+
+
+def _estimate(batch):
+    """Parameters, covariance, flags, effective sample size and samples, by network or sampling."""
+    if batch.options.method == "posterior":
+        return _sampled(batch)
+    params, covariance, flags = batch.params.copy(), batch.covariance, batch.flags
+    if batch.options.training_prior is not None:
+        params[:, :7], covariance, few = _reweighted(batch)
+        flags = flags | few
+    return params, covariance, flags, np.full(len(params), np.nan), None
 
 
 def network_posterior(stamps, transfer, grid, network, options):
@@ -245,12 +236,12 @@ def network_posterior(stamps, transfer, grid, network, options):
     return network.update(first, derivatives, options.fit_sky), first.strangeness
 
 
-def _reweighted(posterior, mean, covariance, options):
+def _reweighted(batch):
     """Moments under the user's prior, and flags; the network's own where the priors do not meet."""
-    other = reweighted_moments(posterior, options.prior, options.training_prior)
+    other = reweighted_moments(batch.proposal, batch.options.prior, batch.options.training_prior)
     known = other[2] >= 2
-    mean = np.where(known[:, None], other[0], mean)
-    covariance = np.where(known[:, None, None], other[1][:, :5, :5], covariance)
+    mean = np.where(known[:, None], other[0], batch.params[:, :7])
+    covariance = np.where(known[:, None, None], other[1][:, :5, :5], batch.covariance)
     return mean, covariance, np.where(other[2] < _FEW_DRAWS, Flag.LOW_ESS, 0)
 
 
@@ -263,21 +254,19 @@ def _source_noise(stamps, gain):
     return np.sqrt(mean_ivar) / gain
 
 
-def _gain(options, count):
-    """Gain of the rows that are no repetitions."""
-    return None if options.gain is None else options.gain[:count]
+def _possible_start(batch):
+    """Starts of the search, where the network gave none for a galaxy far outside its training."""
+    params, middle = batch.params, np.array([1.0, 1.5, 3.0, 0.0, 0.0])
+    other = np.column_stack([np.tile(middle, (len(params), 1)), batch.stamps.center, np.zeros(len(params))])
+    return np.where(np.isfinite(params).all(1)[:, None], params, other)[: batch.count]
 
 
-def _possible_start(stamps, params):
-    """Start of the search, where the network gave none for a galaxy far outside its training."""
-    middle = np.array([1.0, 1.5, 3.0, 0.0, 0.0])
-    other = np.column_stack([np.tile(middle, (len(params), 1)), stamps.center, np.zeros(len(params))])
-    return np.where(np.isfinite(params).all(1)[:, None], params, other)
-
-
-def _first(stamps, count, transfer):
-    """Data, weights and transfer functions of the stamps that are no repetitions."""
-    return stamps.data[:count], stamps.ivar[:count], transfer if len(transfer) == 1 else transfer[:count]
+def _first(batch):
+    """Data, weights, transfer functions and gain of the stamps that are no repetitions."""
+    count, transfer, gain = batch.count, batch.transfer, batch.options.gain
+    transfer = transfer if len(transfer) == 1 else transfer[:count]
+    gain = None if gain is None else gain[:count]
+    return batch.stamps.data[:count], batch.stamps.ivar[:count], transfer, gain
 
 
 def _repeated(count, size):
@@ -285,38 +274,51 @@ def _repeated(count, size):
     return np.concatenate([np.arange(count), np.zeros(size - count, int)])
 
 
-def _refined(stamps, count, transfer, grid, start, options):
-    start = _possible_start(stamps, start)[:count]
-    arrays = _first(stamps, count, transfer)
-    result = maximize_likelihood(*arrays, grid, start, fit_sky=options.fit_sky, gain=_gain(options, count))
-    fill = _repeated(count, len(stamps))
-    return result.params[fill], np.full((len(fill), 5, 5), np.nan), result.flags[fill]
+def _refined(batches, options):
+    """Maximum-likelihood estimates of batches that are searched together: as `_estimate`, of each."""
+    if not batches:
+        return []
+    data, ivar, transfer, gain = zip(*map(_first, batches), strict=True)
+    shared = len(transfer[0]) == 1 and sum(map(len, data)) > 1
+    arrays = np.concatenate(data), np.concatenate(ivar), transfer[0] if shared else np.concatenate(transfer)
+    start = np.concatenate([_possible_start(batch) for batch in batches])
+    gain = None if gain[0] is None else np.concatenate(gain)
+    result = maximize_likelihood(*arrays, batches[0].grid, start, fit_sky=options.fit_sky, gain=gain)
+    estimates, first = [], 0
+    for batch in batches:
+        rows = first + _repeated(batch.count, len(batch.stamps))
+        nan = np.full((len(rows), 5, 5), np.nan)
+        estimates.append((result.params[rows], nan, batch.flags | result.flags[rows], nan[:, 0, 0], None))
+        first += batch.count
+    return estimates
 
 
-def _sampled(stamps, count, transfer, grid, proposal, params, options):
+def _sampled(batch):
     from galshape_cnn.infer.posterior import sample_posterior
 
+    stamps, count, options = batch.stamps, batch.count, batch.options
     nuisance = None if stamps.nuisance is None else stamps.nuisance[:count]
-    data, ivar, transfer = _first(stamps, count, transfer)
-    gain = _gain(options, count)
+    data, ivar, transfer, gain = _first(batch)
     if options.correlation is not None:
         # a power of a Gaussian likelihood is one with all variances multiplied
-        matrices = information(stamps[:count], params[:count], gain, options.correlation)
+        matrices = information(stamps[:count], batch.params[:count], gain, options.correlation)
         power = tempering(*matrices, options.fit_sky)
         ivar, gain = ivar * power[:, None, None], None if gain is None else gain * power
     result = sample_posterior(
-        data, ivar, transfer, grid, proposal[:count], options.prior,
+        data, ivar, transfer, batch.grid, batch.proposal[:count], options.prior,
         fit_sky=options.fit_sky, gain=gain, seed=options.seed, nuisance=nuisance,
     )  # fmt: skip
-    params = params[:count].copy()
+    params = batch.params[:count].copy()
     good = np.isfinite(result.mean).all(1)
     params[good, :5], params[good, 5:7] = result.mean[good], result.center[good]
     fill = _repeated(count, len(stamps))
-    return params[fill], result.covariance[fill], result.ess[fill], result.samples[fill], result.flags[fill]
+    flags = batch.flags | result.flags[fill]
+    return params[fill], result.covariance[fill], flags, result.ess[fill], result.samples[fill]
 
 
-def _judged(stamps, transfer, grid, params, covariance, ess, samples, flags, options):
+def _judged(batch, params, covariance, flags, ess, samples):
     """Add bound, S/N, chi-square and flags."""
+    stamps, options, grid, transfer = batch.stamps, batch.options, batch.grid, batch.transfer
     found = examine(params, stamps.data, stamps.ivar, transfer, grid, options.fit_sky, options.gain)
     snr = np.abs(params[:, 0]) * np.sqrt(found.fisher[:, 0, 0])
     chi2 = found.chi2

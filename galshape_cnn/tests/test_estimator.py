@@ -1,6 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import galsim
 import numpy as np
@@ -11,6 +12,7 @@ from astropy.nddata import NDData, StdDevUncertainty
 from galshape_cnn import ShapeEstimator, Stamps, cramer_rao_bound
 from galshape_cnn.errors import GalshapeWarning, InputError
 from galshape_cnn.flags import Flag
+from galshape_cnn.infer.measure import measured_together
 
 PSF = galsim.Moffat(2.5, fwhm=3.0)
 TRUTH = np.array(
@@ -96,6 +98,32 @@ def test_order_and_size_of_the_batch_do_not_matter(estimator, images, psf, catal
     np.testing.assert_allclose(rows(turned), rows(catalogs["ml"])[order], rtol=2e-3, atol=1e-6)
     alone = estimator(images[1:2], psf=psf, error=1.0, method="ml")
     np.testing.assert_allclose(rows(alone), rows(catalogs["ml"])[1:2], rtol=2e-3, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def many(images):
+    """Eighty galaxies, of which some take a long search."""
+    rng = np.random.default_rng(5)
+    faint = np.repeat([1.0, 0.02], [60, 20])[:, None, None]
+    return faint * np.resize(images, (80, 64, 64)) + rng.normal(size=(80, 64, 64))
+
+
+@pytest.mark.parametrize("method", ["network", "ml"])
+def test_company_does_not_matter_to_the_last_bit(estimator, many, psf, method):
+    run = partial(estimator, psf=psf, error=1.0, method=method)
+    whole = run(many, threads=1)
+    for catalog, part in ((run(many, threads=2), slice(80)), (run(many[55:80]), slice(55, 80))):
+        for name in ("params", "crb", "chi2", "flags"):
+            expected = getattr(whole.measurement, name)[part]
+            np.testing.assert_array_equal(getattr(catalog.measurement, name), expected, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("method", "side", "count", "threads", "size"),
+    [("network", 64, 999, 2, 64), ("ml", 64, 9999, 2, 512), ("ml", 64, 300, 2, 192), ("ml", 256, 999, 1, 64)],
+)
+def test_galaxies_that_are_measured_together(method, side, count, threads, size):
+    assert measured_together(method, side, count, threads) == size
 
 
 def test_nddata_equals_arrays(estimator, images, psf, catalogs):

@@ -204,7 +204,7 @@ def real_run(estimator, path, out, **options):
 @pytest.mark.parametrize("method", ["network", "ml", "posterior"])
 def test_the_network_gives_equal_rows_everywhere(real, tmp_path, monkeypatch, method):
     distributed = pytest.importorskip("distributed")
-    n = 150 if method == "network" else 40
+    n = 40 if method == "posterior" else 150
     path = write_cube(tmp_path / "cube.fits", *moments(n))
     run = partial(real_run, real, path, method=method)
     tables = [run(tmp_path / "threads")]
