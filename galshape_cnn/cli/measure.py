@@ -26,6 +26,8 @@ from galshape_cnn.cli.psf_option import stars_if_needed
 __all__ = ["add_parser", "is_table", "run", "source_from", "summary"]
 
 _SHOWN = 10  # errors printed; a folder of blocks lists all
+#: Galaxies above which processes gain more than the seconds that they take to start.
+_MANY = 20_000
 
 
 def add_parser(commands):
@@ -54,7 +56,10 @@ def add_parser(commands):
     parser.add_argument("--overwrite", action="store_true", help="replace an existing table or run")
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--workers", type=positive_int, metavar="N", help="processes (default: threads on all cores)"
+        "--workers",
+        type=positive_int,
+        metavar="N",
+        help="processes (default: one for each core where there are more than 20,000 galaxies; else threads)",
     )
     where.add_argument("--scheduler", metavar="ADDR", help="measure on the Dask cluster of this scheduler")
     parser.add_argument(
@@ -253,13 +258,22 @@ def _job(source, how, estimator):
     return Job(estimator, source, how, probe(estimator, source, how))
 
 
+def _processes(args, n):
+    """Number of processes for ``n`` galaxies; None for threads."""
+    from galshape_cnn.infer.batches import usable_cores
+
+    if args.workers is None and n > _MANY and usable_cores() > 1:
+        return usable_cores()
+    return args.workers
+
+
 @contextmanager
 def _crew(args, job):
     """Those who measure: threads, processes, or a cluster."""
     if args.scheduler is None:
         from galshape_cnn.scale.crews import local_crew
 
-        with local_crew(job, args.workers) as crew:
+        with local_crew(job, _processes(args, len(job.source))) as crew:
             yield crew
         return
     from galshape_cnn.scale.dask import DaskCrew, connected

@@ -217,7 +217,7 @@ def _highest_peak(level, guess, radius, reach):
     offset, width2, valid = _quadratic_peak(level.amplitude, peak)
     xy = level.to_stamp(peak + offset)
     found &= valid & (np.hypot(*(xy - guess).T) <= radius)
-    height = np.where(found, _value(level.amplitude / level.noise, peak), 0)
+    height = np.where(found, _value(level.amplitude, peak) / _value(level.noise, peak), 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         error = width2 * level.step**2 / (np.sqrt(2) * level.sigma * height)
     return _Peaks(xy, height, np.where(found, error, np.inf), _is_bump(level, peak, at, reach))
@@ -387,7 +387,7 @@ def mask_flags(ivar, center):
     half = bad[:, ny // 4 : ny - ny // 4, nx // 4 : nx - nx // 4]
     flags |= np.where(half.mean(axis=(1, 2)) > 0.3, Flag.MASKED, 0)
     start = np.round(center).astype(int)
-    window, dx, dy = _windows(bad.astype(np.float32), start, 2)
+    window, dx, dy = _windows(bad, start, 2)
     distance = np.hypot(dx + (start - center)[:, :1, None], dy + (start - center)[:, 1:, None])
     masked = ((window != 0) & (distance <= 1.5)).any(axis=(1, 2))
     return (flags | np.where(masked, Flag.CENTER_MASKED, 0)).astype(np.int64)

@@ -29,6 +29,8 @@ _DEFAULT_STAMP_SIZE = 64
 _FAR_AWAY = 10**9
 #: Pixel scales, in arcsec, that a WCS may have, and the least ratio of them in two directions.
 _PIXEL_SCALES, _FLATTEST_PIXEL = (1e-6, 1e6), 1e-3
+#: Frames of a stack that are read at a time: few enough to stay in the processor's cache.
+_READ_TOGETHER = 16
 #: Noise per pixel for which stamps are cut as they are.
 _WORKABLE_NOISE = (1e-12, 1e12)
 
@@ -164,7 +166,8 @@ def make_rows(frames, xy, is_image, stamp_size, strict=True):
         side = np.array([stamp_size or default or max(one.shape) for one in frames])[frame]
     else:
         side = np.asarray(stamp_size)
-    size = np.array([bucket_size(one) for one in side])
+    sides, kind = np.unique(side, return_inverse=True)
+    size = np.array([bucket_size(one) for one in sides])[kind]
     if stamp_size is None and not is_image:
         side = size  # nothing of a cutout is left out, wherever in it the galaxy is
     jacobian, radec = _geometry(frames, frame, known)
@@ -293,15 +296,43 @@ def cut_stamps(rows, selected, origin):
     ivar = np.zeros_like(data)
     flags = np.where(rows.off[selected], Flag.OFF_IMAGE, 0).astype(np.int64)
     informed = np.zeros(len(selected), bool)
-    for i in np.flatnonzero(~rows.off[selected]):
-        frame, side = rows.frames[rows.frame[selected[i]]], int(rows.side[selected[i]])
+    for some in _alike(rows, selected, origin):
+        which = rows.frame[selected[some]]
+        frame, side = rows.frames[which[0]], int(rows.side[selected[some[0]]])
         (in_y, y), (in_x, x) = (
-            _overlap(int(origin[i, axis]), size, side, frame.shape[1 - axis]) for axis in (1, 0)
+            _overlap(int(origin[some[0], axis]), size, side, frame.shape[1 - axis]) for axis in (1, 0)
         )
-        data[i][in_y, in_x], ivar[i][in_y, in_x], informed[i] = frame.read(y, x)
-        if _is_cut(frame.shape, (y, x), side, origin[i] + (size - 1) / 2, rows.is_image):
-            flags[i] |= Flag.EDGE
+        data[some, in_y, in_x], ivar[some, in_y, in_x], informed[some] = _read(rows.frames, which, y, x)
+        if _is_cut(frame.shape, (y, x), side, origin[some[0]] + (size - 1) / 2, rows.is_image):
+            flags[some] |= Flag.EDGE
     return data, ivar, flags, informed
+
+
+def _alike(rows, selected, origin):
+    """Indices of rows that are cut alike: single ones, or several of a stack."""
+    live = np.flatnonzero(~rows.off[selected])
+    if not len(live) or rows.frames[0].stack is None:
+        yield from live[:, None]
+        return
+    corners = np.column_stack([origin[live], rows.side[selected[live]]])
+    _, kind = np.unique(corners, axis=0, return_inverse=True)
+    for value in range(kind.max() + 1):
+        group = live[kind.ravel() == value]
+        for start in range(0, len(group), _READ_TOGETHER):
+            yield group[start : start + _READ_TOGETHER]
+
+
+def _read(frames, which, y, x):
+    """The same part of one frame, or of several of a stack."""
+    stack, factor = frames[which[0]].stack, frames[which[0]].factor
+    if stack is None:
+        return frames[which[0]].read(y, x)
+    try:
+        return stack.read(which, y, x, factor)
+    except NoiseError:
+        for one in which:  # says in which
+            frames[one].read(y, x)
+        raise
 
 
 def _overlap(origin, size, side, length):

@@ -6,7 +6,7 @@ A `Frame` is one two-dimensional image or cutout with all that belongs to it.
 checks that the keywords of the call fit what the data carry.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import astropy.units as u
 import numpy as np
@@ -21,12 +21,10 @@ from galshape_cnn.observe.noise import (
     same_noise,
 )
 from galshape_cnn.observe.sky import celestial_part
+from galshape_cnn.observe.stack import Stack, read_pixels
 from galshape_cnn.observe.stamps import MINIMUM_STAMP_SIZE
 
 __all__ = ["Frame", "read_frames"]
-
-#: Pixel values beyond this are no measurement: single precision could not hold their squares.
-_LARGEST = 1e18
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,8 @@ class Frame:
         Whatever `galshape_cnn.forward.psf.psf_arrays` takes.
     factor : float
         Turns the pixel values into the unit of the batch.
+    stack : Stack or None
+        All frames of the call, where they can be read together.
     """
 
     data: object
@@ -54,6 +54,7 @@ class Frame:
     wcs: object = None
     psf: object = None
     factor: float = 1.0
+    stack: Stack | None = None
 
     @property
     def shape(self):
@@ -75,19 +76,9 @@ class Frame:
         informed : bool
             Whether any pixel has noise information, masked or not.
         """
-        data = np.asarray(self.data[rows, columns], np.float64) * self.factor
-        ivar = self.noise[rows, columns].inverse_variance() / self.factor**2
-        ivar = np.broadcast_to(ivar, data.shape)
-        informed = bool((ivar > 0).any())
-        good = np.abs(data) < _LARGEST
-        if self.mask is not None:
-            good &= ~np.asarray(self.mask[rows, columns]).astype(bool)
-        with np.errstate(over="ignore", under="ignore"):
-            return (
-                np.where(good, data, 0).astype(np.float32),
-                np.where(good, ivar, 0).astype(np.float32),
-                informed,
-            )
+        part = (rows, columns)
+        mask = None if self.mask is None else self.mask[part]
+        return read_pixels(self.data[part], self.noise[part], mask, self.factor)
 
 
 @dataclass(frozen=True)
@@ -129,6 +120,9 @@ def read_frames(data, *, error=None, mask=None, wcs=None, unit=None):
     NoiseError
         If noise information is missing or impossible.
     """
+    stacked = _stacked_frames(data, error, mask, wcs, unit)
+    if stacked is not None:
+        return stacked
     raws = _raw_objects(data)
     n = len(raws)
     errors, masks, wcses = (
@@ -170,6 +164,44 @@ def _raw_objects(data):
         if np.ndim(raw.array) != 2:
             raise InputError(f"data[{row}] has shape {np.shape(raw.array)}; a cutout (ny, nx) is needed")
     return raws
+
+
+def _stacked_frames(data, error, mask, wcs, unit):
+    """Frames of a plain cube, and their unit; None for anything else."""
+    raw = _unpack(data, "data") if _is_single(data) else None
+    if raw is None or not _is_cube(raw.array, raw.array) or min(raw.array.shape[1:]) < MINIMUM_STAMP_SIZE:
+        return None
+    noises = [one for one in (raw.uncertainty, error) if one is not None]
+    masks = [one for one in (raw.mask, mask) if one is not None and one is not np.ma.nomask]
+    one_wcs = wcs is None or hasattr(wcs, "low_level_wcs")
+    if len(noises) != 1 or len(masks) > 1 or not all(_is_cube(m, raw.array) for m in masks) or not one_wcs:
+        return None
+    values = getattr(noises[0], "array", noises[0])
+    if not (np.isscalar(values) or _is_cube(values, raw.array)):
+        return None
+    name = "error" if raw.uncertainty is None else "data.uncertainty"
+    stack = Stack(raw.array, _one_noise(noises[0], raw.unit, name), *masks)
+    if not (np.ndim(stack.noise.array) == 0 or _is_cube(stack.noise.array, raw.array)):
+        return None
+    if masks and masks[0].dtype.kind not in "bui":
+        return None
+    unit = raw.unit if unit is None else unit
+    shared = _merge_wcs(raw.wcs, wcs, "data[0]", {}), _unit_factor(raw.unit, unit, "data[0]")
+    return [_frame_of(stack, row, raw, *shared) for row in range(len(raw.array))], unit
+
+
+def _is_cube(array, like):
+    """Whether something is a plain array of several images, of the shape of another."""
+    return isinstance(array, np.ndarray) and array.ndim == 3 and len(array) > 1 and array.shape == like.shape
+
+
+def _frame_of(stack, row, raw, wcs, factor):
+    """One of the frames of a stack, as it would be by itself."""
+    name = "error" if raw.uncertainty is None else f"data[{row}].uncertainty"
+    noise = stack.noise if np.ndim(stack.noise.array) == 0 else stack.noise[row]
+    mask = None if stack.mask is None else stack.mask[row]
+    one = _slice(replace(raw, uncertainty=None, mask=None), row)
+    return Frame(one.array, replace(noise, name=name), mask, wcs, one.psf, factor, stack)
 
 
 def _refuse_empty():

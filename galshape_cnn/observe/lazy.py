@@ -4,7 +4,7 @@
 Plain FITS images are memory-mapped by astropy.  Compressed and scaled ones
 (``BSCALE``, ``BZERO``) are not: astropy would read all of them.  `LazyPixels`
 reads, and decompresses, the part that is asked for; `BadBits` makes a mask of
-the part of a bit field that is asked for.
+the part of a bit field that is asked for, and `UnitSum` divides PSFs by their sums.
 """
 
 import weakref
@@ -12,7 +12,7 @@ import weakref
 import numpy as np
 from astropy.io import fits
 
-__all__ = ["LARGE", "BadBits", "LazyPixels", "is_lazy"]
+__all__ = ["LARGE", "BadBits", "LazyPixels", "UnitSum", "is_lazy"]
 
 #: Images of more bytes than this are not read as a whole.
 LARGE = 1 << 26
@@ -100,6 +100,31 @@ class BadBits(_Part):
 
     def __getitem__(self, key):
         return (np.asarray(self.field[key]) & self.bits) != 0
+
+
+class UnitSum(_Part):
+    """A cube of PSFs, each divided by its sum when it is read.
+
+    Parameters
+    ----------
+    planes : (N, py, px) array_like
+        Only sliced.
+    """
+
+    dtype = np.dtype(float)
+
+    def __init__(self, planes):
+        self.planes, self.shape = planes, tuple(planes.shape)
+
+    def __repr__(self):
+        return f"<UnitSum {self.shape}>"
+
+    def __getitem__(self, key):
+        rows, *rest = key if isinstance(key, tuple) else (key,)
+        part = np.array(self.planes[rows], float)
+        total = part.sum((-2, -1), keepdims=True)
+        np.divide(part, total, out=part, where=total > 0)
+        return part[(..., *rest)] if len(rest) == 2 else part
 
 
 def is_lazy(array):

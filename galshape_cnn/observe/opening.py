@@ -55,5 +55,5 @@ def _trimmed(psf):
     from galshape_cnn.forward.psf_array import PSFArrays, trim_even
 
     if isinstance(psf, PSFArrays):
-        return PSFArrays(trim_even(psf.array), psf.oversampling)
+        return PSFArrays(trim_even(np.asarray(psf.array)), psf.oversampling)
     return trim_even(psf) if isinstance(psf, np.ndarray) else psf

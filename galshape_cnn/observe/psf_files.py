@@ -9,6 +9,7 @@ import numpy as np
 from galshape_cnn.errors import FileError, PSFError
 from galshape_cnn.forward.psf_array import PSFArrays, check_oversampling
 from galshape_cnn.observe.hdus import find_hdu, image_hdus, list_hdus, open_fits, role_of
+from galshape_cnn.observe.lazy import UnitSum
 from galshape_cnn.observe.piff_model import PiffModel, is_piff
 from galshape_cnn.observe.psfex import psfex_from_table
 
@@ -124,6 +125,7 @@ def psf_of_hdu(hdus, index, path):
     Returns
     -------
     psf : ndarray, PSFArrays or PsfExModel
+        A cube stays in its file, where that is not compressed or scaled.
 
     Raises
     ------
@@ -138,8 +140,8 @@ def psf_of_hdu(hdus, index, path):
         return _oversampled(_column_images(hdu, column, path), hdu.header, path)
     if index not in image_hdus(hdus):
         raise FileError(f"{path}: HDU {index} holds no PSF; there are {list_hdus(hdus)}")
-    array = np.array(hdu.data, float)
-    return _oversampled(array.reshape(array.shape[-3:]) if array.ndim > 3 else array, hdu.header, path)
+    array = hdu.data if hdu.data.ndim < 4 else hdu.data.reshape(hdu.data.shape[-3:])
+    return _oversampled(array if array.ndim == 3 else np.array(array, float), hdu.header, path)
 
 
 def _column_images(hdu, column, path):
@@ -161,9 +163,9 @@ def _oversampled(array, header, path):
         raise FileError(f"{path}: {error}") from error
     if factor == 1 or array.ndim not in (2, 3):
         return array
-    array = array[None] if array.ndim == 2 else array
-    total = array.sum(axis=(1, 2), keepdims=True)
-    return PSFArrays(np.divide(array, total, out=array, where=total > 0), factor)
+    if array.ndim == 3:
+        return PSFArrays(UnitSum(array), factor)
+    return PSFArrays(UnitSum(array[None])[:], factor)
 
 
 def _is_grid(header):

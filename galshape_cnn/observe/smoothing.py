@@ -12,6 +12,7 @@ normalised convolution (Knutsson & Westin 1993, CVPR).
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -74,21 +75,41 @@ def robust_background(data, good):
         Zero where no pixel counts.
     """
     n, ny, nx = data.shape
-    stride = max(1, min(ny, nx) // 64)
-    y, x = np.mgrid[0:ny:stride, 0:nx:stride]
-    outer = np.hypot(y - (ny - 1) / 2, x - (nx - 1) / 2) > 0.35 * min(ny, nx)
-    background = _median(data[:, y[outer], x[outer]], good[:, y[outer], x[outer]])
+    rows, good = data.reshape(n, -1), good.reshape(n, -1)
+    outer = _outside(ny, nx, 0.35, max(1, min(ny, nx) // 64))
+    if good.all():
+        return _middle(np.take(rows, outer, axis=1)).astype(np.float32)
+    background = _median(np.take(rows, outer, axis=1), np.take(good, outer, axis=1))
     unknown = np.flatnonzero(~np.isfinite(background))
     if unknown.size:
-        background[unknown] = _median(data[unknown].reshape(-1, ny * nx), good[unknown].reshape(-1, ny * nx))
+        background[unknown] = _median(rows[unknown], good[unknown])
     return np.where(np.isfinite(background), background, 0).astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def _outside(ny, nx, share, stride):
+    """Indices of the pixels of a flat stamp that are farther from its middle than a share of its side."""
+    y, x = np.mgrid[0:ny:stride, 0:nx:stride]
+    outer = np.hypot(y - (ny - 1) / 2, x - (nx - 1) / 2) > share * min(ny, nx)
+    return (y * nx + x)[outer]
+
+
+def _middle(values):
+    """Median of each row, as `numpy.median` but without its search for NaN."""
+    half = values.shape[1] // 2
+    if values.shape[1] % 2:
+        return np.partition(values, half, axis=1)[:, half]
+    return np.partition(values, (half - 1, half), axis=1)[:, half - 1 : half + 1].mean(axis=1)
 
 
 def _median(values, good):
     """Median over the good values of each row, NaN with fewer than sixteen."""
-    out, complete = np.full(len(values), np.nan, values.dtype), good.all(axis=1)
+    complete = good.all(axis=1)
+    if complete.all():
+        return _middle(values)
+    out = np.full(len(values), np.nan, values.dtype)
     if complete.any():
-        out[complete] = np.median(values[complete], axis=1)
+        out[complete] = _middle(values[complete])
     rest = np.flatnonzero(~complete)
     ordered = np.sort(np.where(good[rest], values[rest], np.inf), axis=1)
     count = good[rest].sum(axis=1)
@@ -166,15 +187,16 @@ def _noise_excess(significance):
     Correlated noise (resampled images) and wrong noise levels show here; the
     outer part of the stamp is mostly sky.
     """
-    _, ny, nx = significance.shape
-    y, x = np.mgrid[0:ny, 0:nx]
-    outer = np.hypot(y - (ny - 1) / 2, x - (nx - 1) / 2) > 0.4 * min(ny, nx)
-    if outer.sum() > 1024:
-        outer &= (y % 2 == 0) & (x % 2 == 0)
-    spread = _median(np.abs(significance[:, outer]), significance[:, outer] != 0) * 1.4826
+    n, ny, nx = significance.shape
+    outer = _outside(ny, nx, 0.4, 1)
+    if len(outer) > 1024:
+        outer = _outside(ny, nx, 0.4, 2)
+    outer = np.take(significance.reshape(n, -1), outer, axis=1)
+    spread = _median(np.abs(outer), outer != 0) * 1.4826
     return np.clip(np.where(np.isfinite(spread), spread, 1), 1, _LARGEST_EXCESS).astype(np.float32)
 
 
+@lru_cache(maxsize=256)
 def _band(side, sigma):
     """(side, side) matrix that smooths a vector with a Gaussian of unit sum."""
     distance = np.arange(side)[:, None] - np.arange(side)

@@ -18,12 +18,22 @@ from galshape_cnn.errors import InputError
 from galshape_cnn.infer.batches import usable_cores
 from galshape_cnn.scale.blocks import Schema, failed_rows, join_rows, measure_rows
 
-__all__ = ["Job", "ProcessCrew", "ThreadCrew", "local_crew"]
+__all__ = [
+    "ONE_THREAD",
+    "Job",
+    "ProcessCrew",
+    "ThreadCrew",
+    "drop_job",
+    "local_crew",
+    "measure_of_job",
+    "take_job",
+    "unset_of",
+]
 
 #: Jobs this process has been sent.
 _JOBS = {}
 #: A worker has one thread; XLA and BLAS are told so.
-_ONE_THREAD = {
+ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -152,7 +162,7 @@ class ProcessCrew:
         self._pool = ProcessPoolExecutor(
             self.count, mp_context=get_context("spawn"), initializer=take_job, initargs=(self._job,)
         )
-        with _environment(_ONE_THREAD):  # all processes start with the first submission
+        with _environment(ONE_THREAD):  # all processes start with the first submission
             self._pool.submit(os.getpid)
 
     def submit(self, start, stop):
@@ -193,10 +203,25 @@ class ProcessCrew:
         self._pool.shutdown(cancel_futures=True)
 
 
+def unset_of(values):
+    """Those variables of the environment that the user has not set.
+
+    Parameters
+    ----------
+    values : dict
+        Names and values.
+
+    Returns
+    -------
+    unset : dict
+    """
+    return {name: value for name, value in values.items() if name not in os.environ}
+
+
 @contextmanager
 def _environment(values):
     """Environment of processes started meanwhile; what the user has set stays."""
-    new = {name: value for name, value in values.items() if name not in os.environ}
+    new = unset_of(values)
     os.environ.update(new)
     try:
         yield

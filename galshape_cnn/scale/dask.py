@@ -1,12 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Measure on the workers of a Dask cluster."""
 
+import os
 from contextlib import contextmanager
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.infer.batches import usable_cores
 from galshape_cnn.scale.blocks import join_rows, probe
-from galshape_cnn.scale.crews import Job, drop_job, measure_of_job, take_job
+from galshape_cnn.scale.crews import ONE_THREAD, Job, drop_job, measure_of_job, take_job, unset_of
 from galshape_cnn.scale.run import BLOCK_ROWS, begin_run, fill_folder
 
 __all__ = ["DaskCrew", "connected", "measure_dask"]
@@ -64,6 +65,8 @@ def _plugin(job):
         name = job.token
 
         def setup(self, worker):
+            if worker.nanny:  # a process of its own, in which XLA has not started yet
+                os.environ.update(unset_of(ONE_THREAD))
             take_job(job)
 
         def teardown(self, worker):
@@ -96,10 +99,8 @@ def connected(address=None):
     except ImportError as error:
         raise InputError("Dask is not installed: pip install 'galshape-cnn[dask]'") from error
     if address is None:
-        with (
-            LocalCluster(usable_cores(), threads_per_worker=1, dashboard_address=None) as cluster,
-            Client(cluster) as client,
-        ):
+        alone = {"threads_per_worker": 1, "dashboard_address": None, "env": unset_of(ONE_THREAD)}
+        with LocalCluster(usable_cores(), **alone) as cluster, Client(cluster) as client:
             yield client
         return
     try:

@@ -6,12 +6,13 @@ does not grow with its size.
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.forward.psf_array import PSFArrays
 from galshape_cnn.observe.opening import open_image
 from galshape_cnn.scale.identity import fingerprint
 from galshape_cnn.scale.source import Source
@@ -78,9 +79,18 @@ class CubeSource(Source):
             parts["uncertainty"] = kind(_copied(image.uncertainty.array, start, stop), copy=False)
         if image.psf is not None:
             keywords["psf"] = image.psf
-            if np.ndim(image.psf) == 3 and len(image.psf) == self._n:
-                keywords["psf"] = np.array(image.psf[start:stop])
+        keywords = {name: _of_rows(value, self._n, start, stop) for name, value in keywords.items()}
         return NDData(_copied(image.data, start, stop), **parts), keywords
+
+
+def _of_rows(value, n, start, stop):
+    """Rows of what has one for each of ``n`` galaxies; anything else as it is."""
+    if isinstance(value, PSFArrays):
+        return replace(value, array=_of_rows(value.array, n, start, stop))
+    listed = isinstance(value, (list, tuple)) and len(value) == n and np.ndim(value[0]) != 1
+    if listed:
+        return value[start:stop]
+    return _copied(value, start, stop) if np.ndim(value) == 3 and len(value) == n else value
 
 
 def _copied(array, start, stop):

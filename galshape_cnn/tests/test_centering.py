@@ -192,7 +192,7 @@ def test_quadratic_fit_is_that_of_photutils():
 
 
 def test_local_maxima_are_those_of_photutils():
-    image = build_levels(*(np.asarray(a, np.float32) for a in sample(1, 50)[:2]), SIGMA)[0].amplitude
+    image = build_levels(*(np.asarray(a, np.float32) for a in sample(1, 50)[:2]), SIGMA[0])[0].amplitude
     ours = np.argwhere(local_maxima(image)[0] & (image[0] > 0.1))
     theirs = find_peaks(image[0], 0.1, box_size=3)
     np.testing.assert_array_equal(ours, np.column_stack([theirs["y_peak"], theirs["x_peak"]]))

@@ -144,6 +144,25 @@ def test_command_line_folder(cube, tmp_path, monkeypatch, capsys):
     assert main(["measure", cube, "-o", str(table), "--workers", "2", "--scheduler", "x"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "many", "cores", "crew"),
+    [([], N, 3, None), ([], N - 1, 3, 3), ([], N - 1, 1, None), (["--workers", "2"], N, 3, 2)],
+)
+def test_command_line_measures_many_in_processes(cube, tmp_path, monkeypatch, options, many, cores, crew):
+    from galshape_cnn.cli import measure
+    from galshape_cnn.infer import batches
+    from galshape_cnn.scale import crews
+
+    asked, threads = [], crews.ThreadCrew
+    monkeypatch.setattr(measure, "load_estimator", lambda bundle: StandInEstimator())
+    monkeypatch.setattr(measure, "_MANY", many)
+    monkeypatch.setattr(batches, "usable_cores", lambda: cores)
+    monkeypatch.setattr(crews, "ThreadCrew", lambda job, count: asked.append(None) or threads(job, 1))
+    monkeypatch.setattr(crews, "ProcessCrew", lambda job, count: asked.append(count) or threads(job, 1))
+    assert main(["measure", cube, "-o", str(tmp_path / "run"), *options]) == 0
+    assert asked == [crew]
+
+
 KILLED = """
 import sys
 from functools import partial

@@ -1,8 +1,11 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Any range of the galaxies of any input, and what an input is known by."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
+from astropy.io import fits
 from astropy.table import Table
 
 from galshape_cnn import Stamps
@@ -40,6 +43,39 @@ def test_sources_agree(cube, tmp_path):
         assert len(part) if part is stamps else len(np.asarray(pixels)) == 4
         assert len(keywords.get("psf", np.zeros(4))) == 4
     assert len({source.identity for source in sources}) == len(sources)
+
+
+def test_a_cube_of_psfs_stays_in_its_file(tmp_path):
+    psf = np.random.default_rng(2).uniform(1, 2, (400, 65, 65))
+    path = write_cube(tmp_path / "cube.fits", *moments(4))
+    with fits.open(path, mode="append") as hdus:
+        hdus["SCI"].data, hdus["ERR"].data = (np.resize(hdus[k].data, (400, SIDE, SIDE)) for k in (1, 2))
+        hdus["PSF"].data = psf
+        hdus.writeto(path, overwrite=True)
+    source = open_source(path)
+    tracemalloc.start()
+    _, keywords = source.read(200, 203)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(keywords["psf"], psf[200:203])
+    assert keywords["psf"].dtype.isnative
+    assert peak < psf.nbytes / 8
+
+
+def test_rows_of_psfs_of_every_form(cube, tmp_path):
+    data, psf = moments()
+    path = write_cube(tmp_path / "oversampled.fits", data, 3 * psf)
+    with fits.open(path, mode="update") as hdus:
+        hdus["PSF"].header["OVERSAMP"] = 2
+    _, keywords = open_source(path).read(5, 8)
+    np.testing.assert_allclose(keywords["psf"].array, psf[5:8], rtol=1e-6)
+    assert keywords["psf"].oversampling == 2
+    _, keywords = open_source(cube, psf=list(psf), error=np.ones_like(data)).read(5, 8)
+    np.testing.assert_array_equal(keywords["psf"], psf[5:8])
+    assert keywords["error"].shape == (3, SIDE, SIDE)
+    _, keywords = open_source(cube, psf=psf[0], error=2.0).read(5, 8)
+    assert keywords["psf"].shape == (9, 9)
+    assert keywords["error"] == 2.0
 
 
 @pytest.mark.parametrize("suffix", [".fits", ".asdf"])
