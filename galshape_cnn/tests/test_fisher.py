@@ -129,14 +129,16 @@ def test_units_of_the_parameters_do_not_matter():
 
 
 def test_no_information_is_nan_not_a_pseudo_inverse():
-    fisher = random_fisher()
+    fisher = random_fisher(6)
     fisher[0] = 0
     fisher[1, 7] = fisher[1, :, 7] = 0  # nothing known of the sky
     fisher[2, 1], fisher[2, :, 1] = fisher[2, 0].copy(), fisher[2, :, 0].copy()  # n and flux do the same
     fisher[3, 4, 4] = np.nan
+    fisher[4, 2, 2] = -1e-9  # a sum that rounding has made negative
     covariance, singular = bound(fisher)
-    assert singular.tolist() == [True, True, True, True, False]
-    assert np.isnan(covariance[:4]).all()
+    assert singular.tolist() == [True, True, True, True, True, False]
+    assert np.isnan(covariance[:5]).all()
+    assert np.isfinite(covariance[5]).all()
     assert np.isfinite(bound(fisher, fit_sky=False)[0][1]).all()
 
 
@@ -167,5 +169,11 @@ def test_snr_refuses():
         snr([1.0], 0.0)
     with pytest.raises(NoiseError, match="another unit"):
         snr([1.0] * u.nJy, 1.0)
+    with pytest.raises(NoiseError, match="another unit than model"):
+        snr([1.0], 1.0 * u.nJy)
+    with pytest.raises(NoiseError, match="NaN or masked in every pixel"):
+        snr([1.0, 2.0], [np.nan, np.nan])
+    with pytest.raises(NoiseError, match="NaN or masked in every pixel"):
+        snr([1.0, 2.0], np.ma.array([1.0, 1.0], mask=True))
     with pytest.raises(InputError, match=r"shape \(3,\); it does not fit model \(2,\)"):
         snr([1.0, 2.0], [1.0, 1.0, 1.0])
