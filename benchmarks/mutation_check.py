@@ -59,15 +59,16 @@ def changes(source):
         yield node.lineno, before, ast.unparse(twin), ast.unparse(ast.fix_missing_locations(changed))
 
 
-def noticed(path, source, arguments, limit):
+def noticed(path, source, arguments, limit, silent=True):
     """Run the tests in a child in which the module has another source."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
     signal.alarm(limit)  # a change that never ends is noticed
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.dup2(null, 2)
+    if silent:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
     name = ".".join(path.with_suffix("").parts)
     module = types.ModuleType(name)
     module.__file__, module.__package__ = str(path.resolve()), name.rpartition(".")[0]
@@ -77,7 +78,8 @@ def noticed(path, source, arguments, limit):
         exec(compile(source, module.__file__, "exec"), vars(module))
         import pytest
 
-        status = pytest.main([*arguments, "-x", "-q", "-p", "no:cacheprovider"])
+        warning = "ignore::pytest.PytestAssertRewriteWarning"  # the parent has imported Hypothesis
+        status = pytest.main([*arguments, "-x", "-q", "-p", "no:cacheprovider", "-W", warning])
     finally:
         os._exit(int(status))
 
@@ -96,7 +98,7 @@ def main():
     for library in LIBRARIES:
         __import__(library)
     source, arguments = args.module.read_text(), [*args.tests, *(["-k", args.k] if args.k else [])]
-    if noticed(args.module, source, arguments, args.limit):
+    if noticed(args.module, source, arguments, args.limit, silent=False):
         parser.error("the tests fail without any change")
     chosen = [one for one in changes(source) if args.lines[0] <= one[0] <= args.lines[1]][:: args.every]
     missed = 0
