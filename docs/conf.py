@@ -56,7 +56,8 @@ html_title = "galshape_cnn"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
 html_static_path = ["_static"]
 html_css_files = ["width.css"]
-html_sidebars = {"comparison": []}  # no sub-pages: leave the width to the text
+# no sub-pages: leave the width to the text and its tables
+html_sidebars = {page: [] for page in ("comparison", "performance", "validation", "validation_full")}
 
 nitpicky = True
 nitpick_ignore_regex = [(r"py:obj", r"galshape_cnn\..*\.[A-Z_]+")]  # constants have no page of their own
