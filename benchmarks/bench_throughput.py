@@ -1,26 +1,36 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Galaxies a second from a FITS cube to a folder of Parquet files, by method, number and workers.
+"""Galaxies a second from a FITS cube to a folder of Parquet files, where the time goes, and what bounds it.
 
-Stamps are tiles of a small set of mocks with a pixel-sampled PSF for each. The steady rate is that between
-two numbers of galaxies, so that what starts once (imports, network, cached programs) is listed apart.
+Stamps are tiles of a small set of mocks with a pixel-sampled PSF for each.  Each section writes CSV
+tables, which the documentation shows; rows of an older table with another first columns are kept::
+
+    python benchmarks/bench_throughput.py -o docs/performance throughput --workers 0 2
+    python benchmarks/bench_throughput.py -o docs/performance stages roofline dask memory
+
+``throughput``: steady rate and processor time (between the first and the last block written, so without the
+start), whole time and memory, by method, ``--size`` of the stamps, ``--workers`` (0: threads) and ``-n``;
+``stages``: processor time of one thread by stage; ``roofline``: the network beside the machine's matrix rate;
+``dask``: one and two workers of one thread; ``memory``: peak memory against the number of galaxies.
 """
 
 import argparse
+import csv
 import json
 import os
-import platform
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
 
+COUNTS = {"network": 6144, "ml": 2048, "posterior": 512}
 
-def tiles(count=256):
+
+def tiles(count=256, size=64):
     """Stamps, inverse variances and PSFs of the seed's prior, pixel-sampled."""
     from galshape_cnn.study.simulate import draw_mocks
 
@@ -29,7 +39,22 @@ def tiles(count=256):
     psf = stamps.psf[:, middle % 2 :: 2, middle % 2 :: 2] * 4
     half = psf.shape[-1] // 2
     psf = psf[:, half - 12 : half + 13, half - 12 : half + 13]
-    return stamps.data, stamps.ivar, psf / psf.sum((1, 2), keepdims=True)
+    data, ivar = _resized(stamps.data, stamps.ivar, size)
+    return data, ivar, psf / psf.sum((1, 2), keepdims=True)
+
+
+def _resized(data, ivar, size):
+    """Stamps cut, or continued with noise."""
+    margin = (data.shape[-1] - size) // 2
+    if margin >= 0:
+        inside = slice(margin, margin + size)
+        return data[:, inside, inside], ivar[:, inside, inside]
+    rng = np.random.default_rng(1)
+    more = [(0, 0), (-margin, -margin), (-margin, -margin)]
+    ivar = np.pad(ivar, more, mode="edge")
+    noise = rng.standard_normal(ivar.shape) / np.sqrt(ivar)
+    inside = np.pad(np.ones_like(data), more)
+    return np.where(inside > 0, np.pad(data, more), noise).astype("f4"), ivar
 
 
 def write_cube(path, n, arrays):
@@ -48,70 +73,223 @@ def write_cube(path, n, arrays):
             file.write(b"\0" * (-(n * array[0].nbytes) % 2880))
 
 
-def timed(path, method, workers):
-    """Seconds, CPU seconds and peak memory of one run in a process of its own."""
-    out = tempfile.mkdtemp()
-    code = (
-        "import sys, time, json, resource, os; from galshape_cnn import ShapeEstimator\n"
-        "from galshape_cnn.scale import measure_stream\n"
-        "if __name__ == '__main__':\n"
-        "    start = time.perf_counter()\n"
-        "    summary = measure_stream(ShapeEstimator(), sys.argv[1], sys.argv[2], method=sys.argv[3],\n"
-        "        workers=int(sys.argv[4]) or None)\n"
-        "    used = [sum(os.times()[:4]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]\n"
-        "    print(json.dumps([time.perf_counter() - start, *used, summary['rows'], summary['errors']]))\n"
+RUN = """
+import json, os, resource, sys, time
+from galshape_cnn import ShapeEstimator
+from galshape_cnn.scale import measure_stream
+from galshape_cnn.scale.dataset import BlockFolder
+
+if __name__ == "__main__":
+    path, out, method, workers, rows = sys.argv[1:]
+    write, written = BlockFolder.write, []
+
+    def noted(self, number, table, errors):
+        written.append((time.perf_counter(), sum(os.times()[:2]), len(table)))
+        write(self, number, table, errors)
+
+    BlockFolder.write = noted
+    done = measure_stream(
+        ShapeEstimator(), path, out, method=method, workers=int(workers) or None, block_rows=int(rows)
     )
-    script = Path(out) / "run.py"
-    script.write_text(code)
-    start = time.perf_counter()
-    command = [sys.executable, str(script), path, str(Path(out) / "blocks"), method, str(workers)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    wall = time.perf_counter() - start
-    shutil.rmtree(out)
-    _, cpu, memory, rows, errors = json.loads(done.stdout.splitlines()[-1])
-    return {"rows": rows, "errors": errors, "seconds": wall, "cpu_seconds": cpu, "memory_mb": memory}
+    kinds = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
+    memory = [resource.getrusage(kind).ru_maxrss / 1024 for kind in kinds]
+    print(json.dumps([written, *memory, done["rows"], done["errors"]]))
+"""
+
+
+def timed(path, method, workers, block_rows=512):
+    """One run in a process of its own: steady rate and CPU seconds of this process, seconds, MB, rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        script, out = Path(folder) / "run.py", Path(folder) / "blocks"
+        script.write_text(RUN)
+        command = [sys.executable, script, path, out, method, str(workers), str(block_rows)]
+        start = time.perf_counter()
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+        wall = time.perf_counter() - start
+    written, memory, of_children, rows, errors = json.loads(done.stdout.splitlines()[-1])
+    assert not errors
+    gained = sum(one[2] for one in written[1:])
+    seconds, cpu = (written[-1][k] - written[0][k] for k in (0, 1))
+    out = {"wall": wall, "memory": memory + workers * of_children, "rows": rows}
+    return out | {"rate": gained / seconds, "cpu": cpu / gained} if gained else out
+
+
+def throughput(folder, arguments):
+    """Rates by method, size of the stamps and workers."""
+    with tempfile.TemporaryDirectory() as work:
+        for size in arguments.size:
+            arrays = tiles(size=size)
+            for method in arguments.method:
+                n = arguments.n or COUNTS[method]
+                write_cube(f"{work}/cube.fits", n, arrays)
+                for workers in arguments.workers:
+                    run = timed(f"{work}/cube.fits", method, workers, max(64, min(512, n // 4)))
+                    who = f"{workers} processes" if workers else f"{_cores()} threads"
+                    cpu = "" if workers else f"{1e3 * run['cpu']:.2f}"  # of others it is not known
+                    row = [method, size, who, n, f"{run['rate']:.0f}", cpu]
+                    row += [f"{run['wall']:.1f}", f"{run['memory'] / 1024:.1f}"]
+                    header = ["method", "pixels", "by", "N", "galaxies/s", "CPU ms each", "all told s", "GB"]
+                    write(folder, "throughput", header, [row], keys=4)
+
+
+def memory(folder, arguments):
+    """Peak memory of method "network" on threads against the number of galaxies."""
+    with tempfile.TemporaryDirectory() as work:
+        arrays = tiles()
+        for n in arguments.memory_n:
+            write_cube(f"{work}/cube.fits", n, arrays)
+            run = timed(f"{work}/cube.fits", "network", 0, 8192)
+            row = [n, f"{run['memory']:.0f}", f"{run['wall']:.0f}"]
+            write(folder, "memory", ["N", "peak memory, MB", "seconds, machine busy"], [row], keys=1)
+
+
+def stages(folder, arguments):
+    """Processor time of the stages of method "network", one thread, profiled from outside."""
+    from galshape_cnn import ShapeEstimator
+    from galshape_cnn.infer import measure
+    from galshape_cnn.observe import cutout
+    from galshape_cnn.scale import open_source
+
+    spent = {}
+    places = [
+        ("reading the file", None, None),
+        ("cutting", cutout, "cut_stamps"),
+        ("recentring, neighbours", cutout, "find_centers"),
+        ("transfer functions of the PSFs", measure, "transfer_functions"),
+        ("network and second look", measure, "network_posterior"),
+        ("moments of its answer", measure, "posterior_moments"),
+        ("bounds, chi-square, residuals", measure, "examine"),
+        ("point sources", measure, "_point_chi2"),
+    ]
+    for name, module, function in places[1:]:
+        setattr(module, function, partial(_counted, spent, name, getattr(module, function)))
+    n = arguments.n or 2048
+    with tempfile.TemporaryDirectory() as work:
+        write_cube(f"{work}/cube.fits", n, tiles())
+        source, estimator = open_source(f"{work}/cube.fits"), ShapeEstimator()
+        for first in (0, n // 2):  # the first half compiles
+            spent.clear()
+            begin = time.process_time()
+            for start in range(first, first + n // 2, 512):
+                data, keywords = _counted(spent, places[0][0], source.read, start, start + 512)
+                estimator(data, threads=1, strict=False, **keywords)
+            total = time.process_time() - begin
+    spent["the rest: checks, flags, rows"] = total - sum(spent.values())
+    rows = [[k, f"{1e3 * v / (n // 2):.2f}", f"{100 * v / total:.0f}"] for k, v in spent.items()]
+    rows.append(["together", f"{1e3 * total / (n // 2):.2f}", "100"])
+    write(folder, "stages", ["stage", "CPU ms each", "%"], rows)
+
+
+def _counted(spent, name, function, *args, **keywords):
+    """Call a function and add up its processor time; JAX is waited for."""
+    import jax
+
+    begin = time.process_time()
+    result = jax.block_until_ready(function(*args, **keywords))
+    spent[name] = spent.get(name, 0) + time.process_time() - begin
+    return result
+
+
+def roofline(folder, arguments):
+    """Floating-point operations a second: matrix products, and the convolutional network, one thread."""
+    import jax
+    from threadpoolctl import threadpool_limits
+
+    from galshape_cnn import ShapeEstimator, Stamps
+
+    with threadpool_limits(1):
+        peak = matrix_rate()
+    data, ivar, psf = (array[:64] for array in tiles(64))
+    stamps = Stamps(data, ivar, psf)
+    stamps = stamps.in_units_of(stamps.noise_unit)
+    network = ShapeEstimator().live_network()
+    *inputs, _, _ = network._inputs(stamps, 1, True, np.zeros(64))
+    forward = network._forward._function
+    operations = forward.lower(inputs).compile().cost_analysis()["flops"] / 64
+    best = np.inf
+    for _ in range(20):
+        begin = time.process_time()
+        jax.block_until_ready(forward(inputs))
+        best = min(best, time.process_time() - begin)
+    rate = 64 * operations / best
+    rows = [
+        ["matrix product of 2048 x 2048, GFLOP/s", f"{peak / 1e9:.0f}"],
+        ["operations of the network for a galaxy, million", f"{operations / 1e6:.0f}"],
+        ["its time, ms", f"{1e3 * best / 64:.2f}"],
+        ["its rate, GFLOP/s", f"{rate / 1e9:.0f}"],
+        ["share of the matrix rate, %", f"{100 * rate / peak:.0f}"],
+    ]
+    write(folder, "roofline", ["of one core", "value"], rows)
 
 
 def matrix_rate(n=2048):
-    """Floating-point operations a second of the largest matrix product."""
+    """Floating-point operations a second of a large matrix product."""
     a = np.random.default_rng(1).normal(size=(n, n)).astype("f4")
     best = np.inf
-    for _ in range(4):
-        start = time.perf_counter()
+    for _ in range(5):
+        start = time.process_time()
         a @ a
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     return 2 * n**3 / best
 
 
+def dask(folder, arguments):
+    """One and two workers of one thread on a cluster of this machine."""
+    from distributed import Client, LocalCluster
+
+    from galshape_cnn import ShapeEstimator
+    from galshape_cnn.scale import measure_dask
+
+    n, rates, estimator = arguments.n or 6144, {}, ShapeEstimator()
+    with tempfile.TemporaryDirectory() as work:
+        write_cube(f"{work}/cube.fits", n, tiles())
+        for count in (2, 1):
+            alone = {"n_workers": count, "threads_per_worker": 1, "dashboard_address": None}
+            with LocalCluster(**alone) as cluster, Client(cluster) as client:
+                out = Path(work) / f"out{count}"
+                measure_dask(estimator, f"{work}/cube.fits", out, client, block_rows=512)
+                written = sorted(part.stat().st_mtime for part in out.glob("part-*"))
+                # the first blocks of each worker hold its start
+                rates[count] = (n - 512 * 4) / (written[-1] - written[3])
+    gain = rates[2] / rates[1]
+    rows = [[1, n, f"{rates[1]:.0f}", "1"], [2, n, f"{rates[2]:.0f}", f"{gain:.2f}"]]
+    write(folder, "dask", ["workers of one thread", "N", "galaxies/s", "times one worker"], rows)
+
+
+def _cores():
+    return len(os.sched_getaffinity(0))
+
+
+def write(folder, name, header, rows, keys=0):
+    """Write a CSV table and print it; rows of an older one with other leading ``keys`` are kept."""
+    rows = [[str(cell) for cell in row] for row in rows]
+    path = folder / f"{name}.csv"
+    if keys and path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            old = list(csv.reader(file))[1:]
+        new = {tuple(row[:keys]) for row in rows}
+        rows = [row for row in old if tuple(row[:keys]) not in new] + rows
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+    print(f"\n{path}", *(" | ".join(row) for row in [header, *rows]), sep="\n", flush=True)
+
+
+SECTIONS = {"throughput": throughput, "stages": stages, "roofline": roofline, "dask": dask, "memory": memory}
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-o", "--output", default="throughput.json")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("sections", nargs="+", choices=list(SECTIONS))
+    parser.add_argument("-o", "--output", type=Path, default=Path())
     parser.add_argument("--method", nargs="+", default=["network", "ml", "posterior"])
     parser.add_argument("--workers", nargs="+", type=int, default=[0], help="processes; 0: threads")
-    parser.add_argument("-n", nargs=2, type=int, default=None, help="two numbers of galaxies")
-    args = parser.parse_args()
-    arrays, results = tiles(), []
-    sizes = {"network": (1024, 9216), "ml": (512, 2560), "posterior": (256, 1024)}
-    machine = {"cores": len(os.sched_getaffinity(0)), "machine": platform.processor() or platform.machine()}
-    machine["matrix_flops"] = matrix_rate()
-    with tempfile.TemporaryDirectory() as folder:
-        for method in args.method:
-            small, large = args.n or sizes[method]
-            for n in (small, large):
-                write_cube(f"{folder}/{n}.fits", n, arrays)
-            for workers in args.workers:
-                timed(f"{folder}/{small}.fits", method, workers)  # fills the cache of compiled functions
-                runs = [timed(f"{folder}/{n}.fits", method, workers) for n in (small, large)]
-                gained = large - small
-                rate = gained / (runs[1]["seconds"] - runs[0]["seconds"])
-                cpu = (runs[1]["cpu_seconds"] - runs[0]["cpu_seconds"]) / gained * 1e3
-                row = {"method": method, "workers": workers, "rate": rate, "cpu_ms": cpu}
-                row |= {"short": runs[0], "long": runs[1]}
-                results.append(row)
-                print(f"{method}, workers {workers}: {rate:.0f}/s steady, {cpu:.2f} ms of CPU each,", end=" ")
-                whole = f"{n} in {runs[1]['seconds']:.1f} s all told"
-                print(f"{whole}, {runs[1]['memory_mb']:.0f} MB", flush=True)
-                Path(args.output).write_text(json.dumps({"machine": machine, "runs": results}, indent=1))
+    parser.add_argument("--size", nargs="+", type=int, default=[64], help="side of the stamps")
+    parser.add_argument("-n", type=int, default=None, help="galaxies of a run")
+    parser.add_argument("--memory-n", nargs="+", type=int, default=[20_000, 100_000, 300_000])
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    for section in arguments.sections:
+        SECTIONS[section](arguments.output, arguments)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -142,6 +143,26 @@ def test_command_line_folder(cube, tmp_path, monkeypatch, capsys):
     assert main(["measure", cube, "-o", str(table), "--zeropoint", "25"]) == 0
     assert "mag" in QTable.read(table).colnames
     assert main(["measure", cube, "-o", str(table), "--workers", "2", "--scheduler", "x"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("nanny", "own", "expected"), [(None, None, None), ("tcp://a", None, 1), ("tcp://a", 2, 2)]
+)
+def test_dask_workers_keep_to_one_thread(monkeypatch, nanny, own, expected):
+    pytest.importorskip("distributed")
+    from galshape_cnn.scale.crews import ONE_THREAD, Job, drop_job
+    from galshape_cnn.scale.dask import _plugin
+
+    for name in ONE_THREAD:
+        monkeypatch.setenv(name, "" if own is None else str(own))
+        if own is None:
+            monkeypatch.delenv(name)
+    job = Job(StandInEstimator(), None, {}, None)
+    _plugin(job).setup(SimpleNamespace(nanny=nanny))
+    drop_job(job.token)
+    seen = os.environ.get("OMP_NUM_THREADS")
+    assert seen == (None if expected is None else str(expected))
+    assert ("XLA_FLAGS" in os.environ) == (seen is not None)
 
 
 @pytest.mark.parametrize(
