@@ -73,5 +73,9 @@ class _PriorInUnits:
     prior: Prior
     unit: float
 
-    def log_density(self, flux, *shape):
-        return self.prior.log_density(flux * self.unit, *shape)
+    @property
+    def by_snr(self):
+        return self.prior.by_snr
+
+    def log_density(self, flux, *shape, **amplitude):
+        return self.prior.log_density(flux * self.unit, *shape, **amplitude)

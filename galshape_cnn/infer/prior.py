@@ -10,8 +10,8 @@ angle is uniform) and either ``flux`` or ``snr``, each a distribution::
     {"kind": "rayleigh", "sigma": 0.3, "low": 0.0, "high": 0.7}
     {"kind": "mixture", "weights": [0.6, 0.4], "parts": [..., ...]}
 
-A prior on S/N is flat in ln flux at given shape for ``loguniform``; within it the density in
-flux is 1/flux.
+A prior on S/N says how flux is distributed given everything else: the flux of a galaxy of given shape
+is its S/N over that of unit flux.  For ``loguniform`` the density in flux is 1/flux, between limits.
 """
 
 from dataclasses import dataclass
@@ -178,13 +178,16 @@ class Prior:
         angle = rng.uniform(0, 2 * np.pi, size)
         return np.stack([amplitude, n, hlr, g * np.cos(angle), g * np.sin(angle)], 1)
 
-    def log_density(self, flux, n, hlr, g1, g2):
-        """Logarithm of the density, up to a constant where S/N sets the flux.
+    def log_density(self, flux, n, hlr, g1, g2, snr=None):
+        """Logarithm of the density in flux, n, hlr, g1 and g2.
 
         Parameters
         ----------
         flux, n, hlr, g1, g2 : array_like
             Parameters; hlr in pixels.
+        snr : array_like, optional
+            S/N of a galaxy with these parameters, where a prior on S/N sets the flux; without it that
+            part of the density is 1/flux, without limits.
 
         Returns
         -------
@@ -193,10 +196,11 @@ class Prior:
         """
         flux, g = np.asarray(flux, float), np.hypot(g1, g2)
         with np.errstate(divide="ignore", invalid="ignore"):
-            amplitude = (
-                np.where(flux > 0, -np.log(np.maximum(flux, 1e-300)), -np.inf)
-                if self.by_snr
-                else self["flux"].log_density(flux)
-            )
+            if self.by_snr:
+                amplitude = np.where(flux > 0, -np.log(np.maximum(flux, 1e-300)), -np.inf)
+                if snr is not None:  # d(S/N) / d(flux) = (S/N) / flux
+                    amplitude = amplitude + self["snr"].log_density(snr) + np.log(np.maximum(snr, 1e-300))
+            else:
+                amplitude = self["flux"].log_density(flux)
         shear = self["g"].log_density(g) - np.log(2 * np.pi * np.maximum(g, 1e-6))
         return amplitude + self["n"].log_density(n) + self["hlr"].log_density(hlr) + shear

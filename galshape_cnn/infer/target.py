@@ -44,7 +44,7 @@ class ShapeTarget:
     fisher : (N, 8, 8) ndarray
         Fisher matrix of ``best``.
     prior : object
-        With ``log_density(flux, n, hlr, g1, g2)``.
+        With ``log_density(flux, n, hlr, g1, g2)``, which takes ``snr=`` too if its ``by_snr`` is true.
     fit_sky : bool
         Integrate over the sky, or keep that of ``best``.
     """
@@ -79,14 +79,14 @@ class ShapeTarget:
         """
         params = to_parameters(_with_flux(u))
         possible = self._possible(u, params)
-        chi2, mean, sigma, log_volume = self._given_shape(params, possible)
-        flux, prior = self._with_prior(mean, sigma, params, uniform)
+        chi2, mean, sigma, log_volume, unit_snr = self._given_shape(params, possible)
+        flux, prior = self._with_prior(mean, sigma, unit_snr, params, uniform)
         with np.errstate(invalid="ignore", divide="ignore"):
             density = -0.5 * chi2 + log_volume + prior + log_jacobian(_with_flux(u))
         usable = possible & np.isfinite(density)
         return np.where(usable, density, -np.inf), flux
 
-    def _with_prior(self, mean, sigma, params, uniform):
+    def _with_prior(self, mean, sigma, unit_snr, params, uniform):
         """A flux from the conditional Gaussian times the prior, and the prior's mean over the Gaussian.
 
         Strata of the Gaussian give a few fluxes; one is drawn in proportion to
@@ -94,9 +94,12 @@ class ShapeTarget:
         all an importance weight needs.
         """
         strata = (np.arange(_STRATA) + uniform[..., :1]) / _STRATA
-        flux = (mean[..., None] + sigma[..., None] * ndtri(strata)) * self.likelihood.scale[:, None, None]
+        scaled = mean[..., None] + sigma[..., None] * ndtri(strata)
+        flux = scaled * self.likelihood.scale[:, None, None]
+        by_snr = getattr(self.prior, "by_snr", False)
+        amplitude = {"snr": scaled * unit_snr[..., None]} if by_snr else {}
         with np.errstate(invalid="ignore", divide="ignore"):
-            prior = self.prior.log_density(flux, *np.moveaxis(params[..., 1:5, None], -2, 0))
+            prior = self.prior.log_density(flux, *np.moveaxis(params[..., 1:5, None], -2, 0), **amplitude)
         prior = np.where((flux > 0) & np.isfinite(prior), prior, -np.inf)
         peak = np.maximum(prior.max(-1, keepdims=True), -1e300)
         share = np.cumsum(np.exp(prior - peak), -1)
@@ -124,13 +127,13 @@ class ShapeTarget:
         return inside & allowed
 
     def _given_shape(self, params, possible):
-        """Lowest chi2 over flux and sky, the flux's conditional mean and sigma, and ln volume."""
+        """Lowest chi2, the flux's conditional mean and sigma, ln volume of flux and sky, S/N of unit flux."""
         trial = np.concatenate([params, np.zeros((*params.shape[:2], 1))], -1)
         trial[..., 0] = self.best[:, 0, None]
         trial[..., 7] = self.best[:, 7, None]
         rows, blocks = _in_blocks_of_draws(possible)
         chi2, gradient, fisher = self.likelihood.linear_equations_of_draws(trial[rows[:, None], blocks], rows)
-        out = [np.full(possible.shape, fill) for fill in (np.inf, np.nan, np.nan, np.nan)]
+        out = [np.full(possible.shape, fill) for fill in (np.inf, *[np.nan] * 4)]
         # a needle that single precision cannot render is no model, nor is a galaxy as flat as the sky
         sound = np.isfinite(chi2) & np.isfinite(gradient).all(-1) & np.isfinite(fisher).all((-1, -2))
         product = np.where(sound, fisher[..., 0, 0] * fisher[..., 1, 1], 0)
@@ -144,7 +147,7 @@ class ShapeTarget:
         least = chi2 - (gradient[..., linear] * change).sum(-1)
         mean = trial[rows[:, None], blocks, 0] + change[..., 0]
         log_volume = 0.5 * np.linalg.slogdet(covariance)[1]
-        values = least, mean, np.sqrt(covariance[..., 0, 0]), log_volume
+        values = least, mean, np.sqrt(covariance[..., 0, 0]), log_volume, np.sqrt(fisher[..., 0, 0])
         for array, value in zip(out, values, strict=True):
             array[rows[:, None], blocks] = value
         return out
