@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from galshape_cnn.cli import main, measure
+from galshape_cnn.errors import GalshapeError
+from galshape_cnn.observe.io import read_image
 from galshape_cnn.tests.standin import StandInEstimator
 
 SIDE = 40
@@ -216,6 +218,17 @@ def test_damaged_file(run, name):
         lines = [line for line in printed.strip().splitlines() if "warning:" not in line]
         assert len(lines) == 1
         assert lines[0].startswith("galshape measure: ")
+
+
+@pytest.mark.filterwarnings("default::galshape_cnn.errors.GalshapeWarning")
+@pytest.mark.parametrize("name", FILES)
+def test_damaged_file_from_python(tmp_path, name):
+    """`read_image` and the estimator: one table, or an error of the package's own."""
+    data = FILES[name]
+    path = tmp_path / ("file.fits.gz" if data[:2] == b"\x1f\x8b" else "file.fits")
+    path.write_bytes(data)
+    with time_limit(LIMIT), contextlib.suppress(GalshapeError):
+        assert len(StandInEstimator()(read_image(path)).to_table()) >= 1
 
 
 def test_there_are_enough_of_them_and_the_good_one_is_good(run):

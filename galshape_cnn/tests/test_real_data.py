@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import QTable
+from scipy.special import gammainc, gammaincinv
 
 from galshape_cnn import ShapeEstimator
 from galshape_cnn.cli import main
@@ -84,14 +85,17 @@ def test_decals_flags_tell_of_the_faint_neighbour(decals):
     assert all(row["flags"] & about_the_light == about_the_light for row in decals.values())
 
 
-def test_decals_masking_the_neighbour_changes_little(real_data, estimator, decals):
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_decals_masking_the_neighbour_changes_little(real_data, estimator, decals, by_hand):
     folder = real_data / "legacysurvey_dr9_cutout"
     psf = folder / "copsf_59.1067_-30.4848.fits"
     image = read_image(folder / "cutout_59.1067_-30.4848.fits", sci=3, ivar=4, psf=f"{psf}[1]")
     y, x = np.indices(image.data.shape)
-    mask = np.hypot(x - 150, y - 122) < 6
+    mask = np.hypot(x - 150, y - 122) < 6 if by_hand else None
     row = decals["r"]
     catalog = estimator(image, positions=[[126.4, 130.4]], mask=mask, method="ml")
+    corner = np.round(catalog.stamp(0).origin[0]).astype(int)
+    assert catalog.stamp(0).ivar[0, 122 - corner[1], 150 - corner[0]] == 0
     assert catalog.n[0] == pytest.approx(row["n"], abs=2 * row["n_err"])
     assert catalog.q[0] == pytest.approx(row["q"], abs=0.005)
     assert catalog.chi2[0] < row["chi2"] - 0.1
@@ -170,15 +174,25 @@ def test_galfit_de_vaucouleurs(real_data, estimator, name, oversampling):
 
 
 def test_galfit_de_vaucouleurs_without_psf(real_data, estimator):
-    """The cusp is as GALFIT samples it, not as a pixel averages it: it is left out.
+    """The cusp has frequencies beyond those that are rendered, which no PSF takes away here: it is left out.
 
-    Its rim would be taken for neighbours, which there are none of.
+    The rim of the masked pixels would be taken for neighbours, which there are none of.
     """
     alone = {"psf": galsim.Gaussian(fwhm=0.2), "neighbours": "ignore"}
     flux, n, radius = galfit(real_data, estimator, "galfit_n4_psf0", 2, **alone)
     assert flux == pytest.approx(1, abs=0.01)
     assert n == pytest.approx(4, rel=0.02)
     assert radius == pytest.approx(1, abs=0.01)
+
+
+def test_galfit_averages_the_cusp_over_its_pixels(real_data):
+    """So that what is left out above is the limit of this package's renderer, not of GALFIT."""
+    image = fits.getdata(real_data / "galfit_models_petrofit" / "galfit_n4_psf0.fits.gz")
+    b = gammaincinv(8, 0.5)
+    angle = (np.arange(2000) + 0.5) / 2000 * np.pi / 4
+    # light inside the square of one pixel, from the closed form of the light inside a radius
+    inside = gammainc(8, b * (0.5 / np.cos(angle) / GALFIT_RADIUS) ** 0.25).mean()
+    assert image.max() == pytest.approx(GALFIT_FLUX * inside, rel=1e-3)
 
 
 def test_galfit_exponential(real_data, estimator):
