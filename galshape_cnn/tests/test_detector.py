@@ -104,10 +104,14 @@ def test_command_line_reads_gain_and_read_noise_from_the_header(tmp_path):
 
 def test_command_line_says_what_is_missing(tmp_path, capsys):
     path = tmp_path / "ccd.fits"
-    fits.PrimaryHDU(ccd_images(1)[0].astype(np.float32)).writeto(path)
+    fits.PrimaryHDU(ccd_images(1)[0].astype(np.float32), fits.Header({"BUNIT": "adu"})).writeto(path)
     args = ["measure", str(path), "-o", str(tmp_path / "a.ecsv"), "--psf", "moffat:fwhm=3,beta=2.5"]
     assert main([*args, "--gain", "header", "--read-noise", "5"]) == 1
     assert "the header has none of GAIN" in capsys.readouterr().err
+    assert main([*args, "--gain", "BUNIT"]) == 1
+    assert "--gain BUNIT: the header says 'adu', not a number" in capsys.readouterr().err
+    assert main(["measure", str(path), *args[1:], "--gain", "header"]) == 1
+    assert "--gain header: only one image's header can be read; give a number" in capsys.readouterr().err
     assert main([*args, "--sky-level", "5", "--error", "3"]) == 1
     assert "--sky-level is of use with --read-noise only" in capsys.readouterr().err
     assert main([*args, "--error", "3", "--noise-correlation", str(path) + "x"]) == 1

@@ -158,3 +158,16 @@ def test_psf_forms_agree():
     sky = PSFConvolvedSersic2D(**TRUTH, psf=galsim.Gaussian(fwhm=0.7), jacobian=np.eye(2) * 0.2)(X, Y)
     np.testing.assert_allclose(sampled, drawn, atol=1e-3 * drawn.max())
     np.testing.assert_allclose(sky, drawn, atol=1e-3 * drawn.max())
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        ([0.0, 5000.0], "x and y span 5001x1 pixels; allowed: up to 2048; evaluate the model on"),
+        ([np.nan, 1.0], "x and y must hold finite pixel coordinates"),
+        ([0.0, 0.5], "some are off by 0.5 pixels"),
+    ],
+)
+def test_coordinates_that_are_no_piece_of_a_grid(model, x, message):
+    with pytest.raises(InputError, match=message):
+        model(np.array(x), np.zeros(2))

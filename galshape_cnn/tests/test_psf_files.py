@@ -52,6 +52,13 @@ def test_oversampling_of_the_header_is_used(tmp_path):
         read_psf(image(tmp_path / "b.fits", gaussian(41, 6), OVERSAMP=2.5))
 
 
+def test_table_that_is_no_psfex_model(tmp_path):
+    table = Table({"PSF_MASK": np.ones((1, 1, 5, 5))})
+    table.write(tmp_path / "b.fits")
+    with pytest.raises(FileError, match="b.fits has no POLNAXIS: it is no PsfEx model"):
+        read_psf(tmp_path / "b.fits")
+
+
 def test_stpsf_file_gives_the_array_that_includes_the_pixel(tmp_path):
     names = ("OVERSAMP", "DET_SAMP", "OVERDIST", "DET_DIST")
     hdus = [fits.ImageHDU(gaussian(21, 1 + i), name=name) for i, name in enumerate(names)]

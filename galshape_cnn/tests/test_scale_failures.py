@@ -2,15 +2,16 @@
 """What one bad galaxy, file or process costs a run: its own row."""
 
 import os
+import sys
 
 import numpy as np
 import pytest
 from astropy.table import QTable, Table
 
 from galshape_cnn.cli import main
-from galshape_cnn.errors import InputError
+from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.flags import Flag
-from galshape_cnn.scale import measure_stream, read_blocks
+from galshape_cnn.scale import dataset, measure_stream, read_blocks
 from galshape_cnn.scale import run as run_module
 from galshape_cnn.tests.standin import StandInEstimator
 from galshape_cnn.tests.stream_scene import N, assert_same, moments, write_cube
@@ -114,4 +115,33 @@ def test_no_scheduler_at_the_address(monkeypatch):
     from galshape_cnn.scale import dask
 
     with pytest.raises(InputError, match="scheduler='nowhere"), dask.connected("nowhere:no"):
+        pass
+
+
+def test_a_block_that_cannot_be_written_is_missing_and_not_half_there(cube, tmp_path, monkeypatch):
+    def full(beside, path, settle=dataset._settle):
+        if path.suffix == ".parquet":
+            raise OSError("No space left on device")
+        settle(beside, path)
+
+    monkeypatch.setattr(dataset, "_settle", full)
+    with pytest.raises(FileError, match="cannot write block 0 of .*No space left"):
+        measure_stream(StandInEstimator(), cube, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.parquet*"))
+    assert not list((tmp_path / "out").glob(".*"))
+    with pytest.raises(FileError, match="1 of 1 blocks are missing"):
+        read_blocks(tmp_path / "out")
+
+
+def test_a_damaged_manifest_is_named(tmp_path):
+    (tmp_path / "_manifest.json").write_text("{")
+    with pytest.raises(FileError, match="_manifest.json' is damaged"):
+        read_blocks(tmp_path)
+
+
+def test_dask_is_an_extra(monkeypatch):
+    from galshape_cnn.scale import dask
+
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(InputError, match=r"pip install 'galshape-cnn\[dask\]'"), dask.connected():
         pass

@@ -9,7 +9,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from galshape_cnn import Stamps
-from galshape_cnn.errors import InputError, PositionError
+from galshape_cnn.errors import FileError, InputError, PositionError
 from galshape_cnn.flags import Flag
 from galshape_cnn.scale import measure_stream, open_source, read_blocks
 from galshape_cnn.scale import run as run_module
@@ -150,3 +150,11 @@ def test_fingerprint_follows_the_contents(tmp_path):
     assert texts == [fingerprint(value) for value in values]
     path.write_text("xy")
     assert fingerprint(path) != texts[-1]
+
+
+def test_hdf5_needs_its_data_sets(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "set.h5", "w") as file:
+        file["data"] = np.zeros((2, 8, 8))
+    with pytest.raises(FileError, match="has no data set ivar, psf; data, ivar and psf are needed"):
+        open_source(tmp_path / "set.h5").read(0, 1)
