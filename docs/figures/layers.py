@@ -5,7 +5,7 @@ from matplotlib.patches import FancyBboxPatch
 
 LAYERS = [
     ("cli", "the command line", "#56B4E9"),
-    ("scale", "Dask: one big job as many small ones", "#56B4E9"),
+    ("scale", "catalogues of any size: streams, processes, Dask", "#56B4E9"),
     ("study", "make a network; prove what it does; reports", "#56B4E9"),
     ("infer", "stamps → parameters: network, fit, posterior, bound", "#E69F00"),
     ("observe", "the user's images, cutouts and files → stamps", "#009E73"),
