@@ -22,6 +22,7 @@ from PIL import Image
 from galshape_cnn.infer.columns import SHAPE_PARAMETERS
 from galshape_cnn.study import atlas_plots, validation_plots
 from galshape_cnn.study.atlas_cases import FAMILIES
+from galshape_cnn.study.statistics import rmse_ratio
 from galshape_cnn.study.trust_region import trusted_share
 from galshape_cnn.study.verdict import passed
 
@@ -114,6 +115,8 @@ def numbers(tables):
         "failures": failures(verdict),
         "flag_table": flag_table(flags),
         "calibration_table": calibration_table(tables["bins"]),
+        "ratio_table": ratio_table(tables["bins"], tables["galaxies"]),
+        "coverage_table": coverage_table(tables["bins"]),
     }
     for name in ("completeness", "of_visible", "false_alarms"):
         out[name] = percent(total[name], total[f"{name}_se"])
@@ -174,6 +177,46 @@ def flag_table(flags):
             ("false_alarms", "n_good"),
         ):
             cells.append(f"{100 * row[name]:.1f} % of {row[count]}" if row[count] else "–")
+        lines.append("   * - " + "\n     - ".join(cells))
+    return "\n".join(lines)
+
+
+AXES = {
+    "snr": "S/N",
+    "hlr_over_fwhm": "hlr / FWHM",
+    "n": "n",
+    "g": "\\|g\\|",
+    "psf_width": "PSF width, pixels",
+}
+PSF_WIDTHS = (0, 2, 4, 7, 10, 13, 18)
+
+
+def ratio_table(bins, galaxies):
+    """Rows of the list-table of RMSE ratios, in bins of every axis."""
+    lines = []
+    for axis, title in AXES.items():
+        if axis == "psf_width":
+            edges = zip(PSF_WIDTHS[:-1], PSF_WIDTHS[1:], strict=True)
+        else:
+            edges = dict.fromkeys((row["low"], row["high"]) for row in bins[bins["axis"] == axis])
+        values = np.asarray(galaxies[axis])
+        for low, high in edges:
+            inside = galaxies[(values >= low) & (values < high)]
+            cells = [f"{title} {low:g}–{high:g}", str(len(inside))]
+            for name in SHAPE_PARAMETERS:
+                errors = (np.asarray(inside[f"{prefix}error_{name}"]) for prefix in ("", "exact_"))
+                cells.append("{:.2f} ± {:.2f}".format(*rmse_ratio(*errors)))
+            lines.append("   * - " + "\n     - ".join(cells))
+    return "\n".join(lines)
+
+
+def coverage_table(bins):
+    """Rows of the list-table of coverage in bins of S/N."""
+    lines, here = [], bins[bins["axis"] == "snr"]
+    for low, high in dict.fromkeys((row["low"], row["high"]) for row in here):
+        rows = here[(here["low"] == low) & (here["high"] == high)]
+        cells = [f"{low:g}–{high:g}", str(rows["number"][0])]
+        cells += [f"{100 * row['cover68']:.1f}, {100 * row['cover95']:.1f}" for row in rows]
         lines.append("   * - " + "\n     - ".join(cells))
     return "\n".join(lines)
 
