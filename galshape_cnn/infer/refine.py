@@ -207,7 +207,8 @@ def maximize_likelihood(
     rows = np.flatnonzero(usable)
     result = _blank(whole)
     if len(rows):
-        _fill(result, rows, whole[rows], start[rows], _of(gain, rows), how)
+        some = whole if usable.all() else whole[rows]  # a copy of hundreds of MB is spared
+        _fill(result, rows, some, start[rows], _of(gain, rows), how)
     rows = np.flatnonzero(_doubtful(result)) if retry else []
     if len(rows):
         _try_again(result, rows, whole[rows], start[rows], gain, how)

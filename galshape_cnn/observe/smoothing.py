@@ -12,7 +12,7 @@ normalised convolution (Knutsson & Westin 1993, CVPR).
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -45,6 +45,11 @@ class Level:
     noise: np.ndarray
     step: int
     sigma: float
+
+    @cached_property
+    def maxima(self):
+        """Pixels above all their neighbours, (N, ky, kx) bool; they are looked for twice."""
+        return local_maxima(self.amplitude)
 
     def rows(self, selected):
         """The same level of some of the stamps."""
