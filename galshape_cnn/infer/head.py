@@ -50,11 +50,14 @@ def to_parameters(u):
     Returns
     -------
     params : (..., 7) ndarray
-        flux, n, hlr, g1, g2, x, y.
+        flux, n, hlr, g1, g2, x, y; infinite where a logarithm is too large, as far out in the tails of
+        a wide proposal.
     """
     ln_flux, logit_n, ln_hlr, eta1, eta2, x, y = np.moveaxis(np.asarray(u, float), -1, 0)
     n = N_RANGE[0] + (N_RANGE[1] - N_RANGE[0]) * expit(logit_n)
-    return np.stack([np.exp(ln_flux), n, np.exp(ln_hlr), *reduced_shear(eta1, eta2), x, y], -1)
+    with np.errstate(over="ignore"):
+        flux, hlr = np.exp(ln_flux), np.exp(ln_hlr)
+    return np.stack([flux, n, hlr, *reduced_shear(eta1, eta2), x, y], -1)
 
 
 def log_jacobian(u):
