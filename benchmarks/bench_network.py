@@ -175,7 +175,7 @@ def speed(args):
     stamps = Stamps(mock["data"], mock["ivar"], (psf / psf.sum())[None])
     estimator, rows = load(args.bundle), []
     for method, number in (("network", 1024), ("ml", 512), ("posterior", 128)):
-        estimator(stamps[:64], method=method)
+        estimator(stamps[:number], method=method)  # compiles
         started = time.perf_counter()
         estimator(stamps[:number], method=method)
         rows.append({"what": method, "per_second": number / (time.perf_counter() - started)})
