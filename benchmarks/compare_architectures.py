@@ -5,7 +5,7 @@
 
     python benchmarks/compare_architectures.py --seconds 120 -o architectures.ecsv
 
-Each network is trained for the same time on one schedule length (so that a larger one sees fewer
+Each network is trained for the same processor time on one schedule length (so that a larger one sees fewer
 galaxies), and judged by the negative ln posterior density of the truth of the same held-out mocks.
 """
 
@@ -41,15 +41,15 @@ def train(config, folder):
 
 
 def steps_in(seconds, config, folder):
-    """Steps that fit into a time, from the speed of a few after compilation."""
+    """Steps that fit into a time of the processor, from the cost of a few after compilation."""
     training = Training(config | {"training": config["training"] | {"steps": 10**6}}, folder + "/probe.npz")
     batch = training.stream.batch(0, training.size)
     training.model.train_on_batch(batch[0], batch[1], sample_weight=batch[2])
-    started = time.perf_counter()
+    started = time.process_time()
     for number in range(_PROBE):
         inputs, targets, weights = training.stream.batch(number, training.size)
         training.model.train_on_batch(inputs, targets, sample_weight=weights)
-    return max(int(seconds * _PROBE / (time.perf_counter() - started)), 10)
+    return max(int(seconds * _PROBE / (time.process_time() - started)), 10)
 
 
 def main():
@@ -57,7 +57,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=120.0, help="training time of each network")
+    parser.add_argument("--seconds", type=float, default=120.0, help="processor time of each training")
     parser.add_argument("-o", "--output")
     args = parser.parse_args()
     rows = []
