@@ -14,7 +14,6 @@ rest.
 """
 
 import argparse
-import csv
 import os
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from pathlib import Path
 import efficiency_checks as checks
 import galsim
 import numpy as np
+from csv_tables import write
 
 from galshape_cnn import ShapeEstimator, Stamps, cramer_rao_bound
 from galshape_cnn.flags import Flag
@@ -62,20 +62,6 @@ def draw(params, fwhm, offset=(0, 0)):
     return galsim.Convolve(galaxy, moffat(fwhm)).drawImage(nx=64, ny=64, scale=1, offset=offset).array
 
 
-def write(folder, name, header, rows, keys=0):
-    """Write a CSV table and print it; rows of an older one with other leading ``keys`` are kept."""
-    rows = [[str(cell) for cell in row] for row in rows]
-    path = folder / f"{name}.csv"
-    if keys and path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            old = list(csv.reader(file))[1:]
-        new = {tuple(row[:keys]) for row in rows}
-        rows = sorted(rows + [row for row in old if tuple(row[:keys]) not in new], key=_order)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])
-    print(f"\n{path}", *(" | ".join(row) for row in [header, *rows]), sep="\n", flush=True)
-
-
 def _order(row):
     """Sort by S/N, if there is one, and method."""
     first = float(row[0]) if row[0].replace(".", "").isdigit() else 0.0
@@ -106,9 +92,10 @@ def seed_galaxy(estimator, folder, arguments):
             indices[target, method] = n
     header = ["S/N", "method", "N", *(f"{name}: bias, scatter" for name in NAMES)]
     header += ["n at 5 %", "50 %", "95 %", "% on a limit of n"]
-    write(folder, "seed", header, rows, keys=2)
+    write(folder, "seed", header, rows, keys=2, order=_order)
     shown += [[*key, *text.split()] for key, text in PUBLISHED.items()]
-    write(folder, "table3", ["S/N", "method", "flux / 1e5", "n", "hlr / arcsec", "g1", "g2"], shown, keys=2)
+    header = ["S/N", "method", "flux / 1e5", "n", "hlr / arcsec", "g1", "g2"]
+    write(folder, "table3", header, shown, keys=2, order=_order)
     if "ml" in arguments.methods:
         checks.plot_indices({s: indices[s, "ml"] for s in SIGMAS}, SEED_GALAXY[1], folder / "seed_n.png")
 
@@ -173,7 +160,8 @@ def prior_wide(estimator, folder, arguments):
             rows = checks.calibration(wrong, truth[:500])
             write(folder, "calibration_wrong", ["noise halved", *NAMES], rows)
             checks.plot_ranks(checks.ranks(catalog, truth), folder / "ranks.png")
-    write(folder, "errors", ["method", "N", "ln flux", "n", "ln hlr", "g1", "g2"], errors, keys=1)
+    header = ["method", "N", "ln flux", "n", "ln hlr", "g1", "g2"]
+    write(folder, "errors", header, errors, keys=1, order=_order)
 
 
 def speed(estimator, folder, arguments):

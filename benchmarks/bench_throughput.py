@@ -14,7 +14,6 @@ start), whole time and memory, by method, ``--size`` of the stamps, ``--workers`
 """
 
 import argparse
-import csv
 import json
 import os
 import subprocess
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
+from csv_tables import write
 
 COUNTS = {"network": 6144, "ml": 2048, "posterior": 512}
 
@@ -258,20 +258,6 @@ def dask(folder, arguments):
 
 def _cores():
     return len(os.sched_getaffinity(0))
-
-
-def write(folder, name, header, rows, keys=0):
-    """Write a CSV table and print it; rows of an older one with other leading ``keys`` are kept."""
-    rows = [[str(cell) for cell in row] for row in rows]
-    path = folder / f"{name}.csv"
-    if keys and path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            old = list(csv.reader(file))[1:]
-        new = {tuple(row[:keys]) for row in rows}
-        rows = [row for row in old if tuple(row[:keys]) not in new] + rows
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])
-    print(f"\n{path}", *(" | ".join(row) for row in [header, *rows]), sep="\n", flush=True)
 
 
 SECTIONS = {"throughput": throughput, "stages": stages, "roofline": roofline, "dask": dask, "memory": memory}
