@@ -23,7 +23,7 @@ from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.fisher import bound
 from galshape_cnn.infer.marginal import projected
 
-__all__ = ["information", "sandwich", "tempering", "widened"]
+__all__ = ["information", "sandwich", "stretching", "tempering", "widened"]
 
 
 @partial(jax.jit, static_argnames="grid")
@@ -181,13 +181,58 @@ def widened(covariance, supposed, actual):
     network's posterior may be wider than B where the network itself is not exact; its
     mean follows the data no more than fully there.
     """
-    usable = np.isfinite(supposed).all((1, 2)) & np.isfinite(actual).all((1, 2))
-    usable &= np.isfinite(covariance).all((1, 2))
+    usable = _all_known(covariance, supposed, actual)
     out = covariance.copy()
     for row in np.flatnonzero(usable):
-        root = np.linalg.cholesky(supposed[row])
-        inverse = np.linalg.inv(root)
-        values, vectors = np.linalg.eigh(inverse @ covariance[row] @ inverse.T)
-        response = root @ (vectors * np.clip(values, 0, 1)) @ vectors.T @ inverse
+        root, response = _response(covariance[row], supposed[row])
+        response = root @ response @ np.linalg.inv(root)
         out[row] += response @ (actual[row] - supposed[row]) @ response.T
     return out
+
+
+def stretching(covariance, supposed, actual):
+    r"""Linear map about a posterior's mean that mends what one power of the likelihood left.
+
+    Parameters
+    ----------
+    covariance : (N, 5, 5) ndarray
+        The posterior's, with the tempered likelihood.
+    supposed, actual : (N, 5, 5) ndarray
+        Covariances of an unbiased estimate as the tempered likelihood supposes it, and as it is.
+
+    Returns
+    -------
+    stretch : (N, 5, 5) ndarray
+        :math:`A = 1 + R\,(M - 1)` for deviations from the mean, with the response R as for
+        `widened` and M, for which :math:`M B M^T = S`; the identity where they are unknown.
+
+    Notes
+    -----
+    Without a prior this is M, the open-faced sandwich (Shaby 2014, J. Comput. Graph. Stat. 23, 853,
+    arXiv:1204.3687), which gives the posterior the covariance S.  Where the prior decides, R is small
+    and little is changed.  To first order in M - 1, :math:`A\Sigma A^T` is what `widened` gives;
+    unlike that it is positive definite whatever S - B is, and moves draws too.  Of all M the one is
+    taken that is symmetric where B is the identity: it moves draws the least.
+    """
+    usable = _all_known(covariance, supposed, actual)
+    out = np.tile(np.eye(5), (len(covariance), 1, 1))
+    for row in np.flatnonzero(usable):
+        root, response = _response(covariance[row], supposed[row])
+        inverse = np.linalg.inv(root)
+        values, vectors = np.linalg.eigh(inverse @ actual[row] @ inverse.T)
+        change = (vectors * (np.sqrt(np.maximum(values, 0)) - 1)) @ vectors.T
+        out[row] += root @ response @ change @ inverse
+    return out
+
+
+def _all_known(*matrices):
+    """Rows, (N,) of bool, in which all matrices are finite."""
+    return np.logical_and.reduce([np.isfinite(one).all((1, 2)) for one in matrices])
+
+
+def _response(covariance, supposed):
+    """Cholesky factor of the supposed covariance, and the response of the mean where that is the identity."""
+    root = np.linalg.cholesky(supposed)
+    inverse = np.linalg.inv(root)
+    values, vectors = np.linalg.eigh(inverse @ covariance @ inverse.T)
+    return root, (vectors * np.clip(values, 0, 1)) @ vectors.T

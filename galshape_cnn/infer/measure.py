@@ -6,7 +6,7 @@ number of galaxies, and the numbers of a galaxy are the same, bit for bit, whate
 batch with: a matrix product rounds differently in another shape, but not in another row.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.amortized import posterior_moments
 from galshape_cnn.infer.fisher import bound, score_and_fisher
 from galshape_cnn.infer.head import to_parameters
-from galshape_cnn.infer.information import information, tempering
+from galshape_cnn.infer.information import information, sandwich, stretching, tempering
 from galshape_cnn.infer.judgement import Measured, row_flags, small_rows
 from galshape_cnn.infer.likelihood import StampLikelihood
 from galshape_cnn.infer.measurement import Measurement
@@ -299,6 +299,7 @@ def _sampled(batch):
     stamps, count, options = batch.stamps, batch.count, batch.options
     nuisance = None if stamps.nuisance is None else stamps.nuisance[:count]
     data, ivar, transfer, gain = _first(batch)
+    power = np.ones(count)
     if options.correlation is not None:
         # a power of a Gaussian likelihood is one with all variances multiplied
         matrices = information(stamps[:count], batch.params[:count], gain, options.correlation)
@@ -311,9 +312,28 @@ def _sampled(batch):
     params = batch.params[:count].copy()
     good = np.isfinite(result.mean).all(1)
     params[good, :5], params[good, 5:7] = result.mean[good], result.center[good]
+    if options.correlation is not None:
+        result = _stretched(result, batch, params, power)
     fill = _repeated(count, len(stamps))
     flags = batch.flags | result.flags[fill]
     return params[fill], result.covariance[fill], flags, result.ess[fill], result.samples[fill]
+
+
+def _stretched(result, batch, params, power):
+    """Tempered posteriors with the width of each parameter mended, see `stretching`.
+
+    A draw that would leave the prior's limits stays where it is.
+    """
+    count, options = batch.count, batch.options
+    matrices = information(batch.stamps[:count], params, _first(batch)[3], options.correlation)
+    supposed = bound(matrices[0], options.fit_sky)[0] / power[:, None, None]
+    stretch = stretching(result.covariance, supposed, sandwich(*matrices, options.fit_sky)[0])
+    mean = result.mean[:, None]
+    moved = mean + np.einsum("nij,nsj->nsi", stretch, result.samples - mean)
+    possible = np.isfinite(options.prior.log_density(*np.moveaxis(moved, -1, 0)))
+    samples = np.where(possible[..., None], moved, result.samples)
+    covariance = stretch @ result.covariance @ np.swapaxes(stretch, 1, 2)
+    return replace(result, covariance=covariance, samples=samples.astype(np.float32))
 
 
 def _judged(batch, params, covariance, flags, ess, samples):
