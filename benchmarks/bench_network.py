@@ -4,32 +4,37 @@
 Sections::
 
     python benchmarks/bench_network.py seed --n 5000          # galaxies of the seed's prior
-    python benchmarks/bench_network.py psfs --n 1000          # PSFs unlike those of the training
+    python benchmarks/bench_network.py psfs --n 600           # PSFs unlike those of the training
+    python benchmarks/bench_network.py calibration --n 30000  # coverage over the domain
     python benchmarks/bench_network.py speed                  # galaxies per second
 
 ``seed`` gives both methods the prior the galaxies are drawn from.  ``psfs`` draws the same galaxies with
 each kind of PSF; ``--psf NAME=FILE.fits[EXT]`` adds measured ones (effective, one sample per pixel).
-``--bundle`` measures another network than the one that ships.  ``-o TABLE.ecsv`` keeps the numbers.
+``calibration`` draws galaxies of the training's prior with GalSim, or many more with ``--engine fast``.
+``--bundle`` measures another network than the one that ships.  ``-o TABLE.csv`` keeps the numbers, as the
+documentation shows them.
 """
 
 import argparse
 import os
 import time
+from pathlib import Path
 
 import galsim
 import numpy as np
 from astropy.io import fits
 from astropy.table import Table
+from csv_tables import write
 
 from galshape_cnn import ShapeEstimator, Stamps
 from galshape_cnn.infer.columns import SHAPE_PARAMETERS
 from galshape_cnn.study.galsim_stamps import draw_galaxy, draw_psf, nearest_index
 from galshape_cnn.study.mock_files import read_mocks
 from galshape_cnn.study.simulate import draw_mocks
-from galshape_cnn.study.statistics import errors_of, rmse, rmse_ratio
+from galshape_cnn.study.statistics import coverage, errors_of, ranks, rmse, rmse_ratio
+from galshape_cnn.study.subject import Subject
 from galshape_cnn.study.train import load_config
 
-SECTIONS = ("seed", "psfs", "speed")
 TRUTH = list(SHAPE_PARAMETERS)
 MIDDLE = 31.5
 
@@ -161,6 +166,26 @@ def psf_section(args):
             row | {"degradation": row["ratio"] / first["ratio"]}
             for row, first in zip(here, reference, strict=True)
         ]
+        print(name, " ".join(f"{row['ratio']:.3f}" for row in here), flush=True)
+    return rows
+
+
+def calibration(args):
+    """How often the network's own intervals hold the truth, galaxies of the training's prior."""
+    subject, ranked = Subject(load(args.bundle).bundle), []
+    for first in range(0, args.n, 5000):  # what fits into memory
+        number = min(5000, args.n - first)
+        cores = os.cpu_count() if args.engine == "galsim" else 1
+        stamps, table = draw_mocks(None, number, engine=args.engine, seed=args.seed + first, workers=cores)
+        truth = np.stack([np.asarray(table[name], float) for name in TRUTH], 1)
+        ranked.append(ranks(subject.draws(stamps, table["fit_sky"], seed=args.seed + first), truth))
+        print(f"{first + number} galaxies", flush=True)
+    ranked = np.concatenate(ranked)
+    rows = []
+    for k, name in enumerate(TRUTH):
+        (inner, inner_se), (outer, outer_se) = (coverage(ranked[:, k], level) for level in (0.68, 0.95))
+        row = {"parameter": name, "n": len(ranked), "drawn_by": args.engine}
+        rows.append(row | {"in_68": inner, "in_68_se": inner_se, "in_95": outer, "in_95_se": outer_se})
     return rows
 
 
@@ -191,28 +216,56 @@ def load(bundle):
     return ShapeEstimator() if bundle is None else ShapeEstimator.load(bundle)
 
 
+SECTIONS = {"seed": seed_prior, "psfs": psf_section, "calibration": calibration, "speed": speed}
+
+
+def documented(section, row):
+    """A row as the documentation shows it: its columns and their texts."""
+    if section == "calibration":
+        out = {"parameter": row["parameter"], "N": row["n"], "drawn by": row["drawn_by"]}
+        for level in ("68", "95"):
+            out[f"{level} % covers (%)"] = f"{100 * row[f'in_{level}']:.1f}±{100 * row[f'in_{level}_se']:.1f}"
+        return out
+    if section == "speed":
+        return {"what": row["what"], "galaxies/s": f"{row['per_second']:.0f}"}
+    out = {"parameter": row["parameter"], "N": row["n"]}
+    ratio = f"{row['ratio']:.3f}±{row['ratio_se']:.3f}"
+    if section == "psfs":
+        more = {"the same over that of the first PSF": f"{row['degradation']:.3f}"}
+        return {"PSF": row["case"]} | out | {"RMSE over exact RMSE": ratio} | more
+    out = {"prior": row["case"]} | out | {"RMSE": f"{row['rmse']:.4f}±{row['rmse_se']:.4f}"}
+    out |= {"exact RMSE": f"{row['exact_rmse']:.4f}", "ratio": ratio}
+    for k in (1, 2):
+        held = row.get(f"within_{k}_sigma")
+        out[f"within {k} σ (%)"] = "" if held is None else f"{100 * held:.1f}"
+    return out
+
+
 def main():
     """Run one section."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("section", choices=SECTIONS)
+    parser.add_argument("section", choices=list(SECTIONS))
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=20261124)
     parser.add_argument("--bundle")
+    parser.add_argument("--engine", choices=("galsim", "fast"), default="galsim", help="of the calibration")
     parser.add_argument("--mocks", help="a set that 'galshape simulate seed' wrote, instead of drawing one")
     parser.add_argument("--psf", action="append", default=[], metavar="NAME=FILE.fits[EXT]")
-    parser.add_argument("-o", "--output")
+    parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
-    rows = {"seed": seed_prior, "psfs": psf_section, "speed": speed}[args.section](args)
+    rows = SECTIONS[args.section](args)
+    print(f"{len(os.sched_getaffinity(0))} cores, network {load(args.bundle).bundle.sha256[:12]}")
     table = Table(rows=rows)
-    table.meta |= {"cores": len(os.sched_getaffinity(0)), "network": load(args.bundle).bundle.sha256}
     for name in table.colnames:
         if table[name].dtype.kind == "f":
             table[name].info.format = ".4g"
     table.pprint_all()
     if args.output:
-        table.write(args.output, format="ascii.ecsv", overwrite=True)
+        shown = [documented(args.section, row) for row in rows]
+        cells = [list(row.values()) for row in shown]
+        write(args.output.parent, args.output.stem, list(shown[0]), cells)
 
 
 if __name__ == "__main__":

@@ -252,7 +252,7 @@ def astrophot_fit(m, count, limit):
 def _astrophot_batch(astrophot, torch, m, rows):
     targets = [
         astrophot.TargetImage(
-            data=m["data"][i],
+            data=m["data"][i].T,  # its first axis is x
             variance=np.full((SIDE, SIDE), m["sigma"][i] ** 2),
             pixelscale=1.0,
             psf=sampled(m["fwhm"][i], pixel=False),

@@ -287,7 +287,6 @@ def test_bundle_damaged_on_purpose_fails(held_out, damage, checks):
 SIZES = {"draws": 8, "slow_draws": 2, "galaxies": 32, "posterior": 2, "atlas": 2}
 
 
-@pytest.mark.slow
 def test_whole_validation(bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(atlas, "run_atlas", partial(atlas.run_atlas, families=["noise_wrong"]))
     monkeypatch.setattr(validate, "ENOUGH", SIZES["galaxies"])
