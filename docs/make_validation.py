@@ -20,10 +20,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from galshape_cnn.infer.columns import SHAPE_PARAMETERS
-from galshape_cnn.study import atlas_plots, validation_plots
+from galshape_cnn.study import atlas_plots
 from galshape_cnn.study.atlas_cases import FAMILIES
 from galshape_cnn.study.statistics import rmse_ratio
 from galshape_cnn.study.trust_region import trusted_share
+from galshape_cnn.study.validate import draw_figures
 from galshape_cnn.study.verdict import passed
 
 HERE = Path(__file__).parent
@@ -68,23 +69,11 @@ def fill(template, fields):
 
 def figures(tables) -> dict[str, Figure]:
     """Every figure of the page."""
-    bins, galaxies, atlas = tables["bins"], tables["galaxies"], tables["atlas"]
+    made = draw_figures(tables)
+    del made["scatter"]  # the page shows efficiency in its place
     with np.errstate(all="ignore"):
-        made = {
-            "seed": validation_plots.plot_seed(tables["seed"]),
-            "rmse": validation_plots.plot_bins(bins, "rmse", tables["van_trees"]),
-            "efficiency": validation_plots.plot_bins(bins, "efficiency"),
-            "bias": validation_plots.plot_bins(bins, "bias"),
-            "calibration": validation_plots.plot_calibration(galaxies, bins),
-            "predictions": validation_plots.plot_predictions(galaxies),
-            "maps": atlas_plots.plot_prior_maps(galaxies),
-            "trust": atlas_plots.plot_trust(tables["trust"]),
-            "atlas": atlas_plots.plot_atlas(atlas),
-            "neighbours": atlas_plots.plot_neighbours(atlas),
-            "flags": atlas_plots.plot_flags(tables["flags"]),
-        }
         for name, families in QUESTIONS.items():
-            made[name] = atlas_plots.plot_strengths(atlas, families)
+            made[name] = atlas_plots.plot_strengths(tables["atlas"], families)
     return made
 
 

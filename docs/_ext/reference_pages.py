@@ -4,7 +4,7 @@
 import ast
 from pathlib import Path
 
-FOUNDATION = ["errors", "flags", "geometry"]
+FOUNDATION = ["errors", "environment", "flags", "geometry"]
 LAYERS = ["forward", "observe", "infer", "study", "scale"]
 
 
@@ -36,7 +36,7 @@ def write_pages(package, folder):
         Where the pages go; ``index.rst`` there lists them.
     """
     root, folder = Path(package.__file__).parent, Path(folder)
-    foundation = page("Exceptions, flags and geometry", FOUNDATION)
+    foundation = page("Exceptions, environment, flags and geometry", FOUNDATION)
     write_if_changed(folder / "layer_foundation.rst", foundation)
     for layer in LAYERS:
         docstring = ast.get_docstring(ast.parse((root / layer / "__init__.py").read_text()))

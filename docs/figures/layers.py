@@ -10,7 +10,7 @@ LAYERS = [
     ("infer", "stamps → parameters: network, fit, posterior, bound", "#E69F00"),
     ("observe", "the user's images, cutouts and files → stamps", "#009E73"),
     ("forward", "parameters → pixels, and the derivatives", "#CC79A7"),
-    ("errors   flags   geometry", "exceptions, flag bits, algebra of shear (NumPy only)", "0.75"),
+    ("errors flags geometry …", "exceptions, flag bits, algebra of shear (NumPy only)", "0.75"),
 ]
 
 figure, axis = plt.subplots(figsize=(8, 4.6), layout="constrained")

@@ -6,6 +6,8 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+from galshape_cnn.environment import environment
+
 __all__ = ["compile_cache"]
 
 _OWN = "GALSHAPE_COMPILE_CACHE"
@@ -26,13 +28,8 @@ def compile_cache():
     if folder.lower() in ("off", "0", "no") or _JAX in os.environ or "jax" in sys.modules:
         yield
         return
-    new = {name: value for name, value in ({_JAX: folder} | _WORTH).items() if name not in os.environ}
-    os.environ.update(new)
-    try:
+    with environment({_JAX: folder} | _WORTH):
         yield
-    finally:
-        for name in new:
-            os.environ.pop(name, None)
 
 
 def _default_folder():

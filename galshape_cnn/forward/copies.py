@@ -10,6 +10,8 @@ What is returned are the even and odd parts that `galshape_cnn.forward.synthesis
 images of.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,6 +119,8 @@ def _light_at_nodes(params, grid, slopes):
     return near + _interpolated(weights, far, weights) + levels[None, :, :, None]
 
 
+# Traced once, though several compiled functions contain it
+@partial(jax.jit, static_argnames=("grid", "slopes"))
 def folded_parts(params, grid, slopes=True):
     """Light of unit flux that folds into the stamps, and its derivatives.
 

@@ -87,9 +87,14 @@ def import_keras():
     return keras
 
 
+def _zeros(shape, dtype=None):
+    """Initial values that cost nothing: Keras' own zeros are compiled by JAX for each shape."""
+    return np.zeros(shape, dtype)
+
+
 def _film(keras, x, context, width):
     """Scale and shift feature maps by the context."""
-    terms = keras.layers.Dense(2 * width, kernel_initializer="zeros")(context)
+    terms = keras.layers.Dense(2 * width, kernel_initializer=_zeros, bias_initializer=_zeros)(context)
     shape = (1,) * (len(x.shape) - 2) + (width,)
     scale = keras.layers.Reshape(shape)(terms[:, :width])
     shift = keras.layers.Reshape(shape)(terms[:, width:])
@@ -98,10 +103,11 @@ def _film(keras, x, context, width):
 
 def _residual(keras, x, context, width, random):
     """Residual block: two activations, one 3 x 3 convolution, one 1 x 1."""
-    y = keras.layers.LayerNormalization()(x)
-    y = keras.layers.Conv2D(width, 3, padding="same", kernel_initializer=random)(y)
+    y = keras.layers.LayerNormalization(beta_initializer=_zeros)(x)
+    start = {"kernel_initializer": random, "bias_initializer": _zeros}
+    y = keras.layers.Conv2D(width, 3, padding="same", **start)(y)
     y = keras.layers.Activation("gelu")(_film(keras, y, context, width))
-    y = keras.layers.Dense(width, kernel_initializer="zeros")(y)
+    y = keras.layers.Dense(width, kernel_initializer=_zeros, bias_initializer=_zeros)(y)
     return keras.layers.Add()([x, y])
 
 
@@ -111,7 +117,8 @@ def _halved(keras, x, width, random):
     The same as space to depth and a dense layer, but XLA on a CPU would compute the activation before
     it inside the permutation, number by number, at five times the cost.
     """
-    return keras.layers.Conv2D(width, 2, strides=2, kernel_initializer=random)(x)
+    start = {"kernel_initializer": random, "bias_initializer": _zeros}
+    return keras.layers.Conv2D(width, 2, strides=2, **start)(x)
 
 
 def build_network(config, context_mean=None, context_variance=None, initialize=True):
@@ -137,8 +144,8 @@ def build_network(config, context_mean=None, context_variance=None, initialize=T
     keras = import_keras()
     mean = np.zeros(CONTEXT_SIZE) if context_mean is None else context_mean
     variance = np.ones(CONTEXT_SIZE) if context_variance is None else context_variance
-    random = "glorot_uniform" if initialize else "zeros"
-    dense = partial(keras.layers.Dense, kernel_initializer=random)
+    random = "glorot_uniform" if initialize else _zeros
+    dense = partial(keras.layers.Dense, kernel_initializer=random, bias_initializer=_zeros)
     pixels = keras.Input((16, 16, 48), name="pixels")
     context = keras.Input((CONTEXT_SIZE,), name="context")
     # In inference mode for good: its moving statistics are the standardisation.
@@ -156,7 +163,7 @@ def build_network(config, context_mean=None, context_variance=None, initialize=T
     x = _halved(keras, x, config["deep_width"], random)
     for _ in range(config["deep_blocks"]):
         x = _residual(keras, x, c, config["deep_width"], random)
-    x = keras.layers.LayerNormalization()(x)
+    x = keras.layers.LayerNormalization(beta_initializer=_zeros)(x)
     x = keras.layers.Concatenate()([keras.layers.Flatten()(x), c, standardised])
     for i, width in enumerate(config["dense"]):
         x = dense(width, activation="gelu", name=f"joint_{i}")(x)
@@ -192,7 +199,7 @@ def build_update(config, size, mean=None, variance=None):
     size : int
         Number of features.
     mean, variance : (size,) array_like, optional
-        Standardisation of the features; part of the weights, so not needed when weights are
+        Standardisation of the features.  Without them all weights are zero, for weights that are
         loaded afterwards.
 
     Returns
@@ -205,14 +212,16 @@ def build_update(config, size, mean=None, variance=None):
     standardise = keras.layers.BatchNormalization(
         center=False, scale=False, trainable=False, epsilon=1e-5, name="standardise"
     )
+    random, near_zero = _zeros, _zeros
+    if mean is not None:
+        random = "glorot_uniform"
+        # The untrained update is one damped step of Fisher scoring.
+        near_zero = keras.initializers.RandomNormal(stddev=0.01, seed=1)
+    dense = partial(keras.layers.Dense, bias_initializer=_zeros)
     x = standardise(features)
     for width in config["dense"]:
-        x = keras.layers.Dense(width, activation="gelu")(x)
-    # Nearly zero: the untrained update is one damped step of Fisher scoring.
-    near_zero = keras.initializers.RandomNormal(stddev=0.01, seed=1)
-    outputs = keras.layers.Dense(config["components"] * (1 + _DIM + _TRIANGLE), kernel_initializer=near_zero)(
-        x
-    )
+        x = dense(width, activation="gelu", kernel_initializer=random)(x)
+    outputs = dense(config["components"] * (1 + _DIM + _TRIANGLE), kernel_initializer=near_zero)(x)
     model = keras.Model(features, outputs, name="galshape_update")
     if mean is not None:
         standardise.set_weights([np.asarray(mean, np.float32), np.asarray(variance, np.float32)])

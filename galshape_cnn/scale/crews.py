@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 
+from galshape_cnn.environment import environment
 from galshape_cnn.errors import InputError
 from galshape_cnn.infer.batches import usable_cores
 from galshape_cnn.scale.blocks import Schema, failed_rows, join_rows, measure_rows
@@ -27,7 +28,6 @@ __all__ = [
     "local_crew",
     "measure_of_job",
     "take_job",
-    "unset_of",
 ]
 
 #: Jobs this process has been sent.
@@ -162,7 +162,7 @@ class ProcessCrew:
         self._pool = ProcessPoolExecutor(
             self.count, mp_context=get_context("spawn"), initializer=take_job, initargs=(self._job,)
         )
-        with _environment(ONE_THREAD):  # all processes start with the first submission
+        with environment(ONE_THREAD):  # all processes start with the first submission
             self._pool.submit(os.getpid)
 
     def submit(self, start, stop):
@@ -201,33 +201,6 @@ class ProcessCrew:
     def close(self):
         """End the processes."""
         self._pool.shutdown(cancel_futures=True)
-
-
-def unset_of(values):
-    """Those variables of the environment that the user has not set.
-
-    Parameters
-    ----------
-    values : dict
-        Names and values.
-
-    Returns
-    -------
-    unset : dict
-    """
-    return {name: value for name, value in values.items() if name not in os.environ}
-
-
-@contextmanager
-def _environment(values):
-    """Environment of processes started meanwhile; what the user has set stays."""
-    new = unset_of(values)
-    os.environ.update(new)
-    try:
-        yield
-    finally:
-        for name in new:
-            os.environ.pop(name, None)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from astropy.table import Table
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.infer.bundle import Bundle
 
-__all__ = ["FULL", "QUICK", "validate_bundle"]
+__all__ = ["FULL", "QUICK", "draw_figures", "validate_bundle"]
 
 #: Numbers of galaxies: noise realisations at the seed galaxy (network; slow methods), galaxies
 #: of the prior (network; slow methods), galaxies for each point of the atlas.
@@ -252,15 +252,27 @@ def _write_results(run, tables):
     run.say("figures and page", "", 0, 1)
     for name in ("bins", "van_trees", "trust", "flags", "verdict"):
         write_table(tables[name], run.folder / f"{name}.ecsv")
-    for name, figure in _figures(tables).items():
+    for name, figure in draw_figures(tables).items():
         save_figure(figure, run.folder / f"{name}.png")
     write_page(run.folder, tables, run.bundle, run.seconds, run.sizes, run.seed)
     run.say("figures and page", "", 1, 1)
     return tables["verdict"]
 
 
-def _figures(tables):
-    """Figures by the name of their file."""
+def draw_figures(tables):
+    """Figures of a validation.
+
+    Parameters
+    ----------
+    tables : dict of `~astropy.table.Table`
+        By name: ``seed``, ``galaxies``, ``bins``, ``van_trees``, ``trust``, ``atlas`` and ``flags``, as the
+        validation writes them.
+
+    Returns
+    -------
+    figures : dict of `~matplotlib.figure.Figure`
+        By the name of their file.
+    """
     from galshape_cnn.study import atlas_plots, validation_plots
 
     bins, galaxies, atlas = tables["bins"], tables["galaxies"], tables["atlas"]

@@ -153,6 +153,18 @@ def test_ill_conditioned_is_flagged(dtype):
     assert np.isfinite(covariance).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_less_than_rounding_leaves_is_nothing(dtype):
+    rounding = 8 * 2 * np.finfo(dtype).eps  # sum of the rounding of eight entries, largest eigenvalue 2
+    fisher = np.tile(np.eye(8), (2, 1, 1))
+    for row, smallest in enumerate((0.7 * rounding, 1.4 * rounding)):
+        fisher[row, 0, 1] = fisher[row, 1, 0] = 1 - smallest
+    covariance, singular = bound(fisher.astype(dtype))
+    assert singular.all()
+    assert np.isnan(covariance[0]).all()
+    assert np.isfinite(covariance[1]).all()
+
+
 # --- S/N -------------------------------------------------------------------------------------------
 
 

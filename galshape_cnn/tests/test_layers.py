@@ -12,7 +12,8 @@ import galshape_cnn
 
 ROOT = Path(galshape_cnn.__file__).parent
 # Bottom to top, as in docs/development/architecture.rst.
-LAYERS = ["errors", "flags", "geometry", "forward", "observe", "infer", "study", "scale", "cli"]
+FOUNDATION = ["errors", "environment", "flags", "geometry"]
+LAYERS = [*FOUNDATION, "forward", "observe", "infer", "study", "scale", "cli"]
 OUTSIDE = {"__init__", "_version", "conftest", "tests"}
 MAX_LINES = 400
 HEAVY = ["keras", "jax", "tensorflow", "torch", "galsim", "dask", "distributed", "matplotlib", "photutils"]

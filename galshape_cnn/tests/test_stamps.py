@@ -43,8 +43,10 @@ def test_defaults():
     assert stamps.psf.shape == (1, 3, 3)
     np.testing.assert_array_equal(stamps.jacobian, np.broadcast_to(np.eye(2), (N, 2, 2)))
     np.testing.assert_array_equal(stamps.center, np.full((N, 2), 7.5))
-    assert stamps.skycoord is None
-    assert stamps.flags.dtype == np.int64
+    assert stamps.skycoord is stamps.nuisance is None
+    assert stamps.flags.dtype == stamps.origin.dtype == np.int64
+    np.testing.assert_array_equal(stamps.flags, np.zeros(N))
+    np.testing.assert_array_equal(stamps.origin, np.zeros((N, 2)))
     assert stamps.data.dtype == stamps.ivar.dtype == np.float32
     assert stamps.psf.dtype == np.float64
 
@@ -136,6 +138,12 @@ def test_noise_unit_without_data():
     np.testing.assert_array_equal(make(ivar=np.zeros((N, SIDE, SIDE))).noise_unit, 1)
 
 
+def test_noise_unit_of_a_single_pixel():
+    ivar = np.zeros((N, SIDE, SIDE))
+    ivar[:, 5, 7] = 4.0 ** -np.arange(N)
+    np.testing.assert_array_equal(make(ivar=ivar).noise_unit, 2.0 ** np.arange(N))
+
+
 def test_noise_unit_is_of_each_stamp_alone():
     ivar = np.ones((N, SIDE, SIDE)) * 4.0 ** -np.arange(N)[:, None, None]
     stamps = make(ivar=ivar)
@@ -197,10 +205,12 @@ def test_smallest_stamp():
     assert len(Stamps(np.zeros((1, 8, 8)), np.ones((1, 8, 8)), np.ones((3, 3)) / 9)) == 1
     with pytest.raises(InputError, match="stamps of 9x7 pixels; at least 8x8"):
         Stamps(np.zeros((1, 9, 7)), np.ones((1, 9, 7)), np.ones((3, 3)) / 9)
+    with pytest.raises(InputError, match="stamps of 7x9 pixels; at least 8x8"):
+        Stamps(np.zeros((1, 7, 9)), np.ones((1, 7, 9)), np.ones((3, 3)) / 9)
 
 
 @pytest.mark.parametrize(
-    ("ivar", "kind"), [(0.0, "f4"), (1e-23, "f4"), (1e23, "f4"), (1e-25, "f8"), (1e25, "f8")]
+    ("ivar", "kind"), [(0.0, "f4"), (1.5e-24, "f4"), (0.7e24, "f4"), (0.7e-24, "f8"), (1.5e24, "f8")]
 )
 def test_precision_follows_the_unit(ivar, kind):
     stamps = make(ivar=np.full((N, SIDE, SIDE), ivar))
@@ -218,3 +228,18 @@ def test_pixels_replaced():
     assert other.unit == stamps.unit
     ivar[:] = 5
     assert other.ivar.max() == 1
+
+
+def test_images_of_unknown_amplitude():
+    images = np.random.default_rng(2).normal(size=(N, 3, SIDE, SIDE))
+    stamps = make(nuisance=images)
+    np.testing.assert_array_equal(stamps.nuisance, images.astype(np.float32))
+    np.testing.assert_array_equal(stamps[1:3].nuisance, stamps.nuisance[1:3])
+    for wrong in (images[:, 0], images[:, :, 1:]):
+        with pytest.raises(InputError, match=r"nuisance has shape .*; \(4, [13], 16, 16\) is needed"):
+            make(nuisance=wrong)
+
+
+def test_sky_positions_may_be_unknown():
+    skycoord = np.full((N, 2), np.nan)
+    np.testing.assert_array_equal(make(skycoord=skycoord).skycoord, skycoord)
