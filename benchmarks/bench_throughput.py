@@ -7,7 +7,7 @@ tables, which the documentation shows; rows of an older table with another first
     python benchmarks/bench_throughput.py -o docs/performance throughput --workers 0 2
     python benchmarks/bench_throughput.py -o docs/performance stages roofline dask memory
 
-``throughput``: steady rate and processor time (between the first and the last block written, so without the
+``throughput``: steady rate and processor time (between the first and the last file written, so without the
 start), whole time and memory, by method, ``--size`` of the stamps, ``--workers`` (0: threads) and ``-n``;
 ``stages``: processor time of one thread by stage; ``roofline``: the network beside the machine's matrix rate;
 ``dask``: one and two workers of one thread; ``memory``: peak memory against the number of galaxies.
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +28,9 @@ import numpy as np
 from astropy.io import fits
 from csv_tables import write
 
-COUNTS = {"network": 6144, "ml": 2048, "posterior": 512}
+COUNTS = {"network": 24576, "ml": 8192, "posterior": 2048}
+#: Files that a run is divided into: the rate is that of all but the first.
+BLOCKS = 8
 
 
 def tiles(count=256, size=64):
@@ -74,7 +77,7 @@ def write_cube(path, n, arrays):
 
 
 RUN = """
-import json, os, resource, sys, time
+import json, os, sys, time
 from galshape_cnn import ShapeEstimator
 from galshape_cnn.scale import measure_stream
 from galshape_cnn.scale.dataset import BlockFolder
@@ -91,27 +94,51 @@ if __name__ == "__main__":
     done = measure_stream(
         ShapeEstimator(), path, out, method=method, workers=int(workers) or None, block_rows=int(rows)
     )
-    kinds = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
-    memory = [resource.getrusage(kind).ru_maxrss / 1024 for kind in kinds]
-    print(json.dumps([written, *memory, done["rows"], done["errors"]]))
+    print(json.dumps([written, done["rows"], done["errors"]]))
 """
 
 
-def timed(path, method, workers, block_rows=512):
+def timed(path, method, workers, block_rows):
     """One run in a process of its own: steady rate and CPU seconds of this process, seconds, MB, rows."""
     with tempfile.TemporaryDirectory() as folder:
         script, out = Path(folder) / "run.py", Path(folder) / "blocks"
         script.write_text(RUN)
         command = [sys.executable, script, path, out, method, str(workers), str(block_rows)]
         start = time.perf_counter()
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+        with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as process:
+            memory = _peak_memory(process)
+            printed = process.stdout.read()
         wall = time.perf_counter() - start
-    written, memory, of_children, rows, errors = json.loads(done.stdout.splitlines()[-1])
+    written, rows, errors = json.loads(printed.splitlines()[-1])
     assert not errors
     gained = sum(one[2] for one in written[1:])
+    out = {"wall": wall, "memory": memory, "rows": rows}
+    if not gained:
+        return out
     seconds, cpu = (written[-1][k] - written[0][k] for k in (0, 1))
-    out = {"wall": wall, "memory": memory + workers * of_children, "rows": rows}
-    return out | {"rate": gained / seconds, "cpu": cpu / gained} if gained else out
+    return out | {"rate": gained / seconds, "cpu": cpu / gained}
+
+
+def _peak_memory(process):
+    """Largest memory, in MB, of a process and its children until it ends; pages they share count once."""
+    import psutil
+
+    peak = 0
+    while process.poll() is None:
+        with suppress(psutil.Error):
+            whole = psutil.Process(process.pid)
+            peak = max(peak, sum(_proportional(one) for one in [whole, *whole.children(recursive=True)]))
+        time.sleep(0.5)
+    return peak / 2**20
+
+
+def _proportional(process):
+    import psutil
+
+    try:
+        return process.memory_full_info().pss
+    except psutil.Error:  # it has just ended
+        return 0
 
 
 def throughput(folder, arguments):
@@ -123,7 +150,7 @@ def throughput(folder, arguments):
                 n = arguments.n or COUNTS[method]
                 write_cube(f"{work}/cube.fits", n, arrays)
                 for workers in arguments.workers:
-                    run = timed(f"{work}/cube.fits", method, workers, max(64, min(512, n // 4)))
+                    run = timed(f"{work}/cube.fits", method, workers, max(64, n // BLOCKS))
                     who = f"{workers} processes" if workers else f"{_cores()} threads"
                     cpu = "" if workers else f"{1e3 * run['cpu']:.2f}"  # of others it is not known
                     row = [method, size, who, n, f"{run['rate']:.0f}", cpu]
@@ -240,17 +267,17 @@ def dask(folder, arguments):
     from galshape_cnn import ShapeEstimator
     from galshape_cnn.scale import measure_dask
 
-    n, rates, estimator = arguments.n or 6144, {}, ShapeEstimator()
+    n, rates, estimator = arguments.n or 16384, {}, ShapeEstimator()
     with tempfile.TemporaryDirectory() as work:
         write_cube(f"{work}/cube.fits", n, tiles())
         for count in (2, 1):
             alone = {"n_workers": count, "threads_per_worker": 1, "dashboard_address": None}
             with LocalCluster(**alone) as cluster, Client(cluster) as client:
-                out = Path(work) / f"out{count}"
-                measure_dask(estimator, f"{work}/cube.fits", out, client, block_rows=512)
+                for run in ("warm", "timed"):  # the first loads and compiles
+                    out = Path(work) / f"{run}{count}"
+                    measure_dask(estimator, f"{work}/cube.fits", out, client, block_rows=n // BLOCKS)
                 written = sorted(part.stat().st_mtime for part in out.glob("part-*"))
-                # the first blocks of each worker hold its start
-                rates[count] = (n - 512 * 4) / (written[-1] - written[3])
+                rates[count] = (n - n // BLOCKS) / (written[-1] - written[0])
     gain = rates[2] / rates[1]
     rows = [[1, n, f"{rates[1]:.0f}", "1"], [2, n, f"{rates[2]:.0f}", f"{gain:.2f}"]]
     write(folder, "dask", ["workers of one thread", "N", "galaxies/s", "times one worker"], rows)
