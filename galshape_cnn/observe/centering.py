@@ -365,7 +365,9 @@ def neighbor_peaks(level, center):
     middle = np.round(center).astype(int)
     own = _value(amplitude, middle)
     threshold = np.maximum(_NEIGHBOR_HEIGHT * noise, _FAINTEST_NEIGHBOR * own[:, None, None])
-    rows, y, x = np.nonzero((amplitude > threshold) & level.maxima)
+    # numpy.nonzero takes ten times as long in three dimensions as in one
+    found = np.flatnonzero((amplitude > threshold) & level.maxima)
+    rows, y, x = np.unravel_index(found, amplitude.shape)
     apart = np.hypot(x - center[rows, 0], y - center[rows, 1]) > 2 * level.sigma
     rows, y, x = rows[apart], y[apart], x[apart]
     saddle = lowest_between(amplitude, rows, np.column_stack([x, y]), middle[rows])

@@ -104,7 +104,9 @@ def _middle(values):
     half = values.shape[1] // 2
     if values.shape[1] % 2:
         return np.partition(values, half, axis=1)[:, half]
-    return np.partition(values, (half - 1, half), axis=1)[:, half - 1 : half + 1].mean(axis=1)
+    # to ask for both middle values of partition takes twice as long as for one
+    parted = np.partition(values, half, axis=1)
+    return np.stack([parted[:, :half].max(axis=1), parted[:, half]]).mean(axis=0)
 
 
 def _median(values, good):
