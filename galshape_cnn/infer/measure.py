@@ -46,6 +46,8 @@ _SMALL = 2**26
 #: few need fifty: in larger company these fill blocks that would be computed for one of them otherwise.
 _REFINED_TOGETHER = 512
 
+_POINTS = 2 * BLOCK  # point sources at a time, of whatever number: one program, and few computed for nothing
+
 _FEW_DRAWS = 40  # effective draws of a reweighted answer below which it is flagged
 
 
@@ -358,11 +360,11 @@ def _judged(batch, params, covariance, flags, ess, samples):
 def _point_chi2(stamps, transfer, grid, params, small, options):
     """Chi-square of a point source for some rows, NaN for the others."""
     out, rows = np.full(len(params), np.nan), np.flatnonzero(small)
-    if len(rows):
-        size = min(2 ** int(np.ceil(np.log2(max(len(rows), BLOCK)))), len(params))  # few programs
-        some = rows[_repeated(len(rows), size)]
+    for first in range(0, len(rows), _POINTS):
+        part = rows[first : first + _POINTS]
+        some = part[_repeated(len(part), _POINTS)]
         psf = transfer if len(transfer) == 1 else transfer[some]
         arrays = (params[some], stamps.data[some], stamps.ivar[some], psf)
         chi2 = point_source_chi2(*arrays, grid, options.fit_sky, options.for_rows(some).gain)
-        out[rows] = chi2[: len(rows)]
+        out[part] = chi2[: len(part)]
     return out
