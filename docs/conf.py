@@ -43,6 +43,7 @@ sphinx_gallery_conf = {
     "doc_module": ("galshape_cnn",),
     "within_subsection_order": "example_order.InReadingOrder",
     "abort_on_example_error": True,
+    "capture_repr": ("_repr_html_",),  # tables, but not what a call that draws returns
     "download_all_examples": False,
     "min_reported_time": 1e9,  # a build should not differ from the next by its timings
     "remove_config_comments": True,

@@ -151,7 +151,7 @@ def failures(verdict):
         for row in verdict
         if not row["passed"]
     ]
-    return "\n".join(lines) or "None."
+    return "\n".join(lines) or "Nothing fails."
 
 
 def flag_table(flags):

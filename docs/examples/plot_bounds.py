@@ -23,7 +23,8 @@ NAMES = ("flux", "n", "hlr", "g1")
 # The same galaxy, exposure and noise under better and worse seeing.
 
 fwhm = np.linspace(0.45, 1.4, 9)
-seeing = [cramer_rao_bound(galaxy, galsim.Moffat(beta=3, fwhm=f), 4.0, pixel_scale=SCALE) for f in fwhm]
+psfs = [galsim.Moffat(beta=3, fwhm=width) for width in fwhm]
+seeing = [cramer_rao_bound(galaxy, psf, 4.0, pixel_scale=SCALE) for psf in psfs]
 print(f"S/N {seeing[0].snr:.0f} at {fwhm[0]} arcsec, {seeing[-1].snr:.0f} at {fwhm[-1]} arcsec")
 
 # %%
@@ -35,9 +36,11 @@ print(f"S/N {seeing[0].snr:.0f} at {fwhm[0]} arcsec, {seeing[-1].snr:.0f} at {fw
 # squared.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-labels = {"flux": "flux / flux", "n": "n", "hlr": "hlr (arcsec)", "g1": "g1"}
+labels = {"flux": "flux (relative)", "n": "n", "hlr": "hlr (arcsec)", "g1": "g1"}
 for name, color in zip(NAMES, ("#E69F00", "#D55E00", "#0072B2", "#009E73"), strict=True):
-    bounds = np.array([getattr(one, name) for one in seeing]) / (galaxy["flux"] if name == "flux" else 1)
+    bounds = np.array([getattr(one, name) for one in seeing])
+    if name == "flux":
+        bounds /= galaxy["flux"]
     left.plot(fwhm, bounds, color=color, label=labels[name])
     right.plot(fwhm, (bounds / bounds[0]) ** 2, color=color)
 left.set(xlabel="PSF FWHM (arcsec)", ylabel="Cramér–Rao bound", yscale="log")
@@ -58,12 +61,12 @@ left.legend(frameon=False)
 # Every unknown costs something.  Here the price of not knowing the sky level, the centre, or both.
 
 psf = galsim.Moffat(beta=3, fwhm=0.7)
-print(f"{'':>22}" + "".join(f"{name:>9}" for name in NAMES))
+print(f"{'':>24}" + "".join(f"{name:>9}" for name in NAMES))
 for sky in (False, True):
     for centre in (False, True):
         one = cramer_rao_bound(galaxy, psf, 4.0, pixel_scale=SCALE, fit_sky=sky, fit_centroid=centre)
         text = f"sky {'free' if sky else 'known'}, centre {'free' if centre else 'known'}"
-        print(f"{text:>22}" + "".join(f"{getattr(one, name):9.4g}" for name in NAMES))
+        print(f"{text:>24}" + "".join(f"{getattr(one, name):9.4g}" for name in NAMES))
 
 # %%
 # The centre of a symmetric galaxy is independent of its shape, so not knowing it is free.  Not knowing the

@@ -22,7 +22,8 @@ from galshape_cnn.study.field import simulate_field
 field = simulate_field(seed=4, n_galaxies=24)
 image = field.to_nddata()
 
-figure, axis = plt.subplots(figsize=(5, 5), layout="constrained", subplot_kw={"projection": image.wcs})
+projection = {"projection": image.wcs}
+figure, axis = plt.subplots(figsize=(5, 5), layout="constrained", subplot_kw=projection)
 sigma = np.median(field.error)
 axis.imshow(
     np.where(field.mask, np.nan, field.image),

@@ -28,7 +28,8 @@ image = galsim.Convolve(galaxy, psf).drawImage(nx=64, ny=64, scale=1).array.asty
 SNR = 60
 flux = SNR / np.sqrt(np.sum(image**2))  # for a noise of one
 theta = np.array([flux, 3.0, 2.0, 0.3, 0.0, 31.5, 31.5])
-pixel_psf = galsim.Convolve(psf, galsim.Pixel(1)).drawImage(nx=51, ny=51, scale=1, method="no_pixel").array
+effective_psf = galsim.Convolve(psf, galsim.Pixel(1))
+pixel_psf = effective_psf.drawImage(nx=51, ny=51, scale=1, method="no_pixel").array
 y, x = np.mgrid[:64, :64]
 
 
@@ -71,7 +72,8 @@ for snr, number in ((60, 400), (120, 200)):
         [getattr(cramer_rao_bound([*true, 31.5, 31.5], psf, 1.0, fit_sky=False), n) for n in NAMES]
     )
     measured[snr] = errors.mean(0) / least, 1 / np.sqrt(number)
-    print(f"S/N {snr}: scatter / bound " + " ".join(f"{v:.2f}" for v in errors.std(0, ddof=1) / least))
+    scatter = errors.std(0, ddof=1) / least
+    print(f"S/N {snr}: scatter / bound " + " ".join(f"{value:.2f}" for value in scatter))
 
 figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
 for offset, (snr, color) in zip((-0.15, 0.15), ((60, "#D55E00"), (120, "#0072B2")), strict=True):

@@ -30,11 +30,12 @@ data = image + np.random.default_rng(4).normal(size=image.shape)
 estimator = ShapeEstimator()
 catalogs = {m: estimator(data, psf=psf, error=1.0, method=m) for m in ("network", "ml", "posterior")}
 names = ("flux", "n", "hlr", "g1", "g2")
-print(f"{'truth':>10}" + "".join(f"{value:14.3f}" for value in truth))
+print(f"{'truth':>10}" + "".join(f"{value:9.3g}{'':9}" for value in truth))
 for method, catalog in catalogs.items():
     values = catalog.parameters[0]
     errors = np.sqrt(np.diag((catalog.crb_covariance if method == "ml" else catalog.covariance)[0]))
-    print(f"{method:>10}" + "".join(f"{v:7.3g} ± {e:<4.2g}" for v, e in zip(values, errors, strict=True)))
+    pairs = zip(values, errors, strict=True)
+    print(f"{method:>10}" + "".join(f"{value:9.3g} ± {error:<6.2g}" for value, error in pairs))
 
 # %%
 # Draws

@@ -86,14 +86,16 @@ print(f"{training.model.count_params():,} weights")
 
 estimator = ShapeEstimator(make_bundle(training))
 in_pixels = {"psf": psf.dilate(1 / SCALE), "error": SIGMA, "fit_sky": False}
-true, least = np.array([truth[name] for name in NAMES]), np.array([getattr(bound, name) for name in NAMES])
+true = np.array([truth[name] for name in NAMES])
+least = np.array([getattr(bound, name) for name in NAMES])
 results = {}
 print(f"{'':>20}" + "".join(f"{name:>8}" for name in NAMES))
 for method in ("network", "ml", "posterior"):
     catalog = estimator(cutouts, method=method, **in_pixels)
     estimates = catalog.parameters * [1, 1, SCALE, 1, 1]  # hlr in arcsec
     results[method] = (estimates - true) / least
-    for what, values in (("bias", results[method].mean(0)), ("scatter", results[method].std(0, ddof=1))):
+    bias, scatter = results[method].mean(0), results[method].std(0, ddof=1)
+    for what, values in (("bias", bias), ("scatter", scatter)):
         print(f"{method:>10} {what:>9}" + "".join(f"{value:8.2f}" for value in values))
 
 figure, axes = plt.subplots(1, 5, figsize=(9, 3.2), layout="constrained", sharey=True)
@@ -105,7 +107,8 @@ for k, (axis, name) in enumerate(zip(axes, NAMES, strict=True)):
         values = results[method][:, k]
         jitter = row + 0.25 * rng.uniform(-1, 1, len(values))
         axis.scatter(values, jitter, s=6, color=color, alpha=0.4, lw=0)
-        axis.errorbar(values.mean(), row, xerr=values.std(ddof=1), color="k", marker="o", ms=4, capsize=3)
+        spread = values.std(ddof=1)
+        axis.errorbar(values.mean(), row, xerr=spread, color="k", marker="o", ms=4, capsize=3)
     axis.set(title=name, xlim=(-4.9, 4.9), xlabel="error / bound")
 axes[0].set_yticks(range(3), list(colors))
 axes[0].invert_yaxis()
