@@ -55,6 +55,17 @@ def test_part_of_a_block_is_not_sorted_by_psf_width(seed_mocks):
     assert np.any(np.diff(seed_mocks[1]["psf_fwhm"]) < 0)
 
 
+def test_galaxy_whose_psf_is_not_finite_is_left_out():
+    config = load_config(None)
+    drawn = simulate._drawn(simulate._stream(config, 1), 0, "fast")
+    images, psfs = (np.array(one) for one in simulate._fast_images(drawn))
+    _, before = simulate._observed(drawn, images, psfs, config, 0)
+    psfs[before["id"][0], 5, 5] = np.nan
+    stamps, after = simulate._observed(drawn, images, psfs, config, 0)
+    assert list(after["id"]) == list(before["id"][1:])
+    assert len(stamps) == len(after)
+
+
 def test_indices_are_rounded_by_less_than_a_step():
     n = np.linspace(0.3, 6.2, 500)
     assert np.abs(np.log(nearest_index(n) / n)).max() < 0.5 * np.log(6.2 / 0.3) / 61 + 1e-3
