@@ -1,0 +1,44 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Settings made for a while: variables of the environment, and how often garbage is looked for."""
+
+import gc
+import os
+
+import pytest
+
+from galshape_cnn.cli import _rare_collections
+from galshape_cnn.environment import environment, unset_of
+
+VALUES = {"GALSHAPE_TEST_OWN": "1", "GALSHAPE_TEST_NEW": "2"}
+
+
+@pytest.fixture
+def own(monkeypatch):
+    monkeypatch.setenv("GALSHAPE_TEST_OWN", "the user's")
+    monkeypatch.delenv("GALSHAPE_TEST_NEW", raising=False)
+
+
+@pytest.mark.usefixtures("own")
+def test_what_the_user_has_set_stays():
+    assert unset_of(VALUES) == {"GALSHAPE_TEST_NEW": "2"}
+    with environment(VALUES):
+        assert (os.environ["GALSHAPE_TEST_OWN"], os.environ["GALSHAPE_TEST_NEW"]) == ("the user's", "2")
+    assert os.environ["GALSHAPE_TEST_OWN"] == "the user's"
+    assert "GALSHAPE_TEST_NEW" not in os.environ
+
+
+@pytest.mark.usefixtures("own")
+def test_variables_go_after_a_failure_too():
+    with pytest.raises(KeyError), environment(VALUES):
+        raise KeyError
+    assert "GALSHAPE_TEST_NEW" not in os.environ
+
+
+def test_garbage_is_looked_for_less_often_only_meanwhile():
+    usual = gc.get_threshold()
+    with _rare_collections():
+        assert gc.get_threshold()[0] > 10 * usual[0]
+    assert gc.get_threshold() == usual
+    with pytest.raises(KeyError), _rare_collections():
+        raise KeyError
+    assert gc.get_threshold() == usual
