@@ -210,7 +210,7 @@ def _observed(drawn, images, psfs, config, number):
     low, high = config.get("snr_range", (0.0, np.inf))
     # Blocks are in order of their PSF's width; a part of one must be as good as another.
     order = np.random.default_rng([drawn["seed"], 1]).permutation(BLOCK_SIZE)
-    # GalSim's transform of an obscured aperture is NaN at a wave number in some ten million
+    # GalSim's transform of an obscured aperture is NaN at very few wave numbers
     drawn_well = np.isfinite(images).all((1, 2)) & np.isfinite(psfs).all((1, 2))
     keep = order[((snr >= low) & (snr <= high) & drawn_well)[order]]
     stamps = Stamps((data * sigma)[keep], (ivar / sigma**2)[keep], psfs[keep], psf_oversampling=2)
