@@ -16,6 +16,8 @@ __all__ = ["MOST_FITTED", "FittedNeighbours", "fit_neighbours"]
 #: Neighbours of one galaxy that are fitted, the nearest; others are masked.
 MOST_FITTED = 3
 
+_OWN_SHARE = np.array([0.75, 0.5, 0.5])
+_SMALLEST_START = 1.5  # pixels: a needle of a neighbour is a minimum of its own
 _EDGE = 2.0  # pixels from the stamp's edge, within which a neighbour is masked
 
 
@@ -90,10 +92,10 @@ def _fit_group(stamps, scenes, fitted, first, rows, fit_sky, gain):
     transfer = np.asarray(
         transfer_functions(np.asarray(stamps.psf, np.float32), grid, stamps.psf_oversampling)
     )
-    own = first.copy()
+    start = np.concatenate([first[:, None], _starts(stamps, scenes, fitted, first, transfer, grid)], 1)
+    start[:, 0, 2:5] *= _OWN_SHARE  # what the galaxy, fitted alone, has taken of its neighbours
     if not fit_sky:
-        own[:, 7] = 0
-    start = np.concatenate([own[:, None], _starts(stamps, scenes, fitted, first, transfer, grid)], 1)
+        start[:, 0, 7] = 0
     mask = np.array([scene.mask(kept) for scene, kept in zip(scenes, fitted, strict=True)])
     ivar = np.where(mask, 0, stamps.ivar)
     fit = fit_scenes(stamps.data, ivar, transfer, grid, start, fit_sky=fit_sky, gain=gain)
@@ -105,7 +107,10 @@ def _fit_group(stamps, scenes, fitted, first, rows, fit_sky, gain):
 
 
 def _starts(stamps, scenes, fitted, first, transfer, grid):
-    """Neighbours by moments, the galaxy's model subtracted and everything else masked."""
+    """Round exponential neighbours, by moments; the galaxy's model subtracted and everything else masked.
+
+    What is left beside a galaxy that has taken some of it says little of a shape.
+    """
     rows = np.repeat(np.arange(len(stamps)), [len(k) for k in fitted])
     ivar, centers = [], []
     for row, k in zip(rows, np.concatenate(fitted), strict=True):
@@ -118,6 +123,8 @@ def _starts(stamps, scenes, fitted, first, transfer, grid):
     start[:, 5:7] = np.where(
         np.abs(start[:, 5:7] - centers).max(1, keepdims=True) > 2, centers, start[:, 5:7]
     )
+    start[:, 1], start[:, 3:5] = 1, 0
+    start[:, 2] = np.maximum(start[:, 2], _SMALLEST_START)
     return start.reshape(len(stamps), -1, 8)
 
 

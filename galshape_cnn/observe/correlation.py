@@ -2,6 +2,7 @@
 """Autocorrelation of the noise: given by the user, or estimated from blank pixels."""
 
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import binary_dilation
@@ -11,7 +12,7 @@ from galshape_cnn.forward.psf_array import PSFArrays
 from galshape_cnn.observe.centering import alike_chunks, psf_sigma
 from galshape_cnn.observe.smoothing import build_levels, robust_background
 
-__all__ = ["correlation_array", "estimate_correlation", "noise_correlation"]
+__all__ = ["EstimatedCorrelation", "correlation_array", "estimate_correlation", "noise_correlation"]
 
 _REACH = 8  # pixels: longest lag that is estimated
 _DRAWN_REACH = 20  # pixels: longest lag taken from a GalSim object
@@ -24,12 +25,27 @@ _LARGEST_EXCESS = 0.2  # of the noise over its map, above which there is a warni
 _SIGNIFICANT = 3.0  # standard errors, below which a ring of lags is taken as zero
 
 
+@dataclass(frozen=True, eq=False)
+class EstimatedCorrelation:
+    """An autocorrelation that was estimated before, from other rows of the same input.
+
+    Attributes
+    ----------
+    array : (ky, kx) ndarray
+    excess : float
+        As `estimate_correlation` returns them.
+    """
+
+    array: np.ndarray
+    excess: float
+
+
 def noise_correlation(value, observation):
     """The autocorrelation to use, and what to record of it.
 
     Parameters
     ----------
-    value : None, 'estimate', array_like or galsim correlated noise
+    value : None, 'estimate', EstimatedCorrelation, array_like or galsim correlated noise
         What the user said.
     observation : Observation
         The stamps of the call.
@@ -50,22 +66,29 @@ def noise_correlation(value, observation):
     """
     if value is None:
         return None, {}
-    record = {"origin": "given"}
     if isinstance(value, str):
-        if value != "estimate":
-            raise InputError(f"noise_correlation={value!r}; the only word allowed is 'estimate'")
-        correlation, excess = estimate_correlation(observation.groups)
-        record = {"origin": "estimated from blank pixels", "excess": excess}
-        if abs(excess - 1) > _LARGEST_EXCESS:
-            warnings.warn(
-                f"blank pixels scatter {excess:.2f} times what the noise map says: errors are off by as much",
-                GalshapeWarning,
-                stacklevel=2,
-            )
+        value = _estimated_now(value, observation)
+    if isinstance(value, EstimatedCorrelation):
+        correlation, record = value.array, {"origin": "estimated from blank pixels", "excess": value.excess}
     else:
         stamps = observation.groups[0][1]
         correlation = correlation_array(value, stamps.jacobian[0] if observation.has_sky else None)
+        record = {"origin": "given"}
     return correlation, record | {"area": float(correlation.sum()), "array": correlation.tolist()}
+
+
+def _estimated_now(word, observation):
+    """The estimate that a word asks for; a warning where the noise map is wrong."""
+    if word != "estimate":
+        raise InputError(f"noise_correlation={word!r}; the only word allowed is 'estimate'")
+    correlation, excess = estimate_correlation(observation.groups)
+    if abs(excess - 1) > _LARGEST_EXCESS:
+        warnings.warn(
+            f"blank pixels scatter {excess:.2f} times what the noise map says: errors are off by as much",
+            GalshapeWarning,
+            stacklevel=3,
+        )
+    return EstimatedCorrelation(correlation, excess)
 
 
 def correlation_array(value, jacobian=None):

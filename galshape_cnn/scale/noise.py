@@ -7,7 +7,7 @@ _ROWS = 256  # at the beginning of the source, from which the noise is estimated
 
 
 def settled_correlation(source, how):
-    """Options in which the autocorrelation of the noise is an array, not to be estimated by each part.
+    """Options in which the autocorrelation of the noise is settled, not to be estimated by each part.
 
     Parameters
     ----------
@@ -28,9 +28,9 @@ def settled_correlation(source, how):
     """
     if not isinstance(how.get("noise_correlation"), str):
         return how
-    from galshape_cnn.observe.correlation import noise_correlation
+    from galshape_cnn.observe.correlation import EstimatedCorrelation, noise_correlation
     from galshape_cnn.observe.cutout import prepare
 
     data, keywords = source.read(0, min(len(source), _ROWS))
-    correlation, _ = noise_correlation(how["noise_correlation"], prepare(data, **keywords))
-    return how | {"noise_correlation": correlation}
+    correlation, record = noise_correlation(how["noise_correlation"], prepare(data, **keywords))
+    return how | {"noise_correlation": EstimatedCorrelation(correlation, record["excess"])}

@@ -296,3 +296,6 @@ def test_streams_and_clusters_estimate_once_and_give_the_rows_of_one_call(
         table = read_blocks(tmp_path / kind)
         for name in ("flux", "hlr", "flux_err", "n_err", "g1_std", "chi2", "flags"):
             np.testing.assert_array_equal(np.asarray(table[name]), np.asarray(expected[name]), err_msg=name)
+        record = table.meta["noise_correlation"]
+        assert record["origin"] == "estimated from blank pixels"
+        assert record["excess"] == expected.meta["noise_correlation"]["excess"]
