@@ -107,6 +107,22 @@ def test_masking_removes_most_of_the_bias(estimator):
     assert bias["mask"] < 4
 
 
+def test_a_faint_listed_neighbour_without_a_peak_is_separated(estimator):
+    """Started as the needle that moments made of it, it stayed one: the flux was high by three bounds."""
+    angles = np.arange(8) * np.pi / 4
+    away = 6.5 * np.column_stack([np.cos(angles), np.sin(angles)])
+    tiles = [draw(GALAXY, neighbour(0.3 * GALAXY[0], *d)) for d in away]
+    image = np.concatenate(tiles, 1) + np.random.default_rng(5).normal(size=(SIZE, 8 * SIZE))
+    own = np.column_stack([MIDDLE + SIZE * np.arange(8), np.full(8, MIDDLE)])
+    catalog = estimator(
+        image, psf=PSF, error=1.0, positions=np.concatenate([own, own + away]), method="ml",
+        neighbours="fit", recenter=False,
+    )  # fmt: skip
+    pull = ((catalog.flux - GALAXY[0]) / catalog.flux_err)[:8]
+    assert abs(np.median(pull)) < 3 * 1.25 / np.sqrt(8)
+    assert (np.abs(pull) < 4).all()
+
+
 def test_what_is_done_is_recorded(estimator):
     stamps = noisy_stamps(draw(GALAXY, neighbour(3000.0, 10.0)))
     alone = noisy_stamps(draw(GALAXY))
