@@ -114,7 +114,7 @@ def write_tables(folder, separations, results):
     for ratio, one in results.items():
         for separation, at in zip(separations, one, strict=True):
             keys = [f"{ratio:g}", f"{separation:g}", f"{100 * at['fit'][3]:.0f}"]
-            texts = [" / ".join(f"{b:.1f}" for b in at[name][0][:4]) for name in TREATMENTS]
+            texts = [" / ".join(f"{round(b, 1) + 0:.1f}" for b in at[name][0][:4]) for name in TREATMENTS]
             biases.append(keys + [text.replace("-", "\N{MINUS SIGN}") for text in texts])
             wrongs.append(keys + [f"{100 * at[name][2]:.1f}" for name in TREATMENTS])
     write(folder, "blends_bias", header, biases, keys=2)
