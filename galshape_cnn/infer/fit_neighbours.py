@@ -16,7 +16,7 @@ __all__ = ["MOST_FITTED", "FittedNeighbours", "fit_neighbours"]
 #: Neighbours of one galaxy that are fitted, the nearest; others are masked.
 MOST_FITTED = 3
 
-_OWN_SHARE = np.array([0.75, 0.5, 0.5])
+_OWN_SHARE = np.array([0.75, 0.5, 0.5])  # of hlr, g1, g2 of the galaxy fitted alone
 _SMALLEST_START = 1.5  # pixels: a needle of a neighbour is a minimum of its own
 _EDGE = 2.0  # pixels from the stamp's edge, within which a neighbour is masked
 
