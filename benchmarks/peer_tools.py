@@ -15,6 +15,7 @@ import numpy as np
 __all__ = ["MIDDLE", "NAMES", "SIDE", "TOOLS", "elliptical", "moffat"]
 
 SIDE, PSF_SIDE, MIDDLE = 64, 63, 31.5
+PYIMFIT_PSF_SIDE = 31
 NAMES = ("flux", "n", "hlr", "g1", "g2")
 LOWEST = np.array([1.0, 0.31, 0.2, -0.9, -0.9, MIDDLE - 3, MIDDLE - 3])
 HIGHEST = np.array([1e8, 6.1, 30.0, 0.9, 0.9, MIDDLE + 3, MIDDLE + 3])
@@ -175,7 +176,8 @@ def pyimfit_fit(m, i):
     sersic.I_e.setValue(level, [0, 1e4 * level])
     sersic.r_e.setValue(r_eff, [0.1, 30])
     description.addFunction(sersic)
-    psf = sampled(m["fwhm"][i], pixel=False)
+    # it computes a margin of the PSF's size around the stamp: one of 63 pixels takes many times as long
+    psf = sampled(m["fwhm"][i], PYIMFIT_PSF_SIDE, pixel=False)
     fitter = pyimfit.Imfit(description, psf=psf, psfNormalization=False, maxThreads=1)
     noise = np.full((SIDE, SIDE), m["sigma"][i])
     result = fitter.fit(m["data"][i], error=noise, solver="LM")
@@ -267,7 +269,7 @@ def _astrophot_batch(astrophot, torch, m, rows):
     values = {
         "center": [[p[5], p[6]] for p in begin],
         "q": [q for _, q, _ in shapes],
-        "PA": [theta for _, _, theta in shapes],
+        "PA": [-theta for _, _, theta in shapes],  # it turns from its first axis the other way
         "n": [p[1] for p in begin],
         "Re": [r_eff for r_eff, _, _ in shapes],
         "Ie": [p[0] / light(p[1], r_eff, q) for p, (r_eff, q, _) in zip(begin, shapes, strict=True)],
@@ -276,15 +278,16 @@ def _astrophot_batch(astrophot, torch, m, rows):
     for name, value in values.items():
         parameter = getattr(model, name)
         parameter.to_dynamic(torch.as_tensor(np.array(value), dtype=torch.float64))
-    fit = astrophot.fit.BatchLM(model, batch, batch.window, verbose=0).fit()
+    astrophot.fit.BatchLM(model, batch, batch.window, verbose=0).fit()
     found = {name: getattr(model, name).value.detach().numpy() for name in values}
     spread = {name: getattr(model, name).uncertainty for name in ("n", "Re")}
     out = []
     for k in range(len(rows)):
         n, r_eff, q = (float(found[name][k]) for name in ("n", "Re", "q"))
-        row = from_ellipse(float(found["Ie"][k]) * light(n, r_eff, q), n, r_eff, q, float(found["PA"][k]))
+        row = from_ellipse(float(found["Ie"][k]) * light(n, r_eff, q), n, r_eff, q, -float(found["PA"][k]))
         errors = [np.nan if spread[name] is None else float(spread[name][k]) for name in ("n", "Re")]
-        out.append((row, errors, "fail" not in fit.message and bool(np.isfinite(row).all())))
+        # its message is about the slowest of the batch, not about each galaxy
+        out.append((row, errors, bool(np.isfinite(row).all())))
     return out
 
 
