@@ -318,8 +318,7 @@ def _shares(steps):
 
 def _has_neighbor(level, center):
     """Whether a second source stands above the saddle towards the galaxy."""
-    rows, _, _ = neighbor_peaks(level, center)
-    return np.bincount(rows, minlength=len(level.amplitude)) > 0
+    return np.bincount(neighbor_peaks(level, center)[0], minlength=len(level.amplitude)) > 0
 
 
 def neighbor_flags(stamps):
@@ -366,8 +365,7 @@ def neighbor_peaks(level, center):
     own = _value(amplitude, middle)
     threshold = np.maximum(_NEIGHBOR_HEIGHT * noise, _FAINTEST_NEIGHBOR * own[:, None, None])
     # numpy.nonzero takes ten times as long in three dimensions as in one
-    found = np.flatnonzero((amplitude > threshold) & level.maxima)
-    rows, y, x = np.unravel_index(found, amplitude.shape)
+    rows, y, x = np.unravel_index(np.flatnonzero((amplitude > threshold) & level.maxima), amplitude.shape)
     apart = np.hypot(x - center[rows, 0], y - center[rows, 1]) > 2 * level.sigma
     rows, y, x = rows[apart], y[apart], x[apart]
     saddle = lowest_between(amplitude, rows, np.column_stack([x, y]), middle[rows])
