@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 
-from galshape_cnn.environment import environment
+from galshape_cnn.environment import environment, keep_freed_memory
 from galshape_cnn.errors import InputError
 from galshape_cnn.infer.batches import usable_cores
 from galshape_cnn.scale.blocks import Schema, failed_rows, join_rows, measure_rows
@@ -83,6 +83,12 @@ def take_job(job):
         To be found again by its token.
     """
     _JOBS[job.token] = job
+
+
+def _begin(job):
+    """What a process of its own does first."""
+    keep_freed_memory()
+    take_job(job)
 
 
 def drop_job(token):
@@ -160,7 +166,7 @@ class ProcessCrew:
     def _renew(self):
         """Start new processes."""
         self._pool = ProcessPoolExecutor(
-            self.count, mp_context=get_context("spawn"), initializer=take_job, initargs=(self._job,)
+            self.count, mp_context=get_context("spawn"), initializer=_begin, initargs=(self._job,)
         )
         with environment(ONE_THREAD):  # all processes start with the first submission
             self._pool.submit(os.getpid)

@@ -4,7 +4,7 @@
 import os
 from contextlib import contextmanager
 
-from galshape_cnn.environment import unset_of
+from galshape_cnn.environment import keep_freed_memory, unset_of
 from galshape_cnn.errors import InputError
 from galshape_cnn.infer.batches import usable_cores
 from galshape_cnn.scale.blocks import join_rows, probe
@@ -68,6 +68,7 @@ def _plugin(job):
         def setup(self, worker):
             if worker.nanny:  # a process of its own, in which XLA has not started yet
                 os.environ.update(unset_of(ONE_THREAD))
+                keep_freed_memory()
             take_job(job)
 
         def teardown(self, worker):

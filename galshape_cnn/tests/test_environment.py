@@ -3,11 +3,13 @@
 
 import gc
 import os
+from types import SimpleNamespace
 
 import pytest
 
+from galshape_cnn import environment as environment_module
 from galshape_cnn.cli import _rare_collections
-from galshape_cnn.environment import environment, unset_of
+from galshape_cnn.environment import environment, keep_freed_memory, unset_of
 
 VALUES = {"GALSHAPE_TEST_OWN": "1", "GALSHAPE_TEST_NEW": "2"}
 
@@ -42,3 +44,19 @@ def test_garbage_is_looked_for_less_often_only_meanwhile():
     with pytest.raises(KeyError), _rare_collections():
         raise KeyError
     assert gc.get_threshold() == usual
+
+
+def test_freed_memory_is_kept_where_the_c_library_can(monkeypatch):
+    told = []
+    library = SimpleNamespace(mallopt=lambda *option: told.append(option))
+    monkeypatch.setattr(environment_module.ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(environment_module.sys, "platform", "linux")
+    keep_freed_memory()
+    assert (-1, 2**30) in told  # M_TRIM_THRESHOLD
+    told.clear()
+    monkeypatch.setattr(environment_module.ctypes, "CDLL", lambda name: SimpleNamespace())
+    keep_freed_memory()
+    monkeypatch.setattr(environment_module.sys, "platform", "darwin")
+    monkeypatch.setattr(environment_module.ctypes, "CDLL", lambda name: library)
+    keep_freed_memory()
+    assert not told
