@@ -151,7 +151,7 @@ def throughput(folder, arguments):
                 write_cube(f"{work}/cube.fits", n, arrays)
                 for workers in arguments.workers:
                     run = timed(f"{work}/cube.fits", method, workers, max(64, n // BLOCKS))
-                    who = f"{workers} processes" if workers else f"{_cores()} threads"
+                    who = f"{workers} process{'es' * (workers > 1)}" if workers else f"{_cores()} threads"
                     cpu = "" if workers else f"{1e3 * run['cpu']:.2f}"  # of others it is not known
                     row = [method, size, who, n, f"{run['rate']:.0f}", cpu]
                     row += [f"{run['wall']:.1f}", f"{run['memory'] / 1024:.1f}"]
