@@ -301,7 +301,6 @@ def _sampled(batch):
     stamps, count, options = batch.stamps, batch.count, batch.options
     nuisance = None if stamps.nuisance is None else stamps.nuisance[:count]
     data, ivar, transfer, gain = _first(batch)
-    power = np.ones(count)
     if options.correlation is not None:
         # a power of a Gaussian likelihood is one with all variances multiplied
         matrices = information(stamps[:count], batch.params[:count], gain, options.correlation)
