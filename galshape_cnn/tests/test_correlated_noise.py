@@ -173,17 +173,20 @@ def test_widths_of_network_and_posterior_follow(estimator, stamps, kernel):
 
 def test_width_of_each_parameter_is_that_of_the_sandwich_where_the_prior_is_weak(estimator, stamps, kernel):
     """One power of the likelihood is right on average: flux and hlr were 5 to 6 % narrow, n 4 % wide."""
-    # the prior of the training narrows n by one or two per cent here
-    limits = {"flux": (1e3, 1e5), "n": (0.3, 6.2), "hlr": (0.3, 12), "g": (0, 0.7)}
+    # S/N 3,000 and a flat prior: at S/N 800 the likelihood's own skew widens n by 1.3 +- 0.4 per cent
+    bright = make_stamps(
+        stamps.data - make_stamps(np.zeros((1, SIZE, SIZE))).data, GALAXY * [4, 1, 1, 1, 1, 1, 1, 1]
+    )
+    limits = {"flux": (1e3, 1e6), "n": (0.3, 6.2), "hlr": (0.3, 12), "g": (0, 0.7)}
     flat = {name: {"kind": "uniform", "low": low, "high": high} for name, (low, high) in limits.items()}
-    catalog = estimator(stamps[:48], method="posterior", noise_correlation=kernel, prior=flat)
+    catalog = estimator(bright, method="posterior", noise_correlation=kernel, prior=flat)
     variance, reached = (
         np.diagonal(one, axis1=1, axis2=2) for one in (catalog.covariance, catalog.crb_covariance)
     )
     ratio = np.sqrt(variance / reached)
     error = ratio.std(0, ddof=1) / np.sqrt(len(ratio))
-    assert (error < 0.012).all()
-    np.testing.assert_array_less(np.abs(ratio.mean(0) - 1), 3 * error)
+    assert (error < 0.01).all()
+    np.testing.assert_array_less(np.abs(ratio.mean(0) - 1), 4 * error)
     for row in (0, 1):  # draws follow
         assert catalog.samples(row).std(0, ddof=1) == pytest.approx(np.sqrt(variance[row]), rel=0.1)
 
