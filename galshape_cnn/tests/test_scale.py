@@ -184,6 +184,25 @@ def test_command_line_measures_many_in_processes(cube, tmp_path, monkeypatch, op
     assert asked == [crew]
 
 
+POOLS = """
+import os
+import jax
+jax.numpy.ones(3).block_until_ready()
+names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
+print(sum(name.startswith("tf_XLAEigen") for name in names))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of threads are read from /proc")
+def test_xla_has_one_thread_in_a_worker():
+    """With the flag for Eigen alone a worker took 1.4 cores."""
+    from galshape_cnn.scale.crews import ONE_THREAD
+
+    run = [sys.executable, "-c", POOLS]
+    found = subprocess.run(run, env=os.environ | ONE_THREAD, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "1"
+
+
 KILLED = """
 import sys
 from functools import partial
