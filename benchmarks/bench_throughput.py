@@ -128,7 +128,7 @@ def _peak_memory(process):
         with suppress(psutil.Error):
             whole = psutil.Process(process.pid)
             peak = max(peak, sum(_proportional(one) for one in [whole, *whole.children(recursive=True)]))
-        time.sleep(0.5)
+        time.sleep(2)  # reading it stops the processes for some milliseconds
     return peak / 2**20
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 
-from galshape_cnn.environment import environment, keep_freed_memory
+from galshape_cnn.environment import environment, keep_freed_memory, keep_to_core
 from galshape_cnn.errors import InputError
 from galshape_cnn.infer.batches import usable_cores
 from galshape_cnn.scale.blocks import Schema, failed_rows, join_rows, measure_rows
@@ -87,9 +87,12 @@ def take_job(job):
     _JOBS[job.token] = job
 
 
-def _begin(job):
+def _begin(job, numbers, count):
     """What a process of its own does first."""
     keep_freed_memory()
+    with numbers.get_lock():
+        index, numbers.value = numbers.value, numbers.value + 1
+    keep_to_core(index, count)
     take_job(job)
 
 
@@ -167,9 +170,9 @@ class ProcessCrew:
 
     def _renew(self):
         """Start new processes."""
-        self._pool = ProcessPoolExecutor(
-            self.count, mp_context=get_context("spawn"), initializer=_begin, initargs=(self._job,)
-        )
+        context = get_context("spawn")
+        begin = self._job, context.Value("i", 0), self.count
+        self._pool = ProcessPoolExecutor(self.count, context, initializer=_begin, initargs=begin)
         with environment(ONE_THREAD):  # all processes start with the first submission
             self._pool.submit(os.getpid)
 

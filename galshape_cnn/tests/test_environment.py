@@ -9,7 +9,7 @@ import pytest
 
 from galshape_cnn import environment as environment_module
 from galshape_cnn.cli import _rare_collections
-from galshape_cnn.environment import environment, keep_freed_memory, unset_of
+from galshape_cnn.environment import environment, keep_freed_memory, keep_to_core, unset_of
 
 VALUES = {"GALSHAPE_TEST_OWN": "1", "GALSHAPE_TEST_NEW": "2"}
 
@@ -60,3 +60,23 @@ def test_freed_memory_is_kept_where_the_c_library_can(monkeypatch):
     monkeypatch.setattr(environment_module.ctypes, "CDLL", lambda name: library)
     keep_freed_memory()
     assert not told
+
+
+@pytest.mark.parametrize(
+    ("cores", "count", "expected"),
+    [({4, 2}, 2, [{2}, {4}]), ({1, 2, 3}, 2, [None, None]), ({3}, 1, [None]), ({3}, 2, [None, None])],
+)
+def test_processes_that_take_all_cores_get_one_each(monkeypatch, cores, count, expected):
+    bound = []
+    monkeypatch.setattr(environment_module.os, "sched_getaffinity", lambda _: cores, raising=False)
+    monkeypatch.setattr(
+        environment_module.os, "sched_setaffinity", lambda _, own: bound.append(own), raising=False
+    )
+    for index in range(count):
+        keep_to_core(index, count)
+    assert bound == [one for one in expected if one]
+
+
+def test_nothing_is_bound_where_the_system_cannot(monkeypatch):
+    monkeypatch.delattr(environment_module.os, "sched_setaffinity", raising=False)
+    keep_to_core(0, 2)

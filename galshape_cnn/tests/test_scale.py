@@ -203,6 +203,28 @@ def test_xla_has_one_thread_in_a_worker():
     assert found.stdout.strip() == "1"
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be bound to cores here")
+def test_processes_for_all_cores_share_them_out():
+    from galshape_cnn.scale.crews import Job, ProcessCrew
+
+    cores = os.sched_getaffinity(0)
+    if len(cores) < 2:
+        pytest.skip("one core")
+    crew = ProcessCrew(Job(StandInEstimator(), None, {}, None), len(cores))
+    try:
+        own = [crew._pool.submit(_own_cores, 0.5) for _ in cores]
+        assert {core for one in own for core in one.result()} == cores
+        assert all(len(one.result()) == 1 for one in own)
+    finally:
+        crew.close()
+    assert os.sched_getaffinity(0) == cores
+
+
+def _own_cores(seconds):
+    time.sleep(seconds)  # so that no process does the work of another
+    return os.sched_getaffinity(0)
+
+
 KILLED = """
 import sys
 from functools import partial
