@@ -4,7 +4,7 @@
 import os
 from contextlib import contextmanager
 
-from galshape_cnn.environment import keep_freed_memory, unset_of
+from galshape_cnn.environment import keep_freed_memory, keep_to_core, unset_of
 from galshape_cnn.errors import InputError
 from galshape_cnn.infer.batches import usable_cores
 from galshape_cnn.scale.blocks import join_rows, probe
@@ -29,7 +29,7 @@ class DaskCrew:
 
     def __init__(self, job, client):
         self._job, self._client = job, client
-        client.register_plugin(_plugin(job))
+        client.register_plugin(_plugin(job, _places(client.nthreads())))
 
     @property
     def count(self):
@@ -58,7 +58,16 @@ class DaskCrew:
         self._client.unregister_worker_plugin(self._job.token)
 
 
-def _plugin(job):
+def _places(threads):
+    """Number of a worker on its host, and of all there, by address; not where one has several threads."""
+    hosts = {}
+    for address in sorted(threads):
+        hosts.setdefault(address.rpartition(":")[0], []).append(address)
+    single = (group for group in hosts.values() if all(threads[one] == 1 for one in group))
+    return {address: (index, len(group)) for group in single for index, address in enumerate(group)}
+
+
+def _plugin(job, places):
     """Dask's way to give something to all workers, present and future."""
     from distributed import WorkerPlugin
 
@@ -66,13 +75,18 @@ def _plugin(job):
         name = job.token
 
         def setup(self, worker):
+            self.free = None
             if worker.nanny:  # a process of its own, in which XLA has not started yet
                 os.environ.update(unset_of(ONE_THREAD))
                 keep_freed_memory()
+                if worker.address in places:
+                    self.free = keep_to_core(*places[worker.address])
             take_job(job)
 
         def teardown(self, worker):
             drop_job(job.token)
+            if self.free is not None:
+                self.free()
 
     return JobPlugin()
 

@@ -68,15 +68,15 @@ def test_freed_memory_is_kept_where_the_c_library_can(monkeypatch):
 )
 def test_processes_that_take_all_cores_get_one_each(monkeypatch, cores, count, expected):
     bound = []
-    monkeypatch.setattr(environment_module.os, "sched_getaffinity", lambda _: cores, raising=False)
-    monkeypatch.setattr(
-        environment_module.os, "sched_setaffinity", lambda _, own: bound.append(own), raising=False
-    )
+    system = environment_module.os
+    monkeypatch.setattr(system, "sched_getaffinity", lambda _: cores, raising=False)
+    monkeypatch.setattr(system, "sched_setaffinity", lambda _, own: bound.append(set(own)), raising=False)
+    monkeypatch.setattr(system, "listdir", lambda _: ["1"])
     for index in range(count):
-        keep_to_core(index, count)
-    assert bound == [one for one in expected if one]
+        keep_to_core(index, count)()
+    assert bound == [own for one in expected if one for own in (one, cores)]
 
 
 def test_nothing_is_bound_where_the_system_cannot(monkeypatch):
     monkeypatch.delattr(environment_module.os, "sched_setaffinity", raising=False)
-    keep_to_core(0, 2)
+    keep_to_core(0, 2)()
