@@ -171,7 +171,12 @@ def memory(folder, arguments):
 
 
 def stages(folder, arguments):
-    """Processor time of the stages of method "network", one thread, profiled from outside."""
+    """Processor time of the stages of method "network" in a process set up as a worker, seen from outside."""
+    from galshape_cnn.environment import keep_freed_memory
+    from galshape_cnn.scale.crews import ONE_THREAD
+
+    os.environ.update(ONE_THREAD)  # before JAX is imported
+    keep_freed_memory()
     from galshape_cnn import ShapeEstimator
     from galshape_cnn.infer import measure
     from galshape_cnn.observe import cutout
