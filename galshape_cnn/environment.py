@@ -90,7 +90,8 @@ def keep_to_core(index, count):
 
 
 def _bind(cores):
-    """Bind all threads of this process."""
-    for thread in os.listdir("/proc/self/task"):
-        with suppress(ProcessLookupError):  # it has just ended
-            os.sched_setaffinity(int(thread), cores)
+    """Bind all threads of this process, as far as the system allows it."""
+    with suppress(OSError):  # without /proc there is nothing to be done
+        for thread in os.listdir("/proc/self/task"):
+            with suppress(OSError):  # the thread has just ended, or a container forbids it
+                os.sched_setaffinity(int(thread), cores)

@@ -80,3 +80,12 @@ def test_processes_that_take_all_cores_get_one_each(monkeypatch, cores, count, e
 def test_nothing_is_bound_where_the_system_cannot(monkeypatch):
     monkeypatch.delattr(environment_module.os, "sched_setaffinity", raising=False)
     keep_to_core(0, 2)()
+
+
+def test_a_system_that_forbids_binding_is_obeyed(monkeypatch):
+    def refuse(thread, cores):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(environment_module.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(environment_module.os, "sched_setaffinity", refuse, raising=False)
+    keep_to_core(1, 2)()
