@@ -244,10 +244,10 @@ def _with_positions(args, data, source):
 
 def _how(args, source):
     """Options of the measurement, the same for every part of the source."""
-    from galshape_cnn.scale.noise import settled_correlation
+    from galshape_cnn.scale.noise import settled_noise
 
     how = {"method": args.method, "fit_sky": not args.no_fit_sky, **noise_options(args, source)}
-    return settled_correlation(source, how)
+    return settled_noise(source, how)
 
 
 def _job(source, how, estimator):

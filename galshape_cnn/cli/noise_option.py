@@ -13,7 +13,7 @@ READ_NOISE_KEYWORDS = ("RDNOISE", "READNOIS", "READNOISE", "RON", "RDNOISEA", "E
 
 
 def add_noise_options(parser):
-    """Add ``--neighbours``, ``--gain``, ``--read-noise``, ``--sky-level`` and ``--noise-correlation``.
+    """Add ``--neighbours`` and the options of the group "noise".
 
     Parameters
     ----------
@@ -51,6 +51,11 @@ def add_noise_options(parser):
         metavar="R",
         help="autocorrelation of the noise: FITS image, odd-sized, 1 at its centre; or 'estimate', from "
         "blank pixels",
+    )
+    group.add_argument(
+        "--noise-scale",
+        metavar="F",
+        help="factor by which the noise map is too small; or 'estimate', from blank pixels",
     )
 
 
@@ -98,8 +103,8 @@ def noise_options(args, source):
     Returns
     -------
     how : dict
-        ``neighbours``, and ``gain``, ``read_noise``, ``sky_level``, ``noise_correlation`` where
-        asked for; not those that `noise_error` has made use of.
+        ``neighbours``, and ``gain``, ``read_noise``, ``sky_level``, ``noise_correlation``,
+        ``noise_scale`` where asked for; not those that `noise_error` has made use of.
 
     Raises
     ------
@@ -115,6 +120,8 @@ def noise_options(args, source):
         how |= {"read_noise": read_noise, "sky_level": sky_level}
     if args.noise_correlation is not None:
         how["noise_correlation"] = _correlation(args.noise_correlation)
+    if args.noise_scale is not None:
+        how["noise_scale"] = _scale(args.noise_scale)
     return {name: value for name, value in how.items() if value is not None}
 
 
@@ -145,6 +152,19 @@ def _value(text, option, names, example):
         return float(values[0])
     except (TypeError, ValueError) as error:
         raise FileError(f"{option} {text}: the header says {values[0]!r}, not a number") from error
+
+
+def _scale(text):
+    """'estimate', or a number."""
+    if text == "estimate":
+        return text
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = np.nan
+    if not 0 < factor < np.inf:
+        raise InputError(f"--noise-scale {text}: allowed are a number above 0 and 'estimate'")
+    return factor
 
 
 def _correlation(text):

@@ -124,6 +124,7 @@ class ShapeEstimator:
         progress=False,
         neighbours="mask",
         noise_correlation=None,
+        noise_scale=None,
         gain=None,
         read_noise=None,
         sky_level=None,
@@ -165,6 +166,8 @@ class ShapeEstimator:
             Autocorrelation of the noise, an odd-sized array with 1 at its centre, where pixels
             are not independent, as in drizzled images; or to be estimated from blank pixels.
             See :doc:`/user_guide/noise`.
+        noise_scale : float or 'estimate', optional
+            Factor by which the noise map is too small, > 0; or to be estimated from blank pixels.
         gain : float, optional
             Electrons per unit of flux, > 0.  Give it when the noise map does not contain the
             galaxy's own photon noise.
@@ -198,6 +201,7 @@ class ShapeEstimator:
         from galshape_cnn.infer.options import Options
         from galshape_cnn.observe.correlation import noise_correlation as find_correlation
         from galshape_cnn.observe.cutout import prepare
+        from galshape_cnn.observe.noise_scale import scaled_noise
         from galshape_cnn.observe.stamps import Stamps
 
         options = Options(
@@ -214,6 +218,9 @@ class ShapeEstimator:
         if read_noise is not None or sky_level is not None:
             error = _detector_noise(data, options.gain, read_noise, sky_level, mask, error)
         observation = prepare(data, psf=psf, error=error, mask=mask, wcs=wcs, positions=positions, **cutting)
+        meta = self._meta() | {"neighbours": options.neighbours}
+        if noise_scale is not None:
+            observation, meta["noise_scale"] = scaled_noise(noise_scale, observation)
         searched = isinstance(data, Stamps) and options.neighbours != "ignore"
         correlation, record = find_correlation(noise_correlation, observation)
         options = replace(options, correlation=correlation)
@@ -222,7 +229,6 @@ class ShapeEstimator:
             observation, measurements = self._measure_groups(
                 observation, options, threads, progress, to_examine=searched
             )
-        meta = self._meta() | {"neighbours": options.neighbours}
         if record:
             meta["noise_correlation"] = record
         catalog = ShapeCatalog.from_measurements(observation, measurements, method=method, meta=meta)

@@ -84,7 +84,8 @@ def _estimated_now(word, observation):
     correlation, excess = estimate_correlation(observation.groups)
     if abs(excess - 1) > _LARGEST_EXCESS:
         warnings.warn(
-            f"blank pixels scatter {excess:.2f} times what the noise map says: errors are off by as much",
+            f"blank pixels scatter {excess:.2f} times what the noise map says: errors are off by as much; "
+            "noise_scale='estimate' mends that",
             GalshapeWarning,
             stacklevel=3,
         )
@@ -207,8 +208,8 @@ def estimate_correlation(groups):
                 levels, used = levels + 1, used + blank.sum()
     if used < _LEAST_PIXELS:
         raise NoiseError(
-            f"noise_correlation='estimate' found {int(used)} blank pixels; {_LEAST_PIXELS} are needed: "
-            "give an array, measure more galaxies at once, or use larger stamps"
+            f"the noise is to be estimated from {int(used)} blank pixels; {_LEAST_PIXELS} are needed: "
+            "give a number or an array, measure more galaxies at once, or use larger stamps"
         )
     variance = products[_REACH, _REACH] / used
     raw = np.where(pairs > 0, products / np.maximum(pairs, 1), 0) / variance

@@ -1,13 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """The noise of a run, settled once for all of its parts."""
 
-__all__ = ["settled_correlation"]
+__all__ = ["settled_noise"]
 
 _ROWS = 256  # at the beginning of the source, from which the noise is estimated
 
 
-def settled_correlation(source, how):
-    """Options in which the autocorrelation of the noise is settled, not to be estimated by each part.
+def settled_noise(source, how):
+    """Options in which scale and autocorrelation of the noise are settled, not to be estimated by each part.
 
     Parameters
     ----------
@@ -19,18 +19,27 @@ def settled_correlation(source, how):
     Returns
     -------
     how : dict
-        Changed only if its ``noise_correlation`` was ``'estimate'``: the first 256 rows decide.
+        Changed only if ``noise_scale`` or ``noise_correlation`` was ``'estimate'``: the first 256
+        rows decide.
 
     Raises
     ------
     NoiseError
         If they have too few blank pixels.
     """
-    if not isinstance(how.get("noise_correlation"), str):
+    scale, correlation = how.get("noise_scale"), how.get("noise_correlation")
+    if not isinstance(scale, str) and not isinstance(correlation, str):
         return how
     from galshape_cnn.observe.correlation import EstimatedCorrelation, noise_correlation
     from galshape_cnn.observe.cutout import prepare
+    from galshape_cnn.observe.noise_scale import scaled_noise
 
     data, keywords = source.read(0, min(len(source), _ROWS))
-    correlation, record = noise_correlation(how["noise_correlation"], prepare(data, **keywords))
-    return how | {"noise_correlation": EstimatedCorrelation(correlation, record["excess"])}
+    observation = prepare(data, **keywords)
+    if scale is not None:
+        observation, factor = scaled_noise(scale, observation)
+        how = how | {"noise_scale": factor}
+    if isinstance(correlation, str):
+        array, record = noise_correlation(correlation, observation)
+        how = how | {"noise_correlation": EstimatedCorrelation(array, record["excess"])}
+    return how

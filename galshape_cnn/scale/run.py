@@ -11,7 +11,7 @@ from galshape_cnn.scale.blocks import join_rows, probe
 from galshape_cnn.scale.crews import Job, local_crew
 from galshape_cnn.scale.dataset import BlockFolder
 from galshape_cnn.scale.identity import fingerprint
-from galshape_cnn.scale.noise import settled_correlation
+from galshape_cnn.scale.noise import settled_noise
 from galshape_cnn.scale.sources import open_source
 
 __all__ = [
@@ -115,7 +115,7 @@ def begin_run(estimator, data, output, block_rows, settings, options):
     """
     how, rest = split_options(options)
     source = open_source(data, **rest)
-    how = settled_correlation(source, how)
+    how = settled_noise(source, how)
     configuration = configuration_of(estimator, source, how, settings)
     return source, how, BlockFolder(output, configuration, len(source), block_rows)
 
@@ -134,7 +134,7 @@ def split_options(options):
     """
     names = (
         "method", "fit_sky", "neighbours", "gain", "prior", "seed",
-        "noise_correlation", "read_noise", "sky_level",
+        "noise_correlation", "noise_scale", "read_noise", "sky_level",
     )  # fmt: skip
     how = {name: options[name] for name in names if name in options}
     return how, {name: value for name, value in options.items() if name not in how}
