@@ -24,6 +24,7 @@ from galshape_cnn.infer.columns import SHAPE_PARAMETERS
 from galshape_cnn.infer.measurement import Measurement
 from galshape_cnn.infer.tables import check_output_path
 from galshape_cnn.observe.cutout import prepare
+from galshape_cnn.observe.noise_scale import scaled_noise
 from galshape_cnn.study.report_page import PAGE
 from galshape_cnn.study.thumbnails import model_images, thumbnails
 
@@ -104,6 +105,7 @@ def catalog_from_table(table, data, **keywords):
     """
     xy = np.column_stack([_numbers(table, name) for name in ("x_centroid", "y_centroid")])
     observation = prepare(data, positions=xy, recenter=False, **keywords)
+    observation, _ = scaled_noise(table.meta.get("noise_scale", 1.0), observation)
     angular = u.Quantity(table["hlr"]).unit.is_equivalent(u.arcsec)
     if angular and not observation.has_sky:
         raise InputError("the table gives sizes in arcsec, but the image has no WCS")

@@ -76,6 +76,15 @@ def test_table_and_image_give_the_catalog_back(catalog, field, tmp_path, suffix)
     np.testing.assert_array_equal(again.id, catalog.id)
 
 
+def test_noise_is_scaled_as_for_the_table(catalog, field):
+    table = catalog.to_table()
+    table.meta["noise_scale"] = 1.25
+    scaled, plain = (
+        catalog_from_table(one, field.to_nddata(), psf=field.psf) for one in (table, catalog.to_table())
+    )
+    np.testing.assert_allclose(scaled.stamp(0).ivar, plain.stamp(0).ivar / 1.25**2, rtol=1e-6)
+
+
 def test_sky_is_fitted_again(catalog, field):
     data = field.to_nddata()
     raised = NDData(data.data + 7, uncertainty=data.uncertainty, mask=data.mask, wcs=data.wcs, unit=data.unit)
