@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What a process tells its libraries: environment variables that the user has not set, and memory."""
+"""What a process tells its libraries and the system: variables the user has not set, memory, its core."""
 
 import ctypes
 import os
