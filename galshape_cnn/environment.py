@@ -80,9 +80,7 @@ def keep_to_core(index, count):
     free : callable
         Lets the process use all its cores again.
     """
-    if not hasattr(os, "sched_setaffinity"):
-        return lambda: None
-    cores = sorted(os.sched_getaffinity(0))
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
     if count == 1 or len(cores) != count:
         return lambda: None
     _bind({cores[index]})

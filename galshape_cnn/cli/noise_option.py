@@ -121,7 +121,9 @@ def noise_options(args, source):
     if args.noise_correlation is not None:
         how["noise_correlation"] = _correlation(args.noise_correlation)
     if args.noise_scale is not None:
-        how["noise_scale"] = _scale(args.noise_scale)
+        from galshape_cnn.observe.noise_scale import checked_scale
+
+        how["noise_scale"] = checked_scale(args.noise_scale, f"--noise-scale {args.noise_scale}")
     return {name: value for name, value in how.items() if value is not None}
 
 
@@ -152,19 +154,6 @@ def _value(text, option, names, example):
         return float(values[0])
     except (TypeError, ValueError) as error:
         raise FileError(f"{option} {text}: the header says {values[0]!r}, not a number") from error
-
-
-def _scale(text):
-    """'estimate', or a number."""
-    if text == "estimate":
-        return text
-    try:
-        factor = float(text)
-    except ValueError:
-        factor = np.nan
-    if not 0 < factor < np.inf:
-        raise InputError(f"--noise-scale {text}: allowed are a number above 0 and 'estimate'")
-    return factor
 
 
 def _correlation(text):

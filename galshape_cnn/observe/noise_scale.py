@@ -8,7 +8,37 @@ import numpy as np
 from galshape_cnn.errors import InputError
 from galshape_cnn.observe.correlation import estimate_correlation
 
-__all__ = ["scaled_noise"]
+__all__ = ["checked_scale", "scaled_noise"]
+
+
+def checked_scale(value, said=None):
+    """What the user says of the scale of the noise, if it can be.
+
+    Parameters
+    ----------
+    value : float, str or other
+        A number above 0, also as text, or 'estimate'.
+    said : str, optional
+        How the user said it, for the message.
+
+    Returns
+    -------
+    scale : float or 'estimate'
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    if isinstance(value, str) and value == "estimate":
+        return value
+    try:
+        factor = float(value)
+    except (TypeError, ValueError):
+        factor = np.nan
+    if not 0 < factor < np.inf:
+        raise InputError(f"{said or f'noise_scale={value!r}'}; allowed: a number above 0, or 'estimate'")
+    return factor
 
 
 def scaled_noise(value, observation):
@@ -33,10 +63,9 @@ def scaled_noise(value, observation):
     NoiseError
         If there are too few blank pixels for an estimate.
     """
-    if isinstance(value, str) and value == "estimate":
+    factor = checked_scale(value)
+    if factor == "estimate":
         factor = estimate_correlation(observation.groups)[1]
-    else:
-        factor = _checked(value)
     groups = tuple((index, _scaled(stamps, factor)) for index, stamps in observation.groups)
     return replace(observation, groups=groups), factor
 
@@ -44,13 +73,3 @@ def scaled_noise(value, observation):
 def _scaled(stamps, factor):
     ivar = (stamps.ivar / factor**2).astype(stamps.ivar.dtype)
     return stamps.with_pixels(stamps.data, ivar, stamps.nuisance)
-
-
-def _checked(value):
-    try:
-        factor = float(value)
-    except (TypeError, ValueError):
-        factor = np.nan
-    if not 0 < factor < np.inf:
-        raise InputError(f"noise_scale={value!r}; allowed: a number above 0, or 'estimate'")
-    return factor

@@ -75,18 +75,16 @@ def _plugin(job, places):
         name = job.token
 
         def setup(self, worker):
-            self.free = None
+            self.free = lambda: None
             if worker.nanny:  # a process of its own, in which XLA has not started yet
                 os.environ.update(unset_of(ONE_THREAD))
                 keep_freed_memory()
-                if worker.address in places:
-                    self.free = keep_to_core(*places[worker.address])
+                self.free = keep_to_core(*places.get(worker.address, (0, 1)))
             take_job(job)
 
         def teardown(self, worker):
             drop_job(job.token)
-            if self.free is not None:
-                self.free()
+            self.free()
 
     return JobPlugin()
 

@@ -105,7 +105,8 @@ def catalog_from_table(table, data, **keywords):
     """
     xy = np.column_stack([_numbers(table, name) for name in ("x_centroid", "y_centroid")])
     observation = prepare(data, positions=xy, recenter=False, **keywords)
-    observation, _ = scaled_noise(table.meta.get("noise_scale", 1.0), observation)
+    if "noise_scale" in table.meta:
+        observation, _ = scaled_noise(table.meta["noise_scale"], observation)
     angular = u.Quantity(table["hlr"]).unit.is_equivalent(u.arcsec)
     if angular and not observation.has_sky:
         raise InputError("the table gives sizes in arcsec, but the image has no WCS")
