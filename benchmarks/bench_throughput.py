@@ -236,7 +236,7 @@ def roofline(folder, arguments):
     stamps = stamps.in_units_of(stamps.noise_unit)
     network = ShapeEstimator().live_network()
     *inputs, _, _ = network._inputs(stamps, 1, True, np.zeros(64))
-    forward = network._forward._function
+    forward = network._forward.function.jitted
     operations = forward.lower(inputs).compile().cost_analysis()["flops"] / 64
     best = np.inf
     for _ in range(20):

@@ -10,8 +10,6 @@ What is returned are the even and odd parts that `galshape_cnn.forward.synthesis
 images of.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +17,7 @@ import numpy as np
 from galshape_cnn.forward.grid import chebyshev_nodes
 from galshape_cnn.forward.interpolate import interpolate, rows_at
 from galshape_cnn.forward.profile import sersic_table
+from galshape_cnn.programs import compiled
 
 __all__ = ["folded_parts"]
 
@@ -120,7 +119,7 @@ def _light_at_nodes(params, grid, slopes):
 
 
 # Traced once, though several compiled functions contain it
-@partial(jax.jit, static_argnames=("grid", "slopes"))
+@compiled(static_argnames=("grid", "slopes"))
 def folded_parts(params, grid, slopes=True):
     """Light of unit flux that folds into the stamps, and its derivatives.
 

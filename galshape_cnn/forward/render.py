@@ -17,13 +17,12 @@ Functions take the dtype JAX is set to: float32 by default, float64 inside
 ``jax.enable_x64(True)``.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 
 from galshape_cnn.forward.copies import folded_parts
 from galshape_cnn.forward.synthesis import assembled, natural, point_parts, wave_parts
+from galshape_cnn.programs import compiled
 
 __all__ = [
     "BLOCK",
@@ -156,7 +155,7 @@ def in_blocks(block, params, transfer, grid, *rows):
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *results)
 
 
-@partial(jax.jit, static_argnames="grid")
+@compiled(static_argnames="grid")
 def render(params, transfer, grid):
     """Render PSF-convolved Sérsic profiles.
 
@@ -179,7 +178,7 @@ def render(params, transfer, grid):
     return in_blocks(_render_block, params, transfer, grid)
 
 
-@partial(jax.jit, static_argnames="grid")
+@compiled(static_argnames="grid")
 def render_with_derivatives(params, transfer, grid):
     """Render profiles together with their derivatives.
 

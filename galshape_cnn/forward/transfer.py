@@ -7,13 +7,12 @@ than the stamp or smaller, at any integer oversampling, is used without
 resampling, cropping or wrap-around.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from galshape_cnn.forward.grid import FourierGrid
+from galshape_cnn.programs import compiled
 
 __all__ = ["grid_for", "transfer_at", "transfer_functions"]
 
@@ -67,7 +66,7 @@ def transfer_at(psf, ky, kx, oversampling=1):
     return jax.lax.complex(cos_y @ real - sin_y @ imag, cos_y @ imag + sin_y @ real)
 
 
-@partial(jax.jit, static_argnames=("grid", "oversampling"))
+@compiled(static_argnames=("grid", "oversampling"))
 def transfer_functions(psf, grid, oversampling=1):
     """Transfer functions of PSF arrays on the modes of a grid.
 

@@ -28,14 +28,16 @@ from galshape_cnn.infer.features import (
 )
 from galshape_cnn.infer.head import MixturePosterior, to_parameters
 from galshape_cnn.infer.network import (
+    backend_name,
     build_network,
     build_update,
-    import_keras,
     load_weights,
     mixture_from_outputs,
     posterior_from_outputs,
+    split_weights,
 )
 from galshape_cnn.infer.update import expansion_point, likelihood_features
+from galshape_cnn.programs import Program, compiled
 
 __all__ = ["AmortizedPosterior", "FirstLook", "LARGE", "posterior_moments", "quasi_random_draws"]
 
@@ -94,16 +96,15 @@ class AmortizedPosterior:
         self.components = int(bundle.network["components"])
         update = bundle.network.get("update")
         self.has_update = update is not None
-        model = build_network(bundle.network, initialize=False)
-        count = len(model.weights)
-        self._forward = _Live(model, bundle.weights[:count])
-        to_numpy = import_keras().ops.convert_to_numpy
-        mean, variance = (to_numpy(w.value) for w in model.get_layer("standardise").weights)
+        first, second = split_weights(bundle.weights, update)
+        build = partial(build_network, bundle.network, initialize=False)
+        self._forward = _Live(f"network {bundle.sha256}", build, first)
+        mean, variance = first[:2]
         self._mean, self._deviation = mean, np.sqrt(variance)
         self._varied = variance > CONSTANT_VARIANCE
         if self.has_update:
-            size = len(bundle.weights[count])
-            self._update = _Live(build_update(update, size), bundle.weights[count:])
+            build = partial(build_update, update, len(second[0]))
+            self._update = _Live(f"update {bundle.sha256}", build, second)
             self._update_components = int(update["components"])
 
     def look(self, stamps, fit_sky, poisson):
@@ -207,27 +208,36 @@ class AmortizedPosterior:
 
 
 class _Live:
-    """A model as a function of its inputs that threads may share, compiled where the backend is JAX."""
+    """A model as a function of its inputs that threads may share, compiled where the backend is JAX.
 
-    def __init__(self, model, weights):
-        load_weights(model, weights)
+    There the model is built when it is to be traced: not at all where its program was kept.
+    """
+
+    def __init__(self, name, build, weights):
+        self._build, self._weights = build, weights
         self._lock, self._traced = threading.Lock(), set()
-        self._is_pure = import_keras().backend.backend() == "jax"
-        if self._is_pure:
-            trainable = [v.value for v in model.trainable_variables]
-            fixed = [v.value for v in model.non_trainable_variables]
-            self._function = jax.jit(lambda x: model.stateless_call(trainable, fixed, x)[0])
-        else:
-            self._function = model.predict_on_batch
+        self._is_pure = backend_name() == "jax"
+        self.function = Program(name, self._pure) if self._is_pure else self._model().predict_on_batch
+
+    def _model(self):
+        model = self._build()
+        load_weights(model, self._weights)
+        return model
+
+    def _pure(self):
+        model = self._model()
+        trainable = [v.value for v in model.trainable_variables]
+        fixed = [v.value for v in model.non_trainable_variables]
+        return lambda x: model.stateless_call(trainable, fixed, x)[0]
 
     def __call__(self, inputs):
         # Keras keeps state while it traces.  What it has traced is a pure function on JAX, and runs
         # in several threads at once.
         shape = tuple(np.shape(a) for a in jax.tree.leaves(inputs))
         if self._is_pure and shape in self._traced:
-            return np.asarray(self._function(inputs))
+            return np.asarray(self.function(inputs))
         with self._lock:
-            outputs = np.asarray(self._function(inputs))
+            outputs = np.asarray(self.function(inputs))
             self._traced.add(shape)
             return outputs
 
@@ -240,7 +250,7 @@ def _first_where(rows, first, updated):
     return updated.with_components(k).replaced(rows, first.with_components(k))
 
 
-@partial(jax.jit, static_argnames=("oversampling", "factor"))
+@compiled(static_argnames=("oversampling", "factor"))
 def _network_view(psf, oversampling, factor):
     """Transfer functions at the network's wave numbers, per block-averaged pixel."""
     ky, kx = PSF_KY / factor, PSF_KX / factor

@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from galshape_cnn.programs import compiled
+
 __all__ = [
     "CONSTANT_VARIANCE",
     "CONTEXT_SIZE",
@@ -83,7 +85,7 @@ def psf_context(transfer):
     return jnp.concatenate([flat.real, flat.imag], axis=1)
 
 
-@jax.jit
+@compiled
 def network_inputs(data, ivar, transfer, fit_sky, poisson):
     """Inputs of the network for a batch of 64 x 64 stamps.
 

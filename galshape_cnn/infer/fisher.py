@@ -11,8 +11,6 @@ Calcutta Math. Soc. 37, 81; Cramér 1946).  Inverting the matrix of all
 parameters before reading off the block of interest marginalises over the rest.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +18,7 @@ import numpy as np
 from galshape_cnn.errors import InputError, NoiseError
 from galshape_cnn.forward.render import in_blocks, unit_quadrants
 from galshape_cnn.forward.synthesis import quartered
+from galshape_cnn.programs import compiled
 
 __all__ = [
     "CONDITION_LIMITS",
@@ -83,7 +82,7 @@ def normal_block(params, transfer, data, ivar, inverse_gain, grid):
     return chi2, products[:, 8, :8] * scale, products[:, :8, :8] * scale[:, :, None] * scale[:, None, :]
 
 
-@partial(jax.jit, static_argnames="grid")
+@compiled(static_argnames="grid")
 def _normal_rows(params, data, ivar, transfer, inverse_gain, grid):
     """Normal equations of a batch; compiled once per grid and batch size."""
     row_sums, score, fisher = in_blocks(normal_block, params, transfer, grid, data, ivar, inverse_gain)

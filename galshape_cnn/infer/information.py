@@ -12,9 +12,6 @@ the weighted fit stays unbiased, and its covariance is that of the sandwich
 Nuisance images, such as the derivatives of fitted neighbours, are projected out of D.
 """
 
-from functools import partial
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -22,11 +19,12 @@ from galshape_cnn.forward.render import BLOCK, render_with_derivatives
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.fisher import bound
 from galshape_cnn.infer.marginal import projected
+from galshape_cnn.programs import compiled
 
 __all__ = ["information", "sandwich", "stretching", "tempering", "widened"]
 
 
-@partial(jax.jit, static_argnames="grid")
+@compiled(static_argnames="grid")
 def _block(params, ivar, inverse_gain, transfer, nuisance, spectrum, grid):
     """H and V of a block of stamps."""
     images, derivatives = render_with_derivatives(params, transfer, grid)

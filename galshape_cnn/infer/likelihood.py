@@ -13,7 +13,6 @@ size never compiles anything new.
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +22,7 @@ from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.render import BLOCK, render, unit_quadrants
 from galshape_cnn.forward.synthesis import quartered
 from galshape_cnn.infer.fisher import normal_block
+from galshape_cnn.programs import compiled
 
 __all__ = ["SHAPES", "StampLikelihood", "in_batches"]
 
@@ -54,14 +54,14 @@ def _linear_block(params, data, ivar, transfer, grid):
     return sums[0], jnp.stack([by_flux, by_sky], -1), fisher
 
 
-@partial(jax.jit, static_argnames="grid")
+@compiled(static_argnames="grid")
 def _draws_in_blocks(params, data, ivar, transfer, grid):
     """`_linear_block` of a block of draws for each stamp: its pixels and PSF are read once."""
     arrays = (params, data[:, None], ivar[:, None], transfer[:, None])
     return jax.lax.map(lambda a: _linear_block(*a, grid), arrays)
 
 
-@partial(jax.jit, static_argnames=("block", "grid"))
+@compiled(static_argnames=("block", "grid"))
 def _in_blocks(block, params, data, ivar, transfer, grid):
     """Apply a function of one block to a batch of several, one after the other."""
     shared = transfer.shape[0] == 1

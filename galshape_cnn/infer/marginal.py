@@ -11,7 +11,6 @@ the derivatives of their models: their parameters are marginalised to first orde
 """
 
 from dataclasses import dataclass, fields
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ import numpy as np
 
 from galshape_cnn.forward.render import render
 from galshape_cnn.infer.likelihood import StampLikelihood
+from galshape_cnn.programs import compiled
 
 __all__ = ["MarginalLikelihood", "projected"]
 
@@ -49,7 +49,7 @@ def projected(columns, nuisance):
     return columns - jnp.einsum("...ji,...jk->...ik", amplitude, unit)
 
 
-@partial(jax.jit, static_argnames="grid")
+@compiled(static_argnames="grid")
 def _draws_in_blocks(params, data, ivar, transfer, nuisance, grid):
     """Linear equations of blocks of draws, one stamp to each block."""
 

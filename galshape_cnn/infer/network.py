@@ -22,6 +22,7 @@ __all__ = [
     "DEFAULT_NETWORK",
     "TARGET_CENTER",
     "TARGET_SCALE",
+    "backend_name",
     "build_network",
     "build_update",
     "import_keras",
@@ -29,6 +30,7 @@ __all__ = [
     "mixture_from_outputs",
     "negative_log_likelihood",
     "posterior_from_outputs",
+    "split_weights",
 ]
 
 _DIM = len(COORDINATES)
@@ -85,6 +87,18 @@ def import_keras():
     import keras
 
     return keras
+
+
+def backend_name():
+    """Backend that Keras has, or will have; Keras is not imported for it.
+
+    Returns
+    -------
+    name : str
+    """
+    if "keras" in sys.modules:
+        return sys.modules["keras"].backend.backend()
+    return _chosen_backend() or "jax"
 
 
 def _zeros(shape, dtype=None):
@@ -187,6 +201,25 @@ def load_weights(model, weights):
     shapes = [tuple(variable.shape) for variable in model.weights]
     pairs = zip(weights, shapes, strict=True)
     model.set_weights([np.asarray(array, np.float32).reshape(shape) for array, shape in pairs])
+
+
+def split_weights(weights, update):
+    """Weights of the two networks of a bundle, told apart without building them.
+
+    Parameters
+    ----------
+    weights : sequence of ndarray
+        Of one network after the other; each begins with the mean and variance of its inputs.
+    update : mapping or None
+        Configuration of the second network, see `build_update`; None where there is none.
+
+    Returns
+    -------
+    first, second : sequence of ndarray
+        The latter is empty where there is no second network.
+    """
+    count = 0 if update is None else 2 + 2 * (len(update["dense"]) + 1)
+    return weights[: len(weights) - count], weights[len(weights) - count :]
 
 
 def build_update(config, size, mean=None, variance=None):

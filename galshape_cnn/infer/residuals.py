@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from galshape_cnn.forward.render import derivatives_block, in_blocks, point_block
+from galshape_cnn.programs import compiled
 
 __all__ = ["SCALES", "Examination", "as_if_independent", "examine", "newton_steps", "point_source_chi2"]
 
@@ -128,7 +129,7 @@ def point_source_chi2(params, data, ivar, transfer, grid, fit_sky=True, gain=Non
     return np.asarray(result, float)
 
 
-@partial(jax.jit, static_argnames="grid")
+@compiled(static_argnames="grid")
 def _point_rows(params, data, ivar, transfer, inverse_gain, fit_sky, grid):
     def block(params, transfer, *rows):
         *rows, grid = rows
@@ -211,7 +212,7 @@ def newton_steps(examination, free):
 _stored = jax.lax.optimization_barrier
 
 
-@partial(jax.jit, static_argnames="grid")
+@compiled(static_argnames="grid")
 def _examine_rows(params, data, ivar, transfer, inverse_gain, fit_sky, grid):
     def block(params, transfer, *rows):
         *rows, grid = rows

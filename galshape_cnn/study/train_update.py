@@ -8,7 +8,6 @@ the small network to them then takes minutes.
 
 import glob
 import os
-from functools import partial
 
 import jax
 import numpy as np
@@ -22,6 +21,7 @@ from galshape_cnn.infer.fisher import score_and_fisher
 from galshape_cnn.infer.head import from_parameters, to_parameters
 from galshape_cnn.infer.network import TARGET_SCALE, build_update, import_keras, negative_log_likelihood
 from galshape_cnn.infer.update import expansion_point, likelihood_features
+from galshape_cnn.programs import compiled
 from galshape_cnn.study.mocks import SHARP_PART, MockStream, inputs_of
 from galshape_cnn.study.psf_families import PSF_ARRAYS, transfer_on_modes
 from galshape_cnn.study.recorded_mocks import RecordedMocks
@@ -35,7 +35,7 @@ _VALIDATION = 0.06  # part of the mocks kept for choosing when to stop
 _FARTHEST = 30.0  # whitened distance of the truth above which a mock teaches nothing but its distance
 
 
-@partial(jax.jit, static_argnames="grid")
+@compiled(static_argnames="grid")
 def _derivatives(params, data, ivar, gain, psfs, grid):
     """Score and Fisher matrix with analytic PSFs."""
     transfer = jax.lax.map(lambda psf: transfer_on_modes(*psf, grid.ky, grid.kx), psfs, batch_size=BLOCK)

@@ -30,10 +30,11 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Declare the markers; draw without a display; make Hypothesis repeatable."""
+    """Declare the markers; draw without a display; keep no programs; make Hypothesis repeatable."""
     config.addinivalue_line("markers", "slow: takes more than a few seconds; needs --run-slow")
     config.addinivalue_line("markers", "real_data: needs --real-data (set by using the fixture)")
     os.environ.setdefault("MPLBACKEND", "Agg")
+    os.environ["GALSHAPE_COMPILE_CACHE"] = "off"  # the command would read and write the user's
     settings.load_profile("galshape")
 
 

@@ -5,17 +5,20 @@ import os
 import sys
 
 from galshape_cnn.cli.compile_cache import compile_cache
+from galshape_cnn.programs import CACHE_VARIABLE
 
 
 def test_compiled_functions_are_kept_in_the_users_cache(monkeypatch, tmp_path):
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
-    monkeypatch.delitem(sys.modules, "jax", raising=False)
+    monkeypatch.delenv(CACHE_VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with compile_cache():
-        folder = os.environ["JAX_COMPILATION_CACHE_DIR"]
+        folder = os.environ[CACHE_VARIABLE]
     if sys.platform == "linux":
-        assert folder == str(tmp_path / "galshape_cnn" / "jax")
-    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
-    monkeypatch.setenv("GALSHAPE_COMPILE_CACHE", "off")
+        assert folder == str(tmp_path / "galshape_cnn" / "programs")
+    assert CACHE_VARIABLE not in os.environ
+
+
+def test_the_users_choice_stays(monkeypatch):
+    monkeypatch.setenv(CACHE_VARIABLE, "off")
     with compile_cache():
-        assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+        assert os.environ[CACHE_VARIABLE] == "off"

@@ -1,0 +1,267 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Compiled functions, kept between runs where a folder is named.
+
+JAX's own persistent cache keeps what XLA compiled, but finds it by the traced and lowered function: each
+run imports Keras, traces a few thousand operations and lowers them only to learn that the program is there.
+Here a program is found by what it is made from (the sources of this package, the shapes of the arguments,
+the versions of the libraries, the processor), and a run that finds all of its programs traces nothing.
+
+What is kept is machine code with references to functions of its process.  So a new program must give the
+same numbers when it is read back, and is used only after a process of its own has run it (`prove`): what
+cannot be run elsewhere costs that process, not the user's.
+
+The folder is that of ``GALSHAPE_COMPILE_CACHE``, which the command line sets.  Without it, or where the
+user has set JAX's own cache, functions are those of `jax.jit` (and an executable that JAX took from its
+cache cannot be written again).  With other devices than one CPU, JAX's cache is used, in that folder.
+"""
+
+import atexit
+import hashlib
+import inspect
+import os
+import pickle
+import platform
+import shutil
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from functools import cached_property, lru_cache, partial, wraps
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
+from jax.experimental.serialize_executable import deserialize_and_load, serialize
+
+__all__ = ["CACHE_VARIABLE", "Program", "compiled", "prove"]
+
+#: Names the folder in which programs are kept; ``off``, or unset, for none.
+CACHE_VARIABLE = "GALSHAPE_COMPILE_CACHE"
+
+_LIBRARIES = ("jax", "jaxlib", "keras", "numpy", "scipy")  # the last two: tables that become constants
+_VARIABLES = ("XLA_FLAGS", "NPROC", "JAX_PLATFORMS")
+_FOLDERS = 10  # of versions and kinds of processors, those used last
+_NEW, _BAD = ".new", ".bad"  # not run by another process yet; such a process did not survive it
+_PATIENCE = 120  # seconds that such a process may take
+
+
+def compiled(function=None, *, static_argnames=()):
+    """`jax.jit`, with programs that are kept between runs; for functions of this package.
+
+    Parameters
+    ----------
+    function : callable
+        Pure, at the top level of a module; arguments are arrays, or trees of them.
+    static_argnames : str or sequence of str, optional
+        Arguments that are part of the program: hashable, and told apart by their ``repr``; functions
+        at the top level of modules.
+
+    Returns
+    -------
+    function : callable
+        Within other transformations of JAX it is `jax.jit` itself.
+    """
+    if function is None:
+        return partial(compiled, static_argnames=static_argnames)
+    program = Program(f"{function.__module__}.{function.__qualname__}", lambda: function, static_argnames)
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def call(*args, **kwargs):
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        return program(**given.arguments)
+
+    return call
+
+
+class Program:
+    """A function compiled for each shape of its arguments, as by `jax.jit`; threads may share it.
+
+    Parameters
+    ----------
+    name : str
+        Tells it, and all that it holds, apart from other functions, in this run and in later ones.
+    make : callable
+        Returns the function, pure; called when it is to be traced, and not where its program is found.
+    static_argnames : str or sequence of str, optional
+        Arguments that are part of the program; they must be given by name.
+    """
+
+    def __init__(self, name, make, static_argnames=()):
+        self._name, self._make = name, make
+        self._static = (static_argnames,) if isinstance(static_argnames, str) else tuple(static_argnames)
+        self._programs, self._lock = {}, threading.Lock()
+
+    @cached_property
+    def jitted(self):
+        """The function of `jax.jit`, which keeps nothing."""
+        return jax.jit(self._make(), static_argnames=self._static)
+
+    def __call__(self, *args, **kwargs):
+        """Run the function.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Its arguments.
+
+        Returns
+        -------
+        result : tree of jax arrays
+        """
+        folder = _folder()
+        arrays = {name: value for name, value in kwargs.items() if name not in self._static}
+        leaves, tree = jax.tree.flatten((args, arrays))
+        if folder is None or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            return self.jitted(*args, **kwargs)
+        fixed = tuple(_label(kwargs[name]) for name in self._static)
+        modes = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision
+        key = folder, self._name, fixed, tree, tuple(map(_kind, leaves)), modes
+        program = self._programs.get(key)
+        if program is None:
+            with self._lock:  # the work of one thread is enough
+                if key not in self._programs:
+                    path = folder / hashlib.sha256(repr(key[1:]).encode()).hexdigest()
+                    self._programs[key] = _read(path)[0] or self._kept(path, args, kwargs, arrays)
+                program = self._programs[key]
+        return program(*args, **arrays)
+
+    def _kept(self, path, args, kwargs, arrays):
+        """Compile the program and write it; as later runs will read it, or itself if that cannot be done."""
+        program = self.jitted.lower(*args, **kwargs).compile()
+        if path.with_suffix(_BAD).exists():
+            return program
+        try:
+            kept = serialize(program)
+            later = deserialize_and_load(*kept)
+            both = (jax.tree.leaves(one(*args, **arrays)) for one in (program, later))
+            if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*both, strict=True)):
+                return program
+            example = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), program.in_avals)
+            content = pickle.dumps((kept, example))
+        except Exception:  # versions that cannot do it
+            return program
+        _write(content, path.with_suffix(_NEW))
+        _prove_at_exit(path.parent)
+        return later
+
+
+def _label(value):
+    """What stands for a static argument in the name of a file."""
+    return f"{value.__module__}.{value.__qualname__}" if inspect.isfunction(value) else repr(value)
+
+
+def _kind(leaf):
+    """Shape and type of an argument, as JAX sees it."""
+    kind = jax.typeof(leaf)
+    return kind.shape, str(kind.dtype), kind.weak_type
+
+
+def _folder():
+    """Where the programs of this process are kept, or None."""
+    named = os.environ.get(CACHE_VARIABLE, "").strip()
+    if named.lower() in ("", "off", "0", "no") or jax.config.jax_compilation_cache_dir:
+        return None
+    folder, circumstances = Path(named).expanduser(), _circumstances()
+    if circumstances is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder / "jax"))
+        compilation_cache.reset_cache()  # something may have been compiled already
+        return None
+    return folder / circumstances
+
+
+@lru_cache(maxsize=1)
+def _circumstances():
+    """Hash of all that programs depend on beside their arguments; None where that is not known."""
+    root = Path(__file__).parent
+    sources = sorted(p for p in root.rglob("*.py") if "tests" not in p.relative_to(root).parts)
+    if not sources or jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return None
+    digest = hashlib.sha256()
+    for path in sources:
+        digest.update(path.read_bytes())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    facts = [sys.version, *map(version, _LIBRARIES), *map(os.environ.get, _VARIABLES), cores, _processor()]
+    digest.update(repr(facts).encode())
+    return digest.hexdigest()[:32]
+
+
+def _processor():
+    """What a compiler knows of the processor; homes are shared between machines that differ."""
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        lines = [line.rstrip() for line in file]
+        wanted = ("model name", "flags", "Features", "CPU part")
+        return sorted({line for line in lines if line.startswith(wanted)})
+    return platform.uname()
+
+
+@lru_cache
+def _learn_addresses():
+    """Programs call LAPACK by addresses that JAX asks SciPy for when it lowers such a call."""
+    jax.jit(jnp.linalg.cholesky).lower(np.eye(1, dtype=np.float32))
+
+
+def _read(path):
+    """The program of a file and an example of its arguments, or None and None."""
+    try:
+        with open(path, "rb") as file:
+            if hasattr(os, "getuid") and os.fstat(file.fileno()).st_uid != os.getuid():
+                return None, None  # what is unpickled can do anything
+            digest, content = file.read(32), file.read()
+        os.utime(path.parent)  # used: not to be cleared away
+        if hashlib.sha256(content).digest() == digest:
+            _learn_addresses()
+            kept, example = pickle.loads(content)
+            return deserialize_and_load(*kept), example
+    except Exception:  # whatever is wrong with it, it can be compiled again
+        pass
+    return None, None
+
+
+def _write(content, path):
+    """Write a program beside and rename it, after removing those of other circumstances used longest ago."""
+    with suppress(OSError):  # a full disk, or a folder that is not ours
+        if not path.parent.exists():
+            path.parent.mkdir(mode=0o700, parents=True)
+            ours = [
+                folder for folder in path.parents[1].iterdir() if len(folder.name) == len(path.parent.name)
+            ]
+            for folder in sorted(ours, key=lambda folder: folder.stat().st_mtime)[:-_FOLDERS]:
+                shutil.rmtree(folder, ignore_errors=True)
+        beside = path.with_suffix(f".{os.getpid()}")
+        beside.write_bytes(hashlib.sha256(content).digest() + content)
+        os.replace(beside, path)
+
+
+@lru_cache
+def _prove_at_exit(folder):
+    atexit.register(prove, folder)
+
+
+def prove(folder):
+    """Run the new programs of a folder in a process of its own; those that it survives are kept.
+
+    Parameters
+    ----------
+    folder : path
+        Of one set of circumstances.
+    """
+    code = "import sys; sys.path[:] = {}; from galshape_cnn.programs import _run_new; _run_new({!r})"
+    command = [sys.executable, "-c", code.format(sys.path, str(folder))]
+    with suppress(OSError, subprocess.SubprocessError, KeyboardInterrupt):
+        while any(Path(folder).glob(f"*{_NEW}")):  # one less each time, at least
+            subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=_PATIENCE)
+
+
+def _run_new(folder):
+    for new in Path(folder).glob(f"*{_NEW}"):
+        bad = new.with_suffix(_BAD)  # until it has run
+        with suppress(FileNotFoundError):  # another process was faster
+            os.replace(new, bad)
+            program, (args, arrays) = _read(bad)
+            jax.block_until_ready(program(*args, **arrays))
+            os.replace(bad, new.with_suffix(""))

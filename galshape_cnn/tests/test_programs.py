@@ -1,0 +1,290 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Compiled functions kept between runs."""
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from galshape_cnn import programs
+from galshape_cnn.infer.amortized import AmortizedPosterior
+from galshape_cnn.infer.bundle import Bundle
+from galshape_cnn.infer.network import build_network
+from galshape_cnn.programs import CACHE_VARIABLE, Program, compiled, prove
+
+X = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+@pytest.fixture
+def folder(monkeypatch, tmp_path):
+    """Where programs are kept; not yet there."""
+    own = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    monkeypatch.setattr(programs, "_prove_at_exit", lambda folder: None)
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "kept"))
+    yield tmp_path / "kept" / programs._circumstances()
+    jax.config.update("jax_compilation_cache_dir", own)
+    compilation_cache.reset_cache()
+
+
+class Traced:
+    """A function that counts how often it is traced."""
+
+    def __init__(self, function):
+        self.count, self._function = 0, function
+
+    def program(self, **options):
+        """As a new process would have it."""
+
+        def function(x, times=1):
+            self.count += 1
+            return self._function(x, times)
+
+        return Program("f", lambda: function, **options)
+
+
+def half(x, times=1):
+    return {"half": x / 2 * times, "big": x > 2}
+
+
+def solved(a, b):
+    """Calls LAPACK."""
+    return jnp.linalg.solve(a, b)
+
+
+def names(folder):
+    return sorted(path.suffix for path in folder.iterdir())
+
+
+def test_a_program_is_found_once_another_process_has_run_it(folder):
+    traced = Traced(half)
+    first = traced.program()(X)
+    assert names(folder) == [".new"]
+    traced.program()(X)
+    assert traced.count == 2  # not proven
+    prove(folder)
+    assert names(folder) == [""]
+    found = traced.program()(X)
+    assert traced.count == 2
+    assert oct(folder.stat().st_mode)[-3:] == "700" or os.name == "nt"
+    for key, value in half(X).items():
+        np.testing.assert_array_equal(first[key], value)
+        np.testing.assert_array_equal(found[key], value)
+        assert found[key].dtype == value.dtype
+
+
+def test_lapack_is_there_in_a_new_process(folder):
+    a = np.eye(3, dtype=np.float32) + 0.1
+    Program("solved", lambda: solved)(a, a)
+    prove(folder)
+    assert names(folder) == [""]
+    code = """
+import numpy as np
+from galshape_cnn.programs import Program
+a = np.eye(3, dtype=np.float32) + 0.1
+np.testing.assert_allclose(Program("solved", None)(a, a), np.eye(3), atol=1e-6)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=clean(), check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def clean():
+    """Variables for a process that keeps programs."""
+    own = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    return own | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def test_shapes_types_and_static_arguments_tell_programs_apart(folder):
+    traced = Traced(half)
+    program = traced.program(static_argnames="times")
+    for x in (X, X[:1], X.astype(int), 1.0, np.float32(1)):
+        program(x, times=1)
+    program(X, times=2)
+    with jax.enable_x64(True):
+        assert program(X.astype(float), times=1)["half"].dtype == np.float64
+    program(X, times=1), program(X.astype(float), times=1)  # the latter is single precision here
+    assert len(names(folder)) == traced.count == 7
+
+
+def test_a_program_that_kills_its_process_is_not_tried_again(folder):
+    traced = Traced(half)
+    traced.program()(X)
+    (path,) = folder.iterdir()
+    path.unlink()
+    programs._write(pickle.dumps(Killer()), path)
+    traced.program()(X[:1])
+    prove(folder)  # and goes on to the other one
+    assert names(folder) == ["", ".bad"]
+    np.testing.assert_array_equal(traced.program()(X)["half"], X / 2)
+    assert names(folder) == ["", ".bad"]
+
+
+class Killer:
+    """Ends the process that unpickles it, as a wild address would."""
+
+    def __reduce__(self):
+        return os._exit, (11,)
+
+
+@pytest.mark.parametrize("spoil", ["cut", "flipped", "empty", "foreign"])
+def test_a_file_that_cannot_be_trusted_is_made_again(folder, spoil, monkeypatch):
+    traced = Traced(half)
+    traced.program()(X)
+    prove(folder)
+    (path,) = folder.iterdir()
+    content = path.read_bytes()
+    changed = bytes([content[100] ^ 1])
+    spoilt = {"cut": content[:-9], "flipped": content[:100] + changed + content[101:], "empty": b""}
+    path.write_bytes(spoilt.get(spoil, content))
+    if spoil == "foreign":
+        monkeypatch.setattr(os, "getuid", lambda: path.stat().st_uid + 1, raising=False)
+    np.testing.assert_array_equal(traced.program()(X)["half"], X / 2)
+    assert traced.count == 2
+    prove(folder)
+    assert names(folder) == [""]
+
+
+def test_numbers_that_differ_when_read_back_are_not_kept(folder, monkeypatch):
+    monkeypatch.setattr(programs, "deserialize_and_load", lambda *kept: lambda x: half(x + 1))
+    np.testing.assert_array_equal(Traced(half).program()(X)["half"], X / 2)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("value", ["off", "", "no"])
+def test_nothing_is_kept_unless_a_folder_is_named(folder, monkeypatch, value):
+    monkeypatch.setenv(CACHE_VARIABLE, value)
+    traced = Traced(half)
+    program = traced.program()
+    program(X), program(X)
+    assert traced.count == 1
+    assert not folder.parent.exists()
+
+
+def test_a_cache_of_jax_is_left_alone(folder, tmp_path):
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "jax"))
+    Traced(half).program()(X)
+    assert not folder.parent.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_no_failure(folder):
+    folder.parent.write_text("a file")
+    np.testing.assert_array_equal(Traced(half).program()(X)["half"], X / 2)
+
+
+def test_with_several_devices_it_is_jaxs_own_cache(tmp_path):
+    code = """
+import jax, numpy as np
+from galshape_cnn.programs import compiled
+jax.numpy.ones(3) + 1  # JAX has decided not to keep anything
+big = compiled(lambda x: jax.numpy.linalg.inv(jax.numpy.sin(x) @ jax.numpy.exp(x)))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+big(np.eye(300, dtype=np.float32))
+"""
+    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    subprocess.run(
+        [sys.executable, "-c", code], env=clean() | devices | {CACHE_VARIABLE: str(tmp_path)}, check=True
+    )
+    assert os.listdir(tmp_path) == ["jax"]
+    assert os.listdir(tmp_path / "jax")
+
+
+def test_within_other_transformations_it_is_jit(folder):
+    double = compiled(lambda x, power=1: (2 * x) ** power, static_argnames="power")
+    np.testing.assert_array_equal(jax.vmap(double)(X), 2 * X)
+    np.testing.assert_array_equal(jax.jit(lambda x: double(x, 2))(X), 4 * X**2)
+    np.testing.assert_array_equal(jax.grad(lambda x: double(x).sum())(X), np.full_like(X, 2))
+    assert not folder.exists()
+    np.testing.assert_array_equal(double(X, power=2), double(X, 2))
+    assert names(folder) == [".new"]
+
+
+def test_functions_are_told_apart_by_their_name(folder):
+    apply = compiled(lambda function, x: function(x), static_argnames="function")
+    apply(half, X), apply(twice, X)
+    np.testing.assert_array_equal(apply(twice, X), 2 * X)
+    assert len(names(folder)) == 2
+
+
+def twice(x):
+    return 2 * x
+
+
+def test_folders_of_other_versions_are_cleared_away(folder):
+    for number in range(12):
+        other = folder.parent / f"{number:032}"
+        other.mkdir(parents=True)
+        os.utime(other, (number, number))
+    (folder.parent / "not ours").mkdir()
+    Traced(half).program()(X)
+    left = sorted(path.name for path in folder.parent.iterdir() if path != folder)
+    assert left == [f"{number:032}" for number in range(3, 12)] + ["not ours"]
+
+
+def test_threads_share_the_work_of_one(folder):
+    traced, results = Traced(half), []
+    program = traced.program()
+    threads = [threading.Thread(target=lambda: results.append(program(X)["half"])) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert traced.count == 1
+    np.testing.assert_array_equal(results, [X / 2] * 8)
+
+
+def test_networks_weights_are_found_without_building_it():
+    bundle = Bundle.shipped()
+    live = AmortizedPosterior(bundle)
+    model = build_network(bundle.network, initialize=False)
+    count = len(model.weights)
+    standardise = [list(map(id, model.weights)).index(id(w)) for w in model.get_layer("standardise").weights]
+    assert standardise == [0, 1]
+    np.testing.assert_array_equal(live._mean, bundle.weights[0])
+    assert [len(part._weights) for part in (live._forward, live._update)] == [
+        count,
+        len(bundle.weights) - count,
+    ]
+
+
+RUN = """
+import sys, warnings
+from galshape_cnn.cli import main
+code = main(["measure", *sys.argv[1:], "--overwrite"])
+print(code, "keras" in sys.modules)
+"""
+
+
+def test_second_run_of_the_command_needs_no_keras_and_gives_the_same_rows(tmp_path):
+    from astropy.io import fits
+
+    from galshape_cnn.study.simulate import draw_mocks
+
+    stamps, _ = draw_mocks("seed", 3, engine="fast")
+    hdus = [
+        fits.PrimaryHDU(),
+        fits.ImageHDU(stamps.data, name="SCI"),
+        fits.ImageHDU(stamps.ivar, name="IVAR"),
+    ]
+    psf = stamps.psf[:, 1::2, 1::2]
+    hdus.append(fits.ImageHDU(psf / psf.sum((1, 2), keepdims=True), name="PSF"))
+    fits.HDUList(hdus).writeto(tmp_path / "cube.fits")
+    env, tables = clean() | {CACHE_VARIABLE: str(tmp_path / "kept")}, []
+    for imported in ("True", "False"):
+        command = [sys.executable, "-c", RUN, str(tmp_path / "cube.fits"), "-o", str(tmp_path / "out.ecsv")]
+        done = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
+        assert done.stdout.splitlines()[-1].split() == ["0", imported], done.stderr
+        lines = (tmp_path / "out.ecsv").read_text().splitlines()
+        tables.append([line for line in lines if not line.startswith("#")])
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == 4
+    assert not [path for path in (tmp_path / "kept").rglob("*") if path.suffix]
