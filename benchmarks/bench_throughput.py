@@ -10,7 +10,8 @@ tables, which the documentation shows; rows of an older table with another first
 ``throughput``: steady rate and processor time (between the first and the last file written, so without the
 start), whole time and memory, by method, ``--size`` of the stamps, ``--workers`` (0: threads) and ``-n``;
 ``stages``: processor time of one thread by stage; ``roofline``: the network beside the machine's matrix rate;
-``dask``: one and two workers of one thread; ``memory``: peak memory against the number of galaxies.
+``dask``: one and two workers of one thread; ``memory``: peak memory against the number of galaxies;
+``start``: the whole time of the command for a few galaxies.
 """
 
 import argparse
@@ -79,6 +80,7 @@ def write_cube(path, n, arrays):
 RUN = """
 import json, os, sys, time
 from galshape_cnn import ShapeEstimator
+from galshape_cnn.cli.compile_cache import compile_cache
 from galshape_cnn.scale import measure_stream
 from galshape_cnn.scale.dataset import BlockFolder
 
@@ -91,9 +93,9 @@ if __name__ == "__main__":
         write(self, number, table, errors)
 
     BlockFolder.write = noted
-    done = measure_stream(
-        ShapeEstimator(), path, out, method=method, workers=int(workers) or None, block_rows=int(rows)
-    )
+    how = {"method": method, "workers": int(workers) or None, "block_rows": int(rows)}
+    with compile_cache():
+        done = measure_stream(ShapeEstimator(), path, out, **how)
     print(json.dumps([written, done["rows"], done["errors"]]))
 """
 
@@ -157,6 +159,24 @@ def throughput(folder, arguments):
                     row += [f"{run['wall']:.1f}", f"{run['memory'] / 1024:.1f}"]
                     header = ["method", "pixels", "by", "N", "galaxies/s", "CPU ms each", "all told s", "GB"]
                     write(folder, "throughput", header, [row], keys=4)
+
+
+def start(folder, arguments):
+    """Seconds of the command for a few galaxies: without kept programs, and with them."""
+    n, seconds = arguments.n or 16, []
+    with tempfile.TemporaryDirectory() as work:
+        write_cube(f"{work}/cube.fits", n, tiles(n))
+        command = [Path(sys.executable).with_name("galshape"), "measure", f"{work}/cube.fits"]
+        command += ["--output", f"{work}/shapes.ecsv", "--overwrite"]
+        kept = os.environ | {"GALSHAPE_COMPILE_CACHE": f"{work}/programs"}
+        for _ in range(1 + arguments.repeat):
+            begin = time.perf_counter()
+            subprocess.run(command, env=kept, check=True, stdout=subprocess.DEVNULL)
+            seconds.append(time.perf_counter() - begin)
+    first, later = seconds[0], seconds[1:]
+    row = [n, f"{first:.1f}", f"{np.median(later):.2f}", f"{min(later):.2f}", f"{max(later):.2f}", len(later)]
+    header = ["galaxies", "first run, s", "later, median, s", "least", "most", "later runs"]
+    write(folder, "start", header, [row])
 
 
 def memory(folder, arguments):
@@ -292,7 +312,7 @@ def _cores():
     return len(os.sched_getaffinity(0))
 
 
-SECTIONS = {"throughput": throughput, "stages": stages, "roofline": roofline, "dask": dask, "memory": memory}
+SECTIONS = {one.__name__: one for one in (throughput, stages, roofline, dask, memory, start)}
 
 
 def main():
@@ -303,6 +323,7 @@ def main():
     parser.add_argument("--workers", nargs="+", type=int, default=[0], help="processes; 0: threads")
     parser.add_argument("--size", nargs="+", type=int, default=[64], help="side of the stamps")
     parser.add_argument("-n", type=int, default=None, help="galaxies of a run")
+    parser.add_argument("--repeat", type=int, default=7, help="later runs of section start")
     parser.add_argument("--memory-n", nargs="+", type=int, default=[20_000, 100_000, 300_000])
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)

@@ -7,12 +7,15 @@ Here a program is found by what it is made from (the sources of this package, th
 the versions of the libraries, the processor), and a run that finds all of its programs traces nothing.
 
 What is kept is machine code with references to functions of its process.  So a new program must give the
-same numbers when it is read back, and is used only after a process of its own has run it (`prove`): what
-cannot be run elsewhere costs that process, not the user's.
+same numbers when it is read back, and later runs find it only when a process of its own has run it
+(`prove`): what cannot be run elsewhere costs that process, not the user's.
 
 The folder is that of ``GALSHAPE_COMPILE_CACHE``, which the command line sets.  Without it, or where the
 user has set JAX's own cache, functions are those of `jax.jit` (and an executable that JAX took from its
 cache cannot be written again).  With other devices than one CPU, JAX's cache is used, in that folder.
+
+Programs may depend on nothing but their arguments and what `_circumstances` and `Program` look at; those
+with random numbers, whose kind is a setting of JAX, stay with `jax.jit`.
 """
 
 import atexit
@@ -21,13 +24,13 @@ import inspect
 import os
 import pickle
 import platform
-import shutil
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from functools import cached_property, lru_cache, partial, wraps
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import jax
@@ -36,16 +39,22 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 from jax.experimental.serialize_executable import deserialize_and_load, serialize
 
+from galshape_cnn.errors import FileError
+from galshape_cnn.files import written_whole
+
 __all__ = ["CACHE_VARIABLE", "Program", "compiled", "prove"]
 
-#: Names the folder in which programs are kept; ``off``, or unset, for none.
+#: Names the folder in which programs are kept; ``off``, or unset or empty, for none.
 CACHE_VARIABLE = "GALSHAPE_COMPILE_CACHE"
 
 _LIBRARIES = ("jax", "jaxlib", "keras", "numpy", "scipy")  # the last two: tables that become constants
 _VARIABLES = ("XLA_FLAGS", "NPROC", "JAX_PLATFORMS")
-_FOLDERS = 10  # of versions and kinds of processors, those used last
-_NEW, _BAD = ".new", ".bad"  # not run by another process yet; such a process did not survive it
+_PREFIX = "galshape-"  # of folders that are ours
+_LARGEST = 2**28  # bytes of all programs; those used longest ago go
+_NEW, _BAD = ".new", ".bad"  # no other process has run it yet; such a process did not survive it
 _PATIENCE = 120  # seconds that such a process may take
+_FORGIVEN = 86400  # seconds after which a bad program is tried again: it may have been killed from outside
+_IMPORTED = time.time()
 
 
 def compiled(function=None, *, static_argnames=()):
@@ -54,7 +63,8 @@ def compiled(function=None, *, static_argnames=()):
     Parameters
     ----------
     function : callable
-        Pure, at the top level of a module; arguments are arrays, or trees of them.
+        Pure, at the top level of a module, without ``*args`` and ``**kwargs``; arguments are arrays, or
+        trees of them.
     static_argnames : str or sequence of str, optional
         Arguments that are part of the program: hashable, and told apart by their ``repr``; functions
         at the top level of modules.
@@ -88,7 +98,7 @@ class Program:
     make : callable
         Returns the function, pure; called when it is to be traced, and not where its program is found.
     static_argnames : str or sequence of str, optional
-        Arguments that are part of the program; they must be given by name.
+        Arguments that are part of the program; they must be given, and by name.
     """
 
     def __init__(self, name, make, static_argnames=()):
@@ -133,7 +143,7 @@ class Program:
     def _kept(self, path, args, kwargs, arrays):
         """Compile the program and write it; as later runs will read it, or itself if that cannot be done."""
         program = self.jitted.lower(*args, **kwargs).compile()
-        if path.with_suffix(_BAD).exists():
+        if _is_bad(path) or _newest_source() > _IMPORTED:
             return program
         try:
             kept = serialize(program)
@@ -145,8 +155,11 @@ class Program:
             content = pickle.dumps((kept, example))
         except Exception:  # versions that cannot do it
             return program
-        _write(content, path.with_suffix(_NEW))
-        _prove_at_exit(path.parent)
+        with suppress(OSError, FileError):  # a full disk, or a folder that is not ours
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with written_whole(path.with_suffix(_NEW)) as beside:
+                beside.write_bytes(hashlib.sha256(content).digest() + content)
+            _prove_at_exit(path.parent)
         return later
 
 
@@ -166,28 +179,49 @@ def _folder():
     named = os.environ.get(CACHE_VARIABLE, "").strip()
     if named.lower() in ("", "off", "0", "no") or jax.config.jax_compilation_cache_dir:
         return None
-    folder, circumstances = Path(named).expanduser(), _circumstances()
-    if circumstances is None:
-        jax.config.update("jax_compilation_cache_dir", str(folder / "jax"))
-        compilation_cache.reset_cache()  # something may have been compiled already
-        return None
-    return folder / circumstances
+    folder, circumstances = Path(os.path.expanduser(named)), _circumstances()
+    if circumstances is not None:
+        return None if jax.config.jax_disable_jit else folder / circumstances
+    jax.config.update("jax_compilation_cache_dir", str(folder / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    compilation_cache.reset_cache()  # something may have been compiled already
+    return None
 
 
 @lru_cache(maxsize=1)
 def _circumstances():
-    """Hash of all that programs depend on beside their arguments; None where that is not known."""
-    root = Path(__file__).parent
-    sources = sorted(p for p in root.rglob("*.py") if "tests" not in p.relative_to(root).parts)
-    if not sources or jax.default_backend() != "cpu" or jax.device_count() > 1:
+    """Name for all that programs depend on beside their arguments; None where that is not known."""
+    sources = _sources()
+    if (
+        not sources
+        or jax.default_backend() != "cpu"
+        or jax.device_count() > 1
+        or _newest_source() > _IMPORTED
+    ):
+        return None
+    try:
+        versions = tuple(map(version, _LIBRARIES))
+    except PackageNotFoundError:  # or it goes by another name
         return None
     digest = hashlib.sha256()
     for path in sources:
         digest.update(path.read_bytes())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    facts = [sys.version, *map(version, _LIBRARIES), *map(os.environ.get, _VARIABLES), cores, _processor()]
+    owner = os.getuid() if hasattr(os, "getuid") else None
+    facts = sys.version, versions, *map(os.environ.get, _VARIABLES), cores, owner, _processor()
     digest.update(repr(facts).encode())
-    return digest.hexdigest()[:32]
+    return _PREFIX + digest.hexdigest()[:32]
+
+
+@lru_cache(maxsize=1)
+def _sources():
+    root = Path(__file__).parent
+    return sorted(path for path in root.rglob("*.py") if "tests" not in path.relative_to(root).parts)
+
+
+def _newest_source():
+    """When a source was last changed: after it was imported, it is not what programs are made from."""
+    return max(path.stat().st_mtime for path in _sources())
 
 
 def _processor():
@@ -196,10 +230,10 @@ def _processor():
         lines = [line.rstrip() for line in file]
         wanted = ("model name", "flags", "Features", "CPU part")
         return sorted({line for line in lines if line.startswith(wanted)})
-    return platform.uname()
+    return platform.machine(), platform.processor()
 
 
-@lru_cache
+@lru_cache(maxsize=1)
 def _learn_addresses():
     """Programs call LAPACK by addresses that JAX asks SciPy for when it lowers such a call."""
     jax.jit(jnp.linalg.cholesky).lower(np.eye(1, dtype=np.float32))
@@ -212,29 +246,22 @@ def _read(path):
             if hasattr(os, "getuid") and os.fstat(file.fileno()).st_uid != os.getuid():
                 return None, None  # what is unpickled can do anything
             digest, content = file.read(32), file.read()
-        os.utime(path.parent)  # used: not to be cleared away
-        if hashlib.sha256(content).digest() == digest:
-            _learn_addresses()
-            kept, example = pickle.loads(content)
-            return deserialize_and_load(*kept), example
+        if hashlib.sha256(content).digest() != digest:
+            return None, None
+        with suppress(OSError):
+            os.utime(path)  # used: not to be cleared away
+        _learn_addresses()
+        kept, example = pickle.loads(content)
+        return deserialize_and_load(*kept), example
     except Exception:  # whatever is wrong with it, it can be compiled again
-        pass
-    return None, None
+        return None, None
 
 
-def _write(content, path):
-    """Write a program beside and rename it, after removing those of other circumstances used longest ago."""
-    with suppress(OSError):  # a full disk, or a folder that is not ours
-        if not path.parent.exists():
-            path.parent.mkdir(mode=0o700, parents=True)
-            ours = [
-                folder for folder in path.parents[1].iterdir() if len(folder.name) == len(path.parent.name)
-            ]
-            for folder in sorted(ours, key=lambda folder: folder.stat().st_mtime)[:-_FOLDERS]:
-                shutil.rmtree(folder, ignore_errors=True)
-        beside = path.with_suffix(f".{os.getpid()}")
-        beside.write_bytes(hashlib.sha256(content).digest() + content)
-        os.replace(beside, path)
+def _is_bad(path):
+    try:
+        return path.with_suffix(_BAD).stat().st_mtime > time.time() - _FORGIVEN
+    except OSError:
+        return False
 
 
 @lru_cache
@@ -247,21 +274,54 @@ def prove(folder):
 
     Parameters
     ----------
-    folder : path
+    folder : path-like
         Of one set of circumstances.
     """
-    code = "import sys; sys.path[:] = {}; from galshape_cnn.programs import _run_new; _run_new({!r})"
-    command = [sys.executable, "-c", code.format(sys.path, str(folder))]
+    folder = Path(folder)
+    paths = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]
+    code = f"import sys; sys.path[:] = {paths!r}; import galshape_cnn.programs as p; p._run_new(sys.argv[1])"
+    how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with suppress(OSError, subprocess.SubprocessError, KeyboardInterrupt):
-        while any(Path(folder).glob(f"*{_NEW}")):  # one less each time, at least
-            subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=_PATIENCE)
+        left, before = _count_new(folder), None
+        while left and left != before:  # it ends early at a program that kills it
+            env = os.environ | {"JAX_PLATFORMS": "cpu"}
+            subprocess.run(
+                [sys.executable, "-c", code, folder], env=env, timeout=_PATIENCE, check=False, **how
+            )
+            left, before = _count_new(folder), left
+        _clear(folder.parent)
+
+
+def _count_new(folder):
+    return len(list(folder.glob(f"*{_NEW}")))
 
 
 def _run_new(folder):
+    """Run the new programs of a folder in this process, each marked as bad meanwhile."""
     for new in Path(folder).glob(f"*{_NEW}"):
-        bad = new.with_suffix(_BAD)  # until it has run
-        with suppress(FileNotFoundError):  # another process was faster
+        bad = new.with_suffix(_BAD)
+        try:
+            os.utime(new)
             os.replace(new, bad)
+        except FileNotFoundError:  # another process was faster
+            continue
+        try:
             program, (args, arrays) = _read(bad)
-            jax.block_until_ready(program(*args, **arrays))
+            with jax.enable_x64(True):  # or double precision would be made single
+                jax.block_until_ready(program(*args, **arrays))
             os.replace(bad, new.with_suffix(""))
+        except Exception:  # it stays what it is called
+            continue
+        except BaseException:  # interrupted, which is not its fault
+            bad.unlink(missing_ok=True)
+            raise
+
+
+def _clear(root):
+    """Remove programs that were used longest ago, where all of them are too large."""
+    files = [path for path in root.glob(f"{_PREFIX}*/*") if path.is_file()]
+    size = 0
+    for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
+        size += path.stat().st_size
+        if size > _LARGEST:
+            path.unlink(missing_ok=True)

@@ -21,6 +21,8 @@ __all__ = ["main"]
 
 COMMANDS = (demo, measure, simulate, train, validate, report)
 
+_LONG = ("simulate", "train", "validate")
+
 EXIT_DONE, EXIT_INPUT_ERROR, EXIT_USAGE = 0, 1, 2
 
 
@@ -47,7 +49,7 @@ def main(args=None):
         arguments = _parser().parse_args(args)
     except SystemExit as stop:  # argparse has printed its message
         return EXIT_USAGE if stop.code else EXIT_DONE
-    with compile_cache(), _rare_collections(), warnings.catch_warnings():
+    with compile_cache(arguments.command in _LONG), _rare_collections(), warnings.catch_warnings():
         warnings.showwarning = _print_warning
         try:
             arguments.run(arguments)

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Where the command keeps compiled functions from one run to the next."""
+"""Where a command keeps compiled functions from one run to the next."""
 
 import os
 import sys
@@ -10,24 +10,42 @@ from galshape_cnn.environment import environment
 
 __all__ = ["compile_cache"]
 
+_OWN = "GALSHAPE_COMPILE_CACHE"
+_JAX = "JAX_COMPILATION_CACHE_DIR"
+#: Compiling longer than this, in seconds, is worth a file.
+_WORTH = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05"}
+
 
 @contextmanager
-def compile_cache():
-    """Name the folder of `galshape_cnn.programs` while the command runs.
+def compile_cache(by_jax=False):
+    """Name the folder of `galshape_cnn.programs` while a command runs.
 
-    It is ``galshape_cnn/programs`` of the user's cache folder (``XDG_CACHE_HOME``, else
-    ``~/.cache``), unless ``GALSHAPE_COMPILE_CACHE`` names another one or is ``off``.
+    It is ``galshape_cnn/programs`` of the user's cache folder (``XDG_CACHE_HOME``, else ``~/.cache``),
+    unless ``GALSHAPE_COMPILE_CACHE`` names another one or is ``off``.
+
+    Parameters
+    ----------
+    by_jax : bool, optional
+        Let JAX keep all that it compiles, in that folder, which is slower to find: for commands whose time
+        goes into functions of Keras.  A cache that the user has set for JAX is left alone, and so is JAX
+        if it was imported before.
     """
-    with environment({"GALSHAPE_COMPILE_CACHE": str(_default_folder())}):
+    folder = os.environ.get(_OWN, _default_folder()).strip()
+    names = {_OWN: folder}
+    is_off = folder.lower() in ("", "off", "0", "no")
+    if by_jax and not is_off and _JAX not in os.environ and "jax" not in sys.modules:
+        names |= {_JAX: os.path.join(os.path.expanduser(folder), "jax")} | _WORTH
+    with environment(names):
         yield
 
 
 def _default_folder():
-    """The user's folder for what can be made again."""
+    """The user's folder for what can be made again; empty where there is no home."""
     if sys.platform == "darwin":
-        base = Path("~/Library/Caches")
+        base = "~/Library/Caches"
     elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local"))
+        base = os.environ.get("LOCALAPPDATA", "~/AppData/Local")
     else:
-        base = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
-    return base.expanduser() / "galshape_cnn" / "programs"
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    base = Path(os.path.expanduser(base))
+    return str(base / "galshape_cnn" / "programs") if base.is_absolute() else ""

@@ -28,12 +28,13 @@ from galshape_cnn.infer.features import (
 )
 from galshape_cnn.infer.head import MixturePosterior, to_parameters
 from galshape_cnn.infer.network import (
-    backend_name,
     build_network,
     build_update,
     load_weights,
     mixture_from_outputs,
     posterior_from_outputs,
+    settle_backend,
+    single_precision,
     split_weights,
 )
 from galshape_cnn.infer.update import expansion_point, likelihood_features
@@ -216,11 +217,12 @@ class _Live:
     def __init__(self, name, build, weights):
         self._build, self._weights = build, weights
         self._lock, self._traced = threading.Lock(), set()
-        self._is_pure = backend_name() == "jax"
+        self._is_pure = settle_backend() == "jax"
         self.function = Program(name, self._pure) if self._is_pure else self._model().predict_on_batch
 
     def _model(self):
-        model = self._build()
+        with single_precision():
+            model = self._build()
         load_weights(model, self._weights)
         return model
 
@@ -228,7 +230,12 @@ class _Live:
         model = self._model()
         trainable = [v.value for v in model.trainable_variables]
         fixed = [v.value for v in model.non_trainable_variables]
-        return lambda x: model.stateless_call(trainable, fixed, x)[0]
+
+        def function(inputs):
+            with single_precision():
+                return model.stateless_call(trainable, fixed, inputs)[0]
+
+        return function
 
     def __call__(self, inputs):
         # Keras keeps state while it traces.  What it has traced is a pure function on JAX, and runs

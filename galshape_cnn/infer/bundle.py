@@ -15,6 +15,7 @@ from importlib import resources
 import numpy as np
 
 from galshape_cnn.errors import BundleError, FileError, InputError
+from galshape_cnn.files import written_whole
 from galshape_cnn.infer.trust import check_region
 
 __all__ = ["FORMAT_VERSION", "Bundle"]
@@ -169,12 +170,8 @@ class Bundle:
         tree["weights"] = [np.array(w) for w in self.weights]
         if self.trust:
             tree |= {"trust": self.trust, "trust_sha256": self.trust_sha256}
-        beside = f"{path}.part"
-        try:
+        with written_whole(path) as beside:
             asdf.AsdfFile(tree).write_to(beside, all_array_compression="zlib")
-            os.replace(beside, path)
-        except OSError as error:
-            raise FileError(f"cannot write the bundle {path!r}: {error}") from error
 
 
 def _plain(node):

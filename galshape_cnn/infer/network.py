@@ -11,6 +11,8 @@ import importlib.util
 import json
 import os
 import sys
+import threading
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -22,7 +24,6 @@ __all__ = [
     "DEFAULT_NETWORK",
     "TARGET_CENTER",
     "TARGET_SCALE",
-    "backend_name",
     "build_network",
     "build_update",
     "import_keras",
@@ -30,6 +31,8 @@ __all__ = [
     "mixture_from_outputs",
     "negative_log_likelihood",
     "posterior_from_outputs",
+    "settle_backend",
+    "single_precision",
     "split_weights",
 ]
 
@@ -37,6 +40,7 @@ _DIM = len(COORDINATES)
 _TRIANGLE = _DIM * (_DIM + 1) // 2
 _LOWER = np.tril_indices(_DIM)
 _DIAGONAL = np.flatnonzero(_LOWER[0] == _LOWER[1])
+_PRECISION = threading.Lock()
 
 #: Centre and scale of the network's targets: ln(flux / amplitude), logit n, ln hlr,
 #: eta1, eta2, and x, y from the stamp's centre.
@@ -82,23 +86,41 @@ def import_keras():
     keras : module
         The Keras package.
     """
-    if "keras" not in sys.modules and _chosen_backend() is None:
-        os.environ["KERAS_BACKEND"] = "jax"
+    if "keras" not in sys.modules:
+        settle_backend()
     import keras
 
     return keras
 
 
-def backend_name():
-    """Backend that Keras has, or will have; Keras is not imported for it.
+def settle_backend():
+    """Settle the backend of Keras without importing it: JAX, unless the user has chosen another.
 
     Returns
     -------
     name : str
+        Of the backend that Keras has, or will have.
     """
     if "keras" in sys.modules:
-        return sys.modules["keras"].backend.backend()
-    return _chosen_backend() or "jax"
+        return import_keras().backend.backend()  # it may just be being imported by another thread
+    if _chosen_backend() is None:
+        os.environ["KERAS_BACKEND"] = "jax"
+    return _chosen_backend()
+
+
+@contextmanager
+def single_precision():
+    """Let Keras compute in single precision, whatever the user has set for networks of their own."""
+    config = import_keras().config
+    with _PRECISION:  # a setting of the whole process
+        floatx, policy = config.floatx(), config.dtype_policy()
+        config.set_floatx("float32")
+        config.set_dtype_policy("float32")
+        try:
+            yield
+        finally:
+            config.set_floatx(floatx)
+            config.set_dtype_policy(policy)
 
 
 def _zeros(shape, dtype=None):
@@ -119,7 +141,7 @@ def _residual(keras, x, context, width, random):
     """Residual block: two activations, one 3 x 3 convolution, one 1 x 1."""
     y = keras.layers.LayerNormalization(beta_initializer=_zeros)(x)
     start = {"kernel_initializer": random, "bias_initializer": _zeros}
-    y = keras.layers.Conv2D(width, 3, padding="same", **start)(y)
+    y = keras.layers.Conv2D(width, 3, padding="same", data_format="channels_last", **start)(y)
     y = keras.layers.Activation("gelu")(_film(keras, y, context, width))
     y = keras.layers.Dense(width, kernel_initializer=_zeros, bias_initializer=_zeros)(y)
     return keras.layers.Add()([x, y])
@@ -132,7 +154,7 @@ def _halved(keras, x, width, random):
     it inside the permutation, number by number, at five times the cost.
     """
     start = {"kernel_initializer": random, "bias_initializer": _zeros}
-    return keras.layers.Conv2D(width, 2, strides=2, **start)(x)
+    return keras.layers.Conv2D(width, 2, strides=2, data_format="channels_last", **start)(x)
 
 
 def build_network(config, context_mean=None, context_variance=None, initialize=True):

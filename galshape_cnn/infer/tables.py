@@ -18,7 +18,6 @@ except for VOTable.
 """
 
 import os
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.files import written_whole
 
 __all__ = [
     "TABLE_SUFFIXES",
@@ -143,18 +143,12 @@ def write_table(table, path, overwrite=False):
     """
     path = check_table_path(path, overwrite)
     writer = _WRITERS[path.suffix.lower()]
-    try:
-        with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.stem}-") as folder:
-            beside = Path(folder) / path.name
-            with warnings.catch_warnings():
-                # Units that are no FITS or VOTable standard (nanomaggy) are kept all the same.
-                warnings.filterwarnings("ignore", message=".*could not be saved in native FITS format.*")
-                warnings.filterwarnings("ignore", message=".*Invalid unit string.*")
-                warnings.filterwarnings("ignore", category=u.UnitsWarning)
-                writer(table, beside)
-            os.replace(beside, path)
-    except OSError as error:
-        raise FileError(f"cannot write {str(path)!r}: {error}") from error
+    with written_whole(path) as beside, warnings.catch_warnings():
+        # Units that are no FITS or VOTable standard (nanomaggy) are kept all the same.
+        warnings.filterwarnings("ignore", message=".*could not be saved in native FITS format.*")
+        warnings.filterwarnings("ignore", message=".*Invalid unit string.*")
+        warnings.filterwarnings("ignore", category=u.UnitsWarning)
+        writer(table, beside)
 
 
 def flatten_meta(meta, prefix=""):

@@ -14,19 +14,18 @@ axis; a peak that may have moved by more than a pixel is not used.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.psf_array import PSFArrays
+from galshape_cnn.observe.peaks import lowest_between, quadratic_peak, values, windows
 from galshape_cnn.observe.smoothing import build_levels, has_uniform_noise, local_maxima
 
 __all__ = [
     "Centers",
     "alike_chunks",
     "find_centers",
-    "lowest_between",
     "mask_flags",
     "neighbor_flags",
     "neighbor_peaks",
@@ -207,7 +206,7 @@ def _highest_peak(level, guess, radius, reach):
     at = level.from_stamp(guess)
     start = np.round(at).astype(int)
     half = int(np.ceil(radius / level.step)) + 1
-    window, dx, dy = _windows(level.amplitude, start, half + 1)
+    window, dx, dy = windows(level.amplitude, start, half + 1)
     distance = np.hypot(dx + (start - at)[:, :1, None], dy + (start - at)[:, 1:, None])
     # On coarse levels the pixel that holds the peak may be a little farther than the peak.
     candidate = local_maxima(window) & (distance <= radius / level.step + 0.75)
@@ -215,60 +214,13 @@ def _highest_peak(level, guess, radius, reach):
     pick = np.argmax(np.where(candidate, window, -np.inf).reshape(len(rows), -1), axis=1)
     found = candidate.reshape(len(rows), -1)[rows, pick]
     peak = start + np.column_stack([np.ravel(dx)[pick % dx.size], np.ravel(dy)[pick // dx.size]])
-    offset, width2, valid = _quadratic_peak(level.amplitude, peak)
+    offset, width2, valid = quadratic_peak(level.amplitude, peak)
     xy = level.to_stamp(peak + offset)
     found &= valid & (np.hypot(*(xy - guess).T) <= radius)
-    height = np.where(found, _value(level.amplitude, peak) / _value(level.noise, peak), 0)
+    height = np.where(found, values(level.amplitude, peak) / values(level.noise, peak), 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         error = width2 * level.step**2 / (np.sqrt(2) * level.sigma * height)
     return _Peaks(xy, height, np.where(found, error, np.inf), _is_bump(level, peak, at, reach))
-
-
-def _windows(array, start, half):
-    """Square windows around a pixel of each image, lower than anything outside it."""
-    n, ny, nx = array.shape
-    offsets = np.arange(-half, half + 1)
-    x, y = start[:, :1] + offsets, start[:, 1:] + offsets
-    inside = ((y >= 0) & (y < ny))[:, :, None] & ((x >= 0) & (x < nx))[:, None, :]
-    window = array[np.arange(n)[:, None, None], _clipped(y, ny)[:, :, None], _clipped(x, nx)[:, None]]
-    return np.where(inside, window, -np.inf), offsets[None, None, :], offsets[None, :, None]
-
-
-def _value(array, at):
-    """Values of images, or of one number per image, at a pixel of each."""
-    n, ny, nx = array.shape
-    return array[np.arange(n), _clipped(at[:, 1], ny), _clipped(at[:, 0], nx)]
-
-
-def _clipped(index, length):
-    """Nearest index inside; `numpy.clip` takes ten times as long on a few integers."""
-    return np.minimum(np.maximum(index, 0), length - 1)
-
-
-def _quadratic_design():
-    """Least-squares solution for 1, x, y, x^2, x y, y^2 on 5x5 pixels."""
-    y, x = (one.ravel().astype(float) for one in np.mgrid[-2:3, -2:3])
-    return np.linalg.pinv(np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1))
-
-
-_QUADRATIC = _quadratic_design()
-
-
-def _quadratic_peak(array, peak):
-    """Offset of the maximum of a quadratic from a pixel, and the squared width.
-
-    A maximum more than one pixel from the highest pixel is not believed.
-    """
-    patch, _, _ = _windows(array, peak, 2)
-    patch = np.where(np.isfinite(patch), patch, 0).reshape(len(peak), 25)
-    # Not a matrix product, whose rounding depends on the number of rows.
-    top, cx, cy, cxx, cxy, cyy = np.einsum("ij,nj->in", _QUADRATIC, patch)
-    determinant = 4 * cxx * cyy - cxy**2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        offset = np.column_stack([cy * cxy - 2 * cx * cyy, cx * cxy - 2 * cy * cxx]) / determinant[:, None]
-        width2 = -top / (cxx + cyy)
-    valid = (determinant > 0) & (cxx + cyy < 0) & (np.abs(offset) <= 1).all(axis=1)
-    return np.where(valid[:, None], offset, 0), np.where(valid, width2, np.inf), valid
 
 
 def _is_bump(level, peak, guess, reach):
@@ -279,41 +231,12 @@ def _is_bump(level, peak, guess, reach):
     near = np.where(distance2 <= (reach / level.step) ** 2, level.amplitude, -np.inf).reshape(n, -1)
     best = np.argmax(near, axis=1)
     brighter = np.column_stack([best % nx, best // nx])
-    here = _value(level.amplitude, peak)
-    noise = _value(level.noise, peak)
+    here = values(level.amplitude, peak)
+    noise = values(level.noise, peak)
     dent = here - lowest_between(level.amplitude, np.arange(n), peak, brighter)
     excess = near[np.arange(n), best] - here
     is_brighter = excess > np.maximum(_FLANK_HEIGHT * noise, _FLANK_SHARE * here)
     return is_brighter & (dent < _FLANK_HEIGHT * noise)
-
-
-def lowest_between(array, rows, first, second, steps=24):
-    """Lowest value along the straight line between two pixels of each row.
-
-    Parameters
-    ----------
-    array : (N, ny, nx) ndarray
-        Images.
-    rows : (M,) int ndarray
-        Image of each line.
-    first, second : (M, 2) int ndarray
-        x, y of its ends.
-    steps : int, optional
-        Points looked at.
-
-    Returns
-    -------
-    lowest : (M,) ndarray
-    """
-    points = first[:, None, :] + _shares(steps)[:, None] * (second - first)[:, None, :]
-    points = np.round(points).astype(int)
-    x, y = _clipped(points[..., 0], array.shape[2]), _clipped(points[..., 1], array.shape[1])
-    return array[rows[:, None], y, x].min(axis=1)
-
-
-@lru_cache(maxsize=8)
-def _shares(steps):
-    return np.linspace(0, 1, steps)
 
 
 def _has_neighbor(level, center):
@@ -362,7 +285,7 @@ def neighbor_peaks(level, center):
     """
     amplitude, noise = level.amplitude, level.noise
     middle = np.round(center).astype(int)
-    own = _value(amplitude, middle)
+    own = values(amplitude, middle)
     threshold = np.maximum(_NEIGHBOR_HEIGHT * noise, _FAINTEST_NEIGHBOR * own[:, None, None])
     # numpy.nonzero takes ten times as long in three dimensions as in one
     rows, y, x = np.unravel_index(np.flatnonzero((amplitude > threshold) & level.maxima), amplitude.shape)
@@ -394,7 +317,7 @@ def mask_flags(ivar, center):
     half = bad[:, ny // 4 : ny - ny // 4, nx // 4 : nx - nx // 4]
     flags |= np.where(half.mean(axis=(1, 2)) > 0.3, Flag.MASKED, 0)
     start = np.round(center).astype(int)
-    window, dx, dy = _windows(bad, start, 2)
+    window, dx, dy = windows(bad, start, 2)
     distance = np.hypot(dx + (start - center)[:, :1, None], dy + (start - center)[:, 1:, None])
     masked = ((window != 0) & (distance <= 1.5)).any(axis=(1, 2))
     return (flags | np.where(masked, Flag.CENTER_MASKED, 0)).astype(np.int64)

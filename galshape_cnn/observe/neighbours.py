@@ -16,7 +16,8 @@ import numpy as np
 from scipy.ndimage import binary_dilation
 
 from galshape_cnn.forward.psf import PSFArrays
-from galshape_cnn.observe.centering import alike_chunks, lowest_between, neighbor_peaks, psf_sigma
+from galshape_cnn.observe.centering import alike_chunks, neighbor_peaks, psf_sigma
+from galshape_cnn.observe.peaks import lowest_between
 from galshape_cnn.observe.smoothing import build_levels
 
 __all__ = ["TARGET", "UNMODELLED", "Scene", "find_scenes"]

@@ -8,7 +8,6 @@ import numpy as np
 
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.render import render
-from galshape_cnn.programs import compiled
 from galshape_cnn.study.psf_families import PSF_ARRAYS, transfer_on_modes
 
 __all__ = ["draw_block"]
@@ -18,8 +17,8 @@ _SAMPLES, _SIDE = 255, 127
 _K = 2 * 2 * np.pi * np.fft.fftfreq(_SAMPLES)  # two samples per pixel
 
 
-@compiled
-def _transfers(psfs):
+@jax.jit
+def _transfers(*psfs):
     grid = partial(transfer_on_modes, ky=_GRID.ky, kx=_GRID.kx)
     array = partial(transfer_on_modes, ky=_K, kx=_K[: _SAMPLES // 2 + 1])
     return jax.lax.map(lambda psf: (grid(*psf), array(*psf)), psfs, batch_size=8)
@@ -43,7 +42,7 @@ def draw_block(params, psfs):
     """
     params = np.asarray(params, np.float32).copy()
     params[:, 0], params[:, 7] = 1.0, 0.0
-    transfer, fine = _transfers(tuple(np.asarray(psfs[key], np.float32) for key in PSF_ARRAYS))
+    transfer, fine = _transfers(*(np.asarray(psfs[key], np.float32) for key in PSF_ARRAYS))
     images = np.asarray(render(params, transfer, _GRID))
     arrays = np.fft.fftshift(np.fft.irfft2(fine, (_SAMPLES, _SAMPLES)), axes=(1, 2))
     window = slice((_SAMPLES - _SIDE) // 2, (_SAMPLES + _SIDE) // 2)

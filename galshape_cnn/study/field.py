@@ -7,8 +7,6 @@ bad columns, cosmic rays and a saturated star.  It is drawn by GalSim and not by
 the package's own renderer, so that the two check each other.
 """
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from astropy.table import QTable
 from astropy.wcs import WCS
 
 from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.files import written_whole
 from galshape_cnn.geometry import axis_ratio, position_angle, semi_major_radius
 from galshape_cnn.infer.tables import split_sky
 
@@ -160,13 +159,8 @@ class SimulatedField:
         path = Path(path)
         if path.exists() and not overwrite:
             raise FileError(f"cannot write {str(path)!r}: it exists")
-        try:
-            with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.stem}-") as folder:
-                beside = Path(folder) / path.name
-                self.to_hdus().writeto(beside)
-                os.replace(beside, path)
-        except OSError as error:
-            raise FileError(f"cannot write {str(path)!r}: {error}") from error
+        with written_whole(path) as beside:
+            self.to_hdus().writeto(beside)
 
     def _central_psf(self, side=41):
         middle = (len(self.image) - 1) / 2

@@ -12,6 +12,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.files import written_whole
 from galshape_cnn.observe.stamps import Stamps
 
 __all__ = ["check_output", "read_mocks", "write_set"]
@@ -75,14 +76,9 @@ def write_set(path, stamps, truth, meta):
     FileError
         If the file cannot be written.
     """
-    stem, suffix = os.path.splitext(path)
-    beside = f"{stem}.part{suffix}"
-    write = _write_asdf if suffix.lower() == ".asdf" else _write_fits
-    try:
+    write = _write_asdf if os.path.splitext(path)[1].lower() == ".asdf" else _write_fits
+    with written_whole(path) as beside:
         write(beside, stamps, truth, meta)
-        os.replace(beside, path)
-    except OSError as error:
-        raise FileError(f"cannot write {path!r}: {error}") from error
 
 
 def _write_asdf(path, stamps, truth, meta):

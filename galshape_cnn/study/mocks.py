@@ -18,7 +18,6 @@ from galshape_cnn.infer.features import PSF_KX, PSF_KY, SIDE, network_inputs
 from galshape_cnn.infer.head import from_parameters
 from galshape_cnn.infer.network import TARGET_CENTER, TARGET_SCALE
 from galshape_cnn.infer.prior import Distribution, Prior
-from galshape_cnn.programs import compiled
 from galshape_cnn.study.psf_families import PSF_ARRAYS, draw_psfs, transfer_on_modes
 
 __all__ = ["SHARP_PART", "MockStream", "inputs_of", "observe", "training_rows"]
@@ -83,7 +82,7 @@ def _observe(unit_image, amplitude, nuisance, key):
     return data, stated, flux, flux * snr_of_unit
 
 
-@compiled
+@jax.jit
 def _simulate(params, psfs, nuisance, seed):
     """Data, inverse variance, flux, S/N and the network's view of the PSF."""
     psfs = tuple(psfs[key] for key in PSF_ARRAYS)
@@ -100,7 +99,7 @@ def _simulate(params, psfs, nuisance, seed):
     return data, ivar, flux, snr, _network_view(psfs)
 
 
-@compiled
+@jax.jit
 def observe(unit_images, amplitude, nuisance, seed):
     """Add noise, masks and sky to stamps that were drawn elsewhere.
 

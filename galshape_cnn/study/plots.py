@@ -5,9 +5,6 @@ Colours are from the palette of Okabe & Ito, which the colour-blind can tell
 apart.  Figures are made without pyplot, so that nothing stays open.
 """
 
-import os
-import tempfile
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -16,7 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from galshape_cnn.errors import FileError
+from galshape_cnn.files import written_whole
 from galshape_cnn.flags import decode_flags
 from galshape_cnn.study.compare import error_columns, pulls
 from galshape_cnn.study.thumbnails import thumbnails
@@ -256,11 +253,5 @@ def save_figure(figure, path):
     FileError
         If it cannot be written.
     """
-    path = Path(path)
-    try:
-        with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.stem}-") as folder:
-            beside = Path(folder) / path.name
-            figure.savefig(beside, dpi=110)
-            os.replace(beside, path)
-    except OSError as error:
-        raise FileError(f"cannot write {str(path)!r}: {error}") from error
+    with written_whole(path) as beside:
+        figure.savefig(beside, dpi=110)

@@ -1,12 +1,12 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Training batches from a simulated set on disk, in place of mocks rendered on the fly."""
 
+import jax
 import numpy as np
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.forward.transfer import transfer_at
 from galshape_cnn.infer.features import PSF_KX, PSF_KY, SIDE
-from galshape_cnn.programs import compiled
 from galshape_cnn.study.mock_files import read_mocks
 from galshape_cnn.study.mocks import training_rows
 
@@ -16,7 +16,7 @@ _TRUTH = ("flux", "n", "hlr", "g1", "g2", "x", "y")
 _VALIDATION = 0.05  # part of a set that is kept for the validation loss
 
 
-@compiled
+@jax.jit
 def _network_view(psf):
     return transfer_at(psf, PSF_KY, PSF_KX, 2)
 

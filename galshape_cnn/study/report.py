@@ -5,9 +5,7 @@ import base64
 import html
 import io
 import json
-import os
 import re
-import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 from astropy.table import QTable
 
 from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.files import written_whole
 from galshape_cnn.flags import FLAG_DEFINITIONS
 from galshape_cnn.geometry import frame_derivative, transform_shape
 from galshape_cnn.infer.catalog import METHODS, ShapeCatalog
@@ -216,13 +215,8 @@ def write_report(catalog, path, *, title="galshape report", overwrite=False):
     """
     path = check_report_path(path, overwrite)
     page = _page(catalog, title)
-    try:
-        with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.stem}-") as folder:
-            beside = Path(folder) / path.name
-            beside.write_text(page, encoding="utf-8")
-            os.replace(beside, path)
-    except OSError as error:
-        raise FileError(f"cannot write {str(path)!r}: {error}") from error
+    with written_whole(path) as beside:
+        beside.write_text(page, encoding="utf-8")
 
 
 def _page(catalog, title):

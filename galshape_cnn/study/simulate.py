@@ -19,6 +19,7 @@ import numpy as np
 from astropy.table import Table, vstack
 
 from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.files import written_whole
 from galshape_cnn.observe.stamps import Stamps
 from galshape_cnn.study.mock_files import check_output, read_mocks, write_set
 
@@ -231,11 +232,10 @@ def _merged(blocks, n):
 
 def _save(path, block):
     stamps, truth = block
-    beside = f"{path}.part.npz"
     table = {f"truth_{name}": np.asarray(truth[name]) for name in truth.colnames}
     psf = stamps.psf.astype(np.float32)
-    np.savez(beside, data=stamps.data, ivar=stamps.ivar, psf=psf, **table)
-    os.replace(beside, path)
+    with written_whole(path) as beside:
+        np.savez(beside, data=stamps.data, ivar=stamps.ivar, psf=psf, **table)
 
 
 def _load(path):

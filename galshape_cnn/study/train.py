@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.files import written_whole
 from galshape_cnn.infer.bundle import Bundle
 from galshape_cnn.infer.features import CONSTANT_VARIANCE
 from galshape_cnn.infer.network import (
@@ -184,9 +185,9 @@ class Training:
         to_numpy = import_keras().ops.convert_to_numpy
         arrays = {f"v{i:04d}": to_numpy(v.value) for i, v in enumerate(self._variables())}
         arrays |= {f"b{i:04d}": weight for i, weight in enumerate(self._best or ())}
-        beside = self.checkpoint + ".part.npz"
-        np.savez(beside, step=self.step, best_step=self.best_step, history=np.array(self.history), **arrays)
-        os.replace(beside, self.checkpoint)
+        arrays |= {"step": self.step, "best_step": self.best_step, "history": np.array(self.history)}
+        with written_whole(self.checkpoint) as beside, open(beside, "wb") as file:  # of any suffix
+            np.savez(file, **arrays)
 
     def resume(self):
         """Continue from the checkpoint, if there is one."""
@@ -291,9 +292,8 @@ def plot_history(history, path):
     axes.plot(step, validation, color="#D55E00", label="fixed validation set")
     axes.set(xlabel="step", ylabel="negative ln posterior density of the truth")
     axes.legend()
-    beside = f"{os.fspath(path)}.part"
-    figure.savefig(beside, format="png", dpi=120)
-    os.replace(beside, path)
+    with written_whole(path) as beside:
+        figure.savefig(beside, format="png", dpi=120)
 
 
 def train_bundle(config, output, *, start=None, mocks=None, resume=False, report=print, tick=None):

@@ -8,10 +8,12 @@ the small network to them then takes minutes.
 
 import glob
 import os
+from functools import partial
 
 import jax
 import numpy as np
 
+from galshape_cnn.files import written_whole
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.forward.transfer import transfer_functions
@@ -21,7 +23,6 @@ from galshape_cnn.infer.fisher import score_and_fisher
 from galshape_cnn.infer.head import from_parameters, to_parameters
 from galshape_cnn.infer.network import TARGET_SCALE, build_update, import_keras, negative_log_likelihood
 from galshape_cnn.infer.update import expansion_point, likelihood_features
-from galshape_cnn.programs import compiled
 from galshape_cnn.study.mocks import SHARP_PART, MockStream, inputs_of
 from galshape_cnn.study.psf_families import PSF_ARRAYS, transfer_on_modes
 from galshape_cnn.study.recorded_mocks import RecordedMocks
@@ -35,7 +36,7 @@ _VALIDATION = 0.06  # part of the mocks kept for choosing when to stop
 _FARTHEST = 30.0  # whitened distance of the truth above which a mock teaches nothing but its distance
 
 
-@compiled(static_argnames="grid")
+@partial(jax.jit, static_argnames="grid")
 def _derivatives(params, data, ivar, gain, psfs, grid):
     """Score and Fisher matrix with analytic PSFs."""
     transfer = jax.lax.map(lambda psf: transfer_on_modes(*psf, grid.ky, grid.kx), psfs, batch_size=BLOCK)
@@ -109,8 +110,8 @@ def _collect(network, config, output, report, mocks):
             numbers = range(chunk * _CHUNK, (chunk + 1) * _CHUNK)
             rows = [likelihood_mocks(network, stream, number, limits) for number in numbers]
             rows = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
-            np.savez(f"{path}.part.npz", **rows)
-            os.replace(f"{path}.part.npz", path)
+            with written_whole(path) as beside:
+                np.savez(beside, **rows)
             report(f"likelihood at the network's answer: {chunk + 1}/{chunks}")
         with np.load(path) as saved:
             parts.append(dict(saved))

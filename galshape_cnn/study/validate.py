@@ -18,6 +18,7 @@ import numpy as np
 from astropy.table import Table
 
 from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.files import written_whole
 from galshape_cnn.infer.bundle import Bundle
 
 __all__ = ["FULL", "QUICK", "draw_figures", "validate_bundle"]
@@ -236,12 +237,8 @@ def _digest(parts):
 
 def write_table(table, path):
     """Write ECSV beside the target, then rename."""
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        table.write(beside, format="ascii.ecsv", overwrite=True)
-        os.replace(beside, path)
-    except OSError as error:
-        raise FileError(f"cannot write {str(path)!r}: {error}") from error
+    with written_whole(path) as beside:
+        table.write(beside, format="ascii.ecsv")
 
 
 def _write_results(run, tables):

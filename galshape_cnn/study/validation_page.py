@@ -8,7 +8,7 @@ import platform
 
 import numpy as np
 
-from galshape_cnn.errors import FileError
+from galshape_cnn.files import written_whole
 from galshape_cnn.study.verdict import TOLERANCE, passed
 
 __all__ = ["write_page"]
@@ -122,12 +122,8 @@ def write_page(folder, tables, bundle, seconds, sizes, seed):
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Validation</title>'
         f"<style>{_STYLE}</style></head><body>{''.join(body)}</body></html>\n"
     )
-    beside = folder / ".index.html.part"
-    try:
+    with written_whole(folder / "index.html") as beside:
         beside.write_text(page, encoding="utf-8")
-        os.replace(beside, folder / "index.html")
-    except OSError as error:
-        raise FileError(f"cannot write {str(folder / 'index.html')!r}: {error}") from error
 
 
 def _verdict(verdict):

@@ -99,7 +99,7 @@ def test_incomplete(bundle, tmp_path):
 
 
 def test_unwritable(bundle, tmp_path):
-    with pytest.raises(FileError, match="cannot write the bundle"):
+    with pytest.raises(FileError, match="cannot write .*b.asdf"):
         bundle.write(tmp_path / "no" / "b.asdf")
 
 

@@ -9,7 +9,8 @@ from photutils.detection import find_peaks
 
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.psf import psf_arrays
-from galshape_cnn.observe.centering import _quadratic_peak, find_centers, mask_flags, psf_sigma
+from galshape_cnn.observe.centering import find_centers, mask_flags, psf_sigma
+from galshape_cnn.observe.peaks import quadratic_peak
 from galshape_cnn.observe.smoothing import build_levels, local_maxima
 
 SIDE, MIDDLE = 64, 31.5
@@ -186,7 +187,7 @@ def test_quadratic_fit_is_that_of_photutils():
         image = np.exp(-((x - x0) ** 2) / 9 - (y - y0) ** 2 / 6 + (x - x0) * (y - y0) / 20)
         image += 0.01 * rng.normal(size=image.shape)
         peak = np.array([np.unravel_index(np.argmax(image), image.shape)])[:, ::-1]
-        offset, _, valid = _quadratic_peak(image[None], peak)
+        offset, _, valid = quadratic_peak(image[None], peak)
         assert valid[0]
         np.testing.assert_allclose(peak[0] + offset[0], centroid_quadratic(image, fit_boxsize=5), atol=1e-8)
 

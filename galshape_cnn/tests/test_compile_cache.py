@@ -22,3 +22,23 @@ def test_the_users_choice_stays(monkeypatch):
     monkeypatch.setenv(CACHE_VARIABLE, "off")
     with compile_cache():
         assert os.environ[CACHE_VARIABLE] == "off"
+
+
+def test_without_a_home_nothing_is_kept(monkeypatch):
+    monkeypatch.delenv(CACHE_VARIABLE)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with compile_cache():
+        assert os.environ[CACHE_VARIABLE] == ""
+
+
+def test_jax_keeps_what_long_commands_compile(monkeypatch, tmp_path):
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.delitem(sys.modules, "jax", raising=False)
+    with compile_cache(by_jax=True):
+        assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "jax")
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+    monkeypatch.setenv(CACHE_VARIABLE, "off")
+    with compile_cache(by_jax=True):
+        assert "JAX_COMPILATION_CACHE_DIR" not in os.environ

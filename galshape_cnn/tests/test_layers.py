@@ -12,7 +12,7 @@ import galshape_cnn
 
 ROOT = Path(galshape_cnn.__file__).parent
 # Bottom to top, as in docs/development/architecture.rst.
-FOUNDATION = ["errors", "environment", "flags", "geometry", "programs"]
+FOUNDATION = ["errors", "environment", "files", "flags", "geometry", "programs"]
 LAYERS = [*FOUNDATION, "forward", "observe", "infer", "study", "scale", "cli"]
 OUTSIDE = {"__init__", "_version", "conftest", "tests"}
 MAX_LINES = 400

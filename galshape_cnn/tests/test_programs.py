@@ -1,11 +1,14 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Compiled functions kept between runs."""
 
+import hashlib
 import os
 import pickle
 import subprocess
 import sys
 import threading
+import time
+from importlib.metadata import PackageNotFoundError
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +19,8 @@ from jax.experimental.compilation_cache import compilation_cache
 from galshape_cnn import programs
 from galshape_cnn.infer.amortized import AmortizedPosterior
 from galshape_cnn.infer.bundle import Bundle
-from galshape_cnn.infer.network import build_network
+from galshape_cnn.infer.features import CONTEXT_SIZE
+from galshape_cnn.infer.network import build_network, import_keras
 from galshape_cnn.programs import CACHE_VARIABLE, Program, compiled, prove
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -29,8 +33,11 @@ def folder(monkeypatch, tmp_path):
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
     monkeypatch.setattr(programs, "_prove_at_exit", lambda folder: None)
+    monkeypatch.setattr(programs, "_newest_source", lambda: 0.0)  # of a developer at work
+    programs._circumstances.cache_clear()
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "kept"))
     yield tmp_path / "kept" / programs._circumstances()
+    programs._circumstances.cache_clear()
     jax.config.update("jax_compilation_cache_dir", own)
     compilation_cache.reset_cache()
 
@@ -116,17 +123,56 @@ def test_shapes_types_and_static_arguments_tell_programs_apart(folder):
     assert len(names(folder)) == traced.count == 7
 
 
-def test_a_program_that_kills_its_process_is_not_tried_again(folder):
+def test_a_program_that_kills_its_process_is_not_tried_again_for_a_day(folder):
     traced = Traced(half)
     traced.program()(X)
     (path,) = folder.iterdir()
-    path.unlink()
-    programs._write(pickle.dumps(Killer()), path)
+    content = pickle.dumps(Killer())
+    path.write_bytes(hashlib.sha256(content).digest() + content)
     traced.program()(X[:1])
     prove(folder)  # and goes on to the other one
     assert names(folder) == ["", ".bad"]
     np.testing.assert_array_equal(traced.program()(X)["half"], X / 2)
     assert names(folder) == ["", ".bad"]
+    bad = path.with_suffix(".bad")
+    os.utime(bad, (time.time() - 90_000,) * 2)
+    traced.program()(X)
+    prove(folder)
+    assert names(folder) == ["", ""]
+
+
+def test_double_precision_is_proven_too(folder):
+    with jax.enable_x64(True):
+        Traced(half).program()(X.astype(float))
+    prove(folder)
+    assert names(folder) == [""]
+
+
+def test_an_interruption_is_not_the_programs_fault(folder, monkeypatch):
+    def interrupted(path):
+        raise KeyboardInterrupt
+
+    Traced(half).program()(X)
+    monkeypatch.setattr(programs, "_read", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        programs._run_new(folder)
+    assert names(folder) == []
+
+
+def test_proving_ends_where_nothing_can_be_done(folder, monkeypatch):
+    runs = []
+    Traced(half).program()(X)
+    monkeypatch.setattr(subprocess, "run", lambda command, **how: runs.append(command))
+    prove(folder)
+    assert len(runs) == 1
+    assert names(folder) == [".new"]
+
+
+def test_strange_entries_of_the_search_path_do_no_harm(folder, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path, folder, None])
+    Traced(half).program()(X)
+    prove(folder)
+    assert names(folder) == [""]
 
 
 class Killer:
@@ -219,15 +265,56 @@ def twice(x):
     return 2 * x
 
 
-def test_folders_of_other_versions_are_cleared_away(folder):
-    for number in range(12):
-        other = folder.parent / f"{number:032}"
-        other.mkdir(parents=True)
-        os.utime(other, (number, number))
-    (folder.parent / "not ours").mkdir()
+def test_programs_used_longest_ago_are_cleared_away(folder, monkeypatch):
+    foreign = folder.parent / ("0" * 32) / "file"
+    for number, path in enumerate(
+        [foreign, *(folder.parent / f"galshape-{i}" / "program" for i in range(9))]
+    ):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"0" * 2000)
+        os.utime(path, (number, number))
+    traced = Traced(half)
+    traced.program()(X)
+    prove(folder)
+    size = next(folder.iterdir()).stat().st_size
+    monkeypatch.setattr(programs, "_LARGEST", size + 5000)
+    prove(folder)
+    left = sorted(path.parent.name for path in folder.parent.glob("*/*"))
+    assert left == sorted([foreign.parent.name, "galshape-7", "galshape-8", folder.name])
+
+
+def test_a_folder_that_cannot_be_searched_is_no_failure(folder, monkeypatch):
+    def stat(path, **how):
+        raise PermissionError(path)
+
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(type(folder), "stat", stat)
+    monkeypatch.setattr(type(folder), "mkdir", stat)
+    np.testing.assert_array_equal(Traced(half).program()(X)["half"], X / 2)
+
+
+def test_code_that_changed_after_its_import_is_not_kept(folder, monkeypatch):
+    monkeypatch.setattr(programs, "_newest_source", lambda: programs._IMPORTED + 1)
     Traced(half).program()(X)
-    left = sorted(path.name for path in folder.parent.iterdir() if path != folder)
-    assert left == [f"{number:032}" for number in range(3, 12)] + ["not ours"]
+    assert not folder.exists()
+    programs._circumstances.cache_clear()
+    assert programs._circumstances() is None
+
+
+def test_a_library_without_a_version_is_no_failure(folder, monkeypatch):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(programs, "version", missing)
+    programs._circumstances.cache_clear()
+    np.testing.assert_array_equal(Traced(half).program()(X)["half"], X / 2)
+    assert not folder.exists()
+
+
+def test_functions_that_are_not_to_be_compiled_are_not(folder):
+    with jax.disable_jit():
+        Traced(half).program()(X)
+    assert not folder.exists()
 
 
 def test_threads_share_the_work_of_one(folder):
@@ -254,6 +341,22 @@ def test_networks_weights_are_found_without_building_it():
         count,
         len(bundle.weights) - count,
     ]
+
+
+@pytest.mark.parametrize("setting", ["floatx", "dtype_policy"])
+def test_networks_precision_is_not_the_users(setting, folder):
+    config = import_keras().config
+    rng = np.random.default_rng(1)
+    inputs = [rng.normal(size=(2, 16, 16, 48)).astype("f4"), rng.normal(size=(2, CONTEXT_SIZE)).astype("f4")]
+    usual = AmortizedPosterior(Bundle.shipped())._forward(inputs)
+    before, change = getattr(config, setting)(), getattr(config, f"set_{setting}")
+    change("float16")
+    try:
+        live = AmortizedPosterior(Bundle.shipped())
+        np.testing.assert_array_equal(live._forward.function.jitted(inputs), usual)
+        assert getattr(config, setting)() != before
+    finally:
+        change(before)
 
 
 RUN = """

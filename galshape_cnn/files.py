@@ -1,0 +1,40 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Files that are there whole or not at all."""
+
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+from galshape_cnn.errors import FileError
+
+__all__ = ["written_whole"]
+
+
+@contextmanager
+def written_whole(path):
+    """Write a file beside its place and give it its name at the end.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Of the file; one that is there is replaced.
+
+    Yields
+    ------
+    beside : pathlib.Path
+        Where to write; the name is the same, in a folder of its own.
+
+    Raises
+    ------
+    FileError
+        If that raises `OSError`; nothing is left of it then.
+    """
+    path = Path(path)
+    try:
+        with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.stem}-") as folder:
+            beside = Path(folder) / path.name
+            yield beside
+            os.replace(beside, path)
+    except OSError as error:
+        raise FileError(f"cannot write {str(path)!r}: {error.strerror or error}") from error

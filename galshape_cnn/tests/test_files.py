@@ -1,0 +1,47 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Files that are there whole or not at all."""
+
+import os
+
+import pytest
+
+from galshape_cnn.errors import FileError
+from galshape_cnn.files import written_whole
+
+
+def test_a_file_is_replaced_at_the_end(tmp_path):
+    path = tmp_path / "table.ecsv"
+    path.write_text("old")
+    with written_whole(str(path)) as beside:
+        beside.write_text("new")
+        assert path.read_text() == "old"
+        assert beside.name == path.name  # writers go by the suffix
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"), [(OSError(28, "No space left"), FileError), (KeyError("x"), KeyError)]
+)
+def test_nothing_is_left_of_a_failure(tmp_path, error, raised):
+    path = tmp_path / "table.ecsv"
+    path.write_text("old")
+
+    def write():
+        with written_whole(path) as beside:
+            beside.write_text("half")
+            raise error
+
+    with pytest.raises(raised):
+        write()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_folder_that_is_missing_is_named(tmp_path):
+    path = tmp_path / "no folder" / "table.ecsv"
+    with (
+        pytest.raises(FileError, match="cannot write .*no folder.*table.ecsv': No such file or directory$"),
+        written_whole(path),
+    ):
+        pass
