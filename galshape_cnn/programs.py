@@ -21,6 +21,7 @@ with random numbers, whose kind is a setting of JAX, stay with `jax.jit`.
 import atexit
 import hashlib
 import inspect
+import multiprocessing
 import os
 import pickle
 import platform
@@ -159,7 +160,6 @@ class Program:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with written_whole(path.with_suffix(_NEW)) as beside:
                 beside.write_bytes(hashlib.sha256(content).digest() + content)
-            _prove_at_exit(path.parent)
         return later
 
 
@@ -181,6 +181,7 @@ def _folder():
         return None
     folder, circumstances = Path(os.path.expanduser(named)), _circumstances()
     if circumstances is not None:
+        _prove_at_exit(folder)
         return None if jax.config.jax_disable_jit else folder / circumstances
     jax.config.update("jax_compilation_cache_dir", str(folder / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
@@ -203,14 +204,18 @@ def _circumstances():
         versions = tuple(map(version, _LIBRARIES))
     except PackageNotFoundError:  # or it goes by another name
         return None
-    digest = hashlib.sha256()
-    for path in sources:
-        digest.update(path.read_bytes())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     owner = os.getuid() if hasattr(os, "getuid") else None
-    facts = sys.version, versions, *map(os.environ.get, _VARIABLES), cores, owner, _processor()
-    digest.update(repr(facts).encode())
-    return _PREFIX + digest.hexdigest()[:32]
+    machine = _short_hash(repr((sys.version, versions, owner, _processor())).encode())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    facts = repr((cores, *map(os.environ.get, _VARIABLES))).encode()
+    return f"{_PREFIX}{machine}-{_short_hash(facts, *(path.read_bytes() for path in sources))}"
+
+
+def _short_hash(*contents):
+    digest = hashlib.sha256()
+    for content in contents:
+        digest.update(content)
+    return digest.hexdigest()[:16]
 
 
 @lru_cache(maxsize=1)
@@ -265,40 +270,41 @@ def _is_bad(path):
 
 
 @lru_cache
-def _prove_at_exit(folder):
-    atexit.register(prove, folder)
+def _prove_at_exit(root):
+    if multiprocessing.parent_process() is None:  # which does it for its workers, after their end
+        atexit.register(prove, root)
 
 
-def prove(folder):
-    """Run the new programs of a folder in a process of its own; those that it survives are kept.
+def prove(root):
+    """Run the new programs of this machine in a process of its own; those that it survives are kept.
 
     Parameters
     ----------
-    folder : path-like
-        Of one set of circumstances.
+    root : path-like
+        Folder that ``GALSHAPE_COMPILE_CACHE`` names.
     """
-    folder = Path(folder)
+    root, machine = Path(root), _circumstances().rpartition("-")[0]
     paths = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]
-    code = f"import sys; sys.path[:] = {paths!r}; import galshape_cnn.programs as p; p._run_new(sys.argv[1])"
+    code = "import sys; sys.path[:] = {!r}; import galshape_cnn.programs as p; p._run_new(*sys.argv[1:])"
+    command = [sys.executable, "-c", code.format(paths), root, machine]
     how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with suppress(OSError, subprocess.SubprocessError, KeyboardInterrupt):
-        left, before = _count_new(folder), None
+        left, before = len(_new(root, machine)), None
         while left and left != before:  # it ends early at a program that kills it
             env = os.environ | {"JAX_PLATFORMS": "cpu"}
-            subprocess.run(
-                [sys.executable, "-c", code, folder], env=env, timeout=_PATIENCE, check=False, **how
-            )
-            left, before = _count_new(folder), left
-        _clear(folder.parent)
+            subprocess.run(command, env=env, timeout=_PATIENCE, check=False, **how)
+            left, before = len(_new(root, machine)), left
+        _clear(root)
 
 
-def _count_new(folder):
-    return len(list(folder.glob(f"*{_NEW}")))
+def _new(root, machine):
+    """Files of programs that no other process has run yet."""
+    return list(Path(root).glob(f"{machine}-*/*{_NEW}"))
 
 
-def _run_new(folder):
-    """Run the new programs of a folder in this process, each marked as bad meanwhile."""
-    for new in Path(folder).glob(f"*{_NEW}"):
+def _run_new(root, machine):
+    """Run the new programs in this process, each marked as bad meanwhile."""
+    for new in _new(root, machine):
         bad = new.with_suffix(_BAD)
         try:
             os.utime(new)

@@ -6,7 +6,6 @@ kilobytes back.  A worker that dies is replaced and its chunk tried again; a chu
 workers is halved until the galaxy that does it is alone, and that becomes a row of errors.
 """
 
-import os
 import secrets
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -173,16 +172,18 @@ class ProcessCrew:
         context = get_context("spawn")
         begin = self._job, context.Value("i", 0), self.count
         self._pool = ProcessPoolExecutor(self.count, context, initializer=_begin, initargs=begin)
-        with environment(ONE_THREAD):  # all processes start with the first submission
-            self._pool.submit(os.getpid)
+
+    def _submitted(self, *task):
+        with environment(ONE_THREAD):  # a submission starts a process where none is idle
+            return self._pool.submit(*task)
 
     def submit(self, start, stop):
         """Begin a range of rows; returns a future."""
         try:
-            future = self._pool.submit(measure_of_job, self._job.token, start, stop)
+            future = self._submitted(measure_of_job, self._job.token, start, stop)
         except BrokenProcessPool:
             self._renew()
-            future = self._pool.submit(measure_of_job, self._job.token, start, stop)
+            future = self._submitted(measure_of_job, self._job.token, start, stop)
         self._futures[future] = self._pool
         return future
 

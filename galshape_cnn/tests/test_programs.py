@@ -77,7 +77,7 @@ def test_a_program_is_found_once_another_process_has_run_it(folder):
     assert names(folder) == [".new"]
     traced.program()(X)
     assert traced.count == 2  # not proven
-    prove(folder)
+    prove(folder.parent)
     assert names(folder) == [""]
     found = traced.program()(X)
     assert traced.count == 2
@@ -91,7 +91,7 @@ def test_a_program_is_found_once_another_process_has_run_it(folder):
 def test_lapack_is_there_in_a_new_process(folder):
     a = np.eye(3, dtype=np.float32) + 0.1
     Program("solved", lambda: solved)(a, a)
-    prove(folder)
+    prove(folder.parent)
     assert names(folder) == [""]
     code = """
 import numpy as np
@@ -130,21 +130,21 @@ def test_a_program_that_kills_its_process_is_not_tried_again_for_a_day(folder):
     content = pickle.dumps(Killer())
     path.write_bytes(hashlib.sha256(content).digest() + content)
     traced.program()(X[:1])
-    prove(folder)  # and goes on to the other one
+    prove(folder.parent)  # and goes on to the other one
     assert names(folder) == ["", ".bad"]
     np.testing.assert_array_equal(traced.program()(X)["half"], X / 2)
     assert names(folder) == ["", ".bad"]
     bad = path.with_suffix(".bad")
     os.utime(bad, (time.time() - 90_000,) * 2)
     traced.program()(X)
-    prove(folder)
+    prove(folder.parent)
     assert names(folder) == ["", ""]
 
 
 def test_double_precision_is_proven_too(folder):
     with jax.enable_x64(True):
         Traced(half).program()(X.astype(float))
-    prove(folder)
+    prove(folder.parent)
     assert names(folder) == [""]
 
 
@@ -155,7 +155,7 @@ def test_an_interruption_is_not_the_programs_fault(folder, monkeypatch):
     Traced(half).program()(X)
     monkeypatch.setattr(programs, "_read", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        programs._run_new(folder)
+        programs._run_new(folder.parent, folder.name.rpartition("-")[0])
     assert names(folder) == []
 
 
@@ -163,7 +163,7 @@ def test_proving_ends_where_nothing_can_be_done(folder, monkeypatch):
     runs = []
     Traced(half).program()(X)
     monkeypatch.setattr(subprocess, "run", lambda command, **how: runs.append(command))
-    prove(folder)
+    prove(folder.parent)
     assert len(runs) == 1
     assert names(folder) == [".new"]
 
@@ -171,7 +171,7 @@ def test_proving_ends_where_nothing_can_be_done(folder, monkeypatch):
 def test_strange_entries_of_the_search_path_do_no_harm(folder, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path, folder, None])
     Traced(half).program()(X)
-    prove(folder)
+    prove(folder.parent)
     assert names(folder) == [""]
 
 
@@ -186,7 +186,7 @@ class Killer:
 def test_a_file_that_cannot_be_trusted_is_made_again(folder, spoil, monkeypatch):
     traced = Traced(half)
     traced.program()(X)
-    prove(folder)
+    prove(folder.parent)
     (path,) = folder.iterdir()
     content = path.read_bytes()
     changed = bytes([content[100] ^ 1])
@@ -196,7 +196,7 @@ def test_a_file_that_cannot_be_trusted_is_made_again(folder, spoil, monkeypatch)
         monkeypatch.setattr(os, "getuid", lambda: path.stat().st_uid + 1, raising=False)
     np.testing.assert_array_equal(traced.program()(X)["half"], X / 2)
     assert traced.count == 2
-    prove(folder)
+    prove(folder.parent)
     assert names(folder) == [""]
 
 
@@ -275,10 +275,10 @@ def test_programs_used_longest_ago_are_cleared_away(folder, monkeypatch):
         os.utime(path, (number, number))
     traced = Traced(half)
     traced.program()(X)
-    prove(folder)
+    prove(folder.parent)
     size = next(folder.iterdir()).stat().st_size
     monkeypatch.setattr(programs, "_LARGEST", size + 5000)
-    prove(folder)
+    prove(folder.parent)
     left = sorted(path.parent.name for path in folder.parent.glob("*/*"))
     assert left == sorted([foreign.parent.name, "galshape-7", "galshape-8", folder.name])
 

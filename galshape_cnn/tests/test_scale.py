@@ -233,8 +233,8 @@ def test_xla_has_one_thread_in_a_worker():
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be bound to cores here")
-def test_processes_for_all_cores_share_them_out():
-    from galshape_cnn.scale.crews import Job, ProcessCrew
+def test_processes_for_all_cores_share_them_out_with_one_thread_each():
+    from galshape_cnn.scale.crews import ONE_THREAD, Job, ProcessCrew
 
     usual = os.sched_getaffinity(0)
     if len(usual) < 2:
@@ -244,7 +244,9 @@ def test_processes_for_all_cores_share_them_out():
     crew = ProcessCrew(Job(StandInEstimator(), None, {}, None), 2)
     try:
         while set().union(*found) != cores and time.monotonic() < end:  # one may start later than the other
-            found += [one.result() for one in [crew._pool.submit(_own_cores, 0.2) for _ in range(4)]]
+            done = [one.result() for one in [crew._submitted(_own_cores_and_limits, 0.2) for _ in range(4)]]
+            found += [own for own, _ in done]
+            assert all(limits == ONE_THREAD for _, limits in done)
     finally:
         crew.close()
         os.sched_setaffinity(0, usual)
@@ -252,9 +254,11 @@ def test_processes_for_all_cores_share_them_out():
     assert all(len(one) == 1 for one in found)
 
 
-def _own_cores(seconds):
+def _own_cores_and_limits(seconds):
+    from galshape_cnn.scale.crews import ONE_THREAD
+
     time.sleep(seconds)  # so that no process does all the work
-    return os.sched_getaffinity(0)
+    return os.sched_getaffinity(0), {name: os.environ.get(name) for name in ONE_THREAD}
 
 
 KILLED = """
