@@ -51,7 +51,7 @@ CACHE_VARIABLE = "GALSHAPE_COMPILE_CACHE"
 _LIBRARIES = ("jax", "jaxlib", "keras", "numpy", "scipy")  # the last two: tables that become constants
 _VARIABLES = ("XLA_FLAGS", "NPROC", "JAX_PLATFORMS")
 _PREFIX = "galshape-"  # of folders that are ours
-_LARGEST = 2**28  # bytes of all programs; those used longest ago go
+_LARGEST = 2**29  # bytes of all programs; those used longest ago go
 _NEW, _BAD = ".new", ".bad"  # no other process has run it yet; such a process did not survive it
 _PATIENCE = 120  # seconds that such a process may take
 _FORGIVEN = 86400  # seconds after which a bad program is tried again: it may have been killed from outside
@@ -331,3 +331,6 @@ def _clear(root):
         size += path.stat().st_size
         if size > _LARGEST:
             path.unlink(missing_ok=True)
+    for folder in {path.parent for path in files}:
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()

@@ -281,6 +281,7 @@ def test_programs_used_longest_ago_are_cleared_away(folder, monkeypatch):
     prove(folder.parent)
     left = sorted(path.parent.name for path in folder.parent.glob("*/*"))
     assert left == sorted([foreign.parent.name, "galshape-7", "galshape-8", folder.name])
+    assert len(list(folder.parent.iterdir())) == len(left)
 
 
 def test_a_folder_that_cannot_be_searched_is_no_failure(folder, monkeypatch):
