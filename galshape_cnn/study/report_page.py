@@ -21,6 +21,7 @@ th { position: sticky; top: 0; background: Canvas; text-align: right; z-index: 1
 th button { all: unset; cursor: pointer; padding: .35rem .5rem; font-weight: 600; white-space: nowrap; }
 th button:focus-visible { outline: 2px solid var(--accent); }
 th small, td small { font-weight: 400; opacity: .7; }
+td:not(.flags) small { display: block; line-height: 1.2; }
 td { padding: .25rem .5rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 tr:hover td { background: var(--soft); }
 td.picture, th.picture, td.flags, th.flags { text-align: left; }
