@@ -226,7 +226,10 @@ def _sources():
 
 def _newest_source():
     """When a source was last changed: after it was imported, it is not what programs are made from."""
-    return max(path.stat().st_mtime for path in _sources())
+    try:
+        return max(path.stat().st_mtime for path in _sources())
+    except OSError:  # another version is just being installed
+        return np.inf
 
 
 def _processor():

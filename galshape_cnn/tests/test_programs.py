@@ -302,6 +302,11 @@ def test_code_that_changed_after_its_import_is_not_kept(folder, monkeypatch):
     assert programs._circumstances() is None
 
 
+def test_a_source_that_is_gone_is_no_failure(monkeypatch, tmp_path):
+    monkeypatch.setattr(programs, "_sources", lambda: [tmp_path / "gone.py"])
+    assert programs._newest_source() > programs._IMPORTED
+
+
 def test_a_library_without_a_version_is_no_failure(folder, monkeypatch):
     def missing(name):
         raise PackageNotFoundError(name)
