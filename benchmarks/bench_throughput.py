@@ -208,7 +208,7 @@ def stages(folder, arguments):
         ("cutting", cutout, "cut_stamps"),
         ("recentring, neighbours", cutout, "find_centers"),
         ("transfer functions of the PSFs", measure, "transfer_functions"),
-        ("network and second look", measure, "network_posterior"),
+        ("network and second look", measure, "sky_free_posterior"),
         ("moments of its answer", measure, "posterior_moments"),
         ("bounds, chi-square, residuals", measure, "examine"),
         ("point sources", measure, "_point_chi2"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 import numpy as np
+from astropy import units as u
 
 from galshape_cnn.errors import InputError, NoiseError
 from galshape_cnn.forward.profile import N_RANGE
@@ -90,8 +91,8 @@ def cramer_rao_bound(
         ``flux``, ``n`` in [0.3, 6.2], ``hlr`` > 0, ``g1``, ``g2`` with \|g\| < 1; in this
         order if a sequence.  With ``pixel_scale`` or ``jacobian``, hlr is in arcsec and the
         shear in the sky frame (u west, v north); otherwise both are in
-        pixels.  ``x``, ``y`` (0-based pixels) and ``sky`` may follow.  Further columns
-        of a Row are ignored.
+        pixels; a Quantity must fit.  ``x``, ``y`` (0-based pixels) and ``sky`` may follow.
+        Further columns of a Row are ignored.
     psf : array_like, galsim.GSObject or photutils model
         As for `galshape_cnn.forward.psf.psf_arrays`: an odd-sized effective PSF
         (pixel included), or a GalSim object without the pixel.
@@ -192,10 +193,7 @@ def _parameters(params, center):
 
 
 def _number(name, value):
-    """A finite float; angles in arcsec, other units as they are."""
-    unit = getattr(value, "unit", None)
-    if unit is not None and unit.physical_type == "angle" and name == "hlr":
-        value = value.to_value("arcsec")
+    """A finite float, whatever its unit."""
     try:
         number = float(getattr(value, "value", value))
     except (TypeError, ValueError) as problem:
@@ -205,9 +203,24 @@ def _number(name, value):
     return number
 
 
+def _radius(hlr, is_angle):
+    """The half-light radius as a number of arcsec, where that is its unit, or of pixels."""
+    unit = getattr(hlr, "unit", None)
+    if unit is None or unit == u.dimensionless_unscaled:
+        return hlr
+    wanted, why = (u.arcsec, "with") if is_angle else (u.pix, "without")
+    try:
+        return hlr.to_value(wanted)
+    except u.UnitConversionError:
+        raise InputError(
+            f"params['hlr'] is in {unit}; {why} pixel_scale or jacobian it is a number of {wanted.name}"
+        ) from None
+
+
 def _in_pixels(values, jacobian, shape):
     """Checked parameters in the pixel frame, as an (8,) array."""
     ny, nx = shape
+    values = values | {"hlr": _radius(values["hlr"], jacobian is not None)}
     values = {"x": (nx - 1) / 2, "y": (ny - 1) / 2, "sky": 0.0} | values
     flux, n, hlr, g1, g2, x, y, sky = (_number(name, values[name]) for name in _SHAPE + _NUISANCE)
     low, high = N_RANGE

@@ -250,8 +250,10 @@ class ShapeEstimator:
         def one(batch):
             number, rows = batch
             stamps = groups[number][1][rows]
-            stamps = examined(stamps) if to_examine else stamps
-            return stamps, *measure_isolated(stamps, network, options, [listed[number][row] for row in rows])
+            with np.errstate(all="ignore"):  # of pixels that are no galaxy; their rows are flagged
+                stamps = examined(stamps) if to_examine else stamps
+                others = [listed[number][row] for row in rows]
+                return stamps, *measure_isolated(stamps, network, options, others)
 
         parts, used = [[] for _ in groups], [[] for _ in groups]
         for (number, rows), done in zip(batches, mapped(one, batches, threads), strict=True):

@@ -61,6 +61,8 @@ class CNNFitter:
     def __init__(self, estimator=None, method="network"):
         if method not in ("network", "ml", "posterior"):
             raise InputError(f"method={method!r}; allowed: 'network', 'ml', 'posterior'")
+        if estimator is not None and not callable(estimator):
+            raise InputError(f"estimator={estimator!r}; allowed: a ShapeEstimator or None")
         self._estimator = estimator
         self._method = method
 

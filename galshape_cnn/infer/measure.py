@@ -16,11 +16,11 @@ from galshape_cnn.forward.psf_width import psf_width
 from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.amortized import posterior_moments
-from galshape_cnn.infer.fisher import bound, score_and_fisher
-from galshape_cnn.infer.head import to_parameters
+from galshape_cnn.infer.fisher import bound
 from galshape_cnn.infer.information import information, sandwich, stretching, tempering
 from galshape_cnn.infer.judgement import Measured, row_flags, small_rows
 from galshape_cnn.infer.likelihood import StampLikelihood
+from galshape_cnn.infer.looks import sky_free_posterior
 from galshape_cnn.infer.measurement import Measurement
 from galshape_cnn.infer.options import Options
 from galshape_cnn.infer.refine import maximize_likelihood
@@ -33,7 +33,6 @@ __all__ = [
     "measure_stamps",
     "measured_together",
     "model_images",
-    "network_posterior",
 ]
 
 #: Batch size the network and the bounds are compiled for: the arrays of one stay in cache.
@@ -184,9 +183,9 @@ def _looked_at(stamps, rows, network, options):
     transfer = np.asarray(transfer_functions(psf, grid, stamps.psf_oversampling))
     if len(transfer) == 1 and transfer.nbytes * len(stamps) < _SMALL:
         transfer = np.repeat(transfer, len(stamps), 0)
-    proposal, strangeness = network_posterior(stamps, transfer, grid, network, options)
+    proposal, strangeness, sky = sky_free_posterior(stamps, transfer, grid, network, options)
     mean, covariance = posterior_moments(proposal)
-    params = np.concatenate([mean, np.zeros((len(mean), 1))], 1)
+    params = np.concatenate([mean, sky[:, None]], 1)
     strange = strangeness > options.domain.get("context", np.inf)
     flags = np.where(strange, Flag.UNLIKE_TRAINING, 0).astype(np.int64)
     covariance = covariance[:, :5, :5]
@@ -204,40 +203,6 @@ def _estimate(batch):
     return params, covariance, flags, np.full(len(params), np.nan), None
 
 
-def network_posterior(stamps, transfer, grid, network, options):
-    """The networks' posterior, and how unlike training the stamps are.
-
-    Parameters
-    ----------
-    stamps : Stamps
-        Batch of N, counted in units of their noise.
-    transfer : (N or 1, Ky, Kx) complex array
-        Transfer functions of their PSFs on ``grid``.
-    grid : FourierGrid
-        Of the stamps' size.
-    network : AmortizedPosterior
-        The live networks.
-    options : Options
-        ``fit_sky`` and ``gain`` are used.
-
-    Returns
-    -------
-    posterior : MixturePosterior
-    strangeness : (N,) ndarray
-        Largest entry of the network's context, in standard deviations of training.
-    """
-    first = network.look(stamps, options.fit_sky, _source_noise(stamps, options.gain))
-    if not network.has_update:
-        return first.posterior, first.strangeness
-
-    def derivatives(u):
-        with np.errstate(over="ignore", invalid="ignore"):  # such rows keep the first answer
-            params = np.concatenate([to_parameters(u), np.zeros((len(u), 1))], 1).astype(np.float32)
-        return score_and_fisher(params, stamps.data, stamps.ivar, transfer, grid, gain=options.gain)[1:]
-
-    return network.update(first, derivatives, options.fit_sky), first.strangeness
-
-
 def _reweighted(batch):
     """Moments under the user's prior, and flags; the network's own where the priors do not meet."""
     other = reweighted_moments(batch.proposal, batch.options.prior, batch.options.training_prior)
@@ -245,15 +210,6 @@ def _reweighted(batch):
     mean = np.where(known[:, None], other[0], batch.params[:, :7])
     covariance = np.where(known[:, None, None], other[1][:, :5, :5], batch.covariance)
     return mean, covariance, np.where(other[2] < _FEW_DRAWS, Flag.LOW_ESS, 0)
-
-
-def _source_noise(stamps, gain):
-    """Variance a signal of one sigma adds, in units of the background's."""
-    if gain is None:
-        return np.zeros(len(stamps))
-    used = stamps.ivar > 0
-    mean_ivar = stamps.ivar.sum((1, 2), dtype=float) / np.maximum(used.sum((1, 2)), 1)
-    return np.sqrt(mean_ivar) / gain
 
 
 def _possible_start(batch):

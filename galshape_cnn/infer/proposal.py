@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import gammaln, logsumexp
 
+from galshape_cnn.infer.matrices import cholesky_or_nan
+
 __all__ = ["DEGREES", "StudentMixture"]
 
 #: Degrees of freedom: tails heavier than any posterior's here, yet with a variance.
@@ -115,5 +117,8 @@ class StudentMixture:
         before = self.chols @ np.swapaxes(self.chols, -1, -2)
         keep = keep[..., None]
         scale = keep * before + (1 - keep) * scatter
+        factors = cholesky_or_nan(scale)
+        sound = np.isfinite(factors).all((-1, -2), keepdims=True)
         mixed = np.maximum(total, _LEAST_WEIGHT)
-        return StudentMixture(mixed / mixed.sum(1, keepdims=True), means, np.linalg.cholesky(scale))
+        weights = mixed / mixed.sum(1, keepdims=True)
+        return StudentMixture(weights, means, np.where(sound, factors, self.chols))

@@ -28,6 +28,7 @@ import numpy as np
 from galshape_cnn.forward.profile import N_RANGE
 from galshape_cnn.infer.coordinates import parameter_derivative
 from galshape_cnn.infer.head import MixturePosterior, to_parameters
+from galshape_cnn.infer.matrices import cholesky_or_nan, inverse_or_nan
 
 __all__ = ["Frame", "expansion_point", "frame_at", "likelihood_features", "update_features"]
 
@@ -75,14 +76,14 @@ def expansion_point(posterior):
     -------
     mean : (N, 7) ndarray
     chol : (N, 7, 7) ndarray
-        Lower triangular; NaN where the mixture is not finite.
+        Lower triangular; NaN where the mixture has none.
     """
     mean = np.einsum("nk,nki->ni", posterior.weights, posterior.means)
     delta = posterior.means - mean[:, None]
     covariance = np.einsum("nk,nki,nkj->nij", posterior.weights, delta, delta)
     covariance += np.einsum("nk,nkil,nkjl->nij", posterior.weights, posterior.chols, posterior.chols)
     finite = np.isfinite(covariance).all((1, 2))[:, None, None]
-    return mean, np.where(finite, np.linalg.cholesky(np.where(finite, covariance, np.eye(_DIM))), np.nan)
+    return mean, np.where(finite, cholesky_or_nan(np.where(finite, covariance, np.eye(_DIM))), np.nan)
 
 
 def _derivative(u):
@@ -131,11 +132,11 @@ def frame_at(mean, chol, score, fisher, fit_sky):
     inward = _derivative(mean) @ chol
     z = np.einsum("nij,ni->nj", inward, score)
     information = np.swapaxes(inward, 1, 2) @ fisher @ inward
-    covariance = np.linalg.inv(information + _DAMPING * np.eye(_DIM))
+    covariance = inverse_or_nan(information + _DAMPING * np.eye(_DIM))
     step = (covariance @ z[..., None])[..., 0]
     length = np.linalg.norm(step, axis=1, keepdims=True)
     step *= np.minimum(1, _LONGEST_STEP / np.maximum(length, 1e-12))
-    factor = np.linalg.cholesky(0.5 * (covariance + np.swapaxes(covariance, 1, 2)))
+    factor = cholesky_or_nan(0.5 * (covariance + np.swapaxes(covariance, 1, 2)))
     origin = mean + (chol @ step[..., None])[..., 0]
     return Frame(origin, chol @ factor), step, factor
 
@@ -198,4 +199,10 @@ def likelihood_features(outputs, context, mean, chol, score, fisher, fit_sky):
     score = np.where(usable[:, None], score, 0.0)
     fisher = np.where(usable[:, None, None], fisher, np.eye(8))
     frame, step, factor = frame_at(mean, chol, score, fisher, fit_sky)
-    return frame, update_features(outputs, context, chol, step, factor), usable
+    features = update_features(outputs, context, chol, step, factor)
+    # Where the galaxy is far outside of the training, numbers may be finite and mean nothing.
+    usable &= np.isfinite(features).all(1)
+    usable &= np.isfinite(frame.origin).all(1) & np.isfinite(frame.chol).all((1, 2))
+    origin = np.where(usable[:, None], frame.origin, 0.0)
+    frame = Frame(origin, np.where(usable[:, None, None], frame.chol, np.eye(_DIM)))
+    return frame, np.where(usable[:, None], features, np.float32(0)), usable

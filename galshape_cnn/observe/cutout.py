@@ -31,6 +31,8 @@ __all__ = ["Observation", "bucket_size", "prepare"]
 
 #: Relative change of the Jacobian over an image below which one PSF is drawn for all of it.
 _CONSTANT_JACOBIAN = 1e-3
+#: Side in pixels above which an image without positions is not taken for the cutout of one galaxy.
+LARGEST_CUTOUT = 512
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,8 @@ def prepare(
         return _pass_through(data, {**keywords, "stamp_size": stamp_size})
     check_stamp_size(stamp_size)
     frames, unit = read_frames(data, error=error, mask=mask, wcs=wcs, unit=unit)
+    if positions is None and stamp_size is None:
+        _check_cutouts(frames)
     positions, is_image = _read_positions(frames, positions)
     stamp_size, table = _own_size(stamp_size, positions.table)
     rows = make_rows(frames, positions.xy, is_image, stamp_size, strict)
@@ -179,8 +183,19 @@ def _pass_through(stamps, keywords):
         raise InputError(
             f"{', '.join(given)} given beside Stamps, which hold their own; leave out or rebuild them"
         )
-    groups = ((np.arange(len(stamps)), stamps),)
+    groups = ((np.arange(len(stamps)), stamps.as_even_squares()),)
     return Observation(groups, len(stamps), unit=stamps.unit, has_sky=stamps.skycoord is not None)
+
+
+def _check_cutouts(frames):
+    """Refuse whole images where cutouts are meant: one galaxy would be fitted to all of their pixels."""
+    for row, frame in enumerate(frames):
+        ny, nx = frame.shape
+        if max(ny, nx) > LARGEST_CUTOUT:
+            raise PositionError(
+                f"positions is missing for an image of {ny}x{nx} pixels (number {row}); give them, or "
+                f"stamp_size for its middle; allowed as a cutout: up to {LARGEST_CUTOUT} pixels a side"
+            )
 
 
 def _read_positions(frames, positions):

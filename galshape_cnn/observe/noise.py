@@ -199,7 +199,7 @@ def _strip_unit(values, unit, power, name):
     except u.UnitConversionError as error:
         raise NoiseError(
             f"{name} has unit {own}, which does not fit data of unit {unit or 'none'}; "
-            f"{wanted or 'no unit'} is needed"
+            f"{str(wanted) or 'no unit'} is needed"
         ) from error
     return values.value, factor
 

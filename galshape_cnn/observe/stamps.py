@@ -169,6 +169,17 @@ class Stamps:
         changed = {"data": data, "ivar": np.array(ivar), "nuisance": nuisance}
         return _freeze(object.__new__(Stamps), parts | changed)
 
+    def as_even_squares(self):
+        """The same stamps, with masked pixels added at the far ends until they are squares of even size."""
+        ny, nx = self.data.shape[1:]
+        side = max(ny, nx)
+        side += side % 2
+        if (ny, nx) == (side, side):
+            return self
+        more = [(0, 0), (0, side - ny), (0, side - nx)]
+        nuisance = None if self.nuisance is None else np.pad(self.nuisance, [(0, 0), *more])
+        return self.with_pixels(np.pad(self.data, more), np.pad(self.ivar, more), nuisance)
+
     def in_units_of(self, unit):
         """The same stamps with pixel values counted in a number of their unit.
 

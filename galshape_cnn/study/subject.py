@@ -8,7 +8,8 @@ from galshape_cnn.infer.amortized import posterior_moments
 from galshape_cnn.infer.estimator import ShapeEstimator
 from galshape_cnn.infer.fisher import bound, fisher_matrices
 from galshape_cnn.infer.head import to_parameters
-from galshape_cnn.infer.measure import BATCH_SIZE, network_posterior
+from galshape_cnn.infer.looks import network_posterior
+from galshape_cnn.infer.measure import BATCH_SIZE
 from galshape_cnn.infer.measurement import Measurement
 from galshape_cnn.infer.options import Options
 

@@ -187,6 +187,7 @@ def test_what_is_known_beforehand_helps():
     [
         ({"n": 0.2}, r"params\['n'\]=0.2; allowed: 0.3 to 6.2"),
         ({"n": 6.3}, r"params\['n'\]=6.3"),
+        ({"hlr": 3 * u.arcsec}, r"params\['hlr'\] is in arcsec; without pixel_scale or jacobian .* of pix"),
         ({"hlr": 0.0}, r"params\['hlr'\]=0.0; allowed: > 0"),
         ({"flux": -1.0}, r"params\['flux'\]=-1.0; allowed: > 0"),
         ({"g1": 0.9, "g2": 0.9}, r"\|g\|=1.273; allowed: below 1"),
@@ -199,6 +200,11 @@ def test_what_is_known_beforehand_helps():
 def test_impossible_galaxies(change, message):
     with pytest.raises(InputError, match=message):
         cramer_rao_bound(PIXELS | change, ROUND, 1.0)
+
+
+def test_radius_in_pixels_where_an_angle_is_meant():
+    with pytest.raises(InputError, match=r"params\['hlr'\] is in pix; with pixel_scale .* of arcsec"):
+        cramer_rao_bound(PIXELS | {"hlr": 2 * u.pix}, ROUND, 1.0, pixel_scale=0.25)
 
 
 @pytest.mark.parametrize(
