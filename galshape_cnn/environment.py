@@ -6,7 +6,10 @@ import os
 import sys
 from contextlib import contextmanager, suppress
 
-__all__ = ["environment", "keep_freed_memory", "keep_to_core", "unset_of"]
+__all__ = ["CACHE_VARIABLE", "environment", "keep_freed_memory", "keep_to_core", "named_folder", "unset_of"]
+
+#: Names the folder in which compiled programs are kept; ``off``, or unset or empty, for none.
+CACHE_VARIABLE = "GALSHAPE_COMPILE_CACHE"
 
 #: Options of glibc's ``mallopt`` and their values: freed memory is kept up to the first, arrays up to the
 #: second come from it, and all threads share it.
@@ -44,6 +47,22 @@ def environment(values):
     finally:
         for name in new:
             os.environ.pop(name, None)
+
+
+def named_folder(text):
+    """The folder that a variable names, or None where it is ``off``, ``0``, ``no`` or empty.
+
+    Parameters
+    ----------
+    text : str
+        Value of the variable.
+
+    Returns
+    -------
+    folder : str or None
+    """
+    text = text.strip()
+    return None if text.lower() in ("", "off", "0", "no") else os.path.expanduser(text)
 
 
 def keep_freed_memory():

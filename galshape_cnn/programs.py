@@ -40,13 +40,11 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 from jax.experimental.serialize_executable import deserialize_and_load, serialize
 
+from galshape_cnn.environment import CACHE_VARIABLE, named_folder
 from galshape_cnn.errors import FileError
 from galshape_cnn.files import written_whole
 
-__all__ = ["CACHE_VARIABLE", "Program", "compiled", "prove"]
-
-#: Names the folder in which programs are kept; ``off``, or unset or empty, for none.
-CACHE_VARIABLE = "GALSHAPE_COMPILE_CACHE"
+__all__ = ["Program", "compiled", "prove"]
 
 _LIBRARIES = ("jax", "jaxlib", "keras", "numpy", "scipy")  # the last two: tables that become constants
 _VARIABLES = ("XLA_FLAGS", "NPROC", "JAX_PLATFORMS")
@@ -176,10 +174,10 @@ def _kind(leaf):
 
 def _folder():
     """Where the programs of this process are kept, or None."""
-    named = os.environ.get(CACHE_VARIABLE, "").strip()
-    if named.lower() in ("", "off", "0", "no") or jax.config.jax_compilation_cache_dir:
+    named = named_folder(os.environ.get(CACHE_VARIABLE, ""))
+    if named is None or jax.config.jax_compilation_cache_dir:
         return None
-    folder, circumstances = Path(os.path.expanduser(named)), _circumstances()
+    folder, circumstances = Path(named), _circumstances()
     if circumstances is not None:
         _prove_at_exit(folder)
         return None if jax.config.jax_disable_jit else folder / circumstances

@@ -21,7 +21,7 @@ __all__ = ["main"]
 
 COMMANDS = (demo, measure, simulate, train, validate, report)
 
-_LONG = ("simulate", "train", "validate")
+_LONG = ("simulate", "train", "validate")  # see `compile_cache`
 
 EXIT_DONE, EXIT_INPUT_ERROR, EXIT_USAGE = 0, 1, 2
 

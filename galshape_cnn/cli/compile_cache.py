@@ -6,11 +6,10 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-from galshape_cnn.environment import environment
+from galshape_cnn.environment import CACHE_VARIABLE, environment, named_folder
 
 __all__ = ["compile_cache"]
 
-_OWN = "GALSHAPE_COMPILE_CACHE"
 _JAX = "JAX_COMPILATION_CACHE_DIR"
 #: Compiling longer than this, in seconds, is worth a file.
 _WORTH = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05"}
@@ -30,11 +29,10 @@ def compile_cache(by_jax=False):
         goes into functions of Keras.  A cache that the user has set for JAX is left alone, and so is JAX
         if it was imported before.
     """
-    folder = os.environ.get(_OWN, _default_folder()).strip()
-    names = {_OWN: folder}
-    is_off = folder.lower() in ("", "off", "0", "no")
-    if by_jax and not is_off and _JAX not in os.environ and "jax" not in sys.modules:
-        names |= {_JAX: os.path.join(os.path.expanduser(folder), "jax")} | _WORTH
+    names = {CACHE_VARIABLE: _default_folder()}
+    folder = named_folder(os.environ.get(CACHE_VARIABLE, names[CACHE_VARIABLE]))
+    if by_jax and folder and _JAX not in os.environ and "jax" not in sys.modules:
+        names |= {_JAX: os.path.join(folder, "jax")} | _WORTH
     with environment(names):
         yield
 

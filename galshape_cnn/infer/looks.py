@@ -36,29 +36,23 @@ def sky_free_posterior(stamps, transfer, grid, network, options):
         The sky that was subtracted: zero where it is small, and where it is known to be.
     """
     used = stamps.ivar > 0
-    noise = 1 / np.sqrt(stamps.ivar.sum((1, 2), dtype=float) / used.sum((1, 2)))
-    level = np.zeros(len(stamps))
+    least = _KNOWN_SKY / np.sqrt(_mean_ivar(stamps))
+    outside, level = np.zeros((2, len(stamps)))
     if options.fit_sky and network.has_update:
         outside = robust_background(stamps.data, used).astype(float)
-        level = np.where(np.abs(outside) > _HOPELESS_SKY * noise, outside, 0.0)
+        level = np.where(np.abs(outside) > _HOPELESS_SKY / _KNOWN_SKY * least, outside, 0.0)
     for left in reversed(range(_SKY_ROUNDS)):
+        seen = stamps
         if level.any():
             data = np.where(used, stamps.data - level[:, None, None], 0)
             seen = stamps.with_pixels(data, stamps.ivar, stamps.nuisance)
-        else:
-            seen = stamps
         posterior, strangeness, wanted = network_posterior(seen, transfer, grid, network, options)
-        if wanted is None or not options.fit_sky or not left:
+        rest = outside - level
+        part = np.sign(rest) * np.minimum(np.abs(rest), np.abs(wanted))
+        part = np.where((wanted * rest > 0) & (np.abs(part) > least), part, 0.0)  # none for NaN
+        if not left or not part.any():
             break
-        large = np.abs(wanted) > _KNOWN_SKY * noise  # false for NaN
-        if not large.any():
-            break
-        outside = robust_background(seen.data, used).astype(float)
-        part = np.sign(outside) * np.minimum(np.abs(outside), np.abs(wanted))
-        part = np.where(large & (wanted * outside > 0) & (np.abs(part) > _KNOWN_SKY * noise), part, 0.0)
-        if not part.any():
-            break
-        level += part
+        level = level + part
     return posterior, strangeness, level
 
 
@@ -83,21 +77,19 @@ def network_posterior(stamps, transfer, grid, network, options):
     posterior : MixturePosterior
     strangeness : (N,) ndarray
         Largest entry of the network's context, in standard deviations of training.
-    sky : (N,) ndarray or None
-        Level that the likelihood wants beside the first answer; None where there is no second look.
+    sky : (N,) ndarray
+        Level that the likelihood wants beside the first answer; zero without a second look.
     """
     first = network.look(stamps, options.fit_sky, _source_noise(stamps, options.gain))
-    if not network.has_update:
-        return first.posterior, first.strangeness, None
     wanted = np.zeros(len(stamps))
+    if not network.has_update:
+        return first.posterior, first.strangeness, wanted
 
     def derivatives(u):
-        with np.errstate(over="ignore", invalid="ignore"):  # such rows keep the first answer
+        with np.errstate(all="ignore"):  # such rows keep the first answer
             params = np.concatenate([to_parameters(u), np.zeros((len(u), 1))], 1).astype(np.float32)
-        score, fisher = score_and_fisher(params, stamps.data, stamps.ivar, transfer, grid, gain=options.gain)[
-            1:
-        ]
-        with np.errstate(all="ignore"):
+            data, ivar = stamps.data, stamps.ivar
+            _, score, fisher = score_and_fisher(params, data, ivar, transfer, grid, gain=options.gain)
             wanted[:] = score[:, 7] / fisher[:, 7, 7]
         return score, fisher
 
@@ -105,10 +97,11 @@ def network_posterior(stamps, transfer, grid, network, options):
     return posterior, first.strangeness, wanted
 
 
+def _mean_ivar(stamps):
+    """Inverse variance of the pixels that count."""
+    return stamps.ivar.sum((1, 2), dtype=float) / np.maximum((stamps.ivar > 0).sum((1, 2)), 1)
+
+
 def _source_noise(stamps, gain):
     """Variance a signal of one sigma adds, in units of the background's."""
-    if gain is None:
-        return np.zeros(len(stamps))
-    used = stamps.ivar > 0
-    mean_ivar = stamps.ivar.sum((1, 2), dtype=float) / np.maximum(used.sum((1, 2)), 1)
-    return np.sqrt(mean_ivar) / gain
+    return np.zeros(len(stamps)) if gain is None else np.sqrt(_mean_ivar(stamps)) / gain

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-__all__ = ["cholesky_or_nan", "inverse_or_nan"]
+__all__ = ["cholesky_or", "cholesky_or_nan", "inverse_or_nan"]
 
 
 def cholesky_or_nan(matrices):
@@ -20,6 +20,24 @@ def cholesky_or_nan(matrices):
         Lower triangular.
     """
     return _one_by_one(np.linalg.cholesky, matrices)
+
+
+def cholesky_or(matrices, otherwise):
+    """Cholesky factors; others for matrices that have none.
+
+    Parameters
+    ----------
+    matrices : (..., D, D) ndarray
+        Symmetric; any numbers.
+    otherwise : (..., D, D) ndarray
+        Lower triangular.
+
+    Returns
+    -------
+    factors : (..., D, D) ndarray
+    """
+    factors = cholesky_or_nan(matrices)
+    return np.where(np.isfinite(factors).all((-1, -2), keepdims=True), factors, otherwise)
 
 
 def inverse_or_nan(matrices):

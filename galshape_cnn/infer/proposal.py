@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import gammaln, logsumexp
 
-from galshape_cnn.infer.matrices import cholesky_or_nan
+from galshape_cnn.infer.matrices import cholesky_or
 
 __all__ = ["DEGREES", "StudentMixture"]
 
@@ -117,8 +117,6 @@ class StudentMixture:
         before = self.chols @ np.swapaxes(self.chols, -1, -2)
         keep = keep[..., None]
         scale = keep * before + (1 - keep) * scatter
-        factors = cholesky_or_nan(scale)
-        sound = np.isfinite(factors).all((-1, -2), keepdims=True)
         mixed = np.maximum(total, _LEAST_WEIGHT)
-        weights = mixed / mixed.sum(1, keepdims=True)
-        return StudentMixture(weights, means, np.where(sound, factors, self.chols))
+        chols = cholesky_or(scale, self.chols)
+        return StudentMixture(mixed / mixed.sum(1, keepdims=True), means, chols)

@@ -11,7 +11,7 @@ from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.infer.coordinates import parameter_derivative, to_coordinates
 from galshape_cnn.infer.head import log_jacobian, to_parameters
 from galshape_cnn.infer.likelihood import StampLikelihood
-from galshape_cnn.infer.matrices import cholesky_or_nan, inverse_or_nan
+from galshape_cnn.infer.matrices import cholesky_or, inverse_or_nan
 from galshape_cnn.infer.proposal import StudentMixture
 
 __all__ = ["ShapeTarget", "first_proposal"]
@@ -185,13 +185,6 @@ def _shape_precision(target, at):
     return fisher[:, 1:7, 1:7] - cross @ np.linalg.solve(inner, np.swapaxes(cross, 1, 2))
 
 
-def _sound_factors(covariances):
-    """Cholesky factors; broad ones where a galaxy far outside of the training has none."""
-    factors = cholesky_or_nan(covariances)
-    sound = np.isfinite(factors).all((-1, -2), keepdims=True)
-    return np.where(sound, factors, np.diag(_BROAD))
-
-
 def first_proposal(target, network=None):
     """Mixture to draw from first: the network's, and Student-t about the mode.
 
@@ -221,11 +214,12 @@ def first_proposal(target, network=None):
         broad = 0.3 * (narrow + np.diag(_BROAD**2) * [1, 1, 1, 1, 0, 0])
         means, scales = [*means, mean], [*scales, broad]
         weights = np.concatenate([0.9 * weights, np.full((len(at), 1), 0.1)], 1)
-    means, chols = np.stack(means, 1), _sound_factors(np.stack(scales, 1))
+    fallback = np.diag(_BROAD)  # where a galaxy far outside of the training has no covariance
+    means, chols = np.stack(means, 1), cholesky_or(np.stack(scales, 1), fallback)
     if network is not None:
         covariance = (network.chols @ np.swapaxes(network.chols, -1, -2))[..., 1:, 1:]
         means = np.concatenate([network.means[..., 1:], means], 1)
-        chols = np.concatenate([_sound_factors(covariance), chols], 1)
+        chols = np.concatenate([cholesky_or(covariance, fallback), chols], 1)
         weights = np.concatenate([_NETWORK_SHARE * network.weights, (1 - _NETWORK_SHARE) * weights], 1)
     means = np.where(np.isfinite(means), means, mean[:, None])
     return StudentMixture(weights, means, chols)

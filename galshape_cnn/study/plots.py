@@ -5,7 +5,6 @@ Colours are from the palette of Okabe & Ito, which the colour-blind can tell
 apart.  Figures are made without pyplot, so that nothing stays open.
 """
 
-
 import matplotlib as mpl
 import numpy as np
 from astropy import units as u

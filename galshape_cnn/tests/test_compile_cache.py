@@ -5,7 +5,7 @@ import os
 import sys
 
 from galshape_cnn.cli.compile_cache import compile_cache
-from galshape_cnn.programs import CACHE_VARIABLE
+from galshape_cnn.environment import CACHE_VARIABLE
 
 
 def test_compiled_functions_are_kept_in_the_users_cache(monkeypatch, tmp_path):

@@ -17,11 +17,12 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from galshape_cnn import programs
+from galshape_cnn.environment import CACHE_VARIABLE
 from galshape_cnn.infer.amortized import AmortizedPosterior
 from galshape_cnn.infer.bundle import Bundle
 from galshape_cnn.infer.features import CONTEXT_SIZE
 from galshape_cnn.infer.network import build_network, import_keras
-from galshape_cnn.programs import CACHE_VARIABLE, Program, compiled, prove
+from galshape_cnn.programs import Program, compiled, prove
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
