@@ -19,7 +19,7 @@ import galsim
 import numpy as np
 
 from galshape_cnn import ShapeEstimator
-from galshape_cnn.observe.correlation import correlation_array
+from galshape_cnn.observe.noise.correlation import correlation_array
 
 SIZE, SCALE = 64, 0.03
 TRUTH = np.array([1.5, 3.0, 0.2, 0.1])

@@ -25,8 +25,8 @@ from csv_tables import write
 
 from galshape_cnn import ShapeEstimator, Stamps, cramer_rao_bound
 from galshape_cnn.flags import Flag
-from galshape_cnn.infer.prior import Distribution
-from galshape_cnn.study.train import load_config
+from galshape_cnn.infer.posterior.prior import Distribution
+from galshape_cnn.study.train.training import load_config
 
 NAMES = ("flux", "n", "hlr", "g1", "g2")
 SCALE = 0.23
@@ -103,9 +103,7 @@ def seed_galaxy(estimator, folder, arguments):
 def _with_errors(bias, scatter, count):
     """Bias and scatter over the bound with standard errors, as text."""
     pairs = zip(bias, scatter, strict=True)
-    return [
-        f"{b:+.2f}±{s / np.sqrt(count):.2f}, {s:.2f}±{s / np.sqrt(2 * count):.2f}" for b, s in pairs
-    ]
+    return [f"{b:+.2f}±{s / np.sqrt(count):.2f}, {s:.2f}±{s / np.sqrt(2 * count):.2f}" for b, s in pairs]
 
 
 def _in_units_of_the_table(bias, scatter):

@@ -27,13 +27,13 @@ from astropy.table import Table
 from csv_tables import write
 
 from galshape_cnn import ShapeEstimator, Stamps
-from galshape_cnn.infer.columns import SHAPE_PARAMETERS
-from galshape_cnn.study.galsim_stamps import draw_galaxy, draw_psf, nearest_index
-from galshape_cnn.study.mock_files import read_mocks
-from galshape_cnn.study.simulate import draw_mocks
-from galshape_cnn.study.statistics import coverage, errors_of, ranks, rmse, rmse_ratio
-from galshape_cnn.study.subject import Subject
-from galshape_cnn.study.train import load_config
+from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
+from galshape_cnn.study.simulate.galsim_stamps import draw_galaxy, draw_psf, nearest_index
+from galshape_cnn.study.simulate.mock_files import read_mocks
+from galshape_cnn.study.simulate.mock_sets import draw_mocks
+from galshape_cnn.study.train.training import load_config
+from galshape_cnn.study.validate.estimates import Subject
+from galshape_cnn.study.validate.statistics import coverage, errors_of, ranks, rmse, rmse_ratio
 
 TRUTH = list(SHAPE_PARAMETERS)
 MIDDLE = 31.5
@@ -191,7 +191,7 @@ def calibration(args):
 
 def speed(args):
     """Stamps to catalogue with bounds, and training mocks, per second."""
-    from galshape_cnn.study.mocks import MockStream
+    from galshape_cnn.study.simulate.stream import MockStream
 
     y, x = np.mgrid[-15:16, -15:16]
     psf = (1 + (x**2 + y**2) / 4.0) ** -2.5

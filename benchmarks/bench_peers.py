@@ -30,8 +30,8 @@ def mocks(n, seed=20261126):
     """Stamps, noise, widths of the PSFs and true parameters."""
     import galsim
 
-    from galshape_cnn.infer.prior import Distribution
-    from galshape_cnn.study.train import load_config
+    from galshape_cnn.infer.posterior.prior import Distribution
+    from galshape_cnn.study.train.training import load_config
 
     config, rng = load_config("seed"), np.random.default_rng(seed)
     spec = {key: Distribution(config["prior"][key], key) for key in ("flux", "n", "hlr", "g")}

@@ -1,7 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Stamps and Fisher matrices per second, beside GalSim drawing the same stamps in the same run.
 
-    python benchmarks/bench_render.py [--stamps 1024] [--galsim 48] [--repeat 5]
+python benchmarks/bench_render.py [--stamps 1024] [--galsim 48] [--repeat 5]
 """
 
 import argparse
@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from galshape_cnn.forward.psf import psf_arrays
+from galshape_cnn.forward.psf.convert import psf_arrays
 from galshape_cnn.forward.render import render
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
-from galshape_cnn.infer.fisher import bound, fisher_matrices
+from galshape_cnn.infer.likelihood.fisher import bound, fisher_matrices
 
 SIZE, SCALE, SIGMA = 64, 0.23, 300.0
 

@@ -36,7 +36,7 @@ BLOCKS = 8
 
 def tiles(count=256, size=64):
     """Stamps, inverse variances and PSFs of the seed's prior, pixel-sampled."""
-    from galshape_cnn.study.simulate import draw_mocks
+    from galshape_cnn.study.simulate.mock_sets import draw_mocks
 
     stamps, _ = draw_mocks("seed", count, engine="fast")
     middle = stamps.psf.shape[-1] // 2
@@ -193,13 +193,13 @@ def memory(folder, arguments):
 def stages(folder, arguments):
     """Processor time of the stages of method "network" in a process set up as a worker, seen from outside."""
     from galshape_cnn.environment import keep_freed_memory
-    from galshape_cnn.scale.crews import ONE_THREAD
+    from galshape_cnn.scale.workers import ONE_THREAD
 
     os.environ.update(ONE_THREAD)  # before JAX is imported
     keep_freed_memory()
     from galshape_cnn import ShapeEstimator
-    from galshape_cnn.infer import measure
-    from galshape_cnn.observe import cutout
+    from galshape_cnn.infer.measure.pipeline import pipeline as measure
+    from galshape_cnn.observe import observation as cutout
     from galshape_cnn.scale import open_source
 
     spent = {}

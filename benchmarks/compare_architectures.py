@@ -16,7 +16,7 @@ import time
 
 from astropy.table import Table
 
-from galshape_cnn.study.train import Training, load_config
+from galshape_cnn.study.train.training import Training, load_config
 
 CHANGES = {
     "as shipped": {},

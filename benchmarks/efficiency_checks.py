@@ -13,11 +13,11 @@ from galshape_cnn.flags import Flag
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.render import render, render_with_derivatives
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
-from galshape_cnn.infer.posterior import sample_posterior
-from galshape_cnn.infer.prior import Prior
-from galshape_cnn.infer.refine import maximize_likelihood
-from galshape_cnn.infer.starts import moment_start
-from galshape_cnn.study.train import load_config
+from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
+from galshape_cnn.infer.fit.moments import moment_start
+from galshape_cnn.infer.posterior.importance_sampling import sample_posterior
+from galshape_cnn.infer.posterior.prior import Prior
+from galshape_cnn.study.train.training import load_config
 
 _BATCH = 64
 

@@ -13,13 +13,13 @@ except ImportError:  # a source tree that was never built or installed
     __version__ = "0+unknown"
 
 _HOMES = {
-    "CNNFitter": "infer.fitter",
+    "CNNFitter": "infer.measure.fitter",
     "PSFConvolvedSersic2D": "forward.model",
-    "ShapeCatalog": "infer.catalog",
-    "ShapeEstimator": "infer.estimator",
+    "ShapeCatalog": "infer.catalog.catalog",
+    "ShapeEstimator": "infer.measure.estimator",
     "Stamps": "observe.stamps",
-    "cramer_rao_bound": "infer.design",
-    "snr": "infer.fisher",
+    "cramer_rao_bound": "infer.likelihood.cramer_rao",
+    "snr": "infer.likelihood.fisher",
 }
 
 __all__ = [

@@ -1,5 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Directives that draw the tables of flags and columns from their definitions in the code."""
+"""Directives that draw the tables of flags and columns, and the tree of modules, from the code itself."""
+
+import ast
+from pathlib import Path
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
@@ -17,7 +20,7 @@ def flag_rows():
 
 def column_rows():
     """Header and rows of the table of catalogue columns."""
-    from galshape_cnn.infer.columns import COLUMN_DEFINITIONS
+    from galshape_cnn.infer.catalog.columns import COLUMN_DEFINITIONS
 
     units = {
         "flux": "that of the image",
@@ -46,7 +49,37 @@ class DefinitionTable(Directive):
         return node.children
 
 
+def summary(path):
+    """First line of the docstring of a module."""
+    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0].rstrip(".")
+
+
+def tree_lines(root, folder, depth=0):
+    """Lines of a listing: modules of a folder, then its sub-folders, with the first lines of docstrings."""
+    indent = "    " * depth
+    for path in sorted(folder.glob("*.py")):
+        if path.stem not in ("__init__", "_version", "conftest"):
+            yield f"{indent}{path.name:<{36 - len(indent)}}{summary(path)}"
+    for below in sorted(path.parent for path in folder.glob("*/__init__.py")):
+        if below.name != "tests":
+            yield f"{indent}{below.name + '/':<{36 - len(indent)}}{summary(below / '__init__.py')}"
+            yield from tree_lines(root, below, depth + 1)
+
+
+class ModuleTree(Directive):
+    """``.. module-tree::``: every module of the package with the first line of its docstring."""
+
+    def run(self):
+        """Write the listing as a literal block."""
+        import galshape_cnn
+
+        root = Path(galshape_cnn.__file__).parent
+        text = "\n".join(tree_lines(root, root))
+        return [nodes.literal_block(text, text, language="text")]
+
+
 def setup(app):
-    """Register the directive."""
+    """Register the directives."""
     app.add_directive("definition-table", DefinitionTable)
+    app.add_directive("module-tree", ModuleTree)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

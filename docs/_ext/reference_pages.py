@@ -4,13 +4,15 @@
 import ast
 from pathlib import Path
 
-FOUNDATION = ["errors", "environment", "flags", "geometry"]
-LAYERS = ["forward", "observe", "infer", "study", "scale"]
+from galshape_cnn.tests.layers import FOUNDATION, LAYERS
+
+PAGES = [layer for layer in LAYERS if layer != "cli"]
 
 
 def module_names(root, layer):
     """Dotted names of the modules of a layer, inside the package."""
-    return [f"{layer}.{path.stem}" for path in sorted((root / layer).glob("*.py")) if path.stem != "__init__"]
+    paths = (path.relative_to(root) for path in sorted((root / layer).rglob("*.py")))
+    return [".".join(path.with_suffix("").parts) for path in paths if path.stem != "__init__"]
 
 
 def page(title, modules):
@@ -36,9 +38,9 @@ def write_pages(package, folder):
         Where the pages go; ``index.rst`` there lists them.
     """
     root, folder = Path(package.__file__).parent, Path(folder)
-    foundation = page("Exceptions, environment, flags and geometry", FOUNDATION)
+    foundation = page("Foundation: exceptions, flags, geometry, compilation", FOUNDATION)
     write_if_changed(folder / "layer_foundation.rst", foundation)
-    for layer in LAYERS:
+    for layer in PAGES:
         docstring = ast.get_docstring(ast.parse((root / layer / "__init__.py").read_text()))
         title = f"{layer}: {docstring.split(':')[0]}"
         write_if_changed(folder / f"layer_{layer}.rst", page(title, module_names(root, layer)))

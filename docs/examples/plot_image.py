@@ -9,15 +9,15 @@ An image with noise, mask, WCS and a PSF that changes over the field; a list of 
 # The image
 # ---------
 #
-# `~galshape_cnn.study.field.simulate_field` stands for your survey.  GalSim draws galaxies on a WCS that is
-# turned by 12 degrees, with cosmic rays, bad columns and a saturated star.
+# `~galshape_cnn.study.simulate.field.simulate_field` stands for your survey.  GalSim draws galaxies on a WCS
+# that is turned by 12 degrees, with cosmic rays, bad columns and a saturated star.
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 from galshape_cnn import ShapeEstimator
-from galshape_cnn.study.compare import match_truth, pulls
-from galshape_cnn.study.field import simulate_field
+from galshape_cnn.study.report.compare import match_truth, pulls
+from galshape_cnn.study.simulate.field import simulate_field
 
 field = simulate_field(seed=4, n_galaxies=24)
 image = field.to_nddata()

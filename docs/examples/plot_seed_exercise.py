@@ -60,7 +60,7 @@ for axis, pixels, title in zip(
 
 import tempfile
 
-from galshape_cnn.study.train import Training, load_config, make_bundle
+from galshape_cnn.study.train.training import Training, load_config, make_bundle
 
 config = load_config("seed")
 config["network"] |= {

@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from galshape_cnn import ShapeEstimator
-from galshape_cnn.study.compare import match_truth
-from galshape_cnn.study.field import simulate_field
-from galshape_cnn.study.plots import choose_rows
-from galshape_cnn.study.thumbnails import thumbnails
+from galshape_cnn.study.report.compare import match_truth
+from galshape_cnn.study.report.plots import choose_rows
+from galshape_cnn.study.report.thumbnails import thumbnails
+from galshape_cnn.study.simulate.field import simulate_field
 
 OUTPUT = Path(__file__).with_name("demo.png")
 BLUE, ORANGE = "#0072B2", "#D55E00"

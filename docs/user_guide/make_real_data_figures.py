@@ -17,7 +17,7 @@ from PIL import Image
 from galshape_cnn import ShapeEstimator
 from galshape_cnn.cli import main as galshape
 from galshape_cnn.flags import Flag
-from galshape_cnn.observe.io import read_image
+from galshape_cnn.observe.io.fits import read_image
 
 HERE = Path(__file__).parent
 IMAGES, TABLES = HERE / "images", HERE / "tables"

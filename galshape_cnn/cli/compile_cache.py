@@ -17,7 +17,7 @@ _WORTH = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05"}
 
 @contextmanager
 def compile_cache(by_jax=False):
-    """Name the folder of `galshape_cnn.programs` while a command runs.
+    """Name the folder of `galshape_cnn.compilation` while a command runs.
 
     It is ``galshape_cnn/programs`` of the user's cache folder (``XDG_CACHE_HOME``, else ``~/.cache``),
     unless ``GALSHAPE_COMPILE_CACHE`` names another one or is ``off``.

@@ -39,9 +39,9 @@ def add_parser(commands):
 
 def run(args):
     """Simulate, measure, compare and write."""
-    from galshape_cnn.infer.tables import write_table
-    from galshape_cnn.study.compare import match_truth
-    from galshape_cnn.study.field import simulate_field
+    from galshape_cnn.infer.catalog.tables import write_table
+    from galshape_cnn.study.report.compare import match_truth
+    from galshape_cnn.study.simulate.field import simulate_field
 
     folder, start = make_folder(args.output), time.perf_counter()
     estimator = load_estimator(args.bundle)
@@ -67,8 +67,8 @@ def run(args):
 
 def _draw(folder, catalog, table, truth):
     """Write the pictures and the report."""
-    from galshape_cnn.study.plots import plot_comparison, plot_galaxies, save_figure
-    from galshape_cnn.study.report import write_report
+    from galshape_cnn.study.report.html_report import write_report
+    from galshape_cnn.study.report.plots import plot_comparison, plot_galaxies, save_figure
 
     save_figure(plot_comparison(table, truth), folder / "comparison.png")
     save_figure(plot_galaxies(catalog), folder / "galaxies.png")
@@ -77,7 +77,7 @@ def _draw(folder, catalog, table, truth):
 
 def _print_comparison(table, truth):
     """Print biases and pulls of the rows without flags."""
-    from galshape_cnn.study.compare import error_columns, pull_statistics
+    from galshape_cnn.study.report.compare import error_columns, pull_statistics
 
     clean = np.asarray(table["flags"]) == 0
     name = {"std": "posterior standard deviation", "err": "Cramer-Rao bound"}[error_columns(table)]

@@ -52,8 +52,8 @@ def add_magnitude_columns(args, table, data):
     InputError
         If the header's zero point is wanted and there is none.
     """
-    from galshape_cnn.infer.magnitudes import add_magnitudes
-    from galshape_cnn.observe.photometry import header_zeropoint
+    from galshape_cnn.infer.catalog.magnitudes import add_magnitudes
+    from galshape_cnn.observe.io.photometry import header_zeropoint
 
     if args.zeropoint == "none":
         return

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from galshape_cnn.cli.detection import add_detection_options, targets
+from galshape_cnn.cli.detection_option import add_detection_options, targets
 from galshape_cnn.cli.magnitude_option import add_magnitude_columns, add_magnitude_option
 from galshape_cnn.cli.noise_option import add_noise_options, noise_error, noise_options
 from galshape_cnn.cli.options import (
@@ -101,7 +101,7 @@ def is_table(output):
     is_table : bool
         True if it has the suffix of a table, or another one and is no folder.
     """
-    from galshape_cnn.infer.tables import TABLE_SUFFIXES
+    from galshape_cnn.infer.catalog.tables import TABLE_SUFFIXES
 
     suffix = Path(output).suffix.lower()
     return suffix in TABLE_SUFFIXES or (bool(suffix) and not Path(output).is_dir())
@@ -109,7 +109,7 @@ def is_table(output):
 
 def _into_table(args):
     """Measure everything, then write one table."""
-    from galshape_cnn.infer.tables import check_table_path, write_table
+    from galshape_cnn.infer.catalog.tables import check_table_path, write_table
     from galshape_cnn.scale.run import measure_all
 
     check_table_path(args.output, args.overwrite)
@@ -253,14 +253,14 @@ def _how(args, source):
 def _job(source, how, estimator):
     """What the workers need to know."""
     from galshape_cnn.scale.blocks import probe
-    from galshape_cnn.scale.crews import Job
+    from galshape_cnn.scale.workers import Job
 
     return Job(estimator, source, how, probe(estimator, source, how))
 
 
 def _processes(args, n):
     """Number of processes for ``n`` galaxies; None for threads."""
-    from galshape_cnn.infer.batches import usable_cores
+    from galshape_cnn.parallel import usable_cores
 
     if args.workers is None and n > _MANY and usable_cores() > 1:
         return usable_cores()
@@ -271,7 +271,7 @@ def _processes(args, n):
 def _crew(args, job):
     """Those who measure: threads, processes, or a cluster."""
     if args.scheduler is None:
-        from galshape_cnn.scale.crews import local_crew
+        from galshape_cnn.scale.workers import local_crew
 
         with local_crew(job, _processes(args, len(job.source))) as crew:
             yield crew

@@ -83,7 +83,7 @@ def noise_error(args, image):
     """
     if args.read_noise is None:
         return {}
-    from galshape_cnn.observe.detector import detector_error
+    from galshape_cnn.observe.noise.ccd import detector_error
 
     if args.error is not None:
         raise InputError("--error and --read-noise both describe the noise; give one of them")
@@ -121,7 +121,7 @@ def noise_options(args, source):
     if args.noise_correlation is not None:
         how["noise_correlation"] = _correlation(args.noise_correlation)
     if args.noise_scale is not None:
-        from galshape_cnn.observe.noise_scale import checked_scale
+        from galshape_cnn.observe.noise.rescale import checked_scale
 
         how["noise_scale"] = checked_scale(args.noise_scale, f"--noise-scale {args.noise_scale}")
     return {name: value for name, value in how.items() if value is not None}

@@ -172,7 +172,7 @@ def read_images(args):
     PSFError
         If a PSF profile is impossible.
     """
-    from galshape_cnn.observe.opening import open_image
+    from galshape_cnn.scale.images import open_image
 
     paths, names, keywords = image_options(args)
     images = [open_image(path, names, keywords) for path in paths]
@@ -192,7 +192,7 @@ def image_options(args):
     paths : list of str
         Input files.
     names : dict
-        Options of `galshape_cnn.observe.opening.open_image`.
+        Options of `galshape_cnn.scale.images.open_image`.
     keywords : dict
         ``psf``, ``error`` and their options, for the estimator; they replace what the files say.
 

@@ -99,7 +99,7 @@ def _airy(fwhm, obscuration):
 
 def _pixel_arrays(profile):
     """Arrays of a profile whose sizes are pixels, whatever the WCS says."""
-    from galshape_cnn.forward.psf import psf_arrays
+    from galshape_cnn.forward.psf.convert import psf_arrays
 
     return psf_arrays(profile, stamp_size=_DRAWN_SIZE)
 
@@ -125,7 +125,7 @@ def stars_if_needed(data, keywords, is_image):
     missing = keywords.get("psf") is None and getattr(data, "psf", None) is None
     if not wanted and not (missing and is_image and np.ndim(getattr(data, "data", None)) == 2):
         return
-    from galshape_cnn.observe.star_psf import psf_from_stars
+    from galshape_cnn.observe.detect.star_psf import psf_from_stars
 
     try:
         psf = psf_from_stars(data, keywords.get("error"))

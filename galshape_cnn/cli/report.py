@@ -30,7 +30,7 @@ def add_parser(commands):
 
 def run(args):
     """Read the table and the image, and write the page."""
-    from galshape_cnn.study.report import (
+    from galshape_cnn.study.report.html_report import (
         catalog_from_table,
         check_report_path,
         read_catalog_table,

@@ -38,7 +38,7 @@ def add_parser(commands):
 
 def run(args):
     """Draw the mocks and write them."""
-    from galshape_cnn.study.simulate import write_mocks
+    from galshape_cnn.study.simulate.mock_sets import write_mocks
 
     options = {"engine": args.engine, "seed": args.seed, "overwrite": args.overwrite, "workers": args.workers}
     write_mocks(args.config, args.number, args.output, **options)

@@ -33,7 +33,7 @@ def add_parser(commands):
 
 def run(args):
     """Train and write the bundle."""
-    from galshape_cnn.study.train import train_bundle
+    from galshape_cnn.study.train.training import train_bundle
 
     show_bar = sys.stderr.isatty()
     train_bundle(

@@ -33,8 +33,8 @@ def add_parser(commands):
 
 def run(args):
     """Validate and write the results."""
-    from galshape_cnn.study.validate import validate_bundle
-    from galshape_cnn.study.verdict import passed
+    from galshape_cnn.study.validate.criteria import passed
+    from galshape_cnn.study.validate.validation import validate_bundle
 
     options = {"quick": args.quick, "seed": args.seed, "workers": args.workers, "store": args.store}
     verdict = validate_bundle(args.bundle, make_folder(args.output), progress=_Progress(), **options)

@@ -8,9 +8,9 @@ from astropy.modeling import Fittable2DModel, Parameter
 from astropy.units import Quantity, UnitsError
 
 from galshape_cnn.errors import InputError
-from galshape_cnn.forward.profile import N_RANGE
-from galshape_cnn.forward.psf import psf_arrays
+from galshape_cnn.forward.psf.convert import psf_arrays
 from galshape_cnn.forward.render import render, render_with_derivatives
+from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 
 __all__ = ["G_LIMIT", "HLR_MINIMUM", "PSFConvolvedSersic2D", "pixel_indices"]
@@ -116,7 +116,7 @@ class PSFConvolvedSersic2D(Fittable2DModel):
     sky : float or Quantity
         Uniform level per pixel.
     psf : array_like, galsim.GSObject, photutils model or callable
-        Any form that `galshape_cnn.forward.psf.psf_arrays` takes.  A PSF that varies
+        Any form that `galshape_cnn.forward.psf.convert.psf_arrays` takes.  A PSF that varies
         over the image is taken at the initial x_0, y_0.
     psf_oversampling, psf_includes_pixel, normalize_psf
         As ``oversampling``, ``includes_pixel`` and ``normalize`` there.

@@ -6,12 +6,12 @@ The convolved image is a product in Fourier space,
 .. math:: \tilde I(\mathbf k) = \mathrm{flux}\; F(n, |S\mathbf k|\,\mathrm{hlr})\;
           T(\mathbf k)\; e^{-i\mathbf k\cdot\mathbf x_0},
 
-with F from `galshape_cnn.forward.profile`, the PSF's transfer function T (pixel
+with F from `galshape_cnn.forward.sersic`, the PSF's transfer function T (pixel
 included) and the shear matrix S.  All derivatives share one interpolation of F:
 x and y multiply by -ik, and hlr, g1, g2 are dF/dlnk times a factor.
 
 A discrete transform renders a periodic image; the light that folds back into the
-stamp is subtracted by `galshape_cnn.forward.copies`.
+stamp is subtracted by `galshape_cnn.forward.folding`.
 
 Functions take the dtype JAX is set to: float32 by default, float64 inside
 ``jax.enable_x64(True)``.
@@ -20,9 +20,9 @@ Functions take the dtype JAX is set to: float32 by default, float64 inside
 import jax
 import jax.numpy as jnp
 
-from galshape_cnn.forward.copies import folded_parts
+from galshape_cnn.compilation import compiled
+from galshape_cnn.forward.folding import folded_parts
 from galshape_cnn.forward.synthesis import assembled, natural, point_parts, wave_parts
-from galshape_cnn.programs import compiled
 
 __all__ = [
     "BLOCK",

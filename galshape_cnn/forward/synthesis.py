@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from galshape_cnn.forward.interpolate import interpolate
-from galshape_cnn.forward.profile import sersic_table
+from galshape_cnn.forward.sersic import sersic_table
+from galshape_cnn.forward.splines import interpolate
 
 __all__ = ["assembled", "natural", "point_parts", "quartered", "wave_parts"]
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.grid import FourierGrid
-from galshape_cnn.programs import compiled
 
 __all__ = ["grid_for", "transfer_at", "transfer_functions"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from astropy.table import Table
 
 from galshape_cnn.errors import PositionError
-from galshape_cnn.observe.sky import pixel_positions
+from galshape_cnn.wcs import pixel_positions
 
 __all__ = ["Positions", "read_positions_argument"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from galshape_cnn.errors import InputError, NoiseError
-from galshape_cnn.forward.psf_array import check_oversampling, check_psf
+from galshape_cnn.forward.psf.arrays import check_oversampling, check_psf
 
 __all__ = ["MINIMUM_STAMP_SIZE", "Stamps"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from astropy.table import Table, vstack
 
-from galshape_cnn.infer.catalog import ShapeCatalog
-from galshape_cnn.infer.measurement import Measurement
-from galshape_cnn.infer.placement import Placement
+from galshape_cnn.infer.catalog.catalog import ShapeCatalog
+from galshape_cnn.infer.catalog.measurement import Measurement
+from galshape_cnn.infer.catalog.placement import Placement
 
 __all__ = ["Rows", "Schema", "failed_rows", "join_rows", "measure_rows", "probe"]
 
@@ -169,7 +169,7 @@ def _check(catalog, schema):
 
 def _blank(source, start, stop, how, schema):
     """Rows that were not measured."""
-    from galshape_cnn.infer.columns import identifiers, pass_through
+    from galshape_cnn.infer.catalog.columns import identifiers, pass_through
 
     n, inputs = stop - start, source.inputs(start, stop)
     with_id = inputs is not None and "id" in inputs.colnames

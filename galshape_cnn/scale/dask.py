@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 from galshape_cnn.environment import keep_freed_memory, keep_to_core, unset_of
 from galshape_cnn.errors import InputError
-from galshape_cnn.infer.batches import usable_cores
+from galshape_cnn.parallel import usable_cores
 from galshape_cnn.scale.blocks import join_rows, probe
-from galshape_cnn.scale.crews import ONE_THREAD, Job, drop_job, measure_of_job, take_job
 from galshape_cnn.scale.run import BLOCK_ROWS, begin_run, fill_folder
+from galshape_cnn.scale.workers import ONE_THREAD, Job, drop_job, measure_of_job, take_job
 
 __all__ = ["DaskCrew", "connected", "measure_dask"]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from galshape_cnn.errors import FileError, InputError
-from galshape_cnn.forward.psf_array import PSFArrays
-from galshape_cnn.observe.opening import open_image
-from galshape_cnn.scale.identity import fingerprint
+from galshape_cnn.forward.psf.arrays import PSFArrays
+from galshape_cnn.scale.fingerprint import fingerprint
+from galshape_cnn.scale.images import open_image
 from galshape_cnn.scale.source import Source
 
 __all__ = ["CubeSource", "FileSource", "MockSource"]
@@ -27,9 +27,9 @@ class CubeSource(Source):
     Parameters
     ----------
     path : path-like
-        The file, see `galshape_cnn.observe.io.read_image`.
+        The file, see `galshape_cnn.observe.io.fits.read_image`.
     names : dict
-        Options of `~galshape_cnn.observe.opening.open_image`.
+        Options of `~galshape_cnn.scale.images.open_image`.
     keywords : dict
         What else the estimator is called with; ``psf`` and ``error`` replace those of the file.
     """
@@ -191,7 +191,7 @@ def _hdf5(path):
 def _held(source):
     """Arrays of a compressed file, read once in each process."""
     if not hasattr(source, "_arrays"):
-        from galshape_cnn.study.mock_files import read_mocks
+        from galshape_cnn.study.simulate.mock_files import read_mocks
 
         stamps, _ = read_mocks(source.path)
         arrays = {name: getattr(stamps, name) for name in ("data", "ivar", "psf", "psf_oversampling")}
@@ -208,7 +208,7 @@ class FileSource(Source):
     paths : sequence of path-like
         FITS files; one that cannot be read costs its own row only.
     names : dict
-        Options of `galshape_cnn.observe.opening.open_image`.
+        Options of `galshape_cnn.scale.images.open_image`.
     keywords : dict
         What else the estimator is called with; ``psf`` and ``error`` replace those of the files.
     """

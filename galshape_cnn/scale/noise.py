@@ -30,9 +30,9 @@ def settled_noise(source, how):
     scale, correlation = how.get("noise_scale"), how.get("noise_correlation")
     if not isinstance(scale, str) and not isinstance(correlation, str):
         return how
-    from galshape_cnn.observe.correlation import EstimatedCorrelation, noise_correlation
-    from galshape_cnn.observe.cutout import prepare
-    from galshape_cnn.observe.noise_scale import scaled_noise
+    from galshape_cnn.observe.noise.correlation import EstimatedCorrelation, noise_correlation
+    from galshape_cnn.observe.noise.rescale import scaled_noise
+    from galshape_cnn.observe.observation import prepare
 
     data, keywords = source.read(0, min(len(source), _ROWS))
     observation = prepare(data, **keywords)

@@ -6,13 +6,13 @@ from collections import deque
 from contextlib import contextmanager
 
 from galshape_cnn.errors import GalshapeWarning
-from galshape_cnn.infer.batches import progress_bar
+from galshape_cnn.parallel import progress_bar
 from galshape_cnn.scale.blocks import join_rows, probe
-from galshape_cnn.scale.crews import Job, local_crew
 from galshape_cnn.scale.dataset import BlockFolder
-from galshape_cnn.scale.identity import fingerprint
+from galshape_cnn.scale.fingerprint import fingerprint
 from galshape_cnn.scale.noise import settled_noise
 from galshape_cnn.scale.sources import open_source
+from galshape_cnn.scale.workers import Job, local_crew
 
 __all__ = [
     "BLOCK_ROWS",

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from galshape_cnn.errors import FileError, InputError, PositionError
-from galshape_cnn.observe.opening import open_image
 from galshape_cnn.scale.file_sources import CubeSource, FileSource, MockSource
-from galshape_cnn.scale.identity import fingerprint
+from galshape_cnn.scale.fingerprint import fingerprint
+from galshape_cnn.scale.images import open_image
 from galshape_cnn.scale.source import Source
 
 __all__ = ["ArraySource", "ImageSource", "PlacedSource", "StampSource", "is_mock_set", "open_source"]
@@ -96,7 +96,7 @@ class ImageSource(Source):
     positions : Table, SkyCoord or (N, 2) array_like
         As the estimator takes them.
     names : dict
-        Options of `galshape_cnn.observe.opening.open_image`, for a path.
+        Options of `galshape_cnn.scale.images.open_image`, for a path.
     keywords : dict
         What else the estimator is called with; ``psf`` and ``error`` replace those of the file.
     """
@@ -108,7 +108,7 @@ class ImageSource(Source):
 
     def __post_init__(self):
         from galshape_cnn.observe.positions import read_positions_argument
-        from galshape_cnn.observe.sky import celestial_part
+        from galshape_cnn.wcs import celestial_part
 
         image = self._open()
         wcs = self.keywords.get("wcs") if image.wcs is None else image.wcs
@@ -116,7 +116,7 @@ class ImageSource(Source):
         known = read_positions_argument(self.positions, wcs)
         limits = np.array(np.shape(image.data)[::-1])
         if not ((known.xy >= -0.5) & (known.xy < limits - 0.5)).all(1).any():
-            from galshape_cnn.observe.cutout import prepare
+            from galshape_cnn.observe.observation import prepare
 
             prepare(image, positions=known, **self.keywords)  # says what is wrong
         object.__setattr__(self, "_known", known)
@@ -219,7 +219,7 @@ def open_source(data, *, positions=None, names=None, **keywords):
     positions : optional
         Of the galaxies in an image.
     names : dict, optional
-        Options of `galshape_cnn.observe.opening.open_image`.
+        Options of `galshape_cnn.scale.images.open_image`.
     **keywords
         What else the estimator is called with: ``psf``, ``error``, ``stamp_size``, ...
 

@@ -3,9 +3,9 @@
 
 import numpy as np
 
-from galshape_cnn.infer.catalog import ShapeCatalog
-from galshape_cnn.infer.measurement import Measurement
-from galshape_cnn.observe.cutout import prepare
+from galshape_cnn.infer.catalog.catalog import ShapeCatalog
+from galshape_cnn.infer.catalog.measurement import Measurement
+from galshape_cnn.observe.observation import prepare
 
 
 class StandInEstimator:

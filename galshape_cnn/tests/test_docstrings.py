@@ -10,7 +10,7 @@ from numpydoc.docscrape import NumpyDocString
 from numpydoc.validate import validate
 
 import galshape_cnn
-from galshape_cnn.infer.columns import COLUMN_DEFINITIONS
+from galshape_cnn.infer.catalog.columns import COLUMN_DEFINITIONS
 
 # What scripts may rely on: these modules, and nothing below them.
 HOMES = ("galshape_cnn", "galshape_cnn.scale", "galshape_cnn.flags", "galshape_cnn.geometry")

@@ -11,8 +11,8 @@ from scipy.special import gammainc, gammaincinv
 from galshape_cnn import ShapeEstimator
 from galshape_cnn.cli import main
 from galshape_cnn.flags import Flag
-from galshape_cnn.infer.catalog import ShapeCatalog
-from galshape_cnn.observe.io import read_image
+from galshape_cnn.infer.catalog.catalog import ShapeCatalog
+from galshape_cnn.observe.io.fits import read_image
 
 BANDS = ("g", "r", "z")
 EXPOSURES = {

@@ -1,0 +1,119 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""What the galaxies of the input are when no positions are given."""
+
+import numpy as np
+
+from galshape_cnn.errors import InputError
+
+__all__ = ["CUTOUT_LIMIT", "add_detection_options", "is_cutout", "targets"]
+
+#: An image up to this side, in pixels, is the cutout of one galaxy.
+CUTOUT_LIMIT = 128
+
+
+def add_detection_options(parser):
+    """Add the options that say how galaxies are found.
+
+    Parameters
+    ----------
+    parser : `argparse.ArgumentParser`
+        Changed in place.
+    """
+    group = parser.add_argument_group(
+        "finding galaxies", "used when --positions is missing and the image is larger than a cutout"
+    )
+    which = group.add_mutually_exclusive_group()
+    which.add_argument(
+        "--cutout", action="store_true", help="take the image as the cutout of one galaxy, however large"
+    )
+    which.add_argument(
+        "--find",
+        action="store_true",
+        help=f"search for galaxies even in an image of less than {CUTOUT_LIMIT} pixels",
+    )
+    for name, kind, default, text in (
+        ("threshold", float, 4.0, "standard deviations of the smoothed image that make a source"),
+        ("npixels", int, 8, "connected pixels that make a source"),
+        ("fwhm", float, 3.0, "pixels, FWHM of the smoothing"),
+        ("box", int, None, "pixels, side of the background mesh; 0: background is subtracted already"),
+        ("contrast", float, 0.005, "share of the light that separates a blend; 1: do not deblend"),
+    ):
+        suffix = "" if default is None else f" (default: {default})"
+        group.add_argument(
+            f"--detect-{name}", type=kind, default=default, metavar=kind.__name__.upper(), help=text + suffix
+        )
+
+
+def is_cutout(data):
+    """Whether the input is cutouts with one galaxy each, and not an image of many.
+
+    Parameters
+    ----------
+    data : NDData or list of NDData
+        As read from a file.
+
+    Returns
+    -------
+    is_cutout : bool
+        True for a list, for a cube, and for an image of up to `CUTOUT_LIMIT` pixels.
+    """
+    if isinstance(data, list):
+        return True
+    shape = np.shape(data.data)
+    return len(shape) != 2 or max(shape) <= CUTOUT_LIMIT
+
+
+def targets(args, data, error=None):
+    """Positions of the galaxies: given, found in the image, or None for cutouts.
+
+    Parameters
+    ----------
+    args : `argparse.Namespace`
+        With ``positions`` and the options of `add_detection_options`.
+    data : NDData or list of NDData
+        As read from the files.
+    error : float, optional
+        1 sigma of every pixel.
+
+    Returns
+    -------
+    positions : `~astropy.table.Table` or None
+
+    Raises
+    ------
+    FileError
+        If the table of positions cannot be read.
+    PositionError
+        If no galaxy is found.
+    InputError
+        If a threshold makes no sense, or ``--find`` is given for cutouts.
+    """
+    if args.positions is not None:
+        from galshape_cnn.observe.io.position_files import read_positions
+
+        return read_positions(args.positions)
+    if args.find and (isinstance(data, list) or np.ndim(data.data) != 2):
+        raise InputError("--find needs one image; these are cutouts with one galaxy each")
+    if args.cutout or (is_cutout(data) and not args.find):
+        return None
+    from galshape_cnn.observe.detect.sources import find_galaxies
+
+    return find_galaxies(data, error, detection_from(args))
+
+
+def detection_from(args):
+    """The thresholds that the options describe.
+
+    Parameters
+    ----------
+    args : `argparse.Namespace`
+        With the options of `add_detection_options`.
+
+    Returns
+    -------
+    detection : Detection
+    """
+    from galshape_cnn.observe.detect.sources import Detection
+
+    names = ("threshold", "npixels", "fwhm", "box", "contrast")
+    return Detection(**{name: getattr(args, f"detect_{name}") for name in names})

@@ -1,0 +1,397 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The catalogue: one row per galaxy, with units, in the frame of the sky.
+
+This is the only place where units are put back: everything below works in
+pixels and in the unit of the image.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import astropy.units as u
+import numpy as np
+from astropy.table import QTable, Table
+
+from galshape_cnn.errors import InputError
+from galshape_cnn.flags import FLAG_DEFINITIONS, SEVERE
+from galshape_cnn.geometry import axis_ratio, position_angle, semi_major_radius
+from galshape_cnn.infer.catalog.columns import (
+    COLUMN_DEFINITIONS,
+    SHAPE_PARAMETERS,
+    column_unit,
+    complete_meta,
+    identifiers,
+    pass_through,
+    sigma_columns,
+)
+from galshape_cnn.infer.catalog.measurement import Measurement, sample_quantiles
+from galshape_cnn.infer.catalog.placement import Placement, derived_errors
+from galshape_cnn.infer.catalog.plotting import CatalogPlots
+
+__all__ = ["ShapeCatalog"]
+
+METHODS = ("network", "ml", "posterior")
+_RAW_COLUMNS = ("snr", "chi2", "ess", "flags", "neighbour_fraction")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ShapeCatalog(CatalogPlots):
+    """Shapes, sizes and fluxes of N galaxies, with bounds and flags.
+
+    Made by calling a `~galshape_cnn.ShapeEstimator`, or by
+    `ShapeCatalog.from_measurements`.  A catalogue cannot be changed.  Every
+    column of `to_table` is also an attribute; `len`, slices, masks and index
+    arrays work as on a list of rows.
+
+    Attributes
+    ----------
+    method : str
+        ``'network'``, ``'ml'`` or ``'posterior'``.
+    meta : dict
+        Versions, network hash, method, conventions and the meaning of the flags.
+    unit : `~astropy.units.UnitBase` or None
+        Unit of the pixel values and of the flux.
+    measurement : Measurement
+        The raw numbers, in the pixel frame of each stamp.
+    placement : Placement
+        Where each stamp lies.
+    inputs : `~astropy.table.Table` or None
+        Columns that came with the positions.
+    stamps : tuple of Stamps or None
+        The data; None after `without_stamps`.
+    location : (N, 2) ndarray of int
+        Which of ``stamps``, and which row of it, holds each galaxy.
+
+    Examples
+    --------
+    >>> import galsim
+    >>> from galshape_cnn import ShapeEstimator
+    >>> psf = galsim.Moffat(beta=3, fwhm=3)
+    >>> galaxy = galsim.Convolve(galsim.Exponential(half_light_radius=4, flux=5000), psf)
+    >>> cat = ShapeEstimator()(galaxy.drawImage(nx=64, ny=64, scale=1).array, psf=psf, error=1.0)
+    >>> cat[cat.flags == 0].to_table(["flux", "hlr", "hlr_err"]).colnames
+    ['flux', 'hlr', 'hlr_err']
+    """
+
+    ids: np.ndarray
+    method: str
+    meta: dict
+    unit: u.UnitBase | None
+    measurement: Measurement
+    placement: Placement
+    inputs: Table | None
+    stamps: tuple | None
+    location: np.ndarray
+
+    @classmethod
+    def from_measurements(cls, observation, measurements, *, method, meta, ids=None):
+        """Combine the raw measurements of an observation.
+
+        Parameters
+        ----------
+        observation : Observation
+            What was measured: ``groups`` of (index, Stamps), ``n`` rows,
+            ``table``, ``unit`` and ``has_sky``.
+        measurements : sequence of Measurement
+            One for each group, in the order of the groups.
+        method : {'network', 'ml', 'posterior'}
+            Which estimator made them.
+        meta : mapping
+            Provenance, for example versions and the network's hash.
+        ids : (N,) array_like, optional
+            Identifiers; by default the column ``id`` of the observation's
+            table, else 1 to N.
+
+        Returns
+        -------
+        catalog : ShapeCatalog
+            One row per row of the input, in its order.
+
+        Raises
+        ------
+        InputError
+            If ``method`` is unknown or the measurements do not fit the observation.
+        """
+        groups = [(np.asarray(index, dtype=int).ravel(), stamps) for index, stamps in observation.groups]
+        _check(groups, measurements, method, meta)
+        n = observation.n
+        parts = zip([index for index, _ in groups], measurements, strict=True)
+        measurement = Measurement.scatter(n, parts)
+        flags, location = measurement.flags.copy(), np.full((n, 2), -1)
+        for number, (index, stamps) in enumerate(groups):
+            location[index, 0], location[index, 1] = number, np.arange(len(index))
+            if stamps.flags is not None:
+                flags[index] |= stamps.flags
+        return cls(
+            identifiers(ids, observation.table, n),
+            method,
+            complete_meta(meta, method),
+            observation.unit,
+            replace(measurement, flags=flags),
+            Placement.from_groups(n, groups, observation.has_sky),
+            pass_through(observation.table),
+            tuple(stamps for _, stamps in groups),
+            location,
+        )
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __repr__(self):
+        flagged = int(np.count_nonzero(self.flags))
+        return f"<ShapeCatalog: {len(self)} galaxies, method={self.method!r}, {flagged} flagged>"
+
+    def __getitem__(self, rows):
+        """Chosen rows as a catalogue; an integer gives a catalogue of one row."""
+        if isinstance(rows, int | np.integer):
+            rows = [self._row(rows)]
+        return replace(
+            self,
+            ids=self.ids[rows],
+            measurement=self.measurement[rows],
+            placement=self.placement[rows],
+            inputs=None if self.inputs is None else self.inputs[rows],
+            location=self.location[rows],
+        )
+
+    def without_stamps(self):
+        """The same catalogue without the data, for a small pickle.
+
+        Returns
+        -------
+        catalog : ShapeCatalog
+            On which `model` and `plot` raise.
+        """
+        return replace(self, stamps=None)
+
+    @cached_property
+    def parameters(self):
+        """(N, 5) ndarray: flux, n, hlr, g1, g2 without units, in the reported frame."""
+        return _frozen(self.placement.shapes(self.measurement.params[:, :5]))
+
+    @cached_property
+    def covariance(self):
+        """(N, 5, 5) ndarray: posterior covariance of flux, n, hlr, g1, g2; NaN for ``'ml'``."""
+        return _frozen(self.placement.covariances(self.measurement.params, self.measurement.covariance))
+
+    @cached_property
+    def crb_covariance(self):
+        """(N, 5, 5) ndarray: Cramér-Rao bound of flux, n, hlr, g1, g2."""
+        return _frozen(self.placement.covariances(self.measurement.params, self.measurement.crb))
+
+    @cached_property
+    def _columns(self):
+        """Values of every contract column, without units, by name."""
+        raw = self.measurement
+        x, y = self.placement.image_position(raw.params[:, 5], raw.params[:, 6])
+        _, _, hlr, g1, g2 = self.parameters.T
+        sky = self.placement.sky_position(raw.params[:, 5], raw.params[:, 6])
+        columns = {"id": self.ids, "x_centroid": x, "y_centroid": y, "sky_centroid": sky}
+        columns |= dict(zip(SHAPE_PARAMETERS, self.parameters.T, strict=True))
+        columns |= sigma_columns("err", self.crb_covariance) | sigma_columns("std", self.covariance)
+        columns |= {name: getattr(raw, name) for name in _RAW_COLUMNS}
+        columns["q"], columns["pa"] = axis_ratio(g1, g2), position_angle(g1, g2)
+        columns["r_eff"] = semi_major_radius(hlr, g1, g2)
+        return columns | derived_errors(self.parameters, self.crb_covariance)
+
+    def _column(self, definition):
+        """One column, with its unit."""
+        values = self._columns[definition.name]
+        if definition.kind == "sky":
+            return values
+        unit = column_unit(definition.kind, self.unit, self.placement.has_sky)
+        return _frozen(values) if unit is None else _frozen(u.Quantity(values, unit))
+
+    @property
+    def column_names(self):
+        """Names of the columns of `to_table`, in order."""
+        absent = set() if self.method == "posterior" else {"ess"}
+        absent |= set() if self.placement.has_sky else {"sky_centroid"}
+        absent |= {"neighbour_fraction"} if self.meta.get("neighbours", "ignore") == "ignore" else set()
+        names = [d.name for d in COLUMN_DEFINITIONS if d.name not in absent]
+        return names if self.inputs is None else names + self.inputs.colnames
+
+    def to_table(self, columns=None):
+        """The catalogue as a table with units.
+
+        Parameters
+        ----------
+        columns : sequence of str, optional
+            Names of the columns wanted; by default all.
+
+        Returns
+        -------
+        table : `~astropy.table.QTable`
+            A new table; columns that came with the positions follow ``flags``.
+
+        Raises
+        ------
+        InputError
+            If a column does not exist.
+        """
+        wanted = self.column_names if columns is None else [columns] if isinstance(columns, str) else columns
+        unknown = [name for name in wanted if name not in self.column_names]
+        if unknown:
+            raise InputError(f"columns: {unknown} not in this catalogue; allowed: {self.column_names}")
+        definitions = {d.name: d for d in COLUMN_DEFINITIONS}
+        table = QTable(meta=copy.deepcopy(self.meta))
+        for name in wanted:
+            table[name] = self._column(definitions[name]) if name in definitions else self.inputs[name]
+            if name in definitions:
+                table[name].info.description = definitions[name].description
+                table[name].info.meta = {"ucd": definitions[name].ucd}
+        return table
+
+    @property
+    def is_usable(self):
+        """(N,) ndarray of bool: False where a flag says not to use the numbers at all."""
+        return self.measurement.flags & SEVERE == 0
+
+    def flag_counts(self):
+        """How many rows carry each flag.
+
+        Returns
+        -------
+        counts : dict of str to int
+            Only flags that occur, in the order of their bits.
+        """
+        counts = {d.name: int(np.count_nonzero(self.flags & d.value)) for d in FLAG_DEFINITIONS}
+        return {name: count for name, count in counts.items() if count}
+
+    def samples(self, i):
+        """Posterior samples of one galaxy.
+
+        Parameters
+        ----------
+        i : int
+            Row number.
+
+        Returns
+        -------
+        samples : (S, 5) ndarray
+            Equally weighted draws of flux, n, hlr, g1, g2, without units, in
+            the frame of the table; no rows for a galaxy not measured.
+
+        Raises
+        ------
+        InputError
+            If the catalogue was not made with ``method='posterior'``.
+        IndexError
+            If there is no such row.
+        """
+        row = self._row(i)
+        if self.method != "posterior" or self.measurement.samples is None:
+            raise InputError(f"samples exist for method='posterior' only; this catalogue has {self.method!r}")
+        draws = self.measurement.samples[row : row + 1]
+        moved = self.placement[row : row + 1].shapes(draws)[0]
+        return moved[np.isfinite(moved).all(1)]
+
+    def quantiles(self, i, probabilities=(0.025, 0.16, 0.5, 0.84, 0.975)):
+        """Quantiles of the posterior of one galaxy, as `samples` of which only ``ess`` count.
+
+        Parameters
+        ----------
+        i : int
+            Row number.
+        probabilities : sequence of float, optional
+            In (0, 1); by default the limits of the 95 % and 68 % intervals and the median.
+
+        Returns
+        -------
+        quantiles : (Q, 5) ndarray
+            Of flux, n, hlr, g1, g2; NaN for a galaxy not measured.
+        """
+        return sample_quantiles(self.samples(i), self.ess[self._row(i)], probabilities)
+
+    def stamp(self, i):
+        """Data of one galaxy.
+
+        Parameters
+        ----------
+        i : int
+            Row number.
+
+        Returns
+        -------
+        stamps : Stamps
+            A batch of one.
+
+        Raises
+        ------
+        InputError
+            If the data were dropped by `without_stamps`.
+        IndexError
+            If there is no such row.
+        """
+        row = self._row(i)
+        if self.stamps is None:
+            raise InputError("this catalogue was stripped by without_stamps(); its data are gone")
+        group, member = self.location[row]
+        return self.stamps[group][member : member + 1]
+
+    def model(self, i):
+        """The galaxy that was measured, as an astropy model.
+
+        Parameters
+        ----------
+        i : int
+            Row number.
+
+        Returns
+        -------
+        model : PSFConvolvedSersic2D
+            In the pixel frame of the parent image, lengths in pixels and flux
+            in the unit of the image, without units.
+
+        Raises
+        ------
+        InputError
+            If the data were dropped by `without_stamps`.
+        IndexError
+            If there is no such row.
+        """
+        row, stamp = self._row(i), self.stamp(i)
+        from galshape_cnn.forward.model import PSFConvolvedSersic2D
+
+        flux, n, hlr, g1, g2, x, y, sky = self.measurement.params[row]
+        x, y = self.placement.origin[row] + (x, y)
+        return PSFConvolvedSersic2D(
+            flux, n, hlr, g1, g2, x, y, sky, psf=stamp.psf[0], psf_oversampling=stamp.psf_oversampling
+        )
+
+    def _row(self, i):
+        """Row number of a possibly negative index."""
+        try:
+            return range(len(self))[i]
+        except IndexError:
+            raise IndexError(f"row {i} of a catalogue of {len(self)} galaxies") from None
+
+
+def _column_attribute(definition):
+    """Read-only attribute of `ShapeCatalog` for one column."""
+    text = definition.description
+    return property(lambda self: self._column(definition), doc=f"{text[0].upper()}{text[1:]}.")
+
+
+for _definition in COLUMN_DEFINITIONS:
+    setattr(ShapeCatalog, _definition.name, _column_attribute(_definition))
+del _definition
+
+
+def _frozen(array):
+    """View that cannot be written through."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _check(groups, measurements, method, meta):
+    """Refuse measurements that do not belong to the groups."""
+    if method not in METHODS:
+        raise InputError(f"method={method!r}; allowed: {', '.join(METHODS)}")
+    if not isinstance(meta, Mapping):
+        raise InputError(f"meta is a {type(meta).__name__}; allowed: a mapping")
+    if len(measurements) != len(groups):
+        raise InputError(f"{len(measurements)} measurements came for {len(groups)} groups of stamps")

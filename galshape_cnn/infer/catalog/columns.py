@@ -1,0 +1,236 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The columns of a catalogue: order, unit, description and UCD in one list.
+
+`COLUMN_DEFINITIONS` feeds the attributes of
+`galshape_cnn.infer.catalog.catalog.ShapeCatalog`, the table and the documentation.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import astropy.units as u
+import numpy as np
+from astropy.table import QTable
+
+from galshape_cnn.errors import InputError
+from galshape_cnn.flags import FLAG_DEFINITIONS
+
+__all__ = [
+    "COLUMN_DEFINITIONS",
+    "CONVENTIONS",
+    "SHAPE_PARAMETERS",
+    "ColumnDefinition",
+    "column_unit",
+    "complete_meta",
+    "sigma_columns",
+    "identifiers",
+    "pass_through",
+]
+
+#: The five parameters of the catalogue, in the order of every covariance.
+SHAPE_PARAMETERS = ("flux", "n", "hlr", "g1", "g2")
+
+#: What the numbers of a catalogue mean; stored in its ``meta``.
+CONVENTIONS = {
+    "parameters": "flux, n, hlr, g1, g2",
+    "hlr": "circularised half-light radius; r_eff = hlr / sqrt(q) is the semi-major one",
+    "shear": "reduced shear; q = (1 - |g|) / (1 + |g|)",
+    "pixel_frame": "g1 > 0 along +x, g2 > 0 at 45 degrees from +x to +y; pixel centres are 0-based integers",
+    "sky_frame": "u = west, v = north; g1 > 0 along east-west",
+    "pa": "degrees East of North (without WCS: counter-clockwise from +y), in [0, 180)",
+    "err": "Cramer-Rao bound, centroid (and sky if fitted) marginalised",
+    "std": "posterior standard deviation; NaN for method 'ml'",
+}
+
+
+@dataclass(frozen=True)
+class ColumnDefinition:
+    """One column of the catalogue.
+
+    Attributes
+    ----------
+    name : str
+        Name of the column and of the attribute.
+    kind : str
+        ``'flux'``, ``'size'``, ``'pixel'``, ``'angle'`` or ``'number'``; decides the unit.
+    description : str
+        Description of the column in the table.
+    ucd : str
+        IVOA unified content descriptor.
+    """
+
+    name: str
+    kind: str
+    description: str
+    ucd: str
+
+
+_VALUES = (
+    ("flux", "flux", "total flux of the Sersic profile", "phot.flux"),
+    ("n", "number", "Sersic index, in [0.3, 6.2]", "src.morph.param"),
+    ("hlr", "size", "circularised half-light radius", "phys.angSize"),
+    ("g1", "number", "reduced shear along the first axis", "src.morph.param"),
+    ("g2", "number", "reduced shear along the diagonal", "src.morph.param"),
+)
+
+
+def _errors(suffix, what):
+    """Definitions of one error column for each of the five parameters."""
+    return tuple(
+        ColumnDefinition(f"{name}_{suffix}", kind, f"{what} of {name}", f"stat.error;{ucd}")
+        for name, kind, _, ucd in _VALUES
+    )
+
+
+COLUMN_DEFINITIONS = (
+    ColumnDefinition("id", "number", "identifier of the galaxy", "meta.id;meta.main"),
+    ColumnDefinition(
+        "x_centroid", "pixel", "0-based x of the centre in the image", "pos.cartesian.x;instr.pixel"
+    ),
+    ColumnDefinition(
+        "y_centroid", "pixel", "0-based y of the centre in the image", "pos.cartesian.y;instr.pixel"
+    ),
+    ColumnDefinition("sky_centroid", "sky", "sky position of the centre, ICRS", "pos.eq"),
+    *(ColumnDefinition(*value) for value in _VALUES),
+    *_errors("err", "Cramer-Rao bound"),
+    *_errors("std", "posterior standard deviation"),
+    ColumnDefinition("snr", "number", "signal-to-noise ratio, sqrt(sum(model^2 / sigma^2))", "stat.snr"),
+    ColumnDefinition("chi2", "number", "reduced chi-square of the model", "stat.fit.chi2"),
+    ColumnDefinition("q", "number", "axis ratio, minor over major", "src.ellipticity"),
+    ColumnDefinition("pa", "angle", "position angle of the major axis, East of North", "pos.posAng"),
+    ColumnDefinition("r_eff", "size", "semi-major half-light radius, hlr / sqrt(q)", "phys.angSize.smajAxis"),
+    ColumnDefinition("ess", "number", "effective number of posterior samples", "stat.value"),
+    ColumnDefinition("flags", "number", "warning bits; their meaning is in the metadata", "meta.code.qual"),
+    ColumnDefinition("q_err", "number", "Cramer-Rao bound of q", "stat.error;src.ellipticity"),
+    ColumnDefinition(
+        "pa_err", "angle", "Cramer-Rao bound of pa, at most 52 degrees", "stat.error;pos.posAng"
+    ),
+    ColumnDefinition("r_eff_err", "size", "Cramer-Rao bound of r_eff", "stat.error;phys.angSize.smajAxis"),
+    ColumnDefinition(
+        "neighbour_fraction",
+        "number",
+        "share of the galaxy's light on pixels of other sources",
+        "stat.value",
+    ),
+)
+
+
+def column_unit(kind, flux_unit, has_sky):
+    """Unit of a kind of column.
+
+    Parameters
+    ----------
+    kind : str
+        As in `ColumnDefinition`.
+    flux_unit : `~astropy.units.UnitBase` or None
+        Unit of the pixel values.
+    has_sky : bool
+        True when sizes are in arcsec and not in pixels.
+
+    Returns
+    -------
+    unit : `~astropy.units.UnitBase` or None
+        None for a plain number.
+    """
+    units = {
+        "flux": flux_unit,
+        "size": u.arcsec if has_sky else u.pix,
+        "pixel": u.pix,
+        "angle": u.deg,
+    }
+    return units.get(kind)
+
+
+def identifiers(ids, table, n):
+    """Identifiers of the rows: given, from the table, or 1 to n.
+
+    Parameters
+    ----------
+    ids : (N,) array_like or None
+        Given by the user.
+    table : `~astropy.table.Table` or None
+        Table whose column ``id`` serves when ``ids`` is None.
+    n : int
+        Number of rows.
+
+    Returns
+    -------
+    ids : (N,) ndarray
+        Read-only.
+
+    Raises
+    ------
+    InputError
+        If ``ids`` has another length.
+    """
+    if ids is None and table is not None and "id" in table.colnames:
+        ids = table["id"]
+    ids = np.arange(1, n + 1) if ids is None else np.array(ids)
+    if ids.shape != (n,):
+        raise InputError(f"ids has shape {ids.shape}; expected ({n},)")
+    ids.flags.writeable = False
+    return ids
+
+
+def pass_through(table):
+    """Copy of the columns that came with the positions, without ``id``.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table` or None
+        What the user gave.
+
+    Returns
+    -------
+    table : `~astropy.table.QTable` or None
+        A name that the catalogue uses gets the prefix ``input_``.
+    """
+    if table is None:
+        return None
+    taken = {d.name for d in COLUMN_DEFINITIONS}
+    out = QTable({name: table[name] for name in table.colnames if name != "id"}, copy=True)
+    for name in [name for name in out.colnames if name in taken]:
+        new = f"input_{name}"
+        while new in out.colnames:
+            new = f"input_{new}"
+        out.rename_column(name, new)
+    return out if out.colnames else None
+
+
+def complete_meta(meta, method):
+    """Provenance of a catalogue, with the conventions and the meaning of the flags added.
+
+    Parameters
+    ----------
+    meta : mapping
+        For example versions and the network's hash.
+    method : str
+        Which estimator was used.
+
+    Returns
+    -------
+    meta : dict
+        A deep copy.
+    """
+    flags = {d.name: {"value": d.value, "description": d.description} for d in FLAG_DEFINITIONS}
+    return copy.deepcopy(dict(meta)) | {"method": method, "conventions": dict(CONVENTIONS), "flags": flags}
+
+
+def sigma_columns(suffix, covariance):
+    """Standard deviations of the five parameters as columns.
+
+    Parameters
+    ----------
+    suffix : {'err', 'std'}
+        End of the columns' names.
+    covariance : (N, 5, 5) ndarray
+        Of flux, n, hlr, g1, g2.
+
+    Returns
+    -------
+    columns : dict of str to (N,) ndarray
+        NaN where there is no valid variance.
+    """
+    variance = np.diagonal(covariance, axis1=1, axis2=2)
+    sigma = np.sqrt(np.where(variance >= 0, variance, np.nan))
+    return {f"{name}_{suffix}": sigma[:, k] for k, name in enumerate(SHAPE_PARAMETERS)}

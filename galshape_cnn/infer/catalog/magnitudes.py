@@ -1,0 +1,41 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Magnitudes of a catalogue's table."""
+
+import astropy.units as u
+import numpy as np
+
+__all__ = ["add_magnitudes"]
+
+
+def add_magnitudes(table, zeropoint, source="given"):
+    """Append ``mag`` and ``mag_err`` to a table with ``flux`` and ``flux_err``.
+
+    mag = zeropoint - 2.5 log10(flux), and its Cramér-Rao bound to first order,
+    2.5 / ln 10 * flux_err / flux.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        Changed in place.
+    zeropoint : float
+        Magnitude of one unit of flux.
+    source : str, optional
+        Where the zero point is from, for the description of the column.
+
+    Examples
+    --------
+    >>> from astropy.table import QTable
+    >>> from galshape_cnn.infer.catalog.magnitudes import add_magnitudes
+    >>> table = QTable({"flux": [100.0, -1.0], "flux_err": [1.0, 1.0]})
+    >>> add_magnitudes(table, 22.5)
+    >>> table["mag"]
+    <Quantity [17.5,  nan] mag>
+    """
+    flux, bound = (np.asarray(u.Quantity(table[name]).value) for name in ("flux", "flux_err"))
+    good = np.where(flux > 0, flux, np.nan)
+    table["mag"] = (zeropoint - 2.5 * np.log10(good)) * u.mag
+    table["mag_err"] = 2.5 / np.log(10) * bound / good * u.mag
+    table["mag"].info.description = f"magnitude, zero point {zeropoint:.6g} ({source})"
+    table["mag_err"].info.description = "Cramer-Rao bound of mag"
+    table["mag"].info.meta = {"ucd": "phot.mag"}
+    table["mag_err"].info.meta = {"ucd": "stat.error;phot.mag"}

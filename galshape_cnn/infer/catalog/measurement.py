@@ -1,0 +1,238 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The raw result of an estimator: plain arrays in the pixel frame of the stamps.
+
+Estimators produce a `Measurement` for each group of equal-sized stamps;
+`Measurement.scatter` puts the groups back into the order of the input.
+`galshape_cnn.infer.catalog.catalog.ShapeCatalog` adds units and the sky frame.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from galshape_cnn.errors import InputError
+from galshape_cnn.flags import Flag
+
+__all__ = ["Measurement", "sample_quantiles"]
+
+# Trailing shape of each array after the axis of galaxies.
+_TRAILING = {
+    "params": (8,),
+    "covariance": (5, 5),
+    "crb": (5, 5),
+    "snr": (),
+    "chi2": (),
+    "ess": (),
+    "flags": (),
+    "neighbour_fraction": (),
+}
+
+
+def _read_only(array, dtype):
+    """View of an array that cannot be written through; copies only to change the type."""
+    view = np.asarray(array, dtype=dtype).view()
+    view.flags.writeable = False
+    return view
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """Measured parameters of N galaxies in the pixel frame of their stamps.
+
+    Attributes
+    ----------
+    params : (N, 8) ndarray of float
+        flux, n, hlr, g1, g2, x, y, sky.  Flux and sky in the unit of the
+        pixels, lengths in pixels, x and y from the centre of stamp pixel [0, 0].
+    covariance : (N, 5, 5) ndarray of float
+        Posterior covariance of flux, n, hlr, g1, g2; NaN where there is none.
+    crb : (N, 5, 5) ndarray of float
+        Cramér-Rao bound of the same five, nuisance parameters marginalised.
+    snr, chi2, ess : (N,) ndarray of float
+        Signal-to-noise ratio, reduced chi-square, effective sample size.
+    flags : (N,) ndarray of int64
+        Bits of `galshape_cnn.flags`.
+    samples : (N, S, 5) ndarray of float or None
+        Equally weighted draws from the posterior; rows of NaN pad galaxies
+        that have fewer.
+    neighbour_fraction : (N,) ndarray of float
+        Share of the galaxy's light on pixels of other sources; NaN, as without
+        it, where none were looked for.
+
+    Raises
+    ------
+    InputError
+        If the shapes do not agree.
+    """
+
+    params: np.ndarray
+    covariance: np.ndarray
+    crb: np.ndarray
+    snr: np.ndarray
+    chi2: np.ndarray
+    ess: np.ndarray
+    flags: np.ndarray
+    samples: np.ndarray | None = None
+    neighbour_fraction: np.ndarray | None = None
+
+    def __post_init__(self):
+        n = len(self.params)
+        if self.neighbour_fraction is None:
+            object.__setattr__(self, "neighbour_fraction", np.full(n, np.nan))
+        for name, trailing in _TRAILING.items():
+            array = _read_only(getattr(self, name), np.int64 if name == "flags" else float)
+            if array.shape != (n, *trailing):
+                raise InputError(f"{name} has shape {array.shape}; expected {(n, *trailing)}")
+            object.__setattr__(self, name, array)
+        if self.samples is not None:
+            samples = _read_only(self.samples, None)
+            if samples.ndim != 3 or samples.shape[::2] != (n, 5):
+                raise InputError(f"samples has shape {samples.shape}; expected ({n}, S, 5)")
+            object.__setattr__(self, "samples", samples)
+
+    def __len__(self):
+        return len(self.params)
+
+    def __getitem__(self, index):
+        """Rows of the measurement; an integer gives a measurement of one row."""
+        if isinstance(index, int | np.integer):
+            index = [range(len(self))[index]]
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Measurement(**{k: None if v is None else v[index] for k, v in parts.items()})
+
+    def in_units_of(self, unit):
+        """The same measurement with fluxes counted in a number of their unit.
+
+        Parameters
+        ----------
+        unit : float or (N,) ndarray
+            In the unit of the fluxes, > 0; one for all rows or one for each.
+
+        Returns
+        -------
+        measurement : Measurement
+            Flux, sky, their covariances and samples divided accordingly.
+        """
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        units = np.ones((len(self), 8))
+        units[:, [0, 7]] = np.broadcast_to(unit, len(self))[:, None]
+        of_flux = units[:, :5]
+        parts["params"] = self.params / units
+        for name in ("covariance", "crb"):
+            parts[name] = parts[name] / (of_flux[:, :, None] * of_flux[:, None, :])
+        if self.samples is not None:
+            parts["samples"] = self.samples / of_flux[:, None]
+        return Measurement(**parts)
+
+    def __getstate__(self):
+        return dict(self.__dict__)
+
+    def __setstate__(self, state):
+        # Unpickled arrays are writeable again.
+        for name, array in state.items():
+            object.__setattr__(self, name, None if array is None else _read_only(array, None))
+
+    @classmethod
+    def empty(cls, n):
+        """Measurement of n galaxies that were not measured: all NaN.
+
+        Parameters
+        ----------
+        n : int
+            Number of rows.
+
+        Returns
+        -------
+        measurement : Measurement
+            With ``Flag.NOT_MEASURED`` set in each row.
+
+        Examples
+        --------
+        >>> from galshape_cnn.infer.catalog.measurement import Measurement
+        >>> Measurement.empty(2).flags
+        array([1, 1])
+        """
+        arrays = {name: np.full((n, *trailing), np.nan) for name, trailing in _TRAILING.items()}
+        arrays["flags"] = np.full(n, Flag.NOT_MEASURED, dtype=np.int64)
+        return cls(**arrays)
+
+    @classmethod
+    def scatter(cls, n, parts):
+        """Put measurements of groups of rows back into the order of the input.
+
+        Parameters
+        ----------
+        n : int
+            Number of rows of the result.
+        parts : iterable of (index, Measurement)
+            Row numbers, ``(M,)`` int array, and the M rows that belong there.
+
+        Returns
+        -------
+        measurement : Measurement
+            Rows that no part covers are NaN and flagged ``NOT_MEASURED``.
+
+        Raises
+        ------
+        InputError
+            If an index has another length than its measurement, lies outside
+            ``[0, n)`` or occurs twice.
+        """
+        parts = [(np.asarray(index, dtype=int).ravel(), part) for index, part in parts]
+        _check_parts(n, parts)
+        blank = cls.empty(n)
+        out = {name: getattr(blank, name).copy() for name in _TRAILING}
+        out["samples"] = _blank_samples(n, parts)
+        for index, part in parts:
+            for name in _TRAILING:
+                out[name][index] = getattr(part, name)
+            if part.samples is not None:
+                out["samples"][index, : part.samples.shape[1]] = part.samples
+        return cls(**out)
+
+
+def _check_parts(n, parts):
+    """Refuse parts that do not fit into n rows."""
+    for index, part in parts:
+        if len(index) != len(part):
+            raise InputError(f"an index of {len(index)} rows came with a measurement of {len(part)} rows")
+    rows = np.concatenate([index for index, _ in parts]) if parts else np.zeros(0, int)
+    if len(rows) and (rows.min() < 0 or rows.max() >= n):
+        raise InputError(f"index runs from {rows.min()} to {rows.max()}; allowed: 0 to {n - 1}")
+    if len(np.unique(rows)) != len(rows):
+        raise InputError("index: a row occurs in more than one part")
+
+
+def _blank_samples(n, parts):
+    """NaN array wide enough for the samples of each part, or None."""
+    widths = [part.samples.shape[1] for _, part in parts if part.samples is not None]
+    return np.full((n, max(widths), 5), np.nan) if widths else None
+
+
+def sample_quantiles(draws, effective, probabilities):
+    """Quantiles of equally weighted draws of which fewer are independent.
+
+    The i-th of m independent draws stands at i / (m + 1), for that is where a new draw, the
+    truth for one, is as likely to lie below it.  Plain quantiles of the draws make
+    intervals that cover too little, by a share of 2 / m.
+
+    Parameters
+    ----------
+    draws : (S, P) ndarray
+        Draws of P parameters.
+    effective : float
+        The effective number m.
+    probabilities : sequence of float
+        Q numbers in (0, 1).
+
+    Returns
+    -------
+    quantiles : (Q, P) ndarray
+        NaN without draws; the extreme draws beyond the first and the last of them.
+    """
+    if not len(draws):
+        return np.full((len(probabilities), draws.shape[1]), np.nan)
+    middle = (np.arange(len(draws)) + 0.5) / len(draws)
+    position = (effective * middle + 0.5) / (effective + 1)
+    ordered = np.sort(draws, axis=0)
+    return np.stack([np.interp(probabilities, position, column) for column in ordered.T], 1)

@@ -1,0 +1,111 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+r"""Damped steps inside bounds: the quadratic problem of each iteration.
+
+The model :math:`\chi^2(\delta) = \chi^2 - 2 g\cdot\delta + \delta^T F \delta` is
+minimised over the box that ln n, ln hlr and \|eta\| are confined to.  Those three
+are eliminated first, and the 3-dimensional box problem is solved exactly by
+trying each set of active bounds.  Steps hold the shear in its radial frame:
+component 3 lengthens eta, component 4 turns it.
+"""
+
+from itertools import product
+
+import numpy as np
+
+from galshape_cnn.forward.sersic import N_RANGE
+from galshape_cnn.infer.likelihood.coordinates import ETA_MAX, HLR_MIN, clip_coordinates
+
+__all__ = ["SHAPE", "bounded_step", "moved", "room_to_bounds", "turned"]
+
+#: The coordinates that are searched; flux and sky follow.
+SHAPE = slice(1, 7)
+
+_RIDGE = 1e-7  # of the equilibrated Fisher matrix: the precision of its entries
+_LONGEST_STEP = np.array([0.9, 0.9, 0.5, 0.5, 1.5, 1.5])  # ln n, ln hlr, eta, eta, x, y
+
+
+def room_to_bounds(theta, size):
+    """How far ln n, ln hlr and |eta| may go down and up from here, (M, 3, 2)."""
+    low_high = np.log([[*N_RANGE], [HLR_MIN, size]])
+    room = np.empty((len(theta), 3, 2))
+    room[:, :2] = low_high - theta[:, 1:3, None]
+    room[:, 2, 0] = -np.inf
+    room[:, 2, 1] = ETA_MAX * (1 - 1e-12) - np.hypot(theta[:, 3], theta[:, 4])
+    return room
+
+
+def _radial_frame(theta):
+    """Rotations (M, 8, 8) that turn eta1, eta2 into its radial and tangential part."""
+    eta = np.hypot(theta[:, 3], theta[:, 4])
+    safe = np.where(eta > 1e-8, eta, 1.0)
+    c, s = (np.where(eta > 1e-8, theta[:, i] / safe, d) for i, d in ((3, 1.0), (4, 0.0)))
+    frame = np.broadcast_to(np.eye(8), (len(theta), 8, 8)).copy()
+    frame[:, 3, 3], frame[:, 3, 4], frame[:, 4, 3], frame[:, 4, 4] = c, s, -s, c
+    return frame
+
+
+def turned(theta, gradient, fisher):
+    """Gradient and Fisher matrix with the shear in its radial frame."""
+    frame = _radial_frame(theta)
+    return np.einsum("nij,nj->ni", frame, gradient), frame @ fisher @ np.swapaxes(frame, 1, 2)
+
+
+def _nearest(target, metric, low, high):
+    """Point of a box nearest to a target in a metric: each set of active bounds is tried.
+
+    ``target``, ``low``, ``high`` are (M, 3) and ``metric`` (M, 3, 3); zero lies in the box.
+    """
+    best, cost = np.zeros_like(target), np.einsum("ni,nij,nj->n", target, metric, target)
+    for pattern in product((0, 1, 2), repeat=3):
+        held = np.array(pattern) > 0
+        value = np.where(np.array(pattern) == 1, low, high)
+        possible = np.isfinite(value[:, held]).all(1)
+        off = np.where(held & possible[:, None], value - target, 0.0)
+        matrix = np.where(held[:, None] | held, np.eye(3), metric)
+        pull = np.where(held, off, -np.einsum("nij,nj->ni", metric, off))
+        off = np.linalg.solve(matrix, pull[..., None])[..., 0]
+        point = np.where(held, value, target + off)
+        inside = possible & ((point >= low) & (point <= high)).all(1)
+        now = np.einsum("ni,nij,nj->n", off, metric, off)
+        better = inside & (now < cost)
+        best[better], cost[better] = point[better], now[better]
+    return best
+
+
+def bounded_step(gradient, fisher, damping, room):
+    """Step inside the bounds, and the decrease of chi2 that it promises."""
+    diagonal = np.sqrt(np.maximum(np.einsum("nii->ni", fisher), 1e-30))
+    scale = diagonal[:, :, None] * diagonal[:, None, :]
+    extra = np.full_like(gradient, _RIDGE)
+    extra[:, SHAPE] += damping[:, None]
+    inverse = np.linalg.inv(fisher / scale + extra[:, :, None] * np.eye(8)) / scale
+    step = np.einsum("nij,nj->ni", inverse, gradient)
+    low, high = np.minimum(room[:, :, 0], 0), np.maximum(room[:, :, 1], 0)
+    target = step[:, 1:4]
+    rows = np.flatnonzero(((target < low) | (target > high)).any(1))
+    if len(rows):
+        metric = np.linalg.inv(inverse[rows, 1:4, 1:4])
+        target = target[rows]
+        end = _nearest(target, metric, low[rows], high[rows])
+        step[rows] += np.einsum("nij,njk,nk->ni", inverse[rows, :, 1:4], metric, end - target)
+        step[rows, 1:4] = end
+    longest = np.max(np.abs(step[:, SHAPE]) / _LONGEST_STEP, axis=1)
+    step /= np.maximum(longest, 1)[:, None]
+    promise = 2 * (gradient * step).sum(1) - np.einsum("ni,nij,nj->n", step, fisher, step)
+    return step, promise
+
+
+def moved(theta, step, size):
+    """Coordinates after a step, inside their bounds and with light left."""
+    radial, tangential = step[:, 3], step[:, 4]
+    eta = theta[:, 3] + 1j * theta[:, 4]
+    length = np.abs(eta)
+    along = np.where(length > 1e-8, eta / np.where(length > 1e-8, length, 1), 1.0)
+    # a long shear turns, lest a step along its bound would leave it
+    turned = (length + radial) * np.exp(1j * tangential / np.maximum(length, 1)) * along
+    eta = np.where(length > 1, turned, eta + (radial + 1j * tangential) * along)
+    trial = theta + step
+    trial[:, 3], trial[:, 4] = eta.real, eta.imag
+    # only a starting value: flux is set to its best value afterwards
+    trial[:, 0] = np.clip(trial[:, 0], 0.3 * theta[:, 0], 3 * theta[:, 0])
+    return clip_coordinates(trial, size)

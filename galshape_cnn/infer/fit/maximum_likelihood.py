@@ -1,0 +1,269 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+r"""Maximum likelihood for batches of galaxies: Levenberg-Marquardt with Fisher scoring.
+
+Every galaxy has its own damping, and leaves the batch when the decrease that
+the undamped step promises is below `galshape_cnn.infer.fit.levenberg_marquardt.TOLERANCE`.  The
+estimator of Fisher (1925): asymptotically unbiased and at the Cramér-Rao bound,
+which at low S/N, where n runs into its limits, it is not.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from galshape_cnn.errors import InputError
+from galshape_cnn.flags import Flag
+from galshape_cnn.infer.fit.bounded_steps import room_to_bounds, turned
+from galshape_cnn.infer.fit.levenberg_marquardt import search
+from galshape_cnn.infer.fit.moments import moment_start
+from galshape_cnn.infer.likelihood.coordinates import from_coordinates, parameter_derivative, to_coordinates
+from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
+
+__all__ = ["MLResult", "maximize_likelihood", "source_weights"]
+
+_REWEIGHTINGS = 3
+_POOR = 5.0  # standard deviations of chi2 above which a fit is doubted
+
+
+@dataclass(frozen=True, eq=False)
+class MLResult:
+    """Maximum-likelihood estimates of N galaxies.
+
+    Attributes
+    ----------
+    params : (N, 8) float64 ndarray
+        flux, n, hlr, g1, g2, x, y, sky in the stamp's pixel frame.
+    fisher : (N, 8, 8) float64 ndarray
+        Fisher matrix of these parameters at the solution.
+    chi2 : (N,) float64 ndarray
+        Total chi-square at the solution.
+    n_data : (N,) int64 ndarray
+        Number of pixels that count.
+    flags : (N,) int64 ndarray
+        Bits of `galshape_cnn.flags`: ``NOT_CONVERGED``, ``N_AT_BOUND``,
+        ``PARAMETER_AT_BOUND``, ``SINGULAR``, ``NO_DATA``; zero for success.
+    evaluations : (N,) int64 ndarray
+        Number of times the derivatives were computed.
+    """
+
+    params: np.ndarray
+    fisher: np.ndarray
+    chi2: np.ndarray
+    n_data: np.ndarray
+    flags: np.ndarray
+    evaluations: np.ndarray
+
+    @property
+    def converged(self):
+        """True where the maximum was found, at a bound or inside, (N,)."""
+        return (self.flags & (Flag.NOT_CONVERGED | Flag.NO_DATA)) == 0
+
+
+def source_weights(likelihood, params, gain):
+    """Likelihood whose weights include the Poisson noise of the model's own light.
+
+    Parameters
+    ----------
+    likelihood : StampLikelihood
+        With the weights of everything else.
+    params : (N, 8) ndarray
+        Parameters of the model, in units of the likelihood's scale.
+    gain : float or (N,) ndarray
+        Electrons per unit of data.
+
+    Returns
+    -------
+    likelihood : StampLikelihood
+    """
+    light = likelihood.images(np.concatenate([params[:, :7], np.zeros((len(params), 1))], 1))
+    ivar = likelihood.ivar
+    # in units of scale the gain is electrons per scaled unit
+    per_unit = (np.broadcast_to(gain, len(params)) * likelihood.scale)[:, None, None]
+    weights = ivar / (1 + ivar * np.maximum(light, 0) / per_unit)
+    return replace(likelihood, ivar=weights.astype(np.float32))
+
+
+def _reweighted_search(likelihood, theta, gain, how):
+    """Search, and again with the weights of the solution, until they agree."""
+    if gain is None:
+        return search(likelihood, theta, *how)
+    spent = 0
+    for _ in range(_REWEIGHTINGS):
+        weighted = source_weights(likelihood, from_coordinates(theta), gain)
+        points, done, evaluations = search(weighted, theta, *how)
+        theta, spent = points.theta, spent + evaluations
+    return points, done, spent
+
+
+def _status(points, done, size, fit_sky):
+    """Flag bits of the outcome."""
+    room = room_to_bounds(points.theta, size)
+    bound = (room[:, :, 0] > -1e-6) | (room[:, :, 1] < 1e-6)
+    used = np.ones((len(done), 8), bool)
+    used[:, 1:4], used[:, 7] = ~bound, fit_sky
+    fisher = np.where(
+        used[:, :, None] & used[:, None, :],
+        turned(points.theta, points.gradient, points.fisher)[1],
+        np.eye(8),
+    )
+    diagonal = np.sqrt(np.maximum(np.einsum("nii->ni", fisher), 1e-30))
+    scaled = fisher / (diagonal[:, :, None] * diagonal[:, None, :])
+    smallest = np.linalg.eigvalsh(np.nan_to_num(scaled))[:, 0]
+    flags = np.where(done, 0, Flag.NOT_CONVERGED)
+    flags = flags | np.where(bound[:, 0], Flag.N_AT_BOUND, 0)
+    flags = flags | np.where(bound[:, 1:].any(1), Flag.PARAMETER_AT_BOUND, 0)
+    return flags | np.where(smallest < 1e-6, Flag.SINGULAR, 0)
+
+
+def _check(data, ivar, transfer, grid, start):
+    """Refuse arrays that do not belong together."""
+    shape = (len(data), grid.size, grid.size)
+    for name, array in (("data", data), ("ivar", ivar)):
+        if np.shape(array) != shape:
+            raise InputError(f"{name} has shape {np.shape(array)}; {shape} is needed")
+    modes = (len(grid.ky), len(grid.kx))
+    if np.shape(transfer)[1:] != modes or len(transfer) not in (1, len(data)):
+        raise InputError(
+            f"transfer has shape {np.shape(transfer)}; (1 or {len(data)}, {modes[0]}, {modes[1]}) is needed"
+        )
+    if np.shape(start) != (len(data), 8):
+        raise InputError(f"start has shape {np.shape(start)}; ({len(data)}, 8) is needed")
+
+
+def maximize_likelihood(
+    data, ivar, transfer, grid, start, *, fit_sky=True, gain=None, max_iterations=40, retry=True, penalty=None
+):
+    """Maximise the likelihood of each stamp.
+
+    Without ``gain`` the likelihood is Gaussian with variance 1/ivar.  With it,
+    the Poisson noise of the galaxy's own light is added: the variance is
+    1/ivar + model/gain with the *model* of the previous solution (iteratively
+    reweighted least squares).  Its estimating equation, sum of dm/dp (d - m)/var,
+    has mean zero at the truth whatever the weights are, as long as they do not
+    follow the noise; weights taken from the data do, give pixels that
+    scattered down the larger weight, and lose flux.
+
+    Parameters
+    ----------
+    data, ivar : (N, size, size) array_like
+        Pixel values and inverse variances; zero inverse variance means masked.
+    transfer : (N or 1, Ky, Kx) complex array
+        From `galshape_cnn.forward.transfer.transfer_functions` with ``grid``.
+    grid : FourierGrid
+        Fourier grid of the stamps' size.
+    start : (N, 8) array_like
+        Parameters to start from: flux, n, hlr, g1, g2, x, y, sky.  Values
+        outside the bounds are clipped; flux needs no more than its sign.
+    fit_sky : bool, optional
+        Fit a constant sky level; otherwise it stays at its starting value.
+    gain : float or (N,) array_like, optional
+        Electrons per unit of data.  Without it the source adds no noise.
+    max_iterations : int, optional
+        Steps allowed for each galaxy.
+    retry : bool, optional
+        Where the search does not converge, fits badly or ends at the limit of
+        size or shear, search once more from `galshape_cnn.infer.fit.moments.moment_start` and keep the
+        lower chi2.
+    penalty : `galshape_cnn.infer.fit.levenberg_marquardt.Penalty`, optional
+        A Gaussian prior on the coordinates: the result is then the posterior's
+        mode, ``chi2`` and ``fisher`` contain the penalty.
+
+    Returns
+    -------
+    result : MLResult
+        In rows without usable pixels or with a start that is not finite, NaN.
+
+    Raises
+    ------
+    InputError
+        If the shapes do not belong together, or a gain is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from galshape_cnn.forward.grid import FourierGrid
+    >>> from galshape_cnn.forward.render import render
+    >>> from galshape_cnn.forward.transfer import transfer_functions
+    >>> from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
+    >>> r2 = np.add.outer(np.arange(-8, 9.0) ** 2, np.arange(-8, 9.0) ** 2)
+    >>> psf = np.exp(-r2 / 4)[None] / np.exp(-r2 / 4).sum()
+    >>> grid = FourierGrid(32)
+    >>> transfer = transfer_functions(psf, grid)
+    >>> truth = np.array([[100.0, 1.5, 3.0, 0.2, -0.1, 15.3, 15.8, 0.1]])
+    >>> stamps = np.asarray(render(truth, transfer, grid))
+    >>> start = [[50, 1, 2, 0, 0, 15.5, 15.5, 0]]
+    >>> result = maximize_likelihood(stamps, np.full(stamps.shape, 1e4), transfer, grid, start)
+    >>> bool(np.allclose(result.params, truth, atol=0.01))
+    True
+    """
+    _check(data, ivar, transfer, grid, start)
+    if gain is not None and not np.all(np.asarray(gain) > 0):
+        raise InputError(f"gain={gain}; a positive number of electrons per unit of data is needed")
+    whole = StampLikelihood.from_stamps(data, ivar, transfer, grid)
+    start = np.asarray(start, float)
+    gain = None if gain is None else np.broadcast_to(np.asarray(gain, float), len(whole))
+    how = ([0, 7] if fit_sky else [0]), max_iterations, penalty
+    usable = np.isfinite(start).all(1) & (start[:, 1:3] > 0).all(1) & (whole.n_data > 0)
+    rows = np.flatnonzero(usable)
+    result = _blank(whole)
+    if len(rows):
+        some = whole if usable.all() else whole[rows]  # a copy of hundreds of MB is spared
+        _fill(result, rows, some, start[rows], _of(gain, rows), how)
+    rows = np.flatnonzero(_doubtful(result)) if retry else []
+    if len(rows):
+        _try_again(result, rows, whole[rows], start[rows], gain, how)
+    return result
+
+
+def _doubtful(result):
+    """Rows where another start may find a lower chi2.
+
+    A Sérsic index at its limit is no reason for doubt: at low S/N it is common, and
+    a second start hardly ever ends lower.
+    """
+    excess = (result.chi2 - result.n_data) / np.sqrt(2 * np.maximum(result.n_data, 1))
+    return np.isfinite(result.chi2) & ((result.flags & ~Flag.N_AT_BOUND != 0) | (excess > _POOR))
+
+
+def _try_again(result, rows, likelihood, first, gain, how):
+    """Search from moments about the first start's centre; keep what has the lower chi2."""
+    stamps = likelihood.data, likelihood.ivar, likelihood.transfer, likelihood.grid
+    start = moment_start(*stamps, first[:, 5:7])
+    start[:, [0, 7]] *= likelihood.scale[:, None]
+    if 7 not in how[0]:
+        start[:, 7] = first[:, 7]
+    second = _blank(likelihood)
+    _fill(second, np.arange(len(rows)), likelihood, start, _of(gain, rows), how)
+    result.evaluations[rows] += second.evaluations
+    converged = second.converged.astype(int) - result.converged[rows]
+    better = (converged > 0) | ((converged == 0) & (second.chi2 < result.chi2[rows]))
+    for name in ("params", "fisher", "chi2", "flags"):
+        getattr(result, name)[rows[better]] = getattr(second, name)[better]
+
+
+def _of(gain, rows):
+    return None if gain is None else gain[rows]
+
+
+def _blank(likelihood):
+    """Result of galaxies that were not fitted."""
+    n = len(likelihood)
+    flags = np.where(likelihood.n_data > 0, Flag.NOT_CONVERGED, Flag.NO_DATA)
+    nan = np.full(n, np.nan)
+    return MLResult(
+        np.full((n, 8), np.nan), np.full((n, 8, 8), np.nan), nan, likelihood.n_data, flags, np.zeros(n, int)
+    )
+
+
+def _fill(result, rows, likelihood, start, gain, how):
+    """Fit and put the outcome into rows of a result, in the unit of the data."""
+    unit = np.ones((len(rows), 8))
+    unit[:, [0, 7]] = likelihood.scale[:, None]
+    theta = to_coordinates(start / unit)
+    points, done, evaluations = _reweighted_search(likelihood, theta, gain, how)
+    inverse = np.linalg.inv(parameter_derivative(points.theta)) / unit[:, None, :]
+    result.params[rows] = from_coordinates(points.theta) * unit
+    result.fisher[rows] = np.swapaxes(inverse, 1, 2) @ points.fisher @ inverse
+    result.chi2[rows] = points.chi2
+    result.evaluations[rows] = evaluations
+    result.flags[rows] = _status(points, done, likelihood.grid.size, 7 in how[0])

@@ -1,0 +1,297 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The Cramér-Rao bound of one imagined galaxy, for design studies."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from astropy import units as u
+
+from galshape_cnn.errors import InputError, NoiseError
+from galshape_cnn.forward.psf.convert import psf_arrays
+from galshape_cnn.forward.render import render
+from galshape_cnn.forward.sersic import N_RANGE
+from galshape_cnn.forward.transfer import grid_for, transfer_functions
+from galshape_cnn.geometry import frame_derivative, transform_shape
+from galshape_cnn.infer.likelihood.fisher import bound, check_error, fisher_matrices, same_unit, snr
+
+__all__ = ["CramerRaoBound", "cramer_rao_bound"]
+
+_SHAPE = ("flux", "n", "hlr", "g1", "g2")
+_NUISANCE = ("x", "y", "sky")
+
+
+@dataclass(frozen=True, eq=False)
+class CramerRaoBound:
+    """Smallest standard deviations that an unbiased estimator can have.
+
+    Attributes
+    ----------
+    flux, n, hlr, g1, g2 : float
+        Standard deviations, in the unit and the frame of the parameters given.
+    covariance : (5, 5) ndarray
+        Of the five, in this order; NaN if the Fisher matrix cannot be inverted.
+    snr : float
+        Signal-to-noise ratio of the galaxy, the noise of its own photons included.
+    singular : bool
+        True if the data hardly tell some parameters apart: do not trust the bound.
+    """
+
+    covariance: np.ndarray = field(repr=False)
+    snr: float
+    singular: bool
+    flux: float = field(init=False)
+    n: float = field(init=False)
+    hlr: float = field(init=False)
+    g1: float = field(init=False)
+    g2: float = field(init=False)
+
+    def __post_init__(self):
+        self.covariance.setflags(write=False)
+        for name, value in zip(_SHAPE, np.sqrt(np.diagonal(self.covariance)), strict=True):
+            object.__setattr__(self, name, float(value))
+
+    @property
+    def std(self):
+        """dict of float: the five standard deviations by name."""
+        return {name: getattr(self, name) for name in _SHAPE}
+
+
+def cramer_rao_bound(
+    params,
+    psf,
+    error,
+    mask=None,
+    *,
+    shape=None,
+    pixel_scale=None,
+    jacobian=None,
+    psf_oversampling=1,
+    psf_includes_pixel=True,
+    normalize_psf=True,
+    gain=None,
+    fit_sky=True,
+    fit_centroid=True,
+    center=None,
+):
+    r"""Cramér-Rao bound of a Sérsic galaxy for a given PSF and noise.
+
+    .. math:: \mathrm{Cov}(\hat\theta) \succeq F^{-1}, \qquad
+              F_{ab} = \sum_i \frac{1}{\sigma_i^2}\,
+              \frac{\partial p_i}{\partial\theta_a}\,\frac{\partial p_i}{\partial\theta_b}
+
+    for every unbiased estimator, with the noiseless pixels p of the galaxy.  The
+    sum is over eight parameters; centroid and sky are marginalised.
+
+    Parameters
+    ----------
+    params : mapping, `~astropy.table.Row` or sequence
+        ``flux``, ``n`` in [0.3, 6.2], ``hlr`` > 0, ``g1``, ``g2`` with \|g\| < 1; in this
+        order if a sequence.  With ``pixel_scale`` or ``jacobian``, hlr is in arcsec and the
+        shear in the sky frame (u west, v north); otherwise both are in
+        pixels; a Quantity must fit.  ``x``, ``y`` (0-based pixels) and ``sky`` may follow.
+        Further columns of a Row are ignored.
+    psf : array_like, galsim.GSObject or photutils model
+        As for `galshape_cnn.forward.psf.convert.psf_arrays`: an odd-sized effective PSF
+        (pixel included), or a GalSim object without the pixel.
+    error : float or (ny, nx) array_like
+        Standard deviation of the noise of each pixel, > 0, without the photon noise
+        of the galaxy if ``gain`` is given.  NaN, infinite and masked pixels do not count.
+    mask : (ny, nx) array_like of bool, optional
+        True for pixels that do not count.
+    shape : (int, int), optional
+        ny, nx of the stamp, at least 8 each; that of ``error`` or ``mask`` if they are
+        arrays, otherwise (64, 64).
+    pixel_scale : float, optional
+        Arcsec per pixel, for an image with north up and east left.
+    jacobian : (2, 2) array_like, optional
+        d(u, v)/d(x, y) in arcsec per pixel, for any other orientation.
+    psf_oversampling : int, optional
+        Samples per pixel of a PSF array.
+    psf_includes_pixel : bool, optional
+        False if a PSF array is not yet convolved with the pixel.
+    normalize_psf : bool, optional
+        Scale the PSF to unit sum.
+    gain : float, optional
+        Electrons per unit of flux: adds the photon noise of the galaxy.
+    fit_sky, fit_centroid : bool, optional
+        False if the sky level, or the centre, is known beforehand.
+    center : (float, float), optional
+        x, y of the galaxy instead of ``params``; the middle of the stamp by default.
+
+    Returns
+    -------
+    bound : CramerRaoBound
+        Standard deviations as attributes, and their covariance.
+
+    Raises
+    ------
+    InputError
+        If a parameter is missing, not finite or out of range, or shapes do not agree.
+    NoiseError
+        If ``error`` is not positive or leaves no pixel.
+    PSFError
+        If the PSF cannot be used.
+
+    Examples
+    --------
+    A galaxy at S/N 30 through a Moffat PSF:
+
+    >>> import galsim
+    >>> from galshape_cnn import cramer_rao_bound
+    >>> galaxy = {"flux": 1e5, "n": 3, "hlr": 0.3, "g1": -0.069, "g2": 0.15}
+    >>> psf = galsim.Moffat(beta=2, fwhm=0.5)
+    >>> least = cramer_rao_bound(galaxy, psf, error=400, pixel_scale=0.23, fit_sky=False)
+    >>> print(f"{least.snr:.0f} {least.n:.1f} {least.hlr:.3f} {least.g1:.2f}")
+    30 1.5 0.057 0.11
+    """
+    values = _parameters(params, center)
+    flux, error = same_unit(values["flux"], error, "params['flux']")
+    values["flux"] = flux
+    ivar = _inverse_variance(error, mask, shape)
+    jacobian = _jacobian(jacobian, pixel_scale)
+    pixel = _in_pixels(values, jacobian, ivar.shape)
+    arrays = psf_arrays(
+        psf,
+        positions=pixel[None, 5:7],
+        jacobian=jacobian,
+        oversampling=psf_oversampling,
+        includes_pixel=psf_includes_pixel,
+        normalize=normalize_psf,
+        stamp_size=max(ivar.shape),
+    )
+    fisher, ratio = _fisher_and_snr(pixel, ivar, arrays, _positive("gain", gain))
+    covariance, singular = bound(fisher, fit_sky, fit_centroid)
+    if jacobian is not None:
+        to_sky = frame_derivative(pixel[3], pixel[4], jacobian)
+        covariance = to_sky @ covariance @ to_sky.T
+    return CramerRaoBound(covariance[0], ratio, bool(singular[0]))
+
+
+def _parameters(params, center):
+    """Parameters by name, without units except that of the flux."""
+    names = _SHAPE + _NUISANCE
+    if isinstance(params, Mapping):
+        given = dict(params)
+        if unknown := [name for name in given if name not in names]:
+            raise InputError(f"params has {unknown}; allowed: {', '.join(names)}")
+    elif hasattr(params, "colnames"):
+        given = {name: params[name] for name in names if name in params.colnames}
+    elif np.size(params) in (5, 7, 8) and np.ndim(params) == 1:
+        given = dict(zip(names, params, strict=False))
+    else:
+        raise InputError(f"params is {params!r}; allowed: a mapping, a table row, or {', '.join(names)}")
+    if missing := [name for name in _SHAPE if name not in given]:
+        raise InputError(f"params lacks {', '.join(missing)}; needed: {', '.join(_SHAPE)}")
+    if center is not None:
+        if {"x", "y"} & given.keys():
+            raise InputError("center and params both say where the galaxy is; give one of them")
+        given["x"], given["y"] = np.asarray(center, float)
+    return given
+
+
+def _number(name, value):
+    """A finite float, whatever its unit."""
+    try:
+        number = float(getattr(value, "value", value))
+    except (TypeError, ValueError) as problem:
+        raise InputError(f"params[{name!r}] is {value!r}; one number is needed") from problem
+    if not np.isfinite(number):
+        raise InputError(f"params[{name!r}]={number}; a finite number is needed")
+    return number
+
+
+def _radius(hlr, is_angle):
+    """The half-light radius as a number of arcsec, where that is its unit, or of pixels."""
+    unit = getattr(hlr, "unit", None)
+    if unit is None or unit == u.dimensionless_unscaled:
+        return hlr
+    wanted, why = (u.arcsec, "with") if is_angle else (u.pix, "without")
+    try:
+        return hlr.to_value(wanted)
+    except u.UnitConversionError:
+        raise InputError(
+            f"params['hlr'] is in {unit}; {why} pixel_scale or jacobian it is a number of {wanted.name}"
+        ) from None
+
+
+def _in_pixels(values, jacobian, shape):
+    """Checked parameters in the pixel frame, as an (8,) array."""
+    ny, nx = shape
+    values = values | {"hlr": _radius(values["hlr"], jacobian is not None)}
+    values = {"x": (nx - 1) / 2, "y": (ny - 1) / 2, "sky": 0.0} | values
+    flux, n, hlr, g1, g2, x, y, sky = (_number(name, values[name]) for name in _SHAPE + _NUISANCE)
+    low, high = N_RANGE
+    if flux <= 0:
+        raise InputError(f"params['flux']={flux}; allowed: > 0")
+    if not low <= n <= high:
+        raise InputError(f"params['n']={n}; allowed: {low} to {high}")
+    if hlr <= 0:
+        raise InputError(f"params['hlr']={hlr}; allowed: > 0")
+    if np.hypot(g1, g2) >= 1:
+        raise InputError(f"params: |g|={np.hypot(g1, g2):.4g}; allowed: below 1")
+    if not (-0.5 <= x <= nx - 0.5 and -0.5 <= y <= ny - 0.5):
+        raise InputError(f"center ({x}, {y}) lies outside the stamp of {ny}x{nx} pixels")
+    if jacobian is not None:
+        hlr, g1, g2 = (float(one) for one in transform_shape(hlr, g1, g2, np.linalg.inv(jacobian)))
+    return np.array([flux, n, hlr, g1, g2, x, y, sky])
+
+
+def _jacobian(jacobian, pixel_scale):
+    """d(u, v)/d(x, y) from whichever argument gives it, None for pixels."""
+    if jacobian is not None and pixel_scale is not None:
+        raise InputError("jacobian and pixel_scale both say how large a pixel is; give one of them")
+    if pixel_scale is not None:
+        return np.eye(2) * _positive("pixel_scale", pixel_scale)
+    if jacobian is None:
+        return None
+    jacobian = np.asarray(jacobian, float)
+    if jacobian.shape != (2, 2) or not np.isfinite(jacobian).all() or np.linalg.det(jacobian) == 0:
+        raise InputError(f"jacobian is {jacobian.tolist()}; an invertible (2, 2) matrix is needed")
+    return jacobian
+
+
+def _positive(name, value):
+    """A positive number, or None."""
+    if value is None:
+        return None
+    if np.ndim(value) or not (np.isfinite(value) and value > 0):
+        raise InputError(f"{name}={value!r}; allowed: one finite number > 0")
+    return float(value)
+
+
+def _inverse_variance(error, mask, shape):
+    """(ny, nx) inverse variance, zero where a pixel does not count."""
+    error = np.ma.asarray(error, float)
+    check_error(error)
+    known = {np.shape(one) for one in (error, mask) if np.ndim(one)} | ({tuple(shape)} if shape else set())
+    if len(known) > 1:
+        raise InputError(f"error, mask and shape do not agree: {', '.join(map(str, sorted(known)))}")
+    size = known.pop() if known else (64, 64)
+    if len(size) != 2 or min(size) < 8 or any(side != int(side) for side in size):
+        raise InputError(f"shape={size}; allowed: two whole numbers of at least 8")
+    error = np.broadcast_to(np.ma.filled(error, np.nan), size)
+    bad = np.isnan(error) | (False if mask is None else np.asarray(mask, bool))
+    ivar = np.where(bad, 0.0, 1 / np.where(bad, 1.0, error) ** 2)
+    if not ivar.any():
+        raise NoiseError("error and mask leave no pixel that counts")
+    return ivar
+
+
+def _fisher_and_snr(pixel, ivar, arrays, gain):
+    """Fisher matrix (1, 8, 8) and S/N in double precision."""
+    ny, nx = ivar.shape
+    grid = grid_for(2 * ((max(ny, nx) + 1) // 2), arrays.oversampling)
+    padded = np.zeros((grid.size, grid.size))
+    padded[:ny, :nx] = ivar
+    with jax.enable_x64(True):
+        params = jnp.asarray(pixel[None])
+        transfer = transfer_functions(jnp.asarray(arrays.array), grid, arrays.oversampling)
+        fisher = fisher_matrices(params, jnp.asarray(padded[None]), transfer, grid, gain)
+        source = np.asarray(render(params.at[:, 7].set(0), transfer, grid))[0]
+        fisher = np.asarray(fisher)
+    with np.errstate(divide="ignore"):
+        variance = 1 / padded + (0.0 if gain is None else np.maximum(source, 0) / gain)
+    return fisher, snr(source, np.sqrt(variance))

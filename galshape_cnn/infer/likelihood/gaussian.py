@@ -1,0 +1,270 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+r"""The likelihood of stamps, evaluated in blocks that stay in cache.
+
+For residuals r = (data - model) and weights W = ivar, one evaluation gives
+
+.. math:: \chi^2 = r^T W r, \qquad \mathbf g = D^T W r, \qquad F = D^T W D
+
+with D the derivatives of the model: all that Fisher scoring needs, and a few
+hundred bytes instead of the eight derivative images.
+
+The compiled functions see one or two batch shapes only, so a batch of any other
+size never compiles anything new.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from galshape_cnn.compilation import compiled
+from galshape_cnn.forward.grid import FourierGrid
+from galshape_cnn.forward.render import BLOCK, render, unit_quadrants
+from galshape_cnn.forward.synthesis import quartered
+from galshape_cnn.infer.likelihood.fisher import normal_block
+
+__all__ = ["SHAPES", "StampLikelihood", "in_batches"]
+
+#: Batch sizes that the evaluation of derivatives is compiled for, largest first; the
+#: others, which are cheap, know the second one only.
+SHAPES = (64, 2 * BLOCK, BLOCK)
+
+_DRAWS_AT_ONCE = 32  # blocks
+
+
+def _normal_block(params, data, ivar, transfer, grid):
+    return normal_block(params, transfer, data, ivar, jnp.zeros_like(params[:, 0]), grid)
+
+
+def _linear_block(params, data, ivar, transfer, grid):
+    """Equations of flux and sky; data and ivar of one stamp serve a block of draws."""
+    flux, sky = params[:, 0, None], params[:, 7, None]
+    unit = unit_quadrants(params, transfer, grid, slopes=False)[0]
+    data, weight = (jnp.moveaxis(quartered(a), 0, 2) for a in (data, ivar))
+    sums = 0.0
+    for image, pixels, w in zip(unit, data, weight, strict=True):
+        residual = pixels - flux * image - sky
+        weighted, pull = image * w, residual * w
+        level = jnp.broadcast_to(w, image.shape)
+        terms = (residual * pull, image * pull, pull, image * weighted, weighted, level)
+        sums = sums + jnp.stack([one.sum(0) for one in terms])
+    _, by_flux, by_sky, flux_flux, flux_sky, sky_sky = sums.sum(-1)
+    fisher = jnp.stack([jnp.stack([flux_flux, flux_sky], -1), jnp.stack([flux_sky, sky_sky], -1)], -1)
+    return sums[0], jnp.stack([by_flux, by_sky], -1), fisher
+
+
+@compiled(static_argnames="grid")
+def _draws_in_blocks(params, data, ivar, transfer, grid):
+    """`_linear_block` of a block of draws for each stamp: its pixels and PSF are read once."""
+    arrays = (params, data[:, None], ivar[:, None], transfer[:, None])
+    return jax.lax.map(lambda a: _linear_block(*a, grid), arrays)
+
+
+@compiled(static_argnames=("block", "grid"))
+def _in_blocks(block, params, data, ivar, transfer, grid):
+    """Apply a function of one block to a batch of several, one after the other."""
+    shared = transfer.shape[0] == 1
+    arrays = (params, data, ivar) if shared else (params, data, ivar, transfer)
+    split = jax.tree.map(lambda a: a.reshape(-1, BLOCK, *a.shape[1:]), arrays)
+    if shared:
+        out = jax.lax.map(lambda a: block(*a, transfer, grid), split)
+    else:
+        out = jax.lax.map(lambda a: block(*a, grid), split)
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), out)
+
+
+def _batches(count, shapes):
+    """Cut a number of rows into batches of the shapes that are compiled."""
+    start = 0
+    while start < count:
+        shape = next((s for s in shapes if count - start >= s), shapes[-1])
+        yield start, min(start + shape, count), shape
+        start += shape
+
+
+def _padded(rows, shape):
+    """Repeat the first row until a batch has its full shape."""
+    return np.concatenate([rows, np.full(shape - len(rows), rows[0])])
+
+
+@dataclass(frozen=True, eq=False)
+class StampLikelihood:
+    """Gaussian likelihood of a batch of stamps with fixed weights.
+
+    Pixels are divided by each stamp's typical noise (``scale``), so that
+    single precision serves any unit of flux; parameters and results are in the
+    unit of the data.
+
+    Parameters
+    ----------
+    data, ivar : (N, size, size) float32 ndarray
+        Pixels and inverse variances, in units of ``scale``.
+    transfer : (N or 1, 2 K, K) complex64 ndarray
+        PSF transfer functions.
+    grid : FourierGrid
+        Grid of the transfer functions.
+    scale : (N,) float64 ndarray
+        Unit of flux of each stamp.
+    """
+
+    data: np.ndarray
+    ivar: np.ndarray
+    transfer: np.ndarray
+    grid: FourierGrid
+    scale: np.ndarray
+
+    @classmethod
+    def from_stamps(cls, data, ivar, transfer, grid):
+        """Scale stamps to their noise.
+
+        Parameters
+        ----------
+        data, ivar : (N, size, size) array_like
+            Pixels and inverse variances; zero inverse variance means masked.
+        transfer : (N or 1, 2 K, K) complex array
+            PSF transfer functions on ``grid``.
+        grid : FourierGrid
+            Of the stamps' size.
+
+        Returns
+        -------
+        likelihood : StampLikelihood
+        """
+        data, ivar = np.asarray(data), np.asarray(ivar)
+        used = ivar > 0
+        total = np.where(used, ivar, 0).sum((1, 2), dtype=float)
+        scale = np.sqrt(np.maximum(used.sum((1, 2)), 1) / np.where(total > 0, total, 1.0))
+        scaled = np.where(used, data / scale[:, None, None], 0).astype(np.float32)
+        weights = (ivar * scale[:, None, None] ** 2).astype(np.float32)
+        return cls(scaled, weights, np.asarray(transfer, np.complex64), grid, scale)
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, rows):
+        transfer = self.transfer if len(self.transfer) == 1 else self.transfer[rows]
+        return StampLikelihood(self.data[rows], self.ivar[rows], transfer, self.grid, self.scale[rows])
+
+    @property
+    def n_data(self):
+        """Number of pixels that count, (N,)."""
+        return np.count_nonzero(self.ivar, axis=(1, 2))
+
+    def images(self, params):
+        """Models of the first rows' stamps, in units of the data's scale.
+
+        Parameters
+        ----------
+        params : (N, 8) ndarray
+            Parameters in units of ``scale``.
+
+        Returns
+        -------
+        images : (N, size, size) float32 ndarray
+        """
+        out = np.empty(self.data.shape, np.float32)
+        for start, stop, shape in _batches(len(params), SHAPES[-1:]):
+            rows = _padded(np.arange(start, stop), shape)
+            transfer = self.transfer if len(self.transfer) == 1 else self.transfer[rows]
+            images = render(params[rows].astype(np.float32), transfer, self.grid)
+            out[start:stop] = np.asarray(images)[: stop - start]
+        return out
+
+    def normal_equations(self, params, rows):
+        """Chi-square, gradient and Fisher matrix with respect to the eight parameters.
+
+        Parameters
+        ----------
+        params : (M, 8) ndarray
+            Parameters in units of ``scale``.
+        rows : (M,) int ndarray
+            The stamp each belongs to; a stamp may occur often, or not at all.
+
+        Returns
+        -------
+        chi2 : (M,) float64 ndarray
+            Row sums are taken in single, their sum in double precision, so that
+            differences of 1e-3 mean something.
+        gradient : (M, 8) float64 ndarray
+            D^T W r, minus half the derivative of chi2.
+        fisher : (M, 8, 8) float64 ndarray
+            D^T W D.
+        """
+        row_sums, gradient, fisher = in_batches(_normal_block, params, rows, self, SHAPES)
+        return row_sums.sum(1), gradient, fisher
+
+    def linear_equations(self, params, rows):
+        """As `normal_equations`, with respect to flux and sky only, and six times cheaper.
+
+        Parameters
+        ----------
+        params, rows
+            As for `normal_equations`; flux must not be zero.
+
+        Returns
+        -------
+        chi2, gradient, fisher
+            Arrays of shape (M,), (M, 2) and (M, 2, 2).
+        """
+        row_sums, gradient, fisher = in_batches(_linear_block, params, rows, self)
+        return row_sums.sum(1), gradient, fisher
+
+    def linear_equations_of_draws(self, params, rows):
+        """As `linear_equations`, for many parameter sets of each stamp.
+
+        Parameters
+        ----------
+        params : (M, BLOCK, 8) ndarray
+            Blocks of parameter sets.
+        rows : (M,) int ndarray
+            The stamp that each block belongs to.
+
+        Returns
+        -------
+        chi2, gradient, fisher
+            Arrays of shape (M, BLOCK), (M, BLOCK, 2) and (M, BLOCK, 2, 2).
+        """
+        results = []
+        for start, stop, shape in _batches(len(params), (_DRAWS_AT_ONCE,)):
+            inside = _padded(np.arange(start, stop), shape)
+            row = rows[inside]
+            transfer = self.transfer[np.zeros_like(row) if len(self.transfer) == 1 else row]
+            batch = (params[inside].astype(np.float32), self.data[row], self.ivar[row], transfer)
+            results.append((_draws_in_blocks(*batch, self.grid), stop - start))
+        parts = [[np.asarray(a, float)[:used] for a in out] for out, used in results]
+        row_sums, gradient, fisher = (np.concatenate(p) for p in zip(*parts, strict=True))
+        return row_sums.sum(-1), gradient, fisher
+
+
+def in_batches(block, params, rows, likelihood, shapes=SHAPES[1:2]):
+    """Apply a function of one block to any number of parameter sets.
+
+    Parameters
+    ----------
+    block : function
+        Of arrays params, data, ivar, transfer and a grid, with `BLOCK` rows.
+    params : (M, P) ndarray
+        Parameters.
+    rows : (M,) int ndarray
+        Stamp of the likelihood that each set belongs to.
+    likelihood : StampLikelihood
+        The stamps.
+    shapes : tuple of int, optional
+        Batch sizes to use, largest first.
+
+    Returns
+    -------
+    results : list of float64 ndarray
+        What ``block`` returns, M rows each.
+    """
+    results = []
+    for start, stop, shape in _batches(len(params), shapes):
+        inside = _padded(np.arange(start, stop), shape)
+        row = rows[inside]
+        transfer = likelihood.transfer if len(likelihood.transfer) == 1 else likelihood.transfer[row]
+        batch = (params[inside].astype(np.float32), likelihood.data[row], likelihood.ivar[row], transfer)
+        # computed while the next batch is gathered
+        results.append((jax.tree.leaves(_in_blocks(block, *batch, likelihood.grid)), stop - start))
+    parts = [[np.asarray(a, float)[:used] for a in out] for out, used in results]
+    return [np.concatenate(p) for p in zip(*parts, strict=True)]

@@ -1,0 +1,309 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+r"""What the pixels say about a measured galaxy, in one pass over its model and derivatives.
+
+With whitened residuals r = (data - model) / sigma and whitened derivatives D the pass gives
+chi-square, score and Fisher matrix,
+
+.. math:: \chi^2 = \mathbf r^T \mathbf r, \qquad \mathbf s = D \mathbf r, \qquad F = D D^T,
+
+and a few numbers that tell in which way a galaxy is unlike its model.  For those the residuals are freed
+of what any small change of the eight parameters would explain,
+
+.. math:: \mathbf r_\perp = \mathbf r - D^T F^{-1} \mathbf s,
+
+so that an estimate a little off its maximum and a galaxy that is no Sérsic profile are told
+apart: the first shows in the step :math:`F^{-1} \mathbf s` (Rao 1948, Proc. Camb. Phil. Soc. 44, 50), the
+second in the rest.  The second derivatives of the image with respect to position are removed together with
+D: a centroid that is off leaves them at second order, and so does a PSF of wrong width or shape.
+"""
+
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from galshape_cnn.compilation import compiled
+from galshape_cnn.forward.render import derivatives_block, in_blocks, point_block
+
+__all__ = ["SCALES", "Examination", "as_if_independent", "examine", "newton_steps", "point_source_chi2"]
+
+#: Widths, in pixels, of the Gaussians that residuals are smoothed with; 0 is no smoothing.
+SCALES = (0.0, 1.0, 2.0, 4.0)
+_RIDGE = 1e-6  # of the equilibrated Fisher matrix, for single precision
+_CORE = 0.6  # of the model's peak: brighter pixels are its core
+_TIE = 0.02  # of the noise: closer pixels are called equal
+_BRIGHT = 0.3  # of the model's peak: where equal pixels are looked for
+
+
+class Examination(NamedTuple):
+    """Result of `examine`; the first axis of each array is that of the galaxies.
+
+    Attributes
+    ----------
+    chi2 : (N,) ndarray
+        Sum of squared whitened residuals.
+    score : (N, 8) ndarray
+        Derivative of the log-likelihood, the weights held fixed.
+    fisher : (N, 8, 8) ndarray
+        D D^T.
+    left : (N,) ndarray
+        Sum of squares after the best small change of the parameters.
+    inner, inner_number : (N,) ndarray
+        The same, weighted by the light of the model, and the effective number of pixels in it.
+    lags : (N, 2) ndarray
+        Correlation of pixels adjacent along x and y, in standard deviations.
+    highest, lowest : (N, len(SCALES)) ndarray
+        Extremes of the smoothed residuals, in standard deviations.
+    distance : (N, len(SCALES)) ndarray
+        Of the highest from the galaxy's centre, pixels.
+    smear : (N,) ndarray
+        Decrease of chi-square by the three second derivatives of the model's image, beyond the
+        parameters: an error of the PSF's width or shape.
+    core : (N,) ndarray
+        Amplitude of the model's brightest part in the residuals, in standard deviations.
+    tied : (N,) ndarray
+        Pixels of the core that are as bright as the brightest, itself included.
+    """
+
+    chi2: np.ndarray
+    score: np.ndarray
+    fisher: np.ndarray
+    left: np.ndarray
+    inner: np.ndarray
+    inner_number: np.ndarray
+    lags: np.ndarray
+    highest: np.ndarray
+    lowest: np.ndarray
+    distance: np.ndarray
+    smear: np.ndarray
+    core: np.ndarray
+    tied: np.ndarray
+
+
+def examine(params, data, ivar, transfer, grid, fit_sky=True, gain=None):
+    """Chi-square, score, Fisher matrix and statistics of the residuals of a batch.
+
+    Parameters
+    ----------
+    params : (N, 8) array_like
+        flux, n, hlr, g1, g2, x, y, sky in the pixel frame of the stamps.
+    data, ivar : (N, size, size) array_like
+        Pixels and their inverse variance, in a unit in which the noise is near one; zero inverse
+        variance where masked.
+    transfer : (N or 1, Ky, Kx) complex array
+        From `galshape_cnn.forward.transfer.transfer_functions`.
+    grid : FourierGrid
+        Stamp size and bandwidth.
+    fit_sky : bool, optional
+        Whether the sky level is among the parameters that may change.
+    gain : float or (N,) array_like, optional
+        Electrons per unit of the data: adds the source's photon noise.
+
+    Returns
+    -------
+    examination : Examination
+        Of float64 arrays.
+    """
+    numbers = [np.asarray(a, np.float32) for a in (params, data, ivar)]
+    result = _examine_rows(*numbers, transfer, _inverse_gain(gain, len(data)), np.float32(fit_sky), grid)
+    return jax.tree.map(lambda a: np.asarray(a, float), result)
+
+
+def point_source_chi2(params, data, ivar, transfer, grid, fit_sky=True, gain=None):
+    """Chi-square of the best point source near each galaxy.
+
+    Parameters
+    ----------
+    params, data, ivar, transfer, grid, fit_sky, gain
+        As for `examine`.
+
+    Returns
+    -------
+    chi2 : (N,) float64 ndarray
+        Flux, centre and sky are fitted to first order, from the galaxy's.
+    """
+    numbers = [np.asarray(a, np.float32) for a in (params, data, ivar)]
+    result = _point_rows(*numbers, transfer, _inverse_gain(gain, len(data)), np.float32(fit_sky), grid)
+    return np.asarray(result, float)
+
+
+@compiled(static_argnames="grid")
+def _point_rows(params, data, ivar, transfer, inverse_gain, fit_sky, grid):
+    def block(params, transfer, *rows):
+        *rows, grid = rows
+        images = point_block(params, transfer, grid)
+        return jax.vmap(partial(_point_one, fit_sky=fit_sky))(params, images, *rows)
+
+    return in_blocks(block, params, transfer, grid, data, ivar, inverse_gain)
+
+
+def _point_one(params, images, data, ivar, inverse_gain, fit_sky):
+    light = params[0] * images[0]
+    root = jnp.sqrt(ivar / (1 + ivar * jnp.maximum(light, 0.0) * inverse_gain))
+    residual = ((data - light - params[7]) * root).ravel()
+    columns = (jnp.concatenate([images, jnp.ones_like(images[:1])]) * root).reshape(4, -1)
+    score = columns @ residual
+    return residual @ residual - score @ _inverse(columns @ columns.T, fit_sky, sky=3) @ score
+
+
+def _inverse_gain(gain, number):
+    inverse = 0.0 if gain is None else 1 / np.asarray(gain, float)
+    return np.broadcast_to(inverse, number).astype(np.float32)
+
+
+def as_if_independent(examination, correlation):
+    """Statistics of residuals in units of what correlated noise of the given kind would give.
+
+    Parameters
+    ----------
+    examination : Examination
+    correlation : (ky, kx) ndarray
+        Odd-sized autocorrelation of the noise.
+
+    Returns
+    -------
+    examination : Examination
+        Patterns larger than the correlation scaled by its sum, smoothed residuals by what the
+        kernel of each scale makes of it, sums of squares by their variance; no ``lags``.
+    """
+    area, alike = max(correlation.sum(), 1.0), (correlation**2).sum()
+    half = [side // 2 for side in correlation.shape]
+    y, x = np.mgrid[-half[0] : half[0] + 1, -half[1] : half[1] + 1]
+    smooth = [np.exp(-(x**2 + y**2) / (4 * s**2)) if s else (x == 0) & (y == 0) for s in SCALES]
+    spread = np.sqrt(np.maximum([(correlation * one).sum() for one in smooth], 1e-3))
+    return examination._replace(
+        score=examination.score / np.sqrt(area),
+        inner=examination.inner / alike,
+        inner_number=examination.inner_number / alike,
+        lags=np.zeros_like(examination.lags),
+        highest=examination.highest / spread,
+        lowest=examination.lowest / spread,
+        smear=examination.smear / area,
+        core=examination.core / np.sqrt(area),
+    )
+
+
+def newton_steps(examination, free):
+    """Newton steps and errors of some of the parameters, the others held fixed.
+
+    Parameters
+    ----------
+    examination : Examination
+    free : list of int
+        Parameters that may change.
+
+    Returns
+    -------
+    step, sigma : (N, len(free)) ndarray
+    """
+    fisher = examination.fisher[:, free][:, :, free]
+    scale = np.sqrt(np.maximum(np.diagonal(fisher, axis1=1, axis2=2), 1e-30))
+    matrix = fisher / scale[:, :, None] / scale[:, None, :] + _RIDGE * np.eye(len(free))
+    matrix = np.where(np.isfinite(matrix).all((1, 2), keepdims=True), matrix, np.eye(len(free)))
+    inverse = np.linalg.inv(matrix)
+    step = (inverse @ (examination.score[:, free] / scale)[..., None])[..., 0] / scale
+    sigma = np.sqrt(np.maximum(np.diagonal(inverse, axis1=1, axis2=2), 0)) / scale
+    return step, sigma
+
+
+# Without it XLA computes what several statistics use again for each.
+_stored = jax.lax.optimization_barrier
+
+
+@compiled(static_argnames="grid")
+def _examine_rows(params, data, ivar, transfer, inverse_gain, fit_sky, grid):
+    def block(params, transfer, *rows):
+        *rows, grid = rows
+        images = derivatives_block(params, transfer, grid)
+        return jax.vmap(partial(_examine_one, fit_sky=fit_sky))(params, *images, *rows)
+
+    return in_blocks(block, params, transfer, grid, data, ivar, inverse_gain)
+
+
+def _examine_one(params, image, derivatives, data, ivar, inverse_gain, fit_sky):
+    light = image - params[7]
+    root = jnp.sqrt(ivar / (1 + ivar * jnp.maximum(light, 0.0) * inverse_gain))
+    residual = ((data - image) * root).ravel()
+    columns = jnp.concatenate([derivatives, _second_derivatives(light)]) * root
+    columns, residual = _stored((columns.reshape(11, -1), residual))
+    score, fisher = columns @ residual, columns @ columns.T
+    inverses = [_inverse(fisher[:k, :k], fit_sky) for k in (8, 11)]
+    explained = [score[: len(a)] @ a @ score[: len(a)] for a in inverses]
+    rest = _stored((residual - (inverses[1] @ score) @ columns).reshape(data.shape))
+    core = _core_amplitude(rest, light, root, columns, inverses[1])
+    return Examination(
+        residual @ residual, score[:8], fisher[:8, :8], (rest**2).sum(), *_inner(rest, light * root),
+        _lags(rest, root > 0), *_extremes(rest, params[5:7]), explained[1] - explained[0], core,
+        _tied(data, light, root),
+    )  # fmt: skip
+
+
+def _inverse(fisher, fit_sky, sky=7):
+    """Inverse of a Fisher matrix of which one parameter, the sky, may be known."""
+    used = jnp.ones(len(fisher)).at[sky].set(fit_sky)
+    scale = used / jnp.sqrt(jnp.maximum(jnp.diagonal(fisher), 1e-30))
+    matrix = fisher * scale[:, None] * scale + jnp.diag(1 - used) + _RIDGE * jnp.eye(len(fisher))
+    return jnp.linalg.inv(matrix) * scale[:, None] * scale
+
+
+def _second_derivatives(light):
+    """Second differences of an image along x, along y and across."""
+    padded = jnp.pad(light, 1, mode="edge")
+    xx = padded[1:-1, 2:] + padded[1:-1, :-2] - 2 * light
+    yy = padded[2:, 1:-1] + padded[:-2, 1:-1] - 2 * light
+    xy = (padded[2:, 2:] + padded[:-2, :-2] - padded[2:, :-2] - padded[:-2, 2:]) / 4
+    return jnp.stack([xx, yy, xy])
+
+
+def _inner(rest, light):
+    """Sum of squares where the galaxy is bright, as that of a number of pixels."""
+    weight = light**2 / (1 + light**2)  # zero where masked
+    total, square = weight.sum(), (weight**2).sum()
+    number = total**2 / jnp.maximum(square, 1e-6)
+    return (weight * rest**2).sum() * total / jnp.maximum(square, 1e-6), number
+
+
+def _lags(rest, good):
+    """Correlation with the next pixel along x and y."""
+    pairs = ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1]))
+    return jnp.stack(
+        [(rest[a] * rest[b]).sum() / jnp.sqrt((good[a] & good[b]).sum() + 1.0) for a, b in pairs]
+    )
+
+
+@lru_cache(maxsize=16)
+def _smoothers(size):
+    """(len(SCALES) - 1, size, size) matrices that smooth along one axis, rows of unit sum of squares."""
+    x = np.arange(size)
+    matrices = [np.exp(-0.5 * ((x[:, None] - x) / sigma) ** 2) for sigma in SCALES[1:]]
+    return np.stack([m / np.sqrt((m**2).sum(1, keepdims=True)) for m in matrices]).astype(np.float32)
+
+
+def _extremes(rest, center):
+    """Highest and lowest smoothed residual at each scale, and where the highest is."""
+    size = rest.shape[-1]
+    # one product for each scale and axis, not one for each galaxy
+    smoothed = [along @ (rest @ along.T) for along in _smoothers(size)]
+    flat = _stored(jnp.stack([rest, *smoothed]).reshape(len(SCALES), -1))
+    highest = flat.max(1)
+    # the first of the highest; argmax does not vectorise
+    at = jnp.where(flat == highest[:, None], jnp.arange(size**2), size**2 - 1).min(1)
+    return highest, flat.min(1), jnp.hypot(at % size - center[0], at // size - center[1])
+
+
+def _core_amplitude(rest, light, root, columns, inverse):
+    """Matched filter for the brightest part of the model, freed of what the columns explain."""
+    pattern = (jnp.maximum(light - _CORE * light.max(), 0) * root).ravel()
+    pattern = pattern / jnp.maximum(jnp.sqrt(pattern @ pattern), 1e-20)
+    pattern = pattern - (inverse @ (columns @ pattern)) @ columns
+    norm2 = pattern @ pattern
+    return jnp.where(norm2 > 1e-4, (pattern @ rest.ravel()) / jnp.sqrt(jnp.maximum(norm2, 1e-4)), 0.0)
+
+
+def _tied(data, light, root):
+    """How many of the brightest pixels of the core are equal."""
+    core = (light > _BRIGHT * light.max()) & (root > 0)
+    values = jnp.where(core, data * root, -jnp.inf)
+    return (values > values.max() - _TIE).sum()

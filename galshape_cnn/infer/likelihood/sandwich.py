@@ -1,0 +1,236 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+r"""What estimates are worth when the noise is not what the weights say.
+
+Fits weight pixels by their inverse variance W, as if their noise were independent.  With
+the derivatives of the model D (rows), H = D W D^T is the Fisher matrix for independent
+noise.  If pixels have the covariance :math:`C = W^{-1/2} R\, W^{-1/2}` with correlations R,
+the weighted fit stays unbiased, and its covariance is that of the sandwich
+
+.. math:: S = H^{-1}\, V\, H^{-1}, \qquad V = D W C\, W D^T
+
+(Huber 1967; White 1982, Econometrica 50, 1; in this field Bernstein & Armstrong 2014).
+Nuisance images, such as the derivatives of fitted neighbours, are projected out of D.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+from galshape_cnn.compilation import compiled
+from galshape_cnn.forward.render import BLOCK, render_with_derivatives
+from galshape_cnn.forward.transfer import grid_for, transfer_functions
+from galshape_cnn.infer.likelihood.fisher import bound
+from galshape_cnn.infer.likelihood.nuisance import projected
+
+__all__ = ["information", "sandwich", "stretching", "tempering", "widened"]
+
+
+@compiled(static_argnames="grid")
+def _block(params, ivar, inverse_gain, transfer, nuisance, spectrum, grid):
+    """H and V of a block of stamps."""
+    images, derivatives = render_with_derivatives(params, transfer, grid)
+    light = jnp.maximum(images - params[:, 7, None, None], 0)
+    weight = jnp.sqrt(ivar / (1 + ivar * light * inverse_gain[:, None, None]))
+    columns = derivatives * weight[:, None]
+    n, k, size, _ = columns.shape
+    if nuisance is not None:
+        flat = nuisance.reshape(n, nuisance.shape[1], -1) * weight.reshape(n, 1, -1)
+        columns = projected(columns.reshape(n, k, -1), flat).reshape(columns.shape)
+    flat = columns.reshape(n, k, -1)
+    naive = jnp.einsum("bik,bjk->bij", flat, flat)
+    if spectrum is None:
+        return naive, naive
+    side = spectrum.shape[0]
+    mixed = jnp.fft.irfft2(jnp.fft.rfft2(columns, s=(side, side)) * spectrum, s=(side, side))
+    mixed = mixed[..., :size, :size].reshape(n, k, -1)
+    actual = jnp.einsum("bik,bjk->bij", flat, mixed)
+    return naive, 0.5 * (actual + jnp.swapaxes(actual, 1, 2))
+
+
+def _spectrum(correlation, size):
+    """Transform of a correlation kernel on a grid without wrap-around."""
+    if correlation is None:
+        return None
+    half_y, half_x = (side // 2 for side in correlation.shape)
+    side = size + 2 * max(half_y, half_x)
+    padded = np.zeros((side, side))
+    padded[: correlation.shape[0], : correlation.shape[1]] = correlation
+    return np.fft.rfft2(np.roll(padded, (-half_y, -half_x), (0, 1))).astype(np.complex64)
+
+
+def information(stamps, params, gain=None, correlation=None):
+    """Fisher matrix for independent noise, and covariance of its score with correlated noise.
+
+    Parameters
+    ----------
+    stamps : Stamps
+        Batch of N; their ``nuisance`` is marginalised.
+    params : (N, 8) ndarray
+        Where to take them; rows that are not finite give NaN.
+    gain : float or (N,) ndarray, optional
+        Electrons per unit of flux.
+    correlation : (ky, kx) ndarray, optional
+        Odd-sized autocorrelation of the noise.
+
+    Returns
+    -------
+    naive, actual : (N, 8, 8) float32 ndarray
+        H and V; equal without ``correlation``.
+    """
+    grid = grid_for(stamps.data.shape[-1], stamps.psf_oversampling)
+    psf = np.asarray(stamps.psf, np.float32)
+    transfer = np.asarray(transfer_functions(psf, grid, stamps.psf_oversampling))
+    known = np.isfinite(params).all(1)
+    params = np.where(known[:, None], params, [1, 1, 1, 0, 0, 0, 0, 0]).astype(np.float32)
+    spectrum = _spectrum(correlation, grid.size)
+    inverse_gain = np.broadcast_to(
+        np.float32(0) if gain is None else 1 / np.asarray(gain, float), len(params)
+    )
+    inverse_gain = inverse_gain.astype(np.float32)
+    out = []
+    for start in range(0, len(params), BLOCK):
+        rows = np.arange(start, min(start + BLOCK, len(params)))
+        filled = np.concatenate([rows, np.full(BLOCK - len(rows), rows[0])])
+        nuisance = None if stamps.nuisance is None else stamps.nuisance[filled]
+        own = transfer if len(transfer) == 1 else transfer[filled]
+        both = _block(
+            params[filled], stamps.ivar[filled], inverse_gain[filled], own, nuisance, spectrum, grid
+        )
+        out.append([np.asarray(one)[: len(rows)] for one in both])
+    naive, actual = (np.concatenate(part) for part in zip(*out, strict=True))
+    return np.where(known[:, None, None], naive, np.nan), np.where(known[:, None, None], actual, np.nan)
+
+
+def sandwich(naive, actual, fit_sky=True):
+    """Covariance of flux, n, hlr, g1, g2 that a weighted fit reaches.
+
+    Parameters
+    ----------
+    naive, actual : (N, 8, 8) ndarray
+        From `information`.
+    fit_sky : bool, optional
+        Whether the sky level is fitted.
+
+    Returns
+    -------
+    covariance : (N, 5, 5) ndarray
+        NaN where ``naive`` cannot be inverted.
+    singular : (N,) ndarray of bool
+        As for `galshape_cnn.infer.likelihood.fisher.bound`.
+    """
+    supposed, singular = bound(naive, fit_sky)
+    keep = [*range(8)] if fit_sky else [*range(7)]
+    good = np.isfinite(supposed).all((1, 2))
+    h, v = (
+        np.where(good[:, None, None], m, np.eye(8)).astype(float)[:, keep][:, :, keep]
+        for m in (naive, actual)
+    )
+    scale = np.sqrt(np.diagonal(h, axis1=1, axis2=2))
+    unit = scale[:, :, None] * scale[:, None, :]
+    inverse = np.linalg.pinv(h / unit, rcond=1e-7, hermitian=True)
+    covariance = (inverse @ (v / unit) @ inverse / unit)[:, :5, :5]
+    return np.where(good[:, None, None], covariance, np.nan), singular
+
+
+def tempering(naive, actual, fit_sky=True):
+    r"""Power of the likelihood that makes up for correlated noise, on average over the parameters.
+
+    Parameters
+    ----------
+    naive, actual, fit_sky
+        As for `sandwich`.
+
+    Returns
+    -------
+    power : (N,) ndarray
+        :math:`5 / \mathrm{tr}(B^{-1} S)`, B and S being the covariances of the five parameters
+        that are supposed and reached; one where they are unknown.
+    """
+    supposed, _ = bound(naive, fit_sky)
+    reached, _ = sandwich(naive, actual, fit_sky)
+    good = np.isfinite(supposed).all((1, 2)) & np.isfinite(reached).all((1, 2))
+    ratio = np.ones(len(good))
+    for row in np.flatnonzero(good):
+        ratio[row] = np.trace(np.linalg.solve(supposed[row], reached[row])) / 5
+    return 1 / np.clip(ratio, 1e-3, 1e3)
+
+
+def widened(covariance, supposed, actual):
+    r"""Covariance of a posterior mean that was computed as if the data said more than they do.
+
+    Parameters
+    ----------
+    covariance : (N, 5, 5) ndarray
+        The posterior's, with the noise that was supposed.
+    supposed, actual : (N, 5, 5) ndarray
+        Covariances of an unbiased estimate with the noise supposed, and with the actual one,
+        both at the same parameters.
+
+    Returns
+    -------
+    covariance : (N, 5, 5) ndarray
+        :math:`\Sigma + R\,(S - B)\,R^T` with :math:`R = \Sigma B^{-1}`, of which no
+        eigenvalue is taken larger than one.
+
+    Notes
+    -----
+    With a Gaussian likelihood about an unbiased estimate x and a Gaussian prior about
+    :math:`\mu`, the posterior mean is :math:`R x + (1 - R)\mu`.  Its error has the variance
+    :math:`\Sigma` if x has the variance B, and :math:`R (S - B) R^T` more if x has S.  A
+    network's posterior may be wider than B where the network itself is not exact; its
+    mean follows the data no more than fully there.
+    """
+    usable = _all_known(covariance, supposed, actual)
+    out = covariance.copy()
+    for row in np.flatnonzero(usable):
+        root, response = _response(covariance[row], supposed[row])
+        response = root @ response @ np.linalg.inv(root)
+        out[row] += response @ (actual[row] - supposed[row]) @ response.T
+    return out
+
+
+def stretching(covariance, supposed, actual):
+    r"""Linear map about a posterior's mean that mends what one power of the likelihood left.
+
+    Parameters
+    ----------
+    covariance : (N, 5, 5) ndarray
+        The posterior's, with the tempered likelihood.
+    supposed, actual : (N, 5, 5) ndarray
+        Covariances of an unbiased estimate as the tempered likelihood supposes it, and as it is.
+
+    Returns
+    -------
+    stretch : (N, 5, 5) ndarray
+        :math:`A = 1 + R\,(M - 1)` for deviations from the mean, with the response R as for
+        `widened` and M, for which :math:`M B M^T = S`; the identity where they are unknown.
+
+    Notes
+    -----
+    Without a prior this is M, the open-faced sandwich (Shaby 2014, J. Comput. Graph. Stat. 23, 853,
+    arXiv:1204.3687), which gives the posterior the covariance S.  Where the prior decides, R is small
+    and little is changed.  To first order in M - 1, :math:`A\Sigma A^T` is what `widened` gives;
+    unlike that it is positive definite whatever S - B is, and moves draws too.  Of all M the one is
+    taken that is symmetric where B is the identity: it moves draws the least.
+    """
+    usable = _all_known(covariance, supposed, actual)
+    out = np.tile(np.eye(5), (len(covariance), 1, 1))
+    for row in np.flatnonzero(usable):
+        root, response = _response(covariance[row], supposed[row])
+        inverse = np.linalg.inv(root)
+        values, vectors = np.linalg.eigh(inverse @ actual[row] @ inverse.T)
+        change = (vectors * (np.sqrt(np.maximum(values, 0)) - 1)) @ vectors.T
+        out[row] += root @ response @ change @ inverse
+    return out
+
+
+def _all_known(*matrices):
+    """Rows, (N,) of bool, in which all matrices are finite."""
+    return np.logical_and.reduce([np.isfinite(one).all((1, 2)) for one in matrices])
+
+
+def _response(covariance, supposed):
+    """Cholesky factor of the supposed covariance, and the response of the mean where that is the identity."""
+    root = np.linalg.cholesky(supposed)
+    inverse = np.linalg.inv(root)
+    values, vectors = np.linalg.eigh(inverse @ covariance @ inverse.T)
+    return root, (vectors * np.clip(values, 0, 1)) @ vectors.T

@@ -1,0 +1,332 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""`ShapeEstimator`: the user's galaxies in, a catalogue out."""
+
+import threading
+import warnings
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+
+from galshape_cnn.errors import GalshapeWarning, InputError
+from galshape_cnn.infer.catalog.catalog import ShapeCatalog
+from galshape_cnn.infer.catalog.measurement import Measurement
+from galshape_cnn.infer.network.bundle import Bundle
+from galshape_cnn.infer.posterior.prior import Prior
+from galshape_cnn.parallel import mapped, one_blas_thread, progress_bar, usable_cores
+
+__all__ = ["ShapeEstimator"]
+
+_METHODS = ("network", "ml", "posterior")
+
+
+class ShapeEstimator:
+    """Measures flux, Sérsic index, half-light radius and shear of galaxies.
+
+    An estimator holds a trained network and no results: it cannot be changed by use, can be
+    pickled, and can be called from several threads.
+
+    Parameters
+    ----------
+    bundle : Bundle, optional
+        A trained network; by default the one that comes with the package.
+
+    Attributes
+    ----------
+    bundle : Bundle
+        The trained network with its training domain and prior.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from galshape_cnn import PSFConvolvedSersic2D, ShapeEstimator
+    >>> y, x = np.mgrid[-15:16, -15:16]
+    >>> psf = np.exp(-(x**2 + y**2) / (2 * 1.3**2))
+    >>> model = PSFConvolvedSersic2D(3000, 1.5, 3.0, 0.2, 0.0, 31.5, 31.5, psf=psf)
+    >>> yy, xx = np.mgrid[:64, :64]
+    >>> image = model(xx, yy) + np.random.default_rng(1).normal(size=(64, 64))
+    >>> catalog = ShapeEstimator()(image, psf=psf, error=1.0)
+    >>> bool(abs(catalog.flux[0] - 3000) < 5 * catalog.flux_err[0])
+    True
+    """
+
+    def __init__(self, bundle=None):
+        if bundle is not None and not isinstance(bundle, Bundle):
+            raise InputError(
+                f"bundle is a {type(bundle).__name__}; allowed: a Bundle, or use ShapeEstimator.load(path)"
+            )
+        self._bundle = Bundle.shipped() if bundle is None else bundle
+        self._network = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, path):
+        """Estimator from a bundle file.
+
+        Parameters
+        ----------
+        path : path-like
+            Written by ``galshape train``.
+
+        Returns
+        -------
+        estimator : ShapeEstimator
+
+        Raises
+        ------
+        FileError
+            If the file does not exist.
+        BundleError
+            If it is damaged or of a newer format.
+        """
+        return cls(Bundle.read(path))
+
+    @property
+    def bundle(self):
+        """The trained network with its training domain and prior."""
+        return self._bundle
+
+    def __getstate__(self):
+        return {"bundle": self._bundle}
+
+    def __setstate__(self, state):
+        self.__init__(state["bundle"])
+
+    def __repr__(self):
+        return f"<ShapeEstimator: network {self._bundle.sha256[:12]}>"
+
+    def live_network(self):
+        """The network itself, built on first use.
+
+        Returns
+        -------
+        network : galshape_cnn.infer.network.amortized.AmortizedPosterior
+            The same object at each call.
+        """
+        with self._lock:
+            if self._network is None:
+                from galshape_cnn.infer.network.amortized import AmortizedPosterior
+
+                self._network = AmortizedPosterior(self._bundle)
+            return self._network
+
+    def __call__(
+        self,
+        data,
+        *,
+        psf=None,
+        error=None,
+        mask=None,
+        wcs=None,
+        positions=None,
+        method="network",
+        fit_sky=True,
+        progress=False,
+        neighbours="mask",
+        noise_correlation=None,
+        noise_scale=None,
+        gain=None,
+        read_noise=None,
+        sky_level=None,
+        prior=None,
+        seed=0,
+        threads=None,
+        **cutting,
+    ):
+        """Measure galaxies.
+
+        Parameters
+        ----------
+        data : NDData, array_like, sequence of them, or Stamps
+            An image (with ``positions``), N cutouts of any sizes with one galaxy near each
+            centre, an ``(N, ny, nx)`` array, or `Stamps`.
+        psf : optional
+            Effective PSF (pixel included) as odd-sized ``(py, px)`` or ``(N, py, px)`` array; a
+            `galsim.GSObject` (pixel not included); a photutils PSF model; or a callable
+            ``psf(x, y)`` returning any of these.  See `galshape_cnn.forward.psf.convert.psf_arrays`.
+        error : float, array_like or Quantity, optional
+            1 sigma per pixel, unless ``data`` has an uncertainty.
+        mask : array_like of bool, optional
+            True for bad pixels.
+        wcs : celestial WCS, optional
+            Puts sizes in arcsec and shears in the sky frame.
+        positions : Table, SkyCoord or (N, 2) array_like, optional
+            Columns x, y (0-based pixels) or ra, dec.
+        method : {'network', 'ml', 'posterior'}, optional
+            Posterior mean by the network; maximum likelihood started there; or exact
+            posterior mean by importance sampling.
+        fit_sky : bool, optional
+            Marginalise over a constant sky level; False when it is known to be zero.
+        progress : bool, optional
+            Show a progress bar.
+        neighbours : {'ignore', 'mask', 'fit'}, optional
+            Other sources in the stamp: measured as if they were not there; masked; or fitted
+            together with the galaxy.  See :doc:`/user_guide/blends`.
+        noise_correlation : array_like, galsim.CorrelatedNoise or 'estimate', optional
+            Autocorrelation of the noise, an odd-sized array with 1 at its centre, where pixels
+            are not independent, as in drizzled images; or to be estimated from blank pixels.
+            See :doc:`/user_guide/noise`.
+        noise_scale : float or 'estimate', optional
+            Factor by which the noise map is too small, > 0; or to be estimated from blank pixels.
+        gain : float, optional
+            Electrons per unit of flux, > 0.  Give it when the noise map does not contain the
+            galaxy's own photon noise.
+        read_noise, sky_level : float, optional
+            With ``gain``, these replace ``error`` where there is no noise map: read noise in
+            electrons, and the level of the sky where that was subtracted (otherwise it is
+            measured).  See `galshape_cnn.observe.noise.ccd.detector_error`.
+        prior : Prior or mapping, optional
+            For ``'posterior'`` and ``'network'``: replaces the prior of the training; lengths in
+            pixels.  The network's answer is then reweighted by the ratio of the priors.
+        seed : int, optional
+            Of the draws of ``'posterior'``.
+        threads : int, optional
+            Batches measured at the same time; by default one for each core this process may
+            use.  The numbers do not depend on it.
+        **cutting
+            ``stamp_size``, ``recenter``, ``psf_oversampling``, ``psf_includes_pixel``,
+            ``normalize_psf``: see `galshape_cnn.observe.observation.prepare`.
+
+        Returns
+        -------
+        catalog : ShapeCatalog
+            One row for each galaxy, in the order of the input.
+
+        Raises
+        ------
+        InputError
+            If an argument cannot be used; its subclasses `NoiseError`, `PSFError`,
+            `PositionError` say which kind.
+        """
+        from galshape_cnn.infer.measure.options import Options
+        from galshape_cnn.observe.noise.correlation import noise_correlation as find_correlation
+        from galshape_cnn.observe.noise.rescale import scaled_noise
+        from galshape_cnn.observe.observation import prepare
+        from galshape_cnn.observe.stamps import Stamps
+
+        options = Options(
+            method=_checked_method(method),
+            fit_sky=bool(fit_sky),
+            gain=_checked_gain(gain),
+            prior=self._checked_prior(prior),
+            training_prior=None if prior is None else Prior(self._bundle.prior),
+            seed=int(seed),
+            domain=self._bundle.domain,
+            neighbours=_checked_neighbours(neighbours),
+            trust=self._bundle.trust,
+        )
+        if read_noise is not None or sky_level is not None:
+            error = _detector_noise(data, options.gain, read_noise, sky_level, mask, error)
+        observation = prepare(data, psf=psf, error=error, mask=mask, wcs=wcs, positions=positions, **cutting)
+        meta = self._meta() | {"neighbours": options.neighbours}
+        if noise_scale is not None:
+            observation, meta["noise_scale"] = scaled_noise(noise_scale, observation)
+        searched = isinstance(data, Stamps) and options.neighbours != "ignore"
+        correlation, record = find_correlation(noise_correlation, observation)
+        options = replace(options, correlation=correlation)
+        threads = usable_cores() if threads is None else int(threads)
+        with one_blas_thread():
+            observation, measurements = self._measure_groups(
+                observation, options, threads, progress, to_examine=searched
+            )
+        if record:
+            meta["noise_correlation"] = record
+        catalog = ShapeCatalog.from_measurements(observation, measurements, method=method, meta=meta)
+        _warn_of_lost_rows(catalog)
+        return catalog
+
+    def _measure_groups(self, observation, options, threads, progress, to_examine):
+        """The observation with the pixels that were measured, and a measurement of each group."""
+        from galshape_cnn.infer.measure.neighbours import examined, joined, listed_positions, measure_isolated
+        from galshape_cnn.infer.measure.pipeline import measured_together
+
+        network, bar = self.live_network(), progress_bar(observation.n, progress)
+        groups, listed = observation.groups, listed_positions(observation)
+        batches = []
+        for number, (_, stamps) in enumerate(groups):
+            size = measured_together(options.method, stamps.data.shape[-1], len(stamps), threads)
+            batches += [(number, np.arange(len(stamps))[k : k + size]) for k in range(0, len(stamps), size)]
+
+        def one(batch):
+            number, rows = batch
+            stamps = groups[number][1][rows]
+            with np.errstate(all="ignore"):  # of pixels that are no galaxy; their rows are flagged
+                stamps = examined(stamps) if to_examine else stamps
+                others = [listed[number][row] for row in rows]
+                return stamps, *measure_isolated(stamps, network, options, others)
+
+        parts, used = [[] for _ in groups], [[] for _ in groups]
+        for (number, rows), done in zip(batches, mapped(one, batches, threads), strict=True):
+            before, measured, after = done
+            parts[number].append((rows, measured))
+            used[number].append((before, after))
+            bar(len(rows))
+        measurements = [Measurement.scatter(len(g[1]), part) for g, part in zip(groups, parts, strict=True)]
+        groups = tuple((index, joined(stamps, u)) for (index, stamps), u in zip(groups, used, strict=True))
+        return replace(observation, groups=groups), measurements
+
+    def _checked_prior(self, prior):
+        if prior is None:
+            return Prior(self._bundle.prior)
+        return prior if isinstance(prior, Prior) else Prior(prior)
+
+    def _meta(self):
+        packages = ("galshape_cnn", "jax", "keras", "numpy", "astropy", "photutils")
+        return {
+            "versions": {name: _version(name) for name in packages},
+            "network_sha256": self._bundle.sha256,
+            "training_domain": self._bundle.domain,
+        }
+
+
+@lru_cache
+def _version(name):
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _checked_method(method):
+    if method not in _METHODS:
+        raise InputError(f"method={method!r}; allowed: {', '.join(map(repr, _METHODS))}")
+    return method
+
+
+def _checked_neighbours(neighbours):
+    from galshape_cnn.infer.measure.neighbours import NEIGHBOURS
+
+    if neighbours not in NEIGHBOURS:
+        raise InputError(f"neighbours={neighbours!r}; allowed: {', '.join(map(repr, NEIGHBOURS))}")
+    return neighbours
+
+
+def _checked_gain(gain):
+    if gain is None:
+        return None
+    if not (np.ndim(gain) == 0 and np.isfinite(gain) and gain > 0):
+        raise InputError(f"gain={gain!r}; allowed: a positive number of electrons per unit of flux")
+    return float(gain)
+
+
+def _detector_noise(data, gain, read_noise, sky_level, mask, error):
+    """Error of the pixels from what is known of the detector."""
+    from galshape_cnn.observe.noise.ccd import detector_error
+
+    if error is not None or hasattr(data, "ivar"):
+        raise InputError("read_noise and error both describe the noise; give one of them")
+    if read_noise is None:
+        raise InputError("sky_level is given without read_noise, which may be 0")
+    return detector_error(data, gain, read_noise, sky_level, mask)
+
+
+def _warn_of_lost_rows(catalog):
+    lost = int(np.count_nonzero(~catalog.is_usable))
+    if lost:
+        warnings.warn(
+            f"{lost} of {len(catalog)} galaxies could not be measured; see the column flags",
+            GalshapeWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,334 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The network at work: stamps of any size -> posteriors.
+
+Stamps larger than the network's 64 pixels are cropped around the galaxy.  Where the answer
+is a half-light radius above `LARGE` pixels and the stamp is larger than the crop, the
+stamp is block-averaged by 2, 4, ... until the galaxy is smaller than that or the stamp
+fits: a rule that depends on the stamp alone.
+"""
+
+import threading
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+
+import jax
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import qmc
+
+from galshape_cnn.compilation import Program, compiled
+from galshape_cnn.forward.transfer import transfer_at
+from galshape_cnn.infer.network.architecture import (
+    build_network,
+    build_update,
+    load_weights,
+    mixture_from_outputs,
+    posterior_from_outputs,
+    settle_backend,
+    single_precision,
+    split_weights,
+)
+from galshape_cnn.infer.network.features import (
+    CONSTANT_VARIANCE,
+    PSF_KX,
+    PSF_KY,
+    SIDE,
+    block_average,
+    crop_center,
+    network_inputs,
+)
+from galshape_cnn.infer.network.likelihood_update import expansion_point, likelihood_features
+from galshape_cnn.infer.posterior.mixture import MixturePosterior, to_parameters
+
+__all__ = ["AmortizedPosterior", "FirstLook", "LARGE", "posterior_moments", "quasi_random_draws"]
+
+#: Half-light radius in network pixels above which stamps are block-averaged.
+LARGE = 8.0
+_DRAWS = 256
+_ZERO_KY, _ZERO_KX = int(np.argmin(np.abs(PSF_KY))), int(np.argmin(np.abs(PSF_KX)))
+_SMALLEST_SUM = 1e-3  # of a PSF; absurd ones are flagged elsewhere
+
+
+@dataclass(frozen=True)
+class FirstLook:
+    """What the first network says of a batch.
+
+    Attributes
+    ----------
+    posterior : MixturePosterior
+        In stamp pixels and units of the data.
+    strangeness : (N,) ndarray
+        Largest entry of the network's context that varied in training, in its standard deviations.
+    outputs : (N, components * 36) ndarray
+        Raw outputs.
+    context : (N, CONTEXT_SIZE) ndarray
+        Standardised context.
+    """
+
+    posterior: MixturePosterior
+    strangeness: np.ndarray
+    outputs: np.ndarray
+    context: np.ndarray
+
+    def replaced(self, rows, other):
+        """A copy with some rows of another."""
+        fields = {"posterior": self.posterior.replaced(rows, other.posterior)}
+        for name in ("strangeness", "outputs", "context"):
+            fields[name] = getattr(self, name).copy()
+            fields[name][rows] = getattr(other, name)[rows]
+        return FirstLook(**fields)
+
+
+class AmortizedPosterior:
+    """Live networks: a function from stamps to `MixturePosterior`.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        The trained networks.
+
+    Attributes
+    ----------
+    has_update : bool
+        Whether the bundle holds the second network, of `galshape_cnn.infer.network.likelihood_update`.
+    """
+
+    def __init__(self, bundle):
+        self.components = int(bundle.network["components"])
+        update = bundle.network.get("update")
+        self.has_update = update is not None
+        first, second = split_weights(bundle.weights, update)
+        build = partial(build_network, bundle.network, initialize=False)
+        self._forward = _Live(f"network {bundle.sha256}", build, first)
+        mean, variance = first[:2]
+        self._mean, self._deviation = mean, np.sqrt(variance)
+        self._varied = variance > CONSTANT_VARIANCE
+        if self.has_update:
+            build = partial(build_update, update, len(second[0]))
+            self._update = _Live(f"update {bundle.sha256}", build, second)
+            self._update_components = int(update["components"])
+
+    def look(self, stamps, fit_sky, poisson):
+        """The first network's answer for a batch.
+
+        Parameters
+        ----------
+        stamps : Stamps
+            Batch of N.
+        fit_sky : bool
+            False when the sky level is known to be zero.
+        poisson : (N,) ndarray
+            See `galshape_cnn.infer.network.features.network_inputs`.
+
+        Returns
+        -------
+        first : FirstLook
+        """
+        first = self._at_scale(stamps, 1, fit_sky, poisson)
+        factor, size = 1, stamps.data.shape[-1]
+        while size // factor > SIDE:
+            radius = np.exp((first.posterior.weights * first.posterior.means[..., 2]).sum(1))
+            large = np.flatnonzero(radius / factor > LARGE)
+            factor *= 2
+            if not len(large) or size % factor:
+                break
+            first = first.replaced(large, self._at_scale(stamps, factor, fit_sky, poisson))
+        return first
+
+    def update(self, first, derivatives, fit_sky):
+        """The posterior after the second look.
+
+        Parameters
+        ----------
+        first : FirstLook
+            From `look`.
+        derivatives : callable
+            Takes coordinates (N, 7) and returns score (N, 8) and Fisher matrix (N, 8, 8) there.
+        fit_sky : bool
+            False when the sky level is known to be zero.
+
+        Returns
+        -------
+        posterior : MixturePosterior
+            The first answer in rows where the likelihood cannot be evaluated at it.
+        """
+        mean, chol = expansion_point(first.posterior)
+        frame, features, usable = likelihood_features(
+            first.outputs, first.context, mean, chol, *derivatives(mean), fit_sky
+        )
+        raw = self._update(features)
+        updated = frame.outward(*mixture_from_outputs(raw, self._update_components))
+        return _first_where(~usable, first.posterior, updated)
+
+    def _inputs(self, stamps, factor, fit_sky, poisson):
+        """Pixels, context, unit of flux and corner of stamps block-averaged by a factor."""
+        data, ivar, center = stamps.data, stamps.ivar, stamps.center
+        if factor > 1:
+            data, ivar = block_average(data, ivar, factor)
+            center = (center - (factor - 1) / 2) / factor
+        psf = stamps.psf.astype(np.float32)
+        transfer = np.asarray(_network_view(psf, stamps.psf_oversampling, factor))
+        # The network knows PSFs of unit sum.  An array that cuts the wings has less, and the galaxy
+        # as much more flux.
+        total = np.maximum(transfer[:, _ZERO_KY, _ZERO_KX].real, _SMALLEST_SUM)
+        transfer = np.broadcast_to(transfer / total[:, None, None], (len(data),) + transfer.shape[1:])
+        data, corner = crop_center(data, center)
+        ivar, _ = crop_center(ivar, center)
+        sky = np.full(len(data), float(fit_sky), np.float32)
+        inputs = network_inputs(
+            data.astype(np.float32), ivar.astype(np.float32), transfer,
+            sky, np.asarray(poisson, np.float32),
+        )  # fmt: skip
+        pixels, context, amplitude = inputs
+        return pixels, context, np.asarray(amplitude, float) / total, corner
+
+    def _at_scale(self, stamps, factor, fit_sky, poisson):
+        """First look at stamps block-averaged by a factor."""
+        pixels, context, amplitude, corner = self._inputs(stamps, factor, fit_sky, poisson)
+        first = self.look_at_inputs(pixels, context, amplitude)
+        posterior = _to_native(first.posterior, corner + (SIDE - 1) / 2, factor)
+        return replace(first, posterior=posterior)
+
+    def look_at_inputs(self, pixels, context, amplitude):
+        """First look at the inputs of `galshape_cnn.infer.network.features.network_inputs`.
+
+        Parameters
+        ----------
+        pixels, context, amplitude : array
+            As `galshape_cnn.infer.network.features.network_inputs` returns them.
+
+        Returns
+        -------
+        first : FirstLook
+            With x, y from the stamp's centre.
+        """
+        raw = self._forward([pixels, context])
+        standard = (np.asarray(context) - self._mean) / self._deviation
+        posterior = posterior_from_outputs(raw, amplitude, self.components)
+        return FirstLook(posterior, np.abs(standard[:, self._varied]).max(1), raw, standard)
+
+
+class _Live:
+    """A model as a function of its inputs that threads may share, compiled where the backend is JAX.
+
+    There the model is built when it is to be traced: not at all where its program was kept.
+    """
+
+    def __init__(self, name, build, weights):
+        self._build, self._weights = build, weights
+        self._lock, self._traced = threading.Lock(), set()
+        self._is_pure = settle_backend() == "jax"
+        self.function = Program(name, self._pure) if self._is_pure else self._model().predict_on_batch
+
+    def _model(self):
+        with single_precision():
+            model = self._build()
+        load_weights(model, self._weights)
+        return model
+
+    def _pure(self):
+        model = self._model()
+        trainable = [v.value for v in model.trainable_variables]
+        fixed = [v.value for v in model.non_trainable_variables]
+
+        def function(inputs):
+            with single_precision():
+                return model.stateless_call(trainable, fixed, inputs)[0]
+
+        return function
+
+    def __call__(self, inputs):
+        # Keras keeps state while it traces.  What it has traced is a pure function on JAX, and runs
+        # in several threads at once.
+        shape = tuple(np.shape(a) for a in jax.tree.leaves(inputs))
+        if self._is_pure and shape in self._traced:
+            return np.asarray(self.function(inputs))
+        with self._lock:
+            outputs = np.asarray(self.function(inputs))
+            self._traced.add(shape)
+            return outputs
+
+
+def _first_where(rows, first, updated):
+    """The update, with the first answer in some rows; mixtures may differ in their components."""
+    if not rows.any():
+        return updated
+    k = max(first.weights.shape[1], updated.weights.shape[1])
+    return updated.with_components(k).replaced(rows, first.with_components(k))
+
+
+@compiled(static_argnames=("oversampling", "factor"))
+def _network_view(psf, oversampling, factor):
+    """Transfer functions at the network's wave numbers, per block-averaged pixel."""
+    ky, kx = PSF_KY / factor, PSF_KX / factor
+    blur = _block_transfer(ky, factor)[:, None] * _block_transfer(kx, factor)
+    return jax.lax.map(lambda one: transfer_at(one, ky, kx, oversampling), psf) * blur
+
+
+def _block_transfer(k, factor):
+    """Transfer function of a block average, at native wave numbers."""
+    half = np.where(np.abs(k) < 1e-9, 1e-9, k) / 2
+    return np.sin(half * factor) / (factor * np.sin(half))
+
+
+def _to_native(posterior, center, factor):
+    """Undo cropping and block-averaging."""
+    means, chols = posterior.means, posterior.chols
+    means[..., 5:] += center[:, None]
+    if factor > 1:
+        means[..., 5:] = means[..., 5:] * factor + (factor - 1) / 2
+        means[..., 2] += np.log(factor)
+        chols[..., 5:, :] *= factor
+    return posterior
+
+
+@lru_cache(maxsize=2)
+def _deviates(count):
+    """Quasi-random uniform and normal deviates: the same for every galaxy."""
+    points = qmc.Sobol(8, seed=20261122).random(count)
+    points = np.clip(points, 1e-6, 1 - 1e-6)
+    return points[None, :, 0], ndtri(points[None, :, 1:])
+
+
+def quasi_random_draws(posterior, count):
+    """Evenly spread draws of the parameters.
+
+    Parameters
+    ----------
+    posterior : MixturePosterior
+        Of N galaxies.
+    count : int
+        Draws for each, a power of two.
+
+    Returns
+    -------
+    draws : (N, count, 7) ndarray
+        flux, n, hlr, g1, g2, x, y; infinite where the network's answer far outside its training is.
+    """
+    uniform, normal = _deviates(count)
+    with np.errstate(over="ignore", invalid="ignore"):
+        uniform = np.broadcast_to(uniform, (len(posterior), count))
+        return to_parameters(posterior.transform(uniform, normal))
+
+
+def posterior_moments(posterior: MixturePosterior):
+    """Mean and covariance in the parameters.
+
+    Parameters
+    ----------
+    posterior : MixturePosterior
+        Of N galaxies.
+
+    Returns
+    -------
+    mean : (N, 7) ndarray
+        flux, n, hlr, g1, g2, x, y.
+    covariance : (N, 7, 7) ndarray
+        Their covariance.
+    """
+    draws = quasi_random_draws(posterior, _DRAWS)
+    # Rows with infinities are flagged.
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = draws.mean(1)
+        delta = draws - mean[:, None]
+        return mean, np.swapaxes(delta, 1, 2) @ delta / (_DRAWS - 1)

@@ -1,0 +1,183 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The bundle: everything a trained network needs, in one ASDF file.
+
+Arrays and configuration only, never code or pickles: the architecture is rebuilt
+from its configuration, on whichever Keras backend the reader uses.
+"""
+
+import hashlib
+import json
+import os
+import warnings
+from dataclasses import dataclass, field
+from importlib import resources
+
+import numpy as np
+
+from galshape_cnn.errors import BundleError, FileError, InputError
+from galshape_cnn.files import written_whole
+from galshape_cnn.infer.network.trust import check_region
+
+__all__ = ["FORMAT_VERSION", "Bundle"]
+
+#: Version of the file format this package writes, and the newest it reads.  Version 2 may hold a second
+#: network, whose weights follow those of the first.
+FORMAT_VERSION = 2
+_FORMAT = "galshape_cnn bundle"
+_KEYS = ("network", "weights", "domain", "prior", "provenance")
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A trained network with what it was trained for.
+
+    Attributes
+    ----------
+    network : dict
+        Architecture, see `galshape_cnn.infer.network.architecture.build_network`; ``update``, if there is a
+        second network, see `galshape_cnn.infer.network.architecture.build_update`.
+    weights : tuple of ndarray
+        In the order of ``keras.Model.weights``, of one network after the other.
+    domain : dict
+        Ranges of training: ``snr``, ``hlr`` (pixels), ``psf_width`` (pixels, see
+        `galshape_cnn.forward.psf.width.psf_width`), ``n``, ``g``.
+    prior : dict
+        Configuration of the prior, see `galshape_cnn.infer.posterior.prior.Prior`.
+    provenance : dict
+        Configuration, versions, training history, validation figures.
+    trust : dict, optional
+        Region in which validation found the network trustworthy, see
+        `galshape_cnn.infer.network.trust.check_region`; empty where it was never validated.
+    """
+
+    network: dict
+    weights: tuple = field(repr=False)
+    domain: dict
+    prior: dict
+    provenance: dict = field(repr=False)
+    trust: dict = field(repr=False, default_factory=dict)
+
+    @property
+    def sha256(self):
+        """Hash of weights, architecture, domain and prior, hexadecimal.
+
+        It names the network, and so leaves out what validation adds to it.
+        """
+        configuration = {"network": self.network, "domain": self.domain, "prior": self.prior}
+        digest = hashlib.sha256(json.dumps(configuration, sort_keys=True).encode())
+        for array in self.weights:
+            digest.update(str((array.shape, array.dtype.str)).encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def trust_sha256(self):
+        """Hash of the region of trust and of the network it belongs to, hexadecimal."""
+        text = json.dumps([self.sha256, self.trust], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @classmethod
+    def shipped(cls):
+        """The bundle that comes with the package.
+
+        Returns
+        -------
+        bundle : Bundle
+            Read from ``galshape_cnn/data``.
+        """
+        return cls.read(resources.files("galshape_cnn") / "data" / "universal.asdf")
+
+    @classmethod
+    def read(cls, path):
+        """Read a bundle.
+
+        Parameters
+        ----------
+        path : path-like
+            An ASDF file written by `write`.
+
+        Returns
+        -------
+        bundle : Bundle
+
+        Raises
+        ------
+        FileError
+            If the file does not exist or cannot be opened.
+        BundleError
+            If it is damaged, not a bundle, or of a newer format.
+        """
+        import asdf
+
+        name = os.fspath(path)
+        if not os.path.isfile(name):
+            raise FileError(f"bundle {name!r} does not exist")
+        try:
+            # An ASDF older than the writer's warns of its age, but reads arrays, numbers and text
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", asdf.exceptions.AsdfPackageVersionWarning)
+                with asdf.open(name, memmap=False, lazy_load=False) as file:
+                    tree = dict(file.tree)
+                    weights = tuple(np.array(array) for array in tree.get("weights", ()))
+        except Exception as error:  # ASDF, YAML, zlib and NumPy each raise their own kinds
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise BundleError(f"bundle {name!r} is damaged or not ASDF: {reason}") from error
+        return cls._from_tree(tree, weights, name)
+
+    @classmethod
+    def _from_tree(cls, tree, weights, name):
+        if tree.get("format") != _FORMAT:
+            raise BundleError(f"{name!r} is not a bundle of galshape_cnn")
+        version = tree.get("format_version")
+        if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+            raise BundleError(
+                f"bundle {name!r} has format version {version}; this package reads 1 to {FORMAT_VERSION}: "
+                "a newer galshape_cnn may read it"
+            )
+        missing = [key for key in _KEYS if key not in tree]
+        if missing:
+            raise BundleError(f"bundle {name!r} lacks {missing}")
+        parts = {key: _plain(tree[key]) for key in _KEYS if key != "weights"}
+        bundle = cls(weights=weights, trust=_plain(tree.get("trust", {})), **parts)
+        if bundle.sha256 != tree.get("sha256"):
+            raise BundleError(f"bundle {name!r} is damaged: its content does not match its hash")
+        if bundle.trust and bundle.trust_sha256 != tree.get("trust_sha256"):
+            raise BundleError(f"bundle {name!r} is damaged: its region of trust does not match its hash")
+        try:
+            check_region(bundle.trust)
+        except InputError as error:
+            raise BundleError(f"bundle {name!r}: {error}") from error
+        return bundle
+
+    def write(self, path):
+        """Write the bundle beside the target, then rename.
+
+        Parameters
+        ----------
+        path : path-like
+            Should end in ``.asdf``.
+
+        Raises
+        ------
+        FileError
+            If the file cannot be written.
+        """
+        import asdf
+
+        path = os.fspath(path)
+        tree = {"format": _FORMAT, "format_version": FORMAT_VERSION, "sha256": self.sha256}
+        tree |= {key: getattr(self, key) for key in _KEYS}
+        tree["weights"] = [np.array(w) for w in self.weights]
+        if self.trust:
+            tree |= {"trust": self.trust, "trust_sha256": self.trust_sha256}
+        with written_whole(path) as beside:
+            asdf.AsdfFile(tree).write_to(beside, all_array_compression="zlib")
+
+
+def _plain(node):
+    """Plain dicts and lists of what ASDF hands out."""
+    if hasattr(node, "items"):
+        return {key: _plain(value) for key, value in node.items()}
+    if isinstance(node, list | tuple) or type(node).__name__ == "TaggedList":
+        return [_plain(value) for value in node]
+    return node

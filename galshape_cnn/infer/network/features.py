@@ -1,0 +1,206 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Stamps -> inputs of the network.
+
+The network sees one 64 x 64 stamp with the galaxy near its centre, in three
+channels: data over a robust amplitude (so the network's inputs, and with them its
+answer, do not depend on the unit of flux), asinh of data over noise, and the square
+root of the relative inverse variance (zero where masked).  Beside it a context vector:
+the PSF's transfer function at a few wave numbers (which exists for PSFs of any size and
+oversampling), weighted moments of the stamp in four windows, and what is known of the
+noise and the sky.
+
+Larger stamps are cropped, or block-averaged (image, noise and PSF alike) by an integer
+factor when the galaxy is large.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from galshape_cnn.compilation import compiled
+
+__all__ = [
+    "CONSTANT_VARIANCE",
+    "CONTEXT_SIZE",
+    "SIDE",
+    "block_average",
+    "crop_center",
+    "network_inputs",
+    "psf_context",
+]
+
+#: Side of the network's stamp in pixels.
+SIDE = 64
+_PATCH = 4
+_WINDOWS = (1.5, 3.0, 6.0, 12.0)
+_K = np.array([0.0, 0.1, 0.2, 0.35, 0.55, 0.85, 1.3, 2.0])
+
+#: Wave numbers (radians per pixel) at which the network is told the PSF.
+PSF_KY = np.concatenate([-_K[:0:-1], _K])
+PSF_KX = _K
+
+#: Variance in training below which an entry of the context did not vary: nothing was learned from it, and
+#: its deviations say nothing.
+CONSTANT_VARIANCE = 2e-6
+
+#: Length of the context vector.
+CONTEXT_SIZE = 2 * len(PSF_KY) * len(PSF_KX) + 7 * len(_WINDOWS) + 4
+
+
+def _window_templates():
+    """(pixels, 6 * windows) Gaussian windows times 1, x, y, r^2, x^2 - y^2, 2xy."""
+    x = np.arange(SIDE) - (SIDE - 1) / 2
+    xx, yy = np.meshgrid(x, x)
+    columns = []
+    for sigma in _WINDOWS:
+        u, v = xx / sigma, yy / sigma
+        gauss = np.exp(-0.5 * (u**2 + v**2))
+        columns += [gauss * f for f in (np.ones_like(u), u, v, u**2 + v**2, u**2 - v**2, 2 * u * v)]
+    return np.stack([c.ravel() for c in columns], 1).astype(np.float32)
+
+
+def _moments(data, weight):
+    """Windowed moments per unit window weight, and the windows' S/N."""
+    templates = jnp.asarray(_window_templates())
+    moments = (data * weight) @ templates
+    norm = weight @ jnp.asarray(_window_templates()[:, ::6] ** 2)
+    norm = jnp.maximum(norm, 1e-12)
+    return moments / jnp.repeat(norm, 6, axis=1), moments[:, ::6] / jnp.sqrt(norm), norm
+
+
+def psf_context(transfer):
+    """Part of the context that describes the PSF.
+
+    Parameters
+    ----------
+    transfer : (N, 15, 8) complex array
+        Transfer functions at `PSF_KY` x `PSF_KX`, per network pixel.
+
+    Returns
+    -------
+    context : (N, 240) jax array
+        Real and imaginary parts.
+    """
+    flat = transfer.reshape(transfer.shape[0], -1)
+    return jnp.concatenate([flat.real, flat.imag], axis=1)
+
+
+@compiled
+def network_inputs(data, ivar, transfer, fit_sky, poisson):
+    """Inputs of the network for a batch of 64 x 64 stamps.
+
+    Parameters
+    ----------
+    data, ivar : (N, 64, 64) array
+        Pixels and inverse variances, the galaxy near the centre.
+    transfer : (N, 15, 8) complex array
+        PSF transfer functions at `PSF_KY` x `PSF_KX`.
+    fit_sky : (N,) array
+        1 where the sky level is unknown, 0 where it is known to be zero.
+    poisson : (N,) array
+        Variance that a pixel with a signal of one (background) sigma gains from the
+        source, in units of the background variance; 0 without source noise.
+
+    Returns
+    -------
+    pixels : (N, 16, 16, 48) jax array
+        4 x 4 patches of the three channels.
+    context : (N, CONTEXT_SIZE) jax array
+        See the module's description.
+    amplitude : (N,) jax array
+        Unit of flux of the network's answer, in data units.
+    """
+    n = data.shape[0]
+    valid = (ivar > 0).reshape(n, -1)
+    mean_ivar = ivar.reshape(n, -1).sum(1) / jnp.maximum(valid.sum(1), 1)
+    mean_ivar = jnp.where(mean_ivar > 0, mean_ivar, 1.0)
+    sigma = 1 / jnp.sqrt(mean_ivar)
+    scaled = data.reshape(n, -1) / sigma[:, None]
+    weight = ivar.reshape(n, -1) / mean_ivar[:, None]
+    moments, window_snr, norm = _moments(scaled, weight)
+    error = 1 / jnp.sqrt(norm[:, 1])
+    unit = jnp.sqrt(jnp.maximum(moments[:, 6], 0) ** 2 + (3 * error) ** 2)
+    linear = jnp.clip(jnp.where(valid, scaled, 0) / unit[:, None], -5, 20)
+    relative = jnp.sqrt(weight)
+    channels = (linear, jnp.arcsinh(scaled * relative), jnp.minimum(relative, 3))
+    # Computed before they are shuffled: a loop over shuffled pixels is not vectorised.
+    channels = jax.lax.optimization_barrier(channels)
+    context = jnp.concatenate(
+        [
+            psf_context(transfer),
+            jnp.clip(moments / unit[:, None], -20, 20),
+            jnp.arcsinh(window_snr),
+            jnp.log(unit / error)[:, None],
+            fit_sky[:, None],
+            jnp.log1p(100 * poisson)[:, None],
+            valid.mean(1)[:, None],
+        ],
+        axis=1,
+    )
+    return _patches(jnp.stack(channels, -1).reshape(n, SIDE, SIDE, 3)), context, unit * sigma
+
+
+def _patches(image):
+    """Space to depth: (N, 64, 64, C) -> (N, 16, 16, 16 C)."""
+    n, side, _, c = image.shape
+    m = side // _PATCH
+    image = image.reshape(n, m, _PATCH, m, _PATCH, c)
+    return image.transpose(0, 1, 3, 2, 4, 5).reshape(n, m, m, _PATCH * _PATCH * c)
+
+
+def crop_center(images, center, fill=0.0):
+    """Cut or pad stamps to 64 x 64 with the galaxy at the middle.
+
+    Parameters
+    ----------
+    images : (N, ny, nx) ndarray
+        Stamps of any size.
+    center : (N, 2) ndarray
+        Galaxy's x, y in pixels.
+    fill : float, optional
+        Value of pixels outside.
+
+    Returns
+    -------
+    out : (N, 64, 64) ndarray
+        Cut stamps.
+    corner : (N, 2) int ndarray
+        x, y of their pixel [0, 0] in the input stamps, so that
+        ``center - corner`` lies within half a pixel of 31.5.
+    """
+    corner = np.rint(np.asarray(center) - (SIDE - 1) / 2).astype(int)
+    ny, nx = images.shape[1:]
+    corner = np.clip(corner, -SIDE, [nx, ny])
+    out = np.full((len(images), SIDE, SIDE), fill, images.dtype)
+    low, high = np.maximum(corner, 0), np.minimum(corner + SIDE, [nx, ny])
+    for one, image, (x, y), (x0, y0), (x1, y1) in zip(out, images, corner, low, high, strict=True):
+        one[y0 - y : y1 - y, x0 - x : x1 - x] = image[y0:y1, x0:x1]
+    return out, corner
+
+
+def block_average(data, ivar, factor):
+    """Sum blocks of pixels; masked pixels take their block's mean.
+
+    Parameters
+    ----------
+    data, ivar : (N, ny, nx) ndarray
+        Pixels and inverse variances; sizes divisible by ``factor``.
+    factor : int
+        Block side in pixels.
+
+    Returns
+    -------
+    data, ivar : (N, ny // factor, nx // factor) ndarray
+        Flux per block and its inverse variance, 0 where more than half of
+        the block is masked.
+    """
+    n, ny, nx = data.shape
+    blocks = (n, ny // factor, factor, nx // factor, factor)
+    good = ivar > 0
+    count = good.reshape(blocks).sum((2, 4))
+    variance = np.divide(1.0, ivar, out=np.zeros(ivar.shape), where=good).reshape(blocks).sum((2, 4))
+    scale = factor**2 / np.maximum(count, 1)
+    usable = count > 0.5 * factor**2
+    total = np.where(usable, np.where(good, data, 0).reshape(blocks).sum((2, 4)) * scale, 0)
+    weight = np.divide(1.0, variance * scale**2, out=np.zeros(count.shape), where=usable)
+    return total, weight

@@ -1,0 +1,107 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""What the networks say of a batch: sky, first look, second look."""
+
+import numpy as np
+
+from galshape_cnn.infer.likelihood.fisher import score_and_fisher
+from galshape_cnn.infer.posterior.mixture import to_parameters
+from galshape_cnn.observe.detect.scale_space import robust_background
+
+__all__ = ["network_posterior", "sky_free_posterior"]
+
+#: Levels of the sky in units of a pixel's noise: above the first it is subtracted for the networks; above
+#: the second their first answer is of no use for that.
+_KNOWN_SKY, _HOPELESS_SKY = 0.3, 20.0
+_SKY_ROUNDS = 6
+
+
+def sky_free_posterior(stamps, transfer, grid, network, options):
+    """The networks' posterior where the sky may be anything.
+
+    The networks have seen skies of a fraction of the noise.  What is more is found, a part at a time, as
+    the lesser of two: the sky that the likelihood wants beside the first answer, which neighbours
+    raise, and the median of the outer pixels, which the galaxy's wings raise.
+
+    Parameters
+    ----------
+    stamps, transfer, grid, network, options
+        As for `network_posterior`.
+
+    Returns
+    -------
+    posterior : MixturePosterior
+    strangeness : (N,) ndarray
+        As `network_posterior` returns them, for the stamps without that sky.
+    level : (N,) ndarray
+        The sky that was subtracted: zero where it is small, and where it is known to be.
+    """
+    used = stamps.ivar > 0
+    least = _KNOWN_SKY / np.sqrt(_mean_ivar(stamps))
+    outside, level = np.zeros((2, len(stamps)))
+    if options.fit_sky and network.has_update:
+        outside = robust_background(stamps.data, used).astype(float)
+        level = np.where(np.abs(outside) > _HOPELESS_SKY / _KNOWN_SKY * least, outside, 0.0)
+    for left in reversed(range(_SKY_ROUNDS)):
+        seen = stamps
+        if level.any():
+            data = np.where(used, stamps.data - level[:, None, None], 0)
+            seen = stamps.with_pixels(data, stamps.ivar, stamps.nuisance)
+        posterior, strangeness, wanted = network_posterior(seen, transfer, grid, network, options)
+        rest = outside - level
+        part = np.sign(rest) * np.minimum(np.abs(rest), np.abs(wanted))
+        part = np.where((wanted * rest > 0) & (np.abs(part) > least), part, 0.0)  # none for NaN
+        if not left or not part.any():
+            break
+        level = level + part
+    return posterior, strangeness, level
+
+
+def network_posterior(stamps, transfer, grid, network, options):
+    """The networks' posterior, and how unlike training the stamps are.
+
+    Parameters
+    ----------
+    stamps : Stamps
+        Batch of N, counted in units of their noise.
+    transfer : (N or 1, Ky, Kx) complex array
+        Transfer functions of their PSFs on ``grid``.
+    grid : FourierGrid
+        Of the stamps' size.
+    network : AmortizedPosterior
+        The live networks.
+    options : Options
+        ``fit_sky`` and ``gain`` are used.
+
+    Returns
+    -------
+    posterior : MixturePosterior
+    strangeness : (N,) ndarray
+        Largest entry of the network's context, in standard deviations of training.
+    sky : (N,) ndarray
+        Level that the likelihood wants beside the first answer; zero without a second look.
+    """
+    first = network.look(stamps, options.fit_sky, _source_noise(stamps, options.gain))
+    wanted = np.zeros(len(stamps))
+    if not network.has_update:
+        return first.posterior, first.strangeness, wanted
+
+    def derivatives(u):
+        with np.errstate(all="ignore"):  # such rows keep the first answer
+            params = np.concatenate([to_parameters(u), np.zeros((len(u), 1))], 1).astype(np.float32)
+            data, ivar = stamps.data, stamps.ivar
+            _, score, fisher = score_and_fisher(params, data, ivar, transfer, grid, gain=options.gain)
+            wanted[:] = score[:, 7] / fisher[:, 7, 7]
+        return score, fisher
+
+    posterior = network.update(first, derivatives, options.fit_sky)
+    return posterior, first.strangeness, wanted
+
+
+def _mean_ivar(stamps):
+    """Inverse variance of the pixels that count."""
+    return stamps.ivar.sum((1, 2), dtype=float) / np.maximum((stamps.ivar > 0).sum((1, 2)), 1)
+
+
+def _source_noise(stamps, gain):
+    """Variance a signal of one sigma adds, in units of the background's."""
+    return np.zeros(len(stamps)) if gain is None else np.sqrt(_mean_ivar(stamps)) / gain

@@ -1,0 +1,323 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Recentring of galaxies in their stamps, and the flags that belong to it.
+
+The centroid is the peak of the stamp smoothed at the scale at which the galaxy
+stands out most, located by fitting a quadratic to 5x5 pixels around it: the
+method of `photutils.centroids.centroid_quadratic`, for a whole batch at once (one
+at a time photutils needs more time than the network; a test holds the two
+together).  A peak at a Gaussian's own scale is the maximum-likelihood position
+of a Gaussian source.
+
+For a peak of height S (in units of the noise) and curvature S/T^2 smoothed with
+a Gaussian of width s, the noise moves the peak by T^2 / (sqrt(2) s S) along each
+axis; a peak that may have moved by more than a pixel is not used.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from galshape_cnn.flags import Flag
+from galshape_cnn.forward.psf.arrays import PSFArrays
+from galshape_cnn.observe.detect.peaks import lowest_between, quadratic_peak, values, windows
+from galshape_cnn.observe.detect.scale_space import build_levels, has_uniform_noise, local_maxima
+
+__all__ = [
+    "Centers",
+    "alike_chunks",
+    "find_centers",
+    "mask_flags",
+    "neighbor_flags",
+    "neighbor_peaks",
+    "psf_sigma",
+]
+
+#: Stamps smoothed at once: few enough to stay in the processor's cache.
+_CHUNK = 64
+#: Steps in the logarithm of the kernel's width.
+_SIGMA_STEP = np.log(2) / 16
+#: Height of a peak, in units of the noise, to be a galaxy near the position given, to
+#: be one far from it, and to be a neighbour (above the saddle between the two).
+_NEAR_HEIGHT, _FAR_HEIGHT, _NEIGHBOR_HEIGHT = 4.0, 10.0, 5.5
+#: A peak is noise on the flank of another if that one is brighter by this (in units of
+#: the noise, and as a share) and the dent between the two is not as deep.
+_FLANK_HEIGHT, _FLANK_SHARE = 3.0, 0.3
+#: A neighbour below this share of the galaxy's peak does not change its parameters much.
+_FAINTEST_NEIGHBOR = 0.02
+#: Largest error of a centroid, along one axis in pixels.
+_LARGEST_ERROR = 1.0
+#: Smallest radius, in pixels, within which a centroid is plausible.
+_SMALLEST_RADIUS = 3.0
+#: A scale at which the galaxy stands out by this share of the best is good enough.
+_GOOD_SCALE = 0.7
+_FWHM = 2.355
+
+
+@dataclass(frozen=True)
+class Centers:
+    """Where galaxies were found.
+
+    Attributes
+    ----------
+    center : (N, 2) ndarray
+        x, y in the stamp.
+    flags : (N,) int64 ndarray
+        RECENTER_FAILED, FAR_CENTROID, NEIGHBOR.
+    """
+
+    center: np.ndarray
+    flags: np.ndarray
+
+
+def psf_sigma(psf):
+    """Gaussian width of each PSF, in pixels.
+
+    Parameters
+    ----------
+    psf : galshape_cnn.forward.psf.convert.PSFArrays
+        Effective PSFs.
+
+    Returns
+    -------
+    sigma : (N,) or (1,) ndarray
+        Of the Gaussian that covers as many pixels, 1 / sum(p^2); at least one
+        pixel, below which a sampled Gaussian is no Gaussian any more.
+    """
+    pixels = psf.array.sum((1, 2)) ** 2 / (psf.array**2).sum((1, 2)) / psf.oversampling**2
+    return np.maximum(np.sqrt(pixels / (4 * np.pi)), 1.0)
+
+
+def find_centers(data, ivar, guess, sigma, move=True):
+    """Find the galaxy near each given position, and neighbours in the stamp.
+
+    Parameters
+    ----------
+    data, ivar : (N, ny, nx) float32 ndarray
+        Stamps; zero ``ivar`` is masked.
+    guess : (N, 2) array_like
+        Given x, y in the stamp.
+    sigma : float or (N,) ndarray
+        Gaussian width of the PSF in pixels, see `psf_sigma`; rounded to steps of 4 %, which no
+        matched filter feels.
+    move : bool, optional
+        If False, positions are kept and only neighbours are looked for.
+
+    Returns
+    -------
+    centers : Centers
+        FAR_CENTROID is set when the galaxy is farther away than 3 pixels and
+        one PSF FWHM, which is more than positions measured on any image of
+        this quality are off; it is followed there only if it is the brightest
+        source in the inner half of the stamp, at 10 sigma or more.  With
+        RECENTER_FAILED the given position is kept.
+    """
+    guess = np.array(guess, float)
+    center, flags = guess.copy(), np.zeros(len(data), np.int64)
+    for rows, width in alike_chunks(ivar, sigma):
+        levels = build_levels(data[rows], ivar[rows], width, coarser=move)
+        if move:
+            center[rows], flags[rows] = _recenter(levels, guess[rows])
+        flags[rows] |= np.where(_has_neighbor(levels[0], center[rows]), Flag.NEIGHBOR, 0)
+    return Centers(center, flags)
+
+
+def alike_chunks(ivar, sigma):
+    """Rows that are smoothed alike, a chunk at a time.
+
+    A row is smoothed as it would be alone, so that its centre does not depend, in the last
+    bit, on the rows around it.
+
+    Parameters
+    ----------
+    ivar : (N, ny, nx) ndarray
+        Inverse variance of the stamps.
+    sigma : float or (N,) ndarray
+        Width of the PSF in pixels.
+
+    Yields
+    ------
+    rows : (M,) int ndarray
+        Up to 64 rows.
+    width : float
+        Of the kernel.
+    """
+    step = np.round(np.log(np.broadcast_to(sigma, len(ivar))) / _SIGMA_STEP).astype(int)
+    kind = 2 * step + has_uniform_noise(ivar)
+    for value in np.unique(kind):
+        rows = np.flatnonzero(kind == value)
+        for start in range(0, len(rows), _CHUNK):
+            yield rows[start : start + _CHUNK], float(np.exp(_SIGMA_STEP * (value // 2)))
+
+
+@dataclass(frozen=True)
+class _Peaks:
+    """One candidate peak per row; its height is zero where there is none.
+
+    ``xy`` and ``error`` are in stamp pixels, ``height`` in units of the noise;
+    ``bump`` says that a brighter peak is near with hardly a dent between.
+    """
+
+    xy: np.ndarray
+    height: np.ndarray
+    error: np.ndarray
+    bump: np.ndarray
+
+
+def _recenter(levels, guess):
+    """Choose among the peaks of all levels; keep the guess where none will do."""
+    radius = max(_SMALLEST_RADIUS, _FWHM * levels[0].sigma)
+    reach = min(levels[0].amplitude.shape[1:]) / 4
+    near = [_highest_peak(level, guess, radius, reach) for level in levels]
+    finest = np.where((near[0].height > 0)[:, None], near[0].xy, guess)
+    near = _best_scale(near, crowded=_has_neighbor(levels[0], finest))
+    usable = (near.height >= _NEAR_HEIGHT) & (near.error <= _LARGEST_ERROR) & ~near.bump
+    center = np.where(usable[:, None], near.xy, guess)
+    flags = np.zeros(len(guess), np.int64)
+    rest = np.flatnonzero(~usable)
+    if rest.size:
+        some = [level.rows(rest) for level in levels]
+        far = _best_scale([_highest_peak(level, guess[rest], reach, reach) for level in some])
+        found = (far.height >= _FAR_HEIGHT) & (far.error <= _LARGEST_ERROR)
+        center[rest[found]] = far.xy[found]
+        flags[rest[~found]] = Flag.RECENTER_FAILED
+    moved = np.hypot(*(center - guess).T) > radius
+    return center, flags | np.where(moved, Flag.FAR_CENTROID, 0)
+
+
+def _best_scale(peaks, crowded=False):
+    """Of each row the peak on the finest level on which the galaxy stands out well.
+
+    In a crowded stamp that is any level on which it is significant, because
+    coarser ones merge it with its neighbours.
+    """
+    heights = np.array([one.height for one in peaks])
+    enough = _GOOD_SCALE * heights.max(axis=0)
+    enough = np.where(crowded, np.minimum(enough, _NEAR_HEIGHT), enough)
+    level = np.argmax(heights >= enough, axis=0)
+    rows = np.arange(heights.shape[1])
+    chosen = [np.array([getattr(one, name) for one in peaks])[level, rows]
+              for name in ("xy", "height", "error", "bump")]  # fmt: skip
+    return _Peaks(*chosen)
+
+
+def _highest_peak(level, guess, radius, reach):
+    """Highest local maximum of a level within a radius of each guess."""
+    rows = np.arange(len(guess))
+    at = level.from_stamp(guess)
+    start = np.round(at).astype(int)
+    half = int(np.ceil(radius / level.step)) + 1
+    window, dx, dy = windows(level.amplitude, start, half + 1)
+    distance = np.hypot(dx + (start - at)[:, :1, None], dy + (start - at)[:, 1:, None])
+    # On coarse levels the pixel that holds the peak may be a little farther than the peak.
+    candidate = local_maxima(window) & (distance <= radius / level.step + 0.75)
+    candidate[:, [0, -1]] = candidate[:, :, [0, -1]] = False
+    pick = np.argmax(np.where(candidate, window, -np.inf).reshape(len(rows), -1), axis=1)
+    found = candidate.reshape(len(rows), -1)[rows, pick]
+    peak = start + np.column_stack([np.ravel(dx)[pick % dx.size], np.ravel(dy)[pick // dx.size]])
+    offset, width2, valid = quadratic_peak(level.amplitude, peak)
+    xy = level.to_stamp(peak + offset)
+    found &= valid & (np.hypot(*(xy - guess).T) <= radius)
+    height = np.where(found, values(level.amplitude, peak) / values(level.noise, peak), 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = width2 * level.step**2 / (np.sqrt(2) * level.sigma * height)
+    return _Peaks(xy, height, np.where(found, error, np.inf), _is_bump(level, peak, at, reach))
+
+
+def _is_bump(level, peak, guess, reach):
+    """Whether a brighter peak is within reach, with hardly a dent towards it."""
+    n, ny, nx = level.amplitude.shape
+    y, x = np.arange(ny), np.arange(nx)
+    distance2 = (y[:, None] - guess[:, 1:, None]) ** 2 + (x - guess[:, :1])[:, None, :] ** 2
+    near = np.where(distance2 <= (reach / level.step) ** 2, level.amplitude, -np.inf).reshape(n, -1)
+    best = np.argmax(near, axis=1)
+    brighter = np.column_stack([best % nx, best // nx])
+    here = values(level.amplitude, peak)
+    noise = values(level.noise, peak)
+    dent = here - lowest_between(level.amplitude, np.arange(n), peak, brighter)
+    excess = near[np.arange(n), best] - here
+    is_brighter = excess > np.maximum(_FLANK_HEIGHT * noise, _FLANK_SHARE * here)
+    return is_brighter & (dent < _FLANK_HEIGHT * noise)
+
+
+def _has_neighbor(level, center):
+    """Whether a second source stands above the saddle towards the galaxy."""
+    return np.bincount(neighbor_peaks(level, center)[0], minlength=len(level.amplitude)) > 0
+
+
+def neighbor_flags(stamps):
+    """``NEIGHBOR`` for stamps that `find_centers` has not seen.
+
+    Parameters
+    ----------
+    stamps : Stamps
+        Batch of N.
+
+    Returns
+    -------
+    flags : (N,) int64 ndarray
+    """
+    sigma = psf_sigma(PSFArrays(stamps.psf, stamps.psf_oversampling))
+    return find_centers(stamps.data, stamps.ivar, stamps.center, sigma, move=False).flags
+
+
+def neighbor_peaks(level, center):
+    """Peaks that stand above the saddle towards the galaxy.
+
+    The light of one galaxy falls monotonically along every ray, so that a peak
+    on its flank is as high as the lowest point towards its centre, but for
+    noise.
+
+    Parameters
+    ----------
+    level : Level
+        Stamps smoothed with the PSF.
+    center : (N, 2) ndarray
+        x, y of the galaxies.
+
+    Returns
+    -------
+    rows : (M,) int ndarray
+        Stamp of each peak.
+    xy : (M, 2) int ndarray
+        Its pixel.
+    threshold : (N, ny, nx) ndarray
+        What a peak must stand above a saddle.
+    """
+    amplitude, noise = level.amplitude, level.noise
+    middle = np.round(center).astype(int)
+    own = values(amplitude, middle)
+    threshold = np.maximum(_NEIGHBOR_HEIGHT * noise, _FAINTEST_NEIGHBOR * own[:, None, None])
+    # numpy.nonzero takes ten times as long in three dimensions as in one
+    rows, y, x = np.unravel_index(np.flatnonzero((amplitude > threshold) & level.maxima), amplitude.shape)
+    apart = np.hypot(x - center[rows, 0], y - center[rows, 1]) > 2 * level.sigma
+    rows, y, x = rows[apart], y[apart], x[apart]
+    saddle = lowest_between(amplitude, rows, np.column_stack([x, y]), middle[rows])
+    second = amplitude[rows, y, x] - saddle > threshold[rows, y, x]
+    return rows[second], np.column_stack([x, y])[second], threshold
+
+
+def mask_flags(ivar, center):
+    """Flags that say how much of a stamp, and of its centre, is masked.
+
+    Parameters
+    ----------
+    ivar : (N, ny, nx) ndarray
+        Inverse variance; zero is masked or outside.
+    center : (N, 2) ndarray
+        x, y of the galaxies.
+
+    Returns
+    -------
+    flags : (N,) int64 ndarray
+        NO_DATA, MASKED, CENTER_MASKED.
+    """
+    n, ny, nx = ivar.shape
+    bad = ivar == 0
+    flags = np.where(bad.all(axis=(1, 2)), Flag.NO_DATA, 0)
+    half = bad[:, ny // 4 : ny - ny // 4, nx // 4 : nx - nx // 4]
+    flags |= np.where(half.mean(axis=(1, 2)) > 0.3, Flag.MASKED, 0)
+    start = np.round(center).astype(int)
+    window, dx, dy = windows(bad, start, 2)
+    distance = np.hypot(dx + (start - center)[:, :1, None], dy + (start - center)[:, 1:, None])
+    masked = ((window != 0) & (distance <= 1.5)).any(axis=(1, 2))
+    return (flags | np.where(masked, Flag.CENTER_MASKED, 0)).astype(np.int64)

@@ -1,0 +1,202 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Which pixels of a stamp belong to which source.
+
+Sources are segments of the smoothed stamp (`photutils.segmentation.detect_sources`).
+A segment is divided at peaks that stand above the saddle towards the galaxy and towards
+each other: the test that sets ``NEIGHBOR``, which at high S/N separates closer pairs
+than thresholds do and does not take noise on the flank of a bright galaxy for a source.
+Positions that the user gave for other galaxies count as peaks without a test.  The pixels
+of a segment go to the peak from which they are reached downhill.
+"""
+
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+
+import numpy as np
+from scipy.ndimage import binary_dilation
+
+from galshape_cnn.forward.psf.convert import PSFArrays
+from galshape_cnn.observe.detect.centroids import alike_chunks, neighbor_peaks, psf_sigma
+from galshape_cnn.observe.detect.peaks import lowest_between
+from galshape_cnn.observe.detect.scale_space import build_levels
+
+__all__ = ["TARGET", "UNMODELLED", "Scene", "find_scenes"]
+
+#: Label of the pixels of the galaxy itself; neighbours follow as 2, 3, ...
+TARGET = 1
+#: Label of sources without a peak of their own: masked, never fitted.
+UNMODELLED = 255
+
+_SEGMENT_HEIGHT = 2.5  # in units of the smoothed noise
+_SEGMENT_PIXELS = 5
+_LEAST_PEAK = 4.0  # of a separate segment, below which it is noise
+_SAME_SOURCE = 2.0  # pixels, or the width of the PSF, within which two positions are one source
+_MOST_PEAKS = 200
+_MASK_MARGIN = 1.5  # of neighbours' masks, in widths of the PSF
+_CORE = 1.5  # pixels around the galaxy's centre that are never masked
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The sources of one stamp.
+
+    Attributes
+    ----------
+    labels : (ny, nx) uint8 ndarray
+        0 for sky, `TARGET`, 2 and so on for the neighbours in the order of
+        ``peaks``, `UNMODELLED` for what has no peak.
+    peaks : (K, 2) ndarray
+        x, y of the neighbours in the stamp, the nearest first.
+    center : (2,) ndarray
+        x, y of the galaxy.
+    sigma : float
+        Gaussian width of the PSF in pixels.
+    """
+
+    labels: np.ndarray
+    peaks: np.ndarray
+    center: np.ndarray
+    sigma: float
+
+    def mask(self, kept=()):
+        """Pixels of other sources with a margin for their wings, but nothing of the galaxy.
+
+        Parameters
+        ----------
+        kept : sequence of int, optional
+            Indices into ``peaks`` of neighbours that are not masked.
+
+        Returns
+        -------
+        mask : (ny, nx) ndarray of bool
+        """
+        wanted = np.isin(self.labels, [TARGET, *(TARGET + 1 + k for k in kept)])
+        others = (self.labels > 0) & ~wanted
+        if not others.any():
+            return others
+        margin = int(np.ceil(_MASK_MARGIN * self.sigma))
+        y, x = np.mgrid[-margin : margin + 1, -margin : margin + 1]
+        grown = binary_dilation(others, np.hypot(x, y) <= margin + 0.5)
+        y, x = np.mgrid[: self.labels.shape[0], : self.labels.shape[1]]
+        core = np.hypot(x - self.center[0], y - self.center[1]) <= _CORE
+        return grown & ~wanted & ~core
+
+
+def find_scenes(stamps, known=None):
+    """Find the sources of each stamp.
+
+    Parameters
+    ----------
+    stamps : Stamps
+        Batch of N.
+    known : sequence of (K, 2) ndarray, optional
+        For each stamp, x, y of other galaxies that the user listed.
+
+    Returns
+    -------
+    scenes : list of Scene
+    """
+    sigma = psf_sigma(PSFArrays(stamps.psf, stamps.psf_oversampling))
+    scenes = [None] * len(stamps)
+    for chunk, width in alike_chunks(stamps.ivar, sigma):
+        part = stamps[chunk]
+        level = build_levels(part.data, part.ivar, width, coarser=False)[0]
+        rows, xy, threshold = neighbor_peaks(level, part.center)
+        for row, number in enumerate(chunk):
+            listed = np.zeros((0, 2)) if known is None else np.asarray(known[number], float)
+            scenes[number] = _scene(level, row, part.center[row], xy[rows == row], listed, threshold[row])
+    return scenes
+
+
+def _scene(level, row, center, found, listed, threshold):
+    """Sources of one stamp."""
+    amplitude = level.amplitude[row]
+    significance = np.where(np.isfinite(level.noise[row]), amplitude / level.noise[row], 0)
+    apart = max(_SAME_SOURCE, level.sigma)
+    peaks = _accepted(amplitude, found, threshold)
+    peaks = _with_listed(peaks, listed, center, significance, apart)
+    peaks = peaks[np.argsort(np.hypot(*(peaks - center).T))]
+    labels = _labels(significance, center, peaks)
+    return Scene(labels, peaks, np.asarray(center), level.sigma)
+
+
+def _accepted(amplitude, found, threshold):
+    """Of the peaks beside the galaxy those that stand apart from each other, brightest first."""
+    order = np.argsort(-amplitude[found[:, 1], found[:, 0]])[:_MOST_PEAKS]
+    kept = np.zeros((0, 2), int)
+    for peak in found[order]:
+        zero, ends = np.zeros(len(kept), int), np.broadcast_to(peak, kept.shape)
+        saddle = lowest_between(amplitude[None], zero, ends, kept) if len(kept) else np.zeros(0)
+        if (amplitude[peak[1], peak[0]] - saddle > threshold[peak[1], peak[0]]).all():
+            kept = np.concatenate([kept, peak[None]])
+    return kept.astype(float)
+
+
+def _with_listed(peaks, listed, center, significance, apart):
+    """Peaks, and listed galaxies in the stamp that show and are none of them."""
+    ny, nx = significance.shape
+    for xy in listed:
+        x, y = np.round(xy).astype(int)
+        if not (0 <= x < nx and 0 <= y < ny) or significance[y, x] < _SEGMENT_HEIGHT:
+            continue
+        others = np.concatenate([center[None], peaks])
+        if np.hypot(*(others - xy).T).min() > apart:
+            peaks = np.concatenate([peaks, xy[None]])
+    return peaks
+
+
+def _labels(significance, center, peaks):
+    """Segments, divided among the peaks in them."""
+    from photutils.segmentation import detect_sources
+
+    segments = _quietly(detect_sources, significance, _SEGMENT_HEIGHT, _SEGMENT_PIXELS)
+    if segments is None:
+        return np.zeros(significance.shape, np.uint8)
+    segments = segments.data
+    markers = np.zeros(significance.shape, np.int16)
+    for label, (x, y) in enumerate(np.concatenate([center[None], peaks]), TARGET):
+        markers[_inside(y, len(markers)), _inside(x, markers.shape[1])] = label
+    labels = np.zeros(significance.shape, np.uint8)
+    for segment in range(1, segments.max() + 1):
+        inside = segments == segment
+        own = np.unique(markers[inside & (markers > 0)])
+        if len(own) > 1:
+            labels[inside] = _flooded(significance, inside, markers)[inside]
+        elif len(own) == 1:
+            labels[inside] = own[0]
+        elif significance[inside].max() > _LEAST_PEAK:
+            labels[inside] = UNMODELLED
+    return labels
+
+
+def _flooded(height, inside, markers):
+    """Divide a segment among markers: watershed, from the tops down (Meyer 1994, Signal Process. 38, 113)."""
+    side = inside.shape[1] + 2
+    around = (-side - 1, -side, -side + 1, -1, 1, side - 1, side, side + 1)
+    depth = np.pad(-height, 1).ravel().tolist()
+    # plain lists: single elements of arrays are slow to read.  -1 keeps the flood inside.
+    labels = np.pad(np.where(inside, markers, -1), 1, constant_values=-1).ravel().tolist()
+    queue = [(depth[at], at) for at, label in enumerate(labels) if label > 0]
+    heapify(queue)
+    while queue:
+        _, at = heappop(queue)
+        for step in around:
+            if labels[at + step] == 0:
+                labels[at + step] = labels[at]
+                heappush(queue, (depth[at + step], at + step))
+    return np.array(labels).reshape(-1, side)[1:-1, 1:-1]
+
+
+def _quietly(function, *args):
+    """Call without the warning that nothing was found."""
+    import warnings
+
+    from photutils.utils.exceptions import NoDetectionsWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoDetectionsWarning)
+        return function(*args)
+
+
+def _inside(value, side):
+    return int(np.clip(np.round(value), 0, side - 1))

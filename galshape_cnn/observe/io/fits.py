@@ -1,0 +1,309 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""FITS in: images with noise, mask, WCS and PSF.
+
+Pixels stay on disk until stamps are cut from them: memory-mapped, or read in
+parts where they are compressed or scaled.
+"""
+
+import glob
+import warnings
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+from astropy.nddata import InverseVariance, NDData, StdDevUncertainty, VarianceUncertainty
+from astropy.wcs import WCS, FITSFixedWarning
+
+from galshape_cnn.errors import FileError, GalshapeWarning
+from galshape_cnn.observe.io.asdf_images import read_asdf_image
+from galshape_cnn.observe.io.bitmask import bad_pixels
+from galshape_cnn.observe.io.fits_hdus import (
+    Selection,
+    companion,
+    find_hdu,
+    image_hdus,
+    list_hdus,
+    open_fits,
+    role_of,
+)
+from galshape_cnn.observe.io.lazy import LARGE, LazyPixels
+from galshape_cnn.observe.io.photometry import unit_of
+from galshape_cnn.observe.io.psf_files import psf_of_hdu, read_psf, read_psfs
+from galshape_cnn.wcs import celestial_part
+
+__all__ = ["read_cutouts", "read_image"]
+
+_UNCERTAINTIES = {"err": StdDevUncertainty, "var": VarianceUncertainty, "ivar": InverseVariance}
+
+
+def read_image(
+    path,
+    *,
+    sci=None,
+    err=None,
+    var=None,
+    ivar=None,
+    weight=None,
+    mask=None,
+    psf=None,
+    band=None,
+    bad_bits=None,
+):
+    """Read an image, or a cube of cutouts, with all that belongs to it.
+
+    HDUs are found by their names (EXTNAME, else IMAGETYP): SCI, SCIENCE,
+    IMAGE, DATA or the only image; ERR, ERROR, SIGMA, RMS; VAR, VARIANCE; IVAR,
+    INVVAR, WEIGHT, WHT; MASK, DQ, FLAGS; PSF, PSF_DATA.  Of several, the one
+    with the BAND and EXTVER of the image is taken.
+
+    Parameters
+    ----------
+    path : str or Path
+        FITS file; or ASDF, see `galshape_cnn.observe.io.asdf_images.read_asdf_image`.
+    sci : int or str, optional
+        HDU of the image: index, name or ``"name,version"``.
+    err, var, ivar, weight : int, str or Path, optional
+        HDU with 1 sigma, variance or inverse variance (``weight`` is the same
+        as ``ivar``); in another file as ``"file.fits"`` or ``"file.fits[2]"``.  At
+        most one of them; found in this order if none is named.
+    mask : int, str or Path, optional
+        HDU of the mask.
+    psf : int, str or Path, optional
+        HDU or file of the PSF, see `read_psf`; a pattern of files
+        (``"psfs/*.fits"``) gives one PSF for each plane of a cube.
+    band : str, optional
+        BAND (or FILTER) of the image, to choose among several.
+    bad_bits : int, str or sequence, optional
+        Which bits of the mask mean bad, see `galshape_cnn.observe.io.bitmask.bad_pixels`.
+
+    Returns
+    -------
+    image : astropy.nddata.NDData
+        With ``uncertainty``, ``mask``, ``wcs``, ``psf`` (each None if there is
+        none), ``unit`` (None if BUNIT is missing or unknown) and the header as
+        ``meta``.  Two-dimensional, or (N, ny, nx) for a cube.  Large images stay
+        in the file until a part of them is used.
+
+    Raises
+    ------
+    FileError
+        If a file is missing, empty, truncated or not FITS, an HDU does not
+        exist, it is not clear which one is meant, or sizes differ.
+    """
+    path = Path(path).expanduser()
+    noise = _only_noise(err=err, var=var, ivar=ivar, weight=weight)
+    if path.suffix.lower() == ".asdf":
+        return read_asdf_image(path, sci=sci, noise=noise, mask=mask, psf=psf, bad_bits=bad_bits)
+    with open_fits(path) as hdus:
+        index = _science_index(hdus, sci, band, path)
+        header, data = hdus[index].header.copy(), _pixels(hdus[index], path, index)
+        uncertainty = _read_uncertainty(hdus, index, noise, path)
+        bad = _read_mask(hdus, index, mask, bad_bits, path)
+        model = _read_own_psf(hdus, index, psf, path)
+        wcs = _celestial_wcs(header, hdus, path)
+        for name, array in (("noise", getattr(uncertainty, "array", None)), ("mask", bad)):
+            if array is not None and array.shape != data.shape:
+                raise FileError(f"{path}: {name} has shape {array.shape}, the image {data.shape}")
+    return NDData(
+        data, uncertainty=uncertainty, mask=bad, wcs=wcs, psf=model, unit=unit_of(header), meta=header
+    )
+
+
+def read_cutouts(paths, **names):
+    """Read one-galaxy files.
+
+    Parameters
+    ----------
+    paths : str, Path, or sequence of them
+        Files, or a pattern such as ``"cutouts/*.fits"`` (taken in sorted
+        order).
+    **names
+        As for `read_image`.
+
+    Returns
+    -------
+    cutouts : list of astropy.nddata.NDData
+
+    Raises
+    ------
+    FileError
+        As `read_image`, or if no file matches.
+    """
+    if isinstance(paths, (str, Path)):
+        found = [str(paths)] if Path(paths).expanduser().exists() else sorted(glob.glob(str(paths)))
+        if not found:
+            raise FileError(f"{paths} does not exist and matches no file")
+        paths = found
+    return [read_image(path, **names) for path in paths]
+
+
+def _only_noise(**choices):
+    """(kind, choice) of the one noise option given, or None."""
+    given = {name: choice for name, choice in choices.items() if choice is not None}
+    if len(given) > 1:
+        raise FileError(f"{' and '.join(given)} are given; name one HDU or file with the noise")
+    for name, choice in given.items():
+        return ("ivar" if name == "weight" else name), choice
+    return None
+
+
+def _science_index(hdus, sci, band, path):
+    """HDU of the image: named, or the only one it can be."""
+    images = image_hdus(hdus)
+    if sci is not None:
+        index = find_hdu(hdus, Selection(sci, path).hdu, path, "sci")
+        if index not in images:
+            raise FileError(f"{path}: HDU {sci!r} holds no image; there are {list_hdus(hdus)}")
+        return index
+    named = [i for i in images if role_of(hdus[i]) == "sci"]
+    found = named or [i for i in images if role_of(hdus[i]) is None]
+    if band is not None:
+        found = _of_band(hdus, found, band, path)
+    if not named and len(found) > 1 and found[0] == 0:
+        found = [0]
+    if len(found) != 1:
+        problem = "several images" if found else "no image"
+        raise FileError(f"{path} has {problem}; say which HDU is meant with sci=. It holds {list_hdus(hdus)}")
+    return found[0]
+
+
+def _of_band(hdus, found, band, path):
+    """Those of some HDUs that belong to a band."""
+
+    bands = {i: {str(hdus[i].header.get(key, "")).strip() for key in ("BAND", "FILTER")} for i in found}
+    of_band = [i for i in found if band in bands[i]]
+    if not of_band:
+        known = sorted({one for names in bands.values() for one in names if one})
+        raise FileError(
+            f"{path} has no image of band {band!r}; it has {', '.join(known) or 'no BAND keyword'}"
+        )
+    return of_band
+
+
+def _pixels(hdu, path, index):
+    """Pixels of an image or a cube, with axes of length one removed."""
+    if _must_be_lazy(hdu):
+        data = LazyPixels(path, index, hdu.shape, hdu.section[(slice(0, 1),) * len(hdu.shape)].dtype)
+    else:
+        data = hdu.data
+        while data.ndim > 2 and data.shape[0] == 1:
+            data = data[0]
+    if data.ndim not in (2, 3):
+        raise FileError(f"{path}: HDU {index} has shape {hdu.shape}; an image or a cube of cutouts is needed")
+    return data
+
+
+def _must_be_lazy(hdu):
+    """Whether astropy would read all of a large image, and not map it."""
+    scaled = any(key in hdu.header for key in ("BSCALE", "BZERO", "BLANK"))
+    bytes_per_pixel = 8 if scaled else abs(hdu.header.get("ZBITPIX", hdu.header.get("BITPIX", 32))) // 8
+    large = np.prod(hdu.shape, dtype=float) * bytes_per_pixel > LARGE
+    return large and (scaled or isinstance(hdu, fits.CompImageHDU))
+
+
+def _named_pixels(hdus, index, choice, path, role):
+    """Pixels and header of an HDU that was named, here or in another file."""
+    names = {hdu.name.upper() for hdu in hdus}
+    selection = Selection(choice, path, names)
+    if not selection.other_file:
+        other = find_hdu(hdus, selection.hdu, path, role)
+        return _image_pixels(hdus, other, path)
+    with open_fits(selection.path) as others:
+        if selection.hdu is not None:
+            other = find_hdu(others, selection.hdu, selection.path, role)
+        else:
+            other = _matching_image(others, hdus[index], role, selection.path)
+        return _image_pixels(others, other, selection.path)
+
+
+def _image_pixels(hdus, index, path):
+    """Pixels and header of an HDU that must be an image."""
+    if index not in image_hdus(hdus):
+        raise FileError(f"{path}: HDU {index} holds no image; there are {list_hdus(hdus)}")
+    return _pixels(hdus[index], path, index), hdus[index].header
+
+
+def _matching_image(hdus, image, role, path):
+    """The HDU of another file that belongs to an image, by role, name or band."""
+    images = image_hdus(hdus)
+    tests = (
+        lambda hdu: role_of(hdu) == role,
+        lambda hdu: bool(image.name) and hdu.name == image.name and hdu.ver == image.ver,
+        lambda hdu: "BAND" in hdu.header and hdu.header["BAND"] == image.header.get("BAND"),
+    )
+    for test in tests:
+        if len(images) > 1:
+            images = [i for i in images if test(hdus[i])] or images
+    if len(images) != 1:
+        raise FileError(
+            f"{path} has {len(images)} images that may be the {role}; say which as {path.name}[INDEX]. "
+            f"It holds {list_hdus(hdus)}"
+        )
+    return images[0]
+
+
+def _read_uncertainty(hdus, index, noise, path):
+    """Uncertainty from the option, or from an HDU found by its name."""
+    if noise is not None:
+        kind, choice = noise
+        pixels, _ = _named_pixels(hdus, index, choice, path, kind)
+        return _UNCERTAINTIES[kind](pixels, copy=False)
+    for kind in ("err", "var", "ivar"):
+        other = companion(hdus, index, kind, path)
+        if other is not None and not _is_exposure_map(hdus, other, path):
+            return _UNCERTAINTIES[kind](_image_pixels(hdus, other, path)[0], copy=False)
+    return None
+
+
+def _is_exposure_map(hdus, index, path):
+    """Whether a weight is AstroDrizzle's, which is an exposure time unless the user chose otherwise."""
+    drizzled = any(key in hdus[0].header for key in ("NDRIZIM", "D001VER"))
+    if not (drizzled and hdus[index].name == "WHT"):
+        return False
+    warnings.warn(
+        f"{path}: WHT of AstroDrizzle holds exposure times unless final_wht_type is IVM or ERR, and is not "
+        "used; if it is an inverse variance, say so with ivar (--ivar WHT), otherwise give the noise",
+        GalshapeWarning,
+        stacklevel=2,
+    )
+    return True
+
+
+def _read_mask(hdus, index, choice, bad_bits, path):
+    """Mask from the option, or from an HDU found by its name."""
+    if choice is not None:
+        pixels, header = _named_pixels(hdus, index, choice, path, "mask")
+    else:
+        other = companion(hdus, index, "mask", path)
+        if other is None:
+            if bad_bits is not None:
+                raise FileError(f"{path} has no mask for bad_bits (--bad-bits): name it with mask (--mask)")
+            return None
+        pixels, header = _image_pixels(hdus, other, path)
+    telescope = {key: hdus[0].header[key] for key in ("TELESCOP",) if key in hdus[0].header}
+    return bad_pixels(pixels, telescope | dict(header), bad_bits, f"mask of {path}")
+
+
+def _read_own_psf(hdus, index, choice, path):
+    """PSF from the option, or from an HDU found by its name."""
+    if choice is not None:
+        selection = Selection(choice, path, {hdu.name.upper() for hdu in hdus})
+        if selection.other_file:
+            read = read_psfs if glob.has_magic(str(selection.path)) else read_psf
+            return read(selection.path, selection.hdu, band=hdus[index].header.get("BAND"))
+        return psf_of_hdu(hdus, find_hdu(hdus, selection.hdu, path, "psf"), path)
+    other = companion(hdus, index, "psf", path)
+    return None if other is None else psf_of_hdu(hdus, other, path)
+
+
+def _celestial_wcs(header, hdus, path):
+    """Two-dimensional celestial WCS of a header, or None."""
+    if "CTYPE1" not in header:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FITSFixedWarning)
+            wcs = WCS(header, fobj=hdus)
+            return celestial_part(wcs) if wcs.has_celestial else None
+    except Exception as error:  # astropy and wcslib raise many kinds
+        raise FileError(f"{path} has a WCS that cannot be read: {error}") from error

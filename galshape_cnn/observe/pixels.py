@@ -1,0 +1,99 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Pixels and inverse variances of one image, or of several that are alike.
+
+The cutouts of a cube are read a few at a time: one by one, the calls of NumPy would take longer
+than what they do.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from galshape_cnn.observe.noise.uncertainty import Noise
+
+__all__ = ["Stack", "read_pixels"]
+
+#: Pixel values beyond this are no measurement: single precision could not hold their squares.
+_LARGEST = 1e18
+
+
+def read_pixels(data, noise, mask, factor):
+    """Pixels and inverse variance of images.
+
+    Parameters
+    ----------
+    data : (..., ny, nx) array_like
+        Pixel values.
+    noise : Noise
+        Of these pixels.
+    mask : (..., ny, nx) array_like or None
+        True, or not zero, is bad.
+    factor : float
+        Turns the pixel values into the unit that is wanted.
+
+    Returns
+    -------
+    data, ivar : (..., ny, nx) float32 ndarray
+        Zero where masked or not finite.
+    informed : (...) ndarray of bool
+        Whether any pixel of an image has noise information, masked or not.
+
+    Raises
+    ------
+    NoiseError
+        If the noise is negative.
+    """
+    data, ivar = np.asarray(data, np.float64), noise.inverse_variance()
+    if factor != 1:
+        data, ivar = data * factor, ivar / factor**2
+    ivar = np.broadcast_to(ivar, data.shape)
+    informed = (ivar > 0).any((-2, -1))
+    good = np.abs(data) < _LARGEST
+    if mask is not None:
+        good &= ~np.asarray(mask).astype(bool)
+    with np.errstate(over="ignore", under="ignore"):
+        return (
+            np.where(good, data, 0).astype(np.float32),
+            np.where(good, ivar, 0).astype(np.float32),
+            informed,
+        )
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Images of one size in one array, of which several are read at a time.
+
+    Attributes
+    ----------
+    data : (N, ny, nx) ndarray
+        The caller's pixels; only sliced.
+    noise : Noise
+        Of all of them, or one number.
+    mask : (N, ny, nx) ndarray or None
+        True, or not zero, is bad.
+    """
+
+    data: np.ndarray
+    noise: Noise
+    mask: np.ndarray | None = None
+
+    def read(self, rows, y, x, factor):
+        """The same part of some images.
+
+        Parameters
+        ----------
+        rows : (M,) ndarray of int
+            Images.
+        y, x : slice
+            The part.
+        factor : float
+            See `read_pixels`.
+
+        Returns
+        -------
+        data, ivar, informed
+            As `read_pixels`.
+        """
+        part = (rows, y, x)
+        mask = None if self.mask is None else self.mask[part]
+        return read_pixels(self.data[part], self.noise[part], mask, factor)

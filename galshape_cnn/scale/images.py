@@ -1,0 +1,59 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Images as the caller wants them: without what is replaced, with what is measured from them."""
+
+import numpy as np
+
+__all__ = ["open_image"]
+
+
+def open_image(path, names=None, keywords=None):
+    """Open an image or cube.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    names : dict, optional
+        Options of `galshape_cnn.observe.io.fits.read_image`, and: ``blank_noise``, to replace the noise
+        by that of the blank pixels; ``trim_psf``, to make even-sized arrays of the PSF odd-sized.
+    keywords : dict, optional
+        For the estimator; a ``psf`` or an ``error`` in them replaces that of the file.
+
+    Returns
+    -------
+    image : `~astropy.nddata.NDData`
+        Pixels stay on disk, where the format allows it.
+    """
+    from galshape_cnn.observe.io.fits import read_image
+
+    names, keywords = dict(names or {}), keywords or {}
+    blank_noise, trim_psf = names.pop("blank_noise", False), names.pop("trim_psf", False)
+    image = read_image(path, **names)
+    if keywords.get("psf") is not None:
+        image.psf = None
+    if keywords.get("error") is not None:
+        image.uncertainty = None
+    if blank_noise:
+        _measure_noise(image)
+    if trim_psf and image.psf is not None:
+        image.psf = _trimmed(image.psf)
+    return image
+
+
+def _measure_noise(image):
+    """Replace the noise of an image by that of its blank pixels."""
+    from astropy.nddata import StdDevUncertainty
+
+    from galshape_cnn.observe.detect.sources import background_noise
+
+    sigma = np.broadcast_to(background_noise(image), image.data.shape)
+    image.uncertainty = StdDevUncertainty(sigma, copy=False)
+
+
+def _trimmed(psf):
+    """Even-sized arrays of the PSF made odd-sized."""
+    from galshape_cnn.forward.psf.arrays import PSFArrays, trim_even
+
+    if isinstance(psf, PSFArrays):
+        return PSFArrays(trim_even(np.asarray(psf.array)), psf.oversampling)
+    return trim_even(psf) if isinstance(psf, np.ndarray) else psf

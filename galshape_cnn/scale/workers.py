@@ -1,0 +1,244 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Those who measure chunks of a run: threads, processes, or the workers of a Dask cluster.
+
+A `Job` reaches every worker once; after that a chunk is two numbers there and a few hundred
+kilobytes back.  A worker that dies is replaced and its chunk tried again; a chunk that kills
+workers is halved until the galaxy that does it is alone, and that becomes a row of errors.
+"""
+
+import secrets
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+
+from galshape_cnn.environment import environment, keep_freed_memory, keep_to_core
+from galshape_cnn.errors import InputError
+from galshape_cnn.parallel import usable_cores
+from galshape_cnn.scale.blocks import Schema, failed_rows, join_rows, measure_rows
+
+__all__ = [
+    "ONE_THREAD",
+    "Job",
+    "ProcessCrew",
+    "ThreadCrew",
+    "drop_job",
+    "local_crew",
+    "measure_of_job",
+    "take_job",
+]
+
+#: Jobs this process has been sent.
+_JOBS = {}
+#: A worker computes on one thread; BLAS and XLA are told so.  The last sets the size of all pools that XLA
+#: starts: it splits small operations among them, and takes a tenth more processor time for it.
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    "NPROC": "1",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What to measure and how.
+
+    Attributes
+    ----------
+    estimator : ShapeEstimator
+        With its network.
+    source : Source
+        The galaxies.
+    how : dict
+        Options of the measurement.
+    schema : Schema
+        What all rows have in common.
+    token : str
+        Name of the job among those of a worker.
+    """
+
+    estimator: object
+    source: object
+    how: dict
+    schema: Schema
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def measure(self, start, stop):
+        """Measure a range of rows."""
+        return measure_rows(self.estimator, self.source, start, stop, self.how, self.schema)
+
+    def give_up(self, start, stop, reason):
+        """Blank rows for a range that cannot be measured."""
+        return failed_rows(self.source, start, stop, self.how, self.schema, reason)
+
+
+def take_job(job):
+    """Keep a job in this process.
+
+    Parameters
+    ----------
+    job : Job
+        To be found again by its token.
+    """
+    _JOBS[job.token] = job
+
+
+def _begin(job, numbers, count):
+    """What a process of its own does first."""
+    keep_freed_memory()
+    with numbers.get_lock():
+        index, numbers.value = numbers.value, numbers.value + 1
+    keep_to_core(index, count)
+    take_job(job)
+
+
+def drop_job(token):
+    """Forget a job.
+
+    Parameters
+    ----------
+    token : str
+        Of the job.
+    """
+    _JOBS.pop(token, None)
+
+
+def measure_of_job(token, start, stop):
+    """Measure a range of a job that this process was sent.
+
+    Parameters
+    ----------
+    token : str
+        Of the job.
+    start, stop : int
+        The range.
+
+    Returns
+    -------
+    rows : Rows
+    """
+    return _JOBS[token].measure(start, stop)
+
+
+class ThreadCrew:
+    """Threads of this process.
+
+    Parameters
+    ----------
+    job : Job
+        What to measure.
+    count : int
+        Number of threads.
+    """
+
+    def __init__(self, job, count):
+        self._job, self.count = job, count
+        self._pool = ThreadPoolExecutor(count, "galshape")
+
+    def submit(self, start, stop):
+        """Begin a range of rows; returns a future."""
+        return self._pool.submit(self._job.measure, start, stop)
+
+    def result(self, future, start, stop):
+        """Rows of a range that was begun."""
+        return future.result()
+
+    def close(self):
+        """Let the threads go."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+class ProcessCrew:
+    """Processes with one thread each.
+
+    Parameters
+    ----------
+    job : Job
+        Sent to each process once.
+    count : int
+        Number of processes.
+    """
+
+    def __init__(self, job, count):
+        self._job, self.count = job, count
+        self._pool, self._futures = None, {}
+        self._renew()
+
+    def _renew(self):
+        """Start new processes."""
+        context = get_context("spawn")
+        begin = self._job, context.Value("i", 0), self.count
+        self._pool = ProcessPoolExecutor(self.count, context, initializer=_begin, initargs=begin)
+
+    def _submitted(self, *task):
+        with environment(ONE_THREAD):  # a submission starts a process where none is idle
+            return self._pool.submit(*task)
+
+    def submit(self, start, stop):
+        """Begin a range of rows; returns a future."""
+        try:
+            future = self._submitted(measure_of_job, self._job.token, start, stop)
+        except BrokenProcessPool:
+            self._renew()
+            future = self._submitted(measure_of_job, self._job.token, start, stop)
+        self._futures[future] = self._pool
+        return future
+
+    def result(self, future, start, stop):
+        """Rows of a range that was begun; where its process died, of another try."""
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            # One dead process breaks the pool, and with it chunks that did no harm.
+            if self._futures.pop(future) is self._pool:
+                self._renew()
+            return self._alone(start, stop)
+        finally:
+            self._futures.pop(future, None)
+
+    def _alone(self, start, stop):
+        """Try a range with nothing else in the pool, and its halves if that dies again."""
+        try:
+            return self.submit(start, stop).result()
+        except BrokenProcessPool as error:
+            self._renew()
+            if stop - start == 1:
+                return self._job.give_up(start, stop, f"the process that measured it died: {error}")
+            middle = (start + stop) // 2
+            return join_rows([self._alone(start, middle), self._alone(middle, stop)])
+
+    def close(self):
+        """End the processes."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def local_crew(job, workers=None):
+    """Threads of this process, or other processes.
+
+    Parameters
+    ----------
+    job : Job
+        What to measure.
+    workers : int, optional
+        Processes; without it a thread for each core this process may use.
+
+    Yields
+    ------
+    crew : ThreadCrew or ProcessCrew
+
+    Raises
+    ------
+    InputError
+        If ``workers`` is below one.
+    """
+    if workers is not None and workers < 1:
+        raise InputError(f"workers={workers}; at least one is needed")
+    crew = ThreadCrew(job, usable_cores()) if workers is None else ProcessCrew(job, workers)
+    try:
+        yield crew
+    finally:
+        crew.close()

@@ -1,0 +1,256 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Pictures of measurements: against the truth, and galaxy by galaxy.
+
+Colours are from the palette of Okabe & Ito, which the colour-blind can tell
+apart.  Figures are made without pyplot, so that nothing stays open.
+"""
+
+import matplotlib as mpl
+import numpy as np
+from astropy import units as u
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from galshape_cnn.files import written_whole
+from galshape_cnn.flags import decode_flags
+from galshape_cnn.study.report.compare import error_columns, pulls
+from galshape_cnn.study.report.thumbnails import thumbnails
+
+__all__ = ["choose_rows", "plot_comparison", "plot_galaxies", "save_figure"]
+
+BLUE, ORANGE, PINK = "#0072B2", "#D55E00", "#CC79A7"
+LABELS = {"flux": "flux", "n": "Sérsic index n", "hlr": "half-light radius", "g1": "$g_1$", "g2": "$g_2$"}
+LOGARITHMIC = ("flux", "hlr")
+
+
+def plot_comparison(table, truth):
+    """Measured against true parameters, and the distribution of the pulls.
+
+    Parameters
+    ----------
+    table, truth : `~astropy.table.QTable`
+        Rows in the same order.
+
+    Returns
+    -------
+    figure : `matplotlib.figure.Figure`
+        Five columns, one for each parameter.
+    """
+    figure = Figure(figsize=(17, 7), layout="constrained")
+    axes = figure.subplots(2, 5)
+    clean = np.asarray(table["flags"]) == 0
+    suffix = error_columns(table)
+    for k, (name, pull) in enumerate(pulls(table, truth).items()):
+        _measured_against_true(axes[0, k], table, truth, name, suffix, clean)
+        _pull_histogram(axes[1, k], pull[clean])
+    kind = {"std": "posterior standard deviation", "err": "Cramér–Rao bound"}[suffix]
+    method = table.meta.get("method", "")
+    figure.suptitle(
+        f"{len(table)} simulated galaxies, method “{method}”; error bars and pulls: {kind}", fontsize=13
+    )
+    axes[0, 0].legend(loc="upper left", fontsize=9, framealpha=0.9)
+    axes[1, 0].set_ylabel("galaxies without flags")
+    axes[1, 0].legend(loc="upper left", fontsize=9)
+    return figure
+
+
+def _measured_against_true(axis, table, truth, name, suffix, clean):
+    """Scatter plot with error bars of one parameter."""
+    unit = getattr(table[name], "unit", None) or u.dimensionless_unscaled
+    measured, sigma, true = (
+        u.Quantity(column, unit).value for column in (table[name], table[f"{name}_{suffix}"], truth[name])
+    )
+    for rows, color, face, label in ((~clean, ORANGE, "none", "flagged"), (clean, BLUE, BLUE, "no flags")):
+        style = {"fmt": "o", "ms": 4, "mfc": face, "color": color, "elinewidth": 0.8, "alpha": 0.75}
+        axis.errorbar(true[rows], measured[rows], sigma[rows], label=f"{label} ({rows.sum()})", **style)
+    low, high = (0.2, 6.4) if name == "n" else _limits(true, name in LOGARITHMIC)
+    axis.plot([low, high], [low, high], color="black", lw=1, zorder=0)
+    if name in LOGARITHMIC:
+        _logarithmic(axis)
+    axis.set_xlim(low, high)
+    axis.set_ylim(low, high)
+    suffix = "" if unit == u.dimensionless_unscaled else f" ({unit.to_string()})"
+    axis.set_title(LABELS[name])
+    axis.set_xlabel(f"true{suffix}")
+    axis.set_ylabel(f"measured{suffix}")
+
+
+def _logarithmic(axis):
+    """Logarithmic axes with ticks at 1, 2, 5 in plain numbers."""
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    for one in (axis.xaxis, axis.yaxis):
+        one.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        one.set_major_formatter("{x:g}")
+        one.set_minor_formatter(NullFormatter())
+
+
+def _limits(values, logarithmic):
+    """Range of the true values with a margin."""
+    values = values[np.isfinite(values)]
+    if logarithmic:
+        return values.min() / 1.6, values.max() * 1.6
+    margin = 0.15 * max(np.ptp(values), 0.1)
+    return values.min() - margin, values.max() + margin
+
+
+def _pull_histogram(axis, pull):
+    """Histogram of pulls beside the normal distribution they should follow."""
+    pull = pull[np.isfinite(pull)]
+    edges = np.linspace(-4, 4, 25)
+    axis.hist(np.clip(pull, -3.999, 3.999), edges, color=BLUE, alpha=0.75, label="measured")
+    x = np.linspace(-4, 4, 200)
+    expected = len(pull) * (edges[1] - edges[0]) * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
+    axis.plot(x, expected, color="black", lw=1.2, label="honest errors")
+    axis.set_xlim(-4, 4)
+    axis.set_ylim(0, 1.35 * axis.get_ylim()[1])
+    axis.set_xlabel("(measured − true) / σ")
+    if len(pull):
+        inside = 100 * np.mean(np.abs(pull) < 1)
+        text = f"mean {pull.mean():+.2f}\nstd {pull.std():.2f}\n|pull|<1: {inside:.0f} %"
+        axis.text(0.97, 0.96, text, transform=axis.transAxes, ha="right", va="top", fontsize=9)
+
+
+def choose_rows(catalog, number=8):
+    """Rows worth a look: most without flags, spread over the S/N, and some flagged.
+
+    Parameters
+    ----------
+    catalog : ShapeCatalog
+        Measured.
+    number : int, optional
+        How many rows.
+
+    Returns
+    -------
+    rows : list of int
+        Brightest first, flagged ones last.
+    """
+    order = np.argsort(-np.nan_to_num(catalog.snr))
+    usable = order[np.isfinite(catalog.snr[order])]
+    clean, flagged = (usable[(catalog.flags[usable] == 0) == good] for good in (True, False))
+    some_flagged = _spread(flagged, max(number // 4, number - len(clean)))
+    return [*_spread(clean, number - len(some_flagged)), *some_flagged]
+
+
+def _spread(rows, number):
+    """Evenly chosen elements."""
+    if len(rows) <= number:
+        return [int(row) for row in rows]
+    return [int(rows[k]) for k in np.linspace(0, len(rows) - 1, number).round().astype(int)]
+
+
+def plot_galaxies(catalog, rows=None, side=48):
+    """Data, model and residual of several galaxies.
+
+    Parameters
+    ----------
+    catalog : ShapeCatalog
+        With its stamps.
+    rows : sequence of int, optional
+        By default those of `choose_rows`.
+    side : int, optional
+        Pixels shown around each galaxy.
+
+    Returns
+    -------
+    figure : `matplotlib.figure.Figure`
+        Two galaxies in each line.
+    """
+    rows = choose_rows(catalog) if rows is None else [range(len(catalog))[row] for row in rows]
+    lines = max(1, -(-len(rows) // 2))
+    height = 2.75 * lines + 0.6
+    figure = Figure(figsize=(14, height), layout="constrained")
+    figure.get_layout_engine().set(hspace=0.22, rect=(0, 0, 1, 1 - 0.4 / height))  # room for the captions
+    axes = figure.subplots(lines, 6, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    images = {int(row): None for row in rows}
+    for position, found in thumbnails(catalog[rows]):
+        images[rows[position]] = found
+    for k, row in enumerate(rows):
+        panels = axes[k // 2, 3 * (k % 2) : 3 * (k % 2) + 3]
+        shown = _draw_galaxy(panels, images[row], catalog.measurement.params[row, 5:7], side)
+        _write_above(panels[0], _caption(catalog, row))
+    figure.supxlabel(
+        "data, model (same asinh scale) and residual in units of the noise; pink: bad pixels", fontsize=12
+    )
+    if rows:
+        bar = figure.colorbar(shown, ax=axes, shrink=0.5, pad=0.01)
+        bar.set_label("(data − model) / σ")
+    return figure
+
+
+def _write_above(axis, text):
+    """Text over all three panels; a title would push them apart, layout or not."""
+    note = axis.annotate(
+        text, (0, 1), (0, 3), xycoords="axes fraction", textcoords="offset points",
+        va="bottom", fontsize=9, annotation_clip=False,
+    )  # fmt: skip
+    note.set_in_layout(False)
+
+
+def _draw_galaxy(panels, images, center, side):
+    """Three panels of one galaxy."""
+    window = _window(images.data.shape, center, side)
+    data, model = images.stretched()
+    scales = ((data, "cividis", Normalize(0, 1)), (model, "cividis", Normalize(0, 1)))
+    scales += ((images.residual, "RdBu_r", Normalize(-5, 5)),)
+    for panel, (image, cmap, norm) in zip(panels, scales, strict=True):
+        cmap = mpl.colormaps[cmap].with_extremes(bad=PINK)
+        shown = panel.imshow(image[window], origin="lower", cmap=cmap, norm=norm, interpolation="nearest")
+    return shown
+
+
+def _window(shape, center, side):
+    """Slices of the pixels shown around a galaxy."""
+    center = np.where(np.isfinite(center), center, (np.array(shape[::-1]) - 1) / 2)
+    out = []
+    for size, middle in zip(shape, center[::-1], strict=True):
+        start = int(np.clip(round(float(middle)) - side // 2, 0, max(0, size - side)))
+        out.append(slice(start, min(start + side, size)))
+    return tuple(out)
+
+
+def _caption(catalog, row):
+    """Two lines of numbers."""
+    unit = "″" if u.Quantity(catalog.hlr).unit == u.arcsec else " px"
+    parts = [f"#{catalog.id[row]}", f"S/N {catalog.snr[row]:.0f}"]
+    parts += [f"n {_with_error(catalog.n[row], catalog.n_err[row])}"]
+    hlr, hlr_err = (u.Quantity(column)[row].value for column in (catalog.hlr, catalog.hlr_err))
+    parts += [
+        f"hlr {_with_error(hlr, hlr_err)}{unit}",
+        f"q {catalog.q[row]:.2f}",
+        rf"$\chi^2$ {catalog.chi2[row]:.2f}",
+    ]
+    names = decode_flags(catalog.flags[row])
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{'   '.join(parts)}\n{', '.join(names[:3]) or 'no flags'}{more}"
+
+
+def _with_error(value, error):
+    """Value and error with two digits of the error."""
+    if not np.isfinite(error) or error <= 0:
+        return f"{value:.2f}"
+    digits = int(np.clip(1 - np.floor(np.log10(error)), 1, 5))
+    return f"{value:.{digits}f}±{error:.{digits}f}"
+
+
+def save_figure(figure, path):
+    """Write a figure as PNG, replacing an existing file.
+
+    Parameters
+    ----------
+    figure : `matplotlib.figure.Figure`
+        What to write.
+    path : str or path-like
+        File to write.
+
+    Raises
+    ------
+    FileError
+        If it cannot be written.
+    """
+    with written_whole(path) as beside:
+        figure.savefig(beside, dpi=110)

@@ -1,0 +1,49 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Galaxies and PSFs from the fast renderer, in the form `galsim_stamps` gives them."""
+
+from functools import partial
+
+import jax
+import numpy as np
+
+from galshape_cnn.forward.grid import FourierGrid
+from galshape_cnn.forward.render import render
+from galshape_cnn.study.simulate.psf_families import PSF_ARRAYS, transfer_on_modes
+
+__all__ = ["draw_block"]
+
+_GRID = FourierGrid(64, 2)
+_SAMPLES, _SIDE = 255, 127
+_K = 2 * 2 * np.pi * np.fft.fftfreq(_SAMPLES)  # two samples per pixel
+
+
+@jax.jit
+def _transfers(*psfs):
+    grid = partial(transfer_on_modes, ky=_GRID.ky, kx=_GRID.kx)
+    array = partial(transfer_on_modes, ky=_K, kx=_K[: _SAMPLES // 2 + 1])
+    return jax.lax.map(lambda psf: (grid(*psf), array(*psf)), psfs, batch_size=8)
+
+
+def draw_block(params, psfs):
+    """Stamps of unit flux and PSF arrays of many galaxies.
+
+    Parameters
+    ----------
+    params : (N, 8) ndarray
+        The first column is ignored.
+    psfs : dict
+        From `galshape_cnn.study.simulate.psf_families.draw_psfs`.
+
+    Returns
+    -------
+    images : (N, 64, 64) float32 ndarray
+    arrays : (N, 127, 127) float32 ndarray
+        Effective PSFs, two samples per pixel.
+    """
+    params = np.asarray(params, np.float32).copy()
+    params[:, 0], params[:, 7] = 1.0, 0.0
+    transfer, fine = _transfers(*(np.asarray(psfs[key], np.float32) for key in PSF_ARRAYS))
+    images = np.asarray(render(params, transfer, _GRID))
+    arrays = np.fft.fftshift(np.fft.irfft2(fine, (_SAMPLES, _SAMPLES)), axes=(1, 2))
+    window = slice((_SAMPLES - _SIDE) // 2, (_SAMPLES + _SIDE) // 2)
+    return images, arrays[:, window, window].astype(np.float32)

@@ -1,0 +1,158 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Simulated sets as files: ASDF or FITS.
+
+Both hold ``data``, ``ivar`` (N, 64, 64), ``psf`` (N, 127, 127; effective, two samples per
+pixel) and the table ``truth``; in FITS these are the extensions SCI, IVAR, PSF and TRUTH.
+"""
+
+import os
+
+import numpy as np
+from astropy.io import fits
+from astropy.table import Table
+
+from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.files import written_whole
+from galshape_cnn.observe.stamps import Stamps
+
+__all__ = ["check_output", "read_mocks", "write_set"]
+
+_FORMAT = "galshape_cnn mocks"
+_SUFFIXES = (".asdf", ".fits")
+
+
+def check_output(path, overwrite):
+    """Refuse, before any work, a file that could not be written.
+
+    Parameters
+    ----------
+    path : path-like
+        ``.asdf`` or ``.fits``.
+    overwrite : bool
+        Whether an existing file may be replaced.
+
+    Returns
+    -------
+    path : str
+        Absolute.
+
+    Raises
+    ------
+    InputError
+        If the suffix is another.
+    FileError
+        If the file exists, or its folder is missing or not writable.
+    """
+    path = os.path.abspath(os.fspath(path))
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in _SUFFIXES:
+        raise InputError(f"output {path!r} has the suffix {suffix!r}; allowed: {', '.join(_SUFFIXES)}")
+    if os.path.exists(path) and not overwrite:
+        raise FileError(
+            f"cannot write {path!r}: it exists; allow it to be overwritten or choose another name"
+        )
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise FileError(f"cannot write {path!r}: {folder!r} is not a writable folder")
+    return path
+
+
+def write_set(path, stamps, truth, meta):
+    """Write a set beside the target, then rename.
+
+    Parameters
+    ----------
+    path : str
+        From `check_output`.
+    stamps : Stamps
+        Pixels, noise, PSFs.
+    truth : `~astropy.table.Table`
+        One row for each stamp.
+    meta : dict
+        ``config``, ``seed``, ``engine``.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be written.
+    """
+    write = _write_asdf if os.path.splitext(path)[1].lower() == ".asdf" else _write_fits
+    with written_whole(path) as beside:
+        write(beside, stamps, truth, meta)
+
+
+def _write_asdf(path, stamps, truth, meta):
+    import asdf
+
+    tree = {"format": _FORMAT, "meta": meta, "psf_oversampling": stamps.psf_oversampling}
+    tree |= {"data": stamps.data, "ivar": stamps.ivar, "psf": stamps.psf.astype(np.float32)}
+    tree["columns"] = list(truth.colnames)
+    tree["truth"] = {name: np.array(truth[name]) for name in truth.colnames}
+    asdf.AsdfFile(tree).write_to(path, all_array_compression="zlib")
+
+
+def _write_fits(path, stamps, truth, meta):
+    psf = fits.ImageHDU(stamps.psf.astype(np.float32), name="PSF")
+    psf.header["OVERSAMP"] = (stamps.psf_oversampling, "samples per pixel")
+    primary = fits.PrimaryHDU()
+    primary.header["FORMAT"] = _FORMAT
+    primary.header["SEED"], primary.header["ENGINE"] = meta["seed"], meta["engine"]
+    table = fits.table_to_hdu(Table(truth, copy=True))
+    table.name = "TRUTH"
+    hdus = [
+        primary,
+        fits.ImageHDU(stamps.data, name="SCI"),
+        fits.ImageHDU(stamps.ivar, name="IVAR"),
+        psf,
+        table,
+    ]
+    fits.HDUList(hdus).writeto(path, overwrite=True)
+
+
+def read_mocks(path):
+    """Read a set that ``galshape simulate`` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+        ``.asdf`` or ``.fits``.
+
+    Returns
+    -------
+    stamps : Stamps
+        Pixels, noise, PSFs.
+    truth : `~astropy.table.Table`
+        True parameters, see `galshape_cnn.study.simulate.mock_sets.draw_mocks`.
+
+    Raises
+    ------
+    FileError
+        If the file does not exist or holds no such set.
+    """
+    path = os.fspath(path)
+    read = _read_fits if path.lower().endswith(".fits") else _read_asdf
+    if not os.path.isfile(path):
+        raise FileError(f"mocks {path!r} do not exist")
+    try:
+        pixels, oversampling, truth = read(path)
+        return Stamps(pixels["data"], pixels["ivar"], pixels["psf"], psf_oversampling=oversampling), truth
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise FileError(f"{path!r} does not hold mocks of galshape_cnn: {error}") from error
+
+
+def _read_asdf(path):
+    import asdf
+
+    with asdf.open(path, memmap=False, lazy_load=False) as file:
+        if file.tree.get("format") != _FORMAT:
+            raise ValueError(f"format is {file.tree.get('format')!r}")
+        pixels = {key: np.array(file[key]) for key in ("data", "ivar", "psf")}
+        truth = Table({key: np.array(file["truth"][key]) for key in file["columns"]})
+        return pixels, int(file["psf_oversampling"]), truth
+
+
+def _read_fits(path):
+    with fits.open(path) as hdus:
+        names = {"data": "SCI", "ivar": "IVAR", "psf": "PSF"}
+        pixels = {key: np.array(hdus[name].data) for key, name in names.items()}
+        return pixels, int(hdus["PSF"].header["OVERSAMP"]), Table.read(hdus["TRUTH"])

@@ -1,0 +1,111 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Training batches from a simulated set on disk, in place of mocks rendered on the fly."""
+
+import jax
+import numpy as np
+
+from galshape_cnn.errors import InputError
+from galshape_cnn.forward.transfer import transfer_at
+from galshape_cnn.infer.network.features import PSF_KX, PSF_KY, SIDE
+from galshape_cnn.study.simulate.mock_files import read_mocks
+from galshape_cnn.study.simulate.stream import training_rows
+
+__all__ = ["RecordedMocks"]
+
+_TRUTH = ("flux", "n", "hlr", "g1", "g2", "x", "y")
+_VALIDATION = 0.05  # part of a set that is kept for the validation loss
+
+
+@jax.jit
+def _network_view(psf):
+    return transfer_at(psf, PSF_KY, PSF_KX, 2)
+
+
+def _turn(images, quarter, flip):
+    """Stamps turned by quarters of a circle from +x to +y, after an optional flip of y."""
+    images = images[:, ::-1] if flip else images
+    return np.rot90(images, -quarter, axes=(1, 2))
+
+
+def _turn_truth(truth, quarter, flip):
+    """The parameters after `_turn`."""
+    flux, n, hlr, g1, g2, x, y = truth.T
+    x, y = x - (SIDE - 1) / 2, y - (SIDE - 1) / 2
+    if flip:
+        g2, y = -g2, -y
+    for _ in range(quarter):
+        g1, g2, x, y = -g1, -g2, -y, x
+    return np.stack([flux, n, hlr, g1, g2, x + (SIDE - 1) / 2, y + (SIDE - 1) / 2], 1)
+
+
+class RecordedMocks:
+    """A set that ``galshape simulate`` wrote, as a stream of batches.
+
+    Each batch is drawn at random from the set and turned and mirrored as a whole (PSFs too), so that
+    a network sees each galaxy in eight orientations.
+
+    Parameters
+    ----------
+    path : path-like
+        ``.asdf`` or ``.fits``.
+    seed : int
+        Of the order.
+    validation : bool, optional
+        Serve the twentieth that is otherwise kept aside.
+
+    Raises
+    ------
+    FileError
+        If the file holds no such set.
+    InputError
+        If the set has fewer than 200 galaxies.
+    """
+
+    def __init__(self, path, seed, validation=False):
+        stamps, truth = read_mocks(path)
+        if len(stamps) < 200:
+            raise InputError(f"{path!r} holds {len(stamps)} mocks; at least 200 are needed to train")
+        kept = int(_VALIDATION * len(stamps))
+        rows = slice(0, kept) if validation else slice(kept, None)
+        self._stamps, self._truth, self.seed = stamps[rows], truth[rows], int(seed)
+
+    def __len__(self):
+        return len(self._stamps)
+
+    def simulate(self, number, size):
+        """One batch, in the form of `galshape_cnn.study.simulate.stream.MockStream.simulate`.
+
+        Parameters
+        ----------
+        number : int
+            Batch number; the same number gives the same batch.
+        size : int
+            Galaxies in the batch.
+
+        Returns
+        -------
+        batch : dict of ndarray
+            Pixels counted in units of their noise.
+        """
+        rng = np.random.default_rng([self.seed, number])
+        rows = rng.integers(len(self._stamps), size=size)
+        quarter, flip = int(rng.integers(4)), bool(rng.integers(2))
+        stamps, truth = self._stamps[rows], self._truth[rows]
+        unit = np.asarray(truth["sigma"], float)
+        params = np.stack([np.asarray(truth[name], float) for name in _TRUTH], 1)
+        params[:, 0] /= unit
+        data, ivar, psf = (
+            np.ascontiguousarray(_turn(a, quarter, flip), np.float32)
+            for a in (
+                stamps.data / unit[:, None, None], stamps.ivar * unit[:, None, None] ** 2, stamps.psf
+            )
+        )  # fmt: skip
+        return {
+            "data": data, "ivar": ivar, "psf": psf, "transfer": np.asarray(_network_view(psf)),
+            "params": _turn_truth(params, quarter, flip), "snr": np.asarray(truth["snr"], float),
+            "fit_sky": np.asarray(truth["fit_sky"], float), "poisson": np.zeros(size),
+        }  # fmt: skip
+
+    def batch(self, number, size):
+        """Inputs, targets and weights, as `~galshape_cnn.study.simulate.stream.MockStream.batch` gives."""
+        return training_rows(self.simulate(number, size), (0.0, np.inf))

@@ -1,0 +1,297 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Mock galaxies for training, rendered on the fly with the fast renderer.
+
+A configuration (see ``study/configs``) holds the prior, the PSFs, the noise and the
+nuisances; `MockStream.batch` turns it and a batch number into network inputs and targets,
+always the same ones for the same seed and number.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from galshape_cnn.forward.grid import FourierGrid
+from galshape_cnn.forward.render import BLOCK, render
+from galshape_cnn.infer.network.architecture import TARGET_CENTER, TARGET_SCALE
+from galshape_cnn.infer.network.features import PSF_KX, PSF_KY, SIDE, network_inputs
+from galshape_cnn.infer.posterior.mixture import from_parameters
+from galshape_cnn.infer.posterior.prior import Distribution, Prior
+from galshape_cnn.study.simulate.psf_families import PSF_ARRAYS, draw_psfs, transfer_on_modes
+
+__all__ = ["SHARP_PART", "MockStream", "inputs_of", "observe", "training_rows"]
+
+#: Cut at the Nyquist frequency, sharp PSFs would ring: this sharpest part of a batch is
+#: rendered with twice the bandwidth, at four times the cost.
+SHARP_PART = 0.375
+_SHARP_GRID, _GRID = FourierGrid(SIDE, 2), FourierGrid(SIDE, 1)
+_CENTER = (SIDE - 1) / 2
+
+
+def _render(params, psfs, grid):
+    """Noise-free stamps with analytic PSFs."""
+    transfer = jax.lax.map(lambda psf: transfer_on_modes(*psf, grid.ky, grid.kx), psfs, batch_size=BLOCK)
+    return render(params, transfer, grid)
+
+
+def _network_view(psfs):
+    """Transfer functions at the wave numbers of the network's context."""
+    return jax.vmap(lambda *psf: transfer_on_modes(*psf, PSF_KY, PSF_KX))(*psfs)
+
+
+def _noise_level(key, strength):
+    """Relative noise of each pixel: a gradient and a radial term."""
+    x = (np.arange(SIDE) - _CENTER) / SIDE
+    a, b, c = strength * jax.random.normal(key, (3,))
+    return jnp.exp(a * x[None, :] + b * x[:, None] + 2 * c * (x[None, :] ** 2 + x[:, None] ** 2))
+
+
+def _mask(key, kinds):
+    """Good pixels (1) after columns, discs, an edge and single bad pixels."""
+    x = np.arange(SIDE) - _CENTER
+    xx, yy = jnp.asarray(x)[None, :], jnp.asarray(x)[:, None]
+    keys = jax.random.split(key, 5)
+    where, width = jax.random.uniform(keys[0], (2,))
+    column = jnp.abs(xx - SIDE * (where - 0.5)) < 0.5 + 1.5 * width
+    radius = 3 + 8 * jax.random.uniform(keys[1], (2,))
+    angle, far = jax.random.uniform(keys[2], (2, 2))
+    dx = xx[..., None] - (6 + radius + 22 * far) * jnp.cos(2 * np.pi * angle)
+    dy = yy[..., None] - (6 + radius + 22 * far) * jnp.sin(2 * np.pi * angle)
+    discs = (dx**2 + dy**2 < radius**2).any(-1)
+    side, cut = jax.random.uniform(keys[3], (2,))
+    edge = xx * jnp.cos(2 * np.pi * side) + yy * jnp.sin(2 * np.pi * side) > 12 + 22 * cut
+    single = jax.random.uniform(keys[4], (SIDE, SIDE)) < 0.04
+    bad = (column & kinds[0]) | (discs & kinds[1]) | (edge & kinds[2]) | (single & kinds[3])
+    return ~bad
+
+
+def _observe(unit_image, amplitude, nuisance, key):
+    """Noisy data and the inverse variance the observer would state."""
+    keys = jax.random.split(key, 3)
+    level = _noise_level(keys[0], nuisance["gradient"])
+    good = _mask(keys[1], nuisance["mask"])
+    ivar = jnp.where(good, 1 / level**2, 0)
+    snr_of_unit = jnp.sqrt((unit_image**2 * ivar).sum())
+    flux = jnp.where(nuisance["by_snr"], amplitude / snr_of_unit, amplitude)
+    model = flux * unit_image
+    variance = level**2 + jnp.maximum(model, 0) * (nuisance["poisson"] + nuisance["poisson_in_map"])
+    noise = jnp.sqrt(variance) * jax.random.normal(keys[2], model.shape)
+    stated = jnp.where(good, 1 / (level**2 + jnp.maximum(model, 0) * nuisance["poisson_in_map"]), 0)
+    data = jnp.where(good, model + nuisance["sky"] + noise, 0)
+    return data, stated, flux, flux * snr_of_unit
+
+
+@jax.jit
+def _simulate(params, psfs, nuisance, seed):
+    """Data, inverse variance, flux, S/N and the network's view of the PSF."""
+    psfs = tuple(psfs[key] for key in PSF_ARRAYS)
+    sharp = int(SHARP_PART * len(params))
+    amplitude, params = params[:, 0], params.at[:, 0].set(1.0)
+    unit = jnp.concatenate(
+        [
+            _render(params[:sharp], [p[:sharp] for p in psfs], _SHARP_GRID),
+            _render(params[sharp:], [p[sharp:] for p in psfs], _GRID),
+        ]
+    )
+    keys = jax.random.split(jax.random.key(seed), len(params))
+    data, ivar, flux, snr = jax.vmap(_observe)(unit, amplitude, nuisance, keys)
+    return data, ivar, flux, snr, _network_view(psfs)
+
+
+@jax.jit
+def observe(unit_images, amplitude, nuisance, seed):
+    """Add noise, masks and sky to stamps that were drawn elsewhere.
+
+    Parameters
+    ----------
+    unit_images : (N, 64, 64) array
+        Noise-free stamps of unit flux.
+    amplitude : (N,) array
+        S/N or flux, see ``nuisance["by_snr"]``.
+    nuisance : dict of array
+        From `MockStream.draw`.
+    seed : int
+        Of the noise.
+
+    Returns
+    -------
+    data, ivar : (N, 64, 64) jax array
+        Noise of one pixel about 1.
+    flux, snr : (N,) jax array
+        True flux and S/N.
+    """
+    keys = jax.random.split(jax.random.key(seed), len(unit_images))
+    return jax.vmap(_observe)(unit_images, amplitude, nuisance, keys)
+
+
+def _sorted(psfs):
+    """The sharpest PSFs first, see `SHARP_PART`."""
+    order = np.argsort(psfs["fwhm"], kind="stable")
+    return jax.tree.map(lambda values: values[order], psfs)
+
+
+class MockStream:
+    """Endless, reproducible stream of training batches.
+
+    Parameters
+    ----------
+    config : mapping
+        Sections ``prior``, ``psf`` (fwhm, ellipticity and optionally moffat_beta, lobes), ``noise``
+        (sigma, gradient, poisson_fraction, poisson and optionally gain), ``nuisance``
+        (offset, sky, sky_fraction, mask_fraction) and optionally ``snr_range``.
+    seed : int
+        Streams of different seeds are independent.
+    """
+
+    def __init__(self, config, seed):
+        self.config, self.seed = config, int(seed)
+        self.prior = Prior(config["prior"])
+        self._fwhm = Distribution(config["psf"]["fwhm"], "psf.fwhm")
+        self._sigma = Distribution(config["noise"]["sigma"], "noise.sigma")
+
+    def _nuisance(self, rng, size):
+        noise, nuisance = self.config["noise"], self.config["nuisance"]
+        kind = rng.uniform(size=size)
+        strength = np.exp(rng.uniform(np.log(1e-3), np.log(noise["poisson"]), size))
+        known = kind < 0.5 * noise["poisson_fraction"]
+        in_map = (kind >= 0.5 * noise["poisson_fraction"]) & (kind < noise["poisson_fraction"])
+        fit_sky = rng.uniform(size=size) < nuisance["sky_fraction"]
+        sky = np.exp(rng.uniform(np.log(1e-3), np.log(nuisance["sky"]), size)) * rng.standard_normal(size)
+        masked = rng.uniform(size=size) < nuisance["mask_fraction"]
+        kinds = rng.uniform(size=(size, 4)) < np.array([0.4, 0.6, 0.3, 0.3])
+        return {
+            "gradient": noise["gradient"] * rng.uniform(size=size) * (rng.uniform(size=size) < 0.5),
+            "mask": kinds & masked[:, None],
+            "poisson": np.where(known, strength, 0),
+            "poisson_in_map": np.where(in_map, strength, 0),
+            "sky": np.where(fit_sky, sky, 0),
+            "fit_sky": fit_sky.astype(float),
+            "by_snr": np.full(size, self.prior.by_snr),
+        }
+
+    def draw(self, number, size):
+        """Draw the parameters of one batch, without rendering it.
+
+        Parameters
+        ----------
+        number, size : int
+            As for `simulate`.
+
+        Returns
+        -------
+        drawn : dict
+            ``params`` (size, 8), with S/N in place of the flux if the prior says so;
+            ``sigma`` (size,), the unit of fluxes; ``psfs``; ``nuisance``; ``seed``, of the
+            noise.
+        """
+        rng = np.random.default_rng([self.seed, number])
+        draws, sigma = self.prior.sample(rng, size), np.ones(size)
+        if not self.prior.by_snr:  # noise is brought to sigma = 1
+            sigma = self._sigma.sample(rng, size)
+            draws[:, 0] /= sigma
+        offset = self.config["nuisance"]["offset"]
+        position = _CENTER + rng.uniform(-offset, offset, (size, 2))
+        nuisance = self._nuisance(rng, size)
+        if "gain" in self.config["noise"]:  # electrons per unit of flux: fixes the photon noise
+            nuisance["poisson"] = 1 / (self.config["noise"]["gain"] * sigma)
+        psf = self.config["psf"]
+        psfs = draw_psfs(
+            rng, size, self._fwhm, psf["ellipticity"], psf.get("moffat_beta"), psf.get("lobes", 0.0)
+        )
+        psfs = _sorted(psfs)
+        params = np.concatenate([draws, position, np.zeros((size, 1))], 1)
+        seed = rng.integers(2**31)
+        return {"params": params, "sigma": sigma, "psfs": psfs, "nuisance": nuisance, "seed": seed}
+
+    def simulate(self, number, size):
+        """Simulate one batch of stamps.
+
+        Parameters
+        ----------
+        number : int
+            Batch number; the same number gives the same batch.
+        size : int
+            Galaxies in the batch.
+
+        Returns
+        -------
+        batch : dict of ndarray
+            data, ivar (size, 64, 64); transfer (size, 15, 8); params (size, 7) flux, n,
+            hlr, g1, g2, x, y; snr, fit_sky, poisson (size,); psfs.
+        """
+        drawn = self.draw(number, size)
+        params, nuisance, psfs = drawn["params"], drawn["nuisance"], drawn["psfs"]
+        single = partial(jax.tree.map, lambda a: np.asarray(a, bool if a.dtype == bool else np.float32))
+        rendered = single({key: psfs[key] for key in PSF_ARRAYS})
+        data, ivar, flux, snr, transfer = _simulate(
+            jnp.asarray(params, jnp.float32), rendered, single(nuisance), drawn["seed"]
+        )
+        truth = np.concatenate([np.asarray(flux)[:, None], params[:, 1:7]], 1)
+        return {
+            "data": data, "ivar": ivar, "transfer": transfer, "params": truth, "snr": np.asarray(snr),
+            "fit_sky": nuisance["fit_sky"], "poisson": nuisance["poisson"], "psfs": psfs,
+        }  # fmt: skip
+
+    def batch(self, number, size):
+        """Inputs, targets and weights of one training batch.
+
+        Parameters
+        ----------
+        number, size
+            As for `simulate`.
+
+        Returns
+        -------
+        inputs : list of ndarray
+            pixels (size, 16, 16, 48) and context (size, CONTEXT_SIZE).
+        targets : (size, 7) ndarray
+            Standardised coordinates.
+        weights : (size,) ndarray
+            0 where S/N is outside the configuration's ``snr_range``, else 1.
+        """
+        return training_rows(self.simulate(number, size), self.config.get("snr_range", (0.0, np.inf)))
+
+
+def inputs_of(mock):
+    """Network inputs of mocks.
+
+    Parameters
+    ----------
+    mock : dict of ndarray
+        From `MockStream.simulate`.
+
+    Returns
+    -------
+    pixels, context, amplitude : jax array
+        From `galshape_cnn.infer.network.features.network_inputs`.
+    """
+    return network_inputs(
+        mock["data"], mock["ivar"], mock["transfer"],
+        np.asarray(mock["fit_sky"], np.float32), np.asarray(mock["poisson"], np.float32),
+    )  # fmt: skip
+
+
+def training_rows(mock, snr_range):
+    """Inputs, targets and weights of mocks.
+
+    Parameters
+    ----------
+    mock : dict of ndarray
+        From `MockStream.simulate`.
+    snr_range : sequence of two floats
+        Galaxies outside have no weight.
+
+    Returns
+    -------
+    inputs, targets, weights
+        As `MockStream.batch` returns them.
+    """
+    pixels, context, amplitude = inputs_of(mock)
+    u = from_parameters(mock["params"])
+    u[:, 0] -= np.log(np.asarray(amplitude, float))
+    u[:, 5:] -= _CENTER
+    low, high = snr_range
+    weights = ((mock["snr"] >= low) & (mock["snr"] <= high)).astype(np.float32)
+    targets = ((u - TARGET_CENTER) / TARGET_SCALE).astype(np.float32)
+    return [np.asarray(pixels), np.asarray(context)], targets, weights

@@ -1,0 +1,146 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+r"""One galaxy, many noise realisations: every estimator beside the bound and published ones.
+
+The Cramér-Rao bound holds for unbiased estimators only.  For one with mean m(theta) the
+bound on its covariance is :math:`R F^{-1} R^T` with :math:`R = \partial m/\partial\theta`,
+and R is measured here by drawing the galaxy with slightly different parameters under the
+same noise.
+"""
+
+import galsim
+import numpy as np
+from astropy.table import Table
+
+from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
+from galshape_cnn.observe.stamps import Stamps
+from galshape_cnn.study.simulate.galsim_stamps import PSF_OVERSAMPLING, draw_galaxy, draw_psf
+from galshape_cnn.study.validate.estimates import true_bounds
+from galshape_cnn.study.validate.statistics import bias_and_scatter, rmse
+
+__all__ = ["NOISE", "PUBLISHED", "SEED_GALAXY", "UNITS", "run_seed_benchmark"]
+
+_SCALE = 0.23  # arcsec per pixel
+#: flux, n, hlr, g1, g2, x, y, sky of the galaxy, in pixels.
+SEED_GALAXY = np.array([1e5, 3.0, 0.3 / _SCALE, -0.069, 0.15, 31.5, 31.5, 0.0])
+#: Noise of one pixel for each S/N.
+NOISE = {30: 400.0, 60: 200.0, 200: 60.0}
+#: What the numbers of the table are divided by, and what that makes them.
+UNITS = {
+    "flux": (1e5, "1e5"),
+    "n": (1.0, ""),
+    "hlr": (1 / _SCALE, "arcsec"),
+    "g1": (1.0, ""),
+    "g2": (1.0, ""),
+}
+#: Bias and scatter of others at this galaxy, in the units of the table.
+PUBLISHED = {
+    (30, "autoencoder CNN"): [(-0.052, 0.12), (-0.57, 0.85), (0.001, 0.060), (-0.019, 0.10), (0.046, 0.10)],
+    (30, "Xception CNN"): [(0.052, 0.098), (0.740, 0.828), (0.031, 0.060), (0.013, 0.091), (-0.024, 0.100)],
+    (60, "autoencoder CNN"): [
+        (-0.016, 0.072),
+        (-0.48, 0.67),
+        (-0.012, 0.036),
+        (0.001, 0.053),
+        (-0.027, 0.061),
+    ],
+    (60, "Xception CNN"): [(0.039, 0.063), (0.435, 0.765), (0.022, 0.035), (0.011, 0.048), (-0.013, 0.055)],
+    (60, "L-BFGS-B fit"): [(0.014, 0.120), (-0.168, 1.165), (0.016, 0.063), (0.015, 0.057), (-0.085, 0.087)],
+}
+_STEPS = np.array([0.05e5, 0.1, 0.05 / _SCALE, 0.03, 0.03])  # for the derivative of the mean
+
+
+def run_seed_benchmark(subject, *, draws, slow_draws, seed, report=None):
+    """Bias and scatter at the seed galaxy.
+
+    Parameters
+    ----------
+    subject : Subject
+        The network.
+    draws, slow_draws : int
+        Noise realisations for ``network``, and for ``ml`` and ``posterior``.
+    seed : int
+        Of the noise.
+    report : callable, optional
+        Called as ``report(what, done, total)``.
+
+    Returns
+    -------
+    table : `~astropy.table.Table`
+        One row for each S/N, method and parameter, in the units of `UNITS`.
+    """
+    psf = galsim.Moffat(beta=2.0, fwhm=0.5 / _SCALE)
+    array = draw_psf(psf)
+    rows = []
+    for snr, sigma in NOISE.items():
+        rng = np.random.default_rng([seed, snr])
+        noise = sigma * rng.standard_normal((draws, 64, 64))
+        clean = draw_galaxy(SEED_GALAXY, psf)
+        stamps = _stamps(clean + noise, sigma, array)
+        crb = true_bounds(stamps[:1], SEED_GALAXY[None], [False])[0][0]
+        for method in ("network", "ml", "posterior"):
+            if report is not None:
+                report(f"S/N {snr}, {method}", len(rows) // 5, 3 * len(NOISE) + len(PUBLISHED))
+            some = stamps if method == "network" else stamps[:slow_draws]
+            found = subject.measure(some, np.zeros(len(some), bool), method, seed).params[:, :5]
+            limit = np.full((5, 5), np.nan)
+            if method == "network":
+                response = _response(subject, psf, array, noise, sigma)
+                limit = response @ crb @ response.T
+            rows += _rows(snr, method, found, crb, limit)
+        rows += _published_rows(snr, crb)
+    return Table(rows=rows)
+
+
+def _stamps(data, sigma, psf):
+    return Stamps(data, np.full(data.shape, sigma**-2.0), psf, psf_oversampling=PSF_OVERSAMPLING)
+
+
+def _response(subject, psf, array, noise, sigma):
+    """d(mean estimate) / d(truth), (5, 5), by central differences under the same noise."""
+    noise = noise[: max(len(noise) // 2, 8)]
+    columns = []
+    for k, step in enumerate(_STEPS):
+        means = []
+        for sign in (1, -1):
+            shifted = SEED_GALAXY.copy()
+            shifted[k] += sign * step
+            stamps = _stamps(draw_galaxy(shifted, psf) + noise, sigma, array)
+            means.append(subject.means(stamps, np.zeros(len(stamps), bool)).mean(0))
+        columns.append((means[0] - means[1]) / (2 * step))
+    return np.stack(columns, 1)
+
+
+def _rows(snr, method, found, crb, limit):
+    rows = []
+    for k, name in enumerate(SHAPE_PARAMETERS):
+        unit = UNITS[name][0]
+        errors = (found[:, k] - SEED_GALAXY[k]) / unit
+        bias, bias_se, scatter, scatter_se = bias_and_scatter(errors)
+        root, root_se = rmse(errors)
+        rows.append(
+            {
+                "snr": snr, "method": method, "parameter": name, "unit": UNITS[name][1],
+                "number": int(np.isfinite(errors).sum()), "bias": bias, "bias_se": bias_se,
+                "scatter": scatter, "scatter_se": scatter_se, "rmse": root, "rmse_se": root_se,
+                "crb": np.sqrt(crb[k, k]) / unit, "biased_bound": np.sqrt(limit[k, k]) / unit,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _published_rows(snr, crb):
+    rows = []
+    for (where, method), numbers in PUBLISHED.items():
+        if where != snr:
+            continue
+        for k, (name, (bias, scatter)) in enumerate(zip(SHAPE_PARAMETERS, numbers, strict=True)):
+            unit = UNITS[name][0]
+            rows.append(
+                {
+                    "snr": snr, "method": method, "parameter": name, "unit": UNITS[name][1], "number": 0,
+                    "bias": bias, "bias_se": np.nan, "scatter": scatter, "scatter_se": np.nan,
+                    "rmse": np.hypot(bias, scatter), "rmse_se": np.nan,
+                    "crb": np.sqrt(crb[k, k]) / unit, "biased_bound": np.nan,
+                }
+            )  # fmt: skip
+    return rows

@@ -1,0 +1,177 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The network under validation, and what it says about stamps whose truth is known."""
+
+import numpy as np
+
+from galshape_cnn.forward.transfer import grid_for, transfer_functions
+from galshape_cnn.infer.catalog.measurement import Measurement
+from galshape_cnn.infer.likelihood.fisher import bound, fisher_matrices
+from galshape_cnn.infer.measure.estimator import ShapeEstimator
+from galshape_cnn.infer.measure.options import Options
+from galshape_cnn.infer.measure.pipeline import BATCH_SIZE
+from galshape_cnn.infer.network.amortized import posterior_moments
+from galshape_cnn.infer.network.posterior import network_posterior
+from galshape_cnn.infer.posterior.mixture import to_parameters
+
+__all__ = ["Subject", "true_bounds"]
+
+_AT_ONCE = 512  # stamps between two reports of progress
+
+
+class Subject:
+    """A bundle, live.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        The network to be validated.
+
+    Attributes
+    ----------
+    bundle : Bundle
+    estimator : ShapeEstimator
+        As users call it.
+    """
+
+    def __init__(self, bundle):
+        self.bundle = bundle
+        self.estimator = ShapeEstimator(bundle)
+        self._network = self.estimator.live_network()
+
+    def measure(self, stamps, fit_sky, method="network", seed=0, report=None):
+        """Measure stamps.
+
+        Parameters
+        ----------
+        stamps : Stamps
+            Any number.
+        fit_sky : (N,) array_like of bool
+            False where the sky is known to be zero.
+        method : {'network', 'ml', 'posterior'}, optional
+            Estimator; ``'posterior'`` uses the prior of the training.
+        seed : int, optional
+            Of the posterior's draws.
+        report : callable, optional
+            Receives the number of stamps so far.
+
+        Returns
+        -------
+        measurement : Measurement
+            In the pixel frame of the stamps.
+        """
+        parts, done = [], 0
+        for rows, known in _batches(len(stamps), fit_sky, _AT_ONCE):
+            options = {"fit_sky": known, "method": method, "seed": seed, "neighbours": "ignore"}
+            parts.append((rows, self.estimator(stamps[rows], **options).measurement))
+            done += len(rows)
+            if report is not None:
+                report(done)
+        return Measurement.scatter(len(stamps), parts)
+
+    def _posterior(self, stamps, rows, fit_sky):
+        """Networks' posteriors of some rows, repeated to a full batch."""
+        padded = stamps[np.concatenate([rows, np.full(BATCH_SIZE - len(rows), rows[0])])]
+        grid = grid_for(padded.data.shape[-1], padded.psf_oversampling)
+        transfer = transfer_functions(padded.psf.astype(np.float32), grid, padded.psf_oversampling)
+        return network_posterior(padded, transfer, grid, self._network, Options(fit_sky=fit_sky))[0]
+
+    def means(self, stamps, fit_sky):
+        """Posterior means of the network alone, without bounds and flags.
+
+        Parameters
+        ----------
+        stamps : Stamps
+            Any number.
+        fit_sky : (N,) array_like of bool
+            False where the sky is known to be zero.
+
+        Returns
+        -------
+        means : (N, 5) ndarray
+            flux, n, hlr, g1, g2.
+        """
+        unit = stamps.noise_unit
+        stamps, out = stamps.in_units_of(unit), np.full((len(stamps), 5), np.nan)
+        for rows, known in _batches(len(stamps), fit_sky):
+            mean, _ = posterior_moments(self._posterior(stamps, rows, known))
+            out[rows] = mean[: len(rows), :5]
+        out[:, 0] *= unit
+        return out
+
+    def draws(self, stamps, fit_sky, size=255, seed=0):
+        """Draws from the network's own posterior.
+
+        Parameters
+        ----------
+        stamps : Stamps
+            Any number.
+        fit_sky : (N,) array_like of bool
+            False where the sky is known to be zero.
+        size : int, optional
+            Draws for each stamp.
+        seed : int, optional
+            Of the draws.
+
+        Returns
+        -------
+        draws : (N, size, 5) ndarray
+            flux, n, hlr, g1, g2.
+        """
+        rng, unit = np.random.default_rng(seed), stamps.noise_unit
+        stamps = stamps.in_units_of(unit)
+        out = np.full((len(stamps), size, 5), np.nan)
+        for rows, known in _batches(len(stamps), fit_sky):
+            posterior = self._posterior(stamps, rows, known)
+            with np.errstate(over="ignore", invalid="ignore"):  # the tails of a galaxy it has never seen
+                out[rows] = to_parameters(posterior.sample(rng, size))[: len(rows), :, :5]
+        out[..., 0] *= unit[:, None]
+        return out
+
+
+def _batches(n, fit_sky, size=BATCH_SIZE):
+    """Rows of equal ``fit_sky``, a batch at a time."""
+    fit_sky = np.broadcast_to(np.asarray(fit_sky, bool), (n,))
+    for value in (True, False):
+        rows = np.flatnonzero(fit_sky == value)
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size], value
+
+
+def true_bounds(stamps, params, fit_sky):
+    """Cramér-Rao bounds and Fisher matrices at the true parameters.
+
+    Parameters
+    ----------
+    stamps : Stamps
+        Any number.
+    params : (N, 8) array_like
+        flux, n, hlr, g1, g2, x, y, sky.
+    fit_sky : (N,) array_like of bool
+        Marginalise over the sky.
+
+    Returns
+    -------
+    covariance : (N, 5, 5) ndarray
+        NaN where the Fisher matrix cannot be inverted or used.
+    fisher : (N, 8, 8) ndarray
+    """
+    grid = grid_for(stamps.data.shape[-1], stamps.psf_oversampling)
+    params = np.asarray(params, np.float32)
+    out, fisher = np.full((len(stamps), 5, 5), np.nan), np.full((len(stamps), 8, 8), np.nan)
+    for rows, known in _batches(len(stamps), fit_sky):
+        padded = np.concatenate([rows, np.full(BATCH_SIZE - len(rows), rows[0])])
+        psf = np.broadcast_to(stamps.psf, (len(stamps),) + stamps.psf.shape[1:])[padded]
+        transfer = transfer_functions(psf.astype(np.float32), grid, stamps.psf_oversampling)
+        scale = params[padded, 0].copy()  # single precision wants fluxes near one
+        unit = params[padded].copy()
+        unit[:, [0, 7]] /= scale[:, None]
+        ivar = stamps.ivar[padded] * scale[:, None, None] ** 2
+        inside = np.asarray(fisher_matrices(unit, ivar, transfer, grid))
+        covariance, singular = bound(inside, fit_sky=known)
+        covariance[singular] = np.nan
+        amplitude = np.ones((len(padded), 8))
+        amplitude[:, [0, 7]] = scale[:, None]
+        covariance *= amplitude[:, :5, None] * amplitude[:, None, :5]
+        out[rows] = covariance[: len(rows)]
+        fisher[rows] = (inside / amplitude[:, :, None] / amplitude[:, None, :])[: len(rows)]
+    return out, fisher
