@@ -3,8 +3,9 @@
 
 import numpy as np
 
+from galshape_cnn.forward.coordinates import POSTERIOR
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.likelihood.fisher import score_and_fisher
-from galshape_cnn.infer.posterior.mixture import to_parameters
 from galshape_cnn.observe.detect.scale_space import robust_background
 
 __all__ = ["network_posterior", "sky_free_posterior"]
@@ -87,10 +88,10 @@ def network_posterior(stamps, transfer, grid, network, options):
 
     def derivatives(u):
         with np.errstate(all="ignore"):  # such rows keep the first answer
-            params = np.concatenate([to_parameters(u), np.zeros((len(u), 1))], 1).astype(np.float32)
+            params = SINGLE.with_sky(POSTERIOR.params(u)).astype(np.float32)
             data, ivar = stamps.data, stamps.ivar
             _, score, fisher = score_and_fisher(params, data, ivar, transfer, grid, gain=options.gain)
-            wanted[:] = score[:, 7] / fisher[:, 7, 7]
+            wanted[:] = score[:, SINGLE.sky] / fisher[:, SINGLE.sky, SINGLE.sky]
         return score, fisher
 
     posterior = network.update(first, derivatives, options.fit_sky)

@@ -3,6 +3,8 @@
 
 import numpy as np
 
+from galshape_cnn.forward.coordinates import POSTERIOR
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.likelihood.fisher import bound, fisher_matrices
@@ -11,7 +13,6 @@ from galshape_cnn.infer.measure.options import Options
 from galshape_cnn.infer.measure.pipeline import BATCH_SIZE
 from galshape_cnn.infer.network.amortized import posterior_moments
 from galshape_cnn.infer.network.posterior import network_posterior
-from galshape_cnn.infer.posterior.mixture import to_parameters
 
 __all__ = ["Subject", "true_bounds"]
 
@@ -94,7 +95,7 @@ class Subject:
         stamps, out = stamps.in_units_of(unit), np.full((len(stamps), 5), np.nan)
         for rows, known in _batches(len(stamps), fit_sky):
             mean, _ = posterior_moments(self._posterior(stamps, rows, known))
-            out[rows] = mean[: len(rows), :5]
+            out[rows] = mean[: len(rows), SINGLE.reported]
         out[:, 0] *= unit
         return out
 
@@ -123,7 +124,7 @@ class Subject:
         for rows, known in _batches(len(stamps), fit_sky):
             posterior = self._posterior(stamps, rows, known)
             with np.errstate(over="ignore", invalid="ignore"):  # the tails of a galaxy it has never seen
-                out[rows] = to_parameters(posterior.sample(rng, size))[: len(rows), :, :5]
+                out[rows] = POSTERIOR.params(posterior.sample(rng, size))[: len(rows), :, SINGLE.reported]
         out[..., 0] *= unit[:, None]
         return out
 
@@ -162,16 +163,16 @@ def true_bounds(stamps, params, fit_sky):
         padded = np.concatenate([rows, np.full(BATCH_SIZE - len(rows), rows[0])])
         psf = np.broadcast_to(stamps.psf, (len(stamps),) + stamps.psf.shape[1:])[padded]
         transfer = transfer_functions(psf.astype(np.float32), grid, stamps.psf_oversampling)
-        scale = params[padded, 0].copy()  # single precision wants fluxes near one
+        scale = params[padded, SINGLE.flux].copy()  # single precision wants fluxes near one
         unit = params[padded].copy()
-        unit[:, [0, 7]] /= scale[:, None]
+        unit[:, SINGLE.amplitudes] /= scale[:, None]
         ivar = stamps.ivar[padded] * scale[:, None, None] ** 2
         inside = np.asarray(fisher_matrices(unit, ivar, transfer, grid))
         covariance, singular = bound(inside, fit_sky=known)
         covariance[singular] = np.nan
         amplitude = np.ones((len(padded), 8))
-        amplitude[:, [0, 7]] = scale[:, None]
-        covariance *= amplitude[:, :5, None] * amplitude[:, None, :5]
+        amplitude[:, SINGLE.amplitudes] = scale[:, None]
+        covariance *= amplitude[:, SINGLE.reported, None] * amplitude[:, None, SINGLE.reported]
         out[rows] = covariance[: len(rows)]
         fisher[rows] = (inside / amplitude[:, :, None] / amplitude[:, None, :])[: len(rows)]
     return out, fisher
