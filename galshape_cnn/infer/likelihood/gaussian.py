@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from galshape_cnn.compilation import compiled
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.render import BLOCK, render, unit_quadrants
 from galshape_cnn.forward.synthesis import quartered
@@ -35,12 +36,12 @@ _DRAWS_AT_ONCE = 32  # blocks
 
 
 def _normal_block(params, data, ivar, transfer, grid):
-    return normal_block(params, transfer, data, ivar, jnp.zeros_like(params[:, 0]), grid)
+    return normal_block(params, transfer, data, ivar, jnp.zeros_like(params[:, SINGLE.flux]), grid)
 
 
 def _linear_block(params, data, ivar, transfer, grid):
     """Equations of flux and sky; data and ivar of one stamp serve a block of draws."""
-    flux, sky = params[:, 0, None], params[:, 7, None]
+    flux, sky = params[:, SINGLE.flux, None], params[:, SINGLE.sky, None]
     unit = unit_quadrants(params, transfer, grid, slopes=False)[0]
     data, weight = (jnp.moveaxis(quartered(a), 0, 2) for a in (data, ivar))
     sums = 0.0

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.render import BLOCK, render
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
@@ -118,8 +119,7 @@ class RenderedBatch:
 
     def images(self, params):
         """Light of galaxies with parameters (N, 8), without sky: (N, size, size), see `model_images`."""
-        light = np.concatenate([params[:, :7], np.zeros((len(params), 1))], 1)
-        return model_images(self.stamps, light, self.transfer, self.grid)
+        return model_images(self.stamps, SINGLE.with_sky(params), self.transfer, self.grid)
 
 
 def model_images(stamps, params, transfer=None, grid=None):
@@ -146,7 +146,8 @@ def model_images(stamps, params, transfer=None, grid=None):
     ny, nx = images.shape[1:]
     if grid is None:
         grid = grid_for(max(ny, nx) + max(ny, nx) % 2, stamps.psf_oversampling)
-    shapes = np.concatenate([np.ones((len(params), 1)), params[:, 1:7], np.zeros((len(params), 1))], 1)
+    shapes = SINGLE.with_sky(params)
+    shapes[:, SINGLE.flux] = 1
     good = np.flatnonzero(np.isfinite(params).all(1))
     for rows, padded in fixed_batches(good, BLOCK):
         if transfer is None:
@@ -155,5 +156,6 @@ def model_images(stamps, params, transfer=None, grid=None):
         else:
             own = transfer if len(transfer) == 1 else transfer[padded]
         unit = np.asarray(render(shapes[padded].astype(np.float32), own, grid))[: len(rows), :ny, :nx]
-        images[rows] = unit * params[rows, 0, None, None] + params[rows, 7, None, None]
+        flux, sky = params[rows, SINGLE.flux], params[rows, SINGLE.sky]
+        images[rows] = unit * flux[:, None, None] + sky[:, None, None]
     return images

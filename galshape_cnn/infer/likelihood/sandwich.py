@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from galshape_cnn.compilation import compiled
+from galshape_cnn.forward.galaxy_model import SINGLE, GalaxyModel
 from galshape_cnn.forward.render import BLOCK, render_with_derivatives
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.nuisance import projected
@@ -28,7 +29,7 @@ __all__ = ["information", "sandwich", "stretching", "tempering", "widened"]
 def _block(params, ivar, inverse_gain, transfer, nuisance, spectrum, grid):
     """H and V of a block of stamps."""
     images, derivatives = render_with_derivatives(params, transfer, grid)
-    light = jnp.maximum(images - params[:, 7, None, None], 0)
+    light = jnp.maximum(images - params[:, SINGLE.sky, None, None], 0)
     weight = jnp.sqrt(ivar / (1 + ivar * light * inverse_gain[:, None, None]))
     columns = derivatives * weight[:, None]
     n, k, size, _ = columns.shape
@@ -75,8 +76,8 @@ def information(batch, params, correlation=None):
         H and V; equal without ``correlation``.
     """
     stamps, transfer, grid = batch.stamps, batch.transfer, batch.grid
-    known = np.isfinite(params).all(1)
-    params = np.where(known[:, None], params, [1, 1, 1, 0, 0, 0, 0, 0]).astype(np.float32)
+    params, known = SINGLE.filled(params)
+    params = params.astype(np.float32)
     spectrum = _spectrum(correlation, grid.size)
     inverse_gain = np.zeros(len(params), np.float32)
     if batch.gain is not None:
@@ -110,16 +111,16 @@ def sandwich(naive, actual, fit_sky=True):
         As for `galshape_cnn.infer.likelihood.fisher.bound`.
     """
     supposed, singular = bound(naive, fit_sky)
-    keep = [*range(8)] if fit_sky else [*range(7)]
+    keep = GalaxyModel(fit_sky=bool(fit_sky)).free
     good = np.isfinite(supposed).all((1, 2))
     h, v = (
-        np.where(good[:, None, None], m, np.eye(8)).astype(float)[:, keep][:, :, keep]
+        np.where(good[:, None, None], m, np.eye(SINGLE.size)).astype(float)[:, keep][:, :, keep]
         for m in (naive, actual)
     )
     scale = np.sqrt(np.diagonal(h, axis1=1, axis2=2))
     unit = scale[:, :, None] * scale[:, None, :]
     inverse = np.linalg.pinv(h / unit, rcond=1e-7, hermitian=True)
-    covariance = (inverse @ (v / unit) @ inverse / unit)[:, :5, :5]
+    covariance = (inverse @ (v / unit) @ inverse / unit)[:, SINGLE.reported, SINGLE.reported]
     return np.where(good[:, None, None], covariance, np.nan), singular
 
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from galshape_cnn.flags import Flag
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.residuals import Examination, examine
 from galshape_cnn.infer.likelihood.sandwich import information, sandwich, widened
@@ -62,14 +63,15 @@ def errors_of(batch, found, fitted, options):
     """
     params = found.params.copy()
     examination = _examined(batch, params, options.fit_sky)
-    snr = np.abs(params[:, 0]) * np.sqrt(examination.fisher[:, 0, 0])
+    flux, sky = SINGLE.flux, SINGLE.sky
+    snr = np.abs(params[:, flux]) * np.sqrt(examination.fisher[:, flux, flux])
     chi2 = examination.chi2
     if options.fit_sky:  # the sky that is best for these parameters
-        step = examination.score[:, 7] / np.maximum(examination.fisher[:, 7, 7], 1e-30)
-        chi2 = chi2 - step * examination.score[:, 7]
-        params[:, 7] += step
+        step = examination.score[:, sky] / np.maximum(examination.fisher[:, sky, sky], 1e-30)
+        chi2 = chi2 - step * examination.score[:, sky]
+        params[:, sky] += step
     crb, singular = bound(examination.fisher.astype(np.float32), fit_sky=options.fit_sky)
-    freedom = np.maximum((batch.stamps.ivar > 0).sum((1, 2)) - (8 if options.fit_sky else 7), 1)
+    freedom = np.maximum((batch.stamps.ivar > 0).sum((1, 2)) - len(options.model.free), 1)
     covariance = found.covariance
     rows = np.arange(len(batch)) if options.correlation is not None else np.flatnonzero(fitted)
     if len(rows):

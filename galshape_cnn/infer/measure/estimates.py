@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from galshape_cnn.flags import Flag
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.sandwich import information, sandwich, stretching, tempering
@@ -105,10 +106,11 @@ def _look(full, count, network, options):
     """What the networks say of the first ``count`` rows of a full batch."""
     posterior, strangeness, sky = sky_free_posterior(full, network, options.fit_sky)
     mean, covariance = posterior_moments(posterior)
-    params = np.concatenate([mean, sky[:, None]], 1)
+    params = SINGLE.with_sky(mean, sky[:, None])
     strange = strangeness > network.domain.get("context", np.inf)
     flags = np.where(strange, Flag.UNLIKE_TRAINING, 0).astype(np.int64)
-    return _Look(posterior[:count], params[:count], covariance[:count, :5, :5], flags[:count])
+    covariance = covariance[:count, SINGLE.reported, SINGLE.reported]
+    return _Look(posterior[:count], params[:count], covariance, flags[:count])
 
 
 def _of_network(batch, look, network, options):
@@ -125,8 +127,9 @@ def _reweighted(batch, look, network, options):
     mean, covariance, ess = reweighted_moments(look.posterior, *priors)
     known = ess >= 2
     params = look.params.copy()
-    params[:, :7] = np.where(known[:, None], mean, params[:, :7])
-    covariance = np.where(known[:, None, None], covariance[:, :5, :5], look.covariance)
+    params[:, SINGLE.without_sky] = np.where(known[:, None], mean, params[:, SINGLE.without_sky])
+    covariance = covariance[:, SINGLE.reported, SINGLE.reported]
+    covariance = np.where(known[:, None, None], covariance, look.covariance)
     return params, covariance, look.flags | np.where(ess < _FEW_DRAWS, Flag.LOW_ESS, 0)
 
 
@@ -163,7 +166,7 @@ def _sampled(batch, look, network, options):
     )  # fmt: skip
     params = look.params.copy()
     good = np.isfinite(result.mean).all(1)
-    params[good, :5], params[good, 5:7] = result.mean[good], result.center[good]
+    params[good, SINGLE.reported], params[good, SINGLE.centre] = result.mean[good], result.center[good]
     if options.correlation is not None:
         result = _stretched(result, batch, params, power, prior, options)
     return Estimate(params, result.covariance, look.flags | result.flags, result.ess, result.samples)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.fit.joint_fit import fit_scenes
 from galshape_cnn.infer.fit.moments import moment_start
 from galshape_cnn.infer.measure.estimates import estimate
@@ -15,7 +16,7 @@ __all__ = ["MOST_FITTED", "FittedNeighbours", "fit_neighbours"]
 #: Neighbours of one galaxy that are fitted, the nearest; others are masked.
 MOST_FITTED = 3
 
-_OWN_SHARE = np.array([0.75, 0.5, 0.5])  # of hlr, g1, g2 of the galaxy fitted alone
+_OWN_SHARE = np.array([1, 0.75, 0.5, 0.5])  # of n, hlr, g1, g2 of the galaxy fitted alone
 _SMALLEST_START = 1.5  # pixels: a needle of a neighbour is a minimum of its own
 _EDGE = 2.0  # pixels from the stamp's edge, within which a neighbour is masked
 
@@ -73,7 +74,7 @@ def fit_neighbours(batch, scenes, masked, network, options):
 
 def _first_fits(masked, network, options):
     """Maximum-likelihood parameters of the galaxies alone; NaN without data."""
-    params = np.full((len(masked), 8), np.nan)
+    params = np.full((len(masked), SINGLE.size), np.nan)
     rows = np.flatnonzero((masked.stamps.ivar > 0).any((1, 2)))
     if len(rows):
         params[rows] = estimate(masked[rows], network, options.with_method("ml")).params
@@ -90,9 +91,9 @@ def _fit_group(batch, scenes, fitted, first, rows, fit_sky):
     """Joint fit of stamps with the same number of neighbours to fit."""
     stamps, gain = batch.stamps, batch.gain
     start = np.concatenate([first[:, None], _starts(batch, scenes, fitted, first)], 1)
-    start[:, 0, 2:5] *= _OWN_SHARE  # what the galaxy, fitted alone, has taken of its neighbours
+    start[:, 0, SINGLE.shape] *= _OWN_SHARE  # what the galaxy, fitted alone, has taken of its neighbours
     if not fit_sky:
-        start[:, 0, 7] = 0
+        start[:, 0, SINGLE.sky] = 0
     mask = np.array([scene.mask(kept) for scene, kept in zip(scenes, fitted, strict=True)])
     ivar = np.where(mask, 0, stamps.ivar)
     fit = fit_scenes(stamps.data, ivar, batch.transfer, batch.grid, start, fit_sky=fit_sky, gain=gain)
@@ -118,12 +119,11 @@ def _starts(batch, scenes, fitted, first):
     data = (stamps.data - batch.images(first))[rows]
     transfer = transfer if len(transfer) == 1 else transfer[rows]
     start = moment_start(data, np.array(ivar), transfer, batch.grid, np.array(centers))
-    start[:, 5:7] = np.where(
-        np.abs(start[:, 5:7] - centers).max(1, keepdims=True) > 2, centers, start[:, 5:7]
-    )
-    start[:, 1], start[:, 3:5] = 1, 0
-    start[:, 2] = np.maximum(start[:, 2], _SMALLEST_START)
-    return start.reshape(len(stamps), -1, 8)
+    strayed = np.abs(start[:, SINGLE.centre] - centers).max(1, keepdims=True) > 2
+    start[:, SINGLE.centre] = np.where(strayed, centers, start[:, SINGLE.centre])
+    start[:, SINGLE.n], start[:, SINGLE.shear] = 1, 0
+    start[:, SINGLE.hlr] = np.maximum(start[:, SINGLE.hlr], _SMALLEST_START)
+    return start.reshape(len(stamps), -1, SINGLE.size)
 
 
 def _collected(stamps, pieces):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from galshape_cnn.errors import InputError
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.posterior.prior import Prior
 
 __all__ = ["METHODS", "NEIGHBOURS", "Options", "prior_in_units_of"]
@@ -75,6 +76,11 @@ class Options:
         if prior is not None and method == "ml":
             raise InputError("prior is given, but method='ml' uses none; allowed: 'network', 'posterior'")
         return cls(method, bool(fit_sky), neighbours, None, None, prior, int(seed))
+
+    @property
+    def model(self):
+        """`GalaxyModel` of one image, with or without its sky level fitted."""
+        return replace(SINGLE, fit_sky=self.fit_sky)
 
     def with_noise(self, gain, correlation):
         """The same options with gain and autocorrelation of the noise."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from galshape_cnn.flags import Flag
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE, RenderedBatch
 from galshape_cnn.infer.measure.bounds import errors_of
@@ -88,7 +89,7 @@ def _measured(treated, usable, network, options):
     found = estimate(batch, network, options)
     judged = errors_of(batch, found, treated.fitted[usable], options)
     flags = found.flags | judged.flags | row_flags(batch, judged, network, options) | treated.flags[usable]
-    params = np.full((len(usable), 8), np.nan)
+    params = np.full((len(usable), SINGLE.size), np.nan)
     params[usable] = judged.params
     fraction = treated.light_on_others(params)[usable]
     errors = judged.covariance, judged.crb, judged.snr, judged.chi2

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import gammaincc
 
 from galshape_cnn.flags import Flag
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.psf.width import psf_width
 from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.forward.sersic import N_RANGE
@@ -71,10 +72,10 @@ def row_flags(batch, judged, network, options):
         _unresolved(judged, _point_chi2(batch, judged.params, small, options)), Flag.UNRESOLVED, 0
     )
     if options.method == "network":
-        flags |= np.where(_off_maximum(tested, options.fit_sky), Flag.INCONSISTENT, 0)
+        flags |= np.where(_off_maximum(tested, options.model), Flag.INCONSISTENT, 0)
     if network.trust:
-        ratio = judged.params[:, 2] / width
-        trusted = is_trusted(network.trust, options.method, judged.snr, ratio, judged.params[:, 1])
+        ratio = judged.params[:, SINGLE.hlr] / width
+        trusted = is_trusted(network.trust, options.method, judged.snr, ratio, judged.params[:, SINGLE.n])
         flags |= np.where(trusted, 0, Flag.UNTRUSTED)
     return flags
 
@@ -91,7 +92,7 @@ def _widths(batch):
 def _is_small(judged, width):
     """Rows that are to be compared with a point source."""
     with np.errstate(invalid="ignore"):
-        return judged.params[:, 2] < _SMALL * width
+        return judged.params[:, SINGLE.hlr] < _SMALL * width
 
 
 def _point_chi2(batch, params, rows, options):
@@ -117,18 +118,18 @@ def _domain_flags(judged, width, domain):
     if widths is not None:
         flags |= np.where(_outside(width, widths), Flag.PSF_OUT_OF_DOMAIN, 0)
     if "hlr" in domain:
-        flags |= np.where(_outside(judged.params[:, 2], domain["hlr"]), Flag.SIZE_OUT_OF_DOMAIN, 0)
+        flags |= np.where(_outside(judged.params[:, SINGLE.hlr], domain["hlr"]), Flag.SIZE_OUT_OF_DOMAIN, 0)
     return flags
 
 
 def _shape_flags(stamps, judged):
     """Flags of rows whose parameters speak against themselves."""
     params = judged.params
-    n, hlr = params[:, 1], params[:, 2]
-    g = np.hypot(params[:, 3], params[:, 4])
+    n, hlr = params[:, SINGLE.n], params[:, SINGLE.hlr]
+    g = np.hypot(*params[:, SINGLE.shear].T)
     at_bound = _outside(n, (N_RANGE[0] + _N_MARGIN, N_RANGE[1] - _N_MARGIN))
     with np.errstate(invalid="ignore"):
-        moved = np.hypot(*(params[:, 5:7] - stamps.center).T) > np.maximum(_LARGEST_MOVE, hlr / 2)
+        moved = np.hypot(*(params[:, SINGLE.centre] - stamps.center).T) > np.maximum(_LARGEST_MOVE, hlr / 2)
     reach = np.sqrt((stamps.ivar > 0).sum((1, 2))) / 2
     too_large = hlr * np.sqrt((1 + g) / np.maximum(1 - g, 1e-3)) > reach
     return (
@@ -146,7 +147,7 @@ def _residual_flags(judged):
         unlikely = gammaincc(found.inner_number / 2, found.inner / 2) < _UNLIKELY
         smooth, single = found.highest[:, 1:], found.highest[:, 0]
         spike = (single > _SPIKE) & (single > _SHARP * smooth.max(1))
-        apart = found.distance[:, 1:] > np.maximum(np.sqrt(_FEW), judged.params[:, 2, None])
+        apart = found.distance[:, 1:] > np.maximum(np.sqrt(_FEW), judged.params[:, SINGLE.hlr, None])
         neighbor = ((smooth > _PEAK) & apart).any(1) & ~spike
         pattern = (np.abs(found.core) > _CUT) | (found.smear > _SMEAR)
         poor = (np.abs(chi2 - 1) > spread) | unlikely | pattern | (found.lowest[:, 1:].min(1) < -_PEAK)
@@ -161,10 +162,9 @@ def _residual_flags(judged):
     )
 
 
-def _off_maximum(judged, fit_sky):
+def _off_maximum(judged, model):
     """Rows that are farther from the likelihood's maximum than bound and stated covariance allow."""
-    free = [0, 1, 2, 3, 4, 5, 6, 7] if fit_sky else [0, 1, 2, 3, 4, 5, 6]
-    step = newton_steps(judged.examination, free)[0][:, :5]
+    step = newton_steps(judged.examination, model.free)[0][:, SINGLE.reported]
     allowed = judged.crb + np.where(np.isfinite(judged.covariance), judged.covariance, 0)
     usable = np.isfinite(allowed).all((1, 2)) & np.isfinite(step).all(1)
     allowed = np.where(usable[:, None, None], allowed, np.eye(5))
@@ -177,6 +177,6 @@ def _unresolved(judged, point_chi2):
     """Rows that a point source explains as well as a galaxy."""
     bounds = np.stack([judged.crb[:, 2, 2], judged.covariance[:, 2, 2]])
     with np.errstate(invalid="ignore"):
-        tiny = judged.params[:, 2] < 2 * np.sqrt(np.fmin(*bounds))
+        tiny = judged.params[:, SINGLE.hlr] < 2 * np.sqrt(np.fmin(*bounds))
         best = np.fmin(judged.examination.chi2, judged.chi2 * judged.freedom)
         return tiny | (point_chi2 - best < _RESOLVED)

@@ -3,8 +3,9 @@
 
 import numpy as np
 
+from galshape_cnn.forward.coordinates import POSTERIOR
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.likelihood.fisher import score_and_fisher
-from galshape_cnn.infer.posterior.mixture import to_parameters
 from galshape_cnn.observe.detect.scale_space import robust_background
 
 __all__ = ["network_posterior", "sky_free_posterior"]
@@ -85,10 +86,10 @@ def network_posterior(batch, network, fit_sky):
 
     def derivatives(u):
         with np.errstate(all="ignore"):  # such rows keep the first answer
-            params = np.concatenate([to_parameters(u), np.zeros((len(u), 1))], 1).astype(np.float32)
+            params = SINGLE.with_sky(POSTERIOR.params(u)).astype(np.float32)
             pixels = stamps.data, stamps.ivar, batch.transfer, batch.grid
             _, score, fisher = score_and_fisher(params, *pixels, gain=batch.gain)
-            wanted[:] = score[:, 7] / fisher[:, 7, 7]
+            wanted[:] = score[:, SINGLE.sky] / fisher[:, SINGLE.sky, SINGLE.sky]
         return score, fisher
 
     posterior = network.update(first, derivatives, fit_sky)

@@ -17,6 +17,7 @@ from astropy.table import QTable
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.files import written_whole
 from galshape_cnn.flags import FLAG_DEFINITIONS
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.geometry import frame_derivative, transform_shape
 from galshape_cnn.infer.catalog.catalog import METHODS, ShapeCatalog
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
@@ -130,8 +131,8 @@ def _measurement(table, stamps, angular):
             covariances = [back @ one @ np.swapaxes(back, 1, 2) for one in covariances]
             hlr, g1, g2 = transform_shape(hlr, g1, g2, inverse)
     x, y = (_numbers(table, f"{axis}_centroid") - stamps.origin[:, k] for k, axis in enumerate("xy"))
-    params = np.column_stack([flux, n, hlr, g1, g2, x, y, np.zeros(len(flux))])
-    params[:, 7] = _fitted_sky(stamps, params)
+    params = SINGLE.with_sky(np.column_stack([flux, n, hlr, g1, g2, x, y]))
+    params[:, SINGLE.sky] = _fitted_sky(stamps, params)
     others = [_numbers(table, name) for name in ("snr", "chi2", "ess")]
     return Measurement(params, *covariances, *others, np.asarray(table["flags"]))
 
@@ -305,8 +306,8 @@ def _pictures(catalog):
     side, quality = (_SIDE, 70) if len(catalog) <= 1000 else (48, 50)
     pictures = [""] * len(catalog)
     for row, images in thumbnails(catalog):
-        radius = catalog.measurement.params[row, 2]
-        pictures[row] = _picture(images, catalog.measurement.params[row, 5:7], radius, side, quality)
+        params = catalog.measurement.params[row]
+        pictures[row] = _picture(images, params[SINGLE.centre], params[SINGLE.hlr], side, quality)
     return pictures
 
 

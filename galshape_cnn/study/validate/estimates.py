@@ -3,6 +3,8 @@
 
 import numpy as np
 
+from galshape_cnn.forward.coordinates import POSTERIOR
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.likelihood.fisher import bound, fisher_matrices
@@ -10,7 +12,6 @@ from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE, RenderedBatch
 from galshape_cnn.infer.measure.estimator import ShapeEstimator
 from galshape_cnn.infer.network.amortized import posterior_moments
 from galshape_cnn.infer.network.posterior import network_posterior
-from galshape_cnn.infer.posterior.mixture import to_parameters
 from galshape_cnn.parallel import fixed_batches
 
 __all__ = ["Subject", "true_bounds"]
@@ -92,8 +93,8 @@ class Subject:
         """
         out = np.full((len(stamps), 5), np.nan)
         for rows, posterior in self._posteriors(stamps, fit_sky):
-            out[rows] = posterior_moments(posterior)[0][: len(rows), :5]
-        out[:, 0] *= stamps.noise_unit
+            out[rows] = posterior_moments(posterior)[0][: len(rows), SINGLE.reported]
+        out[:, SINGLE.flux] *= stamps.noise_unit
         return out
 
     def draws(self, stamps, fit_sky, size=255, seed=0):
@@ -119,8 +120,8 @@ class Subject:
         out = np.full((len(stamps), size, 5), np.nan)
         for rows, posterior in self._posteriors(stamps, fit_sky):
             with np.errstate(over="ignore", invalid="ignore"):  # the tails of a galaxy it has never seen
-                out[rows] = to_parameters(posterior.sample(rng, size))[: len(rows), :, :5]
-        out[..., 0] *= stamps.noise_unit[:, None]
+                out[rows] = POSTERIOR.params(posterior.sample(rng, size))[: len(rows), :, SINGLE.reported]
+        out[..., SINGLE.flux] *= stamps.noise_unit[:, None]
         return out
 
 
@@ -158,16 +159,16 @@ def true_bounds(stamps, params, fit_sky):
         ((_, padded),) = fixed_batches(rows, BATCH_SIZE)
         psf = np.broadcast_to(stamps.psf, (len(stamps),) + stamps.psf.shape[1:])[padded]
         transfer = transfer_functions(psf.astype(np.float32), grid, stamps.psf_oversampling)
-        scale = params[padded, 0].copy()  # single precision wants fluxes near one
+        scale = params[padded, SINGLE.flux].copy()  # single precision wants fluxes near one
         unit = params[padded].copy()
-        unit[:, [0, 7]] /= scale[:, None]
+        unit[:, SINGLE.amplitudes] /= scale[:, None]
         ivar = stamps.ivar[padded] * scale[:, None, None] ** 2
         inside = np.asarray(fisher_matrices(unit, ivar, transfer, grid))
         covariance, singular = bound(inside, fit_sky=known)
         covariance[singular] = np.nan
         amplitude = np.ones((len(padded), 8))
-        amplitude[:, [0, 7]] = scale[:, None]
-        covariance *= amplitude[:, :5, None] * amplitude[:, None, :5]
+        amplitude[:, SINGLE.amplitudes] = scale[:, None]
+        covariance *= amplitude[:, SINGLE.reported, None] * amplitude[:, None, SINGLE.reported]
         out[rows] = covariance[: len(rows)]
         fisher[rows] = (inside / amplitude[:, :, None] / amplitude[:, None, :])[: len(rows)]
     return out, fisher
