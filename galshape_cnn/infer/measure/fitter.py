@@ -16,6 +16,7 @@ from galshape_cnn.flags import SEVERE, decode_flags
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.model import PSFConvolvedSersic2D, pixel_indices
 from galshape_cnn.infer.likelihood.fisher import check_error
+from galshape_cnn.infer.measure.options import METHODS
 from galshape_cnn.observe.stamps import Stamps
 
 __all__ = ["CNNFitter"]
@@ -60,8 +61,8 @@ class CNNFitter:
     supported_constraints = ("bounds",)
 
     def __init__(self, estimator=None, method="network"):
-        if method not in ("network", "ml", "posterior"):
-            raise InputError(f"method={method!r}; allowed: 'network', 'ml', 'posterior'")
+        if method not in METHODS:
+            raise InputError(f"method={method!r}; allowed: {', '.join(map(repr, METHODS))}")
         if estimator is not None and not callable(estimator):
             raise InputError(f"estimator={estimator!r}; allowed: a ShapeEstimator or None")
         self._estimator = estimator
