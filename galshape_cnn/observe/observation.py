@@ -171,7 +171,7 @@ def prepare(
     psfs = _row_psfs(rows, psf, options)
     estimated = Flag.PSF_ESTIMATED if isinstance(psf, EstimatedPSF) else 0
     groups = _make_groups(rows, psfs, bool(recenter), unit, estimated, strict)
-    ids = None if table is None or "id" not in table.colnames else np.asarray(table["id"])
+    ids = None if table is None or "id" not in table.colnames else table["id"].copy()
     listed, first = listed or (rows.xy if is_image else None, 0)
     return Observation(groups, len(rows), table, ids, unit, rows.radec is not None, is_image, listed, first)
 
