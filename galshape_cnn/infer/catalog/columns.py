@@ -176,8 +176,8 @@ def identifiers(ids, table, n):
 
 def _as_ids(ids):
     """Copy of identifiers as they came: none that is masked becomes a value, bytes of FITS are text."""
-    ids = np.ma.array(ids, subok=False, copy=True)
-    mask, values = np.ma.getmaskarray(ids), ids.data
+    ids = np.ma.array(ids)
+    mask, values = np.ma.getmaskarray(ids), np.array(ids.data)  # of no subclass
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8", "replace")
     return np.ma.array(values, mask=mask) if mask.any() else values

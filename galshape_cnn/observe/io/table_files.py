@@ -171,7 +171,8 @@ def _from_votable(path, choice, wanted, kind):
     """Table of a VOTable file, by ID, name or number."""
     from astropy.io.votable import parse
 
-    tables = dict(enumerate(parse(str(path)).iter_tables()))
+    file = parse(str(path))
+    tables = dict(enumerate(file.iter_tables()))
     if choice is None:
         index = _only(tables, lambda one: [field.name for field in one.fields], wanted, path, _listed_votable)
     else:
@@ -179,7 +180,10 @@ def _from_votable(path, choice, wanted, kind):
         index = next((number for number, known in enumerate(names) if choice in known), None)
         if index is None:
             raise FileError(f"{path} has no table {choice!r}; {_listed_votable(tables)}")
-    return kind(tables[index].to_table(use_names_over_ids=True))
+    table = kind(tables[index].to_table(use_names_over_ids=True))
+    infos = [info for resource in file.resources for info in resource.infos]
+    table.meta["comments"] = [f"{info.name} = {info.value}" for info in infos]
+    return table
 
 
 def _listed_votable(tables):
