@@ -147,12 +147,17 @@ class ImageSource(Source):
         """Data and keywords of a range of rows, as the estimator takes them."""
         from galshape_cnn.observe.positions import Positions
 
-        part = Positions(self._known.xy[start:stop], self.inputs(start, stop))
+        part = Positions(self._known.xy[start:stop], self.inputs(start, stop), self._known.understood)
         return self._open(), {**self.keywords, "positions": part, "listed": (self._known.xy, start)}
 
     def inputs(self, start, stop):
         """Columns that pass through, or None."""
         return None if self._known.table is None else self._known.table[start:stop]
+
+    @property
+    def understood(self):
+        """By which convention the positions were read; empty if that goes without saying."""
+        return self._known.understood
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,12 +202,17 @@ class PlacedSource(Source):
         from galshape_cnn.observe.positions import Positions
 
         data, keywords = self.cutouts.read(start, stop)
-        part = Positions(self._known.xy[start:stop], self.inputs(start, stop))
+        part = Positions(self._known.xy[start:stop], self.inputs(start, stop), self._known.understood)
         return data, {**keywords, "positions": part}
 
     def inputs(self, start, stop):
         """Columns that pass through, or None."""
         return None if self._known.table is None else self._known.table[start:stop]
+
+    @property
+    def understood(self):
+        """By which convention the positions were read; empty if that goes without saying."""
+        return self._known.understood
 
 
 def open_source(data, *, positions=None, names=None, **keywords):
