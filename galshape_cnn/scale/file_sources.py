@@ -17,7 +17,7 @@ from galshape_cnn.scale.fingerprint import fingerprint
 from galshape_cnn.scale.images import open_image
 from galshape_cnn.scale.source import Source
 
-__all__ = ["CubeSource", "FileSource", "MockSource"]
+__all__ = ["CubeSource", "FileSource", "MockSource", "rows_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,29 +75,51 @@ class CubeSource(Source):
         image, keywords = self._open(), dict(self.keywords)
         parts = {"mask": _copied(image.mask, start, stop), "wcs": image.wcs, "unit": image.unit}
         if image.uncertainty is not None:
-            kind = type(image.uncertainty)
-            parts["uncertainty"] = kind(_copied(image.uncertainty.array, start, stop), copy=False)
+            kind, unit = type(image.uncertainty), image.uncertainty.unit
+            array = _copied(image.uncertainty.array, start, stop)
+            parts["uncertainty"] = kind(array, unit=unit, copy=False)
         if image.psf is not None:
             keywords["psf"] = image.psf
-        keywords = {name: _of_rows(value, self._n, start, stop) for name, value in keywords.items()}
+        keywords = {name: rows_of(value, self._n, start, stop) for name, value in keywords.items()}
         return NDData(_copied(image.data, start, stop), **parts), keywords
 
 
-def _of_rows(value, n, start, stop):
-    """Rows of what has one for each of ``n`` galaxies; anything else as it is."""
+def rows_of(value, n, start, stop):
+    """Rows of what has one for each of many galaxies; anything else as it is.
+
+    Parameters
+    ----------
+    value : object
+        Argument of the estimator: arrays, lists and uncertainties of ``n``, which keep mask and unit.
+    n : int
+        Number of galaxies.
+    start, stop : int
+        The rows.
+
+    Returns
+    -------
+    value : object
+    """
     if isinstance(value, PSFArrays):
-        return replace(value, array=_of_rows(value.array, n, start, stop))
-    listed = isinstance(value, (list, tuple)) and len(value) == n and np.ndim(value[0]) != 1
-    if listed:
+        return replace(value, array=rows_of(value.array, n, start, stop))
+    if hasattr(value, "uncertainty_type"):
+        array = value.array
+        if np.ndim(array) == 3 and len(array) == n:
+            array = array[start:stop]
+        return type(value)(array, unit=value.unit, copy=False)
+    if isinstance(value, (list, tuple)):
+        return value[start:stop] if len(value) == n and np.ndim(value[0]) != 1 else value
+    if np.ndim(value) == 1 and len(value) == n:
         return value[start:stop]
     return _copied(value, start, stop) if np.ndim(value) == 3 and len(value) == n else value
 
 
 def _copied(array, start, stop):
-    """Rows in memory and in the machine's byte order."""
+    """Rows in memory and in the machine's byte order, with mask and unit."""
     if array is None or np.ndim(array) < 3:
         return array
-    part = np.array(array[start:stop])
+    part = array[start:stop]
+    part = np.array(part, subok=isinstance(part, np.ndarray) and not isinstance(part, np.memmap))
     return part.astype(part.dtype.newbyteorder("="), copy=False)
 
 
