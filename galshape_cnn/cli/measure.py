@@ -22,6 +22,7 @@ from galshape_cnn.cli.options import (
     read_images,
 )
 from galshape_cnn.cli.psf_option import stars_if_needed
+from galshape_cnn.cli.wording import in_options
 
 __all__ = ["add_parser", "is_table", "run", "source_from", "summary"]
 
@@ -119,7 +120,7 @@ def _into_table(args):
     table = rows.catalog.to_table()
     add_magnitude_columns(args, table, source.example())
     for row, error in rows.errors[:_SHOWN]:
-        print(f"galshape: warning: row {row}: {error}", file=sys.stderr)
+        print(f"galshape: warning: row {row}: {in_options(error)}", file=sys.stderr)
     write_table(table, args.output, args.overwrite)
     return summary(rows.catalog, len(rows.errors))
 

@@ -14,6 +14,7 @@ import numpy as np
 from galshape_cnn.errors import InputError, NoiseError
 from galshape_cnn.masked import split_mask
 from galshape_cnn.observe.io.lazy import is_lazy
+from galshape_cnn.observe.io.photometry import is_logarithmic
 from galshape_cnn.observe.noise.uncertainty import (
     NO_NOISE,
     Noise,
@@ -231,6 +232,8 @@ def _unpack(item, name):
         raw = _Raw(array if hasattr(array, "dtype") else _as_numbers(array, name), None, mask, unit=unit)
     if raw.array.dtype.kind not in "buif":
         raise InputError(f"{name} has dtype {raw.array.dtype}; real numbers are needed")
+    if is_logarithmic(raw.unit):
+        raise InputError(f"{name} has unit {raw.unit}, which is one of logarithms; linear fluxes are needed")
     return raw
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.forward.psf.arrays import PSFArrays
+from galshape_cnn.observe.io.pairing import check_psf_count, names_of_each, with_own_psf
 from galshape_cnn.scale.fingerprint import fingerprint
 from galshape_cnn.scale.images import open_image
 from galshape_cnn.scale.source import Source
@@ -42,6 +43,7 @@ class CubeSource(Source):
         image = self._open()
         if image.data.ndim != 3:
             raise InputError(f"{self.path} has shape {image.data.shape}; a cube (N, ny, nx) is needed")
+        check_psf_count(image.psf, len(image.data), self.path)
         object.__setattr__(self, "_n", len(image.data))
 
     def _open(self):
@@ -192,6 +194,9 @@ class _Arrays(dict):
 def _fits(path):
     from astropy.io import fits
 
+    from galshape_cnn.observe.io.fits_scan import check_declared_sizes
+
+    check_declared_sizes(path)
     hdus = fits.open(path, memmap=True)
     arrays = {"data": hdus["SCI"].data, "ivar": hdus["IVAR"].data, "psf": hdus["PSF"].data}
     return _Arrays(arrays | {"psf_oversampling": hdus["PSF"].header.get("OVERSAMP", 1)}, hdus.close)
@@ -230,7 +235,7 @@ class FileSource(Source):
     paths : sequence of path-like
         FITS files; one that cannot be read costs its own row only.
     names : dict
-        Options of `galshape_cnn.scale.images.open_image`.
+        Options of `galshape_cnn.scale.images.open_image`; patterns match one file for each.
     keywords : dict
         What else the estimator is called with; ``psf`` and ``error`` replace those of the files.
     """
@@ -242,17 +247,23 @@ class FileSource(Source):
     def __post_init__(self):
         if not len(self.paths):
             raise InputError("paths is empty; at least one file is needed")
+        object.__setattr__(self, "_names", names_of_each(self.paths, self.names))
         example = self.example()
         object.__setattr__(self, "_unit", None if example is None else example.unit)
 
     def example(self):
         """The first image that can be read, or None."""
-        for path in self.paths:
+        for row in range(len(self)):
             try:
-                return open_image(path, self.names, self.keywords)
+                image = self._read(row)
             except Exception:  # noqa: S112, its row will say it
                 continue
+            return with_own_psf(image, row, len(self), self.names)
         return None
+
+    def _read(self, row):
+        """One of the images, as it is in its file."""
+        return open_image(self.paths[row], self._names[row], self.keywords)
 
     def __len__(self):
         return len(self.paths)
@@ -260,9 +271,12 @@ class FileSource(Source):
     @property
     def identity(self):
         """Text that changes with the input."""
-        return fingerprint([[os.fspath(path) for path in self.paths], self.names, self.keywords])
+        paths = [os.fspath(path) for path in self.paths]
+        names = self.names if self._names[0] == self.names else self._names
+        return fingerprint([paths, names, self.keywords])
 
     def read(self, start, stop):
         """Data and keywords of a range of rows, as the estimator takes them."""
-        opened = [open_image(path, self.names, self.keywords) for path in self.paths[start:stop]]
+        rows, n = range(start, min(stop, len(self))), len(self)
+        opened = [with_own_psf(self._read(row), row, n, self.names) for row in rows]
         return opened, {"unit": self._unit, **self.keywords}

@@ -2,12 +2,14 @@
 """Where the stamps of a long run come from: `open_source`."""
 
 import os
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from galshape_cnn.errors import FileError, InputError, PositionError
+from galshape_cnn.observe.io.pairing import check_psf_count
 from galshape_cnn.scale.file_sources import CubeSource, FileSource, MockSource, rows_of
 from galshape_cnn.scale.fingerprint import fingerprint
 from galshape_cnn.scale.images import open_image
@@ -122,7 +124,14 @@ class ImageSource(Source):
             from galshape_cnn.observe.observation import prepare
 
             prepare(image, positions=known, **self.keywords)  # says what is wrong
+        own = check_psf_count(self._psf(image), len(known.xy), "the list of positions")
+        object.__setattr__(self, "_has_own_psfs", own)
         object.__setattr__(self, "_known", known)
+
+    def _psf(self, image):
+        """The PSF, or all of them."""
+        given = self.keywords.get("psf")
+        return getattr(image, "psf", None) if given is None else given
 
     def _open(self):
         """The image, opened once in each process."""
@@ -156,7 +165,13 @@ class ImageSource(Source):
         from galshape_cnn.observe.positions import Positions
 
         part = Positions(self._known.xy[start:stop], self.inputs(start, stop))
-        return self._open(), {**self.keywords, "positions": part, "listed": (self._known.xy, start)}
+        keywords = {**self.keywords, "positions": part, "listed": (self._known.xy, start)}
+        image = self._open()
+        if self._has_own_psfs:
+            keywords["psf"] = rows_of(self._psf(image), len(self), start, stop)
+            image = copy(image)
+            image.psf = None
+        return image, keywords
 
     def inputs(self, start, stop):
         """Columns that pass through, or None."""

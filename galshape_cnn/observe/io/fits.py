@@ -28,6 +28,7 @@ from galshape_cnn.observe.io.fits_hdus import (
 from galshape_cnn.observe.io.hdu_pixels import image_pixels, named_pixels, pixels_of
 from galshape_cnn.observe.io.headers import full_header
 from galshape_cnn.observe.io.noise_hdus import read_uncertainty
+from galshape_cnn.observe.io.pairing import names_of_each, with_own_psf
 from galshape_cnn.observe.io.photometry import linear_unit_of
 from galshape_cnn.observe.io.psf_files import psf_of_hdu, read_psf, read_psfs
 from galshape_cnn.wcs import celestial_part
@@ -121,7 +122,8 @@ def read_cutouts(paths, **names):
         Files, or a pattern such as ``"cutouts/*.fits"`` (taken in sorted
         order).
     **names
-        As for `read_image`.
+        As for `read_image`; noise, mask and PSF may be patterns that match a file
+        for each cutout, and a file with a cube may hold one PSF for each.
 
     Returns
     -------
@@ -131,13 +133,16 @@ def read_cutouts(paths, **names):
     ------
     FileError
         As `read_image`, or if no file matches.
+    InputError
+        If a pattern or a cube has another number than there are cutouts.
     """
     if isinstance(paths, (str, Path)):
         found = [str(paths)] if Path(paths).expanduser().exists() else sorted(glob.glob(str(paths)))
         if not found:
             raise FileError(f"{paths} does not exist and matches no file")
         paths = found
-    return [read_image(path, **names) for path in paths]
+    images = [read_image(path, **own) for path, own in zip(paths, names_of_each(paths, names), strict=True)]
+    return [with_own_psf(image, row, len(images), names) for row, image in enumerate(images)]
 
 
 def _only_noise(**choices):
@@ -167,7 +172,9 @@ def _science_index(hdus, sci, band, path):
         found = [0]
     if len(found) != 1:
         problem = "several images" if found else "no image"
-        raise FileError(f"{path} has {problem}; say which HDU is meant with sci=. It holds {list_hdus(hdus)}")
+        how = "sci= or band=" if any("BAND" in hdus[i].header for i in found) else "sci="
+        held = list_hdus(hdus)
+        raise FileError(f"{path} has {problem}; say which HDU is meant with {how}. It holds {held}")
     return found[0]
 
 

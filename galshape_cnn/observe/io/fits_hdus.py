@@ -15,6 +15,7 @@ from galshape_cnn.errors import FileError, GalshapeWarning
 from galshape_cnn.observe.io.fits_scan import check_declared_sizes
 
 __all__ = [
+    "NOISE_ROLES",
     "UNCERTAINTY_TYPES",
     "Selection",
     "companion",
@@ -42,6 +43,7 @@ _ROLE_NAMES = {
 _ROLES = {name: role for role, names in _ROLE_NAMES.items() for name in names}
 #: What `astropy.nddata.CCDData` writes as UTYPE, and the role of noise of that kind.
 UNCERTAINTY_TYPES = {"StdDevUncertainty": "err", "VarianceUncertainty": "var", "InverseVariance": "ivar"}
+NOISE_ROLES = ("err", "var", "ivar")
 #: Keywords that say what an HDU holds, and are looked at in this order.
 _NAMING = ("EXTNAME", "EXTTYPE", "IMAGETYP")
 
@@ -140,7 +142,7 @@ def role_of(hdu):
     role : {"sci", "err", "var", "ivar", "mask", "psf", None}
     """
     role = _named_role(hdu)[0]
-    if role in UNCERTAINTY_TYPES.values():
+    if role in NOISE_ROLES:
         return UNCERTAINTY_TYPES.get(uncertainty_type(hdu.header), role)
     return role
 

@@ -23,7 +23,7 @@ _BLOCK, _CARD = 2880, 80
 #: Headers are not longer than this, in blocks.
 _MOST_BLOCKS = 20_000
 _READ = 1 << 20  # bytes at a time of what is skipped in a compressed file
-#: Largest ratio of pixels to bytes of a tile-compressed image (empty masks by PLIO), and bytes always allowed.
+#: Largest ratio of pixels to bytes of a tile-compressed image (empty masks, PLIO), and bytes always allowed.
 _MOST_COMPRESSION, _ALWAYS_ALLOWED = 20_000, 1 << 28
 #: Largest dimension of a WCS, and order of its polynomials: wcslib and astropy take memory by their squares.
 _MOST_WCS_AXES, _HIGHEST_ORDER = 99, 99

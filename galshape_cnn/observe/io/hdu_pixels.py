@@ -5,7 +5,15 @@ import numpy as np
 from astropy.io import fits
 
 from galshape_cnn.errors import FileError
-from galshape_cnn.observe.io.fits_hdus import Selection, find_hdu, image_hdus, list_hdus, open_fits, roles_of
+from galshape_cnn.observe.io.fits_hdus import (
+    NOISE_ROLES,
+    Selection,
+    find_hdu,
+    image_hdus,
+    list_hdus,
+    open_fits,
+    roles_of,
+)
 from galshape_cnn.observe.io.lazy import LARGE, AsinhPixels, LazyPixels
 
 __all__ = ["image_pixels", "named_pixels", "pixels_of"]
@@ -130,6 +138,10 @@ def image_pixels(hdus, index, path):
 def _matching_image(hdus, image, role, path):
     """The HDU of another file that belongs to an image, by role, name or band."""
     images, roles = image_hdus(hdus), roles_of(hdus)
+    other = next((i for i in images if roles[i] in NOISE_ROLES and roles[i] != role), None)
+    if role in NOISE_ROLES and role not in roles and other is not None and len(images) > 1:
+        kind = roles[other]
+        raise FileError(f"{path} has no {role} but {kind} in HDU {other}; name it with {kind} (--{kind})")
     tests = (
         lambda i: roles[i] == role,
         lambda i: bool(image.name) and hdus[i].name == image.name and hdus[i].ver == image.ver,

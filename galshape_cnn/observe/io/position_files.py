@@ -7,6 +7,7 @@ from pathlib import Path
 from astropy.table import Table
 
 from galshape_cnn.errors import FileError
+from galshape_cnn.observe.io.fits_scan import check_declared_sizes
 
 __all__ = ["read_positions"]
 
@@ -33,6 +34,7 @@ def read_positions(path):
         raise FileError(f"{path} does not exist")
     if path.stat().st_size == 0:
         raise FileError(f"{path} is empty (0 bytes)")
+    check_declared_sizes(path)
     problems = []
     for options in _table_options(path):
         try:

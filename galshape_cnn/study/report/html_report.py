@@ -22,6 +22,7 @@ from galshape_cnn.infer.catalog.catalog import METHODS, ShapeCatalog
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.catalog.tables import check_output_path
+from galshape_cnn.observe.io.fits_scan import check_declared_sizes
 from galshape_cnn.observe.noise.rescale import scaled_noise
 from galshape_cnn.observe.observation import prepare
 from galshape_cnn.study.report.html_template import PAGE
@@ -67,6 +68,7 @@ def read_catalog_table(path):
     """
     if not Path(path).is_file():
         raise FileError(f"cannot read {str(path)!r}: no such file")
+    check_declared_sizes(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
