@@ -23,6 +23,7 @@ from galshape_cnn.cli.options import (
     read_images,
 )
 from galshape_cnn.cli.psf_option import stars_if_needed
+from galshape_cnn.cli.wording import in_options
 
 __all__ = ["add_parser", "is_table", "run", "source_from", "summary"]
 
@@ -132,7 +133,7 @@ def _into_table(args):
     table = rows.catalog.to_table()
     add_magnitude_columns(args, table, source.example())
     for row, error in rows.errors[:_SHOWN]:
-        print(f"galshape: warning: row {row}: {error}", file=sys.stderr)
+        print(f"galshape: warning: row {row}: {in_options(error)}", file=sys.stderr)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=CHANGED)  # has been said
         write_table(table, args.output, args.overwrite)
