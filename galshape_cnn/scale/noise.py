@@ -19,27 +19,31 @@ def settled_noise(source, how):
     Returns
     -------
     how : dict
-        Changed only if ``noise_scale`` or ``noise_correlation`` was ``'estimate'``: the first 256
-        rows decide.
+        With ``noise_scale`` and ``noise_correlation`` as numbers, arrays or None: measured on the image
+        where they were ``'auto'`` or missing, on the first 256 rows where they were ``'estimate'``.
 
     Raises
     ------
     NoiseError
-        If they have too few blank pixels.
+        If there are too few blank pixels for what was to be estimated.
     """
-    scale, correlation = how.get("noise_scale"), how.get("noise_correlation")
-    if not isinstance(scale, str) and not isinstance(correlation, str):
-        return how
-    from galshape_cnn.observe.noise.correlation import EstimatedCorrelation, noise_correlation
-    from galshape_cnn.observe.noise.rescale import scaled_noise
+    from galshape_cnn.observe.noise.blank_sky import AUTO, settled_noise_model
+    from galshape_cnn.observe.noise.correlation import EstimatedCorrelation
     from galshape_cnn.observe.observation import prepare
 
-    data, keywords = source.read(0, min(len(source), _ROWS))
-    observation = prepare(data, **keywords)
-    if scale is not None:
-        observation, factor = scaled_noise(scale, observation)
-        how = how | {"noise_scale": factor}
+    asked = {name: how.get(name, AUTO) for name in ("noise_scale", "noise_correlation")}
+    words = {value for value in asked.values() if isinstance(value, str)}
+    if words == {AUTO} and not source.is_image:
+        asked = {name: None if isinstance(value, str) else value for name, value in asked.items()}
+        words = set()
+    if not words:
+        return how | asked
+    data, keywords = source.read(0, min(len(source), 1 if words == {AUTO} else _ROWS))
+    observation = prepare(data, **keywords | {"strict": False})
+    scale, correlation = asked["noise_scale"], asked["noise_correlation"]
+    array, record = settled_noise_model(scale, correlation, observation)[1:]
+    settled = {"noise_scale": record.get("noise_scale"), "noise_correlation": correlation}
     if isinstance(correlation, str):
-        array, record = noise_correlation(correlation, observation)
-        how = how | {"noise_correlation": EstimatedCorrelation(array, record["excess"])}
-    return how
+        excess = record.get("noise_correlation", {}).get("excess")
+        settled["noise_correlation"] = None if array is None else EstimatedCorrelation(array, excess)
+    return how | settled

@@ -15,7 +15,7 @@ import numpy as np
 from astropy.table import QTable, Table
 
 from galshape_cnn.errors import InputError
-from galshape_cnn.flags import FLAG_DEFINITIONS, SEVERE
+from galshape_cnn.flags import FLAG_DEFINITIONS, LEVELS, Flag, quality_of
 from galshape_cnn.geometry import axis_ratio, position_angle, semi_major_radius
 from galshape_cnn.infer.catalog.columns import (
     COLUMN_DEFINITIONS,
@@ -71,7 +71,7 @@ class ShapeCatalog(CatalogPlots):
     >>> psf = galsim.Moffat(beta=3, fwhm=3)
     >>> galaxy = galsim.Convolve(galsim.Exponential(half_light_radius=4, flux=5000), psf)
     >>> cat = ShapeEstimator()(galaxy.drawImage(nx=64, ny=64, scale=1).array, psf=psf, error=1.0)
-    >>> cat[cat.flags == 0].to_table(["flux", "hlr", "hlr_err"]).colnames
+    >>> cat[cat.quality == 0].to_table(["flux", "hlr", "hlr_err"]).colnames
     ['flux', 'hlr', 'hlr_err']
     """
 
@@ -140,8 +140,11 @@ class ShapeCatalog(CatalogPlots):
         return len(self.ids)
 
     def __repr__(self):
-        flagged = int(np.count_nonzero(self.flags))
-        return f"<ShapeCatalog: {len(self)} galaxies, method={self.method!r}, {flagged} flagged>"
+        counts = self.quality_counts()
+        return (
+            f"<ShapeCatalog: {len(self)} galaxies, method={self.method!r}, quality "
+            f"{', '.join(f'{level}: {count}' for level, count in counts.items())}>"
+        )
 
     def __getitem__(self, rows):
         """Chosen rows as a catalogue; an integer gives a catalogue of one row."""
@@ -192,6 +195,7 @@ class ShapeCatalog(CatalogPlots):
         columns |= dict(zip(SHAPE_PARAMETERS, self.parameters.T, strict=True))
         columns |= sigma_columns("err", self.crb_covariance) | sigma_columns("std", self.covariance)
         columns |= {name: getattr(raw, name) for name in _RAW_COLUMNS}
+        columns["quality"] = quality_of(raw.flags)
         columns["q"], columns["pa"] = axis_ratio(g1, g2), position_angle(g1, g2)
         columns["r_eff"] = semi_major_radius(hlr, g1, g2)
         return columns | derived_errors(self.parameters, self.crb_covariance)
@@ -247,7 +251,22 @@ class ShapeCatalog(CatalogPlots):
     @property
     def is_usable(self):
         """(N,) ndarray of bool: False where a flag says not to use the numbers at all."""
-        return self.measurement.flags & SEVERE == 0
+        return self.quality < len(LEVELS) - 1
+
+    @property
+    def is_measured(self):
+        """(N,) ndarray of bool: False where no measurement could be made."""
+        return self.measurement.flags & (Flag.NOT_MEASURED | Flag.NO_DATA | Flag.OFF_IMAGE) == 0
+
+    def quality_counts(self):
+        """How many rows have each quality.
+
+        Returns
+        -------
+        counts : dict of int to int
+            For 0 (use), 1 (use with care) and 2 (do not use).
+        """
+        return {level: int(np.count_nonzero(self.quality == level)) for level in range(len(LEVELS))}
 
     def flag_counts(self):
         """How many rows carry each flag.

@@ -101,6 +101,12 @@ COLUMN_DEFINITIONS = (
     ColumnDefinition("r_eff", "size", "semi-major half-light radius, hlr / sqrt(q)", "phys.angSize.smajAxis"),
     ColumnDefinition("ess", "number", "effective number of posterior samples", "stat.value"),
     ColumnDefinition("flags", "number", "warning bits; their meaning is in the metadata", "meta.code.qual"),
+    ColumnDefinition(
+        "quality",
+        "number",
+        "worst level of the flags: 0 use, 1 with care, 2 do not use",
+        "meta.code.qual",
+    ),
     ColumnDefinition("q_err", "number", "Cramer-Rao bound of q", "stat.error;src.ellipticity"),
     ColumnDefinition(
         "pa_err", "angle", "Cramer-Rao bound of pa, at most 52 degrees", "stat.error;pos.posAng"
@@ -212,7 +218,9 @@ def complete_meta(meta, method):
     meta : dict
         A deep copy.
     """
-    flags = {d.name: {"value": d.value, "description": d.description} for d in FLAG_DEFINITIONS}
+    flags = {
+        d.name: {"value": d.value, "level": d.level, "description": d.description} for d in FLAG_DEFINITIONS
+    }
     return copy.deepcopy(dict(meta)) | {"method": method, "conventions": dict(CONVENTIONS), "flags": flags}
 
 

@@ -123,8 +123,8 @@ class ShapeEstimator:
         fit_sky=True,
         progress=False,
         neighbours="mask",
-        noise_correlation=None,
-        noise_scale=None,
+        noise_correlation="auto",
+        noise_scale="auto",
         gain=None,
         read_noise=None,
         sky_level=None,
@@ -162,12 +162,13 @@ class ShapeEstimator:
         neighbours : {'ignore', 'mask', 'fit'}, optional
             Other sources in the stamp: measured as if they were not there; masked; or fitted
             together with the galaxy.  See :doc:`/user_guide/blends`.
-        noise_correlation : array_like, galsim.CorrelatedNoise or 'estimate', optional
+        noise_correlation : array_like, galsim.CorrelatedNoise, 'auto', 'estimate' or None, optional
             Autocorrelation of the noise, an odd-sized array with 1 at its centre, where pixels
-            are not independent, as in drizzled images; or to be estimated from blank pixels.
-            See :doc:`/user_guide/noise`.
-        noise_scale : float or 'estimate', optional
-            Factor by which the noise map is too small, > 0; or to be estimated from blank pixels.
+            are not independent, as in drizzled images; or to be estimated from blank pixels of
+            the stamps.  By default it is measured on the image, if there is one, and used if it is
+            significant; None takes pixels as independent.  See :doc:`/user_guide/noise`.
+        noise_scale : float, 'auto', 'estimate' or None, optional
+            Factor by which the noise map is too small, > 0; likewise.
         gain : float, optional
             Electrons per unit of flux, > 0.  Give it when the noise map does not contain the
             galaxy's own photon noise.
@@ -199,8 +200,7 @@ class ShapeEstimator:
             `PositionError` say which kind.
         """
         from galshape_cnn.infer.measure.options import Options
-        from galshape_cnn.observe.noise.correlation import noise_correlation as find_correlation
-        from galshape_cnn.observe.noise.rescale import scaled_noise
+        from galshape_cnn.observe.noise.blank_sky import settled_noise_model
         from galshape_cnn.observe.observation import prepare
         from galshape_cnn.observe.stamps import Stamps
 
@@ -219,18 +219,15 @@ class ShapeEstimator:
             error = _detector_noise(data, options.gain, read_noise, sky_level, mask, error)
         observation = prepare(data, psf=psf, error=error, mask=mask, wcs=wcs, positions=positions, **cutting)
         meta = self._meta() | {"neighbours": options.neighbours}
-        if noise_scale is not None:
-            observation, meta["noise_scale"] = scaled_noise(noise_scale, observation)
+        observation, correlation, record = settled_noise_model(noise_scale, noise_correlation, observation)
         searched = isinstance(data, Stamps) and options.neighbours != "ignore"
-        correlation, record = find_correlation(noise_correlation, observation)
         options = replace(options, correlation=correlation)
         threads = usable_cores() if threads is None else int(threads)
         with one_blas_thread():
             observation, measurements = self._measure_groups(
                 observation, options, threads, progress, to_examine=searched
             )
-        if record:
-            meta["noise_correlation"] = record
+        meta |= record
         catalog = ShapeCatalog.from_measurements(observation, measurements, method=method, meta=meta)
         _warn_of_lost_rows(catalog)
         return catalog
@@ -323,7 +320,7 @@ def _detector_noise(data, gain, read_noise, sky_level, mask, error):
 
 
 def _warn_of_lost_rows(catalog):
-    lost = int(np.count_nonzero(~catalog.is_usable))
+    lost = int(np.count_nonzero(~catalog.is_measured))
     if lost:
         warnings.warn(
             f"{lost} of {len(catalog)} galaxies could not be measured; see the column flags",

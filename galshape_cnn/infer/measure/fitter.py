@@ -12,7 +12,7 @@ from astropy.modeling.fitting import (
 )
 
 from galshape_cnn.errors import GalshapeWarning, InputError, NoiseError
-from galshape_cnn.flags import SEVERE, decode_flags
+from galshape_cnn.flags import decode_flags
 from galshape_cnn.forward.model import PSFConvolvedSersic2D, pixel_indices
 from galshape_cnn.infer.likelihood.fisher import check_error
 from galshape_cnn.observe.stamps import Stamps
@@ -127,7 +127,7 @@ class CNNFitter:
         flags = int(catalog.flags[0])
         fitted.meta = {**model.meta, "flags": flags, "flag_names": decode_flags(flags)}
         fitted.meta["snr"] = float(measured.snr[0])
-        if flags & SEVERE:
+        if not catalog.is_measured[0]:
             warnings.warn(f"not fitted: {', '.join(decode_flags(flags))}", GalshapeWarning, stacklevel=4)
         return fitted
 
