@@ -119,7 +119,7 @@ class CNNFitter:
         params[5:7] += origin
         params[7] = params[7] + level if fit_sky else level
         fitted.parameters = params
-        covariance = (measured.crb if self._method == "ml" else measured.covariance)[0]
+        covariance = (measured.crb + measured.structure if self._method == "ml" else measured.covariance)[0]
         names = [name for name in model.param_names if fit_sky or name != "sky"]
         padded = np.full((len(names), len(names)), np.nan)
         padded[:5, :5] = covariance

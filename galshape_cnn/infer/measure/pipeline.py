@@ -20,7 +20,8 @@ from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 from galshape_cnn.infer.likelihood.residuals import examine, point_source_chi2
-from galshape_cnn.infer.likelihood.sandwich import information, sandwich, stretching, tempering
+from galshape_cnn.infer.likelihood.sandwich import information, sandwich, stretching, tempering, widened
+from galshape_cnn.infer.likelihood.structure import estimate_structure
 from galshape_cnn.infer.measure.options import Options
 from galshape_cnn.infer.measure.quality import Measured, row_flags, small_rows
 from galshape_cnn.infer.network.amortized import posterior_moments
@@ -46,6 +47,8 @@ _SMALL = 2**26
 _REFINED_TOGETHER = 512
 
 _POINTS = 2 * BLOCK  # point sources at a time, of whatever number: one program, and few computed for nothing
+
+_STRUCTURED = 2.0  # standard deviations of the residuals' squares above which structure counts
 
 _FEW_DRAWS = 40  # effective draws of a reweighted answer below which it is flagged
 
@@ -304,12 +307,36 @@ def _judged(batch, params, covariance, flags, ess, samples):
         chi2 = chi2 - step * found.score[:, 7]
         params[:, 7] += step
     crb, singular = bound(found.fisher.astype(np.float32), fit_sky=options.fit_sky)
+    structure = _structure(batch, params, found)
+    covariance = widened(covariance, crb, crb + structure) if structure.any() else covariance
     freedom = np.maximum((stamps.ivar > 0).sum((1, 2)) - (8 if options.fit_sky else 7), 1)
-    measured = Measured(params, covariance, crb, snr, chi2 / freedom, freedom, found)
+    measured = Measured(params, covariance, crb + structure, snr, chi2 / freedom, freedom, found)
     width = psf_width(stamps.psf, stamps.psf_oversampling)
     point = _point_chi2(stamps, transfer, grid, params, small_rows(measured, width), options)
     flags = flags | np.where(singular, Flag.SINGULAR, 0) | row_flags(stamps, measured, width, point, options)
-    return Measurement(params, covariance, crb, snr, chi2 / freedom, ess, flags, samples)
+    return Measurement(
+        params, covariance, crb, snr, chi2 / freedom, ess, flags, samples, structure=structure, rff=found.rff
+    )
+
+
+def _structure(batch, params, found):
+    """Covariance due to structure, of the rows in which there is some; zero for the others."""
+    options, out = batch.options, np.zeros((len(params), 5, 5))
+    alike = 1.0 if options.correlation is None else (options.correlation**2).sum()
+    excess = (found.inner - found.inner_number) / np.sqrt(2 * alike * np.maximum(found.inner_number, 1e-6))
+    rows = np.flatnonzero(
+        (excess > _STRUCTURED - 1)[: batch.count] & np.isfinite(params[: batch.count]).all(1)
+    )
+    for first in range(0, len(rows), BLOCK):
+        part = rows[first : first + BLOCK]
+        some = part[_repeated(len(part), BLOCK)]
+        psf = batch.transfer if len(batch.transfer) == 1 else batch.transfer[some]
+        arrays = params[some], batch.stamps.data[some], batch.stamps.ivar[some], psf
+        gain = options.for_rows(some).gain
+        found = estimate_structure(*arrays, batch.grid, options.fit_sky, gain)
+        seen = np.isfinite(found.covariance).all((1, 2)) & (found.significance > _STRUCTURED * np.sqrt(alike))
+        out[part] = np.where(seen[:, None, None], found.covariance[:, :5, :5], 0)[: len(part)]
+    return out
 
 
 def _point_chi2(stamps, transfer, grid, params, small, options):

@@ -16,7 +16,8 @@ from galshape_cnn.infer.catalog.measurement import Measurement, sample_quantiles
 
 COLUMNS = (
     "id x_centroid y_centroid flux n hlr g1 g2 flux_err n_err hlr_err g1_err g2_err "
-    "flux_std n_std hlr_std g1_std g2_std snr chi2 q pa r_eff flags quality q_err pa_err r_eff_err"
+    "flux_std n_std hlr_std g1_std g2_std snr chi2 q pa r_eff flags quality q_err pa_err r_eff_err "
+    "flux_crb n_crb hlr_crb g1_crb g2_crb rff"
 ).split()
 
 
