@@ -27,23 +27,14 @@ def settled_noise(source, how):
     NoiseError
         If there are too few blank pixels for what was to be estimated.
     """
-    from galshape_cnn.observe.noise.blank_sky import AUTO, settled_noise_model
-    from galshape_cnn.observe.noise.correlation import EstimatedCorrelation
+    from galshape_cnn.observe.noise.model import NoiseModel
     from galshape_cnn.observe.observation import prepare
 
-    asked = {name: how.get(name, AUTO) for name in ("noise_scale", "noise_correlation")}
-    words = {value for value in asked.values() if isinstance(value, str)}
-    if words == {AUTO} and not source.is_image:
-        asked = {name: None if isinstance(value, str) else value for name, value in asked.items()}
-        words = set()
-    if not words:
-        return how | asked
-    data, keywords = source.read(0, min(len(source), 1 if words == {AUTO} else _ROWS))
-    observation = prepare(data, **keywords | {"strict": False})
-    scale, correlation = asked["noise_scale"], asked["noise_correlation"]
-    array, record = settled_noise_model(scale, correlation, observation)[1:]
-    settled = {"noise_scale": record.get("noise_scale"), "noise_correlation": correlation}
-    if isinstance(correlation, str):
-        excess = record.get("noise_correlation", {}).get("excess")
-        settled["noise_correlation"] = None if array is None else EstimatedCorrelation(array, excess)
-    return how | settled
+    noise, names = NoiseModel.from_keywords(how), ("noise_scale", "noise_correlation")
+    if noise.is_automatic and not source.is_image:
+        kept = {name: getattr(noise, name) for name in names}
+        return how | {name: None if isinstance(value, str) else value for name, value in kept.items()}
+    if noise.is_estimated:
+        data, keywords = source.read(0, min(len(source), 1 if noise.is_automatic else _ROWS))
+        noise = noise.settled(prepare(data, **keywords | {"strict": not noise.is_automatic}))
+    return how | {name: getattr(noise, name) for name in names}

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from galshape_cnn.compilation import compiled
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.render import derivatives_block, in_blocks, point_block
 
 __all__ = [
@@ -155,9 +156,9 @@ def _point_rows(params, data, ivar, transfer, inverse_gain, fit_sky, grid):
 
 
 def _point_one(params, images, data, ivar, inverse_gain, fit_sky):
-    light = params[0] * images[0]
+    light = params[SINGLE.flux] * images[0]
     root = jnp.sqrt(ivar / (1 + ivar * jnp.maximum(light, 0.0) * inverse_gain))
-    residual = ((data - light - params[7]) * root).ravel()
+    residual = ((data - light - params[SINGLE.sky]) * root).ravel()
     columns = (jnp.concatenate([images, jnp.ones_like(images[:1])]) * root).reshape(4, -1)
     score = columns @ residual
     return residual @ residual - score @ inverse_fisher(columns @ columns.T, fit_sky, sky=3) @ score
@@ -238,24 +239,25 @@ def _examine_rows(params, data, ivar, transfer, inverse_gain, fit_sky, grid):
 
 
 def _examine_one(params, image, derivatives, data, ivar, inverse_gain, fit_sky):
-    light = image - params[7]
+    light = image - params[SINGLE.sky]
     root = jnp.sqrt(ivar / (1 + ivar * jnp.maximum(light, 0.0) * inverse_gain))
     residual = ((data - image) * root).ravel()
     columns = jnp.concatenate([derivatives, _second_derivatives(light)]) * root
-    columns, residual = _stored((columns.reshape(11, -1), residual))
+    columns, residual = _stored((columns.reshape(len(columns), -1), residual))
     score, fisher = columns @ residual, columns @ columns.T
-    inverses = [inverse_fisher(fisher[:k, :k], fit_sky) for k in (8, 11)]
+    inverses = [inverse_fisher(fisher[:k, :k], fit_sky) for k in (SINGLE.size, len(columns))]
     explained = [score[: len(a)] @ a @ score[: len(a)] for a in inverses]
     rest = _stored((residual - (inverses[1] @ score) @ columns).reshape(data.shape))
     core = _core_amplitude(rest, light, root, columns, inverses[1])
+    size = SINGLE.size
     return Examination(
-        residual @ residual, score[:8], fisher[:8, :8], (rest**2).sum(), *_inner(rest, light * root),
-        _lags(rest, root > 0), *_extremes(rest, params[5:7]), explained[1] - explained[0], core,
+        residual @ residual, score[:size], fisher[:size, :size], (rest**2).sum(), *_inner(rest, light * root),
+        _lags(rest, root > 0), *_extremes(rest, params[SINGLE.centre]), explained[1] - explained[0], core,
         _tied(data, light, root), _residual_flux_fraction(params, residual.reshape(data.shape), light, root),
     )  # fmt: skip
 
 
-def inverse_fisher(fisher, fit_sky, sky=7):
+def inverse_fisher(fisher, fit_sky, sky=SINGLE.sky):
     """Inverse of a Fisher matrix of which one parameter, the sky, may be known.
 
     Parameters
@@ -332,8 +334,9 @@ def _core_amplitude(rest, light, root, columns, inverse):
 
 def _residual_flux_fraction(params, residual, light, root):
     """Light that the model has not, over the model's, near the galaxy; see `Examination`."""
-    hlr, g1, g2 = params[2:5]
-    y, x = (jnp.arange(light.shape[0]) - params[6])[:, None], jnp.arange(light.shape[1]) - params[5]
+    hlr, (g1, g2) = params[SINGLE.hlr], params[SINGLE.shear]
+    x0, y0 = params[SINGLE.centre]
+    y, x = (jnp.arange(light.shape[0]) - y0)[:, None], jnp.arange(light.shape[1]) - x0
     radius2 = ((1 - g1) * x - g2 * y) ** 2 + ((1 + g1) * y - g2 * x) ** 2
     limit2 = (_RFF_RADII * hlr + _RFF_PIXELS) ** 2 * jnp.maximum(1 - g1**2 - g2**2, 1e-6)
     inside = (radius2 < limit2) & (root > 0)

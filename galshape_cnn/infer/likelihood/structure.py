@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from galshape_cnn.compilation import compiled
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.render import derivatives_block, in_blocks, point_block
 from galshape_cnn.infer.likelihood.residuals import inverse_fisher
 
@@ -81,9 +82,9 @@ def _rows(params, data, ivar, transfer, inverse_gain, fit_sky, grid):
 
 
 def _one(params, image, derivatives, point, data, ivar, inverse_gain, fit_sky):
-    light = jnp.maximum(image - params[7], 0)
+    light = jnp.maximum(image - params[SINGLE.sky], 0)
     root = jnp.sqrt(ivar / (1 + ivar * light * inverse_gain))
-    columns = (derivatives * root).reshape(8, -1)
+    columns = (derivatives * root).reshape(SINGLE.size, -1)
     inverse = inverse_fisher(columns @ columns.T, fit_sky)
     explained = inverse @ columns
     residual = ((data - image) * root).ravel()
@@ -94,7 +95,7 @@ def _one(params, image, derivatives, point, data, ivar, inverse_gain, fit_sky):
     seen = _convolved((columns.reshape(8, size, size) * root), jnp.conj(kernel), size)
     spread, back = _clumps(seen, light, kernel, size)
     own = (_convolved(light, jnp.fft.rfft2(_real(kernel) ** 2), size)[:size, :size] * root**2).ravel()
-    back = back[:, :size, :size].reshape(8, -1) * root.ravel()
+    back = back[:, :size, :size].reshape(SINGLE.size, -1) * root.ravel()
     covariance = inverse @ spread @ inverse
     left = own - 2 * (explained * back).sum(0) + (columns * (covariance @ columns)).sum(0)
     excess = (weight * (rest**2 - 1 + (explained * columns).sum(0))).sum()

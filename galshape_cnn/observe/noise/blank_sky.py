@@ -6,21 +6,18 @@ fields add scatter that no map contains.  The tiles lie on a fixed lattice, so t
 does not depend on which galaxies of the image are measured.
 """
 
-import warnings
+from typing import NamedTuple
 
 import numpy as np
 
-from galshape_cnn.errors import GalshapeWarning
 from galshape_cnn.observe.noise.correlation import (
     EstimatedCorrelation,
     blank_pixel_sums,
     estimate_from_sums,
-    noise_correlation,
 )
-from galshape_cnn.observe.noise.rescale import scaled_noise
 from galshape_cnn.observe.stamps import MINIMUM_STAMP_SIZE, Stamps
 
-__all__ = ["AUTO", "measured_noise", "settled_noise_model"]
+__all__ = ["AUTO", "MeasuredNoise", "measured_noise"]
 
 #: The word that asks for both to be measured, and used where they matter.
 AUTO = "auto"
@@ -32,49 +29,11 @@ _LEAST_SCALE = 0.02  # departure of the scale from one below which the map is ta
 _TILE_PSF = np.exp(-np.add.outer(np.arange(-5.0, 6) ** 2, np.arange(-5.0, 6) ** 2) / (2 * 1.3**2))
 
 
-def settled_noise_model(scale, correlation, observation):
-    """The stamps with the right noise, the autocorrelation to use, and what to record of both.
+class MeasuredNoise(NamedTuple):
+    """What `measured_noise` has found; None where the noise map is right."""
 
-    Parameters
-    ----------
-    scale : None, float, 'estimate' or 'auto'
-        Factor by which the noise map is too small, see `galshape_cnn.observe.noise.rescale.scaled_noise`.
-    correlation : None, array_like, 'estimate', 'auto' and others
-        As for `galshape_cnn.observe.noise.correlation.noise_correlation`.
-    observation : Observation
-        The stamps of the call.
-
-    Returns
-    -------
-    observation : Observation
-    correlation : (ky, kx) ndarray or None
-        None for independent noise.
-    record : dict
-        ``noise_scale`` and ``noise_correlation`` for the metadata, where there is something to say.
-
-    Raises
-    ------
-    InputError, NoiseError
-        As the functions named.
-
-    Notes
-    -----
-    ``'auto'`` is for the noise of one image.  Cutouts, whose noise may differ from one to the next, and
-    arrays of stamps are taken as they come.
-    """
-    found = (None, None)
-    words = [isinstance(one, str) and one == AUTO for one in (scale, correlation)]
-    if any(words) and observation.image is not None:
-        found = measured_noise(observation.image)
-        found = found[0] if words[0] else None, found[1] if words[1] else None
-        _say(*found)
-    scale = found[0] if words[0] else scale
-    correlation = found[1] if words[1] else correlation
-    record = {}
-    if scale is not None:
-        observation, record["noise_scale"] = scaled_noise(scale, observation)
-    correlation, about = noise_correlation(correlation, observation)
-    return observation, correlation, record | ({"noise_correlation": about} if about else {})
+    scale: float | None = None
+    correlation: EstimatedCorrelation | None = None
 
 
 def measured_noise(frame):
@@ -87,25 +46,24 @@ def measured_noise(frame):
 
     Returns
     -------
-    scale : float or None
-        Scatter of the blank pixels in units of the noise map; None if it is one within 4.5
-        standard errors, or within two per cent.
-    correlation : EstimatedCorrelation or None
-        None if no lag differs from zero by 4.5 standard errors, or their sum is below 1.04.
+    noise : MeasuredNoise
+        ``scale``, the scatter of the blank pixels in units of the noise map, or None if that is one within
+        4.5 standard errors, or within two per cent; ``correlation``, or None if no lag differs from zero
+        by 4.5 standard errors, or their sum is below 1.04.
     """
     stamps = _tiles(frame)
     if stamps is None:
-        return None, None
+        return MeasuredNoise()
     sums = blank_pixel_sums([(np.arange(len(stamps)), stamps)])
     if not sums.enough:
-        return None, None
+        return MeasuredNoise()
     array, excess = estimate_from_sums(sums)
     close = _significant_lags(sums) if len(array) > 1 else False
     area = array.sum() if close else 1.0
     correlation = EstimatedCorrelation(array, excess) if close and area > _LEAST_AREA else None
     error = np.sqrt((array**2).sum() / (2 * sums.used))  # of the excess
     changed = abs(excess - 1) > max(_SIGMAS * error, _LEAST_SCALE)
-    return (excess if changed else None), correlation
+    return MeasuredNoise(excess if changed else None, correlation)
 
 
 def _significant_lags(sums):
@@ -134,19 +92,3 @@ def _tiles(frame):
         return None
     unit = np.float32(1 / np.sqrt(np.median(ivar[ivar > 0].astype(float))))
     return Stamps(data[known] / unit, ivar[known] * unit**2, (_TILE_PSF / _TILE_PSF.sum())[None])
-
-
-def _say(scale, correlation):
-    """One warning of what was measured and is used."""
-    parts = []
-    if scale is not None:
-        parts.append(f"scatter {scale:.2f} times what the noise map says")
-    if correlation is not None:
-        parts.append(f"are correlated (over an area of {correlation.array.sum():.1f} pixels)")
-    if parts:
-        warnings.warn(
-            f"blank pixels of the image {' and '.join(parts)}: errors and flags take that into account; "
-            "noise_scale=None and noise_correlation=None take the noise map at its word",
-            GalshapeWarning,
-            stacklevel=4,
-        )

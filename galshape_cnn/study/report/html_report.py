@@ -17,15 +17,17 @@ from astropy.table import QTable
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.files import written_whole
 from galshape_cnn.flags import FLAG_DEFINITIONS
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.geometry import frame_derivative, transform_shape
 from galshape_cnn.infer.catalog.catalog import METHODS, ShapeCatalog
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.catalog.tables import check_output_path
+from galshape_cnn.infer.likelihood.rendering import model_images
 from galshape_cnn.observe.noise.rescale import scaled_noise
 from galshape_cnn.observe.observation import prepare
 from galshape_cnn.study.report.html_template import PAGE
-from galshape_cnn.study.report.thumbnails import model_images, thumbnails
+from galshape_cnn.study.report.thumbnails import thumbnails
 
 __all__ = ["catalog_from_table", "check_report_path", "read_catalog_table", "write_report"]
 
@@ -129,8 +131,8 @@ def _measurement(table, stamps, angular):
             covariances = [back @ one @ np.swapaxes(back, 1, 2) for one in covariances]
             hlr, g1, g2 = transform_shape(hlr, g1, g2, inverse)
     x, y = (_numbers(table, f"{axis}_centroid") - stamps.origin[:, k] for k, axis in enumerate("xy"))
-    params = np.column_stack([flux, n, hlr, g1, g2, x, y, np.zeros(len(flux))])
-    params[:, 7] = _fitted_sky(stamps, params)
+    params = SINGLE.with_sky(np.column_stack([flux, n, hlr, g1, g2, x, y]))
+    params[:, SINGLE.sky] = _fitted_sky(stamps, params)
     others = [_numbers(table, name) for name in ("snr", "chi2", "ess")]
     return Measurement(params, *covariances, *others, np.asarray(table["flags"]))
 
@@ -304,8 +306,8 @@ def _pictures(catalog):
     side, quality = (_SIDE, 70) if len(catalog) <= 1000 else (48, 50)
     pictures = [""] * len(catalog)
     for row, images in thumbnails(catalog):
-        radius = catalog.measurement.params[row, 2]
-        pictures[row] = _picture(images, catalog.measurement.params[row, 5:7], radius, side, quality)
+        params = catalog.measurement.params[row]
+        pictures[row] = _picture(images, params[SINGLE.centre], params[SINGLE.hlr], side, quality)
     return pictures
 
 

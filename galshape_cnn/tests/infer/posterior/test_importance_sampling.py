@@ -7,12 +7,13 @@ from scipy.stats import chisquare, multivariate_t
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.flags import Flag
+from galshape_cnn.forward.coordinates import POSTERIOR
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.render import render
 from galshape_cnn.forward.transfer import transfer_functions
 from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.posterior.importance_sampling import QUANTILES, sample_posterior
-from galshape_cnn.infer.posterior.mixture import MixturePosterior, from_parameters
+from galshape_cnn.infer.posterior.mixture import MixturePosterior
 from galshape_cnn.infer.posterior.prior import Prior
 from galshape_cnn.infer.posterior.proposal import DEGREES, StudentMixture
 
@@ -51,7 +52,7 @@ def mocks(n, rng, sigma=SIGMA):
 
 def spread_about(params, rng, sigmas=(0.15, 0.7, 0.25, 0.2, 0.2, 0.1, 0.1)):
     """A stand-in for the network: two Gaussians near some parameters."""
-    u = from_parameters(params[:, :7])
+    u = POSTERIOR.of(params[:, :7])
     means = u[:, None] + rng.normal(size=(len(u), 2, 7)) * sigmas
     chols = np.broadcast_to(np.diag(sigmas), (len(u), 2, 7, 7))
     return MixturePosterior(np.full((len(u), 2), 0.5), means, chols)
