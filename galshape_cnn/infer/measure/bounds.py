@@ -10,13 +10,13 @@ from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.infer.likelihood.fisher import bound
-from galshape_cnn.infer.likelihood.residuals import Examination, examine
+from galshape_cnn.infer.likelihood.residuals import Examination, as_if_independent, examine
 from galshape_cnn.infer.likelihood.sandwich import information, sandwich, widened
 from galshape_cnn.infer.likelihood.structure import estimate_structure
 
 __all__ = ["Judged", "errors_of"]
 
-_STRUCTURED = 2.0  # standard deviations of the residuals' squares above which structure counts
+_LIKELY = 1.0, 1.5, 3.0  # of squares near the galaxy, all squares and smoothed residuals: worth a closer look
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ def errors_of(batch, found, fitted, options):
     rows = np.arange(len(batch)) if options.correlation is not None else np.flatnonzero(fitted)
     if len(rows):
         crb, covariance, singular = _with_sandwich(batch, params, (crb, covariance, singular), rows, options)
-    structure = _structure(batch, params, examination, options)
+    structure = _structure(batch, params, examination, chi2 / freedom, freedom, options)
     rows = np.flatnonzero(structure.any((1, 2)))
     if len(rows):
         covariance = covariance.copy()
@@ -101,19 +101,25 @@ def _examined(batch, params, fit_sky):
     return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(batch)], *parts)
 
 
-def _structure(batch, params, examination, options):
+def _structure(batch, params, examination, chi2, freedom, options):
     """Covariance due to structure, of the rows in which it is seen; zero for the others."""
-    alike = 1.0 if options.correlation is None else np.sqrt((options.correlation**2).sum())
-    shape, least = SINGLE.reported, _STRUCTURED * alike
-    number = np.maximum(examination.inner_number, 1e-6)
-    excess = (examination.inner - number) / np.sqrt(2 * number)
-    out = np.zeros((len(params), 5, 5))
-    likely = np.flatnonzero((excess > least - 1) & np.isfinite(params).all(1))
+    scaled, alike = examination, 1.0
+    if options.correlation is not None:
+        scaled = as_if_independent(examination, options.correlation)
+        alike = (options.correlation**2).sum()
+    near, number = scaled.inner, np.maximum(scaled.inner_number, 1e-6)
+    signs = (
+        (near - number) / np.sqrt(2 * number),
+        (chi2 - 1) * np.sqrt(freedom / alike / 2),
+        scaled.highest[:, 3],
+    )
+    likely = np.any([sign > least for sign, least in zip(signs, _LIKELY, strict=True)], axis=0)
+    out, shape = np.zeros((len(params), 5, 5)), SINGLE.reported
+    likely = np.flatnonzero(likely & np.isfinite(params).all(1))
     for rows, padded, full in batch.filled(likely, BLOCK):
         pixels = full.stamps.data, full.stamps.ivar, full.transfer, full.grid
-        found = estimate_structure(params[padded], *pixels, options.fit_sky, full.gain)
-        seen = np.isfinite(found.covariance).all((1, 2)) & (found.significance > least)
-        out[rows] = np.where(seen[:, None, None], found.covariance[:, shape, shape], 0)[: len(rows)]
+        found = estimate_structure(params[padded], *pixels, options.fit_sky, full.gain, options.correlation)
+        out[rows] = found.covariance()[: len(rows), shape, shape]
     return out
 
 
