@@ -58,6 +58,8 @@ class Observation:
         x, y in the image of every galaxy that the user listed; those of the rows are part of it.
     first : int
         Place of the first row in ``listed``; the others follow.
+    image : Frame or None
+        The image, if there is one.
     """
 
     groups: tuple
@@ -68,6 +70,7 @@ class Observation:
     is_image: bool = False
     listed: np.ndarray | None = None
     first: int = 0
+    image: object = None
 
     def __len__(self):
         return self.n
@@ -169,7 +172,10 @@ def prepare(
     estimated = Flag.PSF_ESTIMATED if isinstance(psf, EstimatedPSF) else 0
     groups = _make_groups(rows, psfs, bool(recenter), unit, estimated, strict)
     listed, first = listed or (rows.xy if is_image else None, 0)
-    return Observation(groups, len(rows), table, unit, rows.radec is not None, is_image, listed, first)
+    image = frames[0] if is_image or _is_plane(data) else None
+    return Observation(
+        groups, len(rows), table, unit, rows.radec is not None, is_image, listed, first, image
+    )
 
 
 def _pass_through(stamps, keywords):
@@ -181,6 +187,11 @@ def _pass_through(stamps, keywords):
         )
     groups = ((np.arange(len(stamps)), stamps.as_even_squares()),)
     return Observation(groups, len(stamps), unit=stamps.unit, has_sky=stamps.skycoord is not None)
+
+
+def _is_plane(data):
+    """Whether data is one image, not a sequence of one."""
+    return not isinstance(data, (list, tuple)) and np.ndim(getattr(data, "data", data)) == 2
 
 
 def _check_cutouts(frames):

@@ -108,6 +108,7 @@ class ImageSource(Source):
     positions: object
     names: dict = field(default_factory=dict)
     keywords: dict = field(default_factory=dict)
+    is_image = True
 
     def __post_init__(self):
         from galshape_cnn.observe.positions import read_positions_argument

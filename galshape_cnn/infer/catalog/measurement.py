@@ -26,7 +26,11 @@ _TRAILING = {
     "ess": (),
     "flags": (),
     "neighbour_fraction": (),
+    "structure": (5, 5),
+    "rff": (),
 }
+# Arrays that may be missing, and what they are then.
+_DEFAULTS = {"neighbour_fraction": np.nan, "structure": 0.0, "rff": np.nan}
 
 
 def _read_only(array, dtype):
@@ -59,6 +63,11 @@ class Measurement:
     neighbour_fraction : (N,) ndarray of float
         Share of the galaxy's light on pixels of other sources; NaN, as without
         it, where none were looked for.
+    structure : (N, 5, 5) ndarray of float
+        What structure that no Sérsic profile has adds to the covariance of an unbiased estimate;
+        zero where none is seen.
+    rff : (N,) ndarray of float
+        Residual flux fraction.
 
     Raises
     ------
@@ -75,11 +84,14 @@ class Measurement:
     flags: np.ndarray
     samples: np.ndarray | None = None
     neighbour_fraction: np.ndarray | None = None
+    structure: np.ndarray | None = None
+    rff: np.ndarray | None = None
 
     def __post_init__(self):
         n = len(self.params)
-        if self.neighbour_fraction is None:
-            object.__setattr__(self, "neighbour_fraction", np.full(n, np.nan))
+        for name, value in _DEFAULTS.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.full((n, *_TRAILING[name]), value))
         for name, trailing in _TRAILING.items():
             array = _read_only(getattr(self, name), np.int64 if name == "flags" else float)
             if array.shape != (n, *trailing):
@@ -118,7 +130,7 @@ class Measurement:
         units = SINGLE.units(np.broadcast_to(unit, len(self)))
         of_flux = units[:, SINGLE.reported]
         parts["params"] = self.params / units
-        for name in ("covariance", "crb"):
+        for name in ("covariance", "crb", "structure"):
             parts[name] = parts[name] / (of_flux[:, :, None] * of_flux[:, None, :])
         if self.samples is not None:
             parts["samples"] = self.samples / of_flux[:, None]
@@ -154,6 +166,7 @@ class Measurement:
         """
         arrays = {name: np.full((n, *trailing), np.nan) for name, trailing in _TRAILING.items()}
         arrays["flags"] = np.full(n, Flag.NOT_MEASURED, dtype=np.int64)
+        arrays["structure"][:] = _DEFAULTS["structure"]
         return cls(**arrays)
 
     @classmethod

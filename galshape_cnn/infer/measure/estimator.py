@@ -120,8 +120,8 @@ class ShapeEstimator:
         fit_sky=True,
         progress=False,
         neighbours="mask",
-        noise_correlation=None,
-        noise_scale=None,
+        noise_correlation="auto",
+        noise_scale="auto",
         gain=None,
         read_noise=None,
         sky_level=None,
@@ -167,12 +167,13 @@ class ShapeEstimator:
         neighbours : {'ignore', 'mask', 'fit'}, optional
             Other sources in the stamp: measured as if they were not there; masked; or fitted
             together with the galaxy.  See :doc:`/user_guide/blends`.
-        noise_correlation : array_like, galsim.CorrelatedNoise or 'estimate', optional
+        noise_correlation : array_like, galsim.CorrelatedNoise, 'auto', 'estimate' or None, optional
             Autocorrelation of the noise, an odd-sized array with 1 at its centre, where pixels
-            are not independent, as in drizzled images; or to be estimated from blank pixels.
-            See :doc:`/user_guide/noise`.
-        noise_scale : float or 'estimate', optional
-            Factor by which the noise map is too small, > 0; or to be estimated from blank pixels.
+            are not independent, as in drizzled images; or to be estimated from blank pixels of
+            the stamps.  By default it is measured on the image, if there is one, and used if it is
+            significant; None takes pixels as independent.  See :doc:`/user_guide/noise`.
+        noise_scale : float, 'auto', 'estimate' or None, optional
+            Factor by which the noise map is too small, > 0; likewise.
         gain : float, optional
             Electrons per unit of flux, > 0.  Give it when the noise map does not contain the
             galaxy's own photon noise.
@@ -297,7 +298,7 @@ def _check_unknown(unknown):
 
 
 def _warn_of_lost_rows(catalog):
-    lost = int(np.count_nonzero(~catalog.is_usable))
+    lost = int(np.count_nonzero(~catalog.is_measured))
     if lost:
         warnings.warn(
             f"{lost} of {len(catalog)} galaxies could not be measured; see the column flags",
