@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.fingerprint import fingerprint
 from galshape_cnn.forward.psf.arrays import PSFArrays
-from galshape_cnn.scale.fingerprint import fingerprint
 from galshape_cnn.scale.images import open_image
 from galshape_cnn.scale.source import Source
 

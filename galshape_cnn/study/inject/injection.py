@@ -86,7 +86,7 @@ def inject(
     table : `~astropy.table.QTable`
         A row for each injected galaxy: ``id``; ``kind``; ``truth`` (what its true parameters are);
         ``true_flux`` ... ``true_g2``, ``true_snr``, ``true_x``, ``true_y``, ``true_r_eff``;
-        ``structure``, the share of the light outside the smooth component; ``hlr_over_fwhm``;
+        ``structure``, the share of the light outside the smooth component; ``psf_fwhm``;
         ``n_near``, the number of sources of the image within half a stamp; ``nearest``, pixels to the
         nearest; ``contamination``, what a matched filter of the galaxy measures of the image before it
         is there, in units of its flux; ``realisation``; ``found``; ``best_flux`` ... ``best_r_eff`` for

@@ -233,6 +233,8 @@ def joined_rows(truth, best, measured, found):
         unit = getattr(measured[name], "unit", None)
         if unit is not None:
             table[name] = table[name] * unit
+        if name == "hlr" and unit is not None:
+            table["psf_fwhm"] = table["psf_fwhm"] * unit
         best.rename_column(name, f"best_{name}")
     for name in ("x", "y"):
         table[name] = table[name] * measured["x_centroid"].unit

@@ -12,7 +12,7 @@ from astropy.nddata import NDData, StdDevUncertainty
 from astropy.table import Table
 
 from galshape_cnn.geometry import semi_major_radius
-from galshape_cnn.infer.measure.pipeline import BATCH_SIZE
+from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE
 from galshape_cnn.study.inject.drawing import PointSpread, draw_unit, flux_for_snr, photon_noise, snr_of
 from galshape_cnn.study.inject.galaxies import TRUTHS
 from galshape_cnn.study.inject.measuring import (
@@ -120,6 +120,44 @@ class Job:
             room -= int(count)
         return chunks
 
+    def galaxies_in(self, number):
+        """Number of galaxies of a chunk."""
+        return int(np.isin(self.realisation, self.chunks()[number]).sum())
+
+    @property
+    def middle(self):
+        """x, y of the middle of the image."""
+        return (np.array(self.image.data.shape[::-1]) - 1) / 2
+
+    def jacobian_at(self, xy):
+        """d(u, v)/d(x, y) at a place: arcsec per pixel, or the identity."""
+        return np.eye(2) if self.image.wcs is None else sky_geometry(self.image.wcs, [xy])[0][0]
+
+    def record(self):
+        """What was done, for the metadata: plain numbers and texts."""
+        return {
+            "n": len(self.galaxies),
+            "without_place": int(np.count_nonzero(self.realisation < 0)),
+            "realisations": int(self.realisation.max(initial=-1)) + 1,
+            "seed": self.seed,
+            **{
+                name: value
+                for name, value in self.call.items()
+                if isinstance(value, str | bool | int | float)
+            },
+            "correlated_noise": "noise_correlation" in self.call,
+            "find": self.find,
+            "clearance": self.room.clearance,
+            "avoid": self.room.avoid,
+            "stamp_size": self.stamp_size,
+            "psf_fwhm_pixels": self.fwhm,
+            "noise_scale": self.noise_scale,
+            "gain": self.gain,
+            "gain_in_map": self.gain_in_map,
+            "sources_in_image": len(self.field.xy),
+            "image_shape": list(self.image.data.shape),
+        }
+
 
 @dataclass(frozen=True, eq=False)
 class _Injected:
@@ -211,8 +249,7 @@ def _place_all(job, rows):
     for place, row in enumerate(rows):
         galaxy = job.galaxies[row]
         profile = galaxy_profile(galaxy, job.seed, job.real)
-        planned = [one for other in rows[place + 1 :] for one in [job.xy[other]]]
-        taken = [one.xy for one in injected] + planned
+        taken = [one.xy for one in injected] + [job.xy[other] for other in rows[place + 1 :]]
         for xy in _places(job, row):
             if not job.room.is_apart(xy, taken):
                 continue
@@ -231,7 +268,7 @@ def _places(job, row):
 
 def _drawn(job, galaxy, profile, xy):
     """A galaxy at a place with its flux, or None if that place is not free for it."""
-    jacobian = _jacobian(job.image, xy)
+    jacobian = job.jacobian_at(xy)
     scale = np.sqrt(np.abs(np.linalg.det(jacobian)))
     truth = {name: galaxy[name] for name in galaxy.colnames}
     hlr = float(truth["hlr"])
@@ -260,14 +297,11 @@ def _drawn(job, galaxy, profile, xy):
         "x": float(xy[0]),
         "y": float(xy[1]),
         "flux": flux,
-        "n": float(truth["n"]),
-        "hlr": hlr,
-        "g1": float(truth["g1"]),
-        "g2": float(truth["g2"]),
+        **_shape(truth),
         "snr": snr_of(image, sigma, job.gain),
-        "r_eff": r_eff * scale,
+        "r_eff": np.nan if truth["kind"] == "real" else r_eff * scale,
+        "psf_fwhm": job.fwhm * scale,
         "structure": float(truth["structure"]),
-        "hlr_over_fwhm": hlr / scale / job.fwhm,
         "n_near": job.field.sources_within(xy, near),
         "nearest": job.field.nearest(xy),
         "contamination": float(np.sum(weight * job.field.light[part]) / np.sum(weight * image)),
@@ -275,9 +309,10 @@ def _drawn(job, galaxy, profile, xy):
     return _Injected(found, drawn, np.asarray(xy, float))
 
 
-def _jacobian(image, xy):
-    """d(u, v)/d(x, y) at a place: arcsec per pixel, or the identity."""
-    return np.eye(2) if image.wcs is None else sky_geometry(image.wcs, [xy])[0][0]
+def _shape(galaxy):
+    """Parameters of shape; a real galaxy has none, and those drawn for it only make room."""
+    real = galaxy["kind"] == "real"
+    return {name: np.nan if real else float(galaxy[name]) for name in ("n", "hlr", "g1", "g2")}
 
 
 def _counted(job, one):

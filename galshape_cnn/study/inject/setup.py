@@ -11,6 +11,7 @@ from galshape_cnn.forward.psf.arrays import FORMS
 from galshape_cnn.forward.psf.convert import psf_arrays
 from galshape_cnn.forward.psf.width import psf_width
 from galshape_cnn.geometry import semi_major_radius
+from galshape_cnn.observe.noise.model import NoiseModel
 from galshape_cnn.study.inject.galaxies import checked_kinds, default_prior, galaxy_rows, population
 from galshape_cnn.study.inject.places import AVOID, Room, find_field, plan_realisations
 from galshape_cnn.wcs import sky_geometry
@@ -117,9 +118,11 @@ def make_job(
     rows = galaxy_rows(galaxies, kinds, 0, n, seed, scale)
     realisation, xy = _planned(field, room, rows, fwhm, scale, seed)
     call = {"method": method, **measuring}
-    noise, factor = _settled_noise(image, xy, cutting, noise_correlation, noise_scale)
-    if gain is not None and not gain_in_map:
-        call["gain"] = gain
+    known = NoiseModel(gain, noise_correlation=noise_correlation, noise_scale=noise_scale)
+    noise, factor = _settled_noise(image, xy, cutting, known)
+    call |= {name: value for name, value in noise.keywords().items() if value is not None}
+    if gain_in_map:
+        del call["gain"]
     return Job(
         estimator=_estimator(estimator),
         image=image,
@@ -130,12 +133,12 @@ def make_job(
         xy=xy,
         drawn_psf=_drawn_psf(psf if true_psf is None else true_psf, cutting, true_psf is not None),
         cutting=cutting,
-        call=call | noise,
+        call=call,
         seed=seed,
         side=side + _DRAWN_MARGIN,
         fwhm=fwhm,
         noise_scale=factor,
-        gain=None if gain is None else float(gain),
+        gain=noise.gain,
         gain_in_map=bool(gain_in_map),
         find=bool(find),
         detection=detection,
@@ -161,8 +164,6 @@ def _check_choices(avoid, clearance, gain, gain_in_map):
         raise InputError(
             "gain_in_map is given without gain; photon noise needs the electrons per unit of flux"
         )
-    if gain is not None and not (np.ndim(gain) == 0 and 0 < gain < np.inf):
-        raise InputError(f"gain={gain!r}; allowed: a positive number of electrons per unit of flux")
 
 
 def _estimator(estimator):
@@ -291,20 +292,11 @@ def _rough_flux(rows, fwhm, scale, field):
     return np.where(np.isfinite(rows["flux"]), rows["flux"], rough)
 
 
-def _settled_noise(image, xy, cutting, correlation, scale):
-    """Keywords of the noise for the estimator, nothing left to be estimated; and the scale of the map."""
-    from galshape_cnn.observe.noise.correlation import EstimatedCorrelation, noise_correlation
-    from galshape_cnn.observe.noise.rescale import scaled_noise
+def _settled_noise(image, xy, cutting, noise):
+    """Noise with nothing left to be estimated, and the factor by which its map is too small."""
     from galshape_cnn.observe.observation import prepare
 
-    if correlation is None and scale is None:
-        return {}, 1.0
-    places = xy[np.isfinite(xy).all(1)][:_NOISE_ROWS]
-    observation, factor, how = prepare(image, positions=places, **cutting), 1.0, {}
-    if scale is not None:
-        observation, factor = scaled_noise(scale, observation)
-        how["noise_scale"] = factor
-    if isinstance(correlation, str):
-        array, record = noise_correlation(correlation, observation)
-        correlation = EstimatedCorrelation(array, record["excess"])
-    return how | ({} if correlation is None else {"noise_correlation": correlation}), factor
+    if noise.is_estimated:
+        places = xy[np.isfinite(xy).all(1)][:_NOISE_ROWS]
+        noise = noise.settled(prepare(image, positions=places, **cutting))
+    return noise, 1.0 if noise.noise_scale is None else float(noise.noise_scale)
