@@ -45,7 +45,8 @@ def inject(
         ``"stars"``.
     prior : Prior, mapping or Table, optional
         What is injected: a prior, see `galshape_cnn.infer.posterior.prior`, with lengths in pixels; or a
-        catalogue.  By default S/N 10 to 300 and half-light radii of 0.3 to 1.5 FWHM of the PSF, see
+        catalogue.  A mapping may name only some of ``snr`` (or ``flux``), ``n``, ``hlr``, ``g``.  By
+        default S/N 10 to 300 and half-light radii of 0.3 to 1.5 FWHM of the PSF, see
         `galshape_cnn.study.inject.galaxies.default_prior`.
     catalogue : Table, optional
         Galaxies that are injected in turn: columns ``flux`` (unit of the image) or ``snr``; ``n``; ``hlr`` or
@@ -114,4 +115,9 @@ def inject(
     known = {"n": n, "psf": psf, "prior": prior, "catalogue": catalogue, "kinds": kinds, "method": method}
     known |= {"find": find, "gain": gain, "seed": seed, "estimator": estimator}
     job = make_job(image, **known, **options)
-    return run_all(job, output=output, workers=workers, executor=executor, progress=progress)
+    table = run_all(job, output=output, workers=workers, executor=executor, progress=progress)
+    if output is not None:
+        from galshape_cnn.study.inject.results import write_results
+
+        write_results(output, table, job)
+    return table

@@ -338,3 +338,29 @@ def _with_light(job, counted, clean, alone=False):
         unit=image.unit,
         meta=image.meta,
     )
+
+
+def example_stamps(job, rows):
+    """Some of the galaxies in the image, drawn again.
+
+    Parameters
+    ----------
+    job : Job
+        What was done.
+    rows : sequence of int
+        Of the job, galaxies that have a place.
+
+    Returns
+    -------
+    stamps : list of (dict, (k, k) ndarray, (k, k) ndarray)
+        Truth, pixels with and without the galaxy in units of the noise.
+    """
+    stamps = []
+    for row in rows:
+        alike = np.flatnonzero(job.realisation == job.realisation[row])
+        one = next(one for one in _place_all(job, alike) if one.truth["id"] == row + 1)
+        part = one.drawn.rows, one.drawn.columns
+        before = np.where(job.field.bad[part], np.nan, job.field.light[part])
+        sigma = job.field.sigma[part]
+        stamps.append((one.truth, (before + _counted(job, one)) / sigma, before / sigma))
+    return stamps

@@ -109,8 +109,8 @@ def make_job(
     options = {"psf_oversampling": psf_oversampling, "psf_includes_pixel": psf_includes_pixel}
     cutting = {"psf": psf, "stamp_size": side, **options, "normalize_psf": normalize_psf}
     scale, fwhm = _scale_and_width(image, cutting)
-    if prior is None and catalogue is None:
-        prior = default_prior(fwhm, side)
+    if catalogue is None:
+        prior = _whole_prior(prior, default_prior(fwhm, side))
     galaxies = population(prior, catalogue, image.wcs is not None)
     real, real_scale = _real_galaxies(kinds, real_galaxies, image, pixel_scale)
     field = find_field(image, detection)
@@ -153,6 +153,16 @@ def _whole(value, name, least):
     if isinstance(value, bool) or np.ndim(value) or int(value) != value or value < least:
         raise InputError(f"{name}={value!r}; allowed: a whole number, at least {least}")
     return int(value)
+
+
+def _whole_prior(prior, default):
+    """A prior in which distributions that are not given are those of the default one."""
+    if prior is None:
+        return default
+    if not hasattr(prior, "keys"):
+        return prior
+    known = {} if "flux" in prior else {"snr": default.config["snr"]}
+    return known | {name: default.config[name] for name in ("n", "hlr", "g")} | dict(prior)
 
 
 def _check_choices(avoid, clearance, gain, gain_in_map):
