@@ -19,6 +19,7 @@ _HOMES = {
     "ShapeEstimator": "infer.measure.estimator",
     "Stamps": "observe.stamps",
     "cramer_rao_bound": "infer.likelihood.cramer_rao",
+    "inject": "study.inject.injection",
     "snr": "infer.likelihood.fisher",
 }
 
@@ -30,6 +31,7 @@ __all__ = [
     "Stamps",
     "__version__",
     "cramer_rao_bound",
+    "inject",
     "snr",
 ]
 

@@ -1,5 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The command line: ``galshape demo``, ``measure``, ``simulate``, ``train``, ``validate``, ``report``.
+"""The command line: ``galshape demo``, ``measure``, ``simulate``, ``train``, ``validate``, ``report``,
+``inject``.
 
 Each command is a module with ``add_parser(subparsers)`` and ``run(args)``.
 Modules that are slow to import are imported by ``run``, so that ``--help`` and
@@ -13,14 +14,14 @@ import warnings
 from contextlib import contextmanager
 
 from galshape_cnn import __version__
-from galshape_cnn.cli import demo, measure, report, simulate, train, validate
+from galshape_cnn.cli import demo, inject, measure, report, simulate, train, validate
 from galshape_cnn.cli.compile_cache import compile_cache
 from galshape_cnn.cli.wording import in_options, notes_printed
 from galshape_cnn.errors import GalshapeError
 
 __all__ = ["main"]
 
-COMMANDS = (demo, measure, simulate, train, validate, report)
+COMMANDS = (demo, measure, simulate, train, validate, report, inject)
 
 _LONG = ("simulate", "train", "validate")  # see `compile_cache`
 

@@ -97,10 +97,10 @@ def prepare(
 
     Parameters
     ----------
-    data : NDData, array_like, sequence of them, or Stamps
+    data : NDData, array_like, sequence of them, Stamps, or Observation
         An image (with ``positions``); N cutouts of any sizes with a galaxy
         near each centre, as a sequence or as an ``(N, ny, nx)`` array; one
-        cutout; or `Stamps`, which pass through.  ``uncertainty``, ``mask``,
+        cutout; or `Stamps` or an `Observation`, which pass through.  ``uncertainty``, ``mask``,
         ``wcs``, ``psf`` and ``unit`` of NDData are used.
     psf : optional
         Anything `galshape_cnn.forward.psf.convert.psf_arrays` takes; or ``"stars"``, to
@@ -152,6 +152,8 @@ def prepare(
     >>> [(rows.tolist(), stamps.data.shape) for rows, stamps in observation.groups]
     [([0, 1], (2, 64, 64))]
     """
+    if isinstance(data, Observation):
+        return data
     if isinstance(data, Stamps):
         keywords = {"psf": psf, "error": error, "mask": mask, "wcs": wcs, "positions": positions}
         return _pass_through(data, {**keywords, "stamp_size": stamp_size})

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from galshape_cnn.errors import FileError, InputError, PositionError
+from galshape_cnn.fingerprint import fingerprint
 from galshape_cnn.observe.io.pairing import check_psf_count
 from galshape_cnn.scale.file_sources import CubeSource, FileSource, MockSource, rows_of
-from galshape_cnn.scale.fingerprint import fingerprint
 from galshape_cnn.scale.images import open_image
 from galshape_cnn.scale.source import Source
 
