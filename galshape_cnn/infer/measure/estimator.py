@@ -120,7 +120,7 @@ class ShapeEstimator:
         wcs=None,
         positions=None,
         method="network",
-        fit_sky=True,
+        fit_sky=None,
         progress=False,
         neighbours="mask",
         noise_correlation=None,
@@ -156,7 +156,8 @@ class ShapeEstimator:
             Posterior mean by the network; maximum likelihood started there; or exact
             posterior mean by importance sampling.
         fit_sky : bool, optional
-            Marginalise over a constant sky level; False when it is known to be zero.
+            Marginalise over a constant sky level; False when it is known to be zero.  By default True,
+            or False where the network was trained with known skies only.
         progress : bool, optional
             Show a progress bar.
         neighbours : {'ignore', 'mask', 'fit'}, optional
@@ -199,17 +200,23 @@ class ShapeEstimator:
             `PositionError` say which kind.
         """
         from galshape_cnn.infer.measure.options import Options
+        from galshape_cnn.infer.network.conditions import settled_sky
         from galshape_cnn.observe.noise.correlation import noise_correlation as find_correlation
         from galshape_cnn.observe.noise.rescale import scaled_noise
         from galshape_cnn.observe.observation import prepare
         from galshape_cnn.observe.stamps import Stamps
 
+        wanted, trained = self._checked_prior(prior), None
+        if prior is not None:
+            trained = Prior(self._bundle.prior)
+        elif self._bundle.domain.get("prior_limits", False):
+            trained = wanted
         options = Options(
             method=_checked_method(method),
-            fit_sky=bool(fit_sky),
+            fit_sky=settled_sky(self._bundle, fit_sky, method, gain),
             gain=_checked_gain(gain),
-            prior=self._checked_prior(prior),
-            training_prior=None if prior is None else Prior(self._bundle.prior),
+            prior=wanted,
+            training_prior=trained,
             seed=int(seed),
             domain=self._bundle.domain,
             neighbours=_checked_neighbours(neighbours),

@@ -7,7 +7,7 @@ import numpy as np
 
 from galshape_cnn.infer.posterior.prior import Prior
 
-__all__ = ["Options"]
+__all__ = ["Options", "PriorInUnits"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Options:
         """
         gain = None if self.gain is None else self.gain * unit
         priors = {
-            name: None if prior is None else _PriorInUnits(prior, unit[0])
+            name: None if prior is None else PriorInUnits(prior, unit[0])
             for name, prior in (("prior", self.prior), ("training_prior", self.training_prior))
         }
         return replace(self, gain=gain, **priors)
@@ -67,7 +67,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class _PriorInUnits:
+class PriorInUnits:
     """A prior for fluxes counted in a number of their unit."""
 
     prior: Prior

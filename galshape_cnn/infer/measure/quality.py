@@ -12,6 +12,7 @@ import numpy as np
 from scipy.special import gammaincc
 
 from galshape_cnn.flags import Flag
+from galshape_cnn.forward.psf.shape import psf_shape
 from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.infer.likelihood.residuals import as_if_independent, newton_steps
 from galshape_cnn.infer.network.trust import is_trusted
@@ -81,6 +82,10 @@ def row_flags(stamps, measured, width, point_chi2, options):
         Bits of `galshape_cnn.flags`.
     """
     flags = _domain_flags(measured, width, options.domain)
+    if "psf_shape" in options.domain:  # not in bundles of older versions
+        shapes = psf_shape(stamps.psf, stamps.psf_oversampling)
+        limits = np.transpose(options.domain["psf_shape"])
+        flags |= np.where(_outside(shapes, limits).any(1), Flag.PSF_OUT_OF_DOMAIN, 0)
     flags |= _shape_flags(stamps, measured)
     tested = measured
     if options.correlation is not None:  # expected, so that it is no reason for doubt

@@ -89,10 +89,9 @@ def _simulate(params, psfs, nuisance, seed, *, sharp, paired, masks):
     psfs = tuple(psfs[key] for key in PSF_ARRAYS)
     amplitude, params = params[:, 0], params.at[:, 0].set(1.0)
     drawn = len(params) // 2 if paired else len(params)
-    parts = ((slice(0, sharp), _SHARP_GRID), (slice(sharp, drawn), _GRID))
-    unit = jnp.concatenate(
-        [_render(params[part], [psf[part] for psf in psfs], grid) for part, grid in parts if part.stop > part.start]
-    )
+    parts = [(slice(0, sharp), _SHARP_GRID), (slice(sharp, drawn), _GRID)]
+    parts = [(part, grid) for part, grid in parts if part.stop > part.start]
+    unit = jnp.concatenate([_render(params[part], [p[part] for p in psfs], grid) for part, grid in parts])
     if paired:
         unit = jnp.concatenate([unit, jnp.rot90(unit, -1, (1, 2))])
     keys = jax.random.split(jax.random.key(seed), len(params))

@@ -12,7 +12,7 @@ from galshape_cnn.infer.network.bundle import Bundle
 from galshape_cnn.infer.network.features import CONSTANT_VARIANCE
 from galshape_cnn.study.simulate.psf_families import PSF_ARRAYS, transfer_on_modes
 from galshape_cnn.study.simulate.stream import MockStream
-from galshape_cnn.study.train.centring import training_stream
+from galshape_cnn.study.train.centring import training_conditions, training_stream
 
 __all__ = ["add_update", "first_network", "make_bundle", "psf_extent"]
 
@@ -20,12 +20,13 @@ _SMALL = 2000  # entries up to which a weight array is stored in single, else in
 
 
 def _domain(config):
-    """Ranges of training that the catalogue's flags refer to."""
+    """Ranges of training that the catalogue's flags refer to; answers are kept to those of the prior."""
     prior = MockStream(config, 0).prior
     keys = ("n", "hlr", "g", *(("snr",) if prior.by_snr else ()))
     limits = {key: [float(prior[key].low), float(prior[key].high)] for key in keys}
     limits.setdefault("snr", [float(limit) for limit in config.get("snr_range", (0, np.inf))])
-    return limits | {"psf_width": psf_extent(config)} | config.get("domain", {})
+    limits |= {"psf_width": psf_extent(config), "prior_limits": True} | training_conditions(config)
+    return limits | config.get("domain", {})
 
 
 def psf_extent(config, batches=8):

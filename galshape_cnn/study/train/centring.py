@@ -13,43 +13,17 @@ from functools import lru_cache
 
 import numpy as np
 
-from galshape_cnn.flags import Flag
-from galshape_cnn.forward.psf.arrays import PSFArrays
-from galshape_cnn.infer.network.features import SIDE
-from galshape_cnn.observe.detect.centroids import find_centers, psf_sigma
+from galshape_cnn.forward.psf.shape import psf_shape
+from galshape_cnn.study.simulate.recorded import centring_error
 from galshape_cnn.study.simulate.stream import MockStream
 
-__all__ = ["centring_error", "training_offset", "training_stream"]
+__all__ = ["training_conditions", "training_offset", "training_stream"]
 
-_MIDDLE = (SIDE - 1) / 2
 _MOCKS = 384
-_COVERED = 0.99  # part of the centroids whose error training covers
 _STEP = 0.1  # pixels; the last bits of the offset are not to depend on the machine
+#: What a network may be shown beyond what it has seen: of `psf_shape`, and of ln(sigma).
+_PSF_MARGIN, _NOISE_MARGIN = np.array([0.02, 0.01, 0.02]), 0.05
 _DRAWN = ("prior", "psf", "noise", "nuisance", "snr_range")  # sections that make galaxies
-
-
-def centring_error(stamps, xy):
-    """Error of the package's own centroids that few galaxies exceed.
-
-    Parameters
-    ----------
-    stamps : Stamps
-        Galaxies near the middle.
-    xy : (N, 2) array_like
-        Their true centres.
-
-    Returns
-    -------
-    error : float
-        Pixels along one axis; all but one in a hundred are below it.
-    """
-    guess = np.full((len(stamps), 2), _MIDDLE)
-    sigma = psf_sigma(PSFArrays(stamps.psf, stamps.psf_oversampling))
-    found = find_centers(stamps.data, stamps.ivar, guess, sigma)
-    moved = (found.flags & (Flag.RECENTER_FAILED | Flag.FAR_CENTROID)) == 0  # others are where the user says
-    if not moved.any():
-        return 0.0
-    return float(np.quantile(np.abs(found.center - xy)[moved].max(1), _COVERED))
 
 
 def training_offset(config):
@@ -65,18 +39,55 @@ def training_offset(config):
     offset : float
         Pixels: that of the configuration, or half a pixel and the error of centroids where that is more.
     """
-    drawn = {key: config[key] for key in _DRAWN if key in config}
-    return _offset(json.dumps(drawn, sort_keys=True))
+    return _offset(_as_text(config))
+
+
+def training_conditions(config):
+    """Ranges of what the mocks of a configuration have, beside the parameters of galaxies.
+
+    Parameters
+    ----------
+    config : dict
+        From `galshape_cnn.study.train.training.load_config`.
+
+    Returns
+    -------
+    ranges : dict
+        ``offset`` as `training_offset` gives it; ``psf_shape``, three ranges, see
+        `galshape_cnn.forward.psf.shape.psf_shape`; ``noise_spread``, see
+        `galshape_cnn.infer.network.amortized.noise_spread`.
+    """
+    return {"offset": training_offset(config)} | _ranges(_as_text(config))
+
+
+def _as_text(config):
+    return json.dumps({key: config[key] for key in _DRAWN if key in config}, sort_keys=True)
+
+
+@lru_cache(maxsize=4)
+def _mocks(text):
+    from galshape_cnn.study.simulate.mock_sets import draw_mocks
+
+    return draw_mocks(json.loads(text), _MOCKS, engine="fast", seed=0)
 
 
 @lru_cache(maxsize=16)
 def _offset(text):
-    from galshape_cnn.study.simulate.mock_sets import draw_mocks
-
-    config = json.loads(text)
-    stamps, truth = draw_mocks(config, _MOCKS, engine="fast", seed=0)
+    stamps, truth = _mocks(text)
     error = centring_error(stamps, np.stack([truth["x"], truth["y"]], 1))
-    return max(config["nuisance"]["offset"], float(np.round(np.ceil((0.5 + error) / _STEP) * _STEP, 6)))
+    given = json.loads(text)["nuisance"]["offset"]
+    return max(given, float(np.round(np.ceil((0.5 + error) / _STEP) * _STEP, 6)))
+
+
+@lru_cache(maxsize=16)
+def _ranges(text):
+    from galshape_cnn.infer.network.amortized import noise_spread
+
+    stamps, _ = _mocks(text)
+    shape = psf_shape(stamps.psf, stamps.psf_oversampling)
+    low, high = shape.min(0) - _PSF_MARGIN, shape.max(0) + _PSF_MARGIN
+    spread = 1.2 * float(noise_spread(stamps.ivar).max()) + _NOISE_MARGIN
+    return {"psf_shape": np.round([low, high], 4).T.tolist(), "noise_spread": round(spread, 4)}
 
 
 def training_stream(config, seed):

@@ -28,8 +28,8 @@ from galshape_cnn.infer.network.bundle import Bundle
 from galshape_cnn.infer.network.features import CONSTANT_VARIANCE
 from galshape_cnn.study.simulate.recorded import RecordedMocks
 from galshape_cnn.study.simulate.stream import MockStream
-from galshape_cnn.study.train.centring import training_stream
 from galshape_cnn.study.train.bundling import add_update, first_network, make_bundle
+from galshape_cnn.study.train.centring import training_stream
 
 __all__ = ["Training", "load_config", "plot_history", "train_bundle"]
 

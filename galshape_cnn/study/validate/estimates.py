@@ -1,5 +1,11 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The network under validation, and what it says about stamps whose truth is known."""
+"""The network under validation, and what it says about stamps whose truth is known.
+
+The galaxies go the way of users: as arrays with the middle of the stamp for a position, recentred and with
+the estimator's own defaults.
+"""
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -7,11 +13,15 @@ from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.likelihood.fisher import bound, fisher_matrices
 from galshape_cnn.infer.measure.estimator import ShapeEstimator
-from galshape_cnn.infer.measure.options import Options
+from galshape_cnn.infer.measure.options import Options, PriorInUnits
 from galshape_cnn.infer.measure.pipeline import BATCH_SIZE
 from galshape_cnn.infer.network.amortized import posterior_moments
+from galshape_cnn.infer.network.conditions import settled_sky
 from galshape_cnn.infer.network.posterior import network_posterior
+from galshape_cnn.infer.network.reweighting import reweighted_moments
 from galshape_cnn.infer.posterior.mixture import to_parameters
+from galshape_cnn.infer.posterior.prior import Prior
+from galshape_cnn.observe.observation import prepare
 
 __all__ = ["Subject", "true_bounds"]
 
@@ -37,6 +47,8 @@ class Subject:
         self.bundle = bundle
         self.estimator = ShapeEstimator(bundle)
         self._network = self.estimator.live_network()
+        self._sky = settled_sky(bundle, None, "network")
+        self._prior = Prior(bundle.prior) if bundle.domain.get("prior_limits", False) else None
 
     def measure(self, stamps, fit_sky, method="network", seed=0, report=None):
         """Measure stamps.
@@ -46,7 +58,7 @@ class Subject:
         stamps : Stamps
             Any number.
         fit_sky : (N,) array_like of bool
-            False where the sky is known to be zero.
+            False where the sky is known to be zero; the estimator is told where that is not its default.
         method : {'network', 'ml', 'posterior'}, optional
             Estimator; ``'posterior'`` uses the prior of the training.
         seed : int, optional
@@ -61,8 +73,12 @@ class Subject:
         """
         parts, done = [], 0
         for rows, known in _batches(len(stamps), fit_sky, _AT_ONCE):
-            options = {"fit_sky": known, "method": method, "seed": seed, "neighbours": "ignore"}
-            parts.append((rows, self.estimator(stamps[rows], **options).measurement))
+            told = {} if known == self._sky else {"fit_sky": known}
+            given = _as_given(stamps[rows])
+            catalog = self.estimator(given.pop("data"), method=method, seed=seed, **told, **given)
+            params = catalog.measurement.params.copy()
+            params[:, 5:7] += catalog.placement.origin
+            parts.append((rows, replace(catalog.measurement, params=params)))
             done += len(rows)
             if report is not None:
                 report(done)
@@ -90,11 +106,17 @@ class Subject:
         means : (N, 5) ndarray
             flux, n, hlr, g1, g2.
         """
+        stamps = _recentred(stamps)
         unit = stamps.noise_unit
         stamps, out = stamps.in_units_of(unit), np.full((len(stamps), 5), np.nan)
         for rows, known in _batches(len(stamps), fit_sky):
-            mean, _ = posterior_moments(self._posterior(stamps, rows, known))
-            out[rows] = mean[: len(rows), :5]
+            posterior = self._posterior(stamps, rows, known)[: len(rows)]
+            mean, _ = posterior_moments(posterior)
+            if self._prior is not None:
+                prior = PriorInUnits(self._prior, unit[rows, None])
+                inside, _, draws = reweighted_moments(posterior, prior, prior)
+                mean = np.where((draws >= 2)[:, None], inside, mean)
+            out[rows] = mean[:, :5]
         out[:, 0] *= unit
         return out
 
@@ -117,15 +139,43 @@ class Subject:
         draws : (N, size, 5) ndarray
             flux, n, hlr, g1, g2.
         """
+        stamps = _recentred(stamps)
         rng, unit = np.random.default_rng(seed), stamps.noise_unit
         stamps = stamps.in_units_of(unit)
         out = np.full((len(stamps), size, 5), np.nan)
         for rows, known in _batches(len(stamps), fit_sky):
             posterior = self._posterior(stamps, rows, known)
             with np.errstate(over="ignore", invalid="ignore"):  # the tails of a galaxy it has never seen
-                out[rows] = to_parameters(posterior.sample(rng, size))[: len(rows), :, :5]
+                drawn = to_parameters(posterior.sample(rng, 2 * size))[: len(rows), :, :5]
+            out[rows] = self._within_limits(drawn, unit[rows], size)
         out[..., 0] *= unit[:, None]
         return out
+
+    def _within_limits(self, draws, unit, size):
+        """The first draws of each galaxy, or those within the limits of the prior where these are kept."""
+        if self._prior is None:
+            return draws[:, :size]
+        flux, *shape = np.moveaxis(draws, -1, 0)
+        inside = np.isfinite(self._prior.log_density(flux * unit[:, None], *shape))
+        order = np.argsort(~inside, axis=1, kind="stable")
+        count = np.maximum(inside.sum(1, keepdims=True), 1)  # few ones are repeated
+        chosen = np.take_along_axis(order, np.arange(size)[None] % count, 1)
+        return np.take_along_axis(draws, chosen[..., None], 1)
+
+
+def _as_given(stamps):
+    """What a user has of such stamps: arguments of the estimator."""
+    bad = stamps.ivar == 0
+    error = 1 / np.sqrt(np.where(bad, 1, np.asarray(stamps.ivar, float)))
+    given = {"data": stamps.data, "error": error, "mask": bad, "psf": stamps.psf}
+    # the arrays are cut from PSFs of unit sum
+    return given | {"psf_oversampling": stamps.psf_oversampling, "normalize_psf": False}
+
+
+def _recentred(stamps):
+    """The stamps as the estimator makes them of what a user has."""
+    given = _as_given(stamps)
+    return prepare(given.pop("data"), **given).groups[0][1]
 
 
 def _batches(n, fit_sky, size=BATCH_SIZE):
