@@ -3,8 +3,8 @@
 
 A network is told of the PSF, the sky, the gain and the masks by numbers of its context.  From one that was
 the same in all of its training it has learned nothing, and its weights there are those it began with:
-whatever else is fed to it, the answer is arbitrary.  The standardisation, which is part of the weights, says which
-numbers these are.  They are kept at their value of the training; where the user's differs, the default
+whatever else is fed to it, the answer is arbitrary.  The standardisation, which is part of the weights, says
+which numbers these are.  They are kept at their value of the training; where the user's differs, the default
 follows the training, a request that the network cannot serve is refused, and rows are flagged.
 """
 
