@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from galshape_cnn.forward.coordinates import POSTERIOR
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.render import BLOCK, render
 from galshape_cnn.infer.network.architecture import TARGET_CENTER, TARGET_SCALE
 from galshape_cnn.infer.network.features import PSF_KX, PSF_KY, SIDE, network_inputs
-from galshape_cnn.infer.posterior.mixture import from_parameters
 from galshape_cnn.infer.posterior.prior import Distribution, Prior
 from galshape_cnn.study.simulate.psf_families import PSF_ARRAYS, draw_psfs, transfer_on_modes, turned_psfs
 
@@ -87,7 +88,7 @@ def _observe(unit_image, amplitude, nuisance, key, masks=True):
 def _simulate(params, psfs, nuisance, seed, *, sharp, paired, masks):
     """Data, inverse variance, flux, S/N and the network's view of the PSF."""
     psfs = tuple(psfs[key] for key in PSF_ARRAYS)
-    amplitude, params = params[:, 0], params.at[:, 0].set(1.0)
+    amplitude, params = params[:, SINGLE.flux], params.at[:, SINGLE.flux].set(1.0)
     drawn = len(params) // 2 if paired else len(params)
     parts = [(slice(0, sharp), _SHARP_GRID), (slice(sharp, drawn), _GRID)]
     parts = [(part, grid) for part, grid in parts if part.stop > part.start]
@@ -214,7 +215,7 @@ class MockStream:
             turned = _turned(draws, position)
             turned[0][:, 0] = self.prior["snr" if self.prior.by_snr else "flux"].sample(rng, count)
             draws, position = np.concatenate([draws, turned[0]]), np.concatenate([position, turned[1]])
-        draws[:, 0] /= sigma
+        draws[:, SINGLE.flux] /= sigma
         nuisance = self._nuisance(rng, size, sigma)
         psf = self.config["psf"]
         psfs = draw_psfs(
@@ -223,7 +224,7 @@ class MockStream:
         psfs = _sorted(psfs)
         if self._paired:
             psfs = {key: np.concatenate([psfs[key], part]) for key, part in turned_psfs(psfs).items()}
-        params = np.concatenate([draws, position, np.zeros((size, 1))], 1)
+        params = SINGLE.with_sky(np.concatenate([draws, position], 1))
         seed = rng.integers(2**31)
         return {"params": params, "sigma": sigma, "psfs": psfs, "nuisance": nuisance, "seed": seed}
 
@@ -270,7 +271,7 @@ class MockStream:
         data, ivar, flux, snr, transfer = _simulate(
             jnp.asarray(params, jnp.float32), rendered, single(nuisance), drawn["seed"], **kind
         )
-        truth = np.concatenate([np.asarray(flux)[:, None], params[:, 1:7]], 1)
+        truth = np.concatenate([np.asarray(flux)[:, None], params[:, SINGLE.searched]], 1)
         return {
             "data": data, "ivar": ivar, "transfer": transfer, "params": truth, "snr": np.asarray(snr),
             "fit_sky": nuisance["fit_sky"], "poisson": nuisance["poisson"], "psfs": psfs,
@@ -332,9 +333,9 @@ def training_rows(mock, snr_range):
         As `MockStream.batch` returns them.
     """
     pixels, context, amplitude = inputs_of(mock)
-    u = from_parameters(mock["params"])
-    u[:, 0] -= np.log(np.asarray(amplitude, float))
-    u[:, 5:] -= _CENTER
+    u = POSTERIOR.of(mock["params"])
+    u[:, SINGLE.flux] -= np.log(np.asarray(amplitude, float))
+    u[:, SINGLE.centre] -= _CENTER
     low, high = snr_range
     weights = ((mock["snr"] >= low) & (mock["snr"] <= high)).astype(np.float32)
     targets = ((u - TARGET_CENTER) / TARGET_SCALE).astype(np.float32)

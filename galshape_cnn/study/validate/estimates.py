@@ -9,19 +9,20 @@ from dataclasses import replace
 
 import numpy as np
 
+from galshape_cnn.forward.coordinates import POSTERIOR
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.likelihood.fisher import bound, fisher_matrices
+from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE, RenderedBatch
 from galshape_cnn.infer.measure.estimator import ShapeEstimator
-from galshape_cnn.infer.measure.options import Options, PriorInUnits
-from galshape_cnn.infer.measure.pipeline import BATCH_SIZE
+from galshape_cnn.infer.measure.options import prior_in_units_of
 from galshape_cnn.infer.network.amortized import posterior_moments
 from galshape_cnn.infer.network.conditions import settled_sky
 from galshape_cnn.infer.network.posterior import network_posterior
 from galshape_cnn.infer.network.reweighting import reweighted_moments
-from galshape_cnn.infer.posterior.mixture import to_parameters
-from galshape_cnn.infer.posterior.prior import Prior
 from galshape_cnn.observe.observation import prepare
+from galshape_cnn.parallel import fixed_batches
 
 __all__ = ["Subject", "true_bounds"]
 
@@ -48,7 +49,6 @@ class Subject:
         self.estimator = ShapeEstimator(bundle)
         self._network = self.estimator.live_network()
         self._sky = settled_sky(bundle, None, "network")
-        self._prior = Prior(bundle.prior) if bundle.domain.get("prior_limits", False) else None
 
     def measure(self, stamps, fit_sky, method="network", seed=0, report=None):
         """Measure stamps.
@@ -77,19 +77,19 @@ class Subject:
             given = _as_given(stamps[rows])
             catalog = self.estimator(given.pop("data"), method=method, seed=seed, **told, **given)
             params = catalog.measurement.params.copy()
-            params[:, 5:7] += catalog.placement.origin
+            params[:, SINGLE.centre] += catalog.placement.origin
             parts.append((rows, replace(catalog.measurement, params=params)))
             done += len(rows)
             if report is not None:
                 report(done)
         return Measurement.scatter(len(stamps), parts)
 
-    def _posterior(self, stamps, rows, fit_sky):
-        """Networks' posteriors of some rows, repeated to a full batch."""
-        padded = stamps[np.concatenate([rows, np.full(BATCH_SIZE - len(rows), rows[0])])]
-        grid = grid_for(padded.data.shape[-1], padded.psf_oversampling)
-        transfer = transfer_functions(padded.psf.astype(np.float32), grid, padded.psf_oversampling)
-        return network_posterior(padded, transfer, grid, self._network, Options(fit_sky=fit_sky))[0]
+    def _posteriors(self, stamps, fit_sky):
+        """Rows and networks' posteriors of a batch that begins with them, one batch after the other."""
+        batch = RenderedBatch.from_stamps(stamps)
+        for rows, known in _batches(len(stamps), fit_sky):
+            ((_, _, full),) = batch.filled(rows)
+            yield rows, network_posterior(full, self._network, known)[0]
 
     def means(self, stamps, fit_sky):
         """Posterior means of the network alone, without bounds and flags.
@@ -107,17 +107,16 @@ class Subject:
             flux, n, hlr, g1, g2.
         """
         stamps = _recentred(stamps)
-        unit = stamps.noise_unit
-        stamps, out = stamps.in_units_of(unit), np.full((len(stamps), 5), np.nan)
-        for rows, known in _batches(len(stamps), fit_sky):
-            posterior = self._posterior(stamps, rows, known)[: len(rows)]
-            mean, _ = posterior_moments(posterior)
-            if self._prior is not None:
-                prior = PriorInUnits(self._prior, unit[rows, None])
-                inside, _, draws = reweighted_moments(posterior, prior, prior)
-                mean = np.where((draws >= 2)[:, None], inside, mean)
-            out[rows] = mean[:, :5]
-        out[:, 0] *= unit
+        out = np.full((len(stamps), 5), np.nan)
+        for rows, posterior in self._posteriors(stamps, fit_sky):
+            posterior = posterior[: len(rows)]
+            mean = posterior_moments(posterior)[0]
+            if self._network.keeps_limits:
+                own = prior_in_units_of(self._network.prior, stamps.noise_unit[rows, None])
+                inside, _, count = reweighted_moments(posterior, own, own)
+                mean = np.where((count >= 2)[:, None], inside, mean)
+            out[rows] = mean[:, SINGLE.reported]
+        out[:, SINGLE.flux] *= stamps.noise_unit
         return out
 
     def draws(self, stamps, fit_sky, size=255, seed=0):
@@ -139,24 +138,21 @@ class Subject:
         draws : (N, size, 5) ndarray
             flux, n, hlr, g1, g2.
         """
-        stamps = _recentred(stamps)
-        rng, unit = np.random.default_rng(seed), stamps.noise_unit
-        stamps = stamps.in_units_of(unit)
+        stamps, rng = _recentred(stamps), np.random.default_rng(seed)
         out = np.full((len(stamps), size, 5), np.nan)
-        for rows, known in _batches(len(stamps), fit_sky):
-            posterior = self._posterior(stamps, rows, known)
+        for rows, posterior in self._posteriors(stamps, fit_sky):
             with np.errstate(over="ignore", invalid="ignore"):  # the tails of a galaxy it has never seen
-                drawn = to_parameters(posterior.sample(rng, 2 * size))[: len(rows), :, :5]
-            out[rows] = self._within_limits(drawn, unit[rows], size)
-        out[..., 0] *= unit[:, None]
+                drawn = POSTERIOR.params(posterior.sample(rng, 2 * size))[: len(rows), :, SINGLE.reported]
+            out[rows] = self._within_limits(drawn, stamps.noise_unit[rows, None], size)
+        out[..., SINGLE.flux] *= stamps.noise_unit[:, None]
         return out
 
     def _within_limits(self, draws, unit, size):
         """The first draws of each galaxy, or those within the limits of the prior where these are kept."""
-        if self._prior is None:
+        if not self._network.keeps_limits:
             return draws[:, :size]
-        flux, *shape = np.moveaxis(draws, -1, 0)
-        inside = np.isfinite(self._prior.log_density(flux * unit[:, None], *shape))
+        own = prior_in_units_of(self._network.prior, unit)
+        inside = np.isfinite(own.log_density(*np.moveaxis(draws, -1, 0)))
         order = np.argsort(~inside, axis=1, kind="stable")
         count = np.maximum(inside.sum(1, keepdims=True), 1)  # few ones are repeated
         chosen = np.take_along_axis(order, np.arange(size)[None] % count, 1)
@@ -209,19 +205,19 @@ def true_bounds(stamps, params, fit_sky):
     params = np.asarray(params, np.float32)
     out, fisher = np.full((len(stamps), 5, 5), np.nan), np.full((len(stamps), 8, 8), np.nan)
     for rows, known in _batches(len(stamps), fit_sky):
-        padded = np.concatenate([rows, np.full(BATCH_SIZE - len(rows), rows[0])])
+        ((_, padded),) = fixed_batches(rows, BATCH_SIZE)
         psf = np.broadcast_to(stamps.psf, (len(stamps),) + stamps.psf.shape[1:])[padded]
         transfer = transfer_functions(psf.astype(np.float32), grid, stamps.psf_oversampling)
-        scale = params[padded, 0].copy()  # single precision wants fluxes near one
+        scale = params[padded, SINGLE.flux].copy()  # single precision wants fluxes near one
         unit = params[padded].copy()
-        unit[:, [0, 7]] /= scale[:, None]
+        unit[:, SINGLE.amplitudes] /= scale[:, None]
         ivar = stamps.ivar[padded] * scale[:, None, None] ** 2
         inside = np.asarray(fisher_matrices(unit, ivar, transfer, grid))
         covariance, singular = bound(inside, fit_sky=known)
         covariance[singular] = np.nan
         amplitude = np.ones((len(padded), 8))
-        amplitude[:, [0, 7]] = scale[:, None]
-        covariance *= amplitude[:, :5, None] * amplitude[:, None, :5]
+        amplitude[:, SINGLE.amplitudes] = scale[:, None]
+        covariance *= amplitude[:, SINGLE.reported, None] * amplitude[:, None, SINGLE.reported]
         out[rows] = covariance[: len(rows)]
         fisher[rows] = (inside / amplitude[:, :, None] / amplitude[:, None, :])[: len(rows)]
     return out, fisher
