@@ -117,7 +117,7 @@ class ShapeEstimator:
         wcs=None,
         positions=None,
         method="network",
-        fit_sky=True,
+        fit_sky=None,
         progress=False,
         neighbours="mask",
         noise_correlation="auto",
@@ -161,7 +161,8 @@ class ShapeEstimator:
             Posterior mean by the network; maximum likelihood started there; or exact
             posterior mean by importance sampling.
         fit_sky : bool, optional
-            Marginalise over a constant sky level; False when it is known to be zero.
+            Marginalise over a constant sky level; False when it is known to be zero.  By default True,
+            or False where the network was trained with known skies only.
         progress : bool, optional
             Show a progress bar.
         neighbours : {'ignore', 'mask', 'fit'}, optional
@@ -206,11 +207,13 @@ class ShapeEstimator:
             `PositionError` say which kind.
         """
         from galshape_cnn.infer.measure.options import Options
+        from galshape_cnn.infer.network.conditions import settled_sky
         from galshape_cnn.observe.noise.model import NoiseModel
         from galshape_cnn.observe.observation import prepare
         from galshape_cnn.observe.stamps import Stamps
 
         _check_unknown(unknown)
+        fit_sky = settled_sky(self._bundle, fit_sky, method, gain)
         options = Options.checked(
             method=method, fit_sky=fit_sky, neighbours=neighbours, prior=prior, seed=seed
         )

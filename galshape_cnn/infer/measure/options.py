@@ -112,8 +112,8 @@ def prior_in_units_of(prior, unit):
     ----------
     prior : Prior
         In the unit of the user's pixels.
-    unit : float
-        The number, > 0.
+    unit : float or array_like
+        The number, > 0, or one for each flux.
 
     Returns
     -------
