@@ -10,17 +10,19 @@ import numpy as np
 from astropy import units as u
 
 from galshape_cnn.errors import InputError, NoiseError
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.psf.convert import psf_arrays
 from galshape_cnn.forward.render import render
 from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.geometry import frame_derivative, transform_shape
 from galshape_cnn.infer.likelihood.fisher import bound, check_error, fisher_matrices, same_unit, snr
+from galshape_cnn.masked import filled
 
 __all__ = ["CramerRaoBound", "cramer_rao_bound"]
 
-_SHAPE = ("flux", "n", "hlr", "g1", "g2")
-_NUISANCE = ("x", "y", "sky")
+_SHAPE = SINGLE.reported_names
+_NUISANCE = SINGLE.names[SINGLE.centre.start :]
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +157,7 @@ def cramer_rao_bound(
     pixel = _in_pixels(values, jacobian, ivar.shape)
     arrays = psf_arrays(
         psf,
-        positions=pixel[None, 5:7],
+        positions=pixel[None, SINGLE.centre],
         jacobian=jacobian,
         oversampling=psf_oversampling,
         includes_pixel=psf_includes_pixel,
@@ -273,7 +275,7 @@ def _inverse_variance(error, mask, shape):
     if len(size) != 2 or min(size) < 8 or any(side != int(side) for side in size):
         raise InputError(f"shape={size}; allowed: two whole numbers of at least 8")
     error = np.broadcast_to(np.ma.filled(error, np.nan), size)
-    bad = np.isnan(error) | (False if mask is None else np.asarray(mask, bool))
+    bad = np.isnan(error) | (False if mask is None else np.asarray(filled(mask, True), bool))
     ivar = np.where(bad, 0.0, 1 / np.where(bad, 1.0, error) ** 2)
     if not ivar.any():
         raise NoiseError("error and mask leave no pixel that counts")
@@ -290,7 +292,7 @@ def _fisher_and_snr(pixel, ivar, arrays, gain):
         params = jnp.asarray(pixel[None])
         transfer = transfer_functions(jnp.asarray(arrays.array), grid, arrays.oversampling)
         fisher = fisher_matrices(params, jnp.asarray(padded[None]), transfer, grid, gain)
-        source = np.asarray(render(params.at[:, 7].set(0), transfer, grid))[0]
+        source = np.asarray(render(params.at[:, SINGLE.sky].set(0), transfer, grid))[0]
         fisher = np.asarray(fisher)
     with np.errstate(divide="ignore"):
         variance = 1 / padded + (0.0 if gain is None else np.maximum(source, 0) / gain)
