@@ -18,6 +18,7 @@ _HOMES = {
     "ShapeCatalog": "infer.catalog.catalog",
     "ShapeEstimator": "infer.measure.estimator",
     "Stamps": "observe.stamps",
+    "mean_shear": "infer.shear.mean_shear",
     "cramer_rao_bound": "infer.likelihood.cramer_rao",
     "snr": "infer.likelihood.fisher",
 }
@@ -30,6 +31,7 @@ __all__ = [
     "Stamps",
     "__version__",
     "cramer_rao_bound",
+    "mean_shear",
     "snr",
 ]
 

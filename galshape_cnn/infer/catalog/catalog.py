@@ -30,6 +30,7 @@ from galshape_cnn.infer.catalog.columns import (
 from galshape_cnn.infer.catalog.measurement import Measurement, sample_quantiles
 from galshape_cnn.infer.catalog.placement import Placement, derived_errors
 from galshape_cnn.infer.catalog.plotting import CatalogPlots
+from galshape_cnn.infer.catalog.shear import CatalogShear
 from galshape_cnn.infer.measure.options import METHODS
 
 __all__ = ["ShapeCatalog"]
@@ -38,7 +39,7 @@ _RAW_COLUMNS = ("snr", "chi2", "ess", "flags", "neighbour_fraction")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ShapeCatalog(CatalogPlots):
+class ShapeCatalog(CatalogShear, CatalogPlots):
     """Shapes, sizes and fluxes of N galaxies, with bounds and flags.
 
     Made by calling a `~galshape_cnn.ShapeEstimator`, or by
@@ -166,11 +167,6 @@ class ShapeCatalog(CatalogPlots):
             On which `model` and `plot` raise.
         """
         return replace(self, stamps=None)
-
-    @cached_property
-    def parameters(self):
-        """(N, 5) ndarray: flux, n, hlr, g1, g2 without units, in the reported frame."""
-        return _frozen(self.placement.shapes(self.measurement.params[:, SINGLE.reported]))
 
     @cached_property
     def covariance(self):

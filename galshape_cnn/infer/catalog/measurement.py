@@ -27,6 +27,7 @@ _TRAILING = {
     "flags": (),
     "neighbour_fraction": (),
 }
+_SHEARED = (2, 4, 6)
 
 
 def _read_only(array, dtype):
@@ -59,6 +60,8 @@ class Measurement:
     neighbour_fraction : (N,) ndarray of float
         Share of the galaxy's light on pixels of other sources; NaN, as without
         it, where none were looked for.
+    sheared : (N, 2, 4, 6) ndarray of float or None
+        From `galshape_cnn.infer.shear.response.shear_response`.
 
     Raises
     ------
@@ -75,6 +78,7 @@ class Measurement:
     flags: np.ndarray
     samples: np.ndarray | None = None
     neighbour_fraction: np.ndarray | None = None
+    sheared: np.ndarray | None = None
 
     def __post_init__(self):
         n = len(self.params)
@@ -90,6 +94,11 @@ class Measurement:
             if samples.ndim != 3 or samples.shape[::2] != (n, 5):
                 raise InputError(f"samples has shape {samples.shape}; expected ({n}, S, 5)")
             object.__setattr__(self, "samples", samples)
+        if self.sheared is not None:
+            sheared = _read_only(self.sheared, float)
+            if sheared.shape != (n, *_SHEARED):
+                raise InputError(f"sheared has shape {sheared.shape}; expected {(n, *_SHEARED)}")
+            object.__setattr__(self, "sheared", sheared)
 
     def __len__(self):
         return len(self.params)
@@ -122,6 +131,9 @@ class Measurement:
             parts[name] = parts[name] / (of_flux[:, :, None] * of_flux[:, None, :])
         if self.samples is not None:
             parts["samples"] = self.samples / of_flux[:, None]
+        if self.sheared is not None:
+            parts["sheared"] = self.sheared.copy()
+            parts["sheared"][..., 0] /= units[:, SINGLE.flux, None, None]
         return Measurement(**parts)
 
     def __getstate__(self):
@@ -183,11 +195,15 @@ class Measurement:
         blank = cls.empty(n)
         out = {name: getattr(blank, name).copy() for name in _TRAILING}
         out["samples"] = _blank_samples(n, parts)
+        if any(part.sheared is not None for _, part in parts):
+            out["sheared"] = np.full((n, *_SHEARED), np.nan)
         for index, part in parts:
             for name in _TRAILING:
                 out[name][index] = getattr(part, name)
             if part.samples is not None:
                 out["samples"][index, : part.samples.shape[1]] = part.samples
+            if part.sheared is not None:
+                out["sheared"][index] = part.sheared
         return cls(**out)
 
 

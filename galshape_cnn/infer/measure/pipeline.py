@@ -93,7 +93,18 @@ def _measured(treated, usable, network, options):
     params[usable] = judged.params
     fraction = treated.light_on_others(params)[usable]
     errors = judged.covariance, judged.crb, judged.snr, judged.chi2
-    return Measurement(judged.params, *errors, found.ess, flags, found.samples, fraction)
+    sheared = _sheared(batch, judged.params, network, options)
+    return Measurement(judged.params, *errors, found.ess, flags, found.samples, fraction, sheared)
+
+
+def _sheared(batch, params, network, options):
+    """Measurements of the shear response; None where they are not wanted."""
+    if not options.shear_response:
+        return None
+    from galshape_cnn.infer.shear.response import shear_response
+
+    sky, correlation = params[:, SINGLE.sky], options.correlation
+    return shear_response(batch, network, sky, options.fit_sky, options.seed, correlation)
 
 
 def _not_measured(flags):

@@ -1,10 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 r"""Measured copies and their derivatives, from the pixel frame to the frame of the catalogue.
 
-A shear :math:`\Gamma` of the sky is :math:`J^{-1}\Gamma J` in pixels, a shear and, where the Jacobian itself shears, a
-rotation, under which g turns by twice the angle.  A network that expects round galaxies in pixels is
-additively biased where pixels are not square on the sky.  Jacobian and PSF are therefore followed, to first order, to a
-similarity and a symmetric PSF, where no direction is preferred, and what the shear changes on this way is
+A shear :math:`\Gamma` of the sky is :math:`J^{-1}\Gamma J` in pixels, a shear and, where the Jacobian itself
+shears, a rotation, under which g turns by twice the angle.  A network that expects round galaxies in
+pixels is additively biased where pixels are not square on the sky.  Jacobian and PSF are therefore followed,
+to first order, to a similarity and a symmetric PSF, where no direction is preferred, and what g changes on this way is
 subtracted.
 """
 
@@ -108,5 +108,6 @@ def _additive_change(values, sheared, leak, jacobian, derivative):
     ]
     of_frame = (moved[0] - moved[1]) / (2 * _STEP)
     shear = _shear_part(np.linalg.inv(similar) @ jacobian)
+    shear = shear / (1 - (shear**2).sum(-1, keepdims=True))
     of_pixels = leak - np.einsum("nca,ncai->nci", shear, sheared[:, :, 1:3, 3:5])
     return of_frame + np.einsum("ncij,ncj->nci", derivative[..., 3:5, 3:5], of_pixels)

@@ -1,13 +1,15 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 r"""Mean shear of galaxies, calibrated by the response of their measurement and of their selection.
 
-With weights w, which are zero outside a selection, :math:`\hat\gamma = (R + R_S)^{-1} \langle g\rangle`, where
+With weights w, zero outside a selection, :math:`\hat\gamma = (R + R_S)^{-1} \langle g\rangle`, where
 
-.. math:: \langle g\rangle = \frac{\sum w g}{\sum w}, \quad R = \frac{\sum w\,\partial g/\partial\gamma}{\sum w}, \quad
+.. math:: \langle g\rangle = \frac{\sum w g}{\sum w}, \quad
+          R = \frac{\sum w\,\partial g/\partial\gamma}{\sum w}, \quad
           R_S = \frac{\langle g\rangle_{w(+h)} - \langle g\rangle_{w(-h)}}{2h}
 
-and :math:`w(\pm h)` are the weights that the galaxies would have after a shear of :math:`\pm h`, of columns moved
-along their derivatives (Sheldon & Huff 2017, ApJ 841, 24).  All sums go over the two copies of each galaxy.
+and :math:`w(\pm h)` are the weights that the galaxies would have after a shear of :math:`\pm h`, of columns
+moved along their derivatives (Sheldon & Huff 2017, ApJ 841, 24).  All sums go over the two copies of each
+galaxy.
 """
 
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from astropy.units import Quantity
 from galshape_cnn.errors import InputError
 from galshape_cnn.geometry import axis_ratio, position_angle, semi_major_radius
 
-__all__ = ["mean_shear"]
+__all__ = ["ShearedViews", "mean_shear", "shear_of_sums", "shear_sums"]
 
 _STEP = 0.01  # of shear, over which the selection is made anew
 _BLOCKS = 100
@@ -39,23 +41,25 @@ def mean_shear(catalog, select=None, weights=None, by=None, *, errors="jackknife
         average.  It is called for sheared columns too.  Rows that could not be measured are
         left out in any case.
     weights : callable, str or (N,) array_like, optional
-        Not negative: a function of such a table, the name of a column, or numbers that do not depend on the measured shapes.
+        Not negative: a function of such a table, the name of a column, or numbers that do not depend on
+        the measured shapes.
     by : str, (str, edges) or callable, optional
         A row of the result for each value of a column, for each bin of a column between increasing
         edges, or for each value of a function of the table.  Bins of measured columns are selections, and
         treated as such.
     errors : {'jackknife', 'bootstrap'}, optional
-        How the covariance is found, from up to 100 blocks of consecutive rows: sort the catalogue by place where
-        neighbours share their shear.
+        How the covariance is found, from up to 100 blocks of consecutive rows: sort the catalogue by
+        place where neighbours share their shear.
     seed : int, optional
         Of the bootstrap.
 
     Returns
     -------
     table : `~astropy.table.QTable`
-        Columns ``g1``, ``g2``: mean shear; ``covariance`` (2, 2) of them; ``R`` (2, 2): mean response of the shapes;
-        ``R_selection`` (2, 2): that of the selection and the weights; ``N``: galaxies of which a copy was selected;
-        before them, with ``by``, its value, or the edges ``low`` and ``high``.  A group without galaxies is NaN.
+        Columns ``g1``, ``g2``: mean shear; ``covariance`` (2, 2) of them; ``R`` (2, 2): mean response of the
+        shapes; ``R_selection`` (2, 2): that of the selection and the weights; ``N``: galaxies of which a
+        copy was selected; before them, with ``by``, its value, or the edges ``low`` and ``high``.  A group
+        without galaxies is NaN.
 
     Raises
     ------
@@ -79,11 +83,9 @@ def mean_shear(catalog, select=None, weights=None, by=None, *, errors="jackknife
     >>> int(table["N"][0]), bool(abs(table["g1"][0]) < 0.05)
     (4, True)
     """
-    if getattr(catalog, "response", None) is None:
-        raise InputError("catalog has no shear response; make it with shear_response=True")
     if errors not in _ERRORS:
         raise InputError(f"errors={errors!r}; allowed: {', '.join(map(repr, _ERRORS))}")
-    views = _Views(catalog, _checked(select, "select"), weights)
+    views = ShearedViews(catalog, select, weights)
     names, groups = _groups(by, views)
     blocks = np.arange(len(catalog)) * min(_BLOCKS, max(len(catalog), 1)) // max(len(catalog), 1)
     rows = [_row(views, blocks, member, errors, seed) for _, member in groups]
@@ -102,18 +104,31 @@ def mean_shear(catalog, select=None, weights=None, by=None, *, errors="jackknife
     return out
 
 
-class _Views:
-    """The catalogue's table as it is, and after shears: copies x (unsheared, +1, -1, +2, -2)."""
+class ShearedViews:
+    """The tables of the two copies as they are, and after shears of both signs along both components.
 
-    shifts = ((0, 0.0), (0, _STEP), (0, -_STEP), (1, _STEP), (1, -_STEP))
+    Parameters
+    ----------
+    catalog, select, weights
+        As for `mean_shear`.
 
-    def __init__(self, catalog, select, weights):
-        self.columns = catalog.sheared
-        self.catalog, self.select, self.weights = catalog, select, weights
+    Attributes
+    ----------
+    tables : list of list of `~astropy.table.QTable`
+        By copy, then unsheared, +gamma1, -gamma1, +gamma2, -gamma2.
+    weight : list of list of (N,) ndarray
+        Weights of the rows of each, zero where they are not selected.
+    """
+
+    def __init__(self, catalog, select=None, weights=None):
+        if getattr(catalog, "response", None) is None:
+            raise InputError("catalog has no shear response; make it with shear_response=True")
+        self.columns, self.select, self.weights = catalog.sheared, _checked(select, "select"), weights
+        shifts = ((0, 0.0), (0, _STEP), (0, -_STEP), (1, _STEP), (1, -_STEP))
         known = np.isfinite(self.columns.values).all((1, 2)) & np.isfinite(self.columns.slopes).all((1, 2, 3))
         self.usable = known & catalog.is_usable
         self._plain = catalog.to_table()
-        self.tables = [[self._table(copy, *shift) for shift in self.shifts] for copy in range(2)]
+        self.tables = [[self._table(copy, *shift) for shift in shifts] for copy in range(2)]
         self.weight = [[self._weight(table) for table in of_copy] for of_copy in self.tables]
 
     def _table(self, copy, component, step):
@@ -174,9 +189,9 @@ def _numbers(weights, table):
 
 
 def _groups(by, views):
-    """Names of the columns that tell groups apart, and for each group its label and its members in each view."""
+    """Names of the columns that tell groups apart, and for each group its label and a test of membership."""
     if by is None:
-        return (), [((), lambda table: np.ones(len(table), bool))]
+        return (), [((), _everything)]
     if isinstance(by, tuple) and len(by) == 2:
         return ("low", "high"), _bins(*by, views)
     if not isinstance(by, str | Callable):
@@ -185,6 +200,10 @@ def _groups(by, views):
     label = by if isinstance(by, Callable) else lambda table: _column(table, by)
     found = np.unique(np.concatenate([np.asarray(label(of_copy[0])) for of_copy in views.tables]))
     return (name,), [((value,), lambda t, value=value: np.asarray(label(t)) == value) for value in found]
+
+
+def _everything(table):
+    return np.ones(len(table), bool)
 
 
 def _column(table, name):
@@ -209,8 +228,8 @@ def _bins(name, edges, views):
 
 def _row(views, blocks, member, errors, seed):
     """Mean shear of one group."""
-    sums, count = _block_sums(views, blocks, member)
-    full = _estimate(sums.sum(0))
+    sums, count = shear_sums(views, blocks, member)
+    full = shear_of_sums(sums.sum(0))
     covariance = np.full((2, 2), np.nan)
     if count > 1:
         covariance = _jackknife(sums) if errors == "jackknife" else _bootstrap(sums, seed)
@@ -218,8 +237,26 @@ def _row(views, blocks, member, errors, seed):
             "R_selection": full[2], "N": count}  # fmt: skip
 
 
-def _block_sums(views, blocks, member):
-    """Sums over each block, (blocks, 19): w, w g, w R, and w, w g of the four sheared views."""
+def shear_sums(views, blocks, member=None):
+    """What the mean shear of blocks of rows is made of; sums of several catalogues may be added.
+
+    Parameters
+    ----------
+    views : ShearedViews
+        Of N galaxies.
+    blocks : (N,) int ndarray
+        Block of each row, from 0.
+    member : callable, optional
+        Takes a table and returns the rows that count, (N,) bool.
+
+    Returns
+    -------
+    sums : (blocks, 19) ndarray
+        Sums over both copies of w, w g, w R, and of w, w g of the four sheared views.
+    count : int
+        Galaxies of which a copy counts.
+    """
+    member = _everything if member is None else member
     values, slopes, usable = views.columns.values, views.columns.slopes, views.usable
     sums, touched = 0.0, np.zeros(len(usable), bool)
     for copy in range(2):
@@ -235,8 +272,19 @@ def _block_sums(views, blocks, member):
     return np.stack([np.bincount(blocks, column, number) for column in sums.T], 1), int(touched.sum())
 
 
-def _estimate(sums):
-    """Mean shear, mean response and that of the selection, of sums (..., 19)."""
+def shear_of_sums(sums):
+    """Mean shear, mean response, and response of the selection, of sums.
+
+    Parameters
+    ----------
+    sums : (..., 19) ndarray
+        From `shear_sums`.
+
+    Returns
+    -------
+    shear : (..., 2) ndarray
+    response, selection : (..., 2, 2) ndarray
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = sums[..., 1:3] / sums[..., :1]
         response = (sums[..., 3:7] / sums[..., :1]).reshape(sums.shape[:-1] + (2, 2))
@@ -256,7 +304,7 @@ def _jackknife(sums):
     filled = sums[sums[:, 0] > 0]
     if len(filled) < 2:
         return np.full((2, 2), np.nan)
-    left = _estimate(filled.sum(0) - filled)[0]
+    left = shear_of_sums(filled.sum(0) - filled)[0]
     off = left - left.mean(0)
     return (len(filled) - 1) / len(filled) * off.T @ off
 
@@ -267,4 +315,4 @@ def _bootstrap(sums, seed):
     if len(filled) < 2:
         return np.full((2, 2), np.nan)
     draws = np.random.default_rng(seed).integers(len(filled), size=(_RESAMPLES, len(filled)))
-    return np.cov(_estimate(filled[draws].sum(1))[0].T)
+    return np.cov(shear_of_sums(filled[draws].sum(1))[0].T)
