@@ -20,7 +20,6 @@ of a network cancels.  The dependence on an asymmetric PSF is differentiated in 
 to first order.
 """
 
-from functools import lru_cache
 from zlib import crc32
 
 import jax
@@ -162,11 +161,14 @@ def _noise(data, seed, correlation):
     return out
 
 
-@lru_cache(maxsize=4)
+_PROGRAMS = {}
+
+
 def _program(network):
-    """The compiled response of a live network."""
-    make = _response_function
-    return Program(f"shear response of {network.first_name}", lambda: make(network), static_argnames="grid")
+    """The compiled response of a live network: the same for all that hold the same weights."""
+    name = f"shear response of {network.first_name}"
+    made = Program(name, lambda: _response_function(network), static_argnames="grid")
+    return _PROGRAMS.setdefault(name, made)
 
 
 def _response_function(network):
