@@ -18,6 +18,7 @@ _HOMES = {
     "ShapeCatalog": "infer.catalog.catalog",
     "ShapeEstimator": "infer.measure.estimator",
     "Stamps": "observe.stamps",
+    "mean_shear": "infer.shear.mean_shear",
     "cramer_rao_bound": "infer.likelihood.cramer_rao",
     "inject": "study.inject.injection",
     "snr": "infer.likelihood.fisher",
@@ -32,6 +33,7 @@ __all__ = [
     "__version__",
     "cramer_rao_bound",
     "inject",
+    "mean_shear",
     "snr",
 ]
 

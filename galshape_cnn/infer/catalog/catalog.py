@@ -31,6 +31,7 @@ from galshape_cnn.infer.catalog.flagged import FlaggedRows
 from galshape_cnn.infer.catalog.measurement import Measurement, sample_quantiles
 from galshape_cnn.infer.catalog.placement import Placement, derived_errors
 from galshape_cnn.infer.catalog.plotting import CatalogPlots
+from galshape_cnn.infer.catalog.shear import CatalogShear
 from galshape_cnn.infer.measure.options import METHODS
 
 __all__ = ["ShapeCatalog"]
@@ -39,7 +40,7 @@ _RAW_COLUMNS = ("snr", "chi2", "ess", "flags", "neighbour_fraction", "rff")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ShapeCatalog(FlaggedRows, CatalogPlots):
+class ShapeCatalog(FlaggedRows, CatalogShear, CatalogPlots):
     """Shapes, sizes and fluxes of N galaxies, with bounds and flags.
 
     Made by calling a `~galshape_cnn.ShapeEstimator`, or by
@@ -170,11 +171,6 @@ class ShapeCatalog(FlaggedRows, CatalogPlots):
             On which `model` and `plot` raise.
         """
         return replace(self, stamps=None)
-
-    @cached_property
-    def parameters(self):
-        """(N, 5) ndarray: flux, n, hlr, g1, g2 without units, in the reported frame."""
-        return _frozen(self.placement.shapes(self.measurement.params[:, SINGLE.reported]))
 
     @cached_property
     def covariance(self):

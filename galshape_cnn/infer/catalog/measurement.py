@@ -31,6 +31,7 @@ _TRAILING = {
 }
 # Arrays that may be missing, and what they are then.
 _DEFAULTS = {"neighbour_fraction": np.nan, "structure": 0.0, "rff": np.nan}
+_SHEARED = (2, 4, 6)
 
 
 def _read_only(array, dtype):
@@ -68,6 +69,8 @@ class Measurement:
         zero where none is seen.
     rff : (N,) ndarray of float
         Residual flux fraction.
+    sheared : (N, 2, 4, 6) ndarray of float or None
+        From `galshape_cnn.infer.shear.response.shear_response`.
 
     Raises
     ------
@@ -86,6 +89,7 @@ class Measurement:
     neighbour_fraction: np.ndarray | None = None
     structure: np.ndarray | None = None
     rff: np.ndarray | None = None
+    sheared: np.ndarray | None = None
 
     def __post_init__(self):
         n = len(self.params)
@@ -102,6 +106,11 @@ class Measurement:
             if samples.ndim != 3 or samples.shape[::2] != (n, 5):
                 raise InputError(f"samples has shape {samples.shape}; expected ({n}, S, 5)")
             object.__setattr__(self, "samples", samples)
+        if self.sheared is not None:
+            sheared = _read_only(self.sheared, float)
+            if sheared.shape != (n, *_SHEARED):
+                raise InputError(f"sheared has shape {sheared.shape}; expected {(n, *_SHEARED)}")
+            object.__setattr__(self, "sheared", sheared)
 
     def __len__(self):
         return len(self.params)
@@ -134,6 +143,9 @@ class Measurement:
             parts[name] = parts[name] / (of_flux[:, :, None] * of_flux[:, None, :])
         if self.samples is not None:
             parts["samples"] = self.samples / of_flux[:, None]
+        if self.sheared is not None:
+            parts["sheared"] = self.sheared.copy()
+            parts["sheared"][..., 0] /= units[:, SINGLE.flux, None, None]
         return Measurement(**parts)
 
     def __getstate__(self):
@@ -196,11 +208,15 @@ class Measurement:
         blank = cls.empty(n)
         out = {name: getattr(blank, name).copy() for name in _TRAILING}
         out["samples"] = _blank_samples(n, parts)
+        if any(part.sheared is not None for _, part in parts):
+            out["sheared"] = np.full((n, *_SHEARED), np.nan)
         for index, part in parts:
             for name in _TRAILING:
                 out[name][index] = getattr(part, name)
             if part.samples is not None:
                 out["samples"][index, : part.samples.shape[1]] = part.samples
+            if part.sheared is not None:
+                out["sheared"][index] = part.sheared
         return cls(**out)
 
 

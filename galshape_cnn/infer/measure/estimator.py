@@ -127,6 +127,7 @@ class ShapeEstimator:
         sky_level=None,
         prior=None,
         seed=0,
+        shear_response=False,
         threads=None,
         stamp_size=None,
         recenter=True,
@@ -186,7 +187,10 @@ class ShapeEstimator:
             For ``'posterior'`` and ``'network'``: replaces the prior of the training; lengths in
             pixels.  The network's answer is then reweighted by the ratio of the priors.
         seed : int, optional
-            Of the draws of ``'posterior'``.
+            Of the draws of ``'posterior'``, and of the noise that ``shear_response`` adds.
+        shear_response : bool, optional
+            With ``method='network'``: ``g1`` and ``g2`` are a measurement whose response to shear is
+            known, ``catalog.response``, for `~galshape_cnn.mean_shear`.  See :doc:`/user_guide/mean_shear`.
         threads : int, optional
             Batches measured at the same time; by default one for each core this process may
             use.  The numbers do not depend on it.
@@ -215,8 +219,9 @@ class ShapeEstimator:
         _check_unknown(unknown)
         fit_sky = settled_sky(self._bundle, fit_sky, method, gain)
         options = Options.checked(
-            method=method, fit_sky=fit_sky, neighbours=neighbours, prior=prior, seed=seed
-        )
+            method=method, fit_sky=fit_sky, neighbours=neighbours, prior=prior, seed=seed,
+            shear_response=shear_response,
+        )  # fmt: skip
         noise = NoiseModel(gain, read_noise, sky_level, noise_correlation, noise_scale)
         observation = prepare(
             data, psf=psf, error=noise.error_of(data, error, mask), mask=mask, wcs=wcs, positions=positions,
@@ -233,6 +238,7 @@ class ShapeEstimator:
                 observation, options, threads, progress, to_examine=searched
             )
         meta = self._meta() | {"neighbours": options.neighbours} | record
+        meta["shear_response"] = options.shear_response
         catalog = ShapeCatalog.from_measurements(observation, measurements, method=method, meta=meta)
         _warn_of_lost_rows(catalog)
         return catalog

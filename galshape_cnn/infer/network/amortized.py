@@ -17,6 +17,7 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 from galshape_cnn.compilation import Program, compiled
+from galshape_cnn.errors import InputError
 from galshape_cnn.forward.coordinates import POSTERIOR
 from galshape_cnn.forward.galaxy_model import SINGLE_WITHOUT_SKY as MODEL
 from galshape_cnn.forward.transfer import transfer_at
@@ -163,6 +164,26 @@ class AmortizedPosterior:
             first = first.replaced(large, self._at_scale(stamps, factor, fit_sky, poisson))
         return first
 
+    @property
+    def first_name(self):
+        """Name of the first network that tells it apart from all others."""
+        return self._forward.name
+
+    def first_function(self):
+        """The first network as a pure function that JAX can differentiate.
+
+        Returns
+        -------
+        function : callable
+            Of ``[pixels, context]``, to outputs (N, components * 36).
+
+        Raises
+        ------
+        InputError
+            If Keras has another backend.
+        """
+        return self._forward.pure()
+
     def update(self, first, derivatives, fit_sky):
         """The posterior after the second look.
 
@@ -248,10 +269,10 @@ class _Live:
     """
 
     def __init__(self, name, build, weights):
-        self._build, self._weights = build, weights
+        self.name, self._build, self._weights = name, build, weights
         self._lock, self._traced = threading.Lock(), set()
         self._is_pure = settle_backend() == "jax"
-        self.function = Program(name, self._pure) if self._is_pure else self._model().predict_on_batch
+        self.function = Program(name, self.pure) if self._is_pure else self._model().predict_on_batch
 
     def _model(self):
         with single_precision():
@@ -259,7 +280,13 @@ class _Live:
         load_weights(model, self._weights)
         return model
 
-    def _pure(self):
+    def pure(self):
+        """The model as a pure function of its inputs."""
+        if not self._is_pure:
+            raise InputError(
+                f"the shear response needs Keras on JAX; its backend is {settle_backend()!r} "
+                "(environment variable KERAS_BACKEND)"
+            )
         model = self._model()
         trainable = [v.value for v in model.trainable_variables]
         fixed = [v.value for v in model.non_trainable_variables]
