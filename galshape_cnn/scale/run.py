@@ -10,6 +10,7 @@ from astropy.table import QTable
 from galshape_cnn.errors import GalshapeWarning
 from galshape_cnn.infer.catalog.columns import pass_through
 from galshape_cnn.infer.catalog.writable import warn_of_changes
+from galshape_cnn.infer.measure.options import measurement_keywords
 from galshape_cnn.parallel import progress_bar
 from galshape_cnn.scale.blocks import join_rows, probe
 from galshape_cnn.scale.dataset import BlockFolder
@@ -159,11 +160,7 @@ def split_options(options):
     -------
     how, rest : dict
     """
-    names = (
-        "method", "fit_sky", "neighbours", "gain", "prior", "seed",
-        "noise_correlation", "noise_scale", "read_noise", "sky_level",
-    )  # fmt: skip
-    how = {name: options[name] for name in names if name in options}
+    how = {name: options[name] for name in measurement_keywords() if name in options}
     return how, {name: value for name, value in options.items() if name not in how}
 
 

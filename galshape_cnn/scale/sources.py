@@ -15,8 +15,6 @@ from galshape_cnn.scale.source import Source
 
 __all__ = ["ArraySource", "ImageSource", "PlacedSource", "StampSource", "is_mock_set", "open_source"]
 
-_MOCK_FORMAT = "galshape_cnn mocks"
-
 
 @dataclass(frozen=True, eq=False)
 class StampSource(Source):
@@ -301,6 +299,8 @@ def is_mock_set(path):
     FileError
         If it cannot be read.
     """
+    from galshape_cnn.study.simulate.mock_files import MOCK_FORMAT
+
     if Path(path).suffix.lower() in (".h5", ".hdf5"):
         return True
     try:
@@ -310,4 +310,4 @@ def is_mock_set(path):
         raise FileError(f"{path} does not exist") from error
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error}") from error
-    return _MOCK_FORMAT.encode() in head
+    return MOCK_FORMAT.encode() in head

@@ -9,14 +9,16 @@ import numpy as np
 from astropy.table import QTable
 
 from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.geometry import frame_derivative, transform_shape
-from galshape_cnn.infer.catalog.catalog import METHODS, ShapeCatalog
+from galshape_cnn.infer.catalog.catalog import ShapeCatalog
 from galshape_cnn.infer.catalog.columns import COLUMN_DEFINITIONS, SHAPE_PARAMETERS
 from galshape_cnn.infer.catalog.measurement import Measurement
+from galshape_cnn.infer.likelihood.rendering import model_images
+from galshape_cnn.infer.measure.options import METHODS
 from galshape_cnn.observe.io.table_files import read_table
 from galshape_cnn.observe.noise.rescale import scaled_noise
 from galshape_cnn.observe.observation import prepare
-from galshape_cnn.study.report.thumbnails import model_images
 
 __all__ = ["catalog_from_table", "read_catalog_table"]
 
@@ -101,8 +103,8 @@ def _measurement(table, stamps, angular):
             covariances = [back @ one @ np.swapaxes(back, 1, 2) for one in covariances]
             hlr, g1, g2 = transform_shape(hlr, g1, g2, inverse)
     x, y = (_numbers(table, f"{axis}_centroid") - stamps.origin[:, k] for k, axis in enumerate("xy"))
-    params = np.column_stack([flux, n, hlr, g1, g2, x, y, np.zeros(len(flux))])
-    params[:, 7] = _fitted_sky(stamps, params)
+    params = SINGLE.with_sky(np.column_stack([flux, n, hlr, g1, g2, x, y]))
+    params[:, SINGLE.sky] = _fitted_sky(stamps, params)
     others = [_numbers(table, name) for name in ("snr", "chi2", "ess")]
     return Measurement(params, *covariances, *others, np.asarray(table["flags"]))
 
