@@ -53,8 +53,7 @@ def _as_list(name, value):
     if name == "params":
         return _params(value)
     if name == "psf":
-        listed = isinstance(value, (list, tuple)) and not np.isscalar(value[0] if value else None)
-        listed = listed and np.ndim(value[0]) != 1  # rows of one image
+        listed = isinstance(value, (list, tuple)) and (not value or np.ndim(value[0]) != 1)  # no rows
         return value if listed or (isinstance(value, np.ndarray) and value.ndim == 3) else None
     if value is None or np.ndim(value) in _SINGLE[name]:
         return None
