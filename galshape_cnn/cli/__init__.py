@@ -16,6 +16,7 @@ from galshape_cnn import __version__
 from galshape_cnn.cli import demo, measure, report, simulate, train, validate
 from galshape_cnn.cli.compile_cache import compile_cache
 from galshape_cnn.cli.streams import give_up_stdout, standard_streams
+from galshape_cnn.cli.wording import in_options, notes_printed
 from galshape_cnn.errors import GalshapeError
 
 __all__ = ["main"]
@@ -52,7 +53,8 @@ def main(args=None):
             arguments = _parser().parse_args(args)
         except SystemExit as stop:  # argparse has printed its message
             return EXIT_USAGE if stop.code else EXIT_DONE
-        with compile_cache(arguments.command in _LONG), _rare_collections(), warnings.catch_warnings():
+        cache = compile_cache(arguments.command in _LONG)
+        with cache, _rare_collections(), notes_printed(), warnings.catch_warnings():
             warnings.showwarning = _print_warning
             return _status(arguments)
 
@@ -68,8 +70,7 @@ def _status(arguments):
     except BrokenPipeError:  # of a reader such as head that has seen enough
         give_up_stdout()
     except (GalshapeError, OSError) as error:
-        message = " ".join(str(error).split())  # one line, whatever a library said
-        print(f"galshape {arguments.command}: {message}", file=sys.stderr)
+        print(f"galshape {arguments.command}: {in_options(error)}", file=sys.stderr)
         return EXIT_INPUT_ERROR
     return EXIT_DONE
 
@@ -105,4 +106,4 @@ def _parser():
 
 def _print_warning(message, category, filename, lineno, file=None, line=None):
     """One line on the error stream for each warning."""
-    print(f"galshape: warning: {message}", file=sys.stderr)
+    print(f"galshape: warning: {in_options(message)}", file=sys.stderr)

@@ -58,6 +58,8 @@ class Observation:
         x, y in the image of every galaxy that the user listed; those of the rows are part of it.
     first : int
         Place of the first row in ``listed``; the others follow.
+    understood : str
+        By which convention the positions were read; empty if that goes without saying.
     """
 
     groups: tuple
@@ -68,6 +70,7 @@ class Observation:
     is_image: bool = False
     listed: np.ndarray | None = None
     first: int = 0
+    understood: str = ""
 
     def __len__(self):
         return self.n
@@ -169,7 +172,9 @@ def prepare(
     estimated = Flag.PSF_ESTIMATED if isinstance(psf, EstimatedPSF) else 0
     groups = _make_groups(rows, psfs, bool(recenter), unit, estimated, strict)
     listed, first = listed or (rows.xy if is_image else None, 0)
-    return Observation(groups, len(rows), table, unit, rows.radec is not None, is_image, listed, first)
+    return Observation(
+        groups, len(rows), table, unit, rows.radec is not None, is_image, listed, first, positions.understood
+    )
 
 
 def _pass_through(stamps, keywords):

@@ -14,6 +14,7 @@ from astropy.table import Table
 
 from galshape_cnn.errors import FileError
 from galshape_cnn.observe.io.fits_hdus import find_hdu, open_fits
+from galshape_cnn.observe.io.fits_scan import check_declared_sizes
 from galshape_cnn.observe.io.text_tables import read_text_table
 
 __all__ = ["read_table", "split_choice"]
@@ -50,6 +51,7 @@ def read_table(path, wanted=None, kind=Table):
         raise FileError(f"{path} does not exist")
     if path.stat().st_size == 0:
         raise FileError(f"{path} is empty (0 bytes)")
+    check_declared_sizes(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
