@@ -70,9 +70,9 @@ def test_several_tables(image, sources, estimator, tmp_path, capsys):
 def test_identifiers_and_names_survive(image, sources, estimator, tmp_path, output):
     sources["ID"] = MaskedColumn([7, 8, 999999, 10, 11, 12], mask=np.arange(6) == 1)
     sources["FLUX"], sources["mag"] = -1.0, 17.0
-    sources.write(tmp_path / "cat.fits")
+    sources.write(tmp_path / "cat.ecsv")  # in FITS, astropy takes 999999 for nothing
     options = ["--zeropoint", "25", "--block-rows", "4"]
-    assert run(image, tmp_path / "cat.fits", tmp_path / output, *options) == 0
+    assert run(image, tmp_path / "cat.ecsv", tmp_path / output, *options) == 0
     table = read_blocks(tmp_path / output) if output == "folder" else QTable.read(tmp_path / output)
     assert list(np.ma.getmaskarray(table["id"])) == list(np.arange(6) == 1)
     assert [int(one) for one in table["id"][[0, 2, 5]]] == [7, 999999, 12]
@@ -82,6 +82,7 @@ def test_identifiers_and_names_survive(image, sources, estimator, tmp_path, outp
     assert np.all(table["mag"].value < 25)
 
 
+@pytest.mark.filterwarnings("default:columns changed")
 @pytest.mark.parametrize("output", ["a.fits", "folder"])
 def test_what_the_output_cannot_hold_is_said_first(image, sources, monkeypatch, tmp_path, capsys, output):
     def refuse(bundle):
@@ -98,6 +99,7 @@ def test_what_the_output_cannot_hold_is_said_first(image, sources, monkeypatch, 
     assert lines[-1] == "galshape measure: measuring begins"
 
 
+@pytest.mark.filterwarnings("default:columns changed")
 def test_it_is_written_and_said_once(image, sources, estimator, tmp_path, capsys):
     sources["name"] = ["α", "b", "c", "d", "e", "f"]
     sources.write(tmp_path / "cat.ecsv")
