@@ -60,6 +60,8 @@ class Observation:
         Place of the first row in ``listed``; the others follow.
     image : Frame or None
         The image, if there is one.
+    understood : str
+        By which convention the positions were read; empty if that goes without saying.
     """
 
     groups: tuple
@@ -71,6 +73,7 @@ class Observation:
     listed: np.ndarray | None = None
     first: int = 0
     image: object = None
+    understood: str = ""
 
     def __len__(self):
         return self.n
@@ -175,8 +178,9 @@ def prepare(
     groups = _make_groups(rows, psfs, bool(recenter), unit, estimated, strict)
     listed, first = listed or (rows.xy if is_image else None, 0)
     image = frames[0] if is_image or _is_plane(data) else None
+    has_sky = rows.radec is not None
     return Observation(
-        groups, len(rows), table, unit, rows.radec is not None, is_image, listed, first, image
+        groups, len(rows), table, unit, has_sky, is_image, listed, first, image, positions.understood
     )
 
 

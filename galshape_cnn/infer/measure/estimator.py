@@ -211,6 +211,7 @@ class ShapeEstimator:
             `PositionError` say which kind.
         """
         from galshape_cnn.infer.measure.options import Options
+        from galshape_cnn.infer.measure.record import recorded_options
         from galshape_cnn.infer.network.conditions import settled_sky
         from galshape_cnn.observe.noise.model import NoiseModel
         from galshape_cnn.observe.observation import prepare
@@ -223,12 +224,15 @@ class ShapeEstimator:
             shear_response=shear_response,
         )  # fmt: skip
         noise = NoiseModel(gain, read_noise, sky_level, noise_correlation, noise_scale)
+        cutting = {
+            "psf": psf, "stamp_size": stamp_size, "recenter": recenter, "psf_oversampling": psf_oversampling,
+            "psf_includes_pixel": psf_includes_pixel, "normalize_psf": normalize_psf, "unit": unit,
+        }  # fmt: skip
         observation = prepare(
-            data, psf=psf, error=noise.error_of(data, error, mask), mask=mask, wcs=wcs, positions=positions,
-            stamp_size=stamp_size, recenter=recenter, psf_oversampling=psf_oversampling,
-            psf_includes_pixel=psf_includes_pixel, normalize_psf=normalize_psf, unit=unit, listed=listed,
-            strict=strict,
+            data, error=noise.error_of(data, error, mask), mask=mask, wcs=wcs, positions=positions,
+            listed=listed, strict=strict, **cutting,
         )  # fmt: skip
+        asked = recorded_options(options, noise, observation, {"error": error} | cutting)
         observation, correlation, record = noise.applied(observation)
         options = options.with_noise(noise.gain, correlation)
         searched = isinstance(data, Stamps) and options.neighbours != "ignore"
@@ -237,7 +241,7 @@ class ShapeEstimator:
             observation, measurements = self._measure_groups(
                 observation, options, threads, progress, to_examine=searched
             )
-        meta = self._meta() | {"neighbours": options.neighbours} | record
+        meta = self._meta() | {"neighbours": options.neighbours, "options": asked} | record
         meta["shear_response"] = options.shear_response
         catalog = ShapeCatalog.from_measurements(observation, measurements, method=method, meta=meta)
         _warn_of_lost_rows(catalog)
