@@ -8,6 +8,7 @@ from pathlib import Path
 
 from galshape_cnn.cli.psf_option import parse_psf
 from galshape_cnn.errors import FileError
+from galshape_cnn.infer.measure.options import METHODS
 
 __all__ = [
     "add_estimator_options",
@@ -114,7 +115,7 @@ def add_estimator_options(parser):
     """
     parser.add_argument(
         "--method",
-        choices=["network", "ml", "posterior"],
+        choices=METHODS,
         default="network",
         help="network: fast posterior mean (default); ml: maximum likelihood; posterior: exact posterior",
     )

@@ -17,8 +17,6 @@ from galshape_cnn.scale.source import Source
 
 __all__ = ["ArraySource", "ImageSource", "PlacedSource", "StampSource", "is_mock_set", "open_source"]
 
-_MOCK_FORMAT = "galshape_cnn mocks"
-
 
 @dataclass(frozen=True, eq=False)
 class StampSource(Source):
@@ -164,7 +162,7 @@ class ImageSource(Source):
         """Data and keywords of a range of rows, as the estimator takes them."""
         from galshape_cnn.observe.positions import Positions
 
-        part = Positions(self._known.xy[start:stop], self.inputs(start, stop))
+        part = Positions(self._known.xy[start:stop], self.inputs(start, stop), self._known.understood)
         keywords = {**self.keywords, "positions": part, "listed": (self._known.xy, start)}
         image = self._open()
         if self._has_own_psfs:
@@ -176,6 +174,11 @@ class ImageSource(Source):
     def inputs(self, start, stop):
         """Columns that pass through, or None."""
         return None if self._known.table is None else self._known.table[start:stop]
+
+    @property
+    def understood(self):
+        """By which convention the positions were read; empty if that goes without saying."""
+        return self._known.understood
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,12 +223,17 @@ class PlacedSource(Source):
         from galshape_cnn.observe.positions import Positions
 
         data, keywords = self.cutouts.read(start, stop)
-        part = Positions(self._known.xy[start:stop], self.inputs(start, stop))
+        part = Positions(self._known.xy[start:stop], self.inputs(start, stop), self._known.understood)
         return data, {**keywords, "positions": part}
 
     def inputs(self, start, stop):
         """Columns that pass through, or None."""
         return None if self._known.table is None else self._known.table[start:stop]
+
+    @property
+    def understood(self):
+        """By which convention the positions were read; empty if that goes without saying."""
+        return self._known.understood
 
 
 def open_source(data, *, positions=None, names=None, **keywords):
@@ -312,6 +320,8 @@ def is_mock_set(path):
     FileError
         If it cannot be read.
     """
+    from galshape_cnn.study.simulate.mock_files import MOCK_FORMAT
+
     if Path(path).suffix.lower() in (".h5", ".hdf5"):
         return True
     try:
@@ -321,4 +331,4 @@ def is_mock_set(path):
         raise FileError(f"{path} does not exist") from error
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error}") from error
-    return _MOCK_FORMAT.encode() in head
+    return MOCK_FORMAT.encode() in head

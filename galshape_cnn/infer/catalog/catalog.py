@@ -16,6 +16,7 @@ from astropy.table import QTable, Table
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.flags import FLAG_DEFINITIONS, SEVERE
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.geometry import axis_ratio, position_angle, semi_major_radius
 from galshape_cnn.infer.catalog.columns import (
     COLUMN_DEFINITIONS,
@@ -29,10 +30,10 @@ from galshape_cnn.infer.catalog.columns import (
 from galshape_cnn.infer.catalog.measurement import Measurement, sample_quantiles
 from galshape_cnn.infer.catalog.placement import Placement, derived_errors
 from galshape_cnn.infer.catalog.plotting import CatalogPlots
+from galshape_cnn.infer.measure.options import METHODS
 
 __all__ = ["ShapeCatalog"]
 
-METHODS = ("network", "ml", "posterior")
 _RAW_COLUMNS = ("snr", "chi2", "ess", "flags", "neighbour_fraction")
 
 
@@ -169,7 +170,7 @@ class ShapeCatalog(CatalogPlots):
     @cached_property
     def parameters(self):
         """(N, 5) ndarray: flux, n, hlr, g1, g2 without units, in the reported frame."""
-        return _frozen(self.placement.shapes(self.measurement.params[:, :5]))
+        return _frozen(self.placement.shapes(self.measurement.params[:, SINGLE.reported]))
 
     @cached_property
     def covariance(self):
@@ -185,9 +186,9 @@ class ShapeCatalog(CatalogPlots):
     def _columns(self):
         """Values of every contract column, without units, by name."""
         raw = self.measurement
-        x, y = self.placement.image_position(raw.params[:, 5], raw.params[:, 6])
+        x, y = self.placement.image_position(*raw.params[:, SINGLE.centre].T)
         _, _, hlr, g1, g2 = self.parameters.T
-        sky = self.placement.sky_position(raw.params[:, 5], raw.params[:, 6])
+        sky = self.placement.sky_position(*raw.params[:, SINGLE.centre].T)
         columns = {"id": self.ids, "x_centroid": x, "y_centroid": y, "sky_centroid": sky}
         columns |= dict(zip(SHAPE_PARAMETERS, self.parameters.T, strict=True))
         columns |= sigma_columns("err", self.crb_covariance) | sigma_columns("std", self.covariance)

@@ -12,6 +12,7 @@ import numpy as np
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.flags import Flag
+from galshape_cnn.forward.galaxy_model import SINGLE
 
 __all__ = ["Measurement", "sample_quantiles"]
 
@@ -114,9 +115,8 @@ class Measurement:
             Flux, sky, their covariances and samples divided accordingly.
         """
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        units = np.ones((len(self), 8))
-        units[:, [0, 7]] = np.broadcast_to(unit, len(self))[:, None]
-        of_flux = units[:, :5]
+        units = SINGLE.units(np.broadcast_to(unit, len(self)))
+        of_flux = units[:, SINGLE.reported]
         parts["params"] = self.params / units
         for name in ("covariance", "crb"):
             parts[name] = parts[name] / (of_flux[:, :, None] * of_flux[:, None, :])

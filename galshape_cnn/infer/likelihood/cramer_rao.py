@@ -10,6 +10,7 @@ import numpy as np
 from astropy import units as u
 
 from galshape_cnn.errors import InputError, NoiseError
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.psf.convert import psf_arrays
 from galshape_cnn.forward.render import render
 from galshape_cnn.forward.sersic import N_RANGE
@@ -20,8 +21,8 @@ from galshape_cnn.masked import filled
 
 __all__ = ["CramerRaoBound", "cramer_rao_bound"]
 
-_SHAPE = ("flux", "n", "hlr", "g1", "g2")
-_NUISANCE = ("x", "y", "sky")
+_SHAPE = SINGLE.reported_names
+_NUISANCE = SINGLE.names[SINGLE.centre.start :]
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +157,7 @@ def cramer_rao_bound(
     pixel = _in_pixels(values, jacobian, ivar.shape)
     arrays = psf_arrays(
         psf,
-        positions=pixel[None, 5:7],
+        positions=pixel[None, SINGLE.centre],
         jacobian=jacobian,
         oversampling=psf_oversampling,
         includes_pixel=psf_includes_pixel,
@@ -291,7 +292,7 @@ def _fisher_and_snr(pixel, ivar, arrays, gain):
         params = jnp.asarray(pixel[None])
         transfer = transfer_functions(jnp.asarray(arrays.array), grid, arrays.oversampling)
         fisher = fisher_matrices(params, jnp.asarray(padded[None]), transfer, grid, gain)
-        source = np.asarray(render(params.at[:, 7].set(0), transfer, grid))[0]
+        source = np.asarray(render(params.at[:, SINGLE.sky].set(0), transfer, grid))[0]
         fisher = np.asarray(fisher)
     with np.errstate(divide="ignore"):
         variance = 1 / padded + (0.0 if gain is None else np.maximum(source, 0) / gain)

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from galshape_cnn.compilation import compiled
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.render import derivatives_block, in_blocks, point_block
 
 __all__ = ["SCALES", "Examination", "as_if_independent", "examine", "newton_steps", "point_source_chi2"]
@@ -140,9 +141,9 @@ def _point_rows(params, data, ivar, transfer, inverse_gain, fit_sky, grid):
 
 
 def _point_one(params, images, data, ivar, inverse_gain, fit_sky):
-    light = params[0] * images[0]
+    light = params[SINGLE.flux] * images[0]
     root = jnp.sqrt(ivar / (1 + ivar * jnp.maximum(light, 0.0) * inverse_gain))
-    residual = ((data - light - params[7]) * root).ravel()
+    residual = ((data - light - params[SINGLE.sky]) * root).ravel()
     columns = (jnp.concatenate([images, jnp.ones_like(images[:1])]) * root).reshape(4, -1)
     score = columns @ residual
     return residual @ residual - score @ _inverse(columns @ columns.T, fit_sky, sky=3) @ score
@@ -223,24 +224,25 @@ def _examine_rows(params, data, ivar, transfer, inverse_gain, fit_sky, grid):
 
 
 def _examine_one(params, image, derivatives, data, ivar, inverse_gain, fit_sky):
-    light = image - params[7]
+    light = image - params[SINGLE.sky]
     root = jnp.sqrt(ivar / (1 + ivar * jnp.maximum(light, 0.0) * inverse_gain))
     residual = ((data - image) * root).ravel()
     columns = jnp.concatenate([derivatives, _second_derivatives(light)]) * root
-    columns, residual = _stored((columns.reshape(11, -1), residual))
+    columns, residual = _stored((columns.reshape(len(columns), -1), residual))
     score, fisher = columns @ residual, columns @ columns.T
-    inverses = [_inverse(fisher[:k, :k], fit_sky) for k in (8, 11)]
+    inverses = [_inverse(fisher[:k, :k], fit_sky) for k in (SINGLE.size, len(columns))]
     explained = [score[: len(a)] @ a @ score[: len(a)] for a in inverses]
     rest = _stored((residual - (inverses[1] @ score) @ columns).reshape(data.shape))
     core = _core_amplitude(rest, light, root, columns, inverses[1])
+    size = SINGLE.size
     return Examination(
-        residual @ residual, score[:8], fisher[:8, :8], (rest**2).sum(), *_inner(rest, light * root),
-        _lags(rest, root > 0), *_extremes(rest, params[5:7]), explained[1] - explained[0], core,
+        residual @ residual, score[:size], fisher[:size, :size], (rest**2).sum(), *_inner(rest, light * root),
+        _lags(rest, root > 0), *_extremes(rest, params[SINGLE.centre]), explained[1] - explained[0], core,
         _tied(data, light, root),
     )  # fmt: skip
 
 
-def _inverse(fisher, fit_sky, sky=7):
+def _inverse(fisher, fit_sky, sky=SINGLE.sky):
     """Inverse of a Fisher matrix of which one parameter, the sky, may be known."""
     used = jnp.ones(len(fisher)).at[sky].set(fit_sky)
     scale = used / jnp.sqrt(jnp.maximum(jnp.diagonal(fisher), 1e-30))

@@ -13,8 +13,10 @@ from astropy.modeling.fitting import (
 
 from galshape_cnn.errors import GalshapeWarning, InputError, NoiseError
 from galshape_cnn.flags import SEVERE, decode_flags
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.model import PSFConvolvedSersic2D, pixel_indices
 from galshape_cnn.infer.likelihood.fisher import check_error
+from galshape_cnn.infer.measure.options import METHODS
 from galshape_cnn.masked import split_mask
 from galshape_cnn.observe.stamps import Stamps
 
@@ -60,8 +62,8 @@ class CNNFitter:
     supported_constraints = ("bounds",)
 
     def __init__(self, estimator=None, method="network"):
-        if method not in ("network", "ml", "posterior"):
-            raise InputError(f"method={method!r}; allowed: 'network', 'ml', 'posterior'")
+        if method not in METHODS:
+            raise InputError(f"method={method!r}; allowed: {', '.join(map(repr, METHODS))}")
         if estimator is not None and not callable(estimator):
             raise InputError(f"estimator={estimator!r}; allowed: a ShapeEstimator or None")
         self._estimator = estimator
@@ -118,13 +120,13 @@ class CNNFitter:
         catalog = self._live_estimator()(stamps, method=self._method, fit_sky=fit_sky)
         measured = catalog.measurement
         params = measured.params[0].copy()
-        params[5:7] += origin
-        params[7] = params[7] + level if fit_sky else level
+        params[SINGLE.centre] += origin
+        params[SINGLE.sky] = params[SINGLE.sky] + level if fit_sky else level
         fitted.parameters = params
         covariance = (measured.crb if self._method == "ml" else measured.covariance)[0]
         names = [name for name in model.param_names if fit_sky or name != "sky"]
         padded = np.full((len(names), len(names)), np.nan)
-        padded[:5, :5] = covariance
+        padded[: len(covariance), : len(covariance)] = covariance
         fitted.cov_matrix, fitted.stds = Covariance(padded, names), StandardDeviations(padded, names)
         flags = int(catalog.flags[0])
         fitted.meta = {**model.meta, "flags": flags, "flag_names": decode_flags(flags)}

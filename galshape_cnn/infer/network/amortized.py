@@ -9,7 +9,7 @@ fits: a rule that depends on the stamp alone.
 
 import threading
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 
 import jax
 import numpy as np
@@ -17,6 +17,8 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 from galshape_cnn.compilation import Program, compiled
+from galshape_cnn.forward.coordinates import POSTERIOR
+from galshape_cnn.forward.galaxy_model import SINGLE_WITHOUT_SKY as MODEL
 from galshape_cnn.forward.transfer import transfer_at
 from galshape_cnn.infer.network.architecture import (
     build_network,
@@ -38,7 +40,8 @@ from galshape_cnn.infer.network.features import (
     network_inputs,
 )
 from galshape_cnn.infer.network.likelihood_update import expansion_point, likelihood_features
-from galshape_cnn.infer.posterior.mixture import MixturePosterior, to_parameters
+from galshape_cnn.infer.posterior.mixture import MixturePosterior
+from galshape_cnn.infer.posterior.prior import Prior
 
 __all__ = ["AmortizedPosterior", "FirstLook", "LARGE", "posterior_moments", "quasi_random_draws"]
 
@@ -91,9 +94,14 @@ class AmortizedPosterior:
     ----------
     has_update : bool
         Whether the bundle holds the second network, of `galshape_cnn.infer.network.likelihood_update`.
+    domain : dict
+        Ranges of the training.
+    trust : dict
+        Region in which the networks were found trustworthy, see `galshape_cnn.infer.network.trust`.
     """
 
     def __init__(self, bundle):
+        self.domain, self.trust, self._prior = bundle.domain, bundle.trust, bundle.prior
         self.components = int(bundle.network["components"])
         update = bundle.network.get("update")
         self.has_update = update is not None
@@ -107,6 +115,11 @@ class AmortizedPosterior:
             build = partial(build_update, update, len(second[0]))
             self._update = _Live(f"update {bundle.sha256}", build, second)
             self._update_components = int(update["components"])
+
+    @cached_property
+    def prior(self):
+        """`~galshape_cnn.infer.posterior.prior.Prior` of the training."""
+        return Prior(self._prior)
 
     def look(self, stamps, fit_sky, poisson):
         """The first network's answer for a batch.
@@ -127,7 +140,7 @@ class AmortizedPosterior:
         first = self._at_scale(stamps, 1, fit_sky, poisson)
         factor, size = 1, stamps.data.shape[-1]
         while size // factor > SIDE:
-            radius = np.exp((first.posterior.weights * first.posterior.means[..., 2]).sum(1))
+            radius = np.exp((first.posterior.weights * first.posterior.means[..., MODEL.hlr]).sum(1))
             large = np.flatnonzero(radius / factor > LARGE)
             factor *= 2
             if not len(large) or size % factor:
@@ -274,11 +287,12 @@ def _block_transfer(k, factor):
 def _to_native(posterior, center, factor):
     """Undo cropping and block-averaging."""
     means, chols = posterior.means, posterior.chols
-    means[..., 5:] += center[:, None]
+    centre = MODEL.centre
+    means[..., centre] += center[:, None]
     if factor > 1:
-        means[..., 5:] = means[..., 5:] * factor + (factor - 1) / 2
-        means[..., 2] += np.log(factor)
-        chols[..., 5:, :] *= factor
+        means[..., centre] = means[..., centre] * factor + (factor - 1) / 2
+        means[..., MODEL.hlr] += np.log(factor)
+        chols[..., centre, :] *= factor
     return posterior
 
 
@@ -308,7 +322,7 @@ def quasi_random_draws(posterior, count):
     uniform, normal = _deviates(count)
     with np.errstate(over="ignore", invalid="ignore"):
         uniform = np.broadcast_to(uniform, (len(posterior), count))
-        return to_parameters(posterior.transform(uniform, normal))
+        return POSTERIOR.params(posterior.transform(uniform, normal))
 
 
 def posterior_moments(posterior: MixturePosterior):

@@ -9,6 +9,7 @@ the posterior under the new prior, without a look at the pixels (importance weig
 
 import numpy as np
 
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.network.amortized import quasi_random_draws
 
 __all__ = ["reweighted_moments"]
@@ -37,7 +38,7 @@ def reweighted_moments(posterior, prior, training_prior):
     """
     draws = quasi_random_draws(posterior, _DRAWS)
     with np.errstate(all="ignore"):
-        shape = np.moveaxis(draws[..., :5], -1, 0)
+        shape = np.moveaxis(draws[..., SINGLE.reported], -1, 0)
         wanted, known = prior.log_density(*shape), training_prior.log_density(*shape)
         usable = np.isfinite(wanted) & np.isfinite(known) & np.isfinite(draws).all(-1)
         log_weights = np.where(usable, wanted - np.where(usable, known, 0), -np.inf)

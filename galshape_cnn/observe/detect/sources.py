@@ -16,7 +16,6 @@ from galshape_cnn.observe.noise.uncertainty import noise_from_error, noise_from_
 
 __all__ = ["Detection", "background_noise", "find_galaxies", "pixels_and_noise", "segmented"]
 
-_FWHM = 2.3548  # of a Gaussian, in standard deviations
 #: Side of the background mesh in pixels, for images of at least twice that.
 _BACKGROUND_BOX = 128
 #: Sides of the stamps of sources that were found.
@@ -269,8 +268,9 @@ def pixels_and_noise(data, error):
 def _smoothed(flat, fwhm):
     """Smoothed image over its noise, had the pixels independent noise."""
     from astropy.convolution import Gaussian2DKernel, convolve_fft
+    from astropy.stats import gaussian_fwhm_to_sigma
 
-    kernel = Gaussian2DKernel(fwhm / _FWHM)
+    kernel = Gaussian2DKernel(fwhm * gaussian_fwhm_to_sigma)
     smooth = convolve_fft(flat, kernel, normalize_kernel=True, allow_huge=True)
     return smooth / np.sqrt(np.sum((kernel.array / kernel.array.sum()) ** 2))
 

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 
 from galshape_cnn.errors import InputError
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.transfer import transfer_at
 from galshape_cnn.infer.network.features import PSF_KX, PSF_KY, SIDE
 from galshape_cnn.study.simulate.mock_files import read_mocks
@@ -93,7 +94,7 @@ class RecordedMocks:
         stamps, truth = self._stamps[rows], self._truth[rows]
         unit = np.asarray(truth["sigma"], float)
         params = np.stack([np.asarray(truth[name], float) for name in _TRUTH], 1)
-        params[:, 0] /= unit
+        params[:, SINGLE.flux] /= unit
         data, ivar, psf = (
             np.ascontiguousarray(_turn(a, quarter, flip), np.float32)
             for a in (

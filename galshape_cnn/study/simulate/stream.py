@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from galshape_cnn.forward.coordinates import POSTERIOR
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.render import BLOCK, render
 from galshape_cnn.infer.network.architecture import TARGET_CENTER, TARGET_SCALE
 from galshape_cnn.infer.network.features import PSF_KX, PSF_KY, SIDE, network_inputs
-from galshape_cnn.infer.posterior.mixture import from_parameters
 from galshape_cnn.infer.posterior.prior import Distribution, Prior
 from galshape_cnn.study.simulate.psf_families import PSF_ARRAYS, draw_psfs, transfer_on_modes
 
@@ -87,7 +88,7 @@ def _simulate(params, psfs, nuisance, seed):
     """Data, inverse variance, flux, S/N and the network's view of the PSF."""
     psfs = tuple(psfs[key] for key in PSF_ARRAYS)
     sharp = int(SHARP_PART * len(params))
-    amplitude, params = params[:, 0], params.at[:, 0].set(1.0)
+    amplitude, params = params[:, SINGLE.flux], params.at[:, SINGLE.flux].set(1.0)
     unit = jnp.concatenate(
         [
             _render(params[:sharp], [p[:sharp] for p in psfs], _SHARP_GRID),
@@ -189,7 +190,7 @@ class MockStream:
         draws, sigma = self.prior.sample(rng, size), np.ones(size)
         if not self.prior.by_snr:  # noise is brought to sigma = 1
             sigma = self._sigma.sample(rng, size)
-            draws[:, 0] /= sigma
+            draws[:, SINGLE.flux] /= sigma
         offset = self.config["nuisance"]["offset"]
         position = _CENTER + rng.uniform(-offset, offset, (size, 2))
         nuisance = self._nuisance(rng, size)
@@ -200,7 +201,7 @@ class MockStream:
             rng, size, self._fwhm, psf["ellipticity"], psf.get("moffat_beta"), psf.get("lobes", 0.0)
         )
         psfs = _sorted(psfs)
-        params = np.concatenate([draws, position, np.zeros((size, 1))], 1)
+        params = SINGLE.with_sky(np.concatenate([draws, position], 1))
         seed = rng.integers(2**31)
         return {"params": params, "sigma": sigma, "psfs": psfs, "nuisance": nuisance, "seed": seed}
 
@@ -227,7 +228,7 @@ class MockStream:
         data, ivar, flux, snr, transfer = _simulate(
             jnp.asarray(params, jnp.float32), rendered, single(nuisance), drawn["seed"]
         )
-        truth = np.concatenate([np.asarray(flux)[:, None], params[:, 1:7]], 1)
+        truth = np.concatenate([np.asarray(flux)[:, None], params[:, SINGLE.searched]], 1)
         return {
             "data": data, "ivar": ivar, "transfer": transfer, "params": truth, "snr": np.asarray(snr),
             "fit_sky": nuisance["fit_sky"], "poisson": nuisance["poisson"], "psfs": psfs,
@@ -288,9 +289,9 @@ def training_rows(mock, snr_range):
         As `MockStream.batch` returns them.
     """
     pixels, context, amplitude = inputs_of(mock)
-    u = from_parameters(mock["params"])
-    u[:, 0] -= np.log(np.asarray(amplitude, float))
-    u[:, 5:] -= _CENTER
+    u = POSTERIOR.of(mock["params"])
+    u[:, SINGLE.flux] -= np.log(np.asarray(amplitude, float))
+    u[:, SINGLE.centre] -= _CENTER
     low, high = snr_range
     weights = ((mock["snr"] >= low) & (mock["snr"] <= high)).astype(np.float32)
     targets = ((u - TARGET_CENTER) / TARGET_SCALE).astype(np.float32)

@@ -20,7 +20,7 @@ from galshape_cnn.observe.io.fits_scan import check_declared_sizes
 from galshape_cnn.observe.io.position_files import read_positions
 from galshape_cnn.observe.io.psf_files import read_psf
 from galshape_cnn.scale import open_source
-from galshape_cnn.study.report.html_report import read_catalog_table
+from galshape_cnn.study.report.from_table import read_catalog_table
 from galshape_cnn.study.simulate.mock_files import read_mocks
 from galshape_cnn.tests.observe.io.test_damaged_files import GOOD, time_limit
 from galshape_cnn.tests.observe.io.test_psf_files import gaussian
