@@ -13,6 +13,7 @@ import numpy as np
 from astropy.nddata import NDData
 
 from galshape_cnn.errors import FileError, GalshapeWarning
+from galshape_cnn.observe.io.asdf_scan import check_asdf
 from galshape_cnn.observe.io.bitmask import bad_pixels
 from galshape_cnn.observe.io.noise_hdus import KINDS, uncertainty_unit
 from galshape_cnn.observe.io.photometry import is_logarithmic
@@ -57,6 +58,7 @@ def read_asdf_image(path, *, sci=None, noise=None, mask=None, psf=None, bad_bits
 
     if not path.is_file():
         raise FileError(f"{path} does not exist")
+    check_asdf(path)
     try:
         with warnings.catch_warnings():
             # Tags of a package that is not installed: what they hold can still be read.
@@ -97,7 +99,9 @@ def _keys(branch):
 
 def _is_image(branch):
     """Whether a branch has pixels."""
-    return hasattr(branch, "keys") and "data" in branch and np.ndim(branch["data"]) in (2, 3)
+    if not hasattr(branch, "keys") or "data" not in branch:
+        return False
+    return len(getattr(branch["data"], "shape", ())) in (2, 3)  # lists of lists may be endless
 
 
 def _first_image(branch, depth):
@@ -122,7 +126,8 @@ def _from_branch(branch, path, noise, mask, psf, bad_bits):
     key = next((one for one in (_MASKS if mask is None else (mask,)) if one in branch), None)
     if mask is not None and key is None:
         raise FileError(f"{path} has no {mask!r} for mask; it holds {', '.join(_keys(branch))}")
-    header = {"TELESCOP": str(meta.get("telescope", "")).upper()} | _photometry(meta)
+    known = {str(key).upper(): value for key, value in meta.items() if isinstance(value, (str, int, float))}
+    header = known | {"TELESCOP": str(meta.get("telescope", "")).upper()} | _photometry(meta)
     bad = None if key is None else bad_pixels(_strip(branch[key])[0], header, bad_bits, f"{key} of {path}")
     if psf is not None and psf not in branch:
         raise FileError(f"{path} has no {psf!r} for psf; it holds {', '.join(_keys(branch))}")

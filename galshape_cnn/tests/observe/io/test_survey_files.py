@@ -5,7 +5,7 @@ import astropy.units as u
 import numpy as np
 import pytest
 from astropy.io import fits
-from astropy.nddata import CCDData, VarianceUncertainty
+from astropy.nddata import CCDData, InverseVariance, NDData, VarianceUncertainty
 from astropy.table import QTable, Table
 from astropy.wcs import WCS
 
@@ -129,9 +129,9 @@ def test_legacy_survey_cutout(tmp_path):
     path = legacy(tmp_path / "cutout.fits")
     for number, band in enumerate("grz"):
         image = read_image(path, band=band)
-        image.data = image.data / (1 + number)
-        image.uncertainty.array = image.uncertainty.array * (1 + number) ** 2
-        assert_scene(stamps_of(image), np.zeros_like(BAD))
+        noise = InverseVariance(image.uncertainty.array * (1 + number) ** 2)
+        scaled = NDData(image.data / (1 + number), uncertainty=noise, wcs=image.wcs)
+        assert_scene(stamps_of(scaled), np.zeros_like(BAD))
         assert header_zeropoint(image.meta, image.unit).magnitude == 22.5
     with pytest.raises(FileError, match="several images; say which HDU is meant with sci= or band="):
         read_image(path)
@@ -173,8 +173,8 @@ def decam(folder):
 def test_decam_exposure(tmp_path):
     image, weight, mask = decam(tmp_path)
     found = read_image(image, sci="S21", weight=weight, mask=mask)
-    found.data = found.data - 150
-    assert_scene(stamps_of(found))
+    flat = NDData(found.data - 150, uncertainty=found.uncertainty, mask=found.mask, wcs=found.wcs)
+    assert_scene(stamps_of(flat))
     assert [found.meta[key] for key in ("GAINA", "EXPTIME", "MAGZERO")] == [4.0, 90.0, 30.1]
     with pytest.raises(FileError, match="several images; say which HDU is meant with sci="):
         read_image(image, weight=weight)
