@@ -56,7 +56,7 @@ def main(args=None):
             return EXIT_USAGE if stop.code else EXIT_DONE
         cache = compile_cache(arguments.command in _LONG)
         with cache, _rare_collections(), notes_printed(), warnings.catch_warnings():
-            warnings.showwarning = _print_warning
+            warnings.showwarning = _once(_print_warning)
             return _status(arguments)
 
 
@@ -103,6 +103,18 @@ def _parser():
         name = module.__name__.rpartition(".")[2]
         module.add_parser(commands).set_defaults(run=module.run, command=name)
     return parser
+
+
+def _once(show):
+    """Show each text once: a file may be opened several times, and Python forgets what it has shown."""
+    shown = set()
+
+    def show_new(message, *args, **keywords):
+        if str(message) not in shown:
+            shown.add(str(message))
+            show(message, *args, **keywords)
+
+    return show_new
 
 
 def _print_warning(message, category, filename, lineno, file=None, line=None):
