@@ -83,6 +83,7 @@ FLAG_DEFINITIONS = (
     FlagDefinition(25, "CORRELATED_NOISE", "noise of adjacent pixels is correlated: errors are too small"),
     FlagDefinition(26, "INCONSISTENT", "estimate is farther from the likelihood's maximum than its error"),
     FlagDefinition(27, "UNTRUSTED", "S/N, size and n where validation found this method wrong"),
+    FlagDefinition(33, "BAND_MISSING", "a band has no data of the galaxy: its columns are NaN"),
 )
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from astropy.table import Table
 
 from galshape_cnn.errors import PositionError
-from galshape_cnn.wcs import pixel_positions
+from galshape_cnn.wcs import pixel_positions, sky_geometry
 
-__all__ = ["Positions", "read_positions_argument"]
+__all__ = ["Positions", "read_positions_argument", "sky_positions"]
 
 _ALLOWED = "a Table with columns x, y (0-based pixels) or ra, dec, a SkyCoord, or an (N, 2) array of x, y"
 #: Column pairs with one meaning only. photutils' and this package's centroids are 0-based.
@@ -196,3 +196,34 @@ def _check_agreement(xy, from_sky):
             f"positions has x, y and ra, dec, which differ by {np.nanmedian(distance):.1f} pixels (median): "
             "x, y may count from 1 or belong to another image; remove one pair"
         )
+
+
+def sky_positions(positions, wcs=None):
+    """Positions on the sky, for use with several images.
+
+    Parameters
+    ----------
+    positions : Table, SkyCoord, or (N, 2) array_like
+        As for `read_positions_argument`.
+    wcs : celestial WCS, optional
+        Of the image that x, y belong to, where nothing else says where on the sky the galaxies are.
+
+    Returns
+    -------
+    coords : SkyCoord or None
+        None for x, y without a WCS.
+    """
+    from astropy.coordinates import SkyCoord
+
+    if hasattr(positions, "iloc") and hasattr(positions, "columns"):
+        positions = Table.from_pandas(positions)
+    coords = positions if hasattr(positions, "icrs") else None
+    if hasattr(positions, "colnames"):
+        names = {name.lower(): name for name in reversed(positions.colnames)}
+        coords, _ = _sky_columns(positions, names) or (None, None)
+    if coords is not None:
+        return coords.reshape(1) if coords.isscalar else coords
+    if wcs is None:
+        return None
+    radec = sky_geometry(wcs, read_positions_argument(positions, wcs).xy)[1]
+    return SkyCoord(*radec.T, unit="deg", frame="icrs")
