@@ -27,19 +27,12 @@ def settled_noise(source, how):
     NoiseError
         If they have too few blank pixels.
     """
-    scale, correlation = how.get("noise_scale"), how.get("noise_correlation")
-    if not isinstance(scale, str) and not isinstance(correlation, str):
-        return how
-    from galshape_cnn.observe.noise.correlation import EstimatedCorrelation, noise_correlation
-    from galshape_cnn.observe.noise.rescale import scaled_noise
+    from galshape_cnn.observe.noise.model import NoiseModel
     from galshape_cnn.observe.observation import prepare
 
+    noise = NoiseModel.from_keywords(how)
+    if not noise.is_estimated:
+        return how
     data, keywords = source.read(0, min(len(source), _ROWS))
-    observation = prepare(data, **keywords)
-    if scale is not None:
-        observation, factor = scaled_noise(scale, observation)
-        how = how | {"noise_scale": factor}
-    if isinstance(correlation, str):
-        array, record = noise_correlation(correlation, observation)
-        how = how | {"noise_correlation": EstimatedCorrelation(array, record["excess"])}
-    return how
+    settled = noise.settled(prepare(data, **keywords)).keywords()
+    return how | {name: value for name, value in settled.items() if name in how}

@@ -24,6 +24,7 @@ from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.render import BLOCK, render, unit_quadrants
 from galshape_cnn.forward.synthesis import quartered
 from galshape_cnn.infer.likelihood.fisher import normal_block
+from galshape_cnn.parallel import fixed_batches
 
 __all__ = ["SHAPES", "StampLikelihood", "in_batches", "source_weights"]
 
@@ -73,20 +74,6 @@ def _in_blocks(block, params, data, ivar, transfer, grid):
     else:
         out = jax.lax.map(lambda a: block(*a, grid), split)
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), out)
-
-
-def _batches(count, shapes):
-    """Cut a number of rows into batches of the shapes that are compiled."""
-    start = 0
-    while start < count:
-        shape = next((s for s in shapes if count - start >= s), shapes[-1])
-        yield start, min(start + shape, count), shape
-        start += shape
-
-
-def _padded(rows, shape):
-    """Repeat the first row until a batch has its full shape."""
-    return np.concatenate([rows, np.full(shape - len(rows), rows[0])])
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,11 +152,10 @@ class StampLikelihood:
         images : (N, size, size) float32 ndarray
         """
         out = np.empty(self.data.shape, np.float32)
-        for start, stop, shape in _batches(len(params), SHAPES[-1:]):
-            rows = _padded(np.arange(start, stop), shape)
-            transfer = self.transfer if len(self.transfer) == 1 else self.transfer[rows]
-            images = render(params[rows].astype(np.float32), transfer, self.grid)
-            out[start:stop] = np.asarray(images)[: stop - start]
+        for rows, padded in fixed_batches(np.arange(len(params)), BLOCK):
+            transfer = self.transfer if len(self.transfer) == 1 else self.transfer[padded]
+            images = render(params[padded].astype(np.float32), transfer, self.grid)
+            out[rows] = np.asarray(images)[: len(rows)]
         return out
 
     def normal_equations(self, params, rows):
@@ -227,12 +213,11 @@ class StampLikelihood:
             Arrays of shape (M, BLOCK), (M, BLOCK, 2) and (M, BLOCK, 2, 2).
         """
         results = []
-        for start, stop, shape in _batches(len(params), (_DRAWS_AT_ONCE,)):
-            inside = _padded(np.arange(start, stop), shape)
+        for some, inside in fixed_batches(np.arange(len(params)), _DRAWS_AT_ONCE):
             row = rows[inside]
             transfer = self.transfer[np.zeros_like(row) if len(self.transfer) == 1 else row]
             batch = (params[inside].astype(np.float32), self.data[row], self.ivar[row], transfer)
-            results.append((_draws_in_blocks(*batch, self.grid), stop - start))
+            results.append((_draws_in_blocks(*batch, self.grid), len(some)))
         parts = [[np.asarray(a, float)[:used] for a in out] for out, used in results]
         row_sums, gradient, fisher = (np.concatenate(p) for p in zip(*parts, strict=True))
         return row_sums.sum(-1), gradient, fisher
@@ -260,13 +245,12 @@ def in_batches(block, params, rows, likelihood, shapes=SHAPES[1:2]):
         What ``block`` returns, M rows each.
     """
     results = []
-    for start, stop, shape in _batches(len(params), shapes):
-        inside = _padded(np.arange(start, stop), shape)
+    for some, inside in fixed_batches(np.arange(len(params)), shapes):
         row = rows[inside]
         transfer = likelihood.transfer if len(likelihood.transfer) == 1 else likelihood.transfer[row]
         batch = (params[inside].astype(np.float32), likelihood.data[row], likelihood.ivar[row], transfer)
         # computed while the next batch is gathered
-        results.append((jax.tree.leaves(_in_blocks(block, *batch, likelihood.grid)), stop - start))
+        results.append((jax.tree.leaves(_in_blocks(block, *batch, likelihood.grid)), len(some)))
     parts = [[np.asarray(a, float)[:used] for a in out] for out, used in results]
     return [np.concatenate(p) for p in zip(*parts, strict=True)]
 

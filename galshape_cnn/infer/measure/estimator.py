@@ -8,16 +8,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from galshape_cnn.errors import GalshapeWarning, InputError
+from galshape_cnn.errors import GalshapeWarning, InputError, KeywordError
 from galshape_cnn.infer.catalog.catalog import ShapeCatalog
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.network.bundle import Bundle
-from galshape_cnn.infer.posterior.prior import Prior
 from galshape_cnn.parallel import mapped, one_blas_thread, progress_bar, usable_cores
 
 __all__ = ["ShapeEstimator"]
-
-_METHODS = ("network", "ml", "posterior")
 
 
 class ShapeEstimator:
@@ -131,7 +128,15 @@ class ShapeEstimator:
         prior=None,
         seed=0,
         threads=None,
-        **cutting,
+        stamp_size=None,
+        recenter=True,
+        psf_oversampling=1,
+        psf_includes_pixel=True,
+        normalize_psf=True,
+        unit=None,
+        listed=None,
+        strict=True,
+        **unknown,
     ):
         """Measure galaxies.
 
@@ -183,9 +188,10 @@ class ShapeEstimator:
         threads : int, optional
             Batches measured at the same time; by default one for each core this process may
             use.  The numbers do not depend on it.
-        **cutting
-            ``stamp_size``, ``recenter``, ``psf_oversampling``, ``psf_includes_pixel``,
-            ``normalize_psf``: see `galshape_cnn.observe.observation.prepare`.
+        stamp_size, recenter, psf_oversampling, psf_includes_pixel, normalize_psf, unit, listed, strict
+            See `galshape_cnn.observe.observation.prepare`.
+        **unknown
+            Any other keyword is refused, with the nearest right one.
 
         Returns
         -------
@@ -199,46 +205,38 @@ class ShapeEstimator:
             `PositionError` say which kind.
         """
         from galshape_cnn.infer.measure.options import Options
-        from galshape_cnn.observe.noise.correlation import noise_correlation as find_correlation
-        from galshape_cnn.observe.noise.rescale import scaled_noise
+        from galshape_cnn.observe.noise.model import NoiseModel
         from galshape_cnn.observe.observation import prepare
         from galshape_cnn.observe.stamps import Stamps
 
-        options = Options(
-            method=_checked_method(method),
-            fit_sky=bool(fit_sky),
-            gain=_checked_gain(gain),
-            prior=self._checked_prior(prior),
-            training_prior=None if prior is None else Prior(self._bundle.prior),
-            seed=int(seed),
-            domain=self._bundle.domain,
-            neighbours=_checked_neighbours(neighbours),
-            trust=self._bundle.trust,
+        _check_unknown(unknown)
+        options = Options.checked(
+            method=method, fit_sky=fit_sky, neighbours=neighbours, prior=prior, seed=seed
         )
-        if read_noise is not None or sky_level is not None:
-            error = _detector_noise(data, options.gain, read_noise, sky_level, mask, error)
-        observation = prepare(data, psf=psf, error=error, mask=mask, wcs=wcs, positions=positions, **cutting)
-        meta = self._meta() | {"neighbours": options.neighbours}
-        if noise_scale is not None:
-            observation, meta["noise_scale"] = scaled_noise(noise_scale, observation)
+        noise = NoiseModel(gain, read_noise, sky_level, noise_correlation, noise_scale)
+        observation = prepare(
+            data, psf=psf, error=noise.error_of(data, error, mask), mask=mask, wcs=wcs, positions=positions,
+            stamp_size=stamp_size, recenter=recenter, psf_oversampling=psf_oversampling,
+            psf_includes_pixel=psf_includes_pixel, normalize_psf=normalize_psf, unit=unit, listed=listed,
+            strict=strict,
+        )  # fmt: skip
+        observation, correlation, record = noise.applied(observation)
+        options = options.with_noise(noise.gain, correlation)
         searched = isinstance(data, Stamps) and options.neighbours != "ignore"
-        correlation, record = find_correlation(noise_correlation, observation)
-        options = replace(options, correlation=correlation)
         threads = usable_cores() if threads is None else int(threads)
         with one_blas_thread():
             observation, measurements = self._measure_groups(
                 observation, options, threads, progress, to_examine=searched
             )
-        if record:
-            meta["noise_correlation"] = record
+        meta = self._meta() | {"neighbours": options.neighbours} | record
         catalog = ShapeCatalog.from_measurements(observation, measurements, method=method, meta=meta)
         _warn_of_lost_rows(catalog)
         return catalog
 
     def _measure_groups(self, observation, options, threads, progress, to_examine):
         """The observation with the pixels that were measured, and a measurement of each group."""
-        from galshape_cnn.infer.measure.neighbours import examined, joined, listed_positions, measure_isolated
-        from galshape_cnn.infer.measure.pipeline import measured_together
+        from galshape_cnn.infer.measure.neighbours import examined, joined, listed_positions
+        from galshape_cnn.infer.measure.pipeline import measure_batch, measured_together
 
         network, bar = self.live_network(), progress_bar(observation.n, progress)
         groups, listed = observation.groups, listed_positions(observation)
@@ -253,7 +251,7 @@ class ShapeEstimator:
             with np.errstate(all="ignore"):  # of pixels that are no galaxy; their rows are flagged
                 stamps = examined(stamps) if to_examine else stamps
                 others = [listed[number][row] for row in rows]
-                return stamps, *measure_isolated(stamps, network, options, others)
+                return stamps, *measure_batch(stamps, others, network, options)
 
         parts, used = [[] for _ in groups], [[] for _ in groups]
         for (number, rows), done in zip(batches, mapped(one, batches, threads), strict=True):
@@ -264,11 +262,6 @@ class ShapeEstimator:
         measurements = [Measurement.scatter(len(g[1]), part) for g, part in zip(groups, parts, strict=True)]
         groups = tuple((index, joined(stamps, u)) for (index, stamps), u in zip(groups, used, strict=True))
         return replace(observation, groups=groups), measurements
-
-    def _checked_prior(self, prior):
-        if prior is None:
-            return Prior(self._bundle.prior)
-        return prior if isinstance(prior, Prior) else Prior(prior)
 
     def _meta(self):
         packages = ("galshape_cnn", "jax", "keras", "numpy", "astropy", "photutils")
@@ -289,37 +282,18 @@ def _version(name):
         return "unknown"
 
 
-def _checked_method(method):
-    if method not in _METHODS:
-        raise InputError(f"method={method!r}; allowed: {', '.join(map(repr, _METHODS))}")
-    return method
+def _check_unknown(unknown):
+    """Refuse keywords that do not exist, and name the nearest that does."""
+    if not unknown:
+        return
+    import inspect
+    from difflib import get_close_matches
 
-
-def _checked_neighbours(neighbours):
-    from galshape_cnn.infer.measure.neighbours import NEIGHBOURS
-
-    if neighbours not in NEIGHBOURS:
-        raise InputError(f"neighbours={neighbours!r}; allowed: {', '.join(map(repr, NEIGHBOURS))}")
-    return neighbours
-
-
-def _checked_gain(gain):
-    if gain is None:
-        return None
-    if not (np.ndim(gain) == 0 and np.isfinite(gain) and gain > 0):
-        raise InputError(f"gain={gain!r}; allowed: a positive number of electrons per unit of flux")
-    return float(gain)
-
-
-def _detector_noise(data, gain, read_noise, sky_level, mask, error):
-    """Error of the pixels from what is known of the detector."""
-    from galshape_cnn.observe.noise.ccd import detector_error
-
-    if error is not None or hasattr(data, "ivar"):
-        raise InputError("read_noise and error both describe the noise; give one of them")
-    if read_noise is None:
-        raise InputError("sky_level is given without read_noise, which may be 0")
-    return detector_error(data, gain, read_noise, sky_level, mask)
+    name = next(iter(unknown))
+    known = [key for key in inspect.signature(ShapeEstimator.__call__).parameters if key != "unknown"][2:]
+    near = get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(known)}"
+    raise KeywordError(f"{name} is no keyword of a ShapeEstimator's call; {hint}")
 
 
 def _warn_of_lost_rows(catalog):

@@ -13,6 +13,7 @@ from astropy.modeling.fitting import (
 
 from galshape_cnn.errors import GalshapeWarning, InputError, NoiseError
 from galshape_cnn.flags import SEVERE, decode_flags
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.model import PSFConvolvedSersic2D, pixel_indices
 from galshape_cnn.infer.likelihood.fisher import check_error
 from galshape_cnn.observe.stamps import Stamps
@@ -116,13 +117,13 @@ class CNNFitter:
         catalog = self._live_estimator()(stamps, method=self._method, fit_sky=fit_sky)
         measured = catalog.measurement
         params = measured.params[0].copy()
-        params[5:7] += origin
-        params[7] = params[7] + level if fit_sky else level
+        params[SINGLE.centre] += origin
+        params[SINGLE.sky] = params[SINGLE.sky] + level if fit_sky else level
         fitted.parameters = params
         covariance = (measured.crb if self._method == "ml" else measured.covariance)[0]
         names = [name for name in model.param_names if fit_sky or name != "sky"]
         padded = np.full((len(names), len(names)), np.nan)
-        padded[:5, :5] = covariance
+        padded[: len(covariance), : len(covariance)] = covariance
         fitted.cov_matrix, fitted.stds = Covariance(padded, names), StandardDeviations(padded, names)
         flags = int(catalog.flags[0])
         fitted.meta = {**model.meta, "flags": flags, "flag_names": decode_flags(flags)}

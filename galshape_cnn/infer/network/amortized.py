@@ -9,7 +9,7 @@ fits: a rule that depends on the stamp alone.
 
 import threading
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 
 import jax
 import numpy as np
@@ -41,6 +41,7 @@ from galshape_cnn.infer.network.features import (
 )
 from galshape_cnn.infer.network.likelihood_update import expansion_point, likelihood_features
 from galshape_cnn.infer.posterior.mixture import MixturePosterior
+from galshape_cnn.infer.posterior.prior import Prior
 
 __all__ = ["AmortizedPosterior", "FirstLook", "LARGE", "posterior_moments", "quasi_random_draws"]
 
@@ -93,9 +94,14 @@ class AmortizedPosterior:
     ----------
     has_update : bool
         Whether the bundle holds the second network, of `galshape_cnn.infer.network.likelihood_update`.
+    domain : dict
+        Ranges of the training.
+    trust : dict
+        Region in which the networks were found trustworthy, see `galshape_cnn.infer.network.trust`.
     """
 
     def __init__(self, bundle):
+        self.domain, self.trust, self._prior = bundle.domain, bundle.trust, bundle.prior
         self.components = int(bundle.network["components"])
         update = bundle.network.get("update")
         self.has_update = update is not None
@@ -109,6 +115,11 @@ class AmortizedPosterior:
             build = partial(build_update, update, len(second[0]))
             self._update = _Live(f"update {bundle.sha256}", build, second)
             self._update_components = int(update["components"])
+
+    @cached_property
+    def prior(self):
+        """`~galshape_cnn.infer.posterior.prior.Prior` of the training."""
+        return Prior(self._prior)
 
     def look(self, stamps, fit_sky, poisson):
         """The first network's answer for a batch.

@@ -23,10 +23,11 @@ from galshape_cnn.infer.catalog.catalog import METHODS, ShapeCatalog
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.catalog.tables import check_output_path
+from galshape_cnn.infer.likelihood.rendering import model_images
 from galshape_cnn.observe.noise.rescale import scaled_noise
 from galshape_cnn.observe.observation import prepare
 from galshape_cnn.study.report.html_template import PAGE
-from galshape_cnn.study.report.thumbnails import model_images, thumbnails
+from galshape_cnn.study.report.thumbnails import thumbnails
 
 __all__ = ["catalog_from_table", "check_report_path", "read_catalog_table", "write_report"]
 

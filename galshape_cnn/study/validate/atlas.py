@@ -9,8 +9,8 @@ from astropy.table import Table
 
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
+from galshape_cnn.infer.likelihood.rendering import model_images
 from galshape_cnn.observe.stamps import Stamps
-from galshape_cnn.study.report.thumbnails import model_images
 from galshape_cnn.study.simulate.galsim_stamps import PSF_OVERSAMPLING
 from galshape_cnn.study.validate.atlas_cases import FAMILIES, draw_base, smooth_noise
 from galshape_cnn.study.validate.estimates import true_bounds

@@ -8,11 +8,11 @@ from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.likelihood.fisher import bound, fisher_matrices
+from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE, RenderedBatch
 from galshape_cnn.infer.measure.estimator import ShapeEstimator
-from galshape_cnn.infer.measure.options import Options
-from galshape_cnn.infer.measure.pipeline import BATCH_SIZE
 from galshape_cnn.infer.network.amortized import posterior_moments
 from galshape_cnn.infer.network.posterior import network_posterior
+from galshape_cnn.parallel import fixed_batches
 
 __all__ = ["Subject", "true_bounds"]
 
@@ -69,12 +69,12 @@ class Subject:
                 report(done)
         return Measurement.scatter(len(stamps), parts)
 
-    def _posterior(self, stamps, rows, fit_sky):
-        """Networks' posteriors of some rows, repeated to a full batch."""
-        padded = stamps[np.concatenate([rows, np.full(BATCH_SIZE - len(rows), rows[0])])]
-        grid = grid_for(padded.data.shape[-1], padded.psf_oversampling)
-        transfer = transfer_functions(padded.psf.astype(np.float32), grid, padded.psf_oversampling)
-        return network_posterior(padded, transfer, grid, self._network, Options(fit_sky=fit_sky))[0]
+    def _posteriors(self, stamps, fit_sky):
+        """Rows and networks' posteriors of a batch that begins with them, one batch after the other."""
+        batch = RenderedBatch.from_stamps(stamps)
+        for rows, known in _batches(len(stamps), fit_sky):
+            ((_, _, full),) = batch.filled(rows)
+            yield rows, network_posterior(full, self._network, known)[0]
 
     def means(self, stamps, fit_sky):
         """Posterior means of the network alone, without bounds and flags.
@@ -91,12 +91,10 @@ class Subject:
         means : (N, 5) ndarray
             flux, n, hlr, g1, g2.
         """
-        unit = stamps.noise_unit
-        stamps, out = stamps.in_units_of(unit), np.full((len(stamps), 5), np.nan)
-        for rows, known in _batches(len(stamps), fit_sky):
-            mean, _ = posterior_moments(self._posterior(stamps, rows, known))
-            out[rows] = mean[: len(rows), SINGLE.reported]
-        out[:, 0] *= unit
+        out = np.full((len(stamps), 5), np.nan)
+        for rows, posterior in self._posteriors(stamps, fit_sky):
+            out[rows] = posterior_moments(posterior)[0][: len(rows), SINGLE.reported]
+        out[:, SINGLE.flux] *= stamps.noise_unit
         return out
 
     def draws(self, stamps, fit_sky, size=255, seed=0):
@@ -118,14 +116,12 @@ class Subject:
         draws : (N, size, 5) ndarray
             flux, n, hlr, g1, g2.
         """
-        rng, unit = np.random.default_rng(seed), stamps.noise_unit
-        stamps = stamps.in_units_of(unit)
+        rng = np.random.default_rng(seed)
         out = np.full((len(stamps), size, 5), np.nan)
-        for rows, known in _batches(len(stamps), fit_sky):
-            posterior = self._posterior(stamps, rows, known)
+        for rows, posterior in self._posteriors(stamps, fit_sky):
             with np.errstate(over="ignore", invalid="ignore"):  # the tails of a galaxy it has never seen
                 out[rows] = POSTERIOR.params(posterior.sample(rng, size))[: len(rows), :, SINGLE.reported]
-        out[..., 0] *= unit[:, None]
+        out[..., SINGLE.flux] *= stamps.noise_unit[:, None]
         return out
 
 
@@ -160,7 +156,7 @@ def true_bounds(stamps, params, fit_sky):
     params = np.asarray(params, np.float32)
     out, fisher = np.full((len(stamps), 5, 5), np.nan), np.full((len(stamps), 8, 8), np.nan)
     for rows, known in _batches(len(stamps), fit_sky):
-        padded = np.concatenate([rows, np.full(BATCH_SIZE - len(rows), rows[0])])
+        ((_, padded),) = fixed_batches(rows, BATCH_SIZE)
         psf = np.broadcast_to(stamps.psf, (len(stamps),) + stamps.psf.shape[1:])[padded]
         transfer = transfer_functions(psf.astype(np.float32), grid, stamps.psf_oversampling)
         scale = params[padded, SINGLE.flux].copy()  # single precision wants fluxes near one

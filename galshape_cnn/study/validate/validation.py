@@ -270,8 +270,8 @@ def draw_figures(tables):
     figures : dict of `~matplotlib.figure.Figure`
         By the name of their file.
     """
-    from galshape_cnn.study.validate.validation import atlas_plots
-    from galshape_cnn.study.validate.validation import plots as validation_plots
+    from galshape_cnn.study.validate import atlas_plots
+    from galshape_cnn.study.validate import plots as validation_plots
 
     bins, galaxies, atlas = tables["bins"], tables["galaxies"], tables["atlas"]
     with np.errstate(all="ignore"):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from galshape_cnn.flags import Flag
-from galshape_cnn.study.report.html_report import html_report as report
+from galshape_cnn.study.report import html_report as report
 from galshape_cnn.study.report.html_report import write_report
 from galshape_cnn.study.report.thumbnails import thumbnails
 from galshape_cnn.study.simulate.field import simulate_field
