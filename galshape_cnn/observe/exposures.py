@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Several images of the same galaxies: `Exposure`, and the stamps of all of them.
+"""Stamps of the same galaxies in several images.
 
 Each exposure is cut into stamps by itself, as a single image would be, so exposures may differ in pixel
 scale, WCS, orientation, size, unit, depth, PSF and mask.  What ties them together is a point on the sky
@@ -16,112 +16,12 @@ from galshape_cnn.flags import SEVERE, Flag
 from galshape_cnn.forward.galaxy_model import GalaxyModel
 from galshape_cnn.forward.view import View
 from galshape_cnn.observe.inputs import read_frames
+from galshape_cnn.observe.noise.model import NoiseModel
 from galshape_cnn.observe.observation import Observation, prepare
 from galshape_cnn.observe.positions import Positions, read_positions_argument, sky_positions
 from galshape_cnn.wcs import offset_on_sky, pixel_positions
 
-__all__ = ["Exposure", "Exposures", "are_exposures", "prepare_exposures"]
-
-
-@dataclass(frozen=True, eq=False)
-class Exposure:
-    """One image of a field, or one cutout of each galaxy, with what belongs to it.
-
-    Parameters
-    ----------
-    data : NDData, (ny, nx) or (N, ny, nx) array_like, or sequence of N
-        One image; or N cutouts: then cutout i of every exposure shows galaxy i.  Pixels hold flux, not
-        surface brightness.
-    psf, error, mask, wcs : optional
-        As for `galshape_cnn.ShapeEstimator`.
-    band : str, optional
-        Name of the filter.  Exposures of one band share the flux.
-    zeropoint : float, optional
-        Magnitude of a flux of one.  Exposures of one band with different zero points are brought to
-        that of the first.
-    gain : float, optional
-        Electrons per unit of flux, > 0, when the noise map lacks the galaxy's own photon noise.
-    noise_scale : float or 'estimate', optional
-        Factor by which the noise map is too small, > 0; or to be estimated from blank pixels.
-    wavelength : float, optional
-        Of the band, > 0, in any unit that all exposures share.
-    name : str, optional
-        For messages and for `galshape_cnn.ShapeCatalog.exposure_table`; by default band and number.
-
-    Raises
-    ------
-    InputError
-        If band or name is no text, or a number is not finite or not positive where it must be.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from galshape_cnn import Exposure
-    >>> Exposure(np.zeros((100, 120)), error=1.0, band="r", zeropoint=27.0)
-    <Exposure: band='r', zeropoint=27.0>
-    """
-
-    data: object
-    psf: object = None
-    error: object = None
-    mask: object = None
-    wcs: object = None
-    band: str = ""
-    zeropoint: float | None = None
-    gain: float | None = None
-    noise_correlation: object = None
-    noise_scale: object = None
-    wavelength: float | None = None
-    name: str | None = None
-
-    def __post_init__(self):
-        for key in ("band", "name"):
-            value = getattr(self, key)
-            if not (isinstance(value, str) or (key == "name" and value is None)):
-                raise InputError(f"{key}={value!r} of an Exposure; allowed: a text")
-        for key, positive in (("zeropoint", False), ("gain", True), ("wavelength", True)):
-            value = getattr(self, key)
-            if value is None:
-                continue
-            if not (np.ndim(value) == 0 and np.isfinite(value) and (value > 0 or not positive)):
-                wanted = "a positive number" if positive else "a finite number"
-                raise InputError(f"{key}={value!r} of an Exposure of band {self.band!r}; allowed: {wanted}")
-        if self.noise_correlation is not None:
-            raise InputError(
-                f"noise_correlation of an Exposure of band {self.band!r} is given: correlated noise is not "
-                "supported for several images yet; noise_scale= makes up for its effect on the errors"
-            )
-
-    def __repr__(self):
-        known = [f"{key}={getattr(self, key)!r}" for key in ("name", "band", "zeropoint")
-                 if getattr(self, key) not in (None, "")]  # fmt: skip
-        return f"<Exposure: {', '.join(known)}>"
-
-
-def are_exposures(data):
-    """Whether data is a sequence of `Exposure`.
-
-    Parameters
-    ----------
-    data : object
-
-    Returns
-    -------
-    yes : bool
-
-    Raises
-    ------
-    InputError
-        If only some of its entries are, or it is an `Exposure` by itself.
-    """
-    if isinstance(data, Exposure):
-        raise InputError("data is one Exposure; a list of them is needed")
-    if not isinstance(data, (list, tuple)) or not any(isinstance(one, Exposure) for one in data):
-        return False
-    for number, one in enumerate(data):
-        if not isinstance(one, Exposure):
-            raise InputError(f"data[{number}] is a {type(one).__name__}; others are Exposures, so must it be")
-    return True
+__all__ = ["Exposures", "prepare_exposures"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +44,10 @@ class Exposures:
         Magnitude of a flux of one in each band, or None.
     gains : tuple
         Electrons per unit of pixel value of each exposure, or None.
+    correlations : tuple
+        Autocorrelation of the noise of each exposure, or None.
+    records : dict
+        What was estimated of the noise, by exposure, for the metadata.
     seen : (N, E) ndarray of bool
         Whether a galaxy has data in an exposure.
     reference : (N,) ndarray of int
@@ -157,6 +61,8 @@ class Exposures:
     units: tuple
     zeropoints: tuple
     gains: tuple
+    correlations: tuple
+    records: dict
     seen: np.ndarray
     reference: np.ndarray
 
@@ -272,10 +178,11 @@ def prepare_exposures(exposures, positions=None, *, fit_sky=True, **cutting):
     units = [unit for _, unit in frames]
     factors = _factors(exposures, names, model, units)
     places = _positions(exposures, names, [wcs for wcs, _ in frames], positions)
-    observations = [
+    made = [
         _named(name, _observation, one, place, cutting)
         for name, one, place in zip(names, exposures, places, strict=True)
     ]
+    observations, correlations, records = zip(*made, strict=True)
     counts = {len(one) for one in observations}
     if len(counts) > 1:
         listed = ", ".join(f"{name}: {len(one)}" for name, one in zip(names, observations, strict=True))
@@ -286,11 +193,13 @@ def prepare_exposures(exposures, positions=None, *, fit_sky=True, **cutting):
     return Exposures(
         names,
         model,
-        tuple(observations),
+        observations,
         factors,
         tuple(units[number] for number in first),
         tuple(exposures[number].zeropoint for number in first),
         tuple(one.gain for one in exposures),
+        correlations,
+        {name: record for name, record in zip(names, records, strict=True) if record},
         seen,
         np.argmax(seen, 1),
     )
@@ -390,16 +299,13 @@ def _positions(exposures, names, wcses, positions):
 
 
 def _observation(exposure, positions, cutting):
-    """Stamps of an exposure; it need not show every galaxy, nor any."""
+    """Stamps of an exposure, which need not show any galaxy; correlation and record of its noise."""
+    noise = NoiseModel(exposure.gain, None, None, exposure.noise_correlation, exposure.noise_scale)
     observation = prepare(
         exposure.data, psf=exposure.psf, error=exposure.error, mask=exposure.mask, wcs=exposure.wcs,
         positions=positions, strict=positions is None, **cutting,
     )  # fmt: skip
-    if exposure.noise_scale is None:
-        return observation
-    from galshape_cnn.observe.noise.rescale import scaled_noise
-
-    return scaled_noise(exposure.noise_scale, observation)[0]
+    return noise.applied(observation)
 
 
 def _has_data(observation):

@@ -142,9 +142,10 @@ class ShapeEstimator:
 
         Parameters
         ----------
-        data : NDData, array_like, sequence of them, or Stamps
+        data : NDData, array_like, sequence of them, Stamps, or sequence of Exposure
             An image (with ``positions``), N cutouts of any sizes with one galaxy near each
-            centre, an ``(N, ny, nx)`` array, or `Stamps`.
+            centre, an ``(N, ny, nx)`` array, or `Stamps`.  A list of `~galshape_cnn.Exposure`: several
+            images of the same galaxies, measured together, see :doc:`/user_guide/exposures`.
         psf : optional
             Effective PSF (pixel included) as odd-sized ``(py, px)`` or ``(N, py, px)`` array; a
             `galsim.GSObject` (pixel not included); a photutils PSF model; or a callable
@@ -196,7 +197,8 @@ class ShapeEstimator:
         Returns
         -------
         catalog : ShapeCatalog
-            One row for each galaxy, in the order of the input.
+            One row for each galaxy, in the order of the input.  Of several exposures a
+            `~galshape_cnn.infer.catalog.exposures_catalog.ExposuresCatalog`.
 
         Raises
         ------
@@ -205,6 +207,7 @@ class ShapeEstimator:
             `PositionError` say which kind.
         """
         from galshape_cnn.infer.measure.options import Options
+        from galshape_cnn.observe.exposure import are_exposures
         from galshape_cnn.observe.noise.model import NoiseModel
         from galshape_cnn.observe.observation import prepare
         from galshape_cnn.observe.stamps import Stamps
@@ -213,23 +216,50 @@ class ShapeEstimator:
         options = Options.checked(
             method=method, fit_sky=fit_sky, neighbours=neighbours, prior=prior, seed=seed
         )
+        threads = usable_cores() if threads is None else int(threads)
+        cutting = {
+            "stamp_size": stamp_size, "recenter": recenter, "psf_oversampling": psf_oversampling,
+            "psf_includes_pixel": psf_includes_pixel, "normalize_psf": normalize_psf,
+        }  # fmt: skip
+        if are_exposures(data):
+            of_one = {
+                "psf": psf, "error": error, "mask": mask, "wcs": wcs, "noise_correlation": noise_correlation,
+                "noise_scale": noise_scale, "gain": gain, "read_noise": read_noise, "sky_level": sky_level,
+                "unit": unit, "listed": listed,
+            }  # fmt: skip
+            _check_of_exposures(of_one)
+            return self._measure_exposures(data, positions, options, cutting, threads, progress)
         noise = NoiseModel(gain, read_noise, sky_level, noise_correlation, noise_scale)
         observation = prepare(
             data, psf=psf, error=noise.error_of(data, error, mask), mask=mask, wcs=wcs, positions=positions,
-            stamp_size=stamp_size, recenter=recenter, psf_oversampling=psf_oversampling,
-            psf_includes_pixel=psf_includes_pixel, normalize_psf=normalize_psf, unit=unit, listed=listed,
-            strict=strict,
+            unit=unit, listed=listed, strict=strict, **cutting,
         )  # fmt: skip
         observation, correlation, record = noise.applied(observation)
         options = options.with_noise(noise.gain, correlation)
         searched = isinstance(data, Stamps) and options.neighbours != "ignore"
-        threads = usable_cores() if threads is None else int(threads)
         with one_blas_thread():
             observation, measurements = self._measure_groups(
                 observation, options, threads, progress, to_examine=searched
             )
         meta = self._meta() | {"neighbours": options.neighbours} | record
         catalog = ShapeCatalog.from_measurements(observation, measurements, method=method, meta=meta)
+        _warn_of_lost_rows(catalog)
+        return catalog
+
+    def _measure_exposures(self, data, positions, options, cutting, threads, progress):
+        """Catalogue of galaxies in several images."""
+        from galshape_cnn.infer.catalog.exposures_catalog import ExposuresCatalog
+        from galshape_cnn.infer.measure.exposures import check_options, measure_exposures
+        from galshape_cnn.observe.exposures import prepare_exposures
+
+        check_options(options)
+        exposures = prepare_exposures(data, positions, fit_sky=options.fit_sky, **cutting)
+        bar = progress_bar(len(exposures), progress)
+        with one_blas_thread():
+            found = measure_exposures(exposures, self.live_network(), options, threads, bar)
+        meta = self._meta() | {"neighbours": options.neighbours, "exposures": list(exposures.names)}
+        meta |= {"noise": exposures.records} if exposures.records else {}
+        catalog = ExposuresCatalog.from_exposures(exposures, *found, method=options.method, meta=meta)
         _warn_of_lost_rows(catalog)
         return catalog
 
@@ -280,6 +310,15 @@ def _version(name):
         return version(name)
     except PackageNotFoundError:
         return "unknown"
+
+
+def _check_of_exposures(given):
+    """Refuse keywords of one image beside a list of exposures, which hold their own."""
+    names = [name for name, value in given.items() if value is not None]
+    if names:
+        raise InputError(
+            f"{names[0]}= is given beside a list of Exposures, which hold their own; give it to these"
+        )
 
 
 def _check_unknown(unknown):
