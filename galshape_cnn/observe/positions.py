@@ -215,7 +215,7 @@ def sky_positions(positions, wcs=None):
     """
     from astropy.coordinates import SkyCoord
 
-    if hasattr(positions, "iloc") and hasattr(positions, "columns"):
+    if hasattr(positions, "iloc") and not hasattr(positions, "colnames"):
         positions = Table.from_pandas(positions)
     coords = positions if hasattr(positions, "icrs") else None
     if hasattr(positions, "colnames"):

@@ -2,7 +2,7 @@
 """The Cramér-Rao bound of one imagined galaxy, for design studies."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from galshape_cnn.forward.render import render
 from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.geometry import frame_derivative, transform_shape
+from galshape_cnn.infer.likelihood.cramer_rao_exposures import are_several, joint_information
 from galshape_cnn.infer.likelihood.fisher import bound, check_error, fisher_matrices, same_unit, snr
 
 __all__ = ["CramerRaoBound", "cramer_rao_bound"]
@@ -31,33 +32,36 @@ class CramerRaoBound:
     Attributes
     ----------
     flux, n, hlr, g1, g2 : float
-        Standard deviations, in the unit and the frame of the parameters given.
-    covariance : (5, 5) ndarray
-        Of the five, in this order; NaN if the Fisher matrix cannot be inverted.
+        Standard deviations, in the unit and the frame of the parameters given.  With several bands there
+        are ``flux_g``, … in place of ``flux``.
+    covariance : (R, R) ndarray
+        Of these, in this order; NaN if the Fisher matrix cannot be inverted.
     snr : float
         Signal-to-noise ratio of the galaxy, the noise of its own photons included.
     singular : bool
         True if the data hardly tell some parameters apart: do not trust the bound.
+    names : tuple of str
+        Names of the parameters.
     """
 
-    covariance: np.ndarray = field(repr=False)
+    covariance: np.ndarray
     snr: float
     singular: bool
-    flux: float = field(init=False)
-    n: float = field(init=False)
-    hlr: float = field(init=False)
-    g1: float = field(init=False)
-    g2: float = field(init=False)
+    names: tuple = _SHAPE
 
     def __post_init__(self):
         self.covariance.setflags(write=False)
-        for name, value in zip(_SHAPE, np.sqrt(np.diagonal(self.covariance)), strict=True):
-            object.__setattr__(self, name, float(value))
+        for name, value in self.std.items():
+            object.__setattr__(self, name, value)
+
+    def __repr__(self):
+        known = {"snr": self.snr, "singular": self.singular} | self.std
+        return f"CramerRaoBound({', '.join(f'{name}={value!r}' for name, value in known.items())})"
 
     @property
     def std(self):
-        """dict of float: the five standard deviations by name."""
-        return {name: getattr(self, name) for name in _SHAPE}
+        """dict of float: the standard deviations by name."""
+        return dict(zip(self.names, np.sqrt(np.diagonal(self.covariance)).tolist(), strict=True))
 
 
 def cramer_rao_bound(
@@ -76,6 +80,7 @@ def cramer_rao_bound(
     fit_sky=True,
     fit_centroid=True,
     center=None,
+    bands=None,
 ):
     r"""Cramér-Rao bound of a Sérsic galaxy for a given PSF and noise.
 
@@ -96,7 +101,9 @@ def cramer_rao_bound(
         Further columns of a Row are ignored.
     psf : array_like, galsim.GSObject or photutils model
         As for `galshape_cnn.forward.psf.convert.psf_arrays`: an odd-sized effective PSF
-        (pixel included), or a GalSim object without the pixel.
+        (pixel included), or a GalSim object without the pixel.  A list of them: one for each of several
+        exposures that are measured together; every other argument but ``fit_sky`` and ``fit_centroid``
+        may then be a list too.
     error : float or (ny, nx) array_like
         Standard deviation of the noise of each pixel, > 0, without the photon noise
         of the galaxy if ``gain`` is given.  NaN, infinite and masked pixels do not count.
@@ -121,6 +128,9 @@ def cramer_rao_bound(
         False if the sky level, or the centre, is known beforehand.
     center : (float, float), optional
         x, y of the galaxy instead of ``params``; the middle of the stamp by default.
+    bands : sequence of str, optional
+        Band of each of several exposures, which share one flux per band: ``params`` then has
+        ``flux_g``, …, or ``flux`` for all bands.
 
     Returns
     -------
@@ -148,6 +158,31 @@ def cramer_rao_bound(
     >>> print(f"{least.snr:.0f} {least.n:.1f} {least.hlr:.3f} {least.g1:.2f}")
     30 1.5 0.057 0.11
     """
+    arguments = {
+        "error": error, "mask": mask, "shape": shape, "pixel_scale": pixel_scale, "jacobian": jacobian,
+        "psf_oversampling": psf_oversampling, "psf_includes_pixel": psf_includes_pixel,
+        "normalize_psf": normalize_psf, "gain": gain, "center": center,
+    }  # fmt: skip
+    if are_several(psf):
+        found = joint_information(_information, params, psf, bands, fit_sky, arguments)
+        model, fisher, ratio = found
+        covariance, singular = bound(fisher, fit_sky, fit_centroid, model)
+        return CramerRaoBound(covariance[0], ratio, bool(singular[0]), model.reported_names)
+    if bands is not None:
+        raise InputError("bands is given, but psf is no list; give a PSF for each exposure")
+    pixel, fisher, ratio, jacobian = _information(params, psf, **arguments)
+    covariance, singular = bound(fisher, fit_sky, fit_centroid)
+    if jacobian is not None:
+        to_sky = frame_derivative(*pixel[SINGLE.shear], jacobian)
+        covariance = to_sky @ covariance @ to_sky.T
+    return CramerRaoBound(covariance[0], ratio, bool(singular[0]))
+
+
+def _information(
+    params, psf, error, mask, shape, pixel_scale, jacobian, psf_oversampling, psf_includes_pixel,
+    normalize_psf, gain, center,
+):  # fmt: skip
+    """Parameters (8,) in pixels, Fisher matrix (1, 8, 8), S/N and Jacobian of one exposure."""
     values = _parameters(params, center)
     flux, error = same_unit(values["flux"], error, "params['flux']")
     values["flux"] = flux
@@ -163,12 +198,7 @@ def cramer_rao_bound(
         normalize=normalize_psf,
         stamp_size=max(ivar.shape),
     )
-    fisher, ratio = _fisher_and_snr(pixel, ivar, arrays, _positive("gain", gain))
-    covariance, singular = bound(fisher, fit_sky, fit_centroid)
-    if jacobian is not None:
-        to_sky = frame_derivative(pixel[3], pixel[4], jacobian)
-        covariance = to_sky @ covariance @ to_sky.T
-    return CramerRaoBound(covariance[0], ratio, bool(singular[0]))
+    return pixel, *_fisher_and_snr(pixel, ivar, arrays, _positive("gain", gain)), jacobian
 
 
 def _parameters(params, center):
