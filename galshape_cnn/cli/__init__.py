@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from galshape_cnn import __version__
 from galshape_cnn.cli import demo, measure, report, simulate, train, validate
 from galshape_cnn.cli.compile_cache import compile_cache
+from galshape_cnn.cli.wording import in_options, notes_printed
 from galshape_cnn.errors import GalshapeError
 
 __all__ = ["main"]
@@ -49,13 +50,13 @@ def main(args=None):
         arguments = _parser().parse_args(args)
     except SystemExit as stop:  # argparse has printed its message
         return EXIT_USAGE if stop.code else EXIT_DONE
-    with compile_cache(arguments.command in _LONG), _rare_collections(), warnings.catch_warnings():
+    cache = compile_cache(arguments.command in _LONG)
+    with cache, _rare_collections(), notes_printed(), warnings.catch_warnings():
         warnings.showwarning = _print_warning
         try:
             arguments.run(arguments)
         except (GalshapeError, OSError) as error:
-            message = " ".join(str(error).split())  # one line, whatever a library said
-            print(f"galshape {arguments.command}: {message}", file=sys.stderr)
+            print(f"galshape {arguments.command}: {in_options(error)}", file=sys.stderr)
             return EXIT_INPUT_ERROR
     return EXIT_DONE
 
@@ -91,4 +92,4 @@ def _parser():
 
 def _print_warning(message, category, filename, lineno, file=None, line=None):
     """One line on the error stream for each warning."""
-    print(f"galshape: warning: {message}", file=sys.stderr)
+    print(f"galshape: warning: {in_options(message)}", file=sys.stderr)

@@ -3,6 +3,7 @@
 
 import sys
 import time
+import warnings
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from galshape_cnn.cli.options import (
     read_images,
 )
 from galshape_cnn.cli.psf_option import stars_if_needed
+from galshape_cnn.cli.wording import in_options
 
 __all__ = ["add_parser", "is_table", "run", "source_from", "summary"]
 
@@ -88,6 +90,16 @@ def run(args):
     print(f"{text}, {time.perf_counter() - start:.1f} s -> {args.output}")
 
 
+def _say_what_was_read(source, suffix):
+    """Say, before any work, by which convention positions were read and what the output cannot hold."""
+    from galshape_cnn.infer.catalog.writable import warn_of_changes
+    from galshape_cnn.scale.run import source_columns
+
+    if understood := getattr(source, "understood", ""):
+        print(f"galshape: positions: {understood}", file=sys.stderr)
+    warn_of_changes(source_columns(source), suffix)
+
+
 def is_table(output):
     """Whether an output is a single table, and not a folder of blocks.
 
@@ -110,17 +122,21 @@ def is_table(output):
 def _into_table(args):
     """Measure everything, then write one table."""
     from galshape_cnn.infer.catalog.tables import check_table_path, write_table
+    from galshape_cnn.infer.catalog.writable import CHANGED
     from galshape_cnn.scale.run import measure_all
 
     check_table_path(args.output, args.overwrite)
     source = source_from(args)
+    _say_what_was_read(source, Path(args.output).suffix.lower())
     with _crew(args, _job(source, _how(args, source), load_estimator(args.bundle))) as crew:
         rows = measure_all(crew, len(source), progress_wanted(args))
     table = rows.catalog.to_table()
     add_magnitude_columns(args, table, source.example())
     for row, error in rows.errors[:_SHOWN]:
-        print(f"galshape: warning: row {row}: {error}", file=sys.stderr)
-    write_table(table, args.output, args.overwrite)
+        print(f"galshape: warning: row {row}: {in_options(error)}", file=sys.stderr)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=CHANGED)  # has been said
+        write_table(table, args.output, args.overwrite)
     return summary(rows.catalog, len(rows.errors))
 
 
@@ -130,6 +146,7 @@ def _into_folder(args):
     from galshape_cnn.scale.run import configuration_of, fill_folder
 
     source = source_from(args)
+    _say_what_was_read(source, ".parquet")
     estimator = load_estimator(args.bundle)
     settings = {"zeropoint": args.zeropoint}
     how = _how(args, source)

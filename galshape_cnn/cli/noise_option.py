@@ -129,14 +129,28 @@ def noise_options(args, source):
 
 def _detector(args, example):
     """Gain, read noise and sky level, each a number or None."""
-    gain = _value(args.gain, "--gain", GAIN_KEYWORDS, example)
+    gain = _value(args.gain, "--gain", GAIN_KEYWORDS, example, _check_counts)
     if gain is not None and not 0 < gain < np.inf:
         raise InputError(f"--gain {args.gain}: {gain} is not a number above 0")
     read_noise = _value(args.read_noise, "--read-noise", READ_NOISE_KEYWORDS, example)
     return gain, read_noise, _value(args.sky_level, "--sky-level", (), example)
 
 
-def _value(text, option, names, example):
+def _check_counts(image, option, value):
+    """Refuse a header's gain, electrons per count, for pixels that are no counts."""
+    import astropy.units as u
+
+    bases = () if image.unit is None else image.unit.bases
+    electrons = any(one in (u.electron, u.photon) for one in bases)
+    rate = any(one.is_equivalent(u.s) for one in bases)
+    if rate or (electrons and value != 1):
+        raise FileError(
+            f"{option}: the header's gain, {value}, is per count, but pixels are in {image.unit}; give "
+            "electrons per unit of the image as a number (1 for electrons, the exposure time for electrons / s)"
+        )
+
+
+def _value(text, option, names, example, check=None):
     """A number given, or in the header of the only input."""
     if text is None:
         return None
@@ -151,18 +165,23 @@ def _value(text, option, names, example):
     if not values:
         raise FileError(f"{option} {text}: the header has none of {', '.join(wanted)}; give a number")
     try:
-        return float(values[0])
+        value = float(values[0])
     except (TypeError, ValueError) as error:
         raise FileError(f"{option} {text}: the header says {values[0]!r}, not a number") from error
+    if check is not None:
+        check(image, f"{option} {text}", value)
+    return value
 
 
 def _correlation(text):
     """'estimate', or the array of a file."""
     if text == "estimate":
         return text
-    from astropy.io import fits
+    from galshape_cnn.observe.io.fits_hdus import image_hdus, open_fits
+    from galshape_cnn.observe.io.hdu_pixels import image_pixels
 
     try:
-        return np.asarray(fits.getdata(text), float)
-    except (OSError, TypeError, ValueError, IndexError) as error:
-        raise FileError(f"--noise-correlation {text}: cannot read an image from it: {error}") from error
+        with open_fits(text) as hdus:
+            return np.array(image_pixels(hdus, (image_hdus(hdus) or [0])[0], text)[0], float)
+    except FileError as error:
+        raise FileError(f"--noise-correlation: cannot read an image from {text}: {error}") from error

@@ -18,7 +18,7 @@ from galshape_cnn.forward.view import View
 from galshape_cnn.observe.inputs import read_frames
 from galshape_cnn.observe.noise.model import NoiseModel
 from galshape_cnn.observe.observation import Observation, prepare
-from galshape_cnn.observe.positions import Positions, read_positions_argument, sky_positions
+from galshape_cnn.observe.positions import Positions, read_positions_argument
 from galshape_cnn.wcs import offset_on_sky, pixel_positions
 
 __all__ = ["Exposures", "prepare_exposures"]
@@ -73,11 +73,6 @@ class Exposures:
     def table(self):
         """Columns that came with the positions, or None."""
         return self.observations[0].table
-
-    @property
-    def ids(self):
-        """Identifiers of the user, or None."""
-        return self.observations[0].id
 
     @property
     def has_sky(self):
@@ -294,7 +289,7 @@ def _positions(exposures, names, wcses, positions):
         if len(shapes) > 1:
             raise InputError(f"exposures without WCS must be aligned, but have shapes {sorted(shapes)}")
         return [first, *(replace(first, table=None) for _ in exposures[1:])]
-    coords = sky_positions(positions, wcses[0])
+    coords = first.on_sky(wcses[0])
     return [first, *(Positions(pixel_positions(wcs, coords)) for wcs in wcses[1:])]
 
 

@@ -48,8 +48,6 @@ class Observation:
         Number of rows.
     table : Table or None
         Columns of the positions that are passed through.
-    id : ndarray or None
-        The user's identifiers.
     unit : astropy unit or None
         Unit of the pixel values.
     has_sky : bool
@@ -65,7 +63,6 @@ class Observation:
     groups: tuple
     n: int
     table: Table | None = None
-    id: np.ndarray | None = None
     unit: object = None
     has_sky: bool = False
     is_image: bool = False
@@ -171,9 +168,8 @@ def prepare(
     psfs = _row_psfs(rows, psf, options)
     estimated = Flag.PSF_ESTIMATED if isinstance(psf, EstimatedPSF) else 0
     groups = _make_groups(rows, psfs, bool(recenter), unit, estimated, strict)
-    ids = None if table is None or "id" not in table.colnames else np.asarray(table["id"])
     listed, first = listed or (rows.xy if is_image else None, 0)
-    return Observation(groups, len(rows), table, ids, unit, rows.radec is not None, is_image, listed, first)
+    return Observation(groups, len(rows), table, unit, rows.radec is not None, is_image, listed, first)
 
 
 def _pass_through(stamps, keywords):

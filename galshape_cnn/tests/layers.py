@@ -4,7 +4,7 @@
 __all__ = ["FOUNDATION", "LAYERS"]
 
 #: Modules of the top folder, bottom to top.
-FOUNDATION = ["errors", "environment", "files", "flags", "geometry", "linalg", "wcs"]
+FOUNDATION = ["errors", "environment", "files", "flags", "geometry", "linalg", "masked", "wcs"]
 FOUNDATION += ["parallel", "compilation"]
 
 #: Folders above them, bottom to top: each imports only from itself and from what stands before it.

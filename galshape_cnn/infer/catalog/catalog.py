@@ -30,10 +30,10 @@ from galshape_cnn.infer.catalog.columns import (
 from galshape_cnn.infer.catalog.measurement import Measurement, sample_quantiles
 from galshape_cnn.infer.catalog.placement import Placement, derived_errors
 from galshape_cnn.infer.catalog.plotting import CatalogPlots
+from galshape_cnn.infer.measure.options import METHODS
 
 __all__ = ["ShapeCatalog"]
 
-METHODS = ("network", "ml", "posterior")
 _RAW_COLUMNS = ("snr", "chi2", "ess", "flags", "neighbour_fraction")
 
 

@@ -24,6 +24,8 @@ __all__ = [
     "complete_meta",
     "sigma_columns",
     "identifiers",
+    "join_identifiers",
+    "keep_apart",
     "pass_through",
 ]
 
@@ -155,8 +157,8 @@ def identifiers(ids, table, n):
 
     Returns
     -------
-    ids : (N,) ndarray
-        Read-only.
+    ids : (N,) ndarray or masked array
+        Read-only; masked where the table is.
 
     Raises
     ------
@@ -165,11 +167,37 @@ def identifiers(ids, table, n):
     """
     if ids is None and table is not None and "id" in table.colnames:
         ids = table["id"]
-    ids = np.arange(1, n + 1) if ids is None else np.array(ids)
+    ids = np.arange(1, n + 1) if ids is None else _as_ids(ids)
     if ids.shape != (n,):
         raise InputError(f"ids has shape {ids.shape}; expected ({n},)")
     ids.flags.writeable = False
     return ids
+
+
+def _as_ids(ids):
+    """Copy of identifiers as they came: none that is masked becomes a value, bytes of FITS are text."""
+    ids = np.ma.array(ids)
+    mask, values = np.ma.getmaskarray(ids), np.array(ids.data)  # of no subclass
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8", "replace")
+    return np.ma.array(values, mask=mask) if mask.any() else values
+
+
+def join_identifiers(parts):
+    """Identifiers of several catalogues in one array.
+
+    Parameters
+    ----------
+    parts : sequence of (N,) ndarray or masked array
+        In order.
+
+    Returns
+    -------
+    ids : ndarray or masked array
+        Masked if one of the parts is.
+    """
+    masked = any(np.ma.isMaskedArray(part) for part in parts)
+    return np.ma.concatenate(parts) if masked else np.concatenate(parts)
 
 
 def pass_through(table):
@@ -183,18 +211,32 @@ def pass_through(table):
     Returns
     -------
     table : `~astropy.table.QTable` or None
-        A name that the catalogue uses gets the prefix ``input_``.
+        A name that the catalogue uses, in whatever case, gets the prefix ``input_``: FITS and SQL do not
+        tell ``FLUX`` from ``flux``.
     """
     if table is None:
         return None
-    taken = {d.name for d in COLUMN_DEFINITIONS}
     out = QTable({name: table[name] for name in table.colnames if name != "id"}, copy=True)
-    for name in [name for name in out.colnames if name in taken]:
-        new = f"input_{name}"
-        while new in out.colnames:
-            new = f"input_{new}"
-        out.rename_column(name, new)
+    keep_apart(out, {d.name for d in COLUMN_DEFINITIONS})
     return out if out.colnames else None
+
+
+def keep_apart(table, taken):
+    """Put ``input_`` before the names of columns that are wanted for others.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        Changed in place.
+    taken : collection of str
+        Names that are wanted, in lower case.
+    """
+    for name in [name for name in table.colnames if name.lower() in taken]:
+        others = {one.lower() for one in table.colnames} | set(taken)
+        new = f"input_{name}"
+        while new.lower() in others:
+            new = f"input_{new}"
+        table.rename_column(name, new)
 
 
 def complete_meta(meta, method):

@@ -86,7 +86,7 @@ class ExposuresCatalog(ShapeCatalog):
                 stamps.append(some)
         names = ("origin", "center", "skycoord", "jacobian")
         return cls(
-            identifiers(exposures.ids, exposures.table, n),
+            identifiers(None, exposures.table, n),
             method,
             complete_meta(meta, method),
             exposures.units[0],

@@ -18,6 +18,7 @@ from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.geometry import frame_derivative, transform_shape
 from galshape_cnn.infer.likelihood.cramer_rao_exposures import are_several, joint_information
 from galshape_cnn.infer.likelihood.fisher import bound, check_error, fisher_matrices, same_unit, snr
+from galshape_cnn.masked import filled
 
 __all__ = ["CramerRaoBound", "cramer_rao_bound"]
 
@@ -304,7 +305,7 @@ def _inverse_variance(error, mask, shape):
     if len(size) != 2 or min(size) < 8 or any(side != int(side) for side in size):
         raise InputError(f"shape={size}; allowed: two whole numbers of at least 8")
     error = np.broadcast_to(np.ma.filled(error, np.nan), size)
-    bad = np.isnan(error) | (False if mask is None else np.asarray(mask, bool))
+    bad = np.isnan(error) | (False if mask is None else np.asarray(filled(mask, True), bool))
     ivar = np.where(bad, 0.0, 1 / np.where(bad, 1.0, error) ** 2)
     if not ivar.any():
         raise NoiseError("error and mask leave no pixel that counts")

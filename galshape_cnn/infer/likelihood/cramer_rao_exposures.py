@@ -9,7 +9,7 @@ from galshape_cnn.forward.view import View
 
 __all__ = ["are_several", "joint_information"]
 
-_SHARED = ("mask", "jacobian")  # arrays that are one value
+_PAIRS = ("shape", "center")  # two numbers are one value
 
 
 def are_several(psf):
@@ -24,27 +24,18 @@ def are_several(psf):
     -------
     yes : bool
     """
-    return isinstance(psf, (list, tuple)) and len(psf) > 0 and all(np.ndim(one) != 1 for one in psf)
+    return isinstance(psf, (list, tuple)) and len(psf) > 0 and not isinstance(psf[0], (list, tuple))
 
 
 def _each(name, value, count):
     """One value for each exposure, from a list of them or one for all."""
-    arrays = name in _SHARED and np.ndim(value) == 2
-    if (
-        isinstance(value, (list, tuple))
-        and not arrays
-        and not (name in ("shape", "center") and _is_pair(value))
-    ):
-        if len(value) != count:
-            raise InputError(
-                f"{name} holds {len(value)} entries for {count} PSFs; give one for all, or {count}"
-            )
-        return list(value)
-    return [value] * count
-
-
-def _is_pair(value):
-    return np.size(value) == 2 and all(np.ndim(one) == 0 for one in value)
+    if not isinstance(value, (list, tuple)) or (name in _PAIRS and all(np.isscalar(one) for one in value)):
+        return [value] * count
+    if len(value) != count:
+        raise InputError(
+            f"{name} holds {len(value)} entries for {count} PSFs; one for all or {count} are needed"
+        )
+    return list(value)
 
 
 def _model(bands, count, fit_sky):

@@ -1,15 +1,14 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """What a measurement is asked to do, in one object."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.infer.posterior.prior import Prior
 
-__all__ = ["METHODS", "NEIGHBOURS", "Options", "prior_in_units_of"]
+__all__ = ["METHODS", "NEIGHBOURS", "Options", "measurement_keywords", "prior_in_units_of"]
 
 #: Estimators.
 METHODS = ("network", "ml", "posterior")
@@ -44,7 +43,7 @@ class Options:
     neighbours: str = "ignore"
     gain: float | None = None
     correlation: np.ndarray | None = None
-    prior: Prior | None = None
+    prior: object = None
     seed: int = 0
 
     @classmethod
@@ -68,6 +67,8 @@ class Options:
         InputError
             If one of them is not allowed; the message names it.
         """
+        from galshape_cnn.infer.posterior.prior import Prior
+
         for name, value, allowed in (("method", method, METHODS), ("neighbours", neighbours, NEIGHBOURS)):
             if value not in allowed:
                 raise InputError(f"{name}={value!r}; allowed: {', '.join(map(repr, allowed))}")
@@ -91,6 +92,19 @@ class Options:
         return replace(self, method=method)
 
 
+def measurement_keywords():
+    """Keywords of an estimator's call that say how to measure; all others say what.
+
+    Returns
+    -------
+    names : tuple of str
+        Those of `Options` and of `~galshape_cnn.observe.noise.model.NoiseModel`.
+    """
+    from galshape_cnn.observe.noise.model import NoiseModel
+
+    return ("method", "fit_sky", "neighbours", "prior", "seed", *(item.name for item in fields(NoiseModel)))
+
+
 def prior_in_units_of(prior, unit):
     """A prior for fluxes counted in a number of their unit.
 
@@ -111,7 +125,7 @@ def prior_in_units_of(prior, unit):
 
 @dataclass(frozen=True)
 class _PriorInUnits:
-    prior: Prior
+    prior: object
     unit: float
 
     @property

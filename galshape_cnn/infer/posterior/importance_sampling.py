@@ -37,10 +37,8 @@ from galshape_cnn.infer.likelihood.nuisance import MarginalLikelihood
 from galshape_cnn.infer.posterior.proposal import DEGREES, StudentMixture
 from galshape_cnn.infer.posterior.target import ShapeTarget, first_proposal
 
-__all__ = ["QUANTILES", "PosteriorResult", "sample_posterior"]
+__all__ = ["PosteriorResult", "sample_posterior"]
 
-#: Probabilities of the stored quantiles: the 95 % and 68 % intervals and the median.
-QUANTILES = (0.025, 0.16, 0.5, 0.84, 0.975)
 
 _ROUNDS = (0.34, 0.33, 0.33)  # of the draws
 _ENOUGH = 0.15  # effective fraction below which a galaxy gets more draws
@@ -59,8 +57,6 @@ class PosteriorResult:
         Posterior mean of flux, n, hlr, g1, g2.
     covariance : (N, 5, 5) ndarray
         Posterior covariance.
-    quantiles : (N, 5, 5) ndarray
-        ``quantiles[i, q, p]``: quantile ``QUANTILES[q]`` of parameter p.
     ess : (N,) ndarray
         Effective number of draws.
     n_draws : (N,) int ndarray
@@ -75,7 +71,6 @@ class PosteriorResult:
 
     mean: np.ndarray
     covariance: np.ndarray
-    quantiles: np.ndarray
     ess: np.ndarray
     n_draws: np.ndarray
     samples: np.ndarray
@@ -197,7 +192,7 @@ def _blank(n, n_samples, fit_flags):
     flags = Flag.LOW_ESS | (fit_flags & Flag.NO_DATA)
     samples = nan(n_samples, 5).astype(np.float32)
     return PosteriorResult(
-        nan(5), nan(5, 5), nan(len(QUANTILES), 5), np.zeros(n), np.zeros(n, int), samples, nan(2), flags
+        nan(5), nan(5, 5), np.zeros(n), np.zeros(n, int), samples, nan(2), flags
     )
 
 
@@ -297,7 +292,7 @@ def _fill(result, rows, target, mixture, n_samples, seed):
 
 
 def _summarise(result, rows, draws, inside, generators):
-    """Moments, quantiles and equally weighted samples of finished galaxies."""
+    """Moments and equally weighted samples of finished galaxies."""
     weights = draws.weights()
     params = POSTERIOR.params(np.concatenate([np.zeros((*draws.u.shape[:2], 1)), draws.u], -1))
     params[..., SINGLE.flux] = draws.flux
@@ -315,22 +310,7 @@ def _summarise(result, rows, draws, inside, generators):
     result.flags[rows] = np.where(ess < _FLAGGED, Flag.LOW_ESS, 0)
     for i in np.flatnonzero(some):
         five = params[i, :, SINGLE.reported]
-        result.quantiles[rows[i]] = _quantiles(five, weights[i])
         result.samples[rows[i]] = five[_resampled(weights[i], result.samples.shape[1], generators[inside[i]])]
-
-
-def _quantiles(values, weights):
-    """Weighted quantiles (Q, P) of (S, P) values.
-
-    The i-th of m draws stands at i / (m + 1), with m the effective number: that is
-    where a new draw is as likely below as the quantile says.
-    """
-    order = np.argsort(values, axis=0)
-    count = 1 / (weights**2).sum()
-    middle = np.cumsum(weights[order], axis=0) - 0.5 * weights[order]
-    cumulative = (count * middle + 0.5) / (count + 1)
-    ordered = np.take_along_axis(values, order, 0)
-    return np.stack([np.interp(QUANTILES, c, v) for c, v in zip(cumulative.T, ordered.T, strict=True)], 1)
 
 
 def _resampled(weights, count, generator):

@@ -10,7 +10,6 @@ of a segment go to the peak from which they are reached downhill.
 """
 
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
 
 import numpy as np
 from scipy.ndimage import binary_dilation
@@ -148,6 +147,7 @@ def _with_listed(peaks, listed, center, significance, apart):
 def _labels(significance, center, peaks):
     """Segments, divided among the peaks in them."""
     from photutils.segmentation import detect_sources
+    from skimage.segmentation import watershed
 
     segments = _quietly(detect_sources, significance, _SEGMENT_HEIGHT, _SEGMENT_PIXELS)
     if segments is None:
@@ -161,30 +161,12 @@ def _labels(significance, center, peaks):
         inside = segments == segment
         own = np.unique(markers[inside & (markers > 0)])
         if len(own) > 1:
-            labels[inside] = _flooded(significance, inside, markers)[inside]
+            labels[inside] = watershed(-significance, markers, np.ones((3, 3)), mask=inside)[inside]
         elif len(own) == 1:
             labels[inside] = own[0]
         elif significance[inside].max() > _LEAST_PEAK:
             labels[inside] = UNMODELLED
     return labels
-
-
-def _flooded(height, inside, markers):
-    """Divide a segment among markers: watershed, from the tops down (Meyer 1994, Signal Process. 38, 113)."""
-    side = inside.shape[1] + 2
-    around = (-side - 1, -side, -side + 1, -1, 1, side - 1, side, side + 1)
-    depth = np.pad(-height, 1).ravel().tolist()
-    # plain lists: single elements of arrays are slow to read.  -1 keeps the flood inside.
-    labels = np.pad(np.where(inside, markers, -1), 1, constant_values=-1).ravel().tolist()
-    queue = [(depth[at], at) for at, label in enumerate(labels) if label > 0]
-    heapify(queue)
-    while queue:
-        _, at = heappop(queue)
-        for step in around:
-            if labels[at + step] == 0:
-                labels[at + step] = labels[at]
-                heappush(queue, (depth[at + step], at + step))
-    return np.array(labels).reshape(-1, side)[1:-1, 1:-1]
 
 
 def _quietly(function, *args):

@@ -9,6 +9,7 @@ from scipy.ndimage import binary_dilation
 
 from galshape_cnn.errors import GalshapeWarning, InputError, NoiseError
 from galshape_cnn.forward.psf.arrays import PSFArrays
+from galshape_cnn.masked import filled
 from galshape_cnn.observe.detect.centroids import alike_chunks, psf_sigma
 from galshape_cnn.observe.detect.scale_space import build_levels, robust_background
 
@@ -114,7 +115,7 @@ def correlation_array(value, jacobian=None):
     if hasattr(value, "getVariance") and hasattr(value, "drawImage"):
         return _trimmed(_drawn(value, jacobian))
     try:
-        array = np.array(value, float)
+        array = filled(value).copy()
     except (TypeError, ValueError) as error:
         raise InputError(
             f"noise_correlation is a {type(value).__name__}; allowed: an odd-sized 2-D array, "
@@ -123,7 +124,7 @@ def correlation_array(value, jacobian=None):
     if array.ndim != 2 or array.shape[0] % 2 == 0 or array.shape[1] % 2 == 0:
         raise InputError(f"noise_correlation has shape {array.shape}; an odd-sized 2-D array is needed")
     if not np.isfinite(array).all():
-        raise InputError("noise_correlation has values that are not finite")
+        raise InputError("noise_correlation has values that are masked or not finite")
     middle = array[array.shape[0] // 2, array.shape[1] // 2]
     if abs(middle - 1) > 1e-3:
         raise InputError(
