@@ -93,8 +93,10 @@ def band_definitions(bands, zeropoints, columns):
         elif one.name in columns:
             out.append(one)
         if one.name == "snr":
-            for number, zeropoint in enumerate(zeropoints):
-                out += _further(_ending(bands, number), zeropoint)
+            ends = [_ending(bands, number) for number in range(len(bands))]
+            out += [_of_snr(end) for end in ends if end]
+            for end, zeropoint in zip(ends, zeropoints, strict=True):
+                out += _of_magnitude(end, zeropoint)
             text = "number of exposures that show the galaxy"
             out.append(ColumnDefinition("n_exposures", "number", text, "meta.number"))
     return tuple(one for one in out if one.name in columns)
@@ -106,13 +108,19 @@ def _for_band(definition, band, suffix):
     return replace(definition, name=name, description=f"{definition.description}, band {band}")
 
 
-def _further(end, zeropoint):
-    """S/N and magnitude of a band."""
+def _of_snr(end):
+    """S/N of a band."""
+    return ColumnDefinition(f"snr{end}", "number", f"signal-to-noise ratio in band {end[1:]}", "stat.snr")
+
+
+def _of_magnitude(end, zeropoint):
+    """Magnitude of a band and its error, if there is a zero point."""
+    if zeropoint is None:
+        return []
     of = f" in band {end[1:]}" if end else ""
-    out = [ColumnDefinition(f"snr{end}", "number", f"signal-to-noise ratio{of}", "stat.snr")] if end else []
-    if zeropoint is not None:
-        text = f"magnitude{of}, zero point {zeropoint:.6g}"
-        out.append(ColumnDefinition(f"mag{end}", "magnitude", text, "phot.mag"))
-        text = f"Cramer-Rao bound of mag{end}"
-        out.append(ColumnDefinition(f"mag{end}_err", "magnitude", text, "stat.error;phot.mag"))
-    return out
+    text = f"magnitude{of}, zero point {zeropoint:.6g}"
+    error = f"Cramer-Rao bound of mag{end}"
+    return [
+        ColumnDefinition(f"mag{end}", "magnitude", text, "phot.mag"),
+        ColumnDefinition(f"mag{end}_err", "magnitude", error, "stat.error;phot.mag"),
+    ]

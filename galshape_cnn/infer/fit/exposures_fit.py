@@ -16,6 +16,7 @@ from galshape_cnn.infer.likelihood.exposures import JointLikelihood
 __all__ = ["ExposuresFit", "fit_exposures"]
 
 _REWEIGHTINGS = 3
+_POOR = 5.0  # standard deviations of chi2 above which a fit is doubted
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,15 +32,12 @@ class ExposuresFit:
     chi2 : (N,) ndarray
     flags : (N,) ndarray of int64
         As of `galshape_cnn.infer.fit.maximum_likelihood.fit_flags`.
-    likelihood : JointLikelihood
-        With the weights of the solution.
     """
 
     params: np.ndarray
     fisher: np.ndarray
     chi2: np.ndarray
     flags: np.ndarray
-    likelihood: JointLikelihood
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +76,7 @@ class _Problem:
         return moved(theta, step, self.size, self.coordinates)
 
 
-def fit_exposures(likelihood, start, size):
+def fit_exposures(likelihood, start, size, again=None):
     """Maximise the likelihood of galaxies in several exposures.
 
     Parameters
@@ -89,11 +87,30 @@ def fit_exposures(likelihood, start, size):
         Parameters to start from, in its units; fluxes need no more than their sign.
     size : int
         Side of the stamps of the reference exposures, pixels: the largest half-light radius.
+    again : callable, optional
+        Takes row numbers and returns other starts, for galaxies whose first search did not converge, fits
+        badly or ended at a limit of size or shear.  The better end is kept.
 
     Returns
     -------
     fit : ExposuresFit
     """
+    fit = _fitted(likelihood, start, size)
+    excess = (fit.chi2 - likelihood.n_data) / np.sqrt(2 * np.maximum(likelihood.n_data, 1))
+    rows = np.flatnonzero((fit.flags & ~Flag.N_AT_BOUND != 0) | (excess > _POOR))
+    if again is None or not len(rows):
+        return fit
+    second = _fitted(likelihood[rows], again(rows), size)
+    converged = [(one & (Flag.NOT_CONVERGED | Flag.NO_DATA)) == 0 for one in (fit.flags[rows], second.flags)]
+    change = converged[1].astype(int) - converged[0]
+    better = (change > 0) | ((change == 0) & (second.chi2 < fit.chi2[rows]))
+    for name in ("params", "fisher", "chi2", "flags"):
+        getattr(fit, name)[rows[better]] = getattr(second, name)[better]
+    return fit
+
+
+def _fitted(likelihood, start, size):
+    """One search from one start, and again with the photon noise of what it found."""
     coordinates = Coordinates(likelihood.model)
     theta = coordinates.clipped(coordinates.of(start), size)
     photons = any(part.gain is not None for part in likelihood.parts)
@@ -105,10 +122,9 @@ def fit_exposures(likelihood, start, size):
         theta = points.theta
     inverse = np.linalg.inv(coordinates.derivative(theta))
     fisher = np.swapaxes(inverse, 1, 2) @ points.fisher @ inverse
-    free = likelihood.free()
-    flags = fit_flags(_with_known(points, free), done, size, likelihood.model)
+    flags = fit_flags(_with_known(points, likelihood.free()), done, size, likelihood.model)
     flags = np.where(likelihood.n_data > 0, flags, Flag.NO_DATA)
-    return ExposuresFit(coordinates.params(theta), fisher, points.chi2, flags, weighted)
+    return ExposuresFit(coordinates.params(theta), fisher, points.chi2, flags)
 
 
 def _with_known(points, free):

@@ -32,9 +32,7 @@ def _each(name, value, count):
     if not isinstance(value, (list, tuple)) or (name in _PAIRS and all(np.isscalar(one) for one in value)):
         return [value] * count
     if len(value) != count:
-        raise InputError(
-            f"{name} holds {len(value)} entries for {count} PSFs; one for all or {count} are needed"
-        )
+        raise InputError(f"{name} holds {len(value)} entries for {count} PSFs; one, or {count}, are needed")
     return list(value)
 
 

@@ -38,14 +38,14 @@ class ExposureStamps:
         Of M stamps.
     view : View
         Of M rows; its factor turns fluxes in the units of `JointLikelihood` into those of the stamps.
-    gain : float or None
+    gain : (M,) ndarray or None
         Electrons per unit of the pixels, where the galaxy's own photon noise is to be added.
     """
 
     rows: np.ndarray
     likelihood: StampLikelihood
     view: View
-    gain: float | None = None
+    gain: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +102,19 @@ class JointLikelihood:
         for part in self.parts:
             np.add.at(total, part.rows, part.likelihood.n_data)
         return total
+
+    def __getitem__(self, rows):
+        """The likelihood of some galaxies, (M,) int ndarray, each at most once."""
+        place, parts = np.full(len(self), -1), []
+        place[rows] = np.arange(len(rows))
+        for part in self.parts:
+            inside = np.flatnonzero(place[part.rows] >= 0)
+            if len(inside):
+                gain = part.gain if part.gain is None else part.gain[inside]
+                parts.append(
+                    ExposureStamps(place[part.rows[inside]], part.likelihood[inside], part.view[inside], gain)
+                )
+        return replace(self, parts=tuple(parts), units=self.units[rows])
 
     def free(self):
         """Parameters that some pixel says something of, and that are fitted, (N, P) ndarray of bool."""

@@ -7,6 +7,7 @@ each band and a sky level for each exposure, and judged together.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from galshape_cnn.forward.coordinates import POSTERIOR
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.fit.exposures_fit import fit_exposures
+from galshape_cnn.infer.fit.moments import moment_start
 from galshape_cnn.infer.likelihood.exposures import ExposureStamps, JointLikelihood
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE, RenderedBatch
@@ -199,9 +201,9 @@ def _chunks(exposures):
 def _measured(exposures, parts, rows, network, options, by_exposure):
     """Measurement of some rows; what each exposure says is put into its own rows."""
     likelihood, found = _likelihood(exposures, parts, rows)
-    start = _start(likelihood, found)
+    start, best = _start(likelihood, found)
     side = int(exposures.placement(rows[:1], exposures.reference[rows[:1]])["side"][0])
-    fit = fit_exposures(likelihood, start, side)
+    fit = fit_exposures(likelihood, start, side, partial(_start_again, likelihood, start, best))
     params = fit.params * likelihood.units
     free = likelihood.free()
     judged = judge(exposures, parts, rows, params, free, network, options, by_exposure)
@@ -236,19 +238,23 @@ def _likelihood(exposures, parts, rows):
     for part, _, here, likelihood, view, scale in found:
         factor = view.factor * units[here, view.band] / scale
         gain = exposures.gains[part.exposure]
-        gain = None if gain is None else gain * scale / likelihood.scale
+        gain = None if gain is None else gain * scale / likelihood.scale  # electrons per unit of the batch
         stamps.append(ExposureStamps(here, likelihood, replace(view, factor=factor), gain))
     joint = JointLikelihood(model, tuple(stamps), units)
     return joint, [(part, there) for part, there, *_ in found]
 
 
 def _start(likelihood, found):
-    """Shape and centre of the exposure that says most, by its network, and a flux for each band."""
+    """Shape and centre of the exposure that says most, by its network, and a flux for each band.
+
+    Second result: the number of that exposure among the parts of the likelihood.
+    """
     model, n = likelihood.model, len(likelihood)
     start = np.zeros((n, model.size))
     start[:, model.fluxes], start[:, model.n], start[:, model.hlr] = 1.0, 1.5, 3.0
+    chosen = np.zeros(n, int)
     best, brightest = np.zeros(n), np.zeros((n, len(model.bands)))
-    for (part, there), stamps in zip(found, likelihood.parts, strict=True):
+    for number, ((part, there), stamps) in enumerate(zip(found, likelihood.parts, strict=True)):
         rows, band = stamps.rows, stamps.view.band
         own, known = SINGLE.filled(SINGLE.with_sky(POSTERIOR.params(part.mean[there]), 0.0))
         own = stamps.view.outward(own / SINGLE.units(stamps.likelihood.scale))
@@ -259,8 +265,22 @@ def _start(likelihood, found):
         brightest[rows[brighter], band] = certainty[brighter]
         better = certainty > best[rows]
         start[rows[better], model.searched] = own[better][:, model.searched]
-        best[rows[better]] = certainty[better]
+        best[rows[better]], chosen[rows[better]] = certainty[better], number
         unknown = best[rows] == 0  # no network has an answer: a round galaxy where the list has it
         start[rows[unknown], model.centre] = stamps.view.reference[unknown]
-        best[rows[unknown]] = _SAFE_SNR
-    return start
+        best[rows[unknown]], chosen[rows[unknown]] = _SAFE_SNR, number
+    return start, chosen
+
+
+def _start_again(likelihood, start, best, rows):
+    """Other starts for some rows: moments of the exposure that says most."""
+    out = start[rows].copy()
+    for number in np.unique(best[rows]):
+        stamps = likelihood.parts[number]
+        inside = np.flatnonzero(np.isin(stamps.rows, rows[best[rows] == number]))
+        some, view = stamps.likelihood[inside], stamps.view[inside]
+        center = view.params(start[stamps.rows[inside]])[:, SINGLE.centre]
+        own = moment_start(some.data, some.ivar, some.transfer, some.grid, center)
+        at = np.searchsorted(rows, stamps.rows[inside])
+        out[at, likelihood.model.searched] = view.outward(own)[:, likelihood.model.searched]
+    return out
