@@ -103,6 +103,7 @@ FLAG_DEFINITIONS = (
     FlagDefinition(30, "MISFIT", "departure from a Sersic profile may exceed the errors"),
     FlagDefinition(31, "PSF_DOUBTFUL", "PSF is cut, off-centre or on a pedestal"),
     FlagDefinition(32, "PRIOR_LIMIT", "posterior piles up at a limit of the prior"),
+    FlagDefinition(33, "BAND_MISSING", "a band has no data of the galaxy: its columns are NaN"),
 )
 
 
