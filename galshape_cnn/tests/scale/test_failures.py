@@ -99,7 +99,7 @@ def test_a_bad_file_costs_its_own_row(tmp_path, monkeypatch, capsys):
     assert main(["measure", *paths, "-o", str(out)]) == 0
     assert list(np.flatnonzero(QTable.read(out)["flags"])) == [0, 3]
     said = capsys.readouterr()
-    assert "4 without flags, NOT_MEASURED 2, 2 with an error" in said.out
+    assert "4 of quality 0, NOT_MEASURED 2, 2 with an error" in said.out
     assert "galshape: warning: row 3: FileError: " in said.err
 
 
