@@ -1,6 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Lists of positions, in pixels or on the sky, as the user may hold them."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from galshape_cnn.wcs import pixel_positions, sky_geometry
 
 __all__ = ["Positions", "read_positions_argument"]
 
+_log = logging.getLogger(__name__)
 _ALLOWED = "a Table with columns x, y (0-based pixels) or ra, dec, a SkyCoord, or an (N, 2) array of x, y"
 #: Largest disagreement, in pixels, between pixel and sky columns of one table.
 _LARGEST_DISAGREEMENT = 2.0
@@ -205,6 +207,8 @@ def _from_table(table, wcs):
     _name_identifiers(rest, names, tool)
     rest.remove_columns([*pixel_names, *sky_names])
     notes = [note for note in (rest.meta.pop(READ_AS, ""), understood) if note]
+    if notes:
+        _log.info("positions: %s", "; ".join(notes))
     return Positions(from_sky if xy is None else xy, rest, "; ".join(notes), sky)
 
 

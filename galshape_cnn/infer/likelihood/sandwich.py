@@ -24,7 +24,7 @@ from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.nuisance import projected
 from galshape_cnn.parallel import fixed_batches
 
-__all__ = ["information", "sandwich", "stretching", "tempering", "widened"]
+__all__ = ["correlation_spectrum", "information", "sandwich", "stretching", "tempering", "widened"]
 
 
 @compiled(static_argnames="grid")
@@ -49,7 +49,7 @@ def _block(params, ivar, inverse_gain, transfer, nuisance, spectrum, grid):
     return naive, 0.5 * (actual + jnp.swapaxes(actual, 1, 2))
 
 
-def _spectrum(correlation, size):
+def correlation_spectrum(correlation, size):
     """Transform of a correlation kernel on a grid without wrap-around."""
     if correlation is None:
         return None
@@ -80,7 +80,7 @@ def information(batch, params, correlation=None):
     stamps, transfer, grid = batch.stamps, batch.transfer, batch.grid
     params, known = SINGLE.filled(params)
     params = params.astype(np.float32)
-    spectrum = _spectrum(correlation, grid.size)
+    spectrum = correlation_spectrum(correlation, grid.size)
     inverse_gain = np.zeros(len(params), np.float32)
     if batch.gain is not None:
         inverse_gain = (1 / batch.gain).astype(np.float32)

@@ -191,9 +191,7 @@ def _blank(n, n_samples, fit_flags):
     nan = lambda *shape: np.full((n, *shape), np.nan)  # noqa: E731
     flags = Flag.LOW_ESS | (fit_flags & Flag.NO_DATA)
     samples = nan(n_samples, 5).astype(np.float32)
-    return PosteriorResult(
-        nan(5), nan(5, 5), np.zeros(n), np.zeros(n, int), samples, nan(2), flags
-    )
+    return PosteriorResult(nan(5), nan(5, 5), np.zeros(n), np.zeros(n, int), samples, nan(2), flags)
 
 
 @dataclass(eq=False)
