@@ -264,7 +264,9 @@ def _how(args, source):
     """Options of the measurement, the same for every part of the source."""
     from galshape_cnn.scale.noise import settled_noise
 
-    how = {"method": args.method, "fit_sky": not args.no_fit_sky, **noise_options(args, source)}
+    how = {"method": args.method, **noise_options(args, source)}
+    if args.no_fit_sky:  # otherwise as the network was trained
+        how["fit_sky"] = False
     return settled_noise(source, how)
 
 

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from astropy.table import QTable
 
 from galshape_cnn.errors import GalshapeWarning
+from galshape_cnn.fingerprint import fingerprint
 from galshape_cnn.infer.catalog.columns import pass_through
 from galshape_cnn.infer.catalog.writable import warn_of_changes
 from galshape_cnn.infer.measure.options import measurement_keywords
 from galshape_cnn.parallel import progress_bar
 from galshape_cnn.scale.blocks import join_rows, probe
 from galshape_cnn.scale.dataset import BlockFolder
-from galshape_cnn.scale.fingerprint import fingerprint
 from galshape_cnn.scale.noise import settled_noise
 from galshape_cnn.scale.sources import open_source
 from galshape_cnn.scale.workers import Job, local_crew

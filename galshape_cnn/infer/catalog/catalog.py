@@ -15,7 +15,7 @@ import numpy as np
 from astropy.table import QTable, Table
 
 from galshape_cnn.errors import InputError
-from galshape_cnn.flags import FLAG_DEFINITIONS, SEVERE
+from galshape_cnn.flags import quality_of
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.geometry import axis_ratio, position_angle, semi_major_radius
 from galshape_cnn.infer.catalog.columns import (
@@ -28,19 +28,21 @@ from galshape_cnn.infer.catalog.columns import (
     sigma_columns,
 )
 from galshape_cnn.infer.catalog.display import CatalogDisplay
+from galshape_cnn.infer.catalog.flagged import FlaggedRows
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.catalog.placement import Placement, derived_errors
 from galshape_cnn.infer.catalog.plotting import CatalogPlots
 from galshape_cnn.infer.catalog.rows import CatalogRows
+from galshape_cnn.infer.catalog.shear import CatalogShear
 from galshape_cnn.infer.measure.options import METHODS
 
 __all__ = ["ShapeCatalog"]
 
-_RAW_COLUMNS = ("snr", "chi2", "ess", "flags", "neighbour_fraction")
+_RAW_COLUMNS = ("snr", "chi2", "ess", "flags", "neighbour_fraction", "rff")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ShapeCatalog(CatalogRows, CatalogDisplay, CatalogPlots):
+class ShapeCatalog(FlaggedRows, CatalogRows, CatalogDisplay, CatalogShear, CatalogPlots):
     """Shapes, sizes and fluxes of N galaxies, with bounds and flags.
 
     Made by calling a `~galshape_cnn.ShapeEstimator`, or by
@@ -74,9 +76,11 @@ class ShapeCatalog(CatalogRows, CatalogDisplay, CatalogPlots):
     >>> psf = galsim.Moffat(beta=3, fwhm=3)
     >>> galaxy = galsim.Convolve(galsim.Exponential(half_light_radius=4, flux=5000), psf)
     >>> cat = ShapeEstimator()(galaxy.drawImage(nx=64, ny=64, scale=1).array, psf=psf, error=1.0)
-    >>> cat[cat.flags == 0].to_table(["flux", "hlr", "hlr_err"]).colnames
+    >>> cat[cat.quality == 0].to_table(["flux", "hlr", "hlr_err"]).colnames
     ['flux', 'hlr', 'hlr_err']
     """
+
+    definitions = COLUMN_DEFINITIONS  # of the columns that there may be, in order
 
     ids: np.ndarray
     method: str
@@ -143,8 +147,11 @@ class ShapeCatalog(CatalogRows, CatalogDisplay, CatalogPlots):
         return len(self.ids)
 
     def __repr__(self):
-        flagged = int(np.count_nonzero(self.flags))
-        return f"<ShapeCatalog: {len(self)} galaxies, method={self.method!r}, {flagged} flagged>"
+        counts = self.quality_counts()
+        return (
+            f"<ShapeCatalog: {len(self)} galaxies, method={self.method!r}, quality "
+            f"{', '.join(f'{level}: {count}' for level, count in counts.items())}>"
+        )
 
     def __getitem__(self, rows):
         """Chosen rows as a catalogue; the column of a name, a table of several names."""
@@ -174,19 +181,20 @@ class ShapeCatalog(CatalogRows, CatalogDisplay, CatalogPlots):
         return replace(self, stamps=None)
 
     @cached_property
-    def parameters(self):
-        """(N, 5) ndarray: flux, n, hlr, g1, g2 without units, in the reported frame."""
-        return _frozen(self.placement.shapes(self.measurement.params[:, SINGLE.reported]))
-
-    @cached_property
     def covariance(self):
         """(N, 5, 5) ndarray: posterior covariance of flux, n, hlr, g1, g2; NaN for ``'ml'``."""
         return _frozen(self.placement.covariances(self.measurement.params, self.measurement.covariance))
 
     @cached_property
     def crb_covariance(self):
-        """(N, 5, 5) ndarray: Cramér-Rao bound of flux, n, hlr, g1, g2."""
+        """(N, 5, 5) ndarray: Cramér-Rao bound of flux, n, hlr, g1, g2; the sandwich in correlated noise."""
         return _frozen(self.placement.covariances(self.measurement.params, self.measurement.crb))
+
+    @cached_property
+    def error_covariance(self):
+        """(N, 5, 5) ndarray: the bound, and what structure adds to it: the square of the columns ``_err``."""
+        raw = self.measurement
+        return _frozen(self.placement.covariances(raw.params, raw.crb + raw.structure))
 
     @cached_property
     def _columns(self):
@@ -197,11 +205,13 @@ class ShapeCatalog(CatalogRows, CatalogDisplay, CatalogPlots):
         sky = self.placement.sky_position(*raw.params[:, SINGLE.centre].T)
         columns = {"id": self.ids, "x_centroid": x, "y_centroid": y, "sky_centroid": sky}
         columns |= dict(zip(SHAPE_PARAMETERS, self.parameters.T, strict=True))
-        columns |= sigma_columns("err", self.crb_covariance) | sigma_columns("std", self.covariance)
+        columns |= sigma_columns("err", self.error_covariance) | sigma_columns("std", self.covariance)
+        columns |= sigma_columns("crb", self.crb_covariance)
         columns |= {name: getattr(raw, name) for name in _RAW_COLUMNS}
+        columns["quality"] = quality_of(raw.flags)
         columns["q"], columns["pa"] = axis_ratio(g1, g2), position_angle(g1, g2)
         columns["r_eff"] = semi_major_radius(hlr, g1, g2)
-        return columns | derived_errors(self.parameters, self.crb_covariance)
+        return columns | derived_errors(self.parameters, self.error_covariance)
 
     def _column(self, definition):
         """One column, with its unit."""
@@ -242,7 +252,7 @@ class ShapeCatalog(CatalogRows, CatalogDisplay, CatalogPlots):
         unknown = [name for name in wanted if name not in self.column_names]
         if unknown:
             raise InputError(f"columns: {unknown} not in this catalogue; allowed: {self.column_names}")
-        definitions = {d.name: d for d in COLUMN_DEFINITIONS}
+        definitions = {d.name: d for d in self.definitions}
         table = QTable(meta=copy.deepcopy(self.meta))
         for name in wanted:
             table[name] = self._column(definitions[name]) if name in definitions else self.inputs[name]
@@ -251,21 +261,6 @@ class ShapeCatalog(CatalogRows, CatalogDisplay, CatalogPlots):
                 table[name].info.meta = {"ucd": definitions[name].ucd}
         return table
 
-    @property
-    def is_usable(self):
-        """(N,) ndarray of bool: False where a flag says not to use the numbers at all."""
-        return self.measurement.flags & SEVERE == 0
-
-    def flag_counts(self):
-        """How many rows carry each flag.
-
-        Returns
-        -------
-        counts : dict of str to int
-            Only flags that occur, in the order of their bits.
-        """
-        counts = {d.name: int(np.count_nonzero(self.flags & d.value)) for d in FLAG_DEFINITIONS}
-        return {name: count for name, count in counts.items() if count}
 
 
 def _column_attribute(definition):

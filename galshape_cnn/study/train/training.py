@@ -29,6 +29,7 @@ from galshape_cnn.infer.network.features import CONSTANT_VARIANCE
 from galshape_cnn.study.simulate.recorded import RecordedMocks
 from galshape_cnn.study.simulate.stream import MockStream
 from galshape_cnn.study.train.bundling import add_update, first_network, make_bundle
+from galshape_cnn.study.train.centring import training_stream
 from galshape_cnn.study.train.config_check import check_options
 
 __all__ = ["Training", "load_config", "plot_history", "train_bundle"]
@@ -81,7 +82,7 @@ def load_config(path=None):
 
 def _context_statistics(config, seed):
     """Mean and variance of the context over a few batches."""
-    stream = MockStream(config, seed)
+    stream = training_stream(config, seed)
     contexts = np.concatenate([stream.batch(i, 256)[0][1] for i in range(16)])
     return contexts.mean(0), contexts.var(0) + 1e-6
 
@@ -143,7 +144,7 @@ class Training:
 
     def _stream(self, seed, validation=False):
         if self.mocks is None:
-            return MockStream(self.config, seed)
+            return training_stream(self.config, seed)
         return RecordedMocks(self.mocks, seed, validation)
 
     def _initial_model(self, start):
