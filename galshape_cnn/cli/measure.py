@@ -70,8 +70,8 @@ def add_parser(commands):
     parser.add_argument(
         "--positions",
         metavar="CAT",
-        help="table with x, y (0-based pixels) or ra, dec (degrees), a catalogue of Source Extractor or another "
-        "tool, or regions of DS9; file.fits[TABLE] where there are several tables",
+        help="table with x, y (0-based pixels) or ra, dec (degrees), a catalogue of Source Extractor or "
+        "another tool, or regions of DS9; file.fits[TABLE] where there are several tables",
     )
     parser.add_argument("--stamp-size", type=positive_int, metavar="N", help="pixels used around each galaxy")
     parser.add_argument("--no-fit-sky", action="store_true", help="take the sky level as exactly zero")
