@@ -105,7 +105,7 @@ def read_image(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     fits.HDUList(hdus).writeto(f"{folder}/image.fits")
     ...     image = read_image(f"{folder}/image.fits")
-    >>> image.shape, type(image.uncertainty).__name__
+    >>> image.data.shape, type(image.uncertainty).__name__
     ((40, 50), 'VarianceUncertainty')
     """
     path = Path(path).expanduser()
