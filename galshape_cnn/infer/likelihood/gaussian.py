@@ -20,6 +20,8 @@ import numpy as np
 
 from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.grid import FourierGrid
+from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel.library import serves
 from galshape_cnn.forward.render import BLOCK, render, unit_quadrants
 from galshape_cnn.forward.synthesis import quartered
 from galshape_cnn.infer.likelihood.fisher import normal_block
@@ -151,6 +153,10 @@ class StampLikelihood:
         """Number of pixels that count, (N,)."""
         return np.count_nonzero(self.ivar, axis=(1, 2))
 
+    @property
+    def _arrays(self):
+        return self.data, self.ivar, self.transfer, self.grid
+
     def images(self, params):
         """Models of the first rows' stamps, in units of the data's scale.
 
@@ -163,6 +169,8 @@ class StampLikelihood:
         -------
         images : (N, size, size) float32 ndarray
         """
+        if serves(self.data, self.transfer):
+            return np.asarray(render(params.astype(np.float32), self.transfer[: len(params)], self.grid))
         out = np.empty(self.data.shape, np.float32)
         for start, stop, shape in _batches(len(params), SHAPES[-1:]):
             rows = _padded(np.arange(start, stop), shape)
@@ -191,6 +199,8 @@ class StampLikelihood:
         fisher : (M, 8, 8) float64 ndarray
             D^T W D.
         """
+        if serves(self.data, self.transfer):
+            return calls.normal_equations(params, rows, *self._arrays)
         row_sums, gradient, fisher = in_batches(_normal_block, params, rows, self, SHAPES)
         return row_sums.sum(1), gradient, fisher
 
@@ -207,6 +217,8 @@ class StampLikelihood:
         chi2, gradient, fisher
             Arrays of shape (M,), (M, 2) and (M, 2, 2).
         """
+        if serves(self.data, self.transfer):
+            return calls.linear_equations(params, rows, *self._arrays)
         row_sums, gradient, fisher = in_batches(_linear_block, params, rows, self)
         return row_sums.sum(1), gradient, fisher
 
@@ -225,6 +237,9 @@ class StampLikelihood:
         chi2, gradient, fisher
             Arrays of shape (M, BLOCK), (M, BLOCK, 2) and (M, BLOCK, 2, 2).
         """
+        if serves(self.data, self.transfer):
+            found = calls.linear_equations(params.reshape(-1, 8), np.repeat(rows, BLOCK), *self._arrays)
+            return tuple(one.reshape(-1, BLOCK, *one.shape[1:]) for one in found)
         results = []
         for start, stop, shape in _batches(len(params), (_DRAWS_AT_ONCE,)):
             inside = _padded(np.arange(start, stop), shape)
