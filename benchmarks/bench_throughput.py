@@ -198,7 +198,7 @@ def stages(folder, arguments):
     os.environ.update(ONE_THREAD)  # before JAX is imported
     keep_freed_memory()
     from galshape_cnn import ShapeEstimator
-    from galshape_cnn.infer.measure.pipeline import pipeline as measure
+    from galshape_cnn.infer.measure import pipeline as measure
     from galshape_cnn.observe import observation as cutout
     from galshape_cnn.scale import open_source
 

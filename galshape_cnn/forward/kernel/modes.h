@@ -43,14 +43,14 @@ INLINE void looked_up(const int slopes, const Shape *s, V form, V *f, V *f_n, V 
     V t = at - __builtin_convertvector(index, V), u = 1.0f - t, tt = t * t, uu = u * u;
     V w0 = uu * u * (1 / 6.0f), w3 = tt * t * (1 / 6.0f);
     V w1 = 0.5f * tt * t - tt + 2 / 3.0f, w2 = 0.5f * uu * u - uu + 2 / 3.0f;
-    V a = gather(s->values - 1, index), b = gather(s->values, index);
-    V c = gather(s->values + 1, index), d = gather(s->values + 2, index);
-    *f = w0 * a + w1 * b + w2 * c + w3 * d;
+    V a[4];
+    gather_four(s->values - 1, index, a);
+    *f = w0 * a[0] + w1 * a[1] + w2 * a[2] + w3 * a[3];
     if (!slopes) return;
-    *f_k = (0.5f * (tt * d - uu * a) + (1.5f * tt - 2.0f * t) * b - (1.5f * uu - 2.0f * u) * c) * s->per_step;
-    a = gather(s->by_n - 1, index), b = gather(s->by_n, index);
-    c = gather(s->by_n + 1, index), d = gather(s->by_n + 2, index);
-    *f_n = w0 * a + w1 * b + w2 * c + w3 * d;
+    *f_k = (0.5f * (tt * a[3] - uu * a[0]) + (1.5f * tt - 2.0f * t) * a[1] - (1.5f * uu - 2.0f * u) * a[2]) *
+           s->per_step;
+    gather_four(s->by_n - 1, index, a);
+    *f_n = w0 * a[0] + w1 * a[1] + w2 * a[2] + w3 * a[3];
 }
 
 /* Radial functions of each part at modes of one sign of ky. */
@@ -81,8 +81,9 @@ INLINE void pairs(const int what, const Shape *s, V kx, V ky, V cos_x, V sin_x, 
     V c1 = cc - ss, s1 = sc + cs, c2 = cc + ss, s2 = sc - cs;
     V r1 = psf_r[0] * c1 + psf_i[0] * s1, i1 = psf_i[0] * c1 - psf_r[0] * s1;
     V r2 = psf_r[1] * c2 + psf_i[1] * s2, i2 = psf_i[1] * c2 - psf_r[1] * s2;
+    const int parts = what == SLOPES ? 5 : 1;
 #pragma GCC unroll 5
-    for (int part = 0; part < (what == SLOPES ? 5 : 1); part++) {
+    for (int part = 0; part < parts; part++) {
         float *here = out + 4 * part * apart;
         V pr = one[part] * r1, qr = two[part] * r2, pi = one[part] * i1, qi = two[part] * i2;
         store(here, pr + qr);
