@@ -198,7 +198,8 @@ def stages(folder, arguments):
     os.environ.update(ONE_THREAD)  # before JAX is imported
     keep_freed_memory()
     from galshape_cnn import ShapeEstimator
-    from galshape_cnn.infer.measure import pipeline as measure
+    from galshape_cnn.infer.likelihood import rendering
+    from galshape_cnn.infer.measure import bounds, estimates, quality
     from galshape_cnn.observe import observation as cutout
     from galshape_cnn.scale import open_source
 
@@ -207,11 +208,11 @@ def stages(folder, arguments):
         ("reading the file", None, None),
         ("cutting", cutout, "cut_stamps"),
         ("recentring, neighbours", cutout, "find_centers"),
-        ("transfer functions of the PSFs", measure, "transfer_functions"),
-        ("network and second look", measure, "sky_free_posterior"),
-        ("moments of its answer", measure, "posterior_moments"),
-        ("bounds, chi-square, residuals", measure, "examine"),
-        ("point sources", measure, "_point_chi2"),
+        ("transfer functions of the PSFs", rendering, "transfer_functions"),
+        ("network and second look", estimates, "sky_free_posterior"),
+        ("moments of its answer", estimates, "posterior_moments"),
+        ("bounds, chi-square, residuals", bounds, "examine"),
+        ("point sources", quality, "_point_chi2"),
     ]
     for name, module, function in places[1:]:
         setattr(module, function, partial(_counted, spent, name, getattr(module, function)))

@@ -20,11 +20,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
+from galshape_cnn.study.validate import atlas_plots
 from galshape_cnn.study.validate.atlas_cases import FAMILIES
 from galshape_cnn.study.validate.criteria import passed
 from galshape_cnn.study.validate.statistics import rmse_ratio
 from galshape_cnn.study.validate.trust_region import trusted_share
-from galshape_cnn.study.validate.validation import atlas_plots, draw_figures
+from galshape_cnn.study.validate.validation import draw_figures
 
 HERE = Path(__file__).parent
 IMAGES = HERE / "images" / "validation"

@@ -8,6 +8,8 @@ where they mean nothing, and `galshape_cnn.flags` says why.
 
 ``InputError``
     An argument has a wrong shape, value, unit or type.
+``KeywordError``
+    A keyword does not exist; a `TypeError` too, as Python's own.
 ``NoiseError``
     The noise description is missing or impossible.
 ``PSFError``
@@ -26,6 +28,7 @@ __all__ = [
     "GalshapeError",
     "GalshapeWarning",
     "InputError",
+    "KeywordError",
     "NoiseError",
     "PSFError",
     "PositionError",
@@ -38,6 +41,10 @@ class GalshapeError(Exception):
 
 class InputError(GalshapeError, ValueError):
     """An argument has a wrong shape, value, unit or type."""
+
+
+class KeywordError(InputError, TypeError):
+    """A keyword does not exist."""
 
 
 class NoiseError(InputError):

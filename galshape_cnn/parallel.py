@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Batches spread over threads, and a progress bar for them."""
+"""Batches: of fixed size, spread over threads, with a progress bar."""
 
 import os
 import threading
@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 
-__all__ = ["mapped", "one_blas_thread", "progress_bar", "usable_cores"]
+import numpy as np
+
+__all__ = ["fixed_batches", "mapped", "one_blas_thread", "progress_bar", "usable_cores"]
 
 _BLAS_LOCK = threading.Lock()
 _BLAS_USERS = []  # who wants one thread; the first sets it, the last sets it back
@@ -24,6 +26,31 @@ def usable_cores():
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def fixed_batches(rows, sizes):
+    """Cut rows into batches of fixed sizes; the last is filled up by repeating its first row.
+
+    Parameters
+    ----------
+    rows : (M,) int ndarray
+        What is to be cut.
+    sizes : int or tuple of int
+        Sizes allowed, largest first; the smallest is taken where fewer rows are left.
+
+    Yields
+    ------
+    part : (K,) int ndarray
+        The next rows.
+    padded : (size,) int ndarray
+        The same, filled up.
+    """
+    sizes, start = np.atleast_1d(sizes), 0
+    while start < len(rows):
+        size = next((s for s in sizes if len(rows) - start >= s), sizes[-1])
+        part = rows[start : start + size]
+        yield part, np.concatenate([part, np.full(size - len(part), part[0])])
+        start += size
 
 
 def mapped(function, items, threads):

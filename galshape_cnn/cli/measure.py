@@ -3,6 +3,7 @@
 
 import sys
 import time
+import warnings
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from galshape_cnn.cli.options import (
     read_images,
 )
 from galshape_cnn.cli.psf_option import stars_if_needed
+from galshape_cnn.cli.wording import in_options
 
 __all__ = ["add_parser", "is_table", "run", "source_from", "summary"]
 
@@ -88,6 +90,14 @@ def run(args):
     print(f"{text}, {time.perf_counter() - start:.1f} s -> {args.output}")
 
 
+def _say_what_changes(source, suffix):
+    """Say, before any work, which columns of the positions the output cannot hold as they are."""
+    from galshape_cnn.infer.catalog.writable import warn_of_changes
+    from galshape_cnn.scale.run import source_columns
+
+    warn_of_changes(source_columns(source), suffix)
+
+
 def is_table(output):
     """Whether an output is a single table, and not a folder of blocks.
 
@@ -110,17 +120,21 @@ def is_table(output):
 def _into_table(args):
     """Measure everything, then write one table."""
     from galshape_cnn.infer.catalog.tables import check_table_path, write_table
+    from galshape_cnn.infer.catalog.writable import CHANGED
     from galshape_cnn.scale.run import measure_all
 
     check_table_path(args.output, args.overwrite)
     source = source_from(args)
+    _say_what_changes(source, Path(args.output).suffix.lower())
     with _crew(args, _job(source, _how(args, source), load_estimator(args.bundle))) as crew:
         rows = measure_all(crew, len(source), progress_wanted(args))
     table = rows.catalog.to_table()
     add_magnitude_columns(args, table, source.example())
     for row, error in rows.errors[:_SHOWN]:
-        print(f"galshape: warning: row {row}: {error}", file=sys.stderr)
-    write_table(table, args.output, args.overwrite)
+        print(f"galshape: warning: row {row}: {in_options(error)}", file=sys.stderr)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=CHANGED)  # has been said
+        write_table(table, args.output, args.overwrite)
     return summary(rows.catalog, len(rows.errors))
 
 
@@ -130,6 +144,7 @@ def _into_folder(args):
     from galshape_cnn.scale.run import configuration_of, fill_folder
 
     source = source_from(args)
+    _say_what_changes(source, ".parquet")
     estimator = load_estimator(args.bundle)
     settings = {"zeropoint": args.zeropoint}
     how = _how(args, source)
@@ -246,7 +261,9 @@ def _how(args, source):
     """Options of the measurement, the same for every part of the source."""
     from galshape_cnn.scale.noise import settled_noise
 
-    how = {"method": args.method, "fit_sky": not args.no_fit_sky, **noise_options(args, source)}
+    how = {"method": args.method, **noise_options(args, source)}
+    if args.no_fit_sky:  # otherwise as the network was trained
+        how["fit_sky"] = False
     return settled_noise(source, how)
 
 

@@ -30,12 +30,8 @@ def add_parser(commands):
 
 def run(args):
     """Read the table and the image, and write the page."""
-    from galshape_cnn.study.report.html_report import (
-        catalog_from_table,
-        check_report_path,
-        read_catalog_table,
-        write_report,
-    )
+    from galshape_cnn.study.report.from_table import catalog_from_table, read_catalog_table
+    from galshape_cnn.study.report.html_report import check_report_path, write_report
 
     check_report_path(args.output, args.overwrite)
     table = read_catalog_table(args.table)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from galshape_cnn.compilation import compiled
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.grid import chebyshev_nodes
 from galshape_cnn.forward.sersic import sersic_table
 from galshape_cnn.forward.splines import interpolate, rows_at
@@ -70,9 +71,9 @@ def _at_nodes(profile, copies, count, params, grid):
     """Light of some copies, and what else ``profile`` returns, at nodes of the stamp."""
     # one long axis, which vectorises
     shift, (y, x) = copies * grid.fft_size, np.meshgrid(*[grid.nodes(count)] * 2, indexing="ij")
-    dx = np.ravel(x.ravel() - shift[:, :1]) - params[5]
-    dy = np.ravel(y.ravel() - shift[:, 1:]) - params[6]
-    sums = [one.reshape(len(copies), -1).sum(0) for one in profile(params[1:5], dx, dy)]
+    dx = np.ravel(x.ravel() - shift[:, :1]) - params[SINGLE.centre][0]
+    dy = np.ravel(y.ravel() - shift[:, 1:]) - params[SINGLE.centre][1]
+    sums = [one.reshape(len(copies), -1).sum(0) for one in profile(params[SINGLE.shape], dx, dy)]
     return jnp.stack(sums).reshape(-1, count, count)
 
 
@@ -91,9 +92,9 @@ def _level_beyond(shape, grid):
 def _levels_beyond(params, grid, slopes):
     """`_level_beyond` of one stamp and its derivatives, as the profile's."""
     if not slopes:
-        return _level_beyond(params[1:5], grid)[None]
-    level, by_shape = jax.value_and_grad(_level_beyond)(params[1:5], grid)
-    by_shape = by_shape * jnp.stack([1.0, params[2], 1.0, 1.0])
+        return _level_beyond(params[SINGLE.shape], grid)[None]
+    level, by_shape = jax.value_and_grad(_level_beyond)(params[SINGLE.shape], grid)
+    by_shape = by_shape * jnp.stack([1.0, params[SINGLE.hlr], 1.0, 1.0])
     return jnp.concatenate([level[None], by_shape, jnp.zeros(2, level.dtype)])
 
 

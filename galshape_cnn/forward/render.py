@@ -24,6 +24,7 @@ import numpy as np
 
 from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.folding import folded_parts
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.kernel import calls
 from galshape_cnn.forward.kernel.library import serves
 from galshape_cnn.forward.synthesis import assembled, natural, point_parts, wave_parts
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 #: The parameters of a stamp's model, in the order of every array.
-PARAMETERS = ("flux", "n", "hlr", "g1", "g2", "x", "y", "sky")
+PARAMETERS = SINGLE.names
 
 #: Stamps rendered together: few enough that their transforms stay in cache.
 BLOCK = 8
@@ -82,7 +83,7 @@ def _images(quadrants):
 
 def _render_block(params, transfer, grid):
     image = _images(unit_quadrants(params, transfer, grid, slopes=False)[0])
-    return params[:, 0, None, None] * image + params[:, 7, None, None]
+    return params[:, SINGLE.flux, None, None] * image + params[:, SINGLE.sky, None, None]
 
 
 def derivatives_block(params, transfer, grid):
@@ -99,10 +100,10 @@ def derivatives_block(params, transfer, grid):
     derivatives : (B, 8, size, size) jax array
     """
     unit, *slopes = (_images(q) for q in unit_quadrants(params, transfer, grid))
-    flux = params[:, 0, None, None]
-    slopes[1] = slopes[1] / params[:, 2, None, None]
+    flux = params[:, SINGLE.flux, None, None]
+    slopes[1] = slopes[1] / params[:, SINGLE.hlr, None, None]
     derivatives = jnp.stack([unit, *(flux * one for one in slopes), jnp.ones_like(unit)], 1)
-    return flux * unit + params[:, 7, None, None], derivatives
+    return flux * unit + params[:, SINGLE.sky, None, None], derivatives
 
 
 def point_block(params, transfer, grid):

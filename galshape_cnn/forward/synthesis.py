@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.sersic import sersic_table
 from galshape_cnn.forward.splines import interpolate
 
@@ -30,11 +31,16 @@ __all__ = ["assembled", "natural", "point_parts", "quartered", "wave_parts"]
 _stored = jax.lax.optimization_barrier
 
 
+def _columns(where):
+    """Indices of a part of the parameters."""
+    return range(SINGLE.size)[where]
+
+
 def _wave_numbers(params, grid):
     """ln(kappa), and d ln(kappa) / d(g1, g2), of both signs of ky, (2, K, B, K)."""
     k = jnp.asarray(grid.kx, params.dtype)
     kx, ky = k, jnp.stack([k, -k])[:, :, None, None]
-    hlr, g1, g2 = (params[:, i, None] for i in (2, 3, 4))
+    hlr, g1, g2 = (params[:, i, None] for i in (SINGLE.hlr, *_columns(SINGLE.shear)))
     total, plus, cross = kx**2 + ky**2, kx**2 - ky**2, 2 * kx * ky
     norm = 1 - g1**2 - g2**2
     form = jnp.maximum((2 - norm) * total + 2 * (g1 * plus + g2 * cross), 1e-12)
@@ -47,7 +53,7 @@ def _wave_numbers(params, grid):
 def _moved(params, transfer, grid):
     """Transfer functions times the phase of the centroid: real and imaginary part."""
     k, middle = jnp.asarray(grid.kx, params.dtype), (grid.size - 1) / 2
-    x, y = k * (params[:, 5, None] - middle), k * (params[:, 6, None] - middle)
+    x, y = (k * (params[:, i, None] - middle) for i in _columns(SINGLE.centre))
     cos_x, sin_x, cos_y, sin_y = _stored((jnp.cos(x), jnp.sin(x), jnp.cos(y).T, jnp.sin(y).T))
     cos_y, sin_y = jnp.stack([cos_y, cos_y])[..., None], jnp.stack([sin_y, -sin_y])[..., None]
     cos, sin = cos_y * cos_x - sin_y * sin_x, sin_y * cos_x + cos_y * sin_x
@@ -92,7 +98,7 @@ def wave_parts(params, transfer, grid, slopes=True):
     ln_kappa, by_g1, by_g2 = _wave_numbers(params, grid)
     moved = _moved(params, transfer, grid)
     lookup = jax.vmap(lambda n, x: interpolate(n, x, table, table.coefficients), (0, 2), 2)
-    f, f_n, f_k = lookup(params[:, 1], ln_kappa)
+    f, f_n, f_k = lookup(params[:, SINGLE.n], ln_kappa)
     cos_y, sin_y, cos_x, sin_x = (jnp.asarray(a, params.dtype) for a in grid.half_waves)
     if not slopes:
         f, moved = _stored((f, moved))

@@ -48,8 +48,6 @@ class Observation:
         Number of rows.
     table : Table or None
         Columns of the positions that are passed through.
-    id : ndarray or None
-        The user's identifiers.
     unit : astropy unit or None
         Unit of the pixel values.
     has_sky : bool
@@ -60,17 +58,22 @@ class Observation:
         x, y in the image of every galaxy that the user listed; those of the rows are part of it.
     first : int
         Place of the first row in ``listed``; the others follow.
+    image : Frame or None
+        The image, if there is one.
+    understood : str
+        By which convention the positions were read; empty if that goes without saying.
     """
 
     groups: tuple
     n: int
     table: Table | None = None
-    id: np.ndarray | None = None
     unit: object = None
     has_sky: bool = False
     is_image: bool = False
     listed: np.ndarray | None = None
     first: int = 0
+    image: object = None
+    understood: str = ""
 
     def __len__(self):
         return self.n
@@ -97,10 +100,10 @@ def prepare(
 
     Parameters
     ----------
-    data : NDData, array_like, sequence of them, or Stamps
+    data : NDData, array_like, sequence of them, Stamps, or Observation
         An image (with ``positions``); N cutouts of any sizes with a galaxy
         near each centre, as a sequence or as an ``(N, ny, nx)`` array; one
-        cutout; or `Stamps`, which pass through.  ``uncertainty``, ``mask``,
+        cutout; or `Stamps` or an `Observation`, which pass through.  ``uncertainty``, ``mask``,
         ``wcs``, ``psf`` and ``unit`` of NDData are used.
     psf : optional
         Anything `galshape_cnn.forward.psf.convert.psf_arrays` takes; or ``"stars"``, to
@@ -152,6 +155,8 @@ def prepare(
     >>> [(rows.tolist(), stamps.data.shape) for rows, stamps in observation.groups]
     [([0, 1], (2, 64, 64))]
     """
+    if isinstance(data, Observation):
+        return data
     if isinstance(data, Stamps):
         keywords = {"psf": psf, "error": error, "mask": mask, "wcs": wcs, "positions": positions}
         return _pass_through(data, {**keywords, "stamp_size": stamp_size})
@@ -171,9 +176,12 @@ def prepare(
     psfs = _row_psfs(rows, psf, options)
     estimated = Flag.PSF_ESTIMATED if isinstance(psf, EstimatedPSF) else 0
     groups = _make_groups(rows, psfs, bool(recenter), unit, estimated, strict)
-    ids = None if table is None or "id" not in table.colnames else np.asarray(table["id"])
     listed, first = listed or (rows.xy if is_image else None, 0)
-    return Observation(groups, len(rows), table, ids, unit, rows.radec is not None, is_image, listed, first)
+    image = frames[0] if is_image or _is_plane(data) else None
+    has_sky = rows.radec is not None
+    return Observation(
+        groups, len(rows), table, unit, has_sky, is_image, listed, first, image, positions.understood
+    )
 
 
 def _pass_through(stamps, keywords):
@@ -185,6 +193,11 @@ def _pass_through(stamps, keywords):
         )
     groups = ((np.arange(len(stamps)), stamps.as_even_squares()),)
     return Observation(groups, len(stamps), unit=stamps.unit, has_sky=stamps.skycoord is not None)
+
+
+def _is_plane(data):
+    """Whether data is one image, not a sequence of one."""
+    return not isinstance(data, (list, tuple)) and np.ndim(getattr(data, "data", data)) == 2
 
 
 def _check_cutouts(frames):

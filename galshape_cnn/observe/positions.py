@@ -1,22 +1,31 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Lists of positions, in pixels or on the sky, as the user may hold them."""
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import astropy.units as u
 import numpy as np
-from astropy.table import Table
+from astropy.table import MaskedColumn, Row, Table
 
 from galshape_cnn.errors import PositionError
+from galshape_cnn.observe.catalog_conventions import (
+    IDENTIFIERS,
+    PIXEL_COLUMNS,
+    READ_AS,
+    SKY_COLUMNS,
+    SKYCOORD_COLUMNS,
+    angles,
+    find_pair,
+)
+from galshape_cnn.observe.region_positions import are_regions, table_of_regions
 from galshape_cnn.wcs import pixel_positions
 
 __all__ = ["Positions", "read_positions_argument"]
 
+_log = logging.getLogger(__name__)
 _ALLOWED = "a Table with columns x, y (0-based pixels) or ra, dec, a SkyCoord, or an (N, 2) array of x, y"
-#: Column pairs with one meaning only. photutils' and this package's centroids are 0-based.
-_PIXEL_COLUMNS = (("x", "y"), ("x_centroid", "y_centroid"), ("xcentroid", "ycentroid"))
-_SKY_COLUMNS = (("ra", "dec"),)
-_SKYCOORD_COLUMNS = ("sky_centroid", "skycoord")
 #: Largest disagreement, in pixels, between pixel and sky columns of one table.
 _LARGEST_DISAGREEMENT = 2.0
 
@@ -30,11 +39,14 @@ class Positions:
     xy : (N, 2) ndarray
         0-based pixels; NaN where the WCS does not reach.
     table : Table or None
-        The other columns of the user's table.
+        The other columns of the user's table; identifiers are in ``id``.
+    understood : str
+        By which convention the columns of a tool were read; empty for x, y and ra, dec.
     """
 
     xy: np.ndarray
     table: Table | None = None
+    understood: str = ""
 
 
 def read_positions_argument(positions, wcs=None):
@@ -42,8 +54,9 @@ def read_positions_argument(positions, wcs=None):
 
     Parameters
     ----------
-    positions : Table, SkyCoord, or (N, 2) array_like
-        Positions; see the message of the exception.
+    positions : Table, DataFrame, SkyCoord, regions, or (N, 2) array_like
+        Positions; see the message of the exception.  Tables of common tools are read by the convention
+        of `galshape_cnn.observe.catalog_conventions`.
     wcs : celestial WCS, optional
         Needed by sky positions.
 
@@ -58,13 +71,57 @@ def read_positions_argument(positions, wcs=None):
     """
     if isinstance(positions, Positions):
         return positions
-    if hasattr(positions, "colnames"):
-        return _from_table(positions, wcs)
-    if hasattr(positions, "iloc") and hasattr(positions, "columns"):
-        return _from_table(Table.from_pandas(positions), wcs)
     if hasattr(positions, "icrs"):
         return Positions(_from_sky(positions, wcs))
+    if are_regions(positions):
+        positions = table_of_regions(positions)
+    table = _as_table(positions)
+    if table is not None:
+        return _from_table(table, wcs)
+    if isinstance(positions, (list, tuple)) and positions and all(hasattr(one, "icrs") for one in positions):
+        from astropy.coordinates import SkyCoord
+
+        return Positions(_from_sky(SkyCoord([one.icrs for one in positions]), wcs))
     return Positions(_from_array(positions))
+
+
+def _as_table(positions):
+    """Table of whatever has named columns, or None."""
+    if isinstance(positions, Row):
+        return Table(positions)
+    if hasattr(positions, "colnames"):
+        return positions
+    if hasattr(positions, "iloc") and hasattr(positions, "columns"):
+        return _from_frame(positions)
+    named = getattr(getattr(positions, "dtype", None), "names", None)
+    if named or isinstance(positions, Mapping):
+        try:
+            return Table(positions if isinstance(positions, Mapping) else np.atleast_1d(positions))
+        except (TypeError, ValueError) as error:
+            raise PositionError(f"positions cannot be read as a table: {error}") from error
+    return None
+
+
+def _from_frame(frame):
+    """Table of a DataFrame; None for two columns without names, which are as good as an array."""
+    if len(frame.columns) == 2 and all(isinstance(name, (int, np.integer)) for name in frame.columns):
+        return None
+    if any(name is not None for name in frame.index.names):  # identifiers are often the index
+        frame = frame.reset_index(names=_unused(frame.index.names, frame.columns))
+    names = [str(name) for name in frame.columns]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise PositionError(f"positions has two columns {twice!r}; each name may occur once")
+    try:
+        return Table.from_pandas(frame.set_axis(names, axis=1))
+    except (KeyError, TypeError, ValueError) as error:
+        raise PositionError(f"positions cannot be read as a table: {error}") from error
+
+
+def _unused(names, columns):
+    """Names of an index that no column has, a number after those that one has."""
+    names = ["index" if name is None else name for name in names]
+    return [f"{name}_index" if name in columns else name for name in names]
 
 
 def _from_array(positions):
@@ -72,7 +129,7 @@ def _from_array(positions):
     if isinstance(positions, u.Quantity):
         positions = _in_pixels(positions, "positions")
     try:
-        xy = np.array(positions, float)
+        xy = np.ma.filled(np.ma.array(positions, dtype=float), np.nan)
     except (TypeError, ValueError) as error:
         raise PositionError(f"positions is a {type(positions).__name__}; {_ALLOWED} is needed") from error
     if xy.ndim == 1 and xy.shape == (2,):
@@ -103,96 +160,115 @@ def _in_pixels(values, name):
     """Numbers of a Quantity in pixels."""
     if values.unit not in (u.pix, u.dimensionless_unscaled):
         raise PositionError(f"{name} has unit {values.unit}; 0-based pixels are needed")
-    return np.asarray(values.value, float)
+    return np.asarray(np.ma.filled(np.ma.asarray(_masked(values.value)), np.nan), float)
+
+
+def _masked(values):
+    """A masked array of numpy, of one of astropy."""
+    if hasattr(values, "unmasked"):
+        return np.ma.array(values.unmasked, float, mask=values.mask)
+    return np.ma.asarray(values, float)
 
 
 def _from_table(table, wcs):
     """Positions and the other columns of a table."""
     _refuse_empty(table)
+    # of names that differ in case only, the one in lower case, else the first
     names = {name.lower(): name for name in reversed(table.colnames)}
-    pixel, sky = _pixel_columns(table, names), _sky_columns(table, names)
-    used = []
+    names |= {name: name for name in table.colnames if name == name.lower()}
+    pair, pixel_names = find_pair(names, PIXEL_COLUMNS)
+    sky, sky_names, understood, tool = _sky_columns(table, names)
+    if sky is not None and wcs is not None and pair is not None and pair.own_image:
+        pair, pixel_names = None, []  # they pass through
+    if pair is None and sky is None:
+        raise PositionError(f"positions has columns {', '.join(table.colnames)}; {_ALLOWED} is needed")
     xy = from_sky = None
-    if pixel is not None:
-        xy, columns = pixel
-        used += columns
-    if sky is not None:
-        coords, columns = sky
-        used += columns
-        from_sky = _from_sky(coords, wcs) if wcs is not None or xy is None else None
-    if xy is None and from_sky is None:
-        raise PositionError(_unknown_columns(table, names))
+    if pair is not None:
+        xy = np.column_stack([_number_column(table, name) for name in pixel_names]) - pair.first
+        understood, tool = pair.describe(pixel_names), pair.tool
+    if sky is not None and (wcs is not None or xy is None):
+        from_sky = _from_sky(sky, wcs)
     if xy is not None and from_sky is not None:
-        _check_agreement(xy, from_sky)
+        _check_agreement(xy, from_sky, pixel_names, sky_names, pair.first)
     rest = Table(table, copy=True)
-    rest.remove_columns(used)
-    return Positions(from_sky if xy is None else xy, rest)
+    _settle_objects(rest)
+    _name_identifiers(rest, names, tool)
+    rest.remove_columns([*pixel_names, *sky_names])
+    notes = [note for note in (rest.meta.pop(READ_AS, ""), understood) if note]
+    if notes:
+        _log.info("positions: %s", "; ".join(notes))
+    return Positions(from_sky if xy is None else xy, rest, "; ".join(notes))
+
+
+def _name_identifiers(table, names, tool):
+    """Give the identifiers the name ``id``, whatever their case, or whatever the tool calls them."""
+    if "id" in names:
+        if "id" not in table.colnames:
+            table.rename_column(names["id"], "id")
+        return
+    own = names.get(IDENTIFIERS.get(tool))
+    if own is not None:
+        table["id"] = table[own]
+
+
+def _settle_objects(table):
+    """Give columns of Python objects, as pandas has them, a type where they hold but one besides gaps."""
+    for name in table.colnames:
+        if getattr(getattr(table[name], "dtype", None), "kind", "") != "O" or table[name].ndim != 1:
+            continue
+        values = np.asarray(table[name])
+        known = np.array([one is not None and one == one for one in values])  # NaN differs from itself
+        kinds = {type(one) for one in values[known]}
+        if len(kinds) == 1 and next(iter(kinds)) in (str, int, float, bool):
+            column = MaskedColumn(np.where(known, values, next(iter(values[known]))).tolist(), mask=~known)
+            table.replace_column(name, column)
 
 
 def _number_column(table, name):
     """A column as plain floats, NaN where masked."""
     column = table[name]
-    if isinstance(column, u.Quantity) or getattr(column, "unit", None) not in (None, ""):
-        return _in_pixels(u.Quantity(column), f"column {name} of positions")
+    if np.ndim(column) != 1:
+        raise PositionError(
+            f"column {name} of positions has shape {np.shape(column)}; one number a row is needed"
+        )
+    unit = getattr(column, "unit", None)
+    if unit not in (None, "") and str(unit).lower() in ("pixel", "pix", "pixels"):
+        unit = u.pix
+    if isinstance(column, u.Quantity) or unit not in (None, ""):
+        values = _masked(getattr(column, "value", column))
+        return _in_pixels(u.Quantity(np.ma.filled(values, np.nan), unit), f"column {name} of positions")
     try:
         return np.ma.filled(np.ma.asarray(column).astype(float), np.nan)
     except (TypeError, ValueError) as error:
         raise PositionError(f"column {name} of positions does not hold numbers") from error
 
 
-def _pixel_columns(table, names):
-    """(xy, column names), or None."""
-    for pair in _PIXEL_COLUMNS:
-        if all(one in names for one in pair):
-            used = [names[one] for one in pair]
-            return np.column_stack([_number_column(table, name) for name in used]), used
-    return None
-
-
 def _sky_columns(table, names):
-    """(SkyCoord, column names), or None."""
+    """SkyCoord or None, the names of its columns, what was understood, and the tool that wrote them."""
     from astropy.coordinates import SkyCoord
 
-    for name in _SKYCOORD_COLUMNS:
+    for name in SKYCOORD_COLUMNS:
         if name in names and isinstance(table[names[name]], SkyCoord):
-            return table[names[name]], [names[name]]
-    for pair in _SKY_COLUMNS:
-        if all(one in names for one in pair):
-            used = [names[one] for one in pair]
-            angles = [_angle_column(table[name], name) for name in used]
-            return SkyCoord(*angles, frame="icrs"), used
-    return None
+            return table[names[name]], [names[name]], "", ""
+    pair, used = find_pair(names, SKY_COLUMNS)
+    if pair is None:
+        return None, [], "", ""
+    (ra, hours), (dec, _) = (
+        angles(table[name], name, is_ra) for name, is_ra in zip(used, (True, False), strict=True)
+    )
+    understood = pair.describe(used)
+    if hours:
+        understood = f"{understood or ', '.join(used)}, sexagesimal (right ascension in hours)"
+    return SkyCoord(ra, dec, frame="icrs"), used, understood, pair.tool
 
 
-def _angle_column(column, name):
-    """A column of angles; degrees if it has no unit."""
-    unit = getattr(column, "unit", None)
-    values = np.ma.filled(np.ma.asarray(getattr(column, "value", column)).astype(float), np.nan)
-    try:
-        return u.Quantity(values, unit or u.deg).to(u.deg)
-    except (TypeError, ValueError, u.UnitConversionError) as error:
-        raise PositionError(f"column {name} of positions has unit {unit}; an angle is needed") from error
-
-
-def _unknown_columns(table, names):
-    """Message for a table without columns of a known meaning."""
-    message = f"positions has columns {', '.join(table.colnames)}; {_ALLOWED} is needed"
-    one_based = [names[one] for one in ("x_image", "xwin_image", "y_image", "ywin_image") if one in names]
-    if one_based:
-        message += (
-            f". {' and '.join(one_based)} of SExtractor count from 1: "
-            f"add columns x = {one_based[0]} - 1 and y = {one_based[-1]} - 1"
-        )
-    elif "alpha_j2000" in names:
-        message += ". Rename ALPHA_J2000, DELTA_J2000 to ra, dec"
-    return message
-
-
-def _check_agreement(xy, from_sky):
+def _check_agreement(xy, from_sky, pixel_names, sky_names, first):
     """Refuse a table whose pixel and sky columns mean different places."""
     distance = np.hypot(*(xy - from_sky).T)
     if np.isfinite(distance).any() and np.nanmedian(distance) > _LARGEST_DISAGREEMENT:
+        other = "may count from 1 or belong" if first == 0 else "belong"
         raise PositionError(
-            f"positions has x, y and ra, dec, which differ by {np.nanmedian(distance):.1f} pixels (median): "
-            "x, y may count from 1 or belong to another image; remove one pair"
+            f"positions has {', '.join(pixel_names)} and {', '.join(sky_names)}, which differ by "
+            f"{np.nanmedian(distance):.1f} pixels (median): {', '.join(pixel_names)} {other} to another "
+            "image; remove one pair"
         )

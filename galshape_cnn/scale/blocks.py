@@ -8,6 +8,7 @@ import numpy as np
 from astropy.table import Table, vstack
 
 from galshape_cnn.infer.catalog.catalog import ShapeCatalog
+from galshape_cnn.infer.catalog.columns import identifiers, join_identifiers, pass_through
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.catalog.placement import Placement
 
@@ -169,8 +170,6 @@ def _check(catalog, schema):
 
 def _blank(source, start, stop, how, schema):
     """Rows that were not measured."""
-    from galshape_cnn.infer.catalog.columns import identifiers, pass_through
-
     n, inputs = stop - start, source.inputs(start, stop)
     with_id = inputs is not None and "id" in inputs.colnames
     ids = identifiers(None if with_id else np.arange(start + 1, stop + 1), inputs, n)
@@ -203,7 +202,7 @@ def join_rows(parts):
         inputs = type(catalogs[0].inputs)(inputs)
     whole = replace(
         catalogs[0],
-        ids=np.concatenate([one.ids for one in catalogs]),
+        ids=join_identifiers([one.ids for one in catalogs]),
         measurement=_concatenated([one.measurement for one in catalogs]),
         placement=_concatenated([one.placement for one in catalogs]),
         inputs=inputs,

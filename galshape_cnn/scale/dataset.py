@@ -23,6 +23,7 @@ from pathlib import Path
 from astropy.table import QTable, Table, vstack
 
 from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.infer.catalog.writable import writable_table
 
 __all__ = ["BlockFolder", "read_blocks"]
 
@@ -135,6 +136,7 @@ class BlockFolder:
         FileError
             If it cannot be written; the block is then missing, not half there.
         """
+        table, _ = writable_table(table, ".parquet")  # what that changes has been said before the run
         table.meta["errors"] = [[int(row), text] for row, text in errors]
         beside = self.path / f".{self.part(number).name}.{os.getpid()}.part"
         try:

@@ -5,11 +5,16 @@ import warnings
 from collections import deque
 from contextlib import contextmanager
 
+from astropy.table import QTable
+
 from galshape_cnn.errors import GalshapeWarning
+from galshape_cnn.fingerprint import fingerprint
+from galshape_cnn.infer.catalog.columns import pass_through
+from galshape_cnn.infer.catalog.writable import warn_of_changes
+from galshape_cnn.infer.measure.options import measurement_keywords
 from galshape_cnn.parallel import progress_bar
 from galshape_cnn.scale.blocks import join_rows, probe
 from galshape_cnn.scale.dataset import BlockFolder
-from galshape_cnn.scale.fingerprint import fingerprint
 from galshape_cnn.scale.noise import settled_noise
 from galshape_cnn.scale.sources import open_source
 from galshape_cnn.scale.workers import Job, local_crew
@@ -21,6 +26,7 @@ __all__ = [
     "configuration_of",
     "measure_all",
     "measure_stream",
+    "source_columns",
     "split_options",
 ]
 
@@ -115,9 +121,31 @@ def begin_run(estimator, data, output, block_rows, settings, options):
     """
     how, rest = split_options(options)
     source = open_source(data, **rest)
+    warn_of_changes(source_columns(source), ".parquet")
     how = settled_noise(source, how)
     configuration = configuration_of(estimator, source, how, settings)
     return source, how, BlockFolder(output, configuration, len(source), block_rows)
+
+
+def source_columns(source):
+    """Columns that came with the positions and that the table of a run will have.
+
+    Parameters
+    ----------
+    source : Source
+        Of the galaxies.
+
+    Returns
+    -------
+    table : `~astropy.table.Table` or None
+        ``id`` included.
+    """
+    inputs = source.inputs(0, len(source))
+    table = pass_through(inputs)
+    if inputs is not None and "id" in inputs.colnames:
+        table = QTable() if table is None else table
+        table["id"] = inputs["id"]
+    return table
 
 
 def split_options(options):
@@ -132,11 +160,7 @@ def split_options(options):
     -------
     how, rest : dict
     """
-    names = (
-        "method", "fit_sky", "neighbours", "gain", "prior", "seed",
-        "noise_correlation", "noise_scale", "read_noise", "sky_level",
-    )  # fmt: skip
-    how = {name: options[name] for name in names if name in options}
+    how = {name: options[name] for name in measurement_keywords() if name in options}
     return how, {name: value for name, value in options.items() if name not in how}
 
 

@@ -2,20 +2,20 @@
 """Where the stamps of a long run come from: `open_source`."""
 
 import os
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from galshape_cnn.errors import FileError, InputError, PositionError
-from galshape_cnn.scale.file_sources import CubeSource, FileSource, MockSource
-from galshape_cnn.scale.fingerprint import fingerprint
+from galshape_cnn.fingerprint import fingerprint
+from galshape_cnn.observe.io.pairing import check_psf_count
+from galshape_cnn.scale.file_sources import CubeSource, FileSource, MockSource, rows_of
 from galshape_cnn.scale.images import open_image
 from galshape_cnn.scale.source import Source
 
 __all__ = ["ArraySource", "ImageSource", "PlacedSource", "StampSource", "is_mock_set", "open_source"]
-
-_MOCK_FORMAT = "galshape_cnn mocks"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,22 +67,25 @@ class ArraySource(Source):
     @property
     def identity(self):
         """Text that changes with the input."""
-        sample = [np.asarray(self.data[k]) for k in {0, len(self) // 2, len(self) - 1}]
+        sample = [_kept(self.data[k]) for k in {0, len(self) // 2, len(self) - 1}]
         return fingerprint([len(self), sample, {k: _sampled(v) for k, v in self.arrays.items()}])
 
     def read(self, start, stop):
         """Data and keywords of a range of rows, as the estimator takes them."""
-        arrays = {name: _rows(array, len(self), start, stop) for name, array in self.arrays.items()}
-        return np.asarray(self.data[start:stop]), {**arrays, **self.keywords}
+        arrays = {name: rows_of(array, len(self), start, stop) for name, array in self.arrays.items()}
+        return _kept(self.data[start:stop]), {**arrays, **self.keywords}
 
 
-def _rows(array, n, start, stop):
-    """Rows of an array that has one for each galaxy, or the array for all of them."""
-    return np.asarray(array[start:stop]) if np.ndim(array) == 3 and len(array) == n else array
+def _kept(part):
+    """An array, with the mask and the unit that it may have."""
+    return part if isinstance(part, np.ndarray) else np.asarray(part)
 
 
 def _sampled(array):
-    return array if np.ndim(array) < 3 else [np.asarray(array[0]), np.asarray(array[-1]), len(array)]
+    array = array.array if hasattr(array, "uncertainty_type") else array
+    if isinstance(array, (list, tuple)) or np.ndim(array) < 3:
+        return array
+    return [_kept(array[0]), _kept(array[-1]), len(array)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +108,7 @@ class ImageSource(Source):
     positions: object
     names: dict = field(default_factory=dict)
     keywords: dict = field(default_factory=dict)
+    is_image = True
 
     def __post_init__(self):
         from galshape_cnn.observe.positions import read_positions_argument
@@ -119,7 +123,14 @@ class ImageSource(Source):
             from galshape_cnn.observe.observation import prepare
 
             prepare(image, positions=known, **self.keywords)  # says what is wrong
+        own = check_psf_count(self._psf(image), len(known.xy), "the list of positions")
+        object.__setattr__(self, "_has_own_psfs", own)
         object.__setattr__(self, "_known", known)
+
+    def _psf(self, image):
+        """The PSF, or all of them."""
+        given = self.keywords.get("psf")
+        return getattr(image, "psf", None) if given is None else given
 
     def _open(self):
         """The image, opened once in each process."""
@@ -142,15 +153,24 @@ class ImageSource(Source):
     @property
     def identity(self):
         """Text that changes with the input."""
-        image = self.image if isinstance(self.image, (str, Path)) else np.asarray(self.image.data)
+        image = self.image
+        if not isinstance(image, (str, Path)):
+            noise = getattr(image.uncertainty, "array", None)
+            image = [np.asarray(image.data), noise, image.mask]
         return fingerprint([image, self.names, self.keywords, self._known.xy, self._known.table])
 
     def read(self, start, stop):
         """Data and keywords of a range of rows, as the estimator takes them."""
         from galshape_cnn.observe.positions import Positions
 
-        part = Positions(self._known.xy[start:stop], self.inputs(start, stop))
-        return self._open(), {**self.keywords, "positions": part, "listed": (self._known.xy, start)}
+        part = Positions(self._known.xy[start:stop], self.inputs(start, stop), self._known.understood)
+        keywords = {**self.keywords, "positions": part, "listed": (self._known.xy, start)}
+        image = self._open()
+        if self._has_own_psfs:
+            keywords["psf"] = rows_of(self._psf(image), len(self), start, stop)
+            image = copy(image)
+            image.psf = None
+        return image, keywords
 
     def inputs(self, start, stop):
         """Columns that pass through, or None."""
@@ -199,7 +219,7 @@ class PlacedSource(Source):
         from galshape_cnn.observe.positions import Positions
 
         data, keywords = self.cutouts.read(start, stop)
-        part = Positions(self._known.xy[start:stop], self.inputs(start, stop))
+        part = Positions(self._known.xy[start:stop], self.inputs(start, stop), self._known.understood)
         return data, {**keywords, "positions": part}
 
     def inputs(self, start, stop):
@@ -291,6 +311,8 @@ def is_mock_set(path):
     FileError
         If it cannot be read.
     """
+    from galshape_cnn.study.simulate.mock_files import MOCK_FORMAT
+
     if Path(path).suffix.lower() in (".h5", ".hdf5"):
         return True
     try:
@@ -300,4 +322,4 @@ def is_mock_set(path):
         raise FileError(f"{path} does not exist") from error
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error}") from error
-    return _MOCK_FORMAT.encode() in head
+    return MOCK_FORMAT.encode() in head

@@ -11,10 +11,18 @@ import numpy as np
 from galshape_cnn.forward.kernel.library import call
 from galshape_cnn.forward.kernel.plan import plan_of
 
-__all__ = ["examination", "images", "linear_equations", "normal_equations", "point_chi2", "transfer"]
+__all__ = [
+    "examination",
+    "features",
+    "images",
+    "linear_equations",
+    "normal_equations",
+    "point_chi2",
+    "transfer",
+]
 
 _KINDS = {"image": (0, 1), "point": (1, 3), "slopes": (2, 7)}
-_RESULTS = 93  # numbers of an examination
+_RESULTS = 94  # numbers of an examination
 
 
 def _single(array):
@@ -23,6 +31,9 @@ def _single(array):
 
 def _psf(transfer):
     """Transfer functions and whether one is for all."""
+    transfer = np.asarray(transfer)
+    if transfer.strides[0] == 0:  # one for all, repeated
+        transfer = transfer[:1]
     transfer = np.ascontiguousarray(transfer, np.complex64)
     return transfer, ctypes.c_int64(len(transfer) == 1)
 
@@ -135,11 +146,11 @@ def examination(params, data, ivar, transfer, grid, inverse_gain, fit_sky, smoot
     reach : sequence of int
         How many pixels from the diagonal each is different from zero.
     limits : sequence of float
-        Ridge; share of the peak of the core, and of bright pixels; what is called equal.
+        As `galshape_cnn.infer.likelihood.residuals` lists them.
 
     Returns
     -------
-    numbers : (N, 93) float64 ndarray
+    numbers : (N, 94) float64 ndarray
     """
     out = np.empty((len(params), _RESULTS))
     how = _single(smoothers), np.asarray(reach, np.int32), np.asarray(limits, float)
@@ -164,6 +175,30 @@ def point_chi2(params, data, ivar, transfer, grid, inverse_gain, fit_sky, ridge)
     out = np.empty(len(params))
     arguments = _measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
     call("point", *arguments, ctypes.c_double(ridge), out)
+    return out
+
+
+def features(data, ivar, windows, fit_sky, poisson):
+    """Inputs of the network, but for the PSF's part of the context.
+
+    Parameters
+    ----------
+    data, ivar : (N, 64, 64) array_like
+        Pixels and inverse variances.
+    windows : (4, 4, 64) array_like
+        Along an axis, for each window: g, t g, t^2 g and g^2, where t counts widths from the middle.
+    fit_sky, poisson : (N,) array_like
+        As for `galshape_cnn.infer.network.features.network_inputs`.
+
+    Returns
+    -------
+    pixels : (N, 16, 16, 48) float32 ndarray
+    context : (N, 32) float32 ndarray
+    amplitude : (N,) float32 ndarray
+    """
+    n = len(data)
+    out = np.empty((n, 16, 16, 48), np.float32), np.empty((n, 32), np.float32), np.empty(n, np.float32)
+    call("features", _number(n), *map(_single, (data, ivar, windows, fit_sky, poisson)), *out)
     return out
 
 

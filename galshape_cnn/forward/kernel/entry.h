@@ -80,6 +80,7 @@ int32_t ENTRY(examine)(const Plan *p, int64_t count, const float *params, const 
                        const float *smoothers, const int32_t *reach, const double *limits, double *out) {
     Work *w = new_work(p, SLOPES, examination_memory(p->size));
     if (!w) return 0;
+    packed_smoothers(smoothers, p->size, w->more);
     const float *last = NULL;
     size_t area = (size_t)p->size * p->size;
     for (int64_t i = 0; i < count; i++) {
@@ -89,8 +90,8 @@ int32_t ENTRY(examine)(const Plan *p, int64_t count, const float *params, const 
         }
         use_psf(w, psf_of(p, transfer, shared, i), &last);
         render(w, params + 8 * i);
-        examined(w, params + 8 * i, data + i * area, ivar + i * area, inverse_gain[i], fit_sky, smoothers, reach,
-                 limits, out + RESULTS * i);
+        examined(w, params + 8 * i, data + i * area, ivar + i * area, inverse_gain[i], fit_sky, reach, limits,
+                 out + RESULTS * i);
     }
     free(w);
     return 1;

@@ -1,7 +1,7 @@
 /* Licensed under a 3-clause BSD style license - see LICENSE.rst */
 /* What the pixels say of a measured galaxy: galshape_cnn.infer.likelihood.residuals tells what the numbers are. */
 
-enum { COLUMNS = 11, SCALES = 4, RESULTS = 93 };
+enum { COLUMNS = 11, SCALES = 4, RESULTS = 94 };
 
 static double dot(const float *a, const float *b, size_t n) {
     double total = 0;
@@ -105,27 +105,32 @@ static void banded_left(const float *band, int padded, const float *b, int size,
     }
 }
 
+/* Smoothing matrices laid out for products, both ways: (3, 2, padded, padded). */
+static void packed_smoothers(const float *smoothers, int size, float *out) {
+    int padded = rounded_up(size, 2 * VL);
+    size_t plane = (size_t)padded * padded;
+    for (int s = 0; s < SCALES - 1; s++, out += 2 * plane)
+        for (int y = 0; y < size; y++)
+            for (int x = 0; x < size; x++) {
+                float one = smoothers[((size_t)s * size + y) * size + x];
+                out[(size_t)y * padded + x] = out[plane + (size_t)x * padded + y] = one;
+            }
+}
+
 /* Extremes of the residuals smoothed at each scale. */
 static void smoothed_extremes(const float *rest, const float *smoothers, const int *reach, int size,
                               const float *center, float *memory, double *high, double *low, double *distance) {
     int padded = rounded_up(size, 2 * VL), rows = rounded_up(size, 4);
     size_t plane = (size_t)padded * padded;
-    float *band = memory, *turned = band + plane, *source = turned + plane, *half = source + plane,
-          *whole = half + plane;
+    float *source = memory, *half = source + plane, *whole = half + plane;
     extremes_of(rest, size, center, high, low, distance);
     memset(source, 0, 4 * plane);
     for (int y = 0; y < size; y++) memcpy(source + (size_t)y * padded, rest + (size_t)y * size, 4 * size);
-    for (int s = 0; s < SCALES - 1; s++) {
-        const float *matrix = smoothers + (size_t)s * size * size;
-        memset(band, 0, 4 * plane), memset(turned, 0, 4 * plane);
-        for (int y = 0; y < size; y++)
-            for (int x = 0; x < size; x++) {
-                band[(size_t)y * padded + x] = matrix[(size_t)y * size + x];
-                turned[(size_t)x * padded + y] = matrix[(size_t)y * size + x];
-            }
-        banded_right(source, padded, turned, padded, size, rows, reach[s], half);
-        banded_left(band, padded, half, size, rows, reach[s], whole);
-        for (int y = 0; y < size; y++) memmove(whole + (size_t)y * size, whole + (size_t)y * padded, 4 * size);
+    for (int s = 0; s < SCALES - 1; s++, smoothers += 2 * plane) {
+        banded_right(source, padded, smoothers + plane, padded, size, rows, reach[s], half);
+        banded_left(smoothers, padded, half, size, rows, reach[s], whole);
+        if (padded != size)
+            for (int y = 0; y < size; y++) memmove(whole + (size_t)y * size, whole + (size_t)y * padded, 4 * size);
         extremes_of(whole, size, center, high + s + 1, low + s + 1, distance + s + 1);
     }
 }
@@ -133,7 +138,7 @@ static void smoothed_extremes(const float *rest, const float *smoothers, const i
 /* Numbers that `examined` needs beside the images. */
 static size_t examination_memory(int size) {
     size_t padded = rounded_up(size, 2 * VL) + 4;
-    return (COLUMNS + 5) * ((size_t)size * size + 2 * VL) + 5 * padded * padded;
+    return (COLUMNS + 5) * ((size_t)size * size + 2 * VL) + 9 * padded * padded;
 }
 
 /* Weights, residuals and whitened columns; returns the highest light. */
@@ -245,12 +250,36 @@ static double tied(const float *data, const float *light, const float *root, flo
     return count;
 }
 
-/* All statistics of a galaxy that has been rendered with SLOPES; `limits`: ridge, core, bright, tie. */
+/* Light that the model has not, over the model's, near the galaxy. */
+static double residual_flux_fraction(const float *params, const float *residual, const float *light,
+                                     const float *root, const double *limits, int size) {
+    float hlr = params[2], g1 = params[3], g2 = params[4], norm = 1 - g1 * g1 - g2 * g2;
+    float reach = limits[0] * hlr + limits[1], within = reach * reach * (norm > 1e-6f ? norm : 1e-6f);
+    float mean = limits[2];
+    double total = 0, all = 0;
+    for (int row = 0; row < size; row++) {
+        float y = row - params[6], sum = 0, lit = 0;
+        for (int column = 0; column < size; column++) {
+            size_t i = (size_t)row * size + column;
+            float x = column - params[5], u = (1 - g1) * x - g2 * y, v = (1 + g1) * y - g2 * x;
+            if (u * u + v * v < within && root[i] > 0) {
+                sum += (__builtin_fabsf(residual[i]) - mean) / root[i];
+                lit += light[i];
+            }
+        }
+        total += sum, all += lit;
+    }
+    return total / (all > 1e-20 ? all : 1e-20);
+}
+
+/* All statistics of a galaxy that has been rendered with SLOPES; `limits`: ridge, core, bright, tie, and three
+ * of the residual flux fraction. */
 static void examined(Work *w, const float *params, const float *data, const float *ivar, float inverse_gain,
-                     int fit_sky, const float *smoothers, const int *reach, const double *limits, double *out) {
+                     int fit_sky, const int *reach, const double *limits, double *out) {
     int size = w->plan->size;
     size_t area = (size_t)size * size, padded = area + 2 * VL;
-    float *columns = w->more, *light = columns + COLUMNS * area + VL, *root = light + padded,
+    size_t packed_ = (size_t)rounded_up(size, 2 * VL) * rounded_up(size, 2 * VL) * 2 * (SCALES - 1);
+    float *smoothers = w->more, *columns = smoothers + packed_, *light = columns + COLUMNS * area + VL, *root = light + padded,
           *residual = root + padded, *rest = residual + padded, *pattern = rest + padded;
     float highest = whiten(w, params, data, ivar, inverse_gain, light, root, residual, columns);
     double products[WIDEST * WIDEST], inverse[2][COLUMNS * COLUMNS], explained[2] = {0}, times[COLUMNS] = {0};
@@ -282,6 +311,7 @@ static void examined(Work *w, const float *params, const float *data, const floa
     out[0] = explained[1] - explained[0];
     out[1] = core_amplitude(rest, light, root, limits[1] * highest, columns, inverse[1], area, pattern);
     out[2] = tied(data, light, root, limits[2] * highest, limits[3], area);
+    out[3] = residual_flux_fraction(params, residual, light, root, limits + 4, size);
 }
 
 /* Chi-square of the best point source near a galaxy that has been rendered with POINT. */

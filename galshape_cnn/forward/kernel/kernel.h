@@ -19,4 +19,6 @@
 
 #include "transfer.h"
 
+#include "features.h"
+
 #include "entry.h"

@@ -24,6 +24,8 @@ __all__ = [
     "complete_meta",
     "sigma_columns",
     "identifiers",
+    "join_identifiers",
+    "keep_apart",
     "pass_through",
 ]
 
@@ -38,7 +40,9 @@ CONVENTIONS = {
     "pixel_frame": "g1 > 0 along +x, g2 > 0 at 45 degrees from +x to +y; pixel centres are 0-based integers",
     "sky_frame": "u = west, v = north; g1 > 0 along east-west",
     "pa": "degrees East of North (without WCS: counter-clockwise from +y), in [0, 180)",
-    "err": "Cramer-Rao bound, centroid (and sky if fitted) marginalised",
+    "err": "standard error: Cramer-Rao bound (in correlated noise the sandwich), centroid (and sky if "
+    "fitted) marginalised, and what structure that no Sersic profile has adds where it is seen",
+    "crb": "the part of err that is due to noise",
     "std": "posterior standard deviation; NaN for method 'ml'",
 }
 
@@ -92,7 +96,7 @@ COLUMN_DEFINITIONS = (
     ),
     ColumnDefinition("sky_centroid", "sky", "sky position of the centre, ICRS", "pos.eq"),
     *(ColumnDefinition(*value) for value in _VALUES),
-    *_errors("err", "Cramer-Rao bound"),
+    *_errors("err", "standard error, by noise and structure,"),
     *_errors("std", "posterior standard deviation"),
     ColumnDefinition("snr", "number", "signal-to-noise ratio, sqrt(sum(model^2 / sigma^2))", "stat.snr"),
     ColumnDefinition("chi2", "number", "reduced chi-square of the model", "stat.fit.chi2"),
@@ -101,11 +105,17 @@ COLUMN_DEFINITIONS = (
     ColumnDefinition("r_eff", "size", "semi-major half-light radius, hlr / sqrt(q)", "phys.angSize.smajAxis"),
     ColumnDefinition("ess", "number", "effective number of posterior samples", "stat.value"),
     ColumnDefinition("flags", "number", "warning bits; their meaning is in the metadata", "meta.code.qual"),
-    ColumnDefinition("q_err", "number", "Cramer-Rao bound of q", "stat.error;src.ellipticity"),
     ColumnDefinition(
-        "pa_err", "angle", "Cramer-Rao bound of pa, at most 52 degrees", "stat.error;pos.posAng"
+        "quality",
+        "number",
+        "worst level of the flags: 0 use, 1 with care, 2 do not use",
+        "meta.code.qual",
     ),
-    ColumnDefinition("r_eff_err", "size", "Cramer-Rao bound of r_eff", "stat.error;phys.angSize.smajAxis"),
+    ColumnDefinition("q_err", "number", "standard error of q", "stat.error;src.ellipticity"),
+    ColumnDefinition("pa_err", "angle", "standard error of pa, at most 52 degrees", "stat.error;pos.posAng"),
+    ColumnDefinition("r_eff_err", "size", "standard error of r_eff", "stat.error;phys.angSize.smajAxis"),
+    *_errors("crb", "Cramer-Rao bound"),
+    ColumnDefinition("rff", "number", "residual flux fraction (Hoyos et al. 2011)", "stat.fit.residual"),
     ColumnDefinition(
         "neighbour_fraction",
         "number",
@@ -155,8 +165,8 @@ def identifiers(ids, table, n):
 
     Returns
     -------
-    ids : (N,) ndarray
-        Read-only.
+    ids : (N,) ndarray or masked array
+        Read-only; masked where the table is.
 
     Raises
     ------
@@ -165,11 +175,37 @@ def identifiers(ids, table, n):
     """
     if ids is None and table is not None and "id" in table.colnames:
         ids = table["id"]
-    ids = np.arange(1, n + 1) if ids is None else np.array(ids)
+    ids = np.arange(1, n + 1) if ids is None else _as_ids(ids)
     if ids.shape != (n,):
         raise InputError(f"ids has shape {ids.shape}; expected ({n},)")
     ids.flags.writeable = False
     return ids
+
+
+def _as_ids(ids):
+    """Copy of identifiers as they came: none that is masked becomes a value, bytes of FITS are text."""
+    ids = np.ma.array(ids)
+    mask, values = np.ma.getmaskarray(ids), np.array(ids.data)  # of no subclass
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8", "replace")
+    return np.ma.array(values, mask=mask) if mask.any() else values
+
+
+def join_identifiers(parts):
+    """Identifiers of several catalogues in one array.
+
+    Parameters
+    ----------
+    parts : sequence of (N,) ndarray or masked array
+        In order.
+
+    Returns
+    -------
+    ids : ndarray or masked array
+        Masked if one of the parts is.
+    """
+    masked = any(np.ma.isMaskedArray(part) for part in parts)
+    return np.ma.concatenate(parts) if masked else np.concatenate(parts)
 
 
 def pass_through(table):
@@ -183,18 +219,32 @@ def pass_through(table):
     Returns
     -------
     table : `~astropy.table.QTable` or None
-        A name that the catalogue uses gets the prefix ``input_``.
+        A name that the catalogue uses, in whatever case, gets the prefix ``input_``: FITS and SQL do not
+        tell ``FLUX`` from ``flux``.
     """
     if table is None:
         return None
-    taken = {d.name for d in COLUMN_DEFINITIONS}
     out = QTable({name: table[name] for name in table.colnames if name != "id"}, copy=True)
-    for name in [name for name in out.colnames if name in taken]:
-        new = f"input_{name}"
-        while new in out.colnames:
-            new = f"input_{new}"
-        out.rename_column(name, new)
+    keep_apart(out, {d.name for d in COLUMN_DEFINITIONS})
     return out if out.colnames else None
+
+
+def keep_apart(table, taken):
+    """Put ``input_`` before the names of columns that are wanted for others.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        Changed in place.
+    taken : collection of str
+        Names that are wanted, in lower case.
+    """
+    for name in [name for name in table.colnames if name.lower() in taken]:
+        others = {one.lower() for one in table.colnames} | set(taken)
+        new = f"input_{name}"
+        while new.lower() in others:
+            new = f"input_{new}"
+        table.rename_column(name, new)
 
 
 def complete_meta(meta, method):
@@ -212,7 +262,9 @@ def complete_meta(meta, method):
     meta : dict
         A deep copy.
     """
-    flags = {d.name: {"value": d.value, "description": d.description} for d in FLAG_DEFINITIONS}
+    flags = {
+        d.name: {"value": d.value, "level": d.level, "description": d.description} for d in FLAG_DEFINITIONS
+    }
     return copy.deepcopy(dict(meta)) | {"method": method, "conventions": dict(CONVENTIONS), "flags": flags}
 
 

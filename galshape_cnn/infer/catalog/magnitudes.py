@@ -4,7 +4,13 @@
 import astropy.units as u
 import numpy as np
 
+from galshape_cnn.infer.catalog.columns import keep_apart
+from galshape_cnn.masked import filled
+
 __all__ = ["add_magnitudes"]
+
+#: Columns that are added, with their unified content descriptors.
+_UCDS = {"mag": "phot.mag", "mag_err": "stat.error;phot.mag"}
 
 
 def add_magnitudes(table, zeropoint, source="given"):
@@ -16,7 +22,8 @@ def add_magnitudes(table, zeropoint, source="given"):
     Parameters
     ----------
     table : `~astropy.table.Table`
-        Changed in place.
+        Changed in place.  Columns of these names that came with the positions get the prefix ``input_``;
+        those of an earlier call are replaced.
     zeropoint : float
         Magnitude of one unit of flux.
     source : str, optional
@@ -31,11 +38,20 @@ def add_magnitudes(table, zeropoint, source="given"):
     >>> table["mag"]
     <Quantity [17.5,  nan] mag>
     """
-    flux, bound = (np.asarray(u.Quantity(table[name]).value) for name in ("flux", "flux_err"))
-    good = np.where(flux > 0, flux, np.nan)
+    _make_room(table)
+    flux, bound = (filled(table[name].value) for name in ("flux", "flux_err"))
+    good = np.where(flux > 0, flux, np.nan)  # also where a join of tables left it masked
     table["mag"] = (zeropoint - 2.5 * np.log10(good)) * u.mag
     table["mag_err"] = 2.5 / np.log(10) * bound / good * u.mag
     table["mag"].info.description = f"magnitude, zero point {zeropoint:.6g} ({source})"
     table["mag_err"].info.description = "Cramer-Rao bound of mag"
-    table["mag"].info.meta = {"ucd": "phot.mag"}
-    table["mag_err"].info.meta = {"ucd": "stat.error;phot.mag"}
+    for name, ucd in _UCDS.items():
+        table[name].info.meta = {"ucd": ucd}
+
+
+def _make_room(table):
+    """Remove the magnitudes of an earlier call, and rename columns of the user's that have their names."""
+    for name, ucd in _UCDS.items():
+        if name in table.colnames and (table[name].info.meta or {}).get("ucd") == ucd:
+            table.remove_column(name)
+    keep_apart(table, _UCDS)

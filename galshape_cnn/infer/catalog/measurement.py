@@ -12,6 +12,7 @@ import numpy as np
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.flags import Flag
+from galshape_cnn.forward.galaxy_model import SINGLE
 
 __all__ = ["Measurement", "sample_quantiles"]
 
@@ -25,7 +26,12 @@ _TRAILING = {
     "ess": (),
     "flags": (),
     "neighbour_fraction": (),
+    "structure": (5, 5),
+    "rff": (),
 }
+# Arrays that may be missing, and what they are then.
+_DEFAULTS = {"neighbour_fraction": np.nan, "structure": 0.0, "rff": np.nan}
+_SHEARED = (2, 4, 6)
 
 
 def _read_only(array, dtype):
@@ -58,6 +64,13 @@ class Measurement:
     neighbour_fraction : (N,) ndarray of float
         Share of the galaxy's light on pixels of other sources; NaN, as without
         it, where none were looked for.
+    structure : (N, 5, 5) ndarray of float
+        What structure that no Sérsic profile has adds to the covariance of an unbiased estimate;
+        zero where none is seen.
+    rff : (N,) ndarray of float
+        Residual flux fraction.
+    sheared : (N, 2, 4, 6) ndarray of float or None
+        From `galshape_cnn.infer.shear.response.shear_response`.
 
     Raises
     ------
@@ -74,11 +87,15 @@ class Measurement:
     flags: np.ndarray
     samples: np.ndarray | None = None
     neighbour_fraction: np.ndarray | None = None
+    structure: np.ndarray | None = None
+    rff: np.ndarray | None = None
+    sheared: np.ndarray | None = None
 
     def __post_init__(self):
         n = len(self.params)
-        if self.neighbour_fraction is None:
-            object.__setattr__(self, "neighbour_fraction", np.full(n, np.nan))
+        for name, value in _DEFAULTS.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.full((n, *_TRAILING[name]), value))
         for name, trailing in _TRAILING.items():
             array = _read_only(getattr(self, name), np.int64 if name == "flags" else float)
             if array.shape != (n, *trailing):
@@ -89,6 +106,11 @@ class Measurement:
             if samples.ndim != 3 or samples.shape[::2] != (n, 5):
                 raise InputError(f"samples has shape {samples.shape}; expected ({n}, S, 5)")
             object.__setattr__(self, "samples", samples)
+        if self.sheared is not None:
+            sheared = _read_only(self.sheared, float)
+            if sheared.shape != (n, *_SHEARED):
+                raise InputError(f"sheared has shape {sheared.shape}; expected {(n, *_SHEARED)}")
+            object.__setattr__(self, "sheared", sheared)
 
     def __len__(self):
         return len(self.params)
@@ -114,14 +136,16 @@ class Measurement:
             Flux, sky, their covariances and samples divided accordingly.
         """
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        units = np.ones((len(self), 8))
-        units[:, [0, 7]] = np.broadcast_to(unit, len(self))[:, None]
-        of_flux = units[:, :5]
+        units = SINGLE.units(np.broadcast_to(unit, len(self)))
+        of_flux = units[:, SINGLE.reported]
         parts["params"] = self.params / units
-        for name in ("covariance", "crb"):
+        for name in ("covariance", "crb", "structure"):
             parts[name] = parts[name] / (of_flux[:, :, None] * of_flux[:, None, :])
         if self.samples is not None:
             parts["samples"] = self.samples / of_flux[:, None]
+        if self.sheared is not None:
+            parts["sheared"] = self.sheared.copy()
+            parts["sheared"][..., 0] /= units[:, SINGLE.flux, None, None]
         return Measurement(**parts)
 
     def __getstate__(self):
@@ -154,6 +178,7 @@ class Measurement:
         """
         arrays = {name: np.full((n, *trailing), np.nan) for name, trailing in _TRAILING.items()}
         arrays["flags"] = np.full(n, Flag.NOT_MEASURED, dtype=np.int64)
+        arrays["structure"][:] = _DEFAULTS["structure"]
         return cls(**arrays)
 
     @classmethod
@@ -183,11 +208,15 @@ class Measurement:
         blank = cls.empty(n)
         out = {name: getattr(blank, name).copy() for name in _TRAILING}
         out["samples"] = _blank_samples(n, parts)
+        if any(part.sheared is not None for _, part in parts):
+            out["sheared"] = np.full((n, *_SHEARED), np.nan)
         for index, part in parts:
             for name in _TRAILING:
                 out[name][index] = getattr(part, name)
             if part.samples is not None:
                 out["samples"][index, : part.samples.shape[1]] = part.samples
+            if part.sheared is not None:
+                out["sheared"][index] = part.sheared
         return cls(**out)
 
 

@@ -1,40 +1,22 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Write a catalogue's table to a file, in the format its name asks for.
 
-=============  =========  ====================================================
-suffix         format     what is special
-=============  =========  ====================================================
-``.ecsv``      ECSV       everything, metadata too
-``.fits``      FITS       metadata as COMMENT cards ``name = value``; TCOMM, TUCD
-``.parquet``   Parquet    everything, metadata too (needs pyarrow)
-``.asdf``      ASDF       the table under ``data``, descriptions, UCDs beside it
-``.vot``       VOTable    metadata as INFO elements
-=============  =========  ====================================================
-
-Units survive in each of them.  A `~astropy.coordinates.SkyCoord` column such as
-``sky_centroid`` is stored as the two columns ``sky_centroid.ra`` and
-``sky_centroid.dec`` in degrees.  `astropy.table.QTable.read` joins them again,
-except for VOTable.
+The formats are those of `galshape_cnn.infer.catalog.formats`; columns that one of them cannot hold are
+changed as `galshape_cnn.infer.catalog.writable` says.
 """
 
 import os
-import warnings
 from pathlib import Path
-
-import astropy.units as u
-from astropy.coordinates import SkyCoord
-from astropy.io import fits
-from astropy.table import Table
 
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.files import written_whole
+from galshape_cnn.infer.catalog.formats import TABLE_SUFFIXES, write_unchanged
+from galshape_cnn.infer.catalog.writable import warn_of, writable_table
 
 __all__ = [
     "TABLE_SUFFIXES",
     "check_output_path",
     "check_table_path",
-    "flatten_meta",
-    "split_sky",
     "write_table",
 ]
 
@@ -122,6 +104,11 @@ def write_table(table, path, overwrite=False):
     overwrite : bool, optional
         Whether an existing file may be replaced.
 
+    Warns
+    -----
+    GalshapeWarning
+        If columns had to be changed, because the format cannot hold them.
+
     Raises
     ------
     InputError
@@ -142,120 +129,8 @@ def write_table(table, path, overwrite=False):
     <Quantity [0.5, 0.7] arcsec>
     """
     path = check_table_path(path, overwrite)
-    writer = _WRITERS[path.suffix.lower()]
-    with written_whole(path) as beside, warnings.catch_warnings():
-        # Units that are no FITS or VOTable standard (nanomaggy) are kept all the same.
-        warnings.filterwarnings("ignore", message=".*could not be saved in native FITS format.*")
-        warnings.filterwarnings("ignore", message=".*Invalid unit string.*")
-        warnings.filterwarnings("ignore", category=u.UnitsWarning)
-        writer(table, beside)
-
-
-def flatten_meta(meta, prefix=""):
-    """Nested metadata as pairs of dotted name and text.
-
-    Parameters
-    ----------
-    meta : mapping
-        Possibly nested.
-    prefix : str, optional
-        Put before each name.
-
-    Returns
-    -------
-    pairs : list of (str, str)
-        For formats that cannot nest.
-    """
-    pairs = []
-    for name, value in meta.items():
-        if hasattr(value, "items"):
-            pairs += flatten_meta(value, f"{prefix}{name}.")
-        else:
-            pairs.append((f"{prefix}{name}", str(value)))
-    return pairs
-
-
-def _write_ecsv(table, path):
-    table.write(path, format="ascii.ecsv")
-
-
-def _write_fits(table, path):
-    flat = table.copy(copy_data=False)
-    flat.meta = {"comments": [f"{name} = {value}" for name, value in flatten_meta(table.meta)]}
-    flat.write(path, format="fits")
-    with fits.open(path, mode="update") as hdus:
-        _describe_columns(hdus[1].header, split_sky(table))
-
-
-def _describe_columns(header, columns):
-    """Descriptions and UCDs where TOPCAT looks for them; astropy finds its own in comments."""
-    for number in range(1, header["TFIELDS"] + 1):
-        name = header[f"TTYPE{number}"]
-        if name not in columns.colnames:
-            continue
-        info = columns[name].info
-        for key, text in (
-            (f"TUCD{number}", (info.meta or {}).get("ucd")),
-            (f"TCOMM{number}", info.description),
-        ):
-            if text:
-                header.insert(f"TTYPE{number}", (key, text), after=True)
-
-
-def _write_parquet(table, path):
-    table.write(path, format="parquet")
-
-
-def _write_asdf(table, path):
-    descriptions = {name: table[name].info.description or "" for name in table.colnames}
-    ucds = {name: (table[name].info.meta or {}).get("ucd", "") for name in table.colnames}
-    tree = {"descriptions": descriptions, "ucds": ucds}
-    table.write(path, format="asdf", make_tree=lambda t: {"data": t} | tree)
-
-
-def _write_votable(table, path):
-    from astropy.io.votable import from_table
-    from astropy.io.votable.tree import Info
-
-    votable = from_table(split_sky(table))
-    for name, value in flatten_meta(table.meta):
-        votable.resources[0].infos.append(Info(name=name, value=value))
-    votable.to_xml(str(path))
-
-
-def split_sky(table):
-    """Table with each sky position as two columns of degrees.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        Possibly with `~astropy.coordinates.SkyCoord` columns.
-
-    Returns
-    -------
-    table : `~astropy.table.Table`
-        With ``NAME.ra`` and ``NAME.dec`` (ICRS) in place of each such column ``NAME``.
-    """
-    out = Table()
-    for name in table.colnames:
-        column = table[name]
-        if not isinstance(column, SkyCoord):
-            out[name] = column
-            continue
-        for part, ucd in (("ra", "pos.eq.ra"), ("dec", "pos.eq.dec")):
-            out[f"{name}.{part}"] = getattr(column.icrs, part).to(u.deg)
-            out[f"{name}.{part}"].info.description = column.info.description
-            out[f"{name}.{part}"].info.meta = {"ucd": ucd}
-    return out
-
-
-_WRITERS = {
-    ".ecsv": _write_ecsv,
-    ".fits": _write_fits,
-    ".parquet": _write_parquet,
-    ".asdf": _write_asdf,
-    ".vot": _write_votable,
-}
-
-#: Suffixes that `write_table` knows.
-TABLE_SUFFIXES = tuple(_WRITERS)
+    suffix = path.suffix.lower()
+    table, changes = writable_table(table, suffix)
+    warn_of(changes, suffix)
+    with written_whole(path) as beside:
+        write_unchanged(table, beside)

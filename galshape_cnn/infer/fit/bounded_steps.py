@@ -12,41 +12,45 @@ from itertools import product
 
 import numpy as np
 
+from galshape_cnn.forward.coordinates import ETA_MAX, FIT, HLR_MIN
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.sersic import N_RANGE
-from galshape_cnn.infer.likelihood.coordinates import ETA_MAX, HLR_MIN, clip_coordinates
 
-__all__ = ["SHAPE", "bounded_step", "moved", "room_to_bounds", "turned"]
-
-#: The coordinates that are searched; flux and sky follow.
-SHAPE = slice(1, 7)
+__all__ = ["bounded_step", "moved", "room_to_bounds", "turned"]
 
 _RIDGE = 1e-7  # of the equilibrated Fisher matrix: the precision of its entries
 _LONGEST_STEP = np.array([0.9, 0.9, 0.5, 0.5, 1.5, 1.5])  # ln n, ln hlr, eta, eta, x, y
 
 
-def room_to_bounds(theta, size):
+def _bounded(model):
+    """Where ln n, ln hlr and the radial part of the shear are."""
+    return slice(model.n, model.shear.start + 1)
+
+
+def room_to_bounds(theta, size, model=SINGLE):
     """How far ln n, ln hlr and |eta| may go down and up from here, (M, 3, 2)."""
     low_high = np.log([[*N_RANGE], [HLR_MIN, size]])
     room = np.empty((len(theta), 3, 2))
-    room[:, :2] = low_high - theta[:, 1:3, None]
+    room[:, :2] = low_high - theta[:, model.n : model.hlr + 1, None]
     room[:, 2, 0] = -np.inf
-    room[:, 2, 1] = ETA_MAX * (1 - 1e-12) - np.hypot(theta[:, 3], theta[:, 4])
+    room[:, 2, 1] = ETA_MAX * (1 - 1e-12) - np.hypot(*theta[:, model.shear].T)
     return room
 
 
-def _radial_frame(theta):
-    """Rotations (M, 8, 8) that turn eta1, eta2 into its radial and tangential part."""
-    eta = np.hypot(theta[:, 3], theta[:, 4])
+def _radial_frame(theta, model):
+    """Rotations (M, P, P) that turn eta1, eta2 into its radial and tangential part."""
+    eta1, eta2 = theta[:, model.shear].T
+    eta = np.hypot(eta1, eta2)
     safe = np.where(eta > 1e-8, eta, 1.0)
-    c, s = (np.where(eta > 1e-8, theta[:, i] / safe, d) for i, d in ((3, 1.0), (4, 0.0)))
-    frame = np.broadcast_to(np.eye(8), (len(theta), 8, 8)).copy()
-    frame[:, 3, 3], frame[:, 3, 4], frame[:, 4, 3], frame[:, 4, 4] = c, s, -s, c
+    c, s = (np.where(eta > 1e-8, part / safe, d) for part, d in ((eta1, 1.0), (eta2, 0.0)))
+    frame = np.broadcast_to(np.eye(model.size), (len(theta), model.size, model.size)).copy()
+    frame[:, model.shear, model.shear] = np.moveaxis(np.array([[c, s], [-s, c]]), -1, 0)
     return frame
 
 
-def turned(theta, gradient, fisher):
+def turned(theta, gradient, fisher, model=SINGLE):
     """Gradient and Fisher matrix with the shear in its radial frame."""
-    frame = _radial_frame(theta)
+    frame = _radial_frame(theta, model)
     return np.einsum("nij,nj->ni", frame, gradient), frame @ fisher @ np.swapaxes(frame, 1, 2)
 
 
@@ -72,40 +76,44 @@ def _nearest(target, metric, low, high):
     return best
 
 
-def bounded_step(gradient, fisher, damping, room):
+def bounded_step(gradient, fisher, damping, room, model=SINGLE):
     """Step inside the bounds, and the decrease of chi2 that it promises."""
     diagonal = np.sqrt(np.maximum(np.einsum("nii->ni", fisher), 1e-30))
     scale = diagonal[:, :, None] * diagonal[:, None, :]
     extra = np.full_like(gradient, _RIDGE)
-    extra[:, SHAPE] += damping[:, None]
-    inverse = np.linalg.inv(fisher / scale + extra[:, :, None] * np.eye(8)) / scale
+    extra[:, model.searched] += damping[:, None]
+    inverse = np.linalg.inv(fisher / scale + extra[:, :, None] * np.eye(model.size)) / scale
     step = np.einsum("nij,nj->ni", inverse, gradient)
     low, high = np.minimum(room[:, :, 0], 0), np.maximum(room[:, :, 1], 0)
-    target = step[:, 1:4]
+    where = _bounded(model)
+    target = step[:, where]
     rows = np.flatnonzero(((target < low) | (target > high)).any(1))
     if len(rows):
-        metric = np.linalg.inv(inverse[rows, 1:4, 1:4])
+        metric = np.linalg.inv(inverse[rows, where, where])
         target = target[rows]
         end = _nearest(target, metric, low[rows], high[rows])
-        step[rows] += np.einsum("nij,njk,nk->ni", inverse[rows, :, 1:4], metric, end - target)
-        step[rows, 1:4] = end
-    longest = np.max(np.abs(step[:, SHAPE]) / _LONGEST_STEP, axis=1)
+        step[rows] += np.einsum("nij,njk,nk->ni", inverse[rows, :, where], metric, end - target)
+        step[rows, where] = end
+    longest = np.max(np.abs(step[:, model.searched]) / _LONGEST_STEP, axis=1)
     step /= np.maximum(longest, 1)[:, None]
     promise = 2 * (gradient * step).sum(1) - np.einsum("ni,nij,nj->n", step, fisher, step)
     return step, promise
 
 
-def moved(theta, step, size):
+def moved(theta, step, size, coordinates=FIT):
     """Coordinates after a step, inside their bounds and with light left."""
-    radial, tangential = step[:, 3], step[:, 4]
-    eta = theta[:, 3] + 1j * theta[:, 4]
+    model = coordinates.model
+    radial, tangential = step[:, model.shear].T
+    eta = theta[:, model.shear.start] + 1j * theta[:, model.shear.start + 1]
     length = np.abs(eta)
     along = np.where(length > 1e-8, eta / np.where(length > 1e-8, length, 1), 1.0)
     # a long shear turns, lest a step along its bound would leave it
     turned = (length + radial) * np.exp(1j * tangential / np.maximum(length, 1)) * along
     eta = np.where(length > 1, turned, eta + (radial + 1j * tangential) * along)
     trial = theta + step
-    trial[:, 3], trial[:, 4] = eta.real, eta.imag
+    trial[:, model.shear] = np.stack([eta.real, eta.imag], -1)
     # only a starting value: flux is set to its best value afterwards
-    trial[:, 0] = np.clip(trial[:, 0], 0.3 * theta[:, 0], 3 * theta[:, 0])
-    return clip_coordinates(trial, size)
+    flux = theta[:, model.fluxes]
+    ends = np.sort([0.3 * flux, 3 * flux], axis=0)
+    trial[:, model.fluxes] = np.clip(trial[:, model.fluxes], *ends)
+    return coordinates.clipped(trial, size)

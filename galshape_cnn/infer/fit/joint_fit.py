@@ -2,7 +2,7 @@
 """Galaxies and their neighbours fitted together, all parameters of all of them at once.
 
 A scene of S sources has 7 S parameters and one sky level.  Levenberg-Marquardt with
-Fisher scoring in the coordinates of `galshape_cnn.infer.likelihood.coordinates`, inside a box; a
+Fisher scoring in the coordinates of `galshape_cnn.forward.coordinates`, inside a box; a
 coordinate at a side of the box that the gradient pushes against is held.
 """
 
@@ -10,26 +10,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from galshape_cnn.forward.render import render_with_derivatives
+from galshape_cnn.forward.coordinates import FIT, HLR_MIN
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.sersic import N_RANGE
-from galshape_cnn.infer.likelihood.coordinates import (
-    HLR_MIN,
-    clip_coordinates,
-    from_coordinates,
-    parameter_derivative,
-    to_coordinates,
-)
-from galshape_cnn.infer.likelihood.gaussian import StampLikelihood, in_batches
+from galshape_cnn.infer.fit.levenberg_marquardt import Limits, Points, Step, search
+from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 
 __all__ = ["JointFit", "fit_scenes"]
 
-_TOLERANCE = 2e-3  # decrease of chi2, for each source, that the next step must promise
-_FLAT = 0.05  # promise below which a step that gained nothing ends the search
-_STUCK = 1e6  # damping at which a scene is given up
-_STEPS = 40
+# tolerance and flat are for each source of a scene
+_LIMITS = Limits(damping=1e-2, tolerance=2e-3, flat=0.05, stuck=1e6, steps=40)
 _REWEIGHTINGS = 3  # as `galshape_cnn.infer.fit.maximum_likelihood` does
 _RIDGE = 1e-7  # of the equilibrated matrix: the precision of its entries
 _LONGEST_STEP = np.array([np.inf, 0.9, 0.9, 0.5, 0.5, 1.5, 1.5])
+_OWN = SINGLE.sky  # parameters of each source: all but the sky level, which the scene has
 _WANDER = 3.0  # pixels that a source may move from where it was found
 
 
@@ -78,65 +72,68 @@ def fit_scenes(data, ivar, transfer, grid, start, *, fit_sky=True, gain=None):
     """
     likelihood = StampLikelihood.from_stamps(data, ivar, transfer, grid)
     scale = likelihood.scale[:, None, None]
-    theta = to_coordinates(np.array(start, float) / _flux_unit(scale))
-    theta[:, 1:, 7] = 0
+    theta = FIT.of(np.array(start, float) / _units(scale))
+    theta[:, 1:, SINGLE.sky] = 0
     if not fit_sky:
-        theta[:, 0, 7] = 0
+        theta[:, 0, SINGLE.sky] = 0
     box = _box(theta, grid.size)
+    limits = _LIMITS._replace(
+        tolerance=_LIMITS.tolerance * theta.shape[1], flat=_LIMITS.flat * theta.shape[1]
+    )
     for _ in range(1 if gain is None else _REWEIGHTINGS):
         weighted = likelihood if gain is None else _with_photons(likelihood, theta, gain)
-        state, converged = _search(weighted, theta, box, fit_sky)
+        theta = FIT.clipped(theta.reshape(-1, SINGLE.size), grid.size).reshape(theta.shape)
+        theta[..., SINGLE.flux] = np.maximum(theta[..., SINGLE.flux], 1.0)
+        state, converged, _ = search(_Scenes(weighted, box, fit_sky), theta, limits)
         theta = state.theta
     return _summary(weighted, state, converged, scale)
 
 
-def _flux_unit(scale):
+def _units(scale):
     """Unit of each parameter when fluxes are counted in units of the noise."""
-    unit = np.ones((len(scale), 1, 8))
-    unit[..., [0, 7]] = scale
-    return unit
+    return SINGLE.units(scale[:, 0])
 
 
 def _box(theta, size):
     """Lowest and highest coordinates, two (M, S, 7) arrays."""
-    low, high = np.full((2, *theta.shape[:2], 7), np.inf) * np.array([-1, 1])[:, None, None, None]
-    low[..., 1], high[..., 1] = np.log(N_RANGE)
-    low[..., 2], high[..., 2] = np.log([HLR_MIN, size])
-    low[..., 5:7] = np.maximum(theta[..., 5:7] - _WANDER, -0.5)
-    high[..., 5:7] = np.minimum(theta[..., 5:7] + _WANDER, size - 0.5)
+    low, high = np.full((2, *theta.shape[:2], _OWN), np.inf) * np.array([-1, 1])[:, None, None, None]
+    low[..., SINGLE.n], high[..., SINGLE.n] = np.log(N_RANGE)
+    low[..., SINGLE.hlr], high[..., SINGLE.hlr] = np.log([HLR_MIN, size])
+    centre = theta[..., SINGLE.centre]
+    low[..., SINGLE.centre] = np.maximum(centre - _WANDER, -0.5)
+    high[..., SINGLE.centre] = np.minimum(centre + _WANDER, size - 0.5)
     return low, high
 
 
-@dataclass(eq=False)
-class _State:
-    """Where M scenes stand, and the normal equations there (7 S + 1 coordinates, the sky last)."""
+@dataclass(frozen=True, eq=False)
+class _Scenes:
+    """M scenes as a problem for the search: 7 S + 1 coordinates, the sky last."""
 
-    theta: np.ndarray
-    chi2: np.ndarray
-    gradient: np.ndarray
-    fisher: np.ndarray
+    likelihood: StampLikelihood
+    box: tuple
+    fit_sky: bool
 
-    def take(self, rows, other):
-        for name in ("theta", "chi2", "gradient", "fisher"):
-            getattr(self, name)[rows] = getattr(other, name)
+    def evaluate(self, theta, rows):
+        return _evaluate(self.likelihood, theta, rows)
 
-    def __getitem__(self, rows):
-        return _State(self.theta[rows], self.chi2[rows], self.gradient[rows], self.fisher[rows])
+    def propose(self, points, rows, damping):
+        box = tuple(side[rows] for side in self.box)
+        step = _step(points, box, damping, self.fit_sky)
+        return Step(*step, _step(points, box, np.zeros(len(rows)), self.fit_sky)[1])
 
-
-def _image_block(params, data, ivar, transfer, grid):
-    return render_with_derivatives(params, transfer, grid)
+    def moved(self, theta, step):
+        return _moved(theta, step, self.likelihood.grid.size)
 
 
 def _rendered(likelihood, theta, rows):
     """Images (M, S, pixels) of the sources and derivatives (M, S, 7, pixels) by coordinates."""
     m, s = theta.shape[:2]
-    flat = theta.reshape(-1, 8).copy()
-    flat[:, 7] = 0
-    images, slopes = in_batches(_image_block, from_coordinates(flat), np.repeat(rows, s), likelihood)
-    turn = np.swapaxes(parameter_derivative(flat)[:, :7, :7], 1, 2)
-    slopes = turn @ slopes[:, :7].reshape(m * s, 7, -1)
-    return images.reshape(m, s, -1), slopes.reshape(m, s, 7, -1)
+    flat = theta.reshape(-1, SINGLE.size).copy()
+    flat[:, SINGLE.sky] = 0
+    images, slopes = likelihood.images_and_derivatives(FIT.params(flat), np.repeat(rows, s))
+    turn = np.swapaxes(FIT.derivative(flat)[:, :_OWN, :_OWN], 1, 2)
+    slopes = turn @ slopes[:, :_OWN].reshape(m * s, _OWN, -1)
+    return images.reshape(m, s, -1), slopes.reshape(m, s, _OWN, -1)
 
 
 def _evaluate(likelihood, theta, rows):
@@ -147,7 +144,7 @@ def _evaluate(likelihood, theta, rows):
         images, slopes = _rendered(likelihood, theta[start : start + 16], part)
         m = len(part)
         weight = np.sqrt(likelihood.ivar[part].reshape(m, -1).astype(float))
-        sky = theta[start : start + 16, 0, 7, None]
+        sky = theta[start : start + 16, 0, SINGLE.sky, None]
         residual = (likelihood.data[part].reshape(m, -1) - images.sum(1) - sky) * weight
         columns = np.concatenate(
             [slopes.reshape(m, -1, weight.shape[1]) * weight[:, None], weight[:, None]], 1
@@ -155,7 +152,7 @@ def _evaluate(likelihood, theta, rows):
         fisher = columns @ np.swapaxes(columns, 1, 2)
         gradient = np.einsum("mik,mk->mi", columns, residual)
         states.append(((residual**2).sum(1), gradient, fisher))
-    return _State(theta, *(np.concatenate(part) for part in zip(*states, strict=True)))
+    return Points(theta, *(np.concatenate(part) for part in zip(*states, strict=True)))
 
 
 def _solved(gradient, fisher, held, damping):
@@ -172,10 +169,10 @@ def _solved(gradient, fisher, held, damping):
 def _step(state, box, damping, fit_sky):
     """Step inside the box (M, 7 S + 1), and the decrease of chi2 it promises."""
     m, s = state.theta.shape[:2]
-    here = state.theta[..., :7].reshape(m, -1)
+    here = state.theta[..., :_OWN].reshape(m, -1)
     low, high = (np.concatenate([side.reshape(m, -1) - here, np.full((m, 1), fill)], 1)
                  for side, fill in zip(box, (-np.inf, np.inf), strict=True))  # fmt: skip
-    held = np.zeros((m, 7 * s + 1), bool)
+    held = np.zeros((m, _OWN * s + 1), bool)
     held[:, -1] = not fit_sky
     for _ in range(3):
         step = _solved(state.gradient, state.fisher, held, damping)
@@ -194,37 +191,11 @@ def _moved(theta, step, size):
     """Coordinates after a step; fluxes stay positive."""
     m, s = theta.shape[:2]
     out = theta.copy()
-    out[..., :7] += step[:, :-1].reshape(m, s, 7)
-    out[:, 0, 7] += step[:, -1]
-    out[..., 0] = np.clip(out[..., 0], 0.2 * theta[..., 0], 5 * theta[..., 0])
-    return clip_coordinates(out.reshape(-1, 8), size).reshape(out.shape)
-
-
-def _search(likelihood, theta, box, fit_sky):
-    """Minimise chi-square; the best points found, and whether they are minima."""
-    size, count = likelihood.grid.size, len(theta)
-    theta = clip_coordinates(theta.reshape(-1, 8), size).reshape(theta.shape)
-    theta[..., 0] = np.maximum(theta[..., 0], 1.0)
-    state = _evaluate(likelihood, theta, np.arange(count))
-    damping, failed, done = np.full(count, 1e-2), np.zeros(count, bool), np.zeros(count, bool)
-    active = np.arange(count)
-    for _ in range(_STEPS):
-        here, sides = state[active], tuple(side[active] for side in box)
-        step, expected = _step(here, sides, damping[active], fit_sky)
-        _, promise = _step(here, sides, np.zeros(len(active)), fit_sky)
-        done[active] = promise < np.where(failed[active], _FLAT, _TOLERANCE) * theta.shape[1]
-        going = ~done[active] & (damping[active] < _STUCK)
-        active, step, expected = active[going], step[going], expected[going]
-        if not len(active):
-            break
-        trial = _evaluate(likelihood, _moved(state.theta[active], step, size), active)
-        gain = (state.chi2[active] - trial.chi2) / np.maximum(expected, 1e-12)
-        better = gain > 1e-4
-        state.take(active[better], trial[better])
-        failed[active] = ~better
-        kept = damping[active] * np.clip(1 - (2 * gain - 1) ** 3, 0.05, 4)
-        damping[active] = np.where(better, np.maximum(kept, 1e-6), np.maximum(6 * damping[active], 0.02))
-    return state, done
+    out[..., :_OWN] += step[:, :-1].reshape(m, s, _OWN)
+    out[:, 0, SINGLE.sky] += step[:, -1]
+    flux = theta[..., SINGLE.flux]
+    out[..., SINGLE.flux] = np.clip(out[..., SINGLE.flux], 0.2 * flux, 5 * flux)
+    return FIT.clipped(out.reshape(-1, SINGLE.size), size).reshape(out.shape)
 
 
 def _with_photons(likelihood, theta, gain):
@@ -243,8 +214,8 @@ def _summary(likelihood, state, converged, scale):
     shape = likelihood.data.shape[1:]
     norm = np.sqrt((slopes[:, 1:] ** 2).sum(-1, keepdims=True))
     return JointFit(
-        from_coordinates(state.theta) * _flux_unit(scale),
+        FIT.params(state.theta) * _units(scale),
         images[:, 1:].sum(1).reshape(m, *shape) * scale,
-        (slopes[:, 1:] / np.maximum(norm, 1e-30)).reshape(m, 7 * (s - 1), *shape),
+        (slopes[:, 1:] / np.maximum(norm, 1e-30)).reshape(m, _OWN * (s - 1), *shape),
         converged,
     )

@@ -2,7 +2,7 @@
 r"""Maximum likelihood for batches of galaxies: Levenberg-Marquardt with Fisher scoring.
 
 Every galaxy has its own damping, and leaves the batch when the decrease that
-the undamped step promises is below `galshape_cnn.infer.fit.levenberg_marquardt.TOLERANCE`.  The
+the undamped step promises is below `galshape_cnn.infer.fit.variable_projection.LIMITS`' tolerance.  The
 estimator of Fisher (1925): asymptotically unbiased and at the Cramér-Rao bound,
 which at low S/N, where n runs into its limits, it is not.
 """
@@ -13,13 +13,14 @@ import numpy as np
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.flags import Flag
+from galshape_cnn.forward.coordinates import FIT
+from galshape_cnn.forward.galaxy_model import SINGLE, GalaxyModel
 from galshape_cnn.infer.fit.bounded_steps import room_to_bounds, turned
-from galshape_cnn.infer.fit.levenberg_marquardt import search
 from galshape_cnn.infer.fit.moments import moment_start
-from galshape_cnn.infer.likelihood.coordinates import from_coordinates, parameter_derivative, to_coordinates
+from galshape_cnn.infer.fit.variable_projection import GalaxyProblem, fit_galaxies
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 
-__all__ = ["MLResult", "maximize_likelihood", "source_weights"]
+__all__ = ["MLResult", "fit_flags", "maximize_likelihood", "source_weights"]
 
 _REWEIGHTINGS = 3
 _POOR = 5.0  # standard deviations of chi2 above which a fit is doubted
@@ -75,7 +76,7 @@ def source_weights(likelihood, params, gain):
     -------
     likelihood : StampLikelihood
     """
-    light = likelihood.images(np.concatenate([params[:, :7], np.zeros((len(params), 1))], 1))
+    light = likelihood.images(SINGLE.with_sky(params))
     ivar = likelihood.ivar
     # in units of scale the gain is electrons per scaled unit
     per_unit = (np.broadcast_to(gain, len(params)) * likelihood.scale)[:, None, None]
@@ -85,26 +86,42 @@ def source_weights(likelihood, params, gain):
 
 def _reweighted_search(likelihood, theta, gain, how):
     """Search, and again with the weights of the solution, until they agree."""
+    model, steps, penalty = how
     if gain is None:
-        return search(likelihood, theta, *how)
+        return fit_galaxies(GalaxyProblem(likelihood, model, penalty), theta, steps)
     spent = 0
     for _ in range(_REWEIGHTINGS):
-        weighted = source_weights(likelihood, from_coordinates(theta), gain)
-        points, done, evaluations = search(weighted, theta, *how)
+        weighted = source_weights(likelihood, FIT.params(theta), gain)
+        points, done, evaluations = fit_galaxies(GalaxyProblem(weighted, model, penalty), theta, steps)
         theta, spent = points.theta, spent + evaluations
     return points, done, spent
 
 
-def _status(points, done, size, fit_sky):
-    """Flag bits of the outcome."""
-    room = room_to_bounds(points.theta, size)
+def fit_flags(points, done, size, model):
+    """Flag bits of the outcome of a search.
+
+    Parameters
+    ----------
+    points, done
+        From the search, M rows.
+    size : int
+        Side of the stamps, pixels: the largest half-light radius.
+    model : GalaxyModel
+
+    Returns
+    -------
+    flags : (M,) int ndarray
+        ``NOT_CONVERGED``, ``N_AT_BOUND``, ``PARAMETER_AT_BOUND``, ``SINGULAR``.
+    """
+    room = room_to_bounds(points.theta, size, model)
     bound = (room[:, :, 0] > -1e-6) | (room[:, :, 1] < 1e-6)
-    used = np.ones((len(done), 8), bool)
-    used[:, 1:4], used[:, 7] = ~bound, fit_sky
+    used = np.zeros((len(done), model.size), bool)
+    used[:, model.free] = True
+    used[:, model.n : model.n + bound.shape[1]] = ~bound
     fisher = np.where(
         used[:, :, None] & used[:, None, :],
-        turned(points.theta, points.gradient, points.fisher)[1],
-        np.eye(8),
+        turned(points.theta, points.gradient, points.fisher, model)[1],
+        np.eye(model.size),
     )
     diagonal = np.sqrt(np.maximum(np.einsum("nii->ni", fisher), 1e-30))
     scaled = fisher / (diagonal[:, :, None] * diagonal[:, None, :])
@@ -126,8 +143,8 @@ def _check(data, ivar, transfer, grid, start):
         raise InputError(
             f"transfer has shape {np.shape(transfer)}; (1 or {len(data)}, {modes[0]}, {modes[1]}) is needed"
         )
-    if np.shape(start) != (len(data), 8):
-        raise InputError(f"start has shape {np.shape(start)}; ({len(data)}, 8) is needed")
+    if np.shape(start) != (len(data), SINGLE.size):
+        raise InputError(f"start has shape {np.shape(start)}; ({len(data)}, {SINGLE.size}) is needed")
 
 
 def maximize_likelihood(
@@ -164,7 +181,7 @@ def maximize_likelihood(
         Where the search does not converge, fits badly or ends at the limit of
         size or shear, search once more from `galshape_cnn.infer.fit.moments.moment_start` and keep the
         lower chi2.
-    penalty : `galshape_cnn.infer.fit.levenberg_marquardt.Penalty`, optional
+    penalty : `galshape_cnn.infer.fit.variable_projection.Penalty`, optional
         A Gaussian prior on the coordinates: the result is then the posterior's
         mode, ``chi2`` and ``fisher`` contain the penalty.
 
@@ -202,8 +219,8 @@ def maximize_likelihood(
     whole = StampLikelihood.from_stamps(data, ivar, transfer, grid)
     start = np.asarray(start, float)
     gain = None if gain is None else np.broadcast_to(np.asarray(gain, float), len(whole))
-    how = ([0, 7] if fit_sky else [0]), max_iterations, penalty
-    usable = np.isfinite(start).all(1) & (start[:, 1:3] > 0).all(1) & (whole.n_data > 0)
+    how = GalaxyModel(fit_sky=bool(fit_sky)), max_iterations, penalty
+    usable = np.isfinite(start).all(1) & (start[:, [SINGLE.n, SINGLE.hlr]] > 0).all(1) & (whole.n_data > 0)
     rows = np.flatnonzero(usable)
     result = _blank(whole)
     if len(rows):
@@ -228,10 +245,10 @@ def _doubtful(result):
 def _try_again(result, rows, likelihood, first, gain, how):
     """Search from moments about the first start's centre; keep what has the lower chi2."""
     stamps = likelihood.data, likelihood.ivar, likelihood.transfer, likelihood.grid
-    start = moment_start(*stamps, first[:, 5:7])
-    start[:, [0, 7]] *= likelihood.scale[:, None]
-    if 7 not in how[0]:
-        start[:, 7] = first[:, 7]
+    start = moment_start(*stamps, first[:, SINGLE.centre])
+    start[:, SINGLE.amplitudes] *= likelihood.scale[:, None]
+    if not how[0].fit_sky:
+        start[:, SINGLE.sky] = first[:, SINGLE.sky]
     second = _blank(likelihood)
     _fill(second, np.arange(len(rows)), likelihood, start, _of(gain, rows), how)
     result.evaluations[rows] += second.evaluations
@@ -247,23 +264,20 @@ def _of(gain, rows):
 
 def _blank(likelihood):
     """Result of galaxies that were not fitted."""
-    n = len(likelihood)
+    n, size = len(likelihood), SINGLE.size
     flags = np.where(likelihood.n_data > 0, Flag.NOT_CONVERGED, Flag.NO_DATA)
-    nan = np.full(n, np.nan)
-    return MLResult(
-        np.full((n, 8), np.nan), np.full((n, 8, 8), np.nan), nan, likelihood.n_data, flags, np.zeros(n, int)
-    )
+    params, fisher, chi2 = (np.full((n, *shape), np.nan) for shape in ((size,), (size, size), ()))
+    return MLResult(params, fisher, chi2, likelihood.n_data, flags, np.zeros(n, int))
 
 
 def _fill(result, rows, likelihood, start, gain, how):
     """Fit and put the outcome into rows of a result, in the unit of the data."""
-    unit = np.ones((len(rows), 8))
-    unit[:, [0, 7]] = likelihood.scale[:, None]
-    theta = to_coordinates(start / unit)
+    unit = SINGLE.units(likelihood.scale)
+    theta = FIT.of(start / unit)
     points, done, evaluations = _reweighted_search(likelihood, theta, gain, how)
-    inverse = np.linalg.inv(parameter_derivative(points.theta)) / unit[:, None, :]
-    result.params[rows] = from_coordinates(points.theta) * unit
+    inverse = np.linalg.inv(FIT.derivative(points.theta)) / unit[:, None, :]
+    result.params[rows] = FIT.params(points.theta) * unit
     result.fisher[rows] = np.swapaxes(inverse, 1, 2) @ points.fisher @ inverse
     result.chi2[rows] = points.chi2
     result.evaluations[rows] = evaluations
-    result.flags[rows] = _status(points, done, likelihood.grid.size, 7 in how[0])
+    result.flags[rows] = fit_flags(points, done, likelihood.grid.size, how[0])

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from galshape_cnn.infer.likelihood.coordinates import HLR_MIN
+from galshape_cnn.forward.coordinates import HLR_MIN
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood, in_batches
 
 __all__ = ["moment_start"]
@@ -100,18 +101,19 @@ def _best_template(likelihood, base):
     """Of six models with the measured shape, the one that fits best; flux and sky solved for."""
     n, count = len(base), len(_TEMPLATES)
     trial = np.repeat(base, count, axis=0)
-    trial[:, 0], trial[:, 7] = 1.0, 0.0
-    trial[:, 1] = np.tile([t[0] for t in _TEMPLATES], n)
+    trial[:, SINGLE.flux], trial[:, SINGLE.sky] = 1.0, 0.0
+    index, factor = (np.tile(column, n) for column in zip(*_TEMPLATES, strict=True))
+    trial[:, SINGLE.n] = index
     size = likelihood.grid.size
-    trial[:, 2] = np.clip(trial[:, 2] * np.tile([t[1] for t in _TEMPLATES], n), 4 * HLR_MIN, size / 3)
+    trial[:, SINGLE.hlr] = np.clip(trial[:, SINGLE.hlr] * factor, 4 * HLR_MIN, size / 3)
     chi2, gradient, fisher = likelihood.linear_equations(trial, np.repeat(np.arange(n), count))
     ridge = 1e-9 * np.trace(fisher, axis1=1, axis2=2) + 1e-30  # stamps without data too
     fisher = fisher + ridge[:, None, None] * np.eye(2)
     change = np.linalg.solve(fisher, gradient[..., None])[..., 0]
     chi2 = np.where(1 + change[:, 0] > 0, chi2 - (gradient * change).sum(1), np.inf)
     best = np.arange(n) * count + chi2.reshape(n, count).argmin(1)
-    trial[:, 0] = np.maximum(1 + change[:, 0], 1.0)
-    trial[:, 7] = change[:, 1]
+    trial[:, SINGLE.flux] = np.maximum(1 + change[:, 0], 1.0)
+    trial[:, SINGLE.sky] = change[:, 1]
     return trial[best]
 
 
@@ -140,15 +142,16 @@ def moment_start(data, ivar, transfer, grid, center=None):
     if center is None:
         center = np.full((n, 2), (grid.size - 1) / 2)
     center = np.asarray(center, float)
-    point = np.zeros((n, 8))
-    point[:, :3], point[:, 5:7] = (1000.0, 0.5, HLR_MIN), center
+    point = np.zeros((n, SINGLE.size))
+    point[:, [SINGLE.flux, SINGLE.n, SINGLE.hlr]], point[:, SINGLE.centre] = (1000.0, 0.5, HLR_MIN), center
     psf = _moments(likelihood, likelihood.images(point), center, np.zeros(n), np.full(n, 4.0))[:, 2:]
     first = 1.5 * 0.5 * (psf[:, 0] + psf[:, 2])
     level = _border_level(likelihood.data, likelihood.ivar)
     measured = _moments(likelihood, likelihood.data, center, level, first)
-    base = np.zeros((n, 8))
-    base[:, 2], base[:, 3], base[:, 4] = _shape(measured[:, 2:], psf)
-    base[:, 5:7] = measured[:, :2]
+    base = np.zeros((n, SINGLE.size))
+    hlr, *shear = _shape(measured[:, 2:], psf)
+    base[:, SINGLE.hlr], base[:, SINGLE.shear] = hlr, np.stack(shear, -1)
+    base[:, SINGLE.centre] = measured[:, :2]
     start = _best_template(likelihood, base)
-    start[:, [0, 7]] *= likelihood.scale[:, None]
+    start[:, SINGLE.amplitudes] *= likelihood.scale[:, None]
     return start

@@ -10,17 +10,20 @@ import numpy as np
 from astropy import units as u
 
 from galshape_cnn.errors import InputError, NoiseError
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.psf.convert import psf_arrays
 from galshape_cnn.forward.render import render
 from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.geometry import frame_derivative, transform_shape
+from galshape_cnn.infer.likelihood.design_points import split_points
 from galshape_cnn.infer.likelihood.fisher import bound, check_error, fisher_matrices, same_unit, snr
+from galshape_cnn.masked import filled
 
 __all__ = ["CramerRaoBound", "cramer_rao_bound"]
 
-_SHAPE = ("flux", "n", "hlr", "g1", "g2")
-_NUISANCE = ("x", "y", "sky")
+_SHAPE = SINGLE.reported_names
+_NUISANCE = SINGLE.names[SINGLE.centre.start :]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +33,12 @@ class CramerRaoBound:
     Attributes
     ----------
     flux, n, hlr, g1, g2 : float
-        Standard deviations, in the unit and the frame of the parameters given.
-    covariance : (5, 5) ndarray
+        Standard deviations, in the unit and the frame of the parameters given; (N,) arrays for N galaxies.
+    covariance : (5, 5) or (N, 5, 5) ndarray
         Of the five, in this order; NaN if the Fisher matrix cannot be inverted.
-    snr : float
+    snr : float or (N,) ndarray
         Signal-to-noise ratio of the galaxy, the noise of its own photons included.
-    singular : bool
+    singular : bool or (N,) ndarray
         True if the data hardly tell some parameters apart: do not trust the bound.
     """
 
@@ -50,12 +53,13 @@ class CramerRaoBound:
 
     def __post_init__(self):
         self.covariance.setflags(write=False)
-        for name, value in zip(_SHAPE, np.sqrt(np.diagonal(self.covariance)), strict=True):
-            object.__setattr__(self, name, float(value))
+        sigma = np.sqrt(np.diagonal(self.covariance, axis1=-2, axis2=-1))
+        for k, name in enumerate(_SHAPE):
+            object.__setattr__(self, name, float(sigma[k]) if sigma.ndim == 1 else sigma[:, k])
 
     @property
     def std(self):
-        """dict of float: the five standard deviations by name."""
+        """dict of float or (N,) ndarray: the five standard deviations by name."""
         return {name: getattr(self, name) for name in _SHAPE}
 
 
@@ -76,7 +80,7 @@ def cramer_rao_bound(
     fit_centroid=True,
     center=None,
 ):
-    r"""Cramér-Rao bound of a Sérsic galaxy for a given PSF and noise.
+    r"""Cramér-Rao bound of Sérsic galaxies for a given PSF and noise.
 
     .. math:: \mathrm{Cov}(\hat\theta) \succeq F^{-1}, \qquad
               F_{ab} = \sum_i \frac{1}{\sigma_i^2}\,
@@ -87,24 +91,27 @@ def cramer_rao_bound(
 
     Parameters
     ----------
-    params : mapping, `~astropy.table.Row` or sequence
+    params : mapping, `~astropy.table.Row`, sequence; or `~astropy.table.Table`, (N, 5) array
         ``flux``, ``n`` in [0.3, 6.2], ``hlr`` > 0, ``g1``, ``g2`` with \|g\| < 1; in this
         order if a sequence.  With ``pixel_scale`` or ``jacobian``, hlr is in arcsec and the
         shear in the sky frame (u west, v north); otherwise both are in
         pixels; a Quantity must fit.  ``x``, ``y`` (0-based pixels) and ``sky`` may follow.
-        Further columns of a Row are ignored.
-    psf : array_like, galsim.GSObject or photutils model
+        Further columns of a Row are ignored.  N galaxies: a table, an array of N rows, or a mapping
+        in which values are numbers or arrays of N.
+    psf : array_like, galsim.GSObject or photutils model; or N of them
         As for `galshape_cnn.forward.psf.convert.psf_arrays`: an odd-sized effective PSF
-        (pixel included), or a GalSim object without the pixel.
-    error : float or (ny, nx) array_like
+        (pixel included), or a GalSim object without the pixel.  A list, or an array (N, py, px),
+        holds one for each galaxy.
+    error : float, (N,), (ny, nx) or (N, ny, nx) array_like
         Standard deviation of the noise of each pixel, > 0, without the photon noise
         of the galaxy if ``gain`` is given.  NaN, infinite and masked pixels do not count.
-    mask : (ny, nx) array_like of bool, optional
+        One number for each of N galaxies if it has one dimension.
+    mask : (ny, nx) or (N, ny, nx) array_like of bool, optional
         True for pixels that do not count.
     shape : (int, int), optional
         ny, nx of the stamp, at least 8 each; that of ``error`` or ``mask`` if they are
         arrays, otherwise (64, 64).
-    pixel_scale : float, optional
+    pixel_scale : float or (N,) array_like, optional
         Arcsec per pixel, for an image with north up and east left.
     jacobian : (2, 2) array_like, optional
         d(u, v)/d(x, y) in arcsec per pixel, for any other orientation.
@@ -114,7 +121,7 @@ def cramer_rao_bound(
         False if a PSF array is not yet convolved with the pixel.
     normalize_psf : bool, optional
         Scale the PSF to unit sum.
-    gain : float, optional
+    gain : float or (N,) array_like, optional
         Electrons per unit of flux: adds the photon noise of the galaxy.
     fit_sky, fit_centroid : bool, optional
         False if the sky level, or the centre, is known beforehand.
@@ -124,12 +131,13 @@ def cramer_rao_bound(
     Returns
     -------
     bound : CramerRaoBound
-        Standard deviations as attributes, and their covariance.
+        Standard deviations as attributes, and their covariance; of arrays, where one of ``params``,
+        ``psf``, ``error``, ``mask``, ``pixel_scale``, ``gain`` is of N galaxies.  What is not serves all.
 
     Raises
     ------
     InputError
-        If a parameter is missing, not finite or out of range, or shapes do not agree.
+        If a parameter is missing, not finite or out of range, or shapes or numbers of galaxies do not agree.
     NoiseError
         If ``error`` is not positive or leaves no pixel.
     PSFError
@@ -146,7 +154,40 @@ def cramer_rao_bound(
     >>> least = cramer_rao_bound(galaxy, psf, error=400, pixel_scale=0.23, fit_sky=False)
     >>> print(f"{least.snr:.0f} {least.n:.1f} {least.hlr:.3f} {least.g1:.2f}")
     30 1.5 0.057 0.11
+
+    A study of three exposure times in one call, and what each does for n:
+
+    >>> least = cramer_rao_bound(galaxy, psf, error=[400, 200, 100], pixel_scale=0.23, fit_sky=False)
+    >>> print(*(f"{n:.2f}" for n in least.n))
+    1.53 0.77 0.38
     """
+    arguments = {"params": params, "psf": psf, "error": error, "mask": mask}
+    arguments |= {"pixel_scale": pixel_scale, "gain": gain}
+    options = {
+        "shape": shape, "jacobian": jacobian, "psf_oversampling": psf_oversampling,
+        "psf_includes_pixel": psf_includes_pixel, "normalize_psf": normalize_psf, "fit_sky": fit_sky,
+        "fit_centroid": fit_centroid, "center": center,
+    }  # fmt: skip
+    points = split_points(arguments)
+    if points is None:
+        return _one_bound(**arguments, **options)
+    found = []
+    for number, point in enumerate(points):
+        try:
+            found.append(_one_bound(**point, **options))
+        except InputError as problem:
+            raise type(problem)(f"galaxy {number}: {problem}") from problem
+    covariance = np.stack([one.covariance for one in found])
+    return CramerRaoBound(
+        covariance, np.array([one.snr for one in found]), np.array([one.singular for one in found])
+    )
+
+
+def _one_bound(
+    params, psf, error, mask, *, shape, pixel_scale, jacobian, psf_oversampling, psf_includes_pixel,
+    normalize_psf, gain, fit_sky, fit_centroid, center,
+):  # fmt: skip
+    """Bound of one galaxy, the same whatever others are asked for in the call."""
     values = _parameters(params, center)
     flux, error = same_unit(values["flux"], error, "params['flux']")
     values["flux"] = flux
@@ -155,7 +196,7 @@ def cramer_rao_bound(
     pixel = _in_pixels(values, jacobian, ivar.shape)
     arrays = psf_arrays(
         psf,
-        positions=pixel[None, 5:7],
+        positions=pixel[None, SINGLE.centre],
         jacobian=jacobian,
         oversampling=psf_oversampling,
         includes_pixel=psf_includes_pixel,
@@ -273,7 +314,7 @@ def _inverse_variance(error, mask, shape):
     if len(size) != 2 or min(size) < 8 or any(side != int(side) for side in size):
         raise InputError(f"shape={size}; allowed: two whole numbers of at least 8")
     error = np.broadcast_to(np.ma.filled(error, np.nan), size)
-    bad = np.isnan(error) | (False if mask is None else np.asarray(mask, bool))
+    bad = np.isnan(error) | (False if mask is None else np.asarray(filled(mask, True), bool))
     ivar = np.where(bad, 0.0, 1 / np.where(bad, 1.0, error) ** 2)
     if not ivar.any():
         raise NoiseError("error and mask leave no pixel that counts")
@@ -290,7 +331,7 @@ def _fisher_and_snr(pixel, ivar, arrays, gain):
         params = jnp.asarray(pixel[None])
         transfer = transfer_functions(jnp.asarray(arrays.array), grid, arrays.oversampling)
         fisher = fisher_matrices(params, jnp.asarray(padded[None]), transfer, grid, gain)
-        source = np.asarray(render(params.at[:, 7].set(0), transfer, grid))[0]
+        source = np.asarray(render(params.at[:, SINGLE.sky].set(0), transfer, grid))[0]
         fisher = np.asarray(fisher)
     with np.errstate(divide="ignore"):
         variance = 1 / padded + (0.0 if gain is None else np.maximum(source, 0) / gain)

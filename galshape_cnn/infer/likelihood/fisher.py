@@ -11,12 +11,15 @@ Calcutta Math. Soc. 37, 81; Cramér 1946).  Inverting the matrix of all
 parameters before reading off the block of interest marginalises over the rest.
 """
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from galshape_cnn.compilation import compiled
 from galshape_cnn.errors import InputError, NoiseError
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.kernel import calls
 from galshape_cnn.forward.kernel.library import serves
 from galshape_cnn.forward.render import in_blocks, unit_quadrants
@@ -62,7 +65,7 @@ def normal_block(params, transfer, data, ivar, inverse_gain, grid):
     score : (B, 8) array
     fisher : (B, 8, 8) array
     """
-    flux, sky = params[:, 0, None, None], params[:, 7, None, None]
+    flux, sky = params[:, SINGLE.flux, None, None], params[:, SINGLE.sky, None, None]
     # stored, lest each quadrant be put together again for every use
     images = jax.lax.optimization_barrier(unit_quadrants(params, transfer, grid))
     data, ivar = quartered(data), quartered(ivar)
@@ -79,9 +82,13 @@ def normal_block(params, transfer, data, ivar, inverse_gain, grid):
         columns = jax.lax.optimization_barrier(jnp.stack(columns, 1))
         products = products + jnp.einsum("bik,bjk->bij", columns, columns)
         chi2 = chi2 + jnp.sum(residual**2, 1)
-    one, flux = jnp.ones_like(params[:, 0]), params[:, 0]
-    scale = jnp.stack([one, flux, flux / params[:, 2], flux, flux, flux, flux, one], 1)
-    return chi2, products[:, 8, :8] * scale, products[:, :8, :8] * scale[:, :, None] * scale[:, None, :]
+    flux, size = params[:, SINGLE.flux], SINGLE.size
+    scale = [jnp.ones_like(flux)] * size
+    scale[SINGLE.searched] = [flux] * 6
+    scale[SINGLE.hlr] = flux / params[:, SINGLE.hlr]  # the kernel's slope is that by ln hlr
+    scale = jnp.stack(scale, 1)
+    score, fisher = products[:, size, :size], products[:, :size, :size]
+    return chi2, score * scale, fisher * scale[:, :, None] * scale[:, None, :]
 
 
 def _normal(params, data, ivar, transfer, gain, grid):
@@ -172,24 +179,26 @@ def fisher_matrices(params, ivar, transfer, grid, gain=None):
     return _normal(params, jnp.zeros_like(ivar), ivar, transfer, gain, grid)[2]
 
 
-def bound(fisher, fit_sky=True, fit_centroid=True):
-    """Cramér-Rao bound of flux, n, hlr, g1, g2, nuisance parameters marginalised.
+def bound(fisher, fit_sky=True, fit_centroid=True, model=SINGLE):
+    """Cramér-Rao bound of fluxes, n, hlr, g1, g2, nuisance parameters marginalised.
 
     The matrix is scaled to unit diagonal before it is inverted, so that the
     units of the parameters do not matter.
 
     Parameters
     ----------
-    fisher : (N, 8, 8) array_like
+    fisher : (N, P, P) array_like
         From `fisher_matrices`.
     fit_sky : bool, optional
-        Marginalise over the sky level; otherwise it is known.
+        Marginalise over the sky levels; otherwise they are known.
     fit_centroid : bool, optional
         Marginalise over x and y; otherwise they are known.
+    model : GalaxyModel, optional
+        Whose P parameters they are; by default the eight of one image.
 
     Returns
     -------
-    covariance : (N, 5, 5) float64 ndarray
+    covariance : (N, R, R) float64 ndarray
         The bound; NaN where the matrix cannot be inverted.
     singular : (N,) bool ndarray
         True where the condition number of the scaled matrix exceeds
@@ -198,7 +207,10 @@ def bound(fisher, fit_sky=True, fit_centroid=True):
     """
     fisher = np.asarray(fisher)
     kind = "float32" if fisher.dtype.itemsize <= 4 else "float64"
-    keep = [*range(5), *((5, 6) if fit_centroid else ()), *((7,) if fit_sky else ())]
+    keep = replace(model, fit_sky=bool(fit_sky)).free
+    if not fit_centroid:
+        keep = [k for k in keep if k not in range(model.size)[model.centre]]
+    kept = model.reported
     matrix = fisher.astype(float)[:, keep][:, :, keep]
     scale = np.sqrt(np.maximum(np.diagonal(matrix, axis1=1, axis2=2), 0))
     usable = np.isfinite(matrix).all((1, 2)) & (scale > 0).all(1)
@@ -209,8 +221,8 @@ def bound(fisher, fit_sky=True, fit_centroid=True):
     smallest = len(keep) * np.finfo(kind).eps * values[:, -1]
     invertible = usable & (values[:, 0] > smallest)
     inverse = np.where(invertible[:, None], 1 / np.where(invertible[:, None], values, 1.0), np.nan)
-    covariance = np.einsum("nik,nk,njk->nij", vectors[:, :5], inverse, vectors[:, :5])
-    covariance /= scale[:, :5, None] * scale[:, None, :5]
+    covariance = np.einsum("nik,nk,njk->nij", vectors[:, kept], inverse, vectors[:, kept])
+    covariance /= scale[:, kept, None] * scale[:, None, kept]
     singular = ~invertible | (values[:, -1] > CONDITION_LIMITS[kind] * values[:, 0])
     return covariance, singular
 

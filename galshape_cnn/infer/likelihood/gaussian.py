@@ -19,12 +19,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from galshape_cnn.compilation import compiled
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.kernel import calls
 from galshape_cnn.forward.kernel.library import serves
-from galshape_cnn.forward.render import BLOCK, render, unit_quadrants
+from galshape_cnn.forward.render import (
+    BLOCK,
+    images_and_derivatives,
+    render,
+    render_with_derivatives,
+    unit_quadrants,
+)
 from galshape_cnn.forward.synthesis import quartered
 from galshape_cnn.infer.likelihood.fisher import normal_block
+from galshape_cnn.parallel import fixed_batches
 
 __all__ = ["SHAPES", "StampLikelihood", "in_batches"]
 
@@ -35,13 +43,17 @@ SHAPES = (64, 2 * BLOCK, BLOCK)
 _DRAWS_AT_ONCE = 32  # blocks
 
 
+def _image_block(params, data, ivar, transfer, grid):
+    return render_with_derivatives(params, transfer, grid)
+
+
 def _normal_block(params, data, ivar, transfer, grid):
-    return normal_block(params, transfer, data, ivar, jnp.zeros_like(params[:, 0]), grid)
+    return normal_block(params, transfer, data, ivar, jnp.zeros_like(params[:, SINGLE.flux]), grid)
 
 
 def _linear_block(params, data, ivar, transfer, grid):
     """Equations of flux and sky; data and ivar of one stamp serve a block of draws."""
-    flux, sky = params[:, 0, None], params[:, 7, None]
+    flux, sky = params[:, SINGLE.flux, None], params[:, SINGLE.sky, None]
     unit = unit_quadrants(params, transfer, grid, slopes=False)[0]
     data, weight = (jnp.moveaxis(quartered(a), 0, 2) for a in (data, ivar))
     sums = 0.0
@@ -74,20 +86,6 @@ def _in_blocks(block, params, data, ivar, transfer, grid):
     else:
         out = jax.lax.map(lambda a: block(*a, grid), split)
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), out)
-
-
-def _batches(count, shapes):
-    """Cut a number of rows into batches of the shapes that are compiled."""
-    start = 0
-    while start < count:
-        shape = next((s for s in shapes if count - start >= s), shapes[-1])
-        yield start, min(start + shape, count), shape
-        start += shape
-
-
-def _padded(rows, shape):
-    """Repeat the first row until a batch has its full shape."""
-    return np.concatenate([rows, np.full(shape - len(rows), rows[0])])
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,12 +170,30 @@ class StampLikelihood:
         if serves(self.data, self.transfer):
             return np.asarray(render(params.astype(np.float32), self.transfer[: len(params)], self.grid))
         out = np.empty(self.data.shape, np.float32)
-        for start, stop, shape in _batches(len(params), SHAPES[-1:]):
-            rows = _padded(np.arange(start, stop), shape)
-            transfer = self.transfer if len(self.transfer) == 1 else self.transfer[rows]
-            images = render(params[rows].astype(np.float32), transfer, self.grid)
-            out[start:stop] = np.asarray(images)[: stop - start]
+        for rows, padded in fixed_batches(np.arange(len(params)), BLOCK):
+            transfer = self.transfer if len(self.transfer) == 1 else self.transfer[padded]
+            images = render(params[padded].astype(np.float32), transfer, self.grid)
+            out[rows] = np.asarray(images)[: len(rows)]
         return out
+
+    def images_and_derivatives(self, params, rows):
+        """Models and their derivatives by the eight parameters, in units of the data's scale.
+
+        Parameters
+        ----------
+        params, rows
+            As for `normal_equations`.
+
+        Returns
+        -------
+        images : (M, size, size) float64 ndarray
+        derivatives : (M, 8, size, size) float64 ndarray
+        """
+        if serves(self.data, self.transfer):
+            transfer = self.transfer if len(self.transfer) == 1 else self.transfer[rows]
+            found = images_and_derivatives(params.astype(np.float32), transfer, self.grid)
+            return tuple(one.astype(float) for one in found)
+        return in_batches(_image_block, params, rows, self)
 
     def normal_equations(self, params, rows):
         """Chi-square, gradient and Fisher matrix with respect to the eight parameters.
@@ -241,12 +257,11 @@ class StampLikelihood:
             found = calls.linear_equations(params.reshape(-1, 8), np.repeat(rows, BLOCK), *self._arrays)
             return tuple(one.reshape(-1, BLOCK, *one.shape[1:]) for one in found)
         results = []
-        for start, stop, shape in _batches(len(params), (_DRAWS_AT_ONCE,)):
-            inside = _padded(np.arange(start, stop), shape)
+        for some, inside in fixed_batches(np.arange(len(params)), _DRAWS_AT_ONCE):
             row = rows[inside]
             transfer = self.transfer[np.zeros_like(row) if len(self.transfer) == 1 else row]
             batch = (params[inside].astype(np.float32), self.data[row], self.ivar[row], transfer)
-            results.append((_draws_in_blocks(*batch, self.grid), stop - start))
+            results.append((_draws_in_blocks(*batch, self.grid), len(some)))
         parts = [[np.asarray(a, float)[:used] for a in out] for out, used in results]
         row_sums, gradient, fisher = (np.concatenate(p) for p in zip(*parts, strict=True))
         return row_sums.sum(-1), gradient, fisher
@@ -274,12 +289,11 @@ def in_batches(block, params, rows, likelihood, shapes=SHAPES[1:2]):
         What ``block`` returns, M rows each.
     """
     results = []
-    for start, stop, shape in _batches(len(params), shapes):
-        inside = _padded(np.arange(start, stop), shape)
+    for some, inside in fixed_batches(np.arange(len(params)), shapes):
         row = rows[inside]
         transfer = likelihood.transfer if len(likelihood.transfer) == 1 else likelihood.transfer[row]
         batch = (params[inside].astype(np.float32), likelihood.data[row], likelihood.ivar[row], transfer)
         # computed while the next batch is gathered
-        results.append((jax.tree.leaves(_in_blocks(block, *batch, likelihood.grid)), stop - start))
+        results.append((jax.tree.leaves(_in_blocks(block, *batch, likelihood.grid)), len(some)))
     parts = [[np.asarray(a, float)[:used] for a in out] for out, used in results]
     return [np.concatenate(p) for p in zip(*parts, strict=True)]

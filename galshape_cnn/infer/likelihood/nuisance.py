@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from galshape_cnn.compilation import compiled
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.render import render
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 
@@ -57,7 +58,7 @@ def _draws_in_blocks(params, data, ivar, transfer, nuisance, grid):
         draws, pixels, weights, psf, others = arrays
         weight = jnp.sqrt(weights).reshape(-1)
         images = render(draws, psf[None], grid).reshape(len(draws), -1)
-        unit = (images - draws[:, 7, None]) / draws[:, 0, None]
+        unit = (images - draws[:, SINGLE.sky, None]) / draws[:, SINGLE.flux, None]
         residual = (pixels.reshape(-1) - images) * weight
         columns = jnp.concatenate([residual, unit * weight, weight[None]])
         columns = projected(columns, others.reshape(len(others), -1) * weight)

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""What estimates are worth when the noise is not what the weights say.
+r"""Sandwich covariance: the errors of a weighted fit whose weights do not know the noise's correlation.
 
 Fits weight pixels by their inverse variance W, as if their noise were independent.  With
 the derivatives of the model D (rows), H = D W D^T is the Fisher matrix for independent
@@ -16,19 +16,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from galshape_cnn.compilation import compiled
+from galshape_cnn.forward.galaxy_model import SINGLE, GalaxyModel
 from galshape_cnn.forward.render import BLOCK, render_with_derivatives
-from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.nuisance import projected
+from galshape_cnn.parallel import fixed_batches
 
-__all__ = ["information", "sandwich", "stretching", "tempering", "widened"]
+__all__ = ["correlation_spectrum", "information", "sandwich", "stretching", "tempering", "widened"]
 
 
 @compiled(static_argnames="grid")
 def _block(params, ivar, inverse_gain, transfer, nuisance, spectrum, grid):
     """H and V of a block of stamps."""
     images, derivatives = render_with_derivatives(params, transfer, grid)
-    light = jnp.maximum(images - params[:, 7, None, None], 0)
+    light = jnp.maximum(images - params[:, SINGLE.sky, None, None], 0)
     weight = jnp.sqrt(ivar / (1 + ivar * light * inverse_gain[:, None, None]))
     columns = derivatives * weight[:, None]
     n, k, size, _ = columns.shape
@@ -46,7 +47,7 @@ def _block(params, ivar, inverse_gain, transfer, nuisance, spectrum, grid):
     return naive, 0.5 * (actual + jnp.swapaxes(actual, 1, 2))
 
 
-def _spectrum(correlation, size):
+def correlation_spectrum(correlation, size):
     """Transform of a correlation kernel on a grid without wrap-around."""
     if correlation is None:
         return None
@@ -57,17 +58,15 @@ def _spectrum(correlation, size):
     return np.fft.rfft2(np.roll(padded, (-half_y, -half_x), (0, 1))).astype(np.complex64)
 
 
-def information(stamps, params, gain=None, correlation=None):
+def information(batch, params, correlation=None):
     """Fisher matrix for independent noise, and covariance of its score with correlated noise.
 
     Parameters
     ----------
-    stamps : Stamps
-        Batch of N; their ``nuisance`` is marginalised.
+    batch : RenderedBatch
+        N stamps; their ``nuisance`` is marginalised.
     params : (N, 8) ndarray
-        Where to take them; rows that are not finite give NaN.
-    gain : float or (N,) ndarray, optional
-        Electrons per unit of flux.
+        Where to take them, fluxes in the batch's unit; rows that are not finite give NaN.
     correlation : (ky, kx) ndarray, optional
         Odd-sized autocorrelation of the noise.
 
@@ -76,28 +75,22 @@ def information(stamps, params, gain=None, correlation=None):
     naive, actual : (N, 8, 8) float32 ndarray
         H and V; equal without ``correlation``.
     """
-    grid = grid_for(stamps.data.shape[-1], stamps.psf_oversampling)
-    psf = np.asarray(stamps.psf, np.float32)
-    transfer = np.asarray(transfer_functions(psf, grid, stamps.psf_oversampling))
-    known = np.isfinite(params).all(1)
-    params = np.where(known[:, None], params, [1, 1, 1, 0, 0, 0, 0, 0]).astype(np.float32)
-    spectrum = _spectrum(correlation, grid.size)
-    inverse_gain = np.broadcast_to(
-        np.float32(0) if gain is None else 1 / np.asarray(gain, float), len(params)
-    )
-    inverse_gain = inverse_gain.astype(np.float32)
-    out = []
-    for start in range(0, len(params), BLOCK):
-        rows = np.arange(start, min(start + BLOCK, len(params)))
-        filled = np.concatenate([rows, np.full(BLOCK - len(rows), rows[0])])
-        nuisance = None if stamps.nuisance is None else stamps.nuisance[filled]
-        own = transfer if len(transfer) == 1 else transfer[filled]
+    stamps, transfer, grid = batch.stamps, batch.transfer, batch.grid
+    params, known = SINGLE.filled(params)
+    params = params.astype(np.float32)
+    spectrum = correlation_spectrum(correlation, grid.size)
+    inverse_gain = np.zeros(len(params), np.float32)
+    if batch.gain is not None:
+        inverse_gain = (1 / batch.gain).astype(np.float32)
+    naive, actual = np.full((2, len(params), 8, 8), np.nan, np.float32)
+    for rows, padded in fixed_batches(np.flatnonzero(known), BLOCK):
+        nuisance = None if stamps.nuisance is None else stamps.nuisance[padded]
+        own = transfer if len(transfer) == 1 else transfer[padded]
         both = _block(
-            params[filled], stamps.ivar[filled], inverse_gain[filled], own, nuisance, spectrum, grid
+            params[padded], stamps.ivar[padded], inverse_gain[padded], own, nuisance, spectrum, grid
         )
-        out.append([np.asarray(one)[: len(rows)] for one in both])
-    naive, actual = (np.concatenate(part) for part in zip(*out, strict=True))
-    return np.where(known[:, None, None], naive, np.nan), np.where(known[:, None, None], actual, np.nan)
+        naive[rows], actual[rows] = (np.asarray(one)[: len(rows)] for one in both)
+    return naive, actual
 
 
 def sandwich(naive, actual, fit_sky=True):
@@ -118,16 +111,16 @@ def sandwich(naive, actual, fit_sky=True):
         As for `galshape_cnn.infer.likelihood.fisher.bound`.
     """
     supposed, singular = bound(naive, fit_sky)
-    keep = [*range(8)] if fit_sky else [*range(7)]
+    keep = GalaxyModel(fit_sky=bool(fit_sky)).free
     good = np.isfinite(supposed).all((1, 2))
     h, v = (
-        np.where(good[:, None, None], m, np.eye(8)).astype(float)[:, keep][:, :, keep]
+        np.where(good[:, None, None], m, np.eye(SINGLE.size)).astype(float)[:, keep][:, :, keep]
         for m in (naive, actual)
     )
     scale = np.sqrt(np.diagonal(h, axis1=1, axis2=2))
     unit = scale[:, :, None] * scale[:, None, :]
     inverse = np.linalg.pinv(h / unit, rcond=1e-7, hermitian=True)
-    covariance = (inverse @ (v / unit) @ inverse / unit)[:, :5, :5]
+    covariance = (inverse @ (v / unit) @ inverse / unit)[:, SINGLE.reported, SINGLE.reported]
     return np.where(good[:, None, None], covariance, np.nan), singular
 
 

@@ -8,16 +8,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from galshape_cnn.errors import GalshapeWarning, InputError
+from galshape_cnn.errors import GalshapeWarning, InputError, KeywordError
 from galshape_cnn.infer.catalog.catalog import ShapeCatalog
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.network.bundle import Bundle
-from galshape_cnn.infer.posterior.prior import Prior
 from galshape_cnn.parallel import mapped, one_blas_thread, progress_bar, usable_cores
 
 __all__ = ["ShapeEstimator"]
-
-_METHODS = ("network", "ml", "posterior")
 
 
 class ShapeEstimator:
@@ -120,18 +117,27 @@ class ShapeEstimator:
         wcs=None,
         positions=None,
         method="network",
-        fit_sky=True,
+        fit_sky=None,
         progress=False,
         neighbours="mask",
-        noise_correlation=None,
-        noise_scale=None,
+        noise_correlation="auto",
+        noise_scale="auto",
         gain=None,
         read_noise=None,
         sky_level=None,
         prior=None,
         seed=0,
+        shear_response=False,
         threads=None,
-        **cutting,
+        stamp_size=None,
+        recenter=True,
+        psf_oversampling=1,
+        psf_includes_pixel=True,
+        normalize_psf=True,
+        unit=None,
+        listed=None,
+        strict=True,
+        **unknown,
     ):
         """Measure galaxies.
 
@@ -156,18 +162,20 @@ class ShapeEstimator:
             Posterior mean by the network; maximum likelihood started there; or exact
             posterior mean by importance sampling.
         fit_sky : bool, optional
-            Marginalise over a constant sky level; False when it is known to be zero.
+            Marginalise over a constant sky level; False when it is known to be zero.  By default True,
+            or False where the network was trained with known skies only.
         progress : bool, optional
             Show a progress bar.
         neighbours : {'ignore', 'mask', 'fit'}, optional
             Other sources in the stamp: measured as if they were not there; masked; or fitted
             together with the galaxy.  See :doc:`/user_guide/blends`.
-        noise_correlation : array_like, galsim.CorrelatedNoise or 'estimate', optional
+        noise_correlation : array_like, galsim.CorrelatedNoise, 'auto', 'estimate' or None, optional
             Autocorrelation of the noise, an odd-sized array with 1 at its centre, where pixels
-            are not independent, as in drizzled images; or to be estimated from blank pixels.
-            See :doc:`/user_guide/noise`.
-        noise_scale : float or 'estimate', optional
-            Factor by which the noise map is too small, > 0; or to be estimated from blank pixels.
+            are not independent, as in drizzled images; or to be estimated from blank pixels of
+            the stamps.  By default it is measured on the image, if there is one, and used if it is
+            significant; None takes pixels as independent.  See :doc:`/user_guide/noise`.
+        noise_scale : float, 'auto', 'estimate' or None, optional
+            Factor by which the noise map is too small, > 0; likewise.
         gain : float, optional
             Electrons per unit of flux, > 0.  Give it when the noise map does not contain the
             galaxy's own photon noise.
@@ -179,13 +187,17 @@ class ShapeEstimator:
             For ``'posterior'`` and ``'network'``: replaces the prior of the training; lengths in
             pixels.  The network's answer is then reweighted by the ratio of the priors.
         seed : int, optional
-            Of the draws of ``'posterior'``.
+            Of the draws of ``'posterior'``, and of the noise that ``shear_response`` adds.
+        shear_response : bool, optional
+            With ``method='network'``: ``g1`` and ``g2`` are a measurement whose response to shear is
+            known, ``catalog.response``, for `~galshape_cnn.mean_shear`.  See :doc:`/user_guide/mean_shear`.
         threads : int, optional
             Batches measured at the same time; by default one for each core this process may
             use.  The numbers do not depend on it.
-        **cutting
-            ``stamp_size``, ``recenter``, ``psf_oversampling``, ``psf_includes_pixel``,
-            ``normalize_psf``: see `galshape_cnn.observe.observation.prepare`.
+        stamp_size, recenter, psf_oversampling, psf_includes_pixel, normalize_psf, unit, listed, strict
+            See `galshape_cnn.observe.observation.prepare`.
+        **unknown
+            Any other keyword is refused, with the nearest right one.
 
         Returns
         -------
@@ -199,46 +211,46 @@ class ShapeEstimator:
             `PositionError` say which kind.
         """
         from galshape_cnn.infer.measure.options import Options
-        from galshape_cnn.observe.noise.correlation import noise_correlation as find_correlation
-        from galshape_cnn.observe.noise.rescale import scaled_noise
+        from galshape_cnn.infer.measure.record import recorded_options
+        from galshape_cnn.infer.network.conditions import settled_sky
+        from galshape_cnn.observe.noise.model import NoiseModel
         from galshape_cnn.observe.observation import prepare
         from galshape_cnn.observe.stamps import Stamps
 
-        options = Options(
-            method=_checked_method(method),
-            fit_sky=bool(fit_sky),
-            gain=_checked_gain(gain),
-            prior=self._checked_prior(prior),
-            training_prior=None if prior is None else Prior(self._bundle.prior),
-            seed=int(seed),
-            domain=self._bundle.domain,
-            neighbours=_checked_neighbours(neighbours),
-            trust=self._bundle.trust,
-        )
-        if read_noise is not None or sky_level is not None:
-            error = _detector_noise(data, options.gain, read_noise, sky_level, mask, error)
-        observation = prepare(data, psf=psf, error=error, mask=mask, wcs=wcs, positions=positions, **cutting)
-        meta = self._meta() | {"neighbours": options.neighbours}
-        if noise_scale is not None:
-            observation, meta["noise_scale"] = scaled_noise(noise_scale, observation)
+        _check_unknown(unknown)
+        fit_sky = settled_sky(self._bundle, fit_sky, method, gain)
+        options = Options.checked(
+            method=method, fit_sky=fit_sky, neighbours=neighbours, prior=prior, seed=seed,
+            shear_response=shear_response,
+        )  # fmt: skip
+        noise = NoiseModel(gain, read_noise, sky_level, noise_correlation, noise_scale)
+        cutting = {
+            "psf": psf, "stamp_size": stamp_size, "recenter": recenter, "psf_oversampling": psf_oversampling,
+            "psf_includes_pixel": psf_includes_pixel, "normalize_psf": normalize_psf, "unit": unit,
+        }  # fmt: skip
+        observation = prepare(
+            data, error=noise.error_of(data, error, mask), mask=mask, wcs=wcs, positions=positions,
+            listed=listed, strict=strict, **cutting,
+        )  # fmt: skip
+        asked = recorded_options(options, noise, observation, {"error": error} | cutting)
+        observation, correlation, record = noise.applied(observation)
+        options = options.with_noise(noise.gain, correlation)
         searched = isinstance(data, Stamps) and options.neighbours != "ignore"
-        correlation, record = find_correlation(noise_correlation, observation)
-        options = replace(options, correlation=correlation)
         threads = usable_cores() if threads is None else int(threads)
         with one_blas_thread():
             observation, measurements = self._measure_groups(
                 observation, options, threads, progress, to_examine=searched
             )
-        if record:
-            meta["noise_correlation"] = record
+        meta = self._meta() | {"neighbours": options.neighbours, "options": asked} | record
+        meta["shear_response"] = options.shear_response
         catalog = ShapeCatalog.from_measurements(observation, measurements, method=method, meta=meta)
         _warn_of_lost_rows(catalog)
         return catalog
 
     def _measure_groups(self, observation, options, threads, progress, to_examine):
         """The observation with the pixels that were measured, and a measurement of each group."""
-        from galshape_cnn.infer.measure.neighbours import examined, joined, listed_positions, measure_isolated
-        from galshape_cnn.infer.measure.pipeline import measured_together
+        from galshape_cnn.infer.measure.neighbours import examined, joined, listed_positions
+        from galshape_cnn.infer.measure.pipeline import measure_batch, measured_together
 
         network, bar = self.live_network(), progress_bar(observation.n, progress)
         groups, listed = observation.groups, listed_positions(observation)
@@ -253,7 +265,7 @@ class ShapeEstimator:
             with np.errstate(all="ignore"):  # of pixels that are no galaxy; their rows are flagged
                 stamps = examined(stamps) if to_examine else stamps
                 others = [listed[number][row] for row in rows]
-                return stamps, *measure_isolated(stamps, network, options, others)
+                return stamps, *measure_batch(stamps, others, network, options)
 
         parts, used = [[] for _ in groups], [[] for _ in groups]
         for (number, rows), done in zip(batches, mapped(one, batches, threads), strict=True):
@@ -264,11 +276,6 @@ class ShapeEstimator:
         measurements = [Measurement.scatter(len(g[1]), part) for g, part in zip(groups, parts, strict=True)]
         groups = tuple((index, joined(stamps, u)) for (index, stamps), u in zip(groups, used, strict=True))
         return replace(observation, groups=groups), measurements
-
-    def _checked_prior(self, prior):
-        if prior is None:
-            return Prior(self._bundle.prior)
-        return prior if isinstance(prior, Prior) else Prior(prior)
 
     def _meta(self):
         packages = ("galshape_cnn", "jax", "keras", "numpy", "astropy", "photutils")
@@ -289,41 +296,22 @@ def _version(name):
         return "unknown"
 
 
-def _checked_method(method):
-    if method not in _METHODS:
-        raise InputError(f"method={method!r}; allowed: {', '.join(map(repr, _METHODS))}")
-    return method
+def _check_unknown(unknown):
+    """Refuse keywords that do not exist, and name the nearest that does."""
+    if not unknown:
+        return
+    import inspect
+    from difflib import get_close_matches
 
-
-def _checked_neighbours(neighbours):
-    from galshape_cnn.infer.measure.neighbours import NEIGHBOURS
-
-    if neighbours not in NEIGHBOURS:
-        raise InputError(f"neighbours={neighbours!r}; allowed: {', '.join(map(repr, NEIGHBOURS))}")
-    return neighbours
-
-
-def _checked_gain(gain):
-    if gain is None:
-        return None
-    if not (np.ndim(gain) == 0 and np.isfinite(gain) and gain > 0):
-        raise InputError(f"gain={gain!r}; allowed: a positive number of electrons per unit of flux")
-    return float(gain)
-
-
-def _detector_noise(data, gain, read_noise, sky_level, mask, error):
-    """Error of the pixels from what is known of the detector."""
-    from galshape_cnn.observe.noise.ccd import detector_error
-
-    if error is not None or hasattr(data, "ivar"):
-        raise InputError("read_noise and error both describe the noise; give one of them")
-    if read_noise is None:
-        raise InputError("sky_level is given without read_noise, which may be 0")
-    return detector_error(data, gain, read_noise, sky_level, mask)
+    name = next(iter(unknown))
+    known = [key for key in inspect.signature(ShapeEstimator.__call__).parameters if key != "unknown"][2:]
+    near = get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(known)}"
+    raise KeywordError(f"{name} is no keyword of a ShapeEstimator's call; {hint}")
 
 
 def _warn_of_lost_rows(catalog):
-    lost = int(np.count_nonzero(~catalog.is_usable))
+    lost = int(np.count_nonzero(~catalog.is_measured))
     if lost:
         warnings.warn(
             f"{lost} of {len(catalog)} galaxies could not be measured; see the column flags",

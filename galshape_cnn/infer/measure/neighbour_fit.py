@@ -1,14 +1,14 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""From the sources found in crowded stamps to the galaxies without their neighbours."""
+"""Joint fits of galaxies with their neighbours, which are then subtracted."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from galshape_cnn.forward.transfer import grid_for, transfer_functions
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.fit.joint_fit import fit_scenes
 from galshape_cnn.infer.fit.moments import moment_start
-from galshape_cnn.infer.measure.pipeline import measure_stamps, model_images
+from galshape_cnn.infer.measure.estimates import estimate
 from galshape_cnn.observe.stamps import Stamps
 
 __all__ = ["MOST_FITTED", "FittedNeighbours", "fit_neighbours"]
@@ -16,7 +16,7 @@ __all__ = ["MOST_FITTED", "FittedNeighbours", "fit_neighbours"]
 #: Neighbours of one galaxy that are fitted, the nearest; others are masked.
 MOST_FITTED = 3
 
-_OWN_SHARE = np.array([0.75, 0.5, 0.5])  # of hlr, g1, g2 of the galaxy fitted alone
+_OWN_SHARE = np.array([1, 0.75, 0.5, 0.5])  # of n, hlr, g1, g2 of the galaxy fitted alone
 _SMALLEST_START = 1.5  # pixels: a needle of a neighbour is a minimum of its own
 _EDGE = 2.0  # pixels from the stamp's edge, within which a neighbour is masked
 
@@ -38,19 +38,19 @@ class FittedNeighbours:
     stamps: Stamps
 
 
-def fit_neighbours(stamps, scenes, masked, network, options):
+def fit_neighbours(batch, scenes, masked, network, options):
     """Fit galaxies together with their neighbours, and subtract these.
 
     Parameters
     ----------
-    stamps : Stamps
-        Batch of N.
+    batch : RenderedBatch
+        N stamps.
     scenes : list of Scene
         Their sources.
-    masked : Stamps
-        The same batch with the neighbours masked: the fit of the galaxy starts there.
+    masked : RenderedBatch
+        The same stamps with the neighbours masked: the fit of the galaxy starts there.
     network : AmortizedPosterior
-        The live network.
+        The live networks.
     options : Options
         How to measure.
 
@@ -59,10 +59,8 @@ def fit_neighbours(stamps, scenes, masked, network, options):
     fit : FittedNeighbours
         Without the stamps whose joint fit did not converge.
     """
-    unit = stamps.noise_unit
-    inside, gain = stamps.in_units_of(unit), None if options.gain is None else options.gain * unit
-    first = measure_stamps(masked, network, replace(options, method="ml")).in_units_of(unit).params
-    fitted = [_chosen(scene, stamps.data.shape[-1]) for scene in scenes]
+    first = _first_fits(masked, network, options)
+    fitted = [_chosen(scene, batch.grid.size) for scene in scenes]
     pieces = []
     for count in range(1, MOST_FITTED + 1):
         rows = np.array(
@@ -70,14 +68,17 @@ def fit_neighbours(stamps, scenes, masked, network, options):
         )
         if len(rows):
             some = [scenes[i] for i in rows], [fitted[i] for i in rows]
-            pieces.append(
-                _fit_group(inside[rows], *some, first[rows], rows, options.fit_sky, _of(gain, rows))
-            )
-    return _collected(stamps, pieces, unit)
+            pieces.append(_fit_group(batch[rows], *some, first[rows], rows, options.fit_sky))
+    return _collected(batch.stamps, pieces)
 
 
-def _of(gain, rows):
-    return None if gain is None else gain[rows]
+def _first_fits(masked, network, options):
+    """Maximum-likelihood parameters of the galaxies alone; NaN without data."""
+    params = np.full((len(masked), SINGLE.size), np.nan)
+    rows = np.flatnonzero((masked.stamps.ivar > 0).any((1, 2)))
+    if len(rows):
+        params[rows] = estimate(masked[rows], network, options.with_method("ml")).params
+    return params
 
 
 def _chosen(scene, size):
@@ -86,19 +87,16 @@ def _chosen(scene, size):
     return np.flatnonzero(well_inside)[:MOST_FITTED]
 
 
-def _fit_group(stamps, scenes, fitted, first, rows, fit_sky, gain):
+def _fit_group(batch, scenes, fitted, first, rows, fit_sky):
     """Joint fit of stamps with the same number of neighbours to fit."""
-    grid = grid_for(stamps.data.shape[-1], stamps.psf_oversampling)
-    transfer = np.asarray(
-        transfer_functions(np.asarray(stamps.psf, np.float32), grid, stamps.psf_oversampling)
-    )
-    start = np.concatenate([first[:, None], _starts(stamps, scenes, fitted, first, transfer, grid)], 1)
-    start[:, 0, 2:5] *= _OWN_SHARE  # what the galaxy, fitted alone, has taken of its neighbours
+    stamps, gain = batch.stamps, batch.gain
+    start = np.concatenate([first[:, None], _starts(batch, scenes, fitted, first)], 1)
+    start[:, 0, SINGLE.shape] *= _OWN_SHARE  # what the galaxy, fitted alone, has taken of its neighbours
     if not fit_sky:
-        start[:, 0, 7] = 0
+        start[:, 0, SINGLE.sky] = 0
     mask = np.array([scene.mask(kept) for scene, kept in zip(scenes, fitted, strict=True)])
     ivar = np.where(mask, 0, stamps.ivar)
-    fit = fit_scenes(stamps.data, ivar, transfer, grid, start, fit_sky=fit_sky, gain=gain)
+    fit = fit_scenes(stamps.data, ivar, batch.transfer, batch.grid, start, fit_sky=fit_sky, gain=gain)
     # the photons of the neighbours stay in the pixels when their mean is subtracted
     noise = 1.0 if gain is None else 1 + ivar * np.maximum(fit.others, 0) / gain[:, None, None]
     good = fit.converged
@@ -106,30 +104,30 @@ def _fit_group(stamps, scenes, fitted, first, rows, fit_sky, gain):
     return rows[good], *(array[good] for array in cleaned)
 
 
-def _starts(stamps, scenes, fitted, first, transfer, grid):
+def _starts(batch, scenes, fitted, first):
     """Round exponential neighbours, by moments; the galaxy's model subtracted and everything else masked.
 
     What is left beside a galaxy that has taken some of it says little of a shape.
     """
+    stamps, transfer = batch.stamps, batch.transfer
     rows = np.repeat(np.arange(len(stamps)), [len(k) for k in fitted])
     ivar, centers = [], []
     for row, k in zip(rows, np.concatenate(fitted), strict=True):
         others = ~np.isin(scenes[row].labels, [0, 2 + k])
         ivar.append(np.where(others, 0, stamps.ivar[row]))
         centers.append(scenes[row].peaks[k])
-    data = (stamps.data - model_images(stamps, first))[rows]
+    data = (stamps.data - batch.images(first))[rows]
     transfer = transfer if len(transfer) == 1 else transfer[rows]
-    start = moment_start(data, np.array(ivar), transfer, grid, np.array(centers))
-    start[:, 5:7] = np.where(
-        np.abs(start[:, 5:7] - centers).max(1, keepdims=True) > 2, centers, start[:, 5:7]
-    )
-    start[:, 1], start[:, 3:5] = 1, 0
-    start[:, 2] = np.maximum(start[:, 2], _SMALLEST_START)
-    return start.reshape(len(stamps), -1, 8)
+    start = moment_start(data, np.array(ivar), transfer, batch.grid, np.array(centers))
+    strayed = np.abs(start[:, SINGLE.centre] - centers).max(1, keepdims=True) > 2
+    start[:, SINGLE.centre] = np.where(strayed, centers, start[:, SINGLE.centre])
+    start[:, SINGLE.n], start[:, SINGLE.shear] = 1, 0
+    start[:, SINGLE.hlr] = np.maximum(start[:, SINGLE.hlr], _SMALLEST_START)
+    return start.reshape(len(stamps), -1, SINGLE.size)
 
 
-def _collected(stamps, pieces, unit):
-    """The groups together, in the unit of the stamps."""
+def _collected(stamps, pieces):
+    """The groups together."""
     size = stamps.data.shape[-1]
     rows = np.concatenate([piece[0] for piece in pieces]) if pieces else np.zeros(0, int)
     count = max((piece[3].shape[1] for piece in pieces if len(piece[0])), default=7)
@@ -141,6 +139,4 @@ def _collected(stamps, pieces, unit):
         data[here], ivar[here] = some_data, some_ivar
         nuisance[here, : slopes.shape[1]] = slopes
         start += len(index)
-    unit = unit[rows, None, None]
-    pixels = data * unit, (ivar / unit**2).astype(stamps.ivar.dtype), nuisance
-    return FittedNeighbours(rows, stamps[rows].with_pixels(*pixels))
+    return FittedNeighbours(rows, stamps[rows].with_pixels(data, ivar.astype(stamps.ivar.dtype), nuisance))

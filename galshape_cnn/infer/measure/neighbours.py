@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Galaxies with neighbours, and what is done about them.
+"""Other sources in the stamps: found, then masked, or fitted and subtracted.
 
 ``"ignore"`` measures every stamp as it is.  ``"mask"`` gives the pixels that belong to
 other sources (`galshape_cnn.observe.detect.segmentation`) no weight.  ``"fit"`` subtracts the
@@ -9,23 +9,155 @@ as the pixels allow: their derivatives go along as images of unknown amplitude, 
 bound is that of the joint fit with the neighbours' parameters marginalised.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from galshape_cnn.flags import Flag
-from galshape_cnn.infer.likelihood.sandwich import information, sandwich, widened
+from galshape_cnn.infer.likelihood.rendering import RenderedBatch
 from galshape_cnn.infer.measure.neighbour_fit import fit_neighbours
-from galshape_cnn.infer.measure.pipeline import measure_stamps, model_images
 from galshape_cnn.observe.detect.centroids import mask_flags, neighbor_flags
 from galshape_cnn.observe.detect.segmentation import TARGET, find_scenes
 
-__all__ = ["NEIGHBOURS", "examined", "joined", "listed_positions", "measure_isolated"]
-
-#: What may be done about neighbours.
-NEIGHBOURS = ("ignore", "mask", "fit")
+__all__ = ["Segmentation", "Treated", "examined", "joined", "listed_positions", "segment", "treat"]
 
 _REACH = 0.5  # of the stamp's side, within which a listed galaxy makes a stamp crowded
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """Sources of the crowded stamps of a batch.
+
+    Attributes
+    ----------
+    searched : bool
+        Whether other sources were looked for.
+    rows : (M,) int ndarray
+        Crowded stamps.
+    scenes : list of Scene
+        The sources of each.
+    """
+
+    searched: bool
+    rows: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    scenes: list = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class Treated:
+    """A batch whose neighbours are masked or subtracted.
+
+    Attributes
+    ----------
+    batch : RenderedBatch
+        What is to be measured; the derivatives of fitted neighbours are its ``nuisance``.
+    segmentation : Segmentation
+        What was found.
+    fitted : (N,) bool ndarray
+        Rows whose neighbours were fitted and subtracted.
+    flags : (N,) int64 ndarray
+        ``NEIGHBOR`` where there are others, ``MASKED`` where they take much of the stamp.
+    """
+
+    batch: RenderedBatch
+    segmentation: Segmentation
+    fitted: np.ndarray
+    flags: np.ndarray
+
+    def light_on_others(self, params):
+        """Share of each galaxy's light on pixels of other sources.
+
+        Parameters
+        ----------
+        params : (N, 8) ndarray
+            Measured parameters.
+
+        Returns
+        -------
+        fraction : (N,) ndarray
+            NaN where it was not looked for.
+        """
+        if not self.segmentation.searched:
+            return np.full(len(self.batch), np.nan)
+        fraction, crowded = np.zeros(len(self.batch)), self.segmentation.rows
+        if len(crowded):
+            light = self.batch[crowded].images(params[crowded])
+            others = np.array([scene.labels > TARGET for scene in self.segmentation.scenes])
+            total = light.sum((1, 2))
+            with np.errstate(invalid="ignore", divide="ignore"):
+                share = (light * others).sum((1, 2)) / total
+            fraction[crowded] = np.where(total > 0, share, np.nan)
+        return fraction
+
+    def in_units_of_user(self, stamps):
+        """What was measured, as the user's ``stamps``: these themselves if nothing was changed."""
+        if not len(self.segmentation.rows):
+            return stamps
+        ours, unit = self.batch.stamps, self.batch.unit[self.fitted, None, None]
+        data, ivar = stamps.data.copy(), np.where(ours.ivar > 0, stamps.ivar, 0)
+        data[self.fitted] = ours.data[self.fitted] * unit
+        ivar[self.fitted] = ours.ivar[self.fitted] / unit**2
+        return stamps.with_pixels(data, ivar, ours.nuisance)
+
+
+def segment(batch, listed, options):
+    """Find the sources of stamps in which more than the galaxy shows, or is listed.
+
+    Parameters
+    ----------
+    batch : RenderedBatch
+        N stamps.
+    listed : list of (K, 2) ndarray
+        From `listed_positions`.
+    options : Options
+        ``neighbours='ignore'`` looks for none.
+
+    Returns
+    -------
+    segmentation : Segmentation
+    """
+    if options.neighbours == "ignore":
+        return Segmentation(searched=False)
+    crowded = np.flatnonzero(_is_crowded(batch.stamps, listed))
+    if not len(crowded):
+        return Segmentation(searched=True)
+    return Segmentation(True, crowded, find_scenes(batch.stamps[crowded], [listed[row] for row in crowded]))
+
+
+def treat(batch, segmentation, network, options):
+    """Mask the neighbours, or fit and subtract them.
+
+    Parameters
+    ----------
+    batch : RenderedBatch
+        N stamps.
+    segmentation : Segmentation
+        From `segment`.
+    network : AmortizedPosterior
+        The live networks.
+    options : Options
+        ``neighbours`` decides.
+
+    Returns
+    -------
+    treated : Treated
+    """
+    rows, scenes = segmentation.rows, segmentation.scenes
+    fitted, flags = np.zeros(len(batch), bool), np.zeros(len(batch), np.int64)
+    if not len(rows):
+        return Treated(batch, segmentation, fitted, flags)
+    some = batch[rows]
+    mask = np.array([scene.mask() for scene in scenes])
+    masked = some.stamps.with_pixels(some.stamps.data, np.where(mask, 0, some.stamps.ivar))
+    stamps = _with_rows(batch.stamps, rows, masked)
+    if options.neighbours == "fit":
+        fit = fit_neighbours(some, scenes, some.with_stamps(masked), network, options)
+        stamps = _with_rows(stamps, rows[fit.rows], fit.stamps)
+        fitted[rows[fit.rows]] = True
+    has = np.array([bool(len(scene.peaks)) for scene in scenes]) | mask.any((1, 2))
+    flags[rows] = np.where(has, Flag.NEIGHBOR, 0)
+    flags[rows] |= mask_flags(stamps.ivar[rows], stamps.center[rows]) & Flag.MASKED
+    return Treated(batch.with_stamps(stamps), segmentation, fitted, flags)
 
 
 def listed_positions(observation):
@@ -55,44 +187,6 @@ def listed_positions(observation):
     return listed
 
 
-def measure_isolated(stamps, network, options, listed):
-    """Measure a batch with its neighbours dealt with.
-
-    Parameters
-    ----------
-    stamps : Stamps
-        Any number of one size; see `galshape_cnn.infer.measure.pipeline.measured_together`.
-    network : AmortizedPosterior
-        The live network.
-    options : Options
-        What to do; its ``neighbours`` decides.
-    listed : list of (K, 2) ndarray
-        From `listed_positions`.
-
-    Returns
-    -------
-    measurement : Measurement
-        One row per stamp.
-    stamps : Stamps
-        What was measured: neighbours masked or subtracted; ``stamps`` itself without any.
-    """
-    searched = options.neighbours != "ignore"
-    crowded = np.flatnonzero(_is_crowded(stamps, listed)) if searched else []
-    if not len(crowded):
-        measured = _with_bound(measure_stamps(stamps, network, options), stamps, None, options)
-        return replace(measured, neighbour_fraction=np.full(len(stamps), 0 if searched else np.nan)), stamps
-    some = stamps[crowded]
-    scenes = find_scenes(some.in_units_of(some.noise_unit), [listed[row] for row in crowded])
-    treated = _with_rows(stamps, crowded, some.with_pixels(*_masked(some, scenes)))
-    fit = None
-    if options.neighbours == "fit":
-        fit = fit_neighbours(some, scenes, treated[crowded], network, options)
-        treated = _with_rows(treated, crowded[fit.rows], fit.stamps)
-    measured = measure_stamps(treated, network, options)
-    measured = _with_bound(measured, treated, None if fit is None else crowded[fit.rows], options)
-    return _described(measured, treated, crowded, scenes), treated
-
-
 def joined(stamps, parts):
     """Stamps with the pixels that were measured.
 
@@ -101,7 +195,7 @@ def joined(stamps, parts):
     stamps : Stamps
         All of them.
     parts : list of (Stamps, Stamps)
-        Rows of ``stamps`` in order, and what `measure_isolated` made of them.
+        Rows of ``stamps`` in order, and what was measured of them.
 
     Returns
     -------
@@ -141,12 +235,6 @@ def _is_crowded(stamps, listed):
     return near | (stamps.flags & Flag.NEIGHBOR > 0)
 
 
-def _masked(stamps, scenes):
-    """Pixels and weights without the neighbours."""
-    mask = np.array([scene.mask() for scene in scenes])
-    return stamps.data, np.where(mask, 0, stamps.ivar)
-
-
 def _with_rows(stamps, rows, others):
     """Stamps of which some rows are replaced by others."""
     data, ivar = stamps.data.copy(), stamps.ivar.copy()
@@ -156,45 +244,3 @@ def _with_rows(stamps, rows, others):
         nuisance = np.zeros((len(stamps), *others.nuisance.shape[1:]), np.float32)
         nuisance[rows] = others.nuisance
     return stamps.with_pixels(data, ivar, nuisance)
-
-
-def _with_bound(measured, stamps, fitted, options):
-    """Measurement with what its estimates are worth.
-
-    With correlated noise that is the covariance of the weighted fit; where neighbours were
-    fitted it contains theirs.  Widths of the network, which knew of neither, follow.
-    """
-    if options.correlation is None and fitted is None:
-        return measured
-    rows = fitted if options.correlation is None else np.arange(len(stamps))
-    if not len(rows):
-        return measured
-    unit = stamps.noise_unit[rows]
-    some, inside = stamps[rows].in_units_of(unit), measured[rows].in_units_of(unit)
-    gain = None if options.gain is None else options.gain * unit
-    naive, actual = information(some, inside.params, gain, options.correlation)
-    reached, singular = sandwich(naive, actual, options.fit_sky)
-    covariance = inside.covariance
-    if options.method == "network":
-        covariance = widened(covariance, inside.crb, reached)
-    parts = {"crb": reached, "covariance": covariance}
-    parts["flags"] = inside.flags | np.where(singular, Flag.SINGULAR, 0)
-    changed = replace(inside, **parts).in_units_of(1 / unit)
-    out = {name: getattr(measured, name).copy() for name in parts}
-    for name, array in out.items():
-        array[rows] = getattr(changed, name)
-    return replace(measured, **out)
-
-
-def _described(measured, stamps, crowded, scenes):
-    """Measurement with the share of light on others' pixels, and flags."""
-    fraction, flags = np.zeros(len(stamps)), measured.flags.copy()
-    light = model_images(stamps[crowded], measured.params[crowded])
-    others = np.array([scene.labels > TARGET for scene in scenes])
-    total = light.sum((1, 2))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        fraction[crowded] = np.where(total > 0, (light * others).sum((1, 2)) / total, np.nan)
-    has = np.array([bool(len(scene.peaks)) or scene.mask().any() for scene in scenes])
-    flags[crowded] |= np.where(has, Flag.NEIGHBOR, 0)
-    flags[crowded] |= mask_flags(stamps.ivar[crowded], stamps.center[crowded]) & Flag.MASKED
-    return replace(measured, neighbour_fraction=fraction, flags=flags)

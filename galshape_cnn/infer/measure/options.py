@@ -1,18 +1,24 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """What a measurement is asked to do, in one object."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from galshape_cnn.infer.posterior.prior import Prior
+from galshape_cnn.errors import InputError
+from galshape_cnn.forward.galaxy_model import SINGLE
 
-__all__ = ["Options"]
+__all__ = ["METHODS", "NEIGHBOURS", "Options", "measurement_keywords", "prior_in_units_of"]
+
+#: Estimators.
+METHODS = ("network", "ml", "posterior")
+#: What may be done about other sources in a stamp.
+NEIGHBOURS = ("ignore", "mask", "fit")
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to measure.
+    """What the user asked for; what the networks know of themselves is with the networks.
 
     Attributes
     ----------
@@ -20,57 +26,113 @@ class Options:
         Estimator.
     fit_sky : bool
         False when the sky is known to be zero.
-    gain : float, (N,) ndarray or None
-        Electrons per unit of flux, when ``ivar`` lacks the source's photon noise.
-    prior : Prior or None
-        For ``'posterior'``, and for ``'network'`` if there is a ``training_prior``.
-    training_prior : Prior or None
-        What the network's answer is to be reweighted from; None leaves it as it is.
-    seed : int
-        Of the posterior's draws.
-    domain : dict
-        Ranges of training.
-    correlation : (ky, kx) ndarray or None
-        Autocorrelation of the noise, if pixels are not independent.
     neighbours : {'ignore', 'mask', 'fit'}
         What is done about other sources, see `galshape_cnn.infer.measure.neighbours`.
-    trust : dict
-        Region in which the network was found trustworthy, see `galshape_cnn.infer.network.trust`.
+    gain : float or None
+        Electrons per unit of flux, > 0, when ``ivar`` lacks the source's photon noise.
+    correlation : (ky, kx) ndarray or None
+        Autocorrelation of the noise, if pixels are not independent.
+    prior : Prior or None
+        Replaces that of the training, for ``'posterior'`` and ``'network'``.
+    seed : int
+        Of the posterior's draws, and of the noise of the shear response.
+    shear_response : bool
+        Whether the response of the shapes to shear is measured, see `galshape_cnn.infer.shear`.
     """
 
     method: str = "network"
     fit_sky: bool = True
-    gain: float | np.ndarray | None = None
-    prior: Prior | None = None
-    training_prior: Prior | None = None
-    seed: int = 0
-    domain: dict = field(default_factory=dict)
     neighbours: str = "ignore"
-    trust: dict = field(default_factory=dict)
+    gain: float | None = None
     correlation: np.ndarray | None = None
+    prior: object = None
+    seed: int = 0
+    shear_response: bool = False
 
-    def in_units_of(self, unit):
-        """The same options for pixel values of each row counted in a number of their unit.
+    @classmethod
+    def checked(cls, *, method, fit_sky, neighbours, prior, seed, shear_response=False):
+        """Options from what a user may write.
 
-        The prior counts in the first row's.
+        Parameters
+        ----------
+        method, fit_sky, neighbours, seed, shear_response
+            As the attributes.
+        prior : Prior, mapping or None
+            As the attribute, or what `Prior` is made of.
+
+        Returns
+        -------
+        options : Options
+            Of independent noise, see `with_noise`.
+
+        Raises
+        ------
+        InputError
+            If one of them is not allowed; the message names it.
         """
-        gain = None if self.gain is None else self.gain * unit
-        priors = {
-            name: None if prior is None else _PriorInUnits(prior, unit[0])
-            for name, prior in (("prior", self.prior), ("training_prior", self.training_prior))
-        }
-        return replace(self, gain=gain, **priors)
+        from galshape_cnn.infer.posterior.prior import Prior
 
-    def for_rows(self, rows):
-        """The same options for some of the rows."""
-        return self if self.gain is None else replace(self, gain=self.gain[rows])
+        for name, value, allowed in (("method", method, METHODS), ("neighbours", neighbours, NEIGHBOURS)):
+            if value not in allowed:
+                raise InputError(f"{name}={value!r}; allowed: {', '.join(map(repr, allowed))}")
+        if prior is not None and not isinstance(prior, Prior):
+            prior = Prior(prior)
+        if prior is not None and method == "ml":
+            raise InputError("prior is given, but method='ml' uses none; allowed: 'network', 'posterior'")
+        if shear_response and (method != "network" or prior is not None):
+            which = f"method={method!r}" if method != "network" else "a prior"
+            raise InputError(f"shear_response=True with {which}; allowed: method='network' without a prior")
+        return cls(method, bool(fit_sky), neighbours, None, None, prior, int(seed), bool(shear_response))
+
+    @property
+    def model(self):
+        """`GalaxyModel` of one image, with or without its sky level fitted."""
+        return replace(SINGLE, fit_sky=self.fit_sky)
+
+    def with_noise(self, gain, correlation):
+        """The same options with gain and autocorrelation of the noise."""
+        return replace(self, gain=gain, correlation=correlation)
+
+    def with_method(self, method):
+        """The same options for another method."""
+        return replace(self, method=method)
+
+
+def measurement_keywords():
+    """Keywords of an estimator's call that say how to measure; all others say what.
+
+    Returns
+    -------
+    names : tuple of str
+        Those of `Options` and of `~galshape_cnn.observe.noise.model.NoiseModel`.
+    """
+    from galshape_cnn.observe.noise.model import NoiseModel
+
+    own = ("method", "fit_sky", "neighbours", "prior", "seed", "shear_response")
+    return (*own, *(item.name for item in fields(NoiseModel)))
+
+
+def prior_in_units_of(prior, unit):
+    """A prior for fluxes counted in a number of their unit.
+
+    Parameters
+    ----------
+    prior : Prior
+        In the unit of the user's pixels.
+    unit : float or array_like
+        The number, > 0, or one for each flux.
+
+    Returns
+    -------
+    prior : object
+        With the interface of `Prior` that densities need.
+    """
+    return _PriorInUnits(prior, unit)
 
 
 @dataclass(frozen=True)
 class _PriorInUnits:
-    """A prior for fluxes counted in a number of their unit."""
-
-    prior: Prior
+    prior: object
     unit: float
 
     @property

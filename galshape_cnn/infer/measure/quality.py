@@ -1,25 +1,30 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Flags of measured rows: ranges of training, limits of parameters, and what residuals say.
+"""Flags of judged rows: ranges of training, limits of parameters, and what residuals say.
 
 Thresholds of the residual tests were fixed on simulated galaxies of one seed such that a
 fraction of about 0.1 % of good rows exceeds each; ``galshape validate`` measures completeness and
 false alarms on others.
 """
 
-from typing import NamedTuple
+from dataclasses import replace
 
 import numpy as np
 from scipy.special import gammaincc
 
 from galshape_cnn.flags import Flag
+from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.psf.shape import psf_shape
+from galshape_cnn.forward.psf.width import psf_width
+from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.forward.sersic import N_RANGE
-from galshape_cnn.infer.likelihood.residuals import as_if_independent, newton_steps
+from galshape_cnn.infer.likelihood.residuals import as_if_independent, newton_steps, point_source_chi2
 from galshape_cnn.infer.network.trust import is_trusted
 
-__all__ = ["Measured", "row_flags", "small_rows"]
+__all__ = ["neighbour_flags", "row_flags"]
 
 _N_MARGIN = 0.02  # from a limit of n at which an estimate counts as sitting on it
-_LARGEST_MOVE = 3.0  # pixels, or half the radius, beyond which a fit has gone to another galaxy
+_LOWEST_N = 0.32  # below it the profile is flat with an edge: what noise makes of a neighbour, not a galaxy
+_LARGEST_MOVE, _MOVE_RADII, _MOVE_SIGMAS = 1.0, 0.25, 3.0  # pixels or radii, and errors, to another galaxy
 
 _FIT_SIGMAS = 4.5  # of reduced chi-square
 _UNLIKELY = 3e-4  # probability of the squares left where the galaxy is bright
@@ -32,134 +37,163 @@ _TIED = 4  # equal pixels at the top of a core
 _STEP = 18.0  # squared distance to the likelihood's maximum: three of a thousand of chi-square with five
 _SMALL = 0.75  # of the PSF's width: smaller galaxies are compared with a point source
 _RESOLVED = 13.0  # chi-square by which a galaxy, of four parameters more, must beat it
+_POINTS = 2 * BLOCK  # point sources at a time, of whatever number: one program, and few computed for nothing
+_LARGE = 1.5  # of the PSF's width: larger galaxies are resolved, whatever the error of the size
+_SHARED, _OUTSHONE = 0.2, 0.5  # of the light on pixels of others, for NEIGHBOR_LIGHT and BLENDED
 _FEW = 16.0  # pixels around the centre: nearer than their root is not a neighbour
 
 
-class Measured(NamedTuple):
-    """What the flags of N rows are decided on.
-
-    Attributes
-    ----------
-    params : (N, 8) ndarray
-        flux, n, hlr, g1, g2, x, y, sky.
-    covariance, crb : (N, 5, 5) ndarray
-        Stated covariance (NaN where there is none) and bound.
-    snr, chi2, freedom : (N,) ndarray
-        S/N, reduced chi-square and degrees of freedom.
-    examination : galshape_cnn.infer.likelihood.residuals.Examination
-        What the pixels say.
-    """
-
-    params: np.ndarray
-    covariance: np.ndarray
-    crb: np.ndarray
-    snr: np.ndarray
-    chi2: np.ndarray
-    freedom: np.ndarray
-    examination: tuple
-
-
-def row_flags(stamps, measured, width, point_chi2, options):
-    """Flags of a batch.
+def row_flags(batch, judged, network, options):
+    """Flags of a batch, decided on the errors that the user gets.
 
     Parameters
     ----------
-    stamps : Stamps
-        What was measured.
-    measured : Measured
-        The result.
-    width : (N,) ndarray
-        Of the PSFs, see `galshape_cnn.forward.psf.width.psf_width`.
-    point_chi2 : (N,) ndarray
-        Chi-square of the best point source; NaN where it was not looked for.
-    options : galshape_cnn.infer.measure.options.Options
-        Of which the method, ``fit_sky``, the ranges of training and the region of trust count.
+    batch : RenderedBatch
+        What was judged.
+    judged : Judged
+        The result, see `galshape_cnn.infer.measure.bounds`.
+    network : AmortizedPosterior
+        Its ranges of training and region of trust count.
+    options : Options
+        ``method``, ``fit_sky`` and ``correlation`` are used.
 
     Returns
     -------
     flags : (N,) int64 ndarray
         Bits of `galshape_cnn.flags`.
     """
-    flags = _domain_flags(measured, width, options.domain)
-    flags |= _shape_flags(stamps, measured)
-    tested = measured
+    width = _widths(batch)
+    domain = {"snr": (network.domain["snr"][0], np.inf)} if "snr" in network.domain else {}
+    if options.method != "ml":  # which has learned nothing
+        domain = network.domain
+    flags = _domain_flags(judged, width, domain) | _psf_flags(batch.stamps, domain)
+    flags |= _shape_flags(batch.stamps, judged)
+    tested = judged
     if options.correlation is not None:  # expected, so that it is no reason for doubt
-        scaled = as_if_independent(measured.examination, options.correlation)
+        scaled = as_if_independent(judged.examination, options.correlation)
         alike = (options.correlation**2).sum()
-        tested = measured._replace(examination=scaled, freedom=measured.freedom / alike)
-    flags |= _residual_flags(tested)
-    flags |= np.where(_unresolved(measured, point_chi2), Flag.UNRESOLVED, 0)
+        tested = replace(judged, examination=scaled, freedom=judged.freedom / alike)
+    flags |= _residual_flags(tested, _is_sharp(judged.examination))
+    small = np.flatnonzero(_is_small(judged, width))
+    flags |= np.where(
+        _unresolved(judged, width, _point_chi2(batch, judged.params, small, options)), Flag.UNRESOLVED, 0
+    )
     if options.method == "network":
-        flags |= np.where(_off_maximum(tested, options.fit_sky), Flag.INCONSISTENT, 0)
-    if options.trust:
-        ratio = measured.params[:, 2] / width
-        trusted = is_trusted(options.trust, options.method, measured.snr, ratio, measured.params[:, 1])
+        flags |= np.where(_off_maximum(judged, options.model), Flag.INCONSISTENT, 0)
+    if network.trust and options.method != "ml":
+        ratio = judged.params[:, SINGLE.hlr] / width
+        trusted = is_trusted(network.trust, options.method, judged.snr, ratio, judged.params[:, SINGLE.n])
         flags |= np.where(trusted, 0, Flag.UNTRUSTED)
     return flags
 
 
-def small_rows(measured, width):
-    """Rows that are to be compared with a point source.
+def _widths(batch):
+    """Widths of the PSFs in pixels, (N,)."""
+    out = np.empty(len(batch))
+    for rows, _, full in batch.filled():
+        width = psf_width(full.stamps.psf, full.stamps.psf_oversampling)
+        out[rows] = width if len(width) == 1 else width[: len(rows)]
+    return out
 
-    Parameters
-    ----------
-    measured : Measured
-        The result.
-    width : (N,) ndarray
-        Of the PSFs, pixels.
 
-    Returns
-    -------
-    small : (N,) bool ndarray
-    """
+def _is_small(judged, width):
+    """Rows that are to be compared with a point source."""
     with np.errstate(invalid="ignore"):
-        return measured.params[:, 2] < _SMALL * width
+        return judged.params[:, SINGLE.hlr] < _SMALL * width
+
+
+def _point_chi2(batch, params, rows, options):
+    """Chi-square of a point source for some rows, NaN for the others."""
+    out = np.full(len(params), np.nan)
+    for part, padded, full in batch.filled(rows, _POINTS, by_kernel=True):
+        arrays = params[padded], full.stamps.data, full.stamps.ivar, full.transfer
+        out[part] = point_source_chi2(*arrays, full.grid, options.fit_sky, full.gain)[: len(part)]
+    return out
 
 
 def _outside(values, limits):
     return (values < limits[0]) | (values > limits[1])
 
 
-def _domain_flags(measured, width, domain):
+def _psf_flags(stamps, domain):
+    """Flags of PSFs of another kind than those of the training."""
+    if "psf_shape" not in domain:  # in bundles of older versions
+        return 0
+    limits = np.transpose(domain["psf_shape"])
+    outside = _outside(psf_shape(stamps.psf, stamps.psf_oversampling), limits).any(1)
+    return np.where(np.broadcast_to(outside, len(stamps)), Flag.PSF_OUT_OF_DOMAIN, 0)
+
+
+def _domain_flags(judged, width, domain):
     """Flags of rows outside the ranges of training."""
-    flags = np.zeros(len(measured.params), np.int64)
+    flags = np.zeros(len(judged.params), np.int64)
     if "snr" in domain:
-        flags |= np.where(measured.snr < domain["snr"][0], Flag.LOW_SNR, 0)
-        flags |= np.where(measured.snr > domain["snr"][1], Flag.HIGH_SNR, 0)
+        flags |= np.where(judged.snr < domain["snr"][0], Flag.LOW_SNR, 0)
+        flags |= np.where(judged.snr > domain["snr"][1], Flag.HIGH_SNR, 0)
     widths = domain.get("psf_width", domain.get("psf_fwhm"))  # the latter in bundles of older versions
     if widths is not None:
         flags |= np.where(_outside(width, widths), Flag.PSF_OUT_OF_DOMAIN, 0)
     if "hlr" in domain:
-        flags |= np.where(_outside(measured.params[:, 2], domain["hlr"]), Flag.SIZE_OUT_OF_DOMAIN, 0)
+        flags |= np.where(_outside(judged.params[:, SINGLE.hlr], domain["hlr"]), Flag.SIZE_OUT_OF_DOMAIN, 0)
     return flags
 
 
-def _shape_flags(stamps, measured):
+def _shape_flags(stamps, judged):
     """Flags of rows whose parameters speak against themselves."""
-    params = measured.params
-    n, hlr = params[:, 1], params[:, 2]
-    g = np.hypot(params[:, 3], params[:, 4])
+    params = judged.params
+    n, hlr = params[:, SINGLE.n], params[:, SINGLE.hlr]
+    g = np.hypot(*params[:, SINGLE.shear].T)
     at_bound = _outside(n, (N_RANGE[0] + _N_MARGIN, N_RANGE[1] - _N_MARGIN))
-    with np.errstate(invalid="ignore"):
-        moved = np.hypot(*(params[:, 5:7] - stamps.center).T) > np.maximum(_LARGEST_MOVE, hlr / 2)
+    centre = judged.examination.fisher[:, SINGLE.centre, SINGLE.centre]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = 1 / np.sqrt(np.diagonal(centre, axis1=1, axis2=2).min(1))
+        far = np.maximum(_LARGEST_MOVE, _MOVE_RADII * hlr) + _MOVE_SIGMAS * error
+        moved = np.hypot(*(params[:, SINGLE.centre] - stamps.center).T) > far
     reach = np.sqrt((stamps.ivar > 0).sum((1, 2))) / 2
     too_large = hlr * np.sqrt((1 + g) / np.maximum(1 - g, 1e-3)) > reach
     return (
         np.where(at_bound, Flag.N_AT_BOUND, 0)
+        | np.where(n < _LOWEST_N, Flag.PARAMETER_AT_BOUND, 0)
         | np.where(too_large, Flag.STAMP_SMALL, 0)
         | np.where(moved, Flag.FAR_CENTROID, 0)
     )
 
 
-def _residual_flags(measured):
+def neighbour_flags(fraction, flags):
+    """Flags of rows that share pixels with other sources.
+
+    Parameters
+    ----------
+    fraction : (N,) ndarray
+        Share of the galaxy's light on pixels of others; NaN where they were not looked for.
+    flags : (N,) int64 ndarray
+        With ``NEIGHBOR`` where there are others.
+
+    Returns
+    -------
+    flags : (N,) int64 ndarray
+        ``NEIGHBOR`` where they matter, ``NEIGHBOR_LIGHT``, ``BLENDED``.
+    """
+    with np.errstate(invalid="ignore"):
+        shared, outshone = fraction > _SHARED, fraction > _OUTSHONE
+    return flags | np.where(shared, Flag.NEIGHBOR_LIGHT, 0) | np.where(outshone, Flag.BLENDED, 0)
+
+
+def _is_sharp(examination):
+    """Rows whose highest residual is sharper than any PSF: a matter of shape, whatever the noise is."""
+    single, smooth = examination.highest[:, 0], examination.highest[:, 1:]
+    return single > _SHARP * smooth.max(1)
+
+
+def _residual_flags(judged, sharp):
     """Flags of rows whose residuals are not noise."""
-    found, chi2 = measured.examination, measured.chi2
-    spread = _FIT_SIGMAS * np.sqrt(2 / measured.freedom)
+    found, chi2 = judged.examination, judged.chi2
+    spread = _FIT_SIGMAS * np.sqrt(2 / judged.freedom)
     with np.errstate(invalid="ignore"):
         unlikely = gammaincc(found.inner_number / 2, found.inner / 2) < _UNLIKELY
         smooth, single = found.highest[:, 1:], found.highest[:, 0]
-        spike = (single > _SPIKE) & (single > _SHARP * smooth.max(1))
-        apart = found.distance[:, 1:] > np.maximum(np.sqrt(_FEW), measured.params[:, 2, None])
+        spike = (single > _SPIKE) & sharp
+        apart = found.distance[:, 1:] > np.maximum(np.sqrt(_FEW), judged.params[:, SINGLE.hlr, None])
         neighbor = ((smooth > _PEAK) & apart).any(1) & ~spike
         pattern = (np.abs(found.core) > _CUT) | (found.smear > _SMEAR)
         poor = (np.abs(chi2 - 1) > spread) | unlikely | pattern | (found.lowest[:, 1:].min(1) < -_PEAK)
@@ -174,11 +208,10 @@ def _residual_flags(measured):
     )
 
 
-def _off_maximum(measured, fit_sky):
+def _off_maximum(judged, model):
     """Rows that are farther from the likelihood's maximum than bound and stated covariance allow."""
-    free = [0, 1, 2, 3, 4, 5, 6, 7] if fit_sky else [0, 1, 2, 3, 4, 5, 6]
-    step = newton_steps(measured.examination, free)[0][:, :5]
-    allowed = measured.crb + np.where(np.isfinite(measured.covariance), measured.covariance, 0)
+    step = newton_steps(judged.examination, model.free)[0][:, SINGLE.reported]
+    allowed = judged.crb + judged.structure + np.where(np.isfinite(judged.covariance), judged.covariance, 0)
     usable = np.isfinite(allowed).all((1, 2)) & np.isfinite(step).all(1)
     allowed = np.where(usable[:, None, None], allowed, np.eye(5))
     with np.errstate(invalid="ignore", over="ignore"):
@@ -186,10 +219,11 @@ def _off_maximum(measured, fit_sky):
         return usable & (distance > _STEP)
 
 
-def _unresolved(measured, point_chi2):
+def _unresolved(judged, width, point_chi2):
     """Rows that a point source explains as well as a galaxy."""
-    bounds = np.stack([measured.crb[:, 2, 2], measured.covariance[:, 2, 2]])
+    size = SINGLE.hlr
+    bounds = np.stack([(judged.crb + judged.structure)[:, size, size], judged.covariance[:, size, size]])
     with np.errstate(invalid="ignore"):
-        tiny = measured.params[:, 2] < 2 * np.sqrt(np.fmin(*bounds))
-        best = np.fmin(measured.examination.chi2, measured.chi2 * measured.freedom)
+        tiny = judged.params[:, size] < np.minimum(2 * np.sqrt(np.fmin(*bounds)), _LARGE * width)
+        best = np.fmin(judged.examination.chi2, judged.chi2 * judged.freedom)
         return tiny | (point_chi2 - best < _RESOLVED)

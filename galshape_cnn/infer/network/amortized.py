@@ -9,7 +9,7 @@ fits: a rule that depends on the stamp alone.
 
 import threading
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 
 import jax
 import numpy as np
@@ -17,6 +17,9 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 from galshape_cnn.compilation import Program, compiled
+from galshape_cnn.errors import InputError
+from galshape_cnn.forward.coordinates import POSTERIOR
+from galshape_cnn.forward.galaxy_model import SINGLE_WITHOUT_SKY as MODEL
 from galshape_cnn.forward.transfer import transfer_at
 from galshape_cnn.infer.network.architecture import (
     build_network,
@@ -28,6 +31,7 @@ from galshape_cnn.infer.network.architecture import (
     single_precision,
     split_weights,
 )
+from galshape_cnn.infer.network.conditions import HeldContext
 from galshape_cnn.infer.network.features import (
     CONSTANT_VARIANCE,
     PSF_KX,
@@ -38,14 +42,23 @@ from galshape_cnn.infer.network.features import (
     network_inputs,
 )
 from galshape_cnn.infer.network.likelihood_update import expansion_point, likelihood_features
-from galshape_cnn.infer.posterior.mixture import MixturePosterior, to_parameters
+from galshape_cnn.infer.posterior.mixture import MixturePosterior
+from galshape_cnn.infer.posterior.prior import Prior
 
-__all__ = ["AmortizedPosterior", "FirstLook", "LARGE", "posterior_moments", "quasi_random_draws"]
+__all__ = [
+    "LARGE",
+    "AmortizedPosterior",
+    "FirstLook",
+    "noise_spread",
+    "posterior_moments",
+    "quasi_random_draws",
+]
 
 #: Half-light radius in network pixels above which stamps are block-averaged.
 LARGE = 8.0
 _DRAWS = 256
 _ZERO_KY, _ZERO_KX = int(np.argmin(np.abs(PSF_KY))), int(np.argmin(np.abs(PSF_KX)))
+_FARTHEST = 50.0  # logarithm of the largest flux and radius that is stated
 _SMALLEST_SUM = 1e-3  # of a PSF; absurd ones are flagged elsewhere
 
 
@@ -58,7 +71,8 @@ class FirstLook:
     posterior : MixturePosterior
         In stamp pixels and units of the data.
     strangeness : (N,) ndarray
-        Largest entry of the network's context that varied in training, in its standard deviations.
+        Largest entry of the network's context that varied in training, in its standard deviations; infinite
+        under conditions that it has never seen.
     outputs : (N, components * 36) ndarray
         Raw outputs.
     context : (N, CONTEXT_SIZE) ndarray
@@ -91,9 +105,17 @@ class AmortizedPosterior:
     ----------
     has_update : bool
         Whether the bundle holds the second network, of `galshape_cnn.infer.network.likelihood_update`.
+    domain : dict
+        Ranges of the training.
+    keeps_limits : bool
+        Whether the posterior is to be kept within the limits of the prior.
+    trust : dict
+        Region in which the networks were found trustworthy, see `galshape_cnn.infer.network.trust`.
     """
 
     def __init__(self, bundle):
+        self.domain, self.trust, self._prior = bundle.domain, bundle.trust, bundle.prior
+        self.keeps_limits = bool(bundle.domain.get("prior_limits", False))
         self.components = int(bundle.network["components"])
         update = bundle.network.get("update")
         self.has_update = update is not None
@@ -102,11 +124,18 @@ class AmortizedPosterior:
         self._forward = _Live(f"network {bundle.sha256}", build, first)
         mean, variance = first[:2]
         self._mean, self._deviation = mean, np.sqrt(variance)
-        self._varied = variance > CONSTANT_VARIANCE
+        self._varied, self._held = variance > CONSTANT_VARIANCE, HeldContext(mean, variance)
+        self._offset = bundle.domain.get("offset", np.inf)
+        self._noise_spread = bundle.domain.get("noise_spread", np.inf)
         if self.has_update:
             build = partial(build_update, update, len(second[0]))
             self._update = _Live(f"update {bundle.sha256}", build, second)
             self._update_components = int(update["components"])
+
+    @cached_property
+    def prior(self):
+        """`~galshape_cnn.infer.posterior.prior.Prior` of the training."""
+        return Prior(self._prior)
 
     def look(self, stamps, fit_sky, poisson):
         """The first network's answer for a batch.
@@ -127,13 +156,33 @@ class AmortizedPosterior:
         first = self._at_scale(stamps, 1, fit_sky, poisson)
         factor, size = 1, stamps.data.shape[-1]
         while size // factor > SIDE:
-            radius = np.exp((first.posterior.weights * first.posterior.means[..., 2]).sum(1))
+            radius = np.exp((first.posterior.weights * first.posterior.means[..., MODEL.hlr]).sum(1))
             large = np.flatnonzero(radius / factor > LARGE)
             factor *= 2
             if not len(large) or size % factor:
                 break
             first = first.replaced(large, self._at_scale(stamps, factor, fit_sky, poisson))
         return first
+
+    @property
+    def first_name(self):
+        """Name of the first network that tells it apart from all others."""
+        return self._forward.name
+
+    def first_function(self):
+        """The first network as a pure function that JAX can differentiate.
+
+        Returns
+        -------
+        function : callable
+            Of ``[pixels, context]``, to outputs (N, components * 36).
+
+        Raises
+        ------
+        InputError
+            If Keras has another backend.
+        """
+        return self._forward.pure()
 
     def update(self, first, derivatives, fit_sky):
         """The posterior after the second look.
@@ -180,12 +229,15 @@ class AmortizedPosterior:
             sky, np.asarray(poisson, np.float32),
         )  # fmt: skip
         pixels, context, amplitude = inputs
-        return pixels, context, np.asarray(amplitude, float) / total, corner
+        uneven = noise_spread(ivar) > self._noise_spread if np.isfinite(self._noise_spread) else False
+        return pixels, context, np.asarray(amplitude, float) / total, corner, uneven
 
     def _at_scale(self, stamps, factor, fit_sky, poisson):
         """First look at stamps block-averaged by a factor."""
-        pixels, context, amplitude, corner = self._inputs(stamps, factor, fit_sky, poisson)
+        pixels, context, amplitude, corner, uneven = self._inputs(stamps, factor, fit_sky, poisson)
         first = self.look_at_inputs(pixels, context, amplitude)
+        strange = uneven | _far(first.posterior, self._offset)
+        first = replace(first, strangeness=np.where(strange, np.inf, first.strangeness))
         posterior = _to_native(first.posterior, corner + (SIDE - 1) / 2, factor)
         return replace(first, posterior=posterior)
 
@@ -202,10 +254,12 @@ class AmortizedPosterior:
         first : FirstLook
             With x, y from the stamp's centre.
         """
+        context, unknown = self._held(context)
         raw = self._forward([pixels, context])
         standard = (np.asarray(context) - self._mean) / self._deviation
         posterior = posterior_from_outputs(raw, amplitude, self.components)
-        return FirstLook(posterior, np.abs(standard[:, self._varied]).max(1), raw, standard)
+        strangeness = np.where(unknown, np.inf, np.abs(standard[:, self._varied]).max(1))
+        return FirstLook(posterior, strangeness, raw, standard)
 
 
 class _Live:
@@ -215,10 +269,10 @@ class _Live:
     """
 
     def __init__(self, name, build, weights):
-        self._build, self._weights = build, weights
+        self.name, self._build, self._weights = name, build, weights
         self._lock, self._traced = threading.Lock(), set()
         self._is_pure = settle_backend() == "jax"
-        self.function = Program(name, self._pure) if self._is_pure else self._model().predict_on_batch
+        self.function = Program(name, self.pure) if self._is_pure else self._model().predict_on_batch
 
     def _model(self):
         with single_precision():
@@ -226,7 +280,13 @@ class _Live:
         load_weights(model, self._weights)
         return model
 
-    def _pure(self):
+    def pure(self):
+        """The model as a pure function of its inputs."""
+        if not self._is_pure:
+            raise InputError(
+                f"the shear response needs Keras on JAX; its backend is {settle_backend()!r} "
+                "(environment variable KERAS_BACKEND)"
+            )
         model = self._model()
         trainable = [v.value for v in model.trainable_variables]
         fixed = [v.value for v in model.non_trainable_variables]
@@ -247,6 +307,33 @@ class _Live:
             outputs = np.asarray(self.function(inputs))
             self._traced.add(shape)
             return outputs
+
+
+def noise_spread(ivar):
+    """How uneven the noise of each stamp is.
+
+    Parameters
+    ----------
+    ivar : (N, ny, nx) array_like
+        Inverse variances; zero is masked.
+
+    Returns
+    -------
+    spread : (N,) ndarray
+        Standard deviation of ln(sigma) over the pixels that count.
+    """
+    ivar = np.asarray(ivar, float)
+    good = ivar > 0
+    level = -0.5 * np.log(np.where(good, ivar, 1.0))
+    return level.std((1, 2), where=good | ~good.any((1, 2), keepdims=True))
+
+
+def _far(posterior, offset):
+    """Rows whose galaxy lies farther from the middle of the stamp than those of the training."""
+    if not np.isfinite(offset):
+        return False
+    center = (posterior.weights[..., None] * posterior.means[..., 5:]).sum(1)
+    return np.abs(center).max(1) > offset
 
 
 def _first_where(rows, first, updated):
@@ -274,11 +361,12 @@ def _block_transfer(k, factor):
 def _to_native(posterior, center, factor):
     """Undo cropping and block-averaging."""
     means, chols = posterior.means, posterior.chols
-    means[..., 5:] += center[:, None]
+    centre = MODEL.centre
+    means[..., centre] += center[:, None]
     if factor > 1:
-        means[..., 5:] = means[..., 5:] * factor + (factor - 1) / 2
-        means[..., 2] += np.log(factor)
-        chols[..., 5:, :] *= factor
+        means[..., centre] = means[..., centre] * factor + (factor - 1) / 2
+        means[..., MODEL.hlr] += np.log(factor)
+        chols[..., centre, :] *= factor
     return posterior
 
 
@@ -308,7 +396,7 @@ def quasi_random_draws(posterior, count):
     uniform, normal = _deviates(count)
     with np.errstate(over="ignore", invalid="ignore"):
         uniform = np.broadcast_to(uniform, (len(posterior), count))
-        return to_parameters(posterior.transform(uniform, normal))
+        return POSTERIOR.params(posterior.transform(uniform, normal))
 
 
 def posterior_moments(posterior: MixturePosterior):
@@ -331,4 +419,15 @@ def posterior_moments(posterior: MixturePosterior):
     with np.errstate(over="ignore", invalid="ignore"):
         mean = draws.mean(1)
         delta = draws - mean[:, None]
-        return mean, np.swapaxes(delta, 1, 2) @ delta / (_DRAWS - 1)
+        covariance = np.swapaxes(delta, 1, 2) @ delta / (_DRAWS - 1)
+    return _without_infinities(posterior, mean), covariance
+
+
+def _without_infinities(posterior, mean):
+    """Moments whose draws are beyond any number replaced by the middle of the mixture, a finite one."""
+    lost = np.flatnonzero(np.isinf(mean).any(1))
+    if len(lost):
+        middle = (posterior.weights[lost, :, None] * posterior.means[lost]).sum(1)
+        mean = mean.copy()
+        mean[lost] = POSTERIOR.params(np.clip(middle, -_FARTHEST, _FARTHEST))
+    return mean

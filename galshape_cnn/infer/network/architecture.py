@@ -4,7 +4,7 @@
 Patches of the stamp pass through convolutions at 16, 8 and 4 pixels a side; the context
 (PSF, moments, noise) scales and shifts the feature maps (Perez et al. 2018,
 arXiv:1709.07871).  The last layer states a mixture of full-covariance Gaussians in the
-unbounded coordinates of `galshape_cnn.infer.posterior.mixture`, trained by maximum likelihood.
+unbounded coordinates of `galshape_cnn.forward.coordinates.POSTERIOR`, trained by maximum likelihood.
 """
 
 import importlib.util
@@ -17,8 +17,9 @@ from functools import partial
 
 import numpy as np
 
+from galshape_cnn.forward.coordinates import POSTERIOR
 from galshape_cnn.infer.network.features import CONTEXT_SIZE
-from galshape_cnn.infer.posterior.mixture import COORDINATES, MixturePosterior
+from galshape_cnn.infer.posterior.mixture import MixturePosterior
 
 __all__ = [
     "DEFAULT_NETWORK",
@@ -36,7 +37,7 @@ __all__ = [
     "split_weights",
 ]
 
-_DIM = len(COORDINATES)
+_DIM = POSTERIOR.model.size
 _TRIANGLE = _DIM * (_DIM + 1) // 2
 _LOWER = np.tril_indices(_DIM)
 _DIAGONAL = np.flatnonzero(_LOWER[0] == _LOWER[1])
@@ -371,5 +372,5 @@ def posterior_from_outputs(raw, amplitude, components):
     """
     weights, means, chols = mixture_from_outputs(raw, components)
     means = TARGET_CENTER + TARGET_SCALE * means
-    means[..., 0] += np.log(np.asarray(amplitude, float))[:, None]
+    means[..., POSTERIOR.model.flux] += np.log(np.asarray(amplitude, float))[:, None]
     return MixturePosterior(weights, means, chols * TARGET_SCALE[:, None])

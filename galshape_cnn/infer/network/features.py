@@ -13,15 +13,22 @@ Larger stamps are cropped, or block-averaged (image, noise and PSF alike) by an 
 factor when the galaxy is large.
 """
 
+from functools import lru_cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from galshape_cnn.compilation import compiled
+from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel.library import serves
+from galshape_cnn.infer.network.layout import CONTEXT_SIZE, PSF_KX, PSF_KY, WINDOWS
 
 __all__ = [
     "CONSTANT_VARIANCE",
     "CONTEXT_SIZE",
+    "PSF_KX",
+    "PSF_KY",
     "SIDE",
     "block_average",
     "crop_center",
@@ -32,19 +39,17 @@ __all__ = [
 #: Side of the network's stamp in pixels.
 SIDE = 64
 _PATCH = 4
-_WINDOWS = (1.5, 3.0, 6.0, 12.0)
-_K = np.array([0.0, 0.1, 0.2, 0.35, 0.55, 0.85, 1.3, 2.0])
-
-#: Wave numbers (radians per pixel) at which the network is told the PSF.
-PSF_KY = np.concatenate([-_K[:0:-1], _K])
-PSF_KX = _K
-
 #: Variance in training below which an entry of the context did not vary: nothing was learned from it, and
 #: its deviations say nothing.
 CONSTANT_VARIANCE = 2e-6
 
-#: Length of the context vector.
-CONTEXT_SIZE = 2 * len(PSF_KY) * len(PSF_KX) + 7 * len(_WINDOWS) + 4
+
+@lru_cache(maxsize=1)
+def _windows_along():
+    """(windows, 4, 64) functions along one axis of which the templates are products, as the kernel takes them."""
+    t = (np.arange(SIDE) - (SIDE - 1) / 2) / np.array(_WINDOWS)[:, None]
+    gauss = np.exp(-0.5 * t**2)
+    return np.stack([gauss, gauss * t, gauss * t**2, gauss**2], 1).astype(np.float32)
 
 
 def _window_templates():
@@ -52,7 +57,7 @@ def _window_templates():
     x = np.arange(SIDE) - (SIDE - 1) / 2
     xx, yy = np.meshgrid(x, x)
     columns = []
-    for sigma in _WINDOWS:
+    for sigma in WINDOWS:
         u, v = xx / sigma, yy / sigma
         gauss = np.exp(-0.5 * (u**2 + v**2))
         columns += [gauss * f for f in (np.ones_like(u), u, v, u**2 + v**2, u**2 - v**2, 2 * u * v)]
@@ -85,7 +90,6 @@ def psf_context(transfer):
     return jnp.concatenate([flat.real, flat.imag], axis=1)
 
 
-@compiled
 def network_inputs(data, ivar, transfer, fit_sky, poisson):
     """Inputs of the network for a batch of 64 x 64 stamps.
 
@@ -110,6 +114,15 @@ def network_inputs(data, ivar, transfer, fit_sky, poisson):
     amplitude : (N,) jax array
         Unit of flux of the network's answer, in data units.
     """
+    if not serves(data, ivar, transfer, fit_sky, poisson):
+        return _network_inputs(data, ivar, transfer, fit_sky, poisson)
+    pixels, rest, amplitude = calls.features(data, ivar, _windows_along(), fit_sky, poisson)
+    flat = np.asarray(transfer).reshape(len(transfer), -1)
+    return pixels, np.concatenate([flat.real, flat.imag, rest], axis=1), amplitude
+
+
+@compiled
+def _network_inputs(data, ivar, transfer, fit_sky, poisson):
     n = data.shape[0]
     valid = (ivar > 0).reshape(n, -1)
     mean_ivar = ivar.reshape(n, -1).sum(1) / jnp.maximum(valid.sum(1), 1)

@@ -25,14 +25,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from galshape_cnn.forward.sersic import N_RANGE
-from galshape_cnn.infer.likelihood.coordinates import parameter_derivative
-from galshape_cnn.infer.posterior.mixture import MixturePosterior, to_parameters
+from galshape_cnn.forward.coordinates import POSTERIOR
+from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.infer.posterior.mixture import MixturePosterior
 from galshape_cnn.linalg import cholesky_or_nan, inverse_or_nan
 
 __all__ = ["Frame", "expansion_point", "frame_at", "likelihood_features", "update_features"]
 
-_DIM = 7
+_DIM = POSTERIOR.model.size
 _OFF = np.tril_indices(_DIM, -1)
 _DAMPING = 0.25  # epsilon above
 _LONGEST_STEP = 10.0  # in standard deviations of the first answer
@@ -45,7 +45,7 @@ class Frame:
     Attributes
     ----------
     origin : (N, 7) ndarray
-        Coordinates (`galshape_cnn.infer.posterior.mixture.COORDINATES`) after the damped step.
+        Coordinates (`galshape_cnn.forward.coordinates.POSTERIOR`) after the damped step.
     chol : (N, 7, 7) ndarray
         Lower triangular L B: ``u = origin + chol @ w``.
     """
@@ -86,18 +86,6 @@ def expansion_point(posterior):
     return mean, np.where(finite, cholesky_or_nan(np.where(finite, covariance, np.eye(_DIM))), np.nan)
 
 
-def _derivative(u):
-    """d(parameters) / d(coordinates), (N, 7, 7), of flux, n, hlr, g1, g2, x, y."""
-    params = to_parameters(u)
-    flux, n = params[:, 0], params[:, 1]
-    theta = np.concatenate([u, np.zeros((len(u), 1))], 1)
-    theta[:, 1] = np.log(n)
-    derivative = parameter_derivative(theta)[:, :_DIM, :_DIM]
-    derivative[:, 0, 0] = flux
-    derivative[:, 1, 1] = (n - N_RANGE[0]) * (N_RANGE[1] - n) / (N_RANGE[1] - N_RANGE[0])
-    return derivative
-
-
 def _without_sky(score, fisher, fit_sky):
     """Score and information of the first seven parameters, the sky marginalised where unknown."""
     inner, across, sky = fisher[:, :_DIM, :_DIM], fisher[:, :_DIM, _DIM], fisher[:, _DIM, _DIM]
@@ -129,7 +117,7 @@ def frame_at(mean, chol, score, fisher, fit_sky):
         B.
     """
     score, fisher = _without_sky(np.asarray(score, float), np.asarray(fisher, float), fit_sky)
-    inward = _derivative(mean) @ chol
+    inward = POSTERIOR.derivative(mean) @ chol
     z = np.einsum("nij,ni->nj", inward, score)
     information = np.swapaxes(inward, 1, 2) @ fisher @ inward
     covariance = inverse_or_nan(information + _DAMPING * np.eye(_DIM))
@@ -197,7 +185,7 @@ def likelihood_features(outputs, context, mean, chol, score, fisher, fit_sky):
     mean = np.where(usable[:, None], mean, 0.0)
     chol = np.where(usable[:, None, None], chol, np.eye(_DIM))
     score = np.where(usable[:, None], score, 0.0)
-    fisher = np.where(usable[:, None, None], fisher, np.eye(8))
+    fisher = np.where(usable[:, None, None], fisher, np.eye(SINGLE.size))
     frame, step, factor = frame_at(mean, chol, score, fisher, fit_sky)
     features = update_features(outputs, context, chol, step, factor)
     # Where the galaxy is far outside of the training, numbers may be finite and mean nothing.

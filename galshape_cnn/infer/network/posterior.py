@@ -1,13 +1,14 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What the networks say of a batch: sky, first look, second look."""
+"""Network posterior of a batch, the sky subtracted iteratively."""
 
 import numpy as np
 
+from galshape_cnn.forward.coordinates import POSTERIOR
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.likelihood.fisher import score_and_fisher
-from galshape_cnn.infer.posterior.mixture import to_parameters
 from galshape_cnn.observe.detect.scale_space import robust_background
 
-__all__ = ["network_posterior", "sky_free_posterior"]
+__all__ = ["network_posterior", "sky_free_posterior", "source_noise"]
 
 #: Levels of the sky in units of a pixel's noise: above the first it is subtracted for the networks; above
 #: the second their first answer is of no use for that.
@@ -15,7 +16,7 @@ _KNOWN_SKY, _HOPELESS_SKY = 0.3, 20.0
 _SKY_ROUNDS = 6
 
 
-def sky_free_posterior(stamps, transfer, grid, network, options):
+def sky_free_posterior(batch, network, fit_sky):
     """The networks' posterior where the sky may be anything.
 
     The networks have seen skies of a fraction of the noise.  What is more is found, a part at a time, as
@@ -24,7 +25,7 @@ def sky_free_posterior(stamps, transfer, grid, network, options):
 
     Parameters
     ----------
-    stamps, transfer, grid, network, options
+    batch, network, fit_sky
         As for `network_posterior`.
 
     Returns
@@ -35,10 +36,11 @@ def sky_free_posterior(stamps, transfer, grid, network, options):
     level : (N,) ndarray
         The sky that was subtracted: zero where it is small, and where it is known to be.
     """
+    stamps = batch.stamps
     used = stamps.ivar > 0
     least = _KNOWN_SKY / np.sqrt(_mean_ivar(stamps))
     outside, level = np.zeros((2, len(stamps)))
-    if options.fit_sky and network.has_update:
+    if fit_sky and network.has_update:
         outside = robust_background(stamps.data, used).astype(float)
         level = np.where(np.abs(outside) > _HOPELESS_SKY / _KNOWN_SKY * least, outside, 0.0)
     for left in reversed(range(_SKY_ROUNDS)):
@@ -46,7 +48,7 @@ def sky_free_posterior(stamps, transfer, grid, network, options):
         if level.any():
             data = np.where(used, stamps.data - level[:, None, None], 0)
             seen = stamps.with_pixels(data, stamps.ivar, stamps.nuisance)
-        posterior, strangeness, wanted = network_posterior(seen, transfer, grid, network, options)
+        posterior, strangeness, wanted = network_posterior(batch.with_stamps(seen), network, fit_sky)
         rest = outside - level
         part = np.sign(rest) * np.minimum(np.abs(rest), np.abs(wanted))
         part = np.where((wanted * rest > 0) & (np.abs(part) > least), part, 0.0)  # none for NaN
@@ -56,21 +58,17 @@ def sky_free_posterior(stamps, transfer, grid, network, options):
     return posterior, strangeness, level
 
 
-def network_posterior(stamps, transfer, grid, network, options):
+def network_posterior(batch, network, fit_sky):
     """The networks' posterior, and how unlike training the stamps are.
 
     Parameters
     ----------
-    stamps : Stamps
-        Batch of N, counted in units of their noise.
-    transfer : (N or 1, Ky, Kx) complex array
-        Transfer functions of their PSFs on ``grid``.
-    grid : FourierGrid
-        Of the stamps' size.
+    batch : RenderedBatch
+        N stamps.
     network : AmortizedPosterior
         The live networks.
-    options : Options
-        ``fit_sky`` and ``gain`` are used.
+    fit_sky : bool
+        False when the sky level is known to be zero.
 
     Returns
     -------
@@ -80,20 +78,21 @@ def network_posterior(stamps, transfer, grid, network, options):
     sky : (N,) ndarray
         Level that the likelihood wants beside the first answer; zero without a second look.
     """
-    first = network.look(stamps, options.fit_sky, _source_noise(stamps, options.gain))
+    stamps = batch.stamps
+    first = network.look(stamps, fit_sky, source_noise(stamps, batch.gain))
     wanted = np.zeros(len(stamps))
     if not network.has_update:
         return first.posterior, first.strangeness, wanted
 
     def derivatives(u):
         with np.errstate(all="ignore"):  # such rows keep the first answer
-            params = np.concatenate([to_parameters(u), np.zeros((len(u), 1))], 1).astype(np.float32)
-            data, ivar = stamps.data, stamps.ivar
-            _, score, fisher = score_and_fisher(params, data, ivar, transfer, grid, gain=options.gain)
-            wanted[:] = score[:, 7] / fisher[:, 7, 7]
+            params = SINGLE.with_sky(POSTERIOR.params(u)).astype(np.float32)
+            pixels = stamps.data, stamps.ivar, batch.transfer, batch.grid
+            _, score, fisher = score_and_fisher(params, *pixels, gain=batch.gain)
+            wanted[:] = score[:, SINGLE.sky] / fisher[:, SINGLE.sky, SINGLE.sky]
         return score, fisher
 
-    posterior = network.update(first, derivatives, options.fit_sky)
+    posterior = network.update(first, derivatives, fit_sky)
     return posterior, first.strangeness, wanted
 
 
@@ -102,6 +101,6 @@ def _mean_ivar(stamps):
     return stamps.ivar.sum((1, 2), dtype=float) / np.maximum((stamps.ivar > 0).sum((1, 2)), 1)
 
 
-def _source_noise(stamps, gain):
+def source_noise(stamps, gain):
     """Variance a signal of one sigma adds, in units of the background's."""
     return np.zeros(len(stamps)) if gain is None else np.sqrt(_mean_ivar(stamps)) / gain

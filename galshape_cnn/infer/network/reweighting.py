@@ -9,11 +9,13 @@ the posterior under the new prior, without a look at the pixels (importance weig
 
 import numpy as np
 
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.network.amortized import quasi_random_draws
 
 __all__ = ["reweighted_moments"]
 
 _DRAWS = 1024
+_OWN_DRAWS = 256  # where only the limits of the prior count
 
 
 def reweighted_moments(posterior, prior, training_prior):
@@ -33,11 +35,13 @@ def reweighted_moments(posterior, prior, training_prior):
         flux, n, hlr, g1, g2, x, y; NaN where no draw lies in the support of both priors.
     covariance : (N, 7, 7) ndarray
     ess : (N,) ndarray
-        Effective number of draws, of 1024.
+        Effective number of draws, of 1024, or 256 where both priors are the same object: then only draws
+        beyond its limits are left out.
     """
-    draws = quasi_random_draws(posterior, _DRAWS)
+    same = prior is training_prior
+    draws = quasi_random_draws(posterior, _OWN_DRAWS if same else _DRAWS)
     with np.errstate(all="ignore"):
-        shape = np.moveaxis(draws[..., :5], -1, 0)
+        shape = np.moveaxis(draws[..., SINGLE.reported], -1, 0)
         wanted, known = prior.log_density(*shape), training_prior.log_density(*shape)
         usable = np.isfinite(wanted) & np.isfinite(known) & np.isfinite(draws).all(-1)
         log_weights = np.where(usable, wanted - np.where(usable, known, 0), -np.inf)

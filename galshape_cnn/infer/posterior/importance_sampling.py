@@ -27,19 +27,18 @@ import numpy as np
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.flags import Flag
-from galshape_cnn.infer.fit.levenberg_marquardt import Penalty
+from galshape_cnn.forward.coordinates import POSTERIOR
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood, source_weights
 from galshape_cnn.infer.fit.moments import moment_start
+from galshape_cnn.infer.fit.variable_projection import Penalty
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 from galshape_cnn.infer.likelihood.nuisance import MarginalLikelihood
-from galshape_cnn.infer.posterior.mixture import to_parameters
 from galshape_cnn.infer.posterior.proposal import DEGREES, StudentMixture
 from galshape_cnn.infer.posterior.target import ShapeTarget, first_proposal
 
-__all__ = ["QUANTILES", "PosteriorResult", "sample_posterior"]
+__all__ = ["PosteriorResult", "sample_posterior"]
 
-#: Probabilities of the stored quantiles: the 95 % and 68 % intervals and the median.
-QUANTILES = (0.025, 0.16, 0.5, 0.84, 0.975)
 
 _ROUNDS = (0.34, 0.33, 0.33)  # of the draws
 _ENOUGH = 0.15  # effective fraction below which a galaxy gets more draws
@@ -58,8 +57,6 @@ class PosteriorResult:
         Posterior mean of flux, n, hlr, g1, g2.
     covariance : (N, 5, 5) ndarray
         Posterior covariance.
-    quantiles : (N, 5, 5) ndarray
-        ``quantiles[i, q, p]``: quantile ``QUANTILES[q]`` of parameter p.
     ess : (N,) ndarray
         Effective number of draws.
     n_draws : (N,) int ndarray
@@ -74,7 +71,6 @@ class PosteriorResult:
 
     mean: np.ndarray
     covariance: np.ndarray
-    quantiles: np.ndarray
     ess: np.ndarray
     n_draws: np.ndarray
     samples: np.ndarray
@@ -142,7 +138,7 @@ def sample_posterior(
         raise InputError(f"proposal holds {len(proposal.weights)} galaxies; data holds {len(data)}")
     start = _start(data, ivar, transfer, grid, proposal)
     if not fit_sky:
-        start[:, 7] = 0  # moments come with a level of the border, which would stay
+        start[:, SINGLE.sky] = 0  # moments come with a level of the border, which would stay
     fit = maximize_likelihood(
         data, ivar, transfer, grid, start, fit_sky=fit_sky, gain=gain, retry=False, penalty=_penalty(prior)
     )
@@ -160,8 +156,7 @@ def sample_posterior(
 
 def _target(likelihood, fit, rows, prior, fit_sky, gain):
     """The posterior density, with the weights of the best-fitting model."""
-    unit = np.ones((len(rows), 8))
-    unit[:, [0, 7]] = likelihood.scale[:, None]
+    unit = SINGLE.units(likelihood.scale)
     best = fit.params[rows] / unit
     if gain is not None:
         gain = np.broadcast_to(np.asarray(gain, float), len(fit.params))[rows]
@@ -175,13 +170,13 @@ def _penalty(prior):
 
     Without it, maxima with |g| near one draw the proposal where the prior is zero.
     """
-    center, sigma = np.zeros(8), np.full(8, np.inf)
-    center[1:3], sigma[1], sigma[3:5] = (np.log(2), 0.0), 0.8, 0.4
+    center, sigma = np.zeros(SINGLE.size), np.full(SINGLE.size, np.inf)
+    center[SINGLE.n], sigma[SINGLE.n], sigma[SINGLE.shear] = np.log(2), 0.8, 0.4
     if hasattr(prior, "sample"):
         _, n, hlr, g1, g2 = prior.sample(np.random.default_rng(0), 2000).T
-        center[1:3] = np.log(n).mean(), np.log(hlr).mean()
+        center[SINGLE.n], center[SINGLE.hlr] = np.log(n).mean(), np.log(hlr).mean()
         spread = np.arctanh(np.hypot(g1, g2)).clip(0.05)
-        sigma[1:5] = np.log(n).std(), np.log(hlr).std(), *2 * [np.sqrt(0.5 * (spread**2).mean())]
+        sigma[SINGLE.shape] = np.log(n).std(), np.log(hlr).std(), *2 * [np.sqrt(0.5 * (spread**2).mean())]
     return Penalty(center, np.maximum(sigma, 0.1) ** -2.0)
 
 
@@ -189,16 +184,14 @@ def _start(data, ivar, transfer, grid, proposal):
     if proposal is None:
         return moment_start(data, ivar, transfer, grid)
     mean = np.einsum("nk,nki->ni", proposal.weights, proposal.means)
-    return np.concatenate([to_parameters(mean), np.zeros((len(mean), 1))], 1)
+    return SINGLE.with_sky(POSTERIOR.params(mean))
 
 
 def _blank(n, n_samples, fit_flags):
     nan = lambda *shape: np.full((n, *shape), np.nan)  # noqa: E731
     flags = Flag.LOW_ESS | (fit_flags & Flag.NO_DATA)
     samples = nan(n_samples, 5).astype(np.float32)
-    return PosteriorResult(
-        nan(5), nan(5, 5), nan(len(QUANTILES), 5), np.zeros(n), np.zeros(n, int), samples, nan(2), flags
-    )
+    return PosteriorResult(nan(5), nan(5, 5), np.zeros(n), np.zeros(n, int), samples, nan(2), flags)
 
 
 @dataclass(eq=False)
@@ -297,39 +290,25 @@ def _fill(result, rows, target, mixture, n_samples, seed):
 
 
 def _summarise(result, rows, draws, inside, generators):
-    """Moments, quantiles and equally weighted samples of finished galaxies."""
+    """Moments and equally weighted samples of finished galaxies."""
     weights = draws.weights()
-    params = to_parameters(np.concatenate([np.zeros((*draws.u.shape[:2], 1)), draws.u], -1))
-    params[..., 0] = draws.flux
+    params = POSTERIOR.params(np.concatenate([np.zeros((*draws.u.shape[:2], 1)), draws.u], -1))
+    params[..., SINGLE.flux] = draws.flux
     params = np.where(weights[..., None] > 0, params, 0)
     ess = _effective(weights)
     result.ess[rows], result.n_draws[rows] = ess, draws.u.shape[1]
     some = ess > 0
     mean = np.einsum("ns,nsp->np", weights, params)
-    offset = params[..., :5] - mean[:, None, :5]
+    offset = params[..., SINGLE.reported] - mean[:, None, SINGLE.reported]
     covariance = np.einsum("ns,nsp,nsq->npq", weights, offset, offset)
     covariance /= np.maximum(1 - 1 / np.maximum(ess, 1), 0.5)[:, None, None]
-    result.mean[rows[some]], result.center[rows[some]] = mean[some, :5], mean[some, 5:]
+    result.mean[rows[some]] = mean[some, SINGLE.reported]
+    result.center[rows[some]] = mean[some, SINGLE.centre]
     result.covariance[rows[some]] = covariance[some]
     result.flags[rows] = np.where(ess < _FLAGGED, Flag.LOW_ESS, 0)
     for i in np.flatnonzero(some):
-        five = params[i, :, :5]
-        result.quantiles[rows[i]] = _quantiles(five, weights[i])
+        five = params[i, :, SINGLE.reported]
         result.samples[rows[i]] = five[_resampled(weights[i], result.samples.shape[1], generators[inside[i]])]
-
-
-def _quantiles(values, weights):
-    """Weighted quantiles (Q, P) of (S, P) values.
-
-    The i-th of m draws stands at i / (m + 1), with m the effective number: that is
-    where a new draw is as likely below as the quantile says.
-    """
-    order = np.argsort(values, axis=0)
-    count = 1 / (weights**2).sum()
-    middle = np.cumsum(weights[order], axis=0) - 0.5 * weights[order]
-    cumulative = (count * middle + 0.5) / (count + 1)
-    ordered = np.take_along_axis(values, order, 0)
-    return np.stack([np.interp(QUANTILES, c, v) for c, v in zip(cumulative.T, ordered.T, strict=True)], 1)
 
 
 def _resampled(weights, count, generator):

@@ -1,7 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 r"""Proposals for importance sampling: mixtures of Student-t distributions that learn.
 
-Coordinates are those of `galshape_cnn.infer.posterior.mixture` without the flux: logit n,
+Coordinates are those of `galshape_cnn.forward.coordinates.POSTERIOR` without the flux: logit n,
 ln hlr, eta1, eta2, x, y.  The update is one step of population Monte Carlo
 (Cappé et al. 2008, Stat. Comput. 18, 447): expectation maximisation on weighted
 draws, with each component shrunk towards what it was.

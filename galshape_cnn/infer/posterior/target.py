@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri
 
+from galshape_cnn.forward.coordinates import FIT, POSTERIOR, Coordinates
+from galshape_cnn.forward.galaxy_model import SINGLE, GalaxyModel
 from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.forward.sersic import N_RANGE
-from galshape_cnn.infer.likelihood.coordinates import parameter_derivative, to_coordinates
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
-from galshape_cnn.infer.posterior.mixture import log_jacobian, to_parameters
 from galshape_cnn.infer.posterior.proposal import StudentMixture
 from galshape_cnn.linalg import cholesky_or, inverse_or_nan
 
@@ -78,12 +78,12 @@ class ShapeTarget:
         flux : (N, S) ndarray
             In the unit of the data.
         """
-        params = to_parameters(_with_flux(u))
+        params = POSTERIOR.params(_with_flux(u))
         possible = self._possible(u, params)
         chi2, mean, sigma, log_volume, unit_snr = self._given_shape(params, possible)
         flux, prior = self._with_prior(mean, sigma, unit_snr, params, uniform)
         with np.errstate(invalid="ignore", divide="ignore"):
-            density = -0.5 * chi2 + log_volume + prior + log_jacobian(_with_flux(u))
+            density = -0.5 * chi2 + log_volume + prior + POSTERIOR.log_determinant(_with_flux(u))
         usable = possible & np.isfinite(density)
         return np.where(usable, density, -np.inf), flux
 
@@ -100,7 +100,8 @@ class ShapeTarget:
         by_snr = getattr(self.prior, "by_snr", False)
         amplitude = {"snr": scaled * unit_snr[..., None]} if by_snr else {}
         with np.errstate(invalid="ignore", divide="ignore"):
-            prior = self.prior.log_density(flux, *np.moveaxis(params[..., 1:5, None], -2, 0), **amplitude)
+            shape = np.moveaxis(params[..., SINGLE.shape, None], -2, 0)
+            prior = self.prior.log_density(flux, *shape, **amplitude)
         prior = np.where((flux > 0) & np.isfinite(prior), prior, -np.inf)
         peak = np.maximum(prior.max(-1, keepdims=True), -1e300)
         share = np.cumsum(np.exp(prior - peak), -1)
@@ -113,11 +114,11 @@ class ShapeTarget:
     def _possible(self, u, params):
         """Points worth rendering: inside the stamp, and inside the prior for some flux."""
         size = self.likelihood.grid.size
-        inside = (np.abs(params[..., 5:7] - (size - 1) / 2) < size / 2).all(-1)
+        inside = (np.abs(params[..., SINGLE.centre] - (size - 1) / 2) < size / 2).all(-1)
         inside &= np.hypot(u[..., 2], u[..., 3]) < _LARGEST_ETA
-        inside &= (params[..., 2] > 1e-3) & (params[..., 2] < 2 * size)
-        flux = (self.best[:, 0] * self.likelihood.scale)[:, None]
-        shape = np.moveaxis(params[..., 1:5], -1, 0)
+        inside &= (params[..., SINGLE.hlr] > 1e-3) & (params[..., SINGLE.hlr] < 2 * size)
+        flux = (self.best[:, SINGLE.flux] * self.likelihood.scale)[:, None]
+        shape = np.moveaxis(params[..., SINGLE.shape], -1, 0)
         flux = np.broadcast_to(flux, inside.shape)
         with np.errstate(invalid="ignore", divide="ignore"):
             allowed = self.prior.log_density(flux, *shape) > -np.inf
@@ -129,9 +130,8 @@ class ShapeTarget:
 
     def _given_shape(self, params, possible):
         """Lowest chi2, the flux's conditional mean and sigma, ln volume of flux and sky, S/N of unit flux."""
-        trial = np.concatenate([params, np.zeros((*params.shape[:2], 1))], -1)
-        trial[..., 0] = self.best[:, 0, None]
-        trial[..., 7] = self.best[:, 7, None]
+        trial = SINGLE.with_sky(params, self.best[:, None, SINGLE.skies])
+        trial[..., SINGLE.flux] = self.best[:, SINGLE.flux, None]
         rows, blocks = _in_blocks_of_draws(possible)
         chi2, gradient, fisher = self.likelihood.linear_equations_of_draws(trial[rows[:, None], blocks], rows)
         out = [np.full(possible.shape, fill) for fill in (np.inf, *[np.nan] * 4)]
@@ -146,7 +146,7 @@ class ShapeTarget:
         covariance = np.linalg.inv(fisher[..., linear, linear])
         change = np.einsum("...ij,...j->...i", covariance, gradient[..., linear])
         least = chi2 - (gradient[..., linear] * change).sum(-1)
-        mean = trial[rows[:, None], blocks, 0] + change[..., 0]
+        mean = trial[rows[:, None], blocks, SINGLE.flux] + change[..., 0]
         log_volume = 0.5 * np.linalg.slogdet(covariance)[1]
         values = least, mean, np.sqrt(covariance[..., 0, 0]), log_volume, np.sqrt(fisher[..., 0, 0])
         for array, value in zip(out, values, strict=True):
@@ -173,16 +173,15 @@ def _in_blocks_of_draws(possible):
 
 def _shape_precision(target, at):
     """Fisher matrix of the six coordinates at parameters ``at``, flux and sky marginalised."""
-    slope = parameter_derivative(to_coordinates(at))
-    low, high = N_RANGE
-    slope[:, 1, 1] = (at[:, 1] - low) * (high - at[:, 1]) / (high - low)
+    slope = FIT.derivative(FIT.of(at))
+    slope[:, SINGLE.n, SINGLE.n] = POSTERIOR.slope_of_n(at[:, SINGLE.n])
     fisher = np.swapaxes(slope, 1, 2) @ target.fisher @ slope
-    other = [0, 7] if target.fit_sky else [0]
+    searched, other = SINGLE.searched, GalaxyModel(fit_sky=bool(target.fit_sky)).linear
     inner = fisher[:, other][:, :, other]
     size = np.sqrt(np.maximum(np.einsum("nii->ni", inner), 1e-30))
     inner = inner / (size[:, :, None] * size[:, None, :]) + 1e-6 * np.eye(len(other))
-    cross = fisher[:, 1:7][:, :, other] / size[:, None]
-    return fisher[:, 1:7, 1:7] - cross @ np.linalg.solve(inner, np.swapaxes(cross, 1, 2))
+    cross = fisher[:, searched][:, :, other] / size[:, None]
+    return fisher[:, searched, searched] - cross @ np.linalg.solve(inner, np.swapaxes(cross, 1, 2))
 
 
 def first_proposal(target, network=None):
@@ -200,11 +199,10 @@ def first_proposal(target, network=None):
     mixture : StudentMixture
     """
     at = target.best.copy()
-    at[:, 1] = np.clip(at[:, 1], N_RANGE[0] + _N_MARGIN, N_RANGE[1] - _N_MARGIN)
+    at[:, SINGLE.n] = np.clip(at[:, SINGLE.n], N_RANGE[0] + _N_MARGIN, N_RANGE[1] - _N_MARGIN)
     precision = _shape_precision(target, at) + np.diag([_BROAD[0] ** -2, 0, 0, 0, 0, 0])
     narrow = inverse_or_nan(0.5 * (precision + np.swapaxes(precision, 1, 2)))
-    mean = to_coordinates(at)[:, 1:7]
-    mean[:, 0] = np.log((at[:, 1] - N_RANGE[0]) / (N_RANGE[1] - at[:, 1]))
+    mean = Coordinates(logit_n=True).of(at)[:, SINGLE.searched]
     # with n go flux and size, and the posterior's tail on that side is the long one
     along_n = narrow[:, :, 0] / np.sqrt(narrow[:, 0, 0])[:, None]
     means = [mean, mean, *(mean + t * along_n for t in _ALONG_N)]

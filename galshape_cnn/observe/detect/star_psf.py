@@ -28,7 +28,6 @@ _RIDGE, _ELLIPTICITY = 0.05, 0.1
 #: A narrower PSF is stacked at two samples per pixel, if there are stars enough.
 _NARROW, _STARS_FOR_OVERSAMPLING = 2.5, 16
 #: FWHM of a Gaussian in standard deviations.
-_FWHM = 2.3548
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,9 @@ def psf_from_stars(data, error=None):
         )
     stars.sort("snr", reverse=True)
     stars = stars[:_ENOUGH_STARS]
-    fwhm = _FWHM * float(np.median(stars["sigma"]))
+    from astropy.stats import gaussian_sigma_to_fwhm
+
+    fwhm = gaussian_sigma_to_fwhm * float(np.median(stars["sigma"]))
     array, oversampling = _stack(flat * sigma, sigma, bad, stars, fwhm)
     return EstimatedPSF(array[None], oversampling, stars["x", "y", "snr"], fwhm)
 

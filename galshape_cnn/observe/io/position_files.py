@@ -2,22 +2,22 @@
 """Lists of positions in files."""
 
 import warnings
-from pathlib import Path
 
-from astropy.table import Table
-
-from galshape_cnn.errors import FileError
+from galshape_cnn.errors import FileError, PositionError
+from galshape_cnn.observe.catalog_conventions import READ_AS, holds_positions
+from galshape_cnn.observe.io.table_files import read_table, split_choice
 
 __all__ = ["read_positions"]
 
 
 def read_positions(path):
-    """Read a list of positions from any table astropy reads.
+    """Read a list of positions from any table, or from a file of regions.
 
     Parameters
     ----------
     path : str or Path
-        FITS (also SExtractor's FITS_LDAC), ECSV, CSV, VOTable, Parquet or text.
+        As for `galshape_cnn.observe.io.table_files.read_table`; of a file with several tables the only one
+        that has positions.  Or regions of DS9 (needs the package ``regions``), whose centres are taken.
 
     Returns
     -------
@@ -26,33 +26,43 @@ def read_positions(path):
     Raises
     ------
     FileError
-        If the file is missing or is no table.
+        If the file is missing, is no table, or holds several lists of positions.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileError(f"{path} does not exist")
-    if path.stat().st_size == 0:
-        raise FileError(f"{path} is empty (0 bytes)")
-    problems = []
-    for options in _table_options(path):
+    file, _ = split_choice(path)
+    if file.is_file() and file.stat().st_size and _is_region_file(file):
+        return _from_regions(file)
+    table = read_table(path, wanted=holds_positions)
+    if len(table.colnames) < 2:
+        raise FileError(f"{file} has one column only ({table.colnames[0]}); x, y or ra, dec are needed")
+    return table
+
+
+def _is_region_file(path):
+    """Whether a file is one of DS9."""
+    with open(path, "rb") as stream:
+        return path.suffix.lower() == ".reg" or stream.read(64).startswith(b"# Region file format: DS9")
+
+
+def _from_regions(path):
+    """Centres of the regions of DS9; what is not understood is refused rather than left out."""
+    try:
+        from regions import Regions
+    except ImportError as error:
+        raise FileError(f"{path} is a file of regions; install the package regions to read it") from error
+    from galshape_cnn.observe.region_positions import table_of_regions
+
+    with warnings.catch_warnings(record=True) as problems:
+        warnings.simplefilter("always")
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                table = Table.read(path, **options)
-        except Exception as error:  # each format raises its own kinds
-            problems.append(str(error).strip().splitlines()[0] if str(error).strip() else repr(error))
-            continue
-        if len(table.colnames) >= 2:
-            return table
-        problems.append("fewer than two columns")
-    raise FileError(f"{path} cannot be read as a table of positions: {problems[0]}")
-
-
-def _table_options(path):
-    """Ways to read a table, the likeliest first."""
-    suffix = path.suffix.lower()
-    if suffix in (".fits", ".fit", ".fz", ".gz", ".ldac", ".cat"):
-        yield {"format": "fits", "hdu": "LDAC_OBJECTS"}
-    yield {}
-    if suffix not in (".fits", ".fit", ".fz", ".parquet", ".asdf"):
-        yield {"format": "ascii"}
+            regions = Regions.read(str(path), format="ds9")
+        except Exception as error:  # of a damaged file
+            raise FileError(f"{path} cannot be read as regions of DS9: {error}") from error
+    skipped = [" ".join(str(one.message).split()) for one in problems if "skipping" in str(one.message)]
+    if skipped:
+        raise FileError(f"{path} cannot be read as regions of DS9 ({len(skipped)} problems): {skipped[0]}")
+    try:
+        table = table_of_regions(regions)
+    except PositionError as error:
+        raise FileError(f"{path}: {error}") from error
+    table.meta[READ_AS] = table.meta[READ_AS].replace("regions", "regions of DS9", 1)
+    return table

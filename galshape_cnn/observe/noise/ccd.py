@@ -98,6 +98,8 @@ def _frames(data, mask):
 
 def _one(pixels, bad, gain, read_noise, sky_level):
     """Noise of one image."""
+    from astropy.stats import mad_std
+
     step = max(len(pixels) // _MOST_ROWS, 1)
     some = np.array(pixels[::step], float)
     some[~np.isfinite(some)] = np.nan
@@ -108,7 +110,7 @@ def _one(pixels, bad, gain, read_noise, sky_level):
     sky = _sky(some) if sky_level is None else sky_level
     sigma = _sigma(sky, gain, read_noise)
     difference = np.diff(some, axis=1)
-    scatter = 1.4826 * np.nanmedian(np.abs(difference)) / np.sqrt(2)
+    scatter = mad_std(difference, ignore_nan=True) / np.sqrt(2)
     _compare(scatter, sigma, sky, sky_level is None)
     return sigma
 

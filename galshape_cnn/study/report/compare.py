@@ -7,6 +7,7 @@ within 1.
 """
 
 import numpy as np
+from astropy.stats import mad_std
 from astropy.table import QTable, Table
 
 from galshape_cnn.errors import InputError
@@ -106,7 +107,7 @@ def pull_statistics(table, truth):
             rows.append((name, 0, *[np.nan] * 5))
             continue
         bias = np.median(difference[good])
-        scatter = 1.4826 * np.median(np.abs(difference[good] - bias))
+        scatter = mad_std(difference[good])
         pull = pull[good]
         rows.append((name, good.sum(), bias, scatter, pull.mean(), pull.std(), np.mean(np.abs(pull) < 1)))
     names = ("parameter", "number", "bias", "scatter", "pull_mean", "pull_std", "within_1")

@@ -14,6 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from galshape_cnn.files import written_whole
 from galshape_cnn.flags import decode_flags
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.study.report.compare import error_columns, pulls
 from galshape_cnn.study.report.thumbnails import thumbnails
 
@@ -171,7 +172,7 @@ def plot_galaxies(catalog, rows=None, side=48):
         images[rows[position]] = found
     for k, row in enumerate(rows):
         panels = axes[k // 2, 3 * (k % 2) : 3 * (k % 2) + 3]
-        shown = _draw_galaxy(panels, images[row], catalog.measurement.params[row, 5:7], side)
+        shown = _draw_galaxy(panels, images[row], catalog.measurement.params[row, SINGLE.centre], side)
         _write_above(panels[0], _caption(catalog, row))
     figure.supxlabel(
         "data, model (same asinh scale) and residual in units of the noise; pink: bad pixels", fontsize=12

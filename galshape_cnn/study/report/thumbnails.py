@@ -3,10 +3,9 @@
 
 import numpy as np
 
-from galshape_cnn.forward.render import render
-from galshape_cnn.forward.transfer import grid_for, transfer_functions
+from galshape_cnn.infer.likelihood.rendering import model_images
 
-__all__ = ["Thumbnails", "model_images", "thumbnails"]
+__all__ = ["Thumbnails", "thumbnails"]
 
 # Every call renders as many stamps, so that JAX compiles once for each stamp size.
 _BLOCK = 64
@@ -48,36 +47,6 @@ class Thumbnails:
         top = np.nanmax(np.where(np.isfinite(self.model), self.model, np.nan), initial=5 * self.sigma)
         low, high = np.arcsinh(-2 * self.sigma / scale), np.arcsinh(top / scale)
         return tuple((np.arcsinh(image / scale) - low) / (high - low) for image in (self.data, self.model))
-
-
-def model_images(stamps, params):
-    """Model images of stamps.
-
-    Parameters
-    ----------
-    stamps : Stamps
-        N stamps, of which size, PSF and its sampling are used.
-    params : (N, 8) array_like
-        flux, n, hlr, g1, g2, x, y, sky in the pixel frame of each stamp.
-
-    Returns
-    -------
-    images : (N, ny, nx) ndarray
-        Zero for rows with parameters that are not finite.
-    """
-    params = np.asarray(params, float)
-    images = np.zeros(stamps.data.shape)
-    good = np.flatnonzero(np.isfinite(params).all(1))
-    ny, nx = images.shape[1:]
-    size = max(ny, nx) + max(ny, nx) % 2
-    grid = grid_for(size, stamps.psf_oversampling)
-    for start in range(0, len(good), _BLOCK):
-        rows = good[start : start + _BLOCK]
-        padded = np.resize(rows, _BLOCK)
-        psf = stamps.psf if len(stamps.psf) == 1 else stamps.psf[padded]
-        transfer = transfer_functions(psf, grid, stamps.psf_oversampling)
-        images[rows] = np.asarray(render(params[padded], transfer, grid))[: len(rows), :ny, :nx]
-    return images
 
 
 def thumbnails(catalog):

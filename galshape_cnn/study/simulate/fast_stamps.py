@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import numpy as np
 
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.render import render
 from galshape_cnn.study.simulate.psf_families import PSF_ARRAYS, transfer_on_modes
@@ -41,7 +42,7 @@ def draw_block(params, psfs):
         Effective PSFs, two samples per pixel.
     """
     params = np.asarray(params, np.float32).copy()
-    params[:, 0], params[:, 7] = 1.0, 0.0
+    params[:, SINGLE.flux], params[:, SINGLE.sky] = 1.0, 0.0
     transfer, fine = _transfers(*(np.asarray(psfs[key], np.float32) for key in PSF_ARRAYS))
     images = np.asarray(render(params, transfer, _GRID))
     arrays = np.fft.fftshift(np.fft.irfft2(fine, (_SAMPLES, _SAMPLES)), axes=(1, 2))

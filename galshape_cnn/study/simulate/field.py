@@ -21,7 +21,7 @@ from astropy.wcs import WCS
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.files import written_whole
 from galshape_cnn.geometry import axis_ratio, position_angle, semi_major_radius
-from galshape_cnn.infer.catalog.tables import split_sky
+from galshape_cnn.infer.catalog.formats import split_sky
 
 __all__ = ["SimulatedField", "VaryingMoffat", "simulate_field"]
 

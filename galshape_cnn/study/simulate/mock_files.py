@@ -13,11 +13,13 @@ from astropy.table import Table
 
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.files import written_whole
+from galshape_cnn.observe.io.fits_scan import check_declared_sizes
 from galshape_cnn.observe.stamps import Stamps
 
-__all__ = ["check_output", "read_mocks", "write_set"]
+__all__ = ["MOCK_FORMAT", "check_output", "read_mocks", "write_set"]
 
-_FORMAT = "galshape_cnn mocks"
+#: What every simulated set says of itself.
+MOCK_FORMAT = "galshape_cnn mocks"
 _SUFFIXES = (".asdf", ".fits")
 
 
@@ -84,7 +86,7 @@ def write_set(path, stamps, truth, meta):
 def _write_asdf(path, stamps, truth, meta):
     import asdf
 
-    tree = {"format": _FORMAT, "meta": meta, "psf_oversampling": stamps.psf_oversampling}
+    tree = {"format": MOCK_FORMAT, "meta": meta, "psf_oversampling": stamps.psf_oversampling}
     tree |= {"data": stamps.data, "ivar": stamps.ivar, "psf": stamps.psf.astype(np.float32)}
     tree["columns"] = list(truth.colnames)
     tree["truth"] = {name: np.array(truth[name]) for name in truth.colnames}
@@ -95,7 +97,7 @@ def _write_fits(path, stamps, truth, meta):
     psf = fits.ImageHDU(stamps.psf.astype(np.float32), name="PSF")
     psf.header["OVERSAMP"] = (stamps.psf_oversampling, "samples per pixel")
     primary = fits.PrimaryHDU()
-    primary.header["FORMAT"] = _FORMAT
+    primary.header["FORMAT"] = MOCK_FORMAT
     primary.header["SEED"], primary.header["ENGINE"] = meta["seed"], meta["engine"]
     table = fits.table_to_hdu(Table(truth, copy=True))
     table.name = "TRUTH"
@@ -144,7 +146,7 @@ def _read_asdf(path):
     import asdf
 
     with asdf.open(path, memmap=False, lazy_load=False) as file:
-        if file.tree.get("format") != _FORMAT:
+        if file.tree.get("format") != MOCK_FORMAT:
             raise ValueError(f"format is {file.tree.get('format')!r}")
         pixels = {key: np.array(file[key]) for key in ("data", "ivar", "psf")}
         truth = Table({key: np.array(file["truth"][key]) for key in file["columns"]})
@@ -152,6 +154,7 @@ def _read_asdf(path):
 
 
 def _read_fits(path):
+    check_declared_sizes(path)
     with fits.open(path) as hdus:
         names = {"data": "SCI", "ivar": "IVAR", "psf": "PSF"}
         pixels = {key: np.array(hdus[name].data) for key, name in names.items()}

@@ -20,6 +20,7 @@ from astropy.table import Table, vstack
 
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.files import written_whole
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.observe.stamps import Stamps
 from galshape_cnn.study.simulate.mock_files import check_output, read_mocks, write_set
 
@@ -203,7 +204,7 @@ def _observed(drawn, images, psfs, config, number):
     nuisance = jax.tree.map(
         lambda a: np.asarray(a, bool if a.dtype == bool else np.float32), drawn["nuisance"]
     )
-    amplitude = drawn["params"][:, 0].astype(np.float32)
+    amplitude = drawn["params"][:, SINGLE.flux].astype(np.float32)
     data, ivar, flux, snr = (
         np.asarray(a, float) for a in observe(images, amplitude, nuisance, drawn["seed"])
     )
@@ -216,7 +217,7 @@ def _observed(drawn, images, psfs, config, number):
     keep = order[((snr >= low) & (snr <= high) & drawn_well)[order]]
     stamps = Stamps((data * sigma)[keep], (ivar / sigma**2)[keep], psfs[keep], psf_oversampling=2)
     columns = {"id": number * BLOCK_SIZE + np.arange(BLOCK_SIZE), "flux": flux * drawn["sigma"]}
-    columns |= dict(zip(("n", "hlr", "g1", "g2", "x", "y"), drawn["params"].T[1:7], strict=True))
+    columns |= dict(zip(SINGLE.names[SINGLE.searched], drawn["params"].T[SINGLE.searched], strict=True))
     columns |= {"sky": drawn["nuisance"]["sky"] * drawn["sigma"], "sigma": drawn["sigma"], "snr": snr}
     columns |= {"fit_sky": drawn["nuisance"]["fit_sky"] > 0.5, "psf_fwhm": drawn["psfs"]["fwhm"]}
     return stamps, Table(columns)[keep]

@@ -29,6 +29,8 @@ from galshape_cnn.infer.network.features import CONSTANT_VARIANCE
 from galshape_cnn.study.simulate.recorded import RecordedMocks
 from galshape_cnn.study.simulate.stream import MockStream
 from galshape_cnn.study.train.bundling import add_update, first_network, make_bundle
+from galshape_cnn.study.train.centring import training_stream
+from galshape_cnn.study.train.config_check import check_options
 
 __all__ = ["Training", "load_config", "plot_history", "train_bundle"]
 
@@ -56,7 +58,7 @@ def load_config(path=None):
     FileError
         If the file cannot be read or is not TOML.
     InputError
-        If a section is missing or unknown, or the prior is impossible.
+        If a section or one of its options is missing, unknown or impossible, or the prior is.
     """
     name = "universal" if path is None else os.fspath(path)
     shipped = resources.files("galshape_cnn.study") / "configs" / f"{name}.toml"
@@ -71,6 +73,7 @@ def load_config(path=None):
     if missing or unknown:
         raise InputError(f"configuration {name!r}: missing {sorted(missing)}, unknown {sorted(unknown)}")
     config.setdefault("network", dict(DEFAULT_NETWORK))
+    check_options(config, name)
     if ("update" in config) != ("update" in config["network"]):
         raise InputError(f"configuration {name!r}: network.update and update go together")
     MockStream(config, 0)
@@ -79,7 +82,7 @@ def load_config(path=None):
 
 def _context_statistics(config, seed):
     """Mean and variance of the context over a few batches."""
-    stream = MockStream(config, seed)
+    stream = training_stream(config, seed)
     contexts = np.concatenate([stream.batch(i, 256)[0][1] for i in range(16)])
     return contexts.mean(0), contexts.var(0) + 1e-6
 
@@ -141,7 +144,7 @@ class Training:
 
     def _stream(self, seed, validation=False):
         if self.mocks is None:
-            return MockStream(self.config, seed)
+            return training_stream(self.config, seed)
         return RecordedMocks(self.mocks, seed, validation)
 
     def _initial_model(self, start):

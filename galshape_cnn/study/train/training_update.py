@@ -14,6 +14,8 @@ import jax
 import numpy as np
 
 from galshape_cnn.files import written_whole
+from galshape_cnn.forward.coordinates import POSTERIOR
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.forward.transfer import transfer_functions
@@ -27,10 +29,10 @@ from galshape_cnn.infer.network.architecture import (
 )
 from galshape_cnn.infer.network.features import SIDE
 from galshape_cnn.infer.network.likelihood_update import expansion_point, likelihood_features
-from galshape_cnn.infer.posterior.mixture import from_parameters, to_parameters
 from galshape_cnn.study.simulate.psf_families import PSF_ARRAYS, transfer_on_modes
 from galshape_cnn.study.simulate.recorded import RecordedMocks
-from galshape_cnn.study.simulate.stream import SHARP_PART, MockStream, inputs_of
+from galshape_cnn.study.simulate.stream import inputs_of
+from galshape_cnn.study.train.centring import training_stream
 
 __all__ = ["fit_update", "likelihood_mocks", "train_update"]
 
@@ -50,7 +52,7 @@ def _derivatives(params, data, ivar, gain, psfs, grid):
 
 def _derivatives_at(u, mock):
     """Score and Fisher matrix of a batch of mocks, the sharpest PSFs with twice the bandwidth."""
-    params = np.concatenate([to_parameters(u), np.zeros((len(u), 1))], 1)
+    params = SINGLE.with_sky(POSTERIOR.params(u))
     with np.errstate(divide="ignore"):
         gain = 1 / np.asarray(mock["poisson"], float)
     rows = jax.tree.map(lambda a: np.asarray(a, np.float32), (params, mock["data"], mock["ivar"]))
@@ -59,12 +61,12 @@ def _derivatives_at(u, mock):
         return score_and_fisher(*rows, transfer_functions(mock["psf"], grid, 2), grid, gain=gain)[1:]
     psfs = tuple(np.asarray(mock["psfs"][key], np.float32) for key in PSF_ARRAYS)
     rows = (*rows, gain.astype(np.float32), psfs)
-    sharp = int(SHARP_PART * len(u))
-    halves = (
-        _derivatives(*jax.tree.map(lambda a, part=part: a[part], rows), grid=FourierGrid(SIDE, bandwidth))
-        for part, bandwidth in ((slice(sharp), 2), (slice(sharp, None), 1))
-    )
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *halves)
+    score, fisher = np.empty((len(u), 8), np.float32), np.empty((len(u), 8, 8), np.float32)
+    for part, bandwidth in ((mock["sharp"], 2), (~mock["sharp"], 1)):
+        if part.any():
+            some = jax.tree.map(lambda a, part=part: a[part], rows)
+            score[part], fisher[part] = _derivatives(*some, grid=FourierGrid(SIDE, bandwidth))
+    return score, fisher
 
 
 def likelihood_mocks(network, stream, number, snr_range=(0.0, np.inf)):
@@ -89,12 +91,12 @@ def likelihood_mocks(network, stream, number, snr_range=(0.0, np.inf)):
     """
     mock = stream.simulate(number, _BATCH)
     first = network.look_at_inputs(*inputs_of(mock))
-    first.posterior.means[..., 5:] += (SIDE - 1) / 2
+    first.posterior.means[..., SINGLE.centre] += (SIDE - 1) / 2
     mean, chol = expansion_point(first.posterior)
     frame, features, usable = likelihood_features(
         first.outputs, first.context, mean, chol, *_derivatives_at(mean, mock), mock["fit_sky"] > 0
     )
-    targets = frame.inward(from_parameters(mock["params"]))
+    targets = frame.inward(POSTERIOR.of(mock["params"]))
     low, high = snr_range
     usable &= (mock["snr"] >= low) & (mock["snr"] <= high) & (np.abs(targets).max(1) < _FARTHEST)
     log_volume = np.log(np.einsum("nii->ni", frame.chol) / TARGET_SCALE).sum(1)
@@ -105,7 +107,7 @@ def likelihood_mocks(network, stream, number, snr_range=(0.0, np.inf)):
 def _collect(network, config, output, report, mocks):
     """Rows of all mocks, from files where they exist."""
     seed = config["training"]["seed"] + _SEED_OFFSET
-    stream = MockStream(config, seed) if mocks is None else RecordedMocks(mocks, seed)
+    stream = training_stream(config, seed) if mocks is None else RecordedMocks(mocks, seed)
     limits = config.get("snr_range", (0.0, np.inf))
     chunks = -(-int(config["update"]["galaxies"]) // (_CHUNK * _BATCH))
     parts = []

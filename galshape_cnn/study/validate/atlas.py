@@ -7,9 +7,11 @@ The estimator is called as users call it, with recentring and all flags.
 import numpy as np
 from astropy.table import Table
 
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
+from galshape_cnn.infer.likelihood.rendering import model_images
+from galshape_cnn.infer.network.conditions import conditions_of
 from galshape_cnn.observe.stamps import Stamps
-from galshape_cnn.study.report.thumbnails import model_images
 from galshape_cnn.study.simulate.galsim_stamps import PSF_OVERSAMPLING
 from galshape_cnn.study.validate.atlas_cases import FAMILIES, draw_base, smooth_noise
 from galshape_cnn.study.validate.estimates import true_bounds
@@ -86,12 +88,14 @@ def _measure_family(subject, base, name, seed):
 def _measure(subject, fit_sky, clean, data, error, mask, params, psf):
     """Errors, bounds, stated sigmas (N, 5), whether each row is flagged and visibly wrong (N,)."""
     told = {"psf": psf, "psf_oversampling": PSF_OVERSAMPLING, "normalize_psf": False}
-    catalog = subject.estimator(data, error=error, mask=mask, fit_sky=fit_sky, **told)
+    if conditions_of(subject.bundle).fit_sky is None:  # else its default, which is all that it knows
+        told["fit_sky"] = fit_sky
+    catalog = subject.estimator(data, error=error, mask=mask, **told)
     stamps = Stamps(data, np.where(mask, 0, error**-2.0), psf, psf_oversampling=PSF_OVERSAMPLING)
     bound = to_errors(true_bounds(stamps, params, fit_sky)[0], params)
     found = catalog.measurement
     stated = to_errors(found.covariance, found.params)
-    errors = errors_of(found.params[:, :5], params[:, :5])
+    errors = errors_of(found.params[:, SINGLE.reported], params[:, SINGLE.reported])
     return errors, bound, stated, found.flags != 0, _contradiction(catalog, clean) > VISIBLE
 
 
@@ -125,10 +129,10 @@ def _observe(base, change, snr, rng=None):
         data = change.spoil(data, clean)
     mask = np.zeros(unit.shape, bool) if change.mask is None else change.mask
     params = (base.params if change.params is None else change.params).copy()
-    params[:, 0], params[:, 7] = flux, change.sky
+    params[:, SINGLE.flux], params[:, SINGLE.sky] = flux, change.sky
     cut = (unit.shape[-1] - change.crop) // 2
     window = np.s_[:, cut : cut + change.crop, cut : cut + change.crop]
-    params[:, 5:7] -= cut
+    params[:, SINGLE.centre] -= cut
     psf = base.psf if change.psf is None else change.psf
     return data[window], np.full(unit.shape, float(change.stated))[window], mask[window], params, psf
 

@@ -13,6 +13,7 @@ import galsim
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.study.simulate.galsim_stamps import draw_galaxy, draw_psf, nearest_index
 
 __all__ = ["FAMILIES", "BaseGalaxies", "Change", "Family", "draw_base"]
@@ -148,8 +149,8 @@ def _draw(params, fwhm):
 def _moved(base, distance, rng):
     angle = rng.uniform(0, 2 * np.pi, len(base.params))
     params = base.params.copy()
-    params[:, 5] = _MIDDLE + distance * np.cos(angle)
-    params[:, 6] = _MIDDLE + distance * np.sin(angle)
+    offset = np.stack([np.cos(angle), np.sin(angle)], -1)
+    params[:, SINGLE.centre] = _MIDDLE + np.asarray(distance)[..., None] * offset
     return params
 
 
@@ -198,7 +199,8 @@ def _neighbour(base, value, rng, ratio):
 def _keep_place(params):
     """Factors that leave everything of a rolled table but its positions, which stay."""
     factors = np.ones_like(params)
-    factors[:, 5:7] = params[:, 5:7] / np.roll(params, 1, 0)[:, 5:7]
+    centre = SINGLE.centre
+    factors[:, centre] = params[:, centre] / np.roll(params, 1, 0)[:, centre]
     return factors
 
 
@@ -217,7 +219,8 @@ def _bulge_and_disc(base, value, rng):
     images = np.zeros_like(base.images)
     for share, n, size in ((value, 4.0, 0.25), (1 - value, 1.0, 1.0)):
         params = base.params.copy()
-        params[:, 0], params[:, 1], params[:, 2] = share, n, 1.3 * size * params[:, 2]
+        params[:, SINGLE.flux], params[:, SINGLE.n] = share, n
+        params[:, SINGLE.hlr] = 1.3 * size * params[:, SINGLE.hlr]
         images += _draw(params, base.fwhm) if share > 0 else 0
     return Change(images=images, known=(True, False, False, True, True))
 
@@ -225,8 +228,9 @@ def _bulge_and_disc(base, value, rng):
 def _spiral(base, value, rng):
     """Two logarithmic arms of a relative amplitude; flux, profile and shape stay the same on average."""
     y, x = np.indices((_SIDE, _SIDE))
-    dx, dy = x - base.params[:, 5, None, None], y - base.params[:, 6, None, None]
-    radius = np.hypot(dx, dy) / base.params[:, 2, None, None]
+    x0, y0 = base.params[:, SINGLE.centre].T[..., None, None]
+    dx, dy = x - x0, y - y0
+    radius = np.hypot(dx, dy) / base.params[:, SINGLE.hlr, None, None]
     arms = np.cos(2 * np.arctan2(dy, dx) - 5 * np.log(radius + 0.1)) * np.minimum(radius, 1)
     return Change(images=base.images * (1 + value * arms))
 
@@ -252,7 +256,7 @@ def _unseen_psf(base, value, rng):
 
 
 def _cosmic_ray(base, value, rng):
-    places = np.rint(base.params[:, 5:7] + rng.uniform(-6, 6, (len(base.params), 2))).astype(int)
+    places = np.rint(base.params[:, SINGLE.centre] + rng.uniform(-6, 6, (len(base.params), 2))).astype(int)
     steps = rng.integers(-1, 2, (len(places), 2))
 
     def spoil(data, clean):

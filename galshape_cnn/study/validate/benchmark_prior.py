@@ -5,6 +5,7 @@ import numpy as np
 from astropy.table import Table
 
 from galshape_cnn.flags import Flag
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.psf.width import psf_width
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
 from galshape_cnn.infer.network.trust import AXES
@@ -76,7 +77,7 @@ def measure_galaxies(subject, stamps, truth, *, with_posterior, seed, report=Non
         progress = lambda done, name=method, total=number: say(name, done, total)  # noqa: E731
         found = subject.measure(stamps[:number], fit_sky[:number], method, seed, progress) if number else None
         columns |= _of_method(prefix, found, params, width)
-    rank = ranks(subject.draws(stamps, fit_sky, seed=seed), params[:, :5])
+    rank = ranks(subject.draws(stamps, fit_sky, seed=seed), params[:, SINGLE.reported])
     covariance, fisher = true_bounds(stamps, params, fit_sky)
     matrices, gradient = information(fisher, params)
     columns |= _by_parameter("crb_", to_errors(covariance, params)) | _by_parameter("rank_", rank)
@@ -94,10 +95,12 @@ def _of_method(prefix, found, params, width):
     flags = np.full(len(params), Flag.NOT_MEASURED)
     if found is not None:
         some = slice(0, len(found))
-        stated = found.crb if prefix == PREFIXES["ml"] else found.covariance
-        error[some] = errors_of(found.params[:, :5], params[some, :5])
+        stated = found.crb + found.structure if prefix == PREFIXES["ml"] else found.covariance
+        error[some] = errors_of(found.params[:, :5], params[some, SINGLE.reported])
         std[some] = to_errors(stated, found.params)
-        measured[some] = np.column_stack([found.snr, found.params[:, 2] / width[some], found.params[:, 1]])
+        measured[some] = np.column_stack(
+            [found.snr, found.params[:, SINGLE.hlr] / width[some], found.params[:, SINGLE.n]]
+        )
         flags[some] = found.flags
     out = _by_parameter(f"{prefix}error_", error) | _by_parameter(f"{prefix}std_", std)
     out |= {f"{prefix}m_{axis}": measured[:, k] for k, axis in enumerate(AXES)}

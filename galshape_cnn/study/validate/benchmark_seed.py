@@ -11,6 +11,7 @@ import galsim
 import numpy as np
 from astropy.table import Table
 
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
 from galshape_cnn.observe.stamps import Stamps
 from galshape_cnn.study.simulate.galsim_stamps import PSF_OVERSAMPLING, draw_galaxy, draw_psf
@@ -81,7 +82,7 @@ def run_seed_benchmark(subject, *, draws, slow_draws, seed, report=None):
             if report is not None:
                 report(f"S/N {snr}, {method}", len(rows) // 5, 3 * len(NOISE) + len(PUBLISHED))
             some = stamps if method == "network" else stamps[:slow_draws]
-            found = subject.measure(some, np.zeros(len(some), bool), method, seed).params[:, :5]
+            found = subject.measure(some, np.zeros(len(some), bool), method, seed).params[:, SINGLE.reported]
             limit = np.full((5, 5), np.nan)
             if method == "network":
                 response = _response(subject, psf, array, noise, sigma)

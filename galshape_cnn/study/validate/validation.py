@@ -30,7 +30,7 @@ FULL = {"draws": 1000, "slow_draws": 400, "galaxies": 5120, "posterior": 5120, "
 #: Galaxies of the prior that a region of trust needs.
 ENOUGH = 1000
 
-_VERSION = 2  # of the sections; a change makes earlier tables void
+_VERSION = 3  # of the sections; a change makes earlier tables void
 _DRAWN = ("prior", "psf", "noise", "nuisance", "snr_range")  # sections of a configuration that make galaxies
 
 
@@ -270,8 +270,8 @@ def draw_figures(tables):
     figures : dict of `~matplotlib.figure.Figure`
         By the name of their file.
     """
-    from galshape_cnn.study.validate.validation import atlas_plots
-    from galshape_cnn.study.validate.validation import plots as validation_plots
+    from galshape_cnn.study.validate import atlas_plots
+    from galshape_cnn.study.validate import plots as validation_plots
 
     bins, galaxies, atlas = tables["bins"], tables["galaxies"], tables["atlas"]
     with np.errstate(all="ignore"):

@@ -20,6 +20,7 @@ galaxies that are measured best.
 import numpy as np
 from astropy.table import Table
 
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
 from galshape_cnn.infer.posterior.prior import Prior
 
@@ -47,9 +48,10 @@ def information(fisher, params):
     gradient : (N, 5) ndarray
         Of ln flux: one, and minus the derivatives of the S/N of unit flux.
     """
-    scale = np.ones((len(params), 5))
-    scale[:, [0, 2]] = np.asarray(params)[:, [0, 2]]
-    matrix = np.asarray(fisher, float)[:, :5, :5] * scale[:, :, None] * scale[:, None, :]
+    reported, lengths = SINGLE.reported, [SINGLE.flux, SINGLE.hlr]
+    scale = np.ones((len(params), len(SINGLE.reported_names)))
+    scale[:, lengths] = np.asarray(params)[:, lengths]
+    matrix = np.asarray(fisher, float)[:, reported, reported] * scale[:, :, None] * scale[:, None, :]
     gradient = -matrix[:, 0] / matrix[:, :1, 0]
     gradient[:, 0] = 1.0
     change = np.broadcast_to(np.eye(5), matrix.shape).copy()

@@ -272,7 +272,7 @@ def test_other_columns_pass_through():
     table = positions_in_every_form()[1][3]
     observation = prepare(IMAGE, psf=PSF, error=1.0, positions=table)
     assert observation.table.colnames == ["id", "z"]
-    np.testing.assert_array_equal(observation.id, [7, 8, 9])
+    np.testing.assert_array_equal(observation.table["id"], [7, 8, 9])
     assert table.colnames == ["id", "x", "y", "z"]
 
 

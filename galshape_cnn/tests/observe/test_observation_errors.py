@@ -85,12 +85,6 @@ BAD_INPUT = [
         {"positions": SkyCoord(1, 2, unit="deg")},
         "positions are on the sky, but the image has no WCS",
     ),
-    (
-        PositionError,
-        {"positions": Table({"X_IMAGE": [1.0], "Y_IMAGE": [2.0]})},
-        "count from 1: add columns x = X_IM",
-    ),
-    (PositionError, {"positions": Table({"ALPHA_J2000": [1.0], "DELTA_J2000": [2.0]})}, "Rename ALPHA_J2000"),
     (PositionError, {"positions": Table({"a": [1.0], "b": [2.0]})}, "positions has columns a, b"),
     (
         PositionError,

@@ -12,6 +12,7 @@ from galshape_cnn.forward.transfer import transfer_functions
 from galshape_cnn.infer.fit.joint_fit import fit_scenes
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.nuisance import projected
+from galshape_cnn.infer.likelihood.rendering import RenderedBatch
 from galshape_cnn.infer.likelihood.sandwich import information
 
 SIZE, MIDDLE = 64, 31.5
@@ -65,10 +66,10 @@ def test_bound_is_that_of_the_joint_fisher_matrix():
     joint = np.concatenate([slopes[0], slopes[1, :7]])
     full = np.linalg.inv(joint @ joint.T)[:5, :5]
     stamps = stamps_with(slopes[1, :7].reshape(1, 7, SIZE, SIZE))
-    marginal, singular = bound(information(stamps, GALAXY[None])[0])
+    marginal, singular = bound(information(RenderedBatch.from_stamps(stamps), GALAXY[None])[0])
     assert not singular[0]
     np.testing.assert_allclose(np.sqrt(np.diag(marginal[0])), np.sqrt(np.diag(full)), rtol=5e-3)
-    alone, _ = bound(information(stamps_with(), GALAXY[None])[0])
+    alone, _ = bound(information(RenderedBatch.from_stamps(stamps_with()), GALAXY[None])[0])
     assert (np.diag(marginal[0]) > 1.1 * np.diag(alone[0])).any()
 
 

@@ -7,22 +7,15 @@ from scipy.optimize import least_squares
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.flags import Flag
+from galshape_cnn.forward.coordinates import HLR_MIN
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.render import render, render_with_derivatives
 from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.forward.transfer import transfer_functions
 from galshape_cnn.infer.fit.bounded_steps import _nearest
-from galshape_cnn.infer.fit.levenberg_marquardt import Penalty
 from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.fit.moments import moment_start
-from galshape_cnn.infer.likelihood.coordinates import (
-    ETA_MAX,
-    HLR_MIN,
-    clip_coordinates,
-    from_coordinates,
-    parameter_derivative,
-    to_coordinates,
-)
+from galshape_cnn.infer.fit.variable_projection import Penalty
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 
 GRID = FourierGrid(32)
@@ -113,30 +106,6 @@ def optimum(data, ivar, transfer, start, grid):
     scale = [start[0], 1, 1, 0.3, 0.3, 1, 1, 1 / np.sqrt(ivar.max())]
     fit = least_squares(residual, begin, jacobian, bounds=(low, high), x_scale=scale, xtol=1e-8, ftol=1e-8)
     return 2 * fit.cost
-
-
-def test_coordinates_there_and_back(small):
-    truth = small[0]
-    np.testing.assert_allclose(from_coordinates(to_coordinates(truth)), truth, rtol=1e-12)
-    round_one = [[1, 1, 1, 0.0, 0.0, 5, 5, 0]]
-    np.testing.assert_allclose(from_coordinates(to_coordinates(round_one)), round_one)
-
-
-@pytest.mark.parametrize("eta", [(0.0, 0.0), (0.3, -0.4), (1.2, 0.5)])
-def test_derivative_of_the_parameters(eta):
-    theta = np.array([[5.0, 0.4, 0.9, *eta, 3.0, 4.0, 0.1]])
-    step = 1e-5 * np.eye(8)
-    numeric = (from_coordinates(theta + step) - from_coordinates(theta - step)).T / 2e-5
-    np.testing.assert_allclose(parameter_derivative(theta)[0], numeric, atol=1e-8)
-
-
-def test_clipped_coordinates_are_legal():
-    theta = np.array([[1.0, 9.0, -99.0, 9.0, 9.0, -50.0, 99.0, 0.0]])
-    params = from_coordinates(clip_coordinates(theta, 32))[0]
-    assert params[1] == N_RANGE[1]
-    assert params[2] == pytest.approx(HLR_MIN)
-    assert np.arctanh(np.hypot(params[3], params[4])) == pytest.approx(ETA_MAX)
-    assert 0 <= params[6] - 31.5 < 1e-9
 
 
 def test_step_into_a_box_is_the_best_one():

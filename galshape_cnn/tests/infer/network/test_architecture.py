@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from galshape_cnn.infer.network.architecture import architecture as network
+from galshape_cnn.infer.network import architecture as network
 from galshape_cnn.infer.network.features import CONTEXT_SIZE
 
 TINY = {

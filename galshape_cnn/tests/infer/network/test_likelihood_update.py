@@ -2,6 +2,8 @@
 import numpy as np
 import pytest
 
+from galshape_cnn.forward.coordinates import POSTERIOR
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.transfer import transfer_functions
 from galshape_cnn.infer.likelihood.fisher import score_and_fisher
@@ -14,7 +16,7 @@ from galshape_cnn.infer.network.likelihood_update import (
     likelihood_features,
     update_features,
 )
-from galshape_cnn.infer.posterior.mixture import MixturePosterior, from_parameters, to_parameters
+from galshape_cnn.infer.posterior.mixture import MixturePosterior
 from galshape_cnn.tests.infer.network.test_architecture import TINY
 
 N = 24
@@ -39,10 +41,10 @@ def galaxies():
     transfer = transfer_functions((psf / psf.sum())[None].astype(np.float32), grid, 1)
     data = np.asarray(render(truth, transfer, grid)) + rng.normal(size=(N, 64, 64)).astype(np.float32)
     spread = np.array([0.02, 0.1, 0.04, 0.02, 0.02, 0.05, 0.05])
-    u = from_parameters(truth[:, :7])
+    u = POSTERIOR.of(truth[:, :7])
     chol = np.tile(np.diag(spread), (N, 1, 1))
     mean = u + rng.normal(size=(N, 7)) * spread
-    params = np.concatenate([to_parameters(mean), np.zeros((N, 1))], 1).astype(np.float32)
+    params = SINGLE.with_sky(POSTERIOR.params(mean)).astype(np.float32)
     ivar = np.ones_like(data)
     _, score, fisher = (np.asarray(a) for a in score_and_fisher(params, data, ivar, transfer, grid))
     return {"u": u, "mean": mean, "chol": chol, "score": score, "fisher": fisher}

@@ -2,9 +2,10 @@
 import numpy as np
 import pytest
 
+from galshape_cnn.forward.coordinates import POSTERIOR
 from galshape_cnn.infer.network.amortized import posterior_moments
 from galshape_cnn.infer.network.reweighting import reweighted_moments
-from galshape_cnn.infer.posterior.mixture import MixturePosterior, from_parameters
+from galshape_cnn.infer.posterior.mixture import MixturePosterior
 from galshape_cnn.infer.posterior.prior import Prior
 
 WIDE = {
@@ -17,7 +18,7 @@ WIDE = {
 
 @pytest.fixture(scope="module")
 def posterior():
-    u = from_parameters([[200.0, 2.0, 3.0, 0.1, -0.05, 31.5, 31.5]])[:, None]
+    u = POSTERIOR.of([[200.0, 2.0, 3.0, 0.1, -0.05, 31.5, 31.5]])[:, None]
     return MixturePosterior(np.ones((1, 1)), u, np.diag([0.05, 0.4, 0.2, 0.05, 0.05, 0.1, 0.1])[None, None])
 
 

@@ -9,6 +9,7 @@ from astropy.table import QTable
 from galshape_cnn import ShapeEstimator, Stamps
 from galshape_cnn.cli import main
 from galshape_cnn.errors import GalshapeWarning, InputError, NoiseError
+from galshape_cnn.infer.likelihood.rendering import RenderedBatch
 from galshape_cnn.infer.likelihood.sandwich import information, sandwich, stretching, tempering, widened
 from galshape_cnn.observe.noise.correlation import correlation_array, estimate_correlation
 
@@ -83,7 +84,7 @@ def test_galsim_noise_becomes_its_correlation_on_the_pixels(kernel):
         ([[0, 0, 0], [0, 1, 0.3], [0, 0, 0]], "differs at opposite lags"),
         ([[0, 0, 0], [2, 1, 2], [0, 0, 0]], "no correlation exceeds 1"),
         ([[0.9, 0.9, 0.9]] * 1 + [[0.0, 1.0, 0.0]] + [[0.9, 0.9, 0.9]], "negative power"),
-        ("guess", "the only word allowed is 'estimate'"),
+        ("guess", "the words allowed are 'auto' and 'estimate'"),
         (object(), "an odd-sized 2-D array, a galsim.CorrelatedNoise, or 'estimate'"),
     ],
 )
@@ -122,7 +123,7 @@ def test_a_wrong_noise_map_is_told(estimator, stamps):
 
 def test_independent_noise_changes_nothing(stamps):
     params = np.tile(GALAXY, (4, 1))
-    naive, actual = information(stamps[:4], params, correlation=np.ones((1, 1)))
+    naive, actual = information(RenderedBatch.from_stamps(stamps[:4]), params, correlation=np.ones((1, 1)))
     np.testing.assert_allclose(actual, naive, rtol=1e-3, atol=1e-3 * np.abs(naive).max())
     np.testing.assert_allclose(tempering(naive, actual), 1, rtol=1e-3)
 
@@ -136,7 +137,7 @@ def test_sandwich_is_the_dense_matrix_product(stamps, kernel):
     ivar = np.random.default_rng(1).uniform(0.5, 2, (1, SIZE, SIZE)).astype(np.float32)
     ivar[0, 10:20, 25:40] = 0
     one = stamps[:1].with_pixels(stamps.data[:1], ivar)
-    _, actual = information(one, GALAXY[None], correlation=kernel)
+    _, actual = information(RenderedBatch.from_stamps(one), GALAXY[None], correlation=kernel)
     grid = FourierGrid(SIZE)
     transfer = transfer_functions(PSF[None], grid)
     slopes = np.asarray(render_with_derivatives(GALAXY[None].astype(np.float32), transfer, grid)[1])[0]
@@ -192,9 +193,9 @@ def test_width_of_each_parameter_is_that_of_the_sandwich_where_the_prior_is_weak
 
 
 def test_draws_stay_inside_the_limits_of_the_prior(estimator, stamps, kernel, monkeypatch):
-    from galshape_cnn.infer.measure.pipeline import pipeline as measure
+    from galshape_cnn.infer.measure import estimates
 
-    monkeypatch.setattr(measure, "stretching", lambda *matrices: np.tile(1.5 * np.eye(5), (8, 1, 1)))
+    monkeypatch.setattr(estimates, "stretching", lambda *matrices: np.tile(1.5 * np.eye(5), (8, 1, 1)))
     limits = {"flux": (11500, 12500), "n": (1.4, 1.6), "hlr": (2.85, 3.15), "g": (0.21, 0.235)}
     prior = {name: {"kind": "uniform", "low": low, "high": high} for name, (low, high) in limits.items()}
     catalog = estimator(stamps[:8], method="posterior", noise_correlation=kernel, prior=prior)
@@ -209,11 +210,11 @@ def test_draws_stay_inside_the_limits_of_the_prior(estimator, stamps, kernel, mo
 
 def test_independent_noise_is_sampled_as_it_is(estimator, stamps, monkeypatch):
     """Bit for bit: what mends correlated noise is not even asked."""
-    from galshape_cnn.infer.measure.pipeline import pipeline as measure
+    from galshape_cnn.infer.measure import estimates
 
     expected = estimator(stamps[:4], method="posterior")
     for name in ("tempering", "stretching"):
-        monkeypatch.delattr(measure, name)
+        monkeypatch.delattr(estimates, name)
     catalog = estimator(stamps[:4], method="posterior")
     np.testing.assert_array_equal(catalog.covariance, expected.covariance)
     np.testing.assert_array_equal(catalog.samples(3), expected.samples(3))
@@ -260,7 +261,7 @@ def test_widened_is_exact_for_a_linear_model():
 def test_sandwich_of_equal_matrices_is_the_bound(stamps):
     from galshape_cnn.infer.likelihood.fisher import bound
 
-    naive, _ = information(stamps[:2], np.tile(GALAXY, (2, 1)))
+    naive, _ = information(RenderedBatch.from_stamps(stamps[:2]), np.tile(GALAXY, (2, 1)))
     for fit_sky in (True, False):
         np.testing.assert_allclose(sandwich(naive, naive, fit_sky)[0], bound(naive, fit_sky)[0], rtol=1e-3)
 

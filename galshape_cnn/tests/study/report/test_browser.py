@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from astropy.table import QTable
 
 from galshape_cnn.flags import Flag
-from galshape_cnn.study.report.html_report import html_report as report
+from galshape_cnn.study.report import html_report as report
 from galshape_cnn.study.report.html_report import write_report
 from galshape_cnn.study.report.thumbnails import thumbnails
 from galshape_cnn.study.simulate.field import simulate_field
@@ -47,7 +48,22 @@ addEventListener('load', () => {
     type('filter', FILTER, 'input');
     out.filtered = text(snr).map(Number);
     out.count = el('count').textContent;
+    out.problem = el('problem').textContent;
+    type('filter', 'snr>30 colour>1', 'input');
+    out.unknown = [el('problem').textContent, shown().length];
+    type('filter', 'snr>big', 'input');
+    out.no_number = el('problem').textContent;
+    type('filter', 'galaxy7', 'input');
+    out.no_name = el('problem').textContent;
+    type('filter', 'band=G', 'input');
+    out.band = text(0);
     type('filter', '', 'input');
+    const flux = [...document.querySelectorAll('#shapes th')].findIndex(th => th.dataset.key === 'flux');
+    out.errors = [...el('error').options].map(one => one.value);
+    out.first = text(flux)[0];
+    type('error', 'err', 'change');
+    out.bound = text(flux)[0];
+    out.width = [innerWidth, document.documentElement.scrollWidth];
     type('flag', 'none', 'change');
     out.clean = shown().length;
     type('flag', 'EDGE', 'change');
@@ -69,12 +85,13 @@ addEventListener('load', () => {
 """
 
 
-def browse(path, home, condition="snr>30"):
+def browse(path, home, condition="snr>30", width=1400):
     """What the probe finds on a page."""
     page = path.read_text(encoding="utf-8")
     probe = PROBE.replace("FILTER", json.dumps(condition))
     path.write_text(page.replace("</body>", f"{probe}</body>"), encoding="utf-8")
     command = [BROWSER, *OPTIONS, f"--user-data-dir={home}", "--virtual-time-budget=20000", "--dump-dom"]
+    command += [f"--window-size={width},900"]
     environment = {**os.environ, "HOME": str(home)}
     done = subprocess.run(
         [*command, path.as_uri()], capture_output=True, text=True, timeout=120, env=environment
@@ -93,7 +110,11 @@ def catalog():
     measurement = made.measurement
     flags = np.array([0, Flag.EDGE, 0, Flag.NEIGHBOR | Flag.POOR_FIT, Flag.NO_DATA, 0])
     snr = np.array([12.0, 35.0, 8.0, 90.0, 41.0, 20.0])
-    return replace(made, measurement=replace(measurement, flags=flags, snr=snr))
+    covariance = 4 * measurement.crb
+    inputs = QTable({"band": list("grgrgr"), "mag": np.arange(20.0, 26), "mag_err": np.full(6, 0.1)})
+    inputs["a_long_name_of_a_column"] = ["a text that does not end, and has no place on a narrow screen"] * 6
+    measurement = replace(measurement, flags=flags, snr=snr, covariance=covariance)
+    return replace(made, measurement=measurement, inputs=inputs)
 
 
 def test_rows_sort_and_filter_and_thumbnails_load(catalog, tmp_path):
@@ -107,9 +128,42 @@ def test_rows_sort_and_filter_and_thumbnails_load(catalog, tmp_path):
     assert found["descending"] == found["ascending"][::-1]
     assert found["filtered"] == [90, 41, 35]
     assert found["count"] == "3 of 6 galaxies"
+    assert found["problem"] == ""
     assert found["clean"] == 3
     assert found["edge"] == [str(catalog.id[1])]
     assert "stamp is cut by the edge of the image" in found["flags"][1]
+
+
+def test_conditions_that_are_not_understood_are_said_and_left_out(catalog, tmp_path):
+    path = tmp_path / "report.html"
+    write_report(catalog, path)
+    found = browse(path, tmp_path / "home")
+    message, rows = found["unknown"]
+    assert "no column colour; there are id, x_centroid" in message
+    assert rows == 3  # those of the condition that was understood
+    assert "snr>big: a number is needed" in found["no_number"]
+    assert "no id or flag galaxy7" in found["no_name"]
+    assert sorted(found["band"]) == [str(catalog.id[k]) for k in (0, 2, 4)]
+
+
+def test_errors_are_posterior_widths_and_the_bound_on_demand(catalog, tmp_path):
+    path = tmp_path / "report.html"
+    write_report(catalog, path)
+    found = browse(path, tmp_path / "home")
+    assert found["errors"] == ["std", "err"]
+    width, bound = (float(found[name].split("±")[1]) for name in ("first", "bound"))
+    assert width == pytest.approx(2 * bound, rel=0.1)  # two digits are shown
+    assert width == pytest.approx(catalog.flux_std[0].value, rel=0.05)
+
+
+def test_a_narrow_screen_shows_cards_without_scrolling_sideways(catalog, tmp_path):
+    path = tmp_path / "report.html"
+    write_report(catalog, path, title="a_title_without_any_blank_that_is_longer_than_the_screen_is_wide.fits")
+    for width in (400, 500):
+        found = browse(path, tmp_path / "home", width=width)
+        inner, content = found["width"]
+        assert inner <= 500
+        assert content <= inner
 
 
 def test_ten_thousand_rows_stay_usable(catalog, tmp_path, monkeypatch):

@@ -3,16 +3,16 @@ import json
 import re
 from dataclasses import replace
 
+import astropy.units as u
 import numpy as np
 import pytest
-from astropy.nddata import NDData, StdDevUncertainty
-from astropy.table import QTable
+from astropy.coordinates import SkyCoord
+from astropy.table import Column, MaskedColumn, QTable
 
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.flags import FLAG_DEFINITIONS, Flag
 from galshape_cnn.infer.catalog.measurement import Measurement
-from galshape_cnn.infer.catalog.tables import TABLE_SUFFIXES, write_table
-from galshape_cnn.study.report.html_report import catalog_from_table, read_catalog_table, write_report
+from galshape_cnn.study.report.html_report import write_report
 from galshape_cnn.study.simulate.field import simulate_field
 from galshape_cnn.tests.standin import StandInEstimator
 
@@ -59,66 +59,42 @@ def test_page_survives_rows_not_measured_and_hostile_ids(catalog, tmp_path):
     assert page["rows"]["id"] == list(ids)
 
 
-@pytest.mark.parametrize("suffix", TABLE_SUFFIXES)
-def test_table_and_image_give_the_catalog_back(catalog, field, tmp_path, suffix):
-    path = tmp_path / f"shapes{suffix}"
-    write_table(catalog.to_table(), path)
-    again = catalog_from_table(read_catalog_table(path), field.to_nddata(), psf=field.psf)
-    assert again.method == ("ml" if suffix != ".vot" else again.method)
-    np.testing.assert_allclose(again.parameters, catalog.parameters, rtol=1e-9)
-    # The Jacobian is taken at a slightly different point than before.
-    np.testing.assert_allclose(again.measurement.params[:, :5], catalog.measurement.params[:, :5], rtol=1e-6)
-    np.testing.assert_allclose(again.x_centroid.value, catalog.x_centroid.value)
-    for name in ("flux", "n", "hlr", "g1", "g2"):
-        error = f"{name}_err"
-        np.testing.assert_allclose(getattr(again, error), getattr(catalog, error), rtol=1e-9)
-    np.testing.assert_array_equal(again.flags, catalog.flags)
-    np.testing.assert_array_equal(again.id, catalog.id)
+def test_numbers_beside_those_of_the_catalogue(catalog, tmp_path):
+    """Magnitudes, radii and the columns of the user, whatever they hold."""
+    inputs = QTable({"band": ["r"] * 6, "z": [0.5, np.nan, 1, 2, 3, 4], "size": np.arange(6) * u.arcsec})
+    inputs["name"] = MaskedColumn(["<b>", *"abcde"], mask=[False, True, False, False, False, False])
+    inputs["place"] = SkyCoord(np.arange(6), np.arange(6), unit="deg")
+    inputs["object"] = Column([{"a": 1}, None, 3, 4, 5, 6], dtype=object)
+    inputs["mag"], inputs["mag_err"] = 20 * np.ones(6) * u.mag, 0.5 * np.ones(6) * u.mag
+    path = tmp_path / "report.html"
+    write_report(replace(catalog, inputs=inputs), path)
+    rows = blocks(path)["rows"]
+    assert rows["band"] == ["r"] * 6
+    assert rows["z"] == [0.5, None, 1, 2, 3, 4]
+    assert rows["size"] == list(range(6))
+    assert rows["name"] == ["<b>", None, "b", "c", "d", "e"]
+    assert rows["place.dec"] == list(range(6))
+    assert rows["object"][:3] == ["{'a': 1}", None, "3"]
+    assert rows["mag"] == [20] * 6
+    assert rows["mag_err"] == [0.5] * 6
+    np.testing.assert_allclose(rows["r_eff"], catalog.r_eff.value, rtol=1e-5)
 
 
-def test_noise_is_scaled_as_for_the_table(catalog, field):
-    table = catalog.to_table()
-    table.meta["noise_scale"] = 1.25
-    scaled, plain = (
-        catalog_from_table(one, field.to_nddata(), psf=field.psf) for one in (table, catalog.to_table())
-    )
-    np.testing.assert_allclose(scaled.stamp(0).ivar, plain.stamp(0).ivar / 1.25**2, rtol=1e-6)
-
-
-def test_sky_is_fitted_again(catalog, field):
-    data = field.to_nddata()
-    raised = NDData(data.data + 7, uncertainty=data.uncertainty, mask=data.mask, wcs=data.wcs, unit=data.unit)
-    table = catalog.to_table()
-    first, second = (catalog_from_table(table, one, psf=field.psf) for one in (data, raised))
-    difference = second.measurement.params[:, 7] - first.measurement.params[:, 7]
-    np.testing.assert_allclose(difference, 7, rtol=1e-3)
-
-
-def test_rows_not_measured_survive_the_table(catalog, field):
-    parts = [([0, 1, 2, 3], catalog.measurement[:4])]
-    partly = replace(catalog, measurement=Measurement.scatter(6, parts))
-    again = catalog_from_table(partly.to_table(), field.to_nddata(), psf=field.psf)
-    np.testing.assert_array_equal(np.isnan(again.flux), [False] * 4 + [True] * 2)
-    np.testing.assert_array_equal(again.flags, partly.flags)
-
-
-def test_arcsec_need_a_wcs(catalog, field):
-    data = NDData(field.image, uncertainty=StdDevUncertainty(field.error))
-    with pytest.raises(InputError, match="sizes in arcsec, but the image has no WCS"):
-        catalog_from_table(catalog.to_table(), data, psf=np.ones((3, 3)) / 9)
-
-
-def test_unreadable_tables(tmp_path):
-    with pytest.raises(FileError, match="no such file"):
-        read_catalog_table(tmp_path / "none.ecsv")
-    broken = tmp_path / "broken.fits"
-    broken.write_bytes(b"SIMPLE  = nonsense")
-    with pytest.raises(FileError, match="as a table"):
-        read_catalog_table(broken)
-    other = tmp_path / "other.ecsv"
-    QTable({"id": [1], "flux": [2.0]}).write(other)
-    with pytest.raises(FileError, match="is not a table of shapes: no column x_centroid, y_centroid, n"):
-        read_catalog_table(other)
+def test_errors_are_those_of_the_numbers(catalog, tmp_path):
+    """Posterior widths of posterior means, and the bound on demand; of maximum likelihood the bound alone."""
+    path = tmp_path / "report.html"
+    none = replace(catalog.measurement, covariance=np.full((6, 5, 5), np.nan))
+    write_report(replace(catalog, measurement=none), path)
+    page = path.read_text(encoding="utf-8")
+    assert '<option value="err">Cramér–Rao bound' in page
+    assert '<option value="std">' not in page
+    wide = replace(catalog.measurement, covariance=4 * catalog.measurement.crb)
+    inputs = QTable({"mag": np.full(6, 20.0), "mag_err": np.full(6, 0.5)})
+    write_report(replace(catalog, measurement=wide, inputs=inputs), path, overwrite=True)
+    page, rows = path.read_text(encoding="utf-8"), blocks(path)["rows"]
+    assert page.index('<option value="std">') < page.index('<option value="err">')
+    np.testing.assert_allclose(rows["flux_std"], 2 * catalog.flux_err.value, rtol=1e-5)
+    np.testing.assert_allclose(rows["mag_std"], 1.0, rtol=1e-5)
 
 
 def test_output_is_checked(catalog, tmp_path):

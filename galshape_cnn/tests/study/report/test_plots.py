@@ -8,10 +8,11 @@ from matplotlib.figure import Figure
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.flags import Flag
 from galshape_cnn.infer.catalog.measurement import Measurement
+from galshape_cnn.infer.likelihood.rendering import model_images
 from galshape_cnn.observe.stamps import Stamps
 from galshape_cnn.study.report.compare import match_truth
 from galshape_cnn.study.report.plots import choose_rows, plot_comparison, plot_galaxies, save_figure
-from galshape_cnn.study.report.thumbnails import Thumbnails, model_images, thumbnails
+from galshape_cnn.study.report.thumbnails import Thumbnails, thumbnails
 from galshape_cnn.study.simulate.field import simulate_field
 from galshape_cnn.tests.standin import StandInEstimator
 

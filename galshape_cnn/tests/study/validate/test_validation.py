@@ -9,6 +9,8 @@ from astropy.table import Table
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
 from galshape_cnn.infer.network.architecture import DEFAULT_NETWORK, build_network
+from galshape_cnn.study.validate import atlas
+from galshape_cnn.study.validate import validation as validate
 from galshape_cnn.study.validate.atlas import score_flags
 from galshape_cnn.study.validate.atlas_cases import FAMILIES, draw_base, smooth_noise
 from galshape_cnn.study.validate.benchmark_prior import bin_galaxies, measure_galaxies
@@ -25,8 +27,7 @@ from galshape_cnn.study.validate.statistics import (
     scatter_over,
 )
 from galshape_cnn.study.validate.trust_region import region_of
-from galshape_cnn.study.validate.validation import atlas, validate_bundle
-from galshape_cnn.study.validate.validation import validation as validate
+from galshape_cnn.study.validate.validation import validate_bundle
 
 N = 600
 

@@ -1,0 +1,215 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""`GalaxyModel`: which parameters describe a galaxy in its images, and where each stands in an array."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+__all__ = ["SINGLE", "SINGLE_WITHOUT_SKY", "GalaxyModel"]
+
+_SHAPE = ("n", "hlr", "g1", "g2")
+_CENTRE = ("x", "y")
+
+
+@dataclass(frozen=True)
+class GalaxyModel:
+    """Parameters of one Sérsic galaxy seen in one image or in several.
+
+    One shape and one centre hold in all images.  There is a flux for each band and a sky level for each
+    exposure.  In every array of parameters the order is: fluxes, n, hlr, g1, g2, x, y, sky levels;
+    with one image these are ``flux, n, hlr, g1, g2, x, y, sky``.
+
+    Being hashable, a model may be a static argument of compiled functions.
+
+    Parameters
+    ----------
+    bands : tuple of str, optional
+        Names of the bands, all different.
+    exposures : tuple of int, optional
+        Number of the band of each exposure.  Empty for a model without sky levels.
+    fit_sky : bool, optional
+        Whether the sky levels are fitted; otherwise they are known.
+
+    Attributes
+    ----------
+    n, hlr : int
+        Index of the Sérsic index (in [0.3, 6.2]) and of the circularised half-light radius (> 0).
+    fluxes, shear, centre, skies : slice
+        Fluxes by band; g1, g2 (\\|g\\| < 1); x, y (0-based pixels); sky levels by exposure.
+    shape, searched, reported, without_sky : slice
+        n to g2; n to y, which enter the image non-linearly; fluxes to g2; all but the sky levels.
+
+    Examples
+    --------
+    >>> from galshape_cnn.forward.galaxy_model import GalaxyModel
+    >>> GalaxyModel(("g", "r"), (0, 1, 1)).names
+    ('flux_g', 'flux_r', 'n', 'hlr', 'g1', 'g2', 'x', 'y', 'sky_0', 'sky_1', 'sky_2')
+    >>> GalaxyModel().names
+    ('flux', 'n', 'hlr', 'g1', 'g2', 'x', 'y', 'sky')
+    """
+
+    bands: tuple = ("",)
+    exposures: tuple = (0,)
+    fit_sky: bool = True
+
+    @cached_property
+    def names(self):
+        """Names of all parameters, in order."""
+        fluxes = ("flux",) if len(self.bands) == 1 else tuple(f"flux_{band}" for band in self.bands)
+        number = len(self.exposures)
+        skies = ("sky",) if number == 1 else tuple(f"sky_{one}" for one in range(number))
+        return (*fluxes, *_SHAPE, *_CENTRE, *skies)
+
+    @property
+    def reported_names(self):
+        """Names of the parameters with a column of their own: fluxes, n, hlr, g1, g2."""
+        return self.names[self.reported]
+
+    @cached_property
+    def size(self):
+        """Number of parameters."""
+        return len(self.names)
+
+    @cached_property
+    def n(self):
+        """Index of the Sérsic index."""
+        return len(self.bands)
+
+    @cached_property
+    def hlr(self):
+        """Index of the half-light radius."""
+        return self.n + 1
+
+    @cached_property
+    def shear(self):
+        """Where g1, g2 are."""
+        return slice(self.n + 2, self.n + 4)
+
+    @cached_property
+    def centre(self):
+        """Where x, y are."""
+        return slice(self.n + 4, self.n + 6)
+
+    @cached_property
+    def fluxes(self):
+        """Where the fluxes are, one for each band."""
+        return slice(0, self.n)
+
+    @cached_property
+    def skies(self):
+        """Where the sky levels are, one for each exposure."""
+        return slice(self.n + 6, self.size)
+
+    @cached_property
+    def shape(self):
+        """Where n, hlr, g1, g2 are."""
+        return slice(self.n, self.n + 4)
+
+    @cached_property
+    def searched(self):
+        """Where the parameters are that do not enter linearly: shape and centre."""
+        return slice(self.n, self.n + 6)
+
+    @cached_property
+    def reported(self):
+        """Where the parameters are that the catalogue has columns of: fluxes and shape."""
+        return slice(0, self.n + 4)
+
+    @cached_property
+    def without_sky(self):
+        """All parameters but the sky levels."""
+        return slice(0, self.n + 6)
+
+    @property
+    def flux(self):
+        """Index of the flux of a model with one band."""
+        return self._only(self.fluxes, "flux")
+
+    @property
+    def sky(self):
+        """Index of the sky level of a model with one exposure."""
+        return self._only(self.skies, "sky level")
+
+    def _only(self, where, what):
+        if where.stop - where.start != 1:
+            raise ValueError(f"the index of one {what} was asked of {self}, which has another number")
+        return where.start
+
+    @cached_property
+    def amplitudes(self):
+        """Indices (list) of what is counted in the unit of the pixels: fluxes and sky levels."""
+        indices = range(self.size)
+        return [*indices[self.fluxes], *indices[self.skies]]
+
+    @cached_property
+    def linear(self):
+        """Indices (list) of the fitted parameters that enter linearly: fluxes, and sky levels if fitted."""
+        return [k for k in self.amplitudes if k < self.skies.start or self.fit_sky]
+
+    @cached_property
+    def free(self):
+        """Indices (list) of all fitted parameters."""
+        return [*range(self.size if self.fit_sky else self.skies.start)]
+
+    def units(self, unit):
+        """Factors that turn parameters counted in units of the noise into those of the pixels.
+
+        Parameters
+        ----------
+        unit : (...) ndarray
+            Unit of flux of each galaxy.
+
+        Returns
+        -------
+        factors : (..., size) ndarray
+            ``unit`` for fluxes and sky levels, one for the others.
+        """
+        factors = np.ones((*np.shape(unit), self.size))
+        factors[..., self.amplitudes] = np.asarray(unit)[..., None]
+        return factors
+
+    def with_sky(self, params, sky=0.0):
+        """Parameters with their sky levels, put behind them where they have none.
+
+        Parameters
+        ----------
+        params : (..., P) array_like
+            All parameters, or all but the sky levels.
+        sky : float or array_like, optional
+            The levels.
+
+        Returns
+        -------
+        params : (..., size) ndarray
+            A copy.
+        """
+        params = np.asarray(params)
+        out = np.empty((*params.shape[:-1], self.size), params.dtype)
+        out[..., self.without_sky], out[..., self.skies] = params[..., self.without_sky], sky
+        return out
+
+    def filled(self, params):
+        """Parameters in which rows that are not finite are replaced by a small round galaxy.
+
+        Parameters
+        ----------
+        params : (N, size) array_like
+
+        Returns
+        -------
+        params : (N, size) ndarray
+            That any function takes.
+        known : (N,) bool ndarray
+            False in the rows that were replaced.
+        """
+        known = np.isfinite(params).all(1)
+        other = np.zeros(self.size)
+        other[self.fluxes] = other[self.n] = other[self.hlr] = 1
+        return np.where(known[:, None], params, other), known
+
+
+#: One image with its sky level: what a compiled kernel renders.
+SINGLE = GalaxyModel()
+#: The same without the sky: what the networks state a posterior of.
+SINGLE_WITHOUT_SKY = GalaxyModel(exposures=())

@@ -1,0 +1,175 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Stamps ready to be compared with models: `RenderedBatch`, and `model_images`."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.grid import FourierGrid
+from galshape_cnn.forward.kernel.library import serves
+from galshape_cnn.forward.render import BLOCK, render
+from galshape_cnn.forward.transfer import grid_for, transfer_functions
+from galshape_cnn.observe.stamps import Stamps
+from galshape_cnn.parallel import fixed_batches
+
+__all__ = ["BATCH_SIZE", "RenderedBatch", "model_images"]
+
+#: Batch size the network and the bounds are compiled for: the arrays of one stay in cache.
+BATCH_SIZE = 64
+#: Transfer functions up to this size, in bytes, are repeated for each stamp, so that a PSF for all and a
+#: PSF for each need one program and give the same numbers.
+_SMALL = 2**26
+
+
+@dataclass(frozen=True, eq=False)
+class RenderedBatch:
+    """Stamps of one size in units of their noise, with all that a comparison with models needs.
+
+    Network, fit, sampler, bounds and flags take this and nothing else, so transfer functions are
+    computed once for each stamp, and fluxes change their unit once on entry and once on exit.
+
+    Attributes
+    ----------
+    stamps : Stamps
+        N stamps; pixel values are counted in ``unit``.
+    unit : (N,) ndarray
+        Unit of the pixel values in that of the user: a power of two near the noise of a pixel, so that
+        any unit of flux is in reach of single precision.
+    transfer : (N or 1, Ky, Kx) complex64 ndarray
+        Transfer functions of the PSFs on ``grid``.
+    grid : FourierGrid
+        Fourier grid of the stamps' size.
+    gain : (N,) ndarray or None
+        Electrons per ``unit``; None where the inverse variance has the galaxy's photon noise.
+    """
+
+    stamps: Stamps
+    unit: np.ndarray
+    transfer: np.ndarray
+    grid: FourierGrid
+    gain: np.ndarray | None = None
+
+    @classmethod
+    def from_stamps(cls, stamps, gain=None):
+        """Count stamps in units of their noise and transform their PSFs.
+
+        Parameters
+        ----------
+        stamps : Stamps
+            Any number of one size, square and even-sized.
+        gain : float or (N,) array_like, optional
+            Electrons per unit of the stamps.
+
+        Returns
+        -------
+        batch : RenderedBatch
+        """
+        unit = stamps.noise_unit
+        grid = grid_for(stamps.data.shape[-1], stamps.psf_oversampling)
+        psf = np.asarray(stamps.psf, np.float32)
+        transfer = np.asarray(transfer_functions(psf, grid, stamps.psf_oversampling))
+        if len(transfer) == 1 and transfer.nbytes * BATCH_SIZE < _SMALL:
+            transfer = np.broadcast_to(transfer, (len(stamps), *transfer.shape[1:]))
+        return cls(stamps.in_units_of(unit), unit, transfer, grid, None if gain is None else gain * unit)
+
+    def __len__(self):
+        return len(self.stamps)
+
+    def __getitem__(self, rows):
+        """Some of the rows, by an array of int or bool."""
+        # a transfer function too large to be repeated stays one for all
+        one_for_all = len(self.transfer) == 1 and len(self) > 1
+        return RenderedBatch(
+            self.stamps[rows],
+            self.unit[rows],
+            self.transfer if one_for_all else self.transfer[rows],
+            self.grid,
+            None if self.gain is None else self.gain[rows],
+        )
+
+    def with_stamps(self, stamps):
+        """The same batch with other pixels, counted in the same unit."""
+        return replace(self, stamps=stamps)
+
+    def filled(self, rows=None, size=BATCH_SIZE, by_kernel=False):
+        """Batches of the one size that functions are compiled for.
+
+        Compiled functions are then reused whatever the number of galaxies, and the numbers of a galaxy
+        are the same, bit for bit, whatever it shares its batch with: a matrix product rounds
+        differently in another shape, but not in another row.
+
+        Parameters
+        ----------
+        rows : (M,) int ndarray, optional
+            Rows wanted; all without it.
+        size : int, optional
+            Of the batches.
+        by_kernel : bool, optional
+            For a function that the kernel does, where it serves: one galaxy after the other, whatever their
+            number, so that none is computed for nothing.
+
+        Yields
+        ------
+        rows : (K,) int ndarray
+            The next rows, at most ``size``.
+        padded : (size,) int ndarray
+            The same, filled up by repeating the first.
+        batch : RenderedBatch
+            Of the rows ``padded``.
+        """
+        if by_kernel and serves(self.transfer):
+            rows = np.arange(len(self)) if rows is None else rows
+            if len(rows):
+                yield rows, rows, self if len(rows) == len(self) else self[rows]
+            return
+        if len(self) == size and (rows is None or len(rows) == size):  # needs no copy
+            everything = np.arange(size)
+            yield everything, everything, self
+            return
+        for part, padded in fixed_batches(np.arange(len(self)) if rows is None else rows, size):
+            yield part, padded, self[padded]
+
+    def images(self, params):
+        """Light of galaxies with parameters (N, 8), without sky: (N, size, size), see `model_images`."""
+        return model_images(self.stamps, SINGLE.with_sky(params), self.transfer, self.grid)
+
+
+def model_images(stamps, params, transfer=None, grid=None):
+    """Model images of stamps.
+
+    Parameters
+    ----------
+    stamps : Stamps
+        N stamps, of which size, PSF and its sampling are used.
+    params : (N, 8) array_like
+        flux, n, hlr, g1, g2, x, y, sky in the pixel frame of each stamp.
+    transfer : (N or 1, Ky, Kx) complex array, optional
+        Transfer functions of the PSFs on ``grid``, where they are known.
+    grid : FourierGrid, optional
+        Of ``transfer``.
+
+    Returns
+    -------
+    images : (N, ny, nx) ndarray
+        In the unit of the fluxes; zero for rows with parameters that are not finite.
+    """
+    params = np.asarray(params, float)
+    images = np.zeros(stamps.data.shape)
+    ny, nx = images.shape[1:]
+    if grid is None:
+        grid = grid_for(max(ny, nx) + max(ny, nx) % 2, stamps.psf_oversampling)
+    shapes = SINGLE.with_sky(params)
+    shapes[:, SINGLE.flux] = 1
+    good = np.flatnonzero(np.isfinite(params).all(1))
+    batches = [(good, good)] if serves() and len(good) else fixed_batches(good, BLOCK)
+    for rows, padded in batches:
+        if transfer is None:
+            psf = stamps.psf if len(stamps.psf) == 1 else stamps.psf[padded]
+            own = transfer_functions(np.asarray(psf, np.float32), grid, stamps.psf_oversampling)
+        else:
+            own = transfer if len(transfer) == 1 else transfer[padded]
+        unit = np.asarray(render(shapes[padded].astype(np.float32), own, grid))[: len(rows), :ny, :nx]
+        flux, sky = params[rows, SINGLE.flux], params[rows, SINGLE.sky]
+        images[rows] = unit * flux[:, None, None] + sky[:, None, None]
+    return images

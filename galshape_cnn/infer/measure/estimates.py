@@ -1,0 +1,191 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Estimates of a batch by the method asked for: network, maximum likelihood, posterior sampling."""
+
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from galshape_cnn.flags import Flag
+from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
+from galshape_cnn.infer.likelihood.fisher import bound
+from galshape_cnn.infer.likelihood.sandwich import information, sandwich, stretching, tempering
+from galshape_cnn.infer.measure.options import prior_in_units_of
+from galshape_cnn.infer.network.amortized import posterior_moments
+from galshape_cnn.infer.network.posterior import sky_free_posterior
+from galshape_cnn.infer.network.reweighting import reweighted_moments
+
+__all__ = ["Estimate", "estimate"]
+
+_FEW_DRAWS = 40  # effective draws of a reweighted answer below which it is flagged
+
+
+@dataclass(eq=False)
+class Estimate:
+    """Estimates of N galaxies, fluxes in the unit of the batch.
+
+    Attributes
+    ----------
+    params : (N, 8) ndarray
+        flux, n, hlr, g1, g2, x, y, sky.
+    covariance : (N, 5, 5) ndarray
+        Posterior covariance of the first five; NaN where there is none.
+    flags : (N,) int64 ndarray
+        What the estimator itself has to say.
+    ess : (N,) ndarray
+        Effective number of draws; NaN without any.
+    samples : (N, S, 5) float32 ndarray or None
+        Equally weighted draws.
+    """
+
+    params: np.ndarray
+    covariance: np.ndarray
+    flags: np.ndarray
+    ess: np.ndarray
+    samples: np.ndarray | None = None
+
+    @classmethod
+    def joined(cls, n, parts):
+        """Estimates of n galaxies from (rows, Estimate) of parts that cover them."""
+        out = {}
+        for name in (field.name for field in fields(cls)):
+            arrays = [getattr(part, name) for _, part in parts]
+            if arrays and arrays[0] is not None:
+                out[name] = np.empty((n, *arrays[0].shape[1:]), arrays[0].dtype)
+                for (rows, _), array in zip(parts, arrays, strict=True):
+                    out[name][rows] = array
+        return cls(**out)
+
+
+def estimate(batch, network, options):
+    """Estimate the galaxies of a batch.
+
+    Parameters
+    ----------
+    batch : RenderedBatch
+        N > 0 stamps, each with data.
+    network : AmortizedPosterior
+        The live networks: every method starts from their answer.
+    options : Options
+        ``method``, ``fit_sky``, ``prior``, ``seed`` and ``correlation`` are used.
+
+    Returns
+    -------
+    estimate : Estimate
+    """
+    if options.method == "ml":
+        looks = [(rows, _look(full, len(rows), network, options)) for rows, _, full in batch.filled()]
+        return _maximum_likelihood(batch, looks, options)
+    one = _sampled if options.method == "posterior" else _of_network
+    parts = []
+    for alike in _rows_of_one_unit(batch, options):
+        for rows, _, full in batch.filled(alike):
+            look = _look(full, len(rows), network, options)
+            parts.append((rows, one(batch[rows], look, network, options)))
+    return Estimate.joined(len(batch), parts)
+
+
+def _rows_of_one_unit(batch, options):
+    """Rows that may share a batch: a prior on flux knows one unit at a time."""
+    if options.method != "posterior" and options.prior is None:
+        return [np.arange(len(batch))]
+    return [np.flatnonzero(batch.unit == unit) for unit in np.unique(batch.unit)]
+
+
+class _Look(NamedTuple):
+    """Network's answer for the first rows of a batch."""
+
+    posterior: object
+    params: np.ndarray
+    covariance: np.ndarray
+    flags: np.ndarray
+
+
+def _look(full, count, network, options):
+    """What the networks say of the first ``count`` rows of a full batch."""
+    posterior, strangeness, sky = sky_free_posterior(full, network, options.fit_sky)
+    mean, covariance = posterior_moments(posterior)
+    params = SINGLE.with_sky(mean, sky[:, None])
+    strange = strangeness > network.domain.get("context", np.inf)
+    flags = np.where(strange, Flag.UNLIKE_TRAINING, 0).astype(np.int64)
+    covariance = covariance[:count, SINGLE.reported, SINGLE.reported]
+    return _Look(posterior[:count], params[:count], covariance, flags[:count])
+
+
+def _of_network(batch, look, network, options):
+    """The networks' own answer, under the user's prior if there is one, else within the limits of its own."""
+    params, covariance, flags = look.params, look.covariance, look.flags
+    if options.prior is not None:
+        priors = [prior_in_units_of(prior, batch.unit[0]) for prior in (options.prior, network.prior)]
+        params, covariance, flags = _reweighted(look, *priors)
+    elif network.keeps_limits:
+        own = prior_in_units_of(network.prior, batch.unit[:, None])
+        params, covariance, flags = _reweighted(look, own, own)
+    return Estimate(params, covariance, flags, np.full(len(params), np.nan))
+
+
+def _reweighted(look, prior, training_prior):
+    """Moments and flags under another prior; the network's own where the priors do not meet."""
+    mean, covariance, ess = reweighted_moments(look.posterior, prior, training_prior)
+    known = ess >= 2
+    params = look.params.copy()
+    params[:, SINGLE.without_sky] = np.where(known[:, None], mean, params[:, SINGLE.without_sky])
+    covariance = covariance[:, SINGLE.reported, SINGLE.reported]
+    covariance = np.where(known[:, None, None], covariance, look.covariance)
+    return params, covariance, look.flags | np.where(ess < _FEW_DRAWS, Flag.LOW_ESS, 0)
+
+
+def _maximum_likelihood(batch, looks, options):
+    """Maximum-likelihood estimates, searched for together."""
+    start = np.concatenate([_possible_start(look.params, batch.stamps.center[rows]) for rows, look in looks])
+    pixels = batch.stamps.data, batch.stamps.ivar, batch.transfer, batch.grid
+    result = maximize_likelihood(*pixels, start, fit_sky=options.fit_sky, gain=batch.gain)
+    nan = np.full((len(batch), 5, 5), np.nan)  # what is strange to the networks is of no concern here
+    return Estimate(result.params, nan, result.flags, nan[:, 0, 0])
+
+
+def _possible_start(params, center):
+    """Starts of the search, where the network gave none for a galaxy far outside its training."""
+    other = np.column_stack(
+        [np.tile([1.0, 1.5, 3.0, 0.0, 0.0], (len(params), 1)), center, np.zeros(len(params))]
+    )
+    return np.where(np.isfinite(params).all(1)[:, None], params, other)
+
+
+def _sampled(batch, look, network, options):
+    """Posterior means by importance sampling, the network's answer as proposal."""
+    from galshape_cnn.infer.posterior.importance_sampling import sample_posterior
+
+    stamps, ivar, gain = batch.stamps, batch.stamps.ivar, batch.gain
+    if options.correlation is not None:
+        # a power of a Gaussian likelihood is one with all variances multiplied
+        power = tempering(*information(batch, look.params, options.correlation), options.fit_sky)
+        ivar, gain = ivar * power[:, None, None], None if gain is None else gain * power
+    prior = prior_in_units_of(network.prior if options.prior is None else options.prior, batch.unit[0])
+    result = sample_posterior(
+        stamps.data, ivar, batch.transfer, batch.grid, look.posterior, prior,
+        fit_sky=options.fit_sky, gain=gain, seed=options.seed, nuisance=stamps.nuisance,
+    )  # fmt: skip
+    params = look.params.copy()
+    good = np.isfinite(result.mean).all(1)
+    params[good, SINGLE.reported], params[good, SINGLE.centre] = result.mean[good], result.center[good]
+    if options.correlation is not None:
+        result = _stretched(result, batch, params, power, prior, options)
+    return Estimate(params, result.covariance, look.flags | result.flags, result.ess, result.samples)
+
+
+def _stretched(result, batch, params, power, prior, options):
+    """Tempered posteriors with the width of each parameter mended, see `stretching`.
+
+    A draw that would leave the prior's limits stays where it is.
+    """
+    matrices = information(batch, params, options.correlation)
+    supposed = bound(matrices[0], options.fit_sky)[0] / power[:, None, None]
+    stretch = stretching(result.covariance, supposed, sandwich(*matrices, options.fit_sky)[0])
+    mean = result.mean[:, None]
+    moved = mean + np.einsum("nij,nsj->nsi", stretch, result.samples - mean)
+    possible = np.isfinite(prior.log_density(*np.moveaxis(moved, -1, 0)))
+    samples = np.where(possible[..., None], moved, result.samples)
+    covariance = stretch @ result.covariance @ np.swapaxes(stretch, 1, 2)
+    return replace(result, covariance=covariance, samples=samples.astype(np.float32))
