@@ -13,6 +13,7 @@ except ImportError:  # a source tree that was never built or installed
     __version__ = "0+unknown"
 
 _HOMES = {
+    "Exposure": "observe.exposure",
     "CNNFitter": "infer.measure.fitter",
     "PSFConvolvedSersic2D": "forward.model",
     "ShapeCatalog": "infer.catalog.catalog",
@@ -30,6 +31,7 @@ _HOMES = {
 
 __all__ = [
     "CNNFitter",
+    "Exposure",
     "PSFConvolvedSersic2D",
     "ShapeCatalog",
     "ShapeEstimator",

@@ -20,7 +20,7 @@ from galshape_cnn.observe.catalog_conventions import (
     find_pair,
 )
 from galshape_cnn.observe.region_positions import are_regions, table_of_regions
-from galshape_cnn.wcs import pixel_positions
+from galshape_cnn.wcs import pixel_positions, sky_geometry
 
 __all__ = ["Positions", "read_positions_argument"]
 
@@ -42,11 +42,22 @@ class Positions:
         The other columns of the user's table; identifiers are in ``id``.
     understood : str
         By which convention the columns of a tool were read; empty for x, y and ra, dec.
+    sky : SkyCoord or None
+        Where they are on the sky, if that was given.
     """
 
     xy: np.ndarray
     table: Table | None = None
     understood: str = ""
+    sky: object = None
+
+    def on_sky(self, wcs):
+        """SkyCoord of the positions: as given, or of their pixels in the image of a WCS."""
+        from astropy.coordinates import SkyCoord
+
+        if self.sky is not None:
+            return self.sky.reshape(1) if self.sky.isscalar else self.sky
+        return SkyCoord(*sky_geometry(wcs, self.xy)[1].T, unit="deg", frame="icrs")
 
 
 def read_positions_argument(positions, wcs=None):
@@ -72,7 +83,7 @@ def read_positions_argument(positions, wcs=None):
     if isinstance(positions, Positions):
         return positions
     if hasattr(positions, "icrs"):
-        return Positions(_from_sky(positions, wcs))
+        return Positions(_from_sky(positions, wcs), sky=positions)
     if are_regions(positions):
         positions = table_of_regions(positions)
     table = _as_table(positions)
@@ -81,7 +92,8 @@ def read_positions_argument(positions, wcs=None):
     if isinstance(positions, (list, tuple)) and positions and all(hasattr(one, "icrs") for one in positions):
         from astropy.coordinates import SkyCoord
 
-        return Positions(_from_sky(SkyCoord([one.icrs for one in positions]), wcs))
+        sky = SkyCoord([one.icrs for one in positions])
+        return Positions(_from_sky(sky, wcs), sky=sky)
     return Positions(_from_array(positions))
 
 
@@ -197,7 +209,7 @@ def _from_table(table, wcs):
     notes = [note for note in (rest.meta.pop(READ_AS, ""), understood) if note]
     if notes:
         _log.info("positions: %s", "; ".join(notes))
-    return Positions(from_sky if xy is None else xy, rest, "; ".join(notes))
+    return Positions(from_sky if xy is None else xy, rest, "; ".join(notes), sky)
 
 
 def _name_identifiers(table, names, tool):

@@ -80,6 +80,8 @@ class ShapeCatalog(FlaggedRows, CatalogRows, CatalogDisplay, CatalogShear, Catal
     ['flux', 'hlr', 'hlr_err']
     """
 
+    definitions = COLUMN_DEFINITIONS  # of the columns that there may be, in order
+
     ids: np.ndarray
     method: str
     meta: dict
@@ -250,7 +252,7 @@ class ShapeCatalog(FlaggedRows, CatalogRows, CatalogDisplay, CatalogShear, Catal
         unknown = [name for name in wanted if name not in self.column_names]
         if unknown:
             raise InputError(f"columns: {unknown} not in this catalogue; allowed: {self.column_names}")
-        definitions = {d.name: d for d in COLUMN_DEFINITIONS}
+        definitions = {d.name: d for d in self.definitions}
         table = QTable(meta=copy.deepcopy(self.meta))
         for name in wanted:
             table[name] = self._column(definitions[name]) if name in definitions else self.inputs[name]

@@ -7,7 +7,7 @@ import numpy as np
 
 from galshape_cnn.errors import InputError
 
-__all__ = ["split_points"]
+__all__ = ["holds_many", "split_points"]
 
 #: Dimensions of an argument of one galaxy; arrays with one more hold N.
 _SINGLE = {"error": (0, 2), "mask": (0, 2), "pixel_scale": (0,), "gain": (0,)}
@@ -46,6 +46,21 @@ def split_points(arguments):
         {name: arguments[name] if values is None else values[k] for name, values in lists.items()}
         for k in range(total)
     ]
+
+
+def holds_many(params):
+    """Whether parameters are those of N galaxies, and not of one.
+
+    Parameters
+    ----------
+    params : object
+        As `galshape_cnn.cramer_rao_bound` takes them.
+
+    Returns
+    -------
+    many : bool
+    """
+    return _params(params) is not None
 
 
 def _as_list(name, value):

@@ -12,11 +12,13 @@ the weighted fit stays unbiased, and its covariance is that of the sandwich
 Nuisance images, such as the derivatives of fitted neighbours, are projected out of D.
 """
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 
 from galshape_cnn.compilation import compiled
-from galshape_cnn.forward.galaxy_model import SINGLE, GalaxyModel
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.render import BLOCK, render_with_derivatives
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.nuisance import projected
@@ -93,15 +95,17 @@ def information(batch, params, correlation=None):
     return naive, actual
 
 
-def sandwich(naive, actual, fit_sky=True):
-    """Covariance of flux, n, hlr, g1, g2 that a weighted fit reaches.
+def sandwich(naive, actual, fit_sky=True, model=SINGLE):
+    """Covariance of fluxes, n, hlr, g1, g2 that a weighted fit reaches.
 
     Parameters
     ----------
     naive, actual : (N, 8, 8) ndarray
-        From `information`.
+        From `information`; (N, P, P) of another model.
     fit_sky : bool, optional
         Whether the sky level is fitted.
+    model : GalaxyModel, optional
+        Whose parameters they are; by default the eight of one image.
 
     Returns
     -------
@@ -110,17 +114,17 @@ def sandwich(naive, actual, fit_sky=True):
     singular : (N,) ndarray of bool
         As for `galshape_cnn.infer.likelihood.fisher.bound`.
     """
-    supposed, singular = bound(naive, fit_sky)
-    keep = GalaxyModel(fit_sky=bool(fit_sky)).free
+    supposed, singular = bound(naive, fit_sky, model=model)
+    keep = replace(model, fit_sky=bool(fit_sky)).free
     good = np.isfinite(supposed).all((1, 2))
     h, v = (
-        np.where(good[:, None, None], m, np.eye(SINGLE.size)).astype(float)[:, keep][:, :, keep]
+        np.where(good[:, None, None], m, np.eye(model.size)).astype(float)[:, keep][:, :, keep]
         for m in (naive, actual)
     )
     scale = np.sqrt(np.diagonal(h, axis1=1, axis2=2))
     unit = scale[:, :, None] * scale[:, None, :]
     inverse = np.linalg.pinv(h / unit, rcond=1e-7, hermitian=True)
-    covariance = (inverse @ (v / unit) @ inverse / unit)[:, SINGLE.reported, SINGLE.reported]
+    covariance = (inverse @ (v / unit) @ inverse / unit)[:, model.reported, model.reported]
     return np.where(good[:, None, None], covariance, np.nan), singular
 
 

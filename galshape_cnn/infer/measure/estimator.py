@@ -143,9 +143,10 @@ class ShapeEstimator:
 
         Parameters
         ----------
-        data : NDData, array_like, sequence of them, or Stamps
+        data : NDData, array_like, sequence of them, Stamps, or sequence of Exposure
             An image (with ``positions``), N cutouts of any sizes with one galaxy near each
-            centre, an ``(N, ny, nx)`` array, or `Stamps`.
+            centre, an ``(N, ny, nx)`` array, or `Stamps`.  A list of `~galshape_cnn.Exposure`: several
+            images of the same galaxies, measured together, see :doc:`/user_guide/exposures`.
         psf : optional
             Effective PSF (pixel included) as odd-sized ``(py, px)`` or ``(N, py, px)`` array; a
             `galsim.GSObject` (pixel not included); a photutils PSF model; or a callable
@@ -202,7 +203,8 @@ class ShapeEstimator:
         Returns
         -------
         catalog : ShapeCatalog
-            One row for each galaxy, in the order of the input.
+            One row for each galaxy, in the order of the input.  Of several exposures a
+            `~galshape_cnn.infer.catalog.exposures_catalog.ExposuresCatalog`.
 
         Raises
         ------
@@ -213,6 +215,7 @@ class ShapeEstimator:
         from galshape_cnn.infer.measure.options import Options
         from galshape_cnn.infer.measure.record import recorded_options
         from galshape_cnn.infer.network.conditions import settled_sky
+        from galshape_cnn.observe.exposure import are_exposures
         from galshape_cnn.observe.noise.model import NoiseModel
         from galshape_cnn.observe.observation import prepare
         from galshape_cnn.observe.stamps import Stamps
@@ -223,11 +226,21 @@ class ShapeEstimator:
             method=method, fit_sky=fit_sky, neighbours=neighbours, prior=prior, seed=seed,
             shear_response=shear_response,
         )  # fmt: skip
-        noise = NoiseModel(gain, read_noise, sky_level, noise_correlation, noise_scale)
+        threads = usable_cores() if threads is None else int(threads)
         cutting = {
-            "psf": psf, "stamp_size": stamp_size, "recenter": recenter, "psf_oversampling": psf_oversampling,
-            "psf_includes_pixel": psf_includes_pixel, "normalize_psf": normalize_psf, "unit": unit,
+            "stamp_size": stamp_size, "recenter": recenter, "psf_oversampling": psf_oversampling,
+            "psf_includes_pixel": psf_includes_pixel, "normalize_psf": normalize_psf,
         }  # fmt: skip
+        if are_exposures(data):
+            of_one = {
+                "psf": psf, "error": error, "mask": mask, "wcs": wcs, "noise_correlation": noise_correlation,
+                "noise_scale": noise_scale, "gain": gain, "read_noise": read_noise, "sky_level": sky_level,
+                "unit": unit, "listed": listed, "shear_response": shear_response or None,
+            }  # fmt: skip
+            _check_of_exposures(of_one)
+            return self._measure_exposures(data, positions, options, cutting, threads, progress)
+        cutting |= {"psf": psf, "unit": unit}
+        noise = NoiseModel(gain, read_noise, sky_level, noise_correlation, noise_scale)
         observation = prepare(
             data, error=noise.error_of(data, error, mask), mask=mask, wcs=wcs, positions=positions,
             listed=listed, strict=strict, **cutting,
@@ -236,7 +249,6 @@ class ShapeEstimator:
         observation, correlation, record = noise.applied(observation)
         options = options.with_noise(noise.gain, correlation)
         searched = isinstance(data, Stamps) and options.neighbours != "ignore"
-        threads = usable_cores() if threads is None else int(threads)
         with one_blas_thread():
             observation, measurements = self._measure_groups(
                 observation, options, threads, progress, to_examine=searched
@@ -244,6 +256,28 @@ class ShapeEstimator:
         meta = self._meta() | {"neighbours": options.neighbours, "options": asked} | record
         meta["shear_response"] = options.shear_response
         catalog = ShapeCatalog.from_measurements(observation, measurements, method=method, meta=meta)
+        _warn_of_lost_rows(catalog)
+        return catalog
+
+    def _measure_exposures(self, data, positions, options, cutting, threads, progress):
+        """Catalogue of galaxies in several images."""
+        from galshape_cnn.infer.catalog.exposures_catalog import ExposuresCatalog
+        from galshape_cnn.infer.measure.exposures import check_options, measure_exposures
+        from galshape_cnn.infer.measure.record import recorded_exposures, recorded_options
+        from galshape_cnn.observe.exposures import prepare_exposures
+        from galshape_cnn.observe.noise.model import NoiseModel
+
+        check_options(options)
+        exposures = prepare_exposures(data, positions, fit_sky=options.fit_sky, **cutting)
+        bar = progress_bar(len(exposures), progress)
+        with one_blas_thread():
+            found = measure_exposures(exposures, self.live_network(), options, threads, bar)
+        asked = recorded_options(options, NoiseModel(), exposures.observations[0], cutting)
+        asked["exposures"] = recorded_exposures(data, exposures.names)
+        meta = self._meta() | {"neighbours": options.neighbours, "exposures": list(exposures.names)}
+        meta["options"] = asked
+        meta |= {"noise": exposures.records} if exposures.records else {}
+        catalog = ExposuresCatalog.from_exposures(exposures, *found, method=options.method, meta=meta)
         _warn_of_lost_rows(catalog)
         return catalog
 
@@ -294,6 +328,20 @@ def _version(name):
         return version(name)
     except PackageNotFoundError:
         return "unknown"
+
+
+def _is_auto(value):
+    """Whether an option was left at what is measured by default."""
+    return isinstance(value, str) and value == "auto"
+
+
+def _check_of_exposures(given):
+    """Refuse keywords of one image beside a list of exposures, which hold their own."""
+    names = [name for name, value in given.items() if value is not None and not _is_auto(value)]
+    if names:
+        raise InputError(
+            f"{names[0]}= is given beside a list of Exposures, which hold their own; give it to these"
+        )
 
 
 def _check_unknown(unknown):
