@@ -263,14 +263,19 @@ class ShapeEstimator:
         """Catalogue of galaxies in several images."""
         from galshape_cnn.infer.catalog.exposures_catalog import ExposuresCatalog
         from galshape_cnn.infer.measure.exposures import check_options, measure_exposures
+        from galshape_cnn.infer.measure.record import recorded_exposures, recorded_options
         from galshape_cnn.observe.exposures import prepare_exposures
+        from galshape_cnn.observe.noise.model import NoiseModel
 
         check_options(options)
         exposures = prepare_exposures(data, positions, fit_sky=options.fit_sky, **cutting)
         bar = progress_bar(len(exposures), progress)
         with one_blas_thread():
             found = measure_exposures(exposures, self.live_network(), options, threads, bar)
+        asked = recorded_options(options, NoiseModel(), exposures.observations[0], cutting)
+        asked["exposures"] = recorded_exposures(data, exposures.names)
         meta = self._meta() | {"neighbours": options.neighbours, "exposures": list(exposures.names)}
+        meta["options"] = asked
         meta |= {"noise": exposures.records} if exposures.records else {}
         catalog = ExposuresCatalog.from_exposures(exposures, *found, method=options.method, meta=meta)
         _warn_of_lost_rows(catalog)

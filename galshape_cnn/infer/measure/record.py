@@ -2,11 +2,12 @@
 """What was asked for, as the metadata of a catalogue keep it: every option that changes a number."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from numbers import Integral, Real
 
 import numpy as np
 
-__all__ = ["recorded_options"]
+__all__ = ["recorded_exposures", "recorded_options"]
 
 _LONGEST = 200  # characters of a description
 
@@ -34,17 +35,38 @@ def recorded_options(options, noise, observation, cutting):
     record : dict
         Of numbers, texts, None and dictionaries of these.
     """
-    prior = None if options.prior is None else _plain(options.prior.config)
-    record = {
-        "method": options.method,
-        "fit_sky": options.fit_sky,
-        "neighbours": options.neighbours,
-        "prior": prior,
-        "seed": options.seed,
-    }
+    names = {item.name for item in fields(options)} - {"prior", "correlation"}
+    record = {name: _described(getattr(options, name)) for name in sorted(names)}
+    record["prior"] = None if options.prior is None else _plain(options.prior.config)
     record |= {name: _described(value) for name, value in vars(noise).items()}
     record |= {name: _described(value) for name, value in cutting.items()}
     return record | {"positions": observation.understood or None}
+
+
+def recorded_exposures(exposures, names):
+    """What each of several exposures was said to be.
+
+    Parameters
+    ----------
+    exposures : sequence of Exposure
+        As the user gave them.
+    names : sequence of str
+        Of the exposures.
+
+    Returns
+    -------
+    record : dict of dict
+        By name; data, mask and WCS, which are data, are left out.
+    """
+    left_out = ("data", "mask", "wcs", "name")
+    return {
+        str(name): {
+            item.name: _described(getattr(one, item.name))
+            for item in fields(one)
+            if item.name not in left_out
+        }
+        for name, one in zip(names, exposures, strict=True)
+    }
 
 
 def _plain(value):

@@ -120,7 +120,7 @@ def test_a_file_whose_name_has_brackets(tmp_path):
         ("a.csv", b"x\n1\n", "one column only"),
         ("a.csv", b"\x00\x01\x02", "binary"),
         ("a.fits", b"x,y\n1,2\n", "does not begin as a FITS file"),
-        ("a.fits", b"SIMPLE  =                    T", "cannot be read"),
+        ("a.fits", b"SIMPLE  =                    T", "truncated"),
     ],
 )
 def test_what_is_refused(tmp_path, name, content, match):
