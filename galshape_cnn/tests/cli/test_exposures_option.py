@@ -9,59 +9,54 @@ from astropy.table import QTable, Table
 from galshape_cnn.cli import main
 from galshape_cnn.cli.exposures_option import read_exposures
 from galshape_cnn.errors import FileError
-from galshape_cnn.tests.exposure_scene import tangent_wcs
-
-
-def moffat(side, fwhm):
-    y, x = np.mgrid[:side, :side] - side // 2
-    psf = (1 + (x**2 + y**2) / (fwhm / 1.02) ** 2) ** -2.5
-    return psf / psf.sum()
+from galshape_cnn.tests.exposure_scene import SETUP, TRUTH, exposure, galaxies
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Two exposures of two blobs, in files with their noise and PSF, and lists of them."""
-    folder, rng = tmp_path_factory.mktemp("exposures"), np.random.default_rng(2)
-    for name, scale, flux in (("g", 0.26, 300), ("r", 0.30, 800)):
-        wcs = tangent_wcs(scale, 0.2 if name == "g" else -0.4, 160)
-        x, y = wcs.wcs_world2pix([[30.0, -20.0], [29.997, -19.998]], 0).T
-        image = rng.normal(size=(160, 160))
-        for cx, cy in zip(x, y, strict=True):
-            yy, xx = np.mgrid[:160, :160]
-            image += flux * np.exp(-((xx - cx) ** 2 + (yy - cy) ** 2) / (2 * 2.5**2)) / (2 * np.pi * 2.5**2)
-        hdu = fits.PrimaryHDU(image, wcs.to_header())
-        fits.HDUList([hdu, fits.ImageHDU(np.ones((160, 160)), name="ERR")]).writeto(folder / f"{name}.fits")
-        fits.writeto(folder / f"psf_{name}.fits", moffat(31, 3.0))
-    Table({"ra": [30.0, 29.997], "dec": [-20.0, -19.998]}).write(folder / "places.csv")
-    table = {
-        "image": ["g.fits", "r.fits"],
-        "band": ["g", "r"],
-        "psf": ["psf_g.fits", "moffat:fwhm=0.9,beta=2.5"],
-    }
-    Table(table | {"zeropoint": [25.0, 26.0], "gain": ["", "100"]}).write(folder / "list.csv")
+def truth():
+    return galaxies(np.random.default_rng(2), side=2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, truth):
+    """Two exposures of four galaxies, in files with their noise and a PSF, and lists of them."""
+    folder, rng = tmp_path_factory.mktemp("exposures"), np.random.default_rng(3)
+    for setup in SETUP[:2]:
+        band, scale = setup[:2]
+        one = exposure(rng, *truth, setup, side=2)
+        errors = fits.ImageHDU(np.full(one.data.shape, one.error), name="ERR")
+        fits.HDUList([fits.PrimaryHDU(one.data, one.wcs.to_header()), errors]).writeto(
+            folder / f"{band}.fits"
+        )
+        psf = one.psf.drawImage(nx=45, ny=45, scale=scale).array  # round, so the orientation does not matter
+        fits.writeto(folder / f"psf_{band}.fits", psf)
+    Table({"ra": truth[0].ra.deg, "dec": truth[0].dec.deg}).write(folder / "places.csv")
+    profile = f"moffat:fwhm={SETUP[1][1] * SETUP[1][2]},beta=3.5"
+    table = {"image": ["g.fits", "r.fits"], "band": ["g", "r"], "psf": ["psf_g.fits", profile]}
+    Table(table | {"zeropoint": [25.0, 26.0], "gain": ["", "1e9"]}).write(folder / "list.csv")
     return folder
 
 
 def test_list_is_read(folder):
     first, second = read_exposures(folder / "list.csv")
     assert (first.band, first.zeropoint, first.gain) == ("g", 25.0, None)
-    assert (second.band, second.zeropoint, second.gain) == ("r", 26.0, 100.0)
-    assert first.data.psf.shape == (31, 31)
+    assert (second.band, second.zeropoint, second.gain) == ("r", 26.0, 1e9)
+    assert first.data.psf.shape == (45, 45)
     assert second.data.psf is None
-    assert second.psf.fwhm == pytest.approx(0.9)
+    assert second.psf.fwhm == pytest.approx(0.78)
 
 
-def test_command_writes_a_column_for_each_band(folder, capsys):
+def test_command_writes_a_column_for_each_band(folder, truth, capsys):
     out = folder / "out.ecsv"
     command = ["measure", "--exposures", str(folder / "list.csv"), "--positions", str(folder / "places.csv")]
     assert main([*command, "--method", "ml", "-o", str(out)]) == 0
-    assert "measured 2 galaxies (ml)" in capsys.readouterr().out
+    assert "measured 4 galaxies (ml)" in capsys.readouterr().out
     table = QTable.read(out)
     assert {"flux_g", "flux_r_err", "mag_g", "mag_r", "n_exposures"} <= set(table.colnames)
-    assert table["n_exposures"].tolist() == [2, 2]
-    for band, flux in (("g", 300), ("r", 800)):
-        pull = (table[f"flux_{band}"] - flux) / table[f"flux_{band}_err"]
-        assert np.abs(pull).max() < 4.5
+    assert table["n_exposures"].tolist() == [2] * 4
+    for name in TRUTH:
+        pull = (np.asarray(table[name]) - truth[1][name]) / np.asarray(table[f"{name}_err"])
+        assert np.abs(pull).max() < 4
     assert table["mag_g"].unit == "mag"
 
 
