@@ -145,7 +145,7 @@ class Job:
                 for name, value in self.call.items()
                 if isinstance(value, str | bool | int | float)
             },
-            "correlated_noise": "noise_correlation" in self.call,
+            "correlated_noise": self.call.get("noise_correlation") is not None,
             "find": self.find,
             "clearance": self.room.clearance,
             "avoid": self.room.avoid,
