@@ -4,6 +4,7 @@
 import numpy as np
 
 from galshape_cnn.errors import InputError
+from galshape_cnn.observe.catalog_conventions import READ_AS
 
 __all__ = ["CUTOUT_LIMIT", "add_detection_options", "add_threshold_options", "is_cutout", "targets"]
 
@@ -109,7 +110,10 @@ def targets(args, data, error=None):
         return None
     from galshape_cnn.observe.detect.sources import find_galaxies
 
-    return find_galaxies(data, error, detection_from(args))
+    detection = detection_from(args)
+    found = find_galaxies(data, error, detection)
+    found.meta[READ_AS] = f"found by segmentation, {detection}".replace("Detection(", "").rstrip(")")
+    return found
 
 
 def detection_from(args):

@@ -49,13 +49,16 @@ def add_noise_options(parser):
     group.add_argument(
         "--noise-correlation",
         metavar="R",
-        help="autocorrelation of the noise: FITS image, odd-sized, 1 at its centre; or 'estimate', from "
-        "blank pixels",
+        default="auto",
+        help="autocorrelation of the noise: FITS image, odd-sized, 1 at its centre; 'estimate', from "
+        "blank pixels of the stamps; 'none'; or 'auto' (default), measured on an image, used if significant",
     )
     group.add_argument(
         "--noise-scale",
         metavar="F",
-        help="factor by which the noise map is too small; or 'estimate', from blank pixels",
+        default="auto",
+        help="factor by which the noise map is too small; 'estimate', from blank pixels of the stamps; "
+        "'none'; or 'auto' (default), measured on an image, used if significant",
     )
 
 
@@ -118,25 +121,35 @@ def noise_options(args, source):
     example = source.example() if read_noise is not None and len(args.input) == 1 else None
     if example is None or np.ndim(example.data) == 3:  # of a single image the noise is known by now
         how |= {"read_noise": read_noise, "sky_level": sky_level}
-    if args.noise_correlation is not None:
-        how["noise_correlation"] = _correlation(args.noise_correlation)
-    if args.noise_scale is not None:
-        from galshape_cnn.observe.noise.rescale import checked_scale
-
-        how["noise_scale"] = checked_scale(args.noise_scale, f"--noise-scale {args.noise_scale}")
-    return {name: value for name, value in how.items() if value is not None}
+    how = {name: value for name, value in how.items() if value is not None}
+    how["noise_correlation"] = _correlation(args.noise_correlation)
+    return how | {"noise_scale": _scale(args.noise_scale)}
 
 
 def _detector(args, example):
     """Gain, read noise and sky level, each a number or None."""
-    gain = _value(args.gain, "--gain", GAIN_KEYWORDS, example)
+    gain = _value(args.gain, "--gain", GAIN_KEYWORDS, example, _check_counts)
     if gain is not None and not 0 < gain < np.inf:
         raise InputError(f"--gain {args.gain}: {gain} is not a number above 0")
     read_noise = _value(args.read_noise, "--read-noise", READ_NOISE_KEYWORDS, example)
     return gain, read_noise, _value(args.sky_level, "--sky-level", (), example)
 
 
-def _value(text, option, names, example):
+def _check_counts(image, option, value):
+    """Refuse a header's gain, electrons per count, for pixels that are no counts."""
+    import astropy.units as u
+
+    bases = () if image.unit is None else image.unit.bases
+    electrons = any(one in (u.electron, u.photon) for one in bases)
+    rate = any(one.is_equivalent(u.s) for one in bases)
+    if rate or (electrons and value != 1):
+        raise FileError(
+            f"{option}: the header's gain, {value}, is per count, but pixels are in {image.unit}; give "
+            "electrons per unit of the image as a number (1 for electron, the exposure time for electron / s)"
+        )
+
+
+def _value(text, option, names, example, check=None):
     """A number given, or in the header of the only input."""
     if text is None:
         return None
@@ -151,18 +164,32 @@ def _value(text, option, names, example):
     if not values:
         raise FileError(f"{option} {text}: the header has none of {', '.join(wanted)}; give a number")
     try:
-        return float(values[0])
+        value = float(values[0])
     except (TypeError, ValueError) as error:
         raise FileError(f"{option} {text}: the header says {values[0]!r}, not a number") from error
+    if check is not None:
+        check(image, f"{option} {text}", value)
+    return value
+
+
+def _scale(text):
+    """A word, None, or a number."""
+    from galshape_cnn.observe.noise.rescale import checked_scale
+
+    if text in ("auto", "none"):
+        return None if text == "none" else text
+    return checked_scale(text, f"--noise-scale {text}")
 
 
 def _correlation(text):
-    """'estimate', or the array of a file."""
-    if text == "estimate":
-        return text
-    from astropy.io import fits
+    """A word, None, or the array of a file."""
+    if text in ("auto", "estimate", "none"):
+        return None if text == "none" else text
+    from galshape_cnn.observe.io.fits_hdus import image_hdus, open_fits
+    from galshape_cnn.observe.io.hdu_pixels import image_pixels
 
     try:
-        return np.asarray(fits.getdata(text), float)
-    except (OSError, TypeError, ValueError, IndexError) as error:
-        raise FileError(f"--noise-correlation {text}: cannot read an image from it: {error}") from error
+        with open_fits(text) as hdus:
+            return np.array(image_pixels(hdus, (image_hdus(hdus) or [0])[0], text)[0], float)
+    except FileError as error:
+        raise FileError(f"--noise-correlation: cannot read an image from {text}: {error}") from error

@@ -173,10 +173,13 @@ def read_images(args):
     PSFError
         If a PSF profile is impossible.
     """
+    from galshape_cnn.observe.io.pairing import names_of_each, with_own_psf
     from galshape_cnn.scale.images import open_image
 
     paths, names, keywords = image_options(args)
-    images = [open_image(path, names, keywords) for path in paths]
+    each = names_of_each(paths, names)
+    images = [open_image(path, own, keywords) for path, own in zip(paths, each, strict=True)]
+    images = [with_own_psf(image, row, len(images), names) for row, image in enumerate(images)]
     return images[0] if len(paths) == 1 else images, keywords
 
 

@@ -12,6 +12,7 @@ from galshape_cnn.forward.psf.convert import psf_arrays
 from galshape_cnn.forward.render import render, render_with_derivatives
 from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
+from galshape_cnn.masked import filled
 
 __all__ = ["G_LIMIT", "HLR_MINIMUM", "PSFConvolvedSersic2D", "pixel_indices"]
 
@@ -74,7 +75,7 @@ def pixel_indices(x, y):
         If the coordinates are empty, not finite, not whole pixels apart, or
         more than 2048 pixels apart.
     """
-    x, y = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float))
+    x, y = np.broadcast_arrays(filled(x), filled(y))
     if x.size == 0 or not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise InputError("x and y must hold finite pixel coordinates, at least one")
     origin = float(x.min()), float(y.min())

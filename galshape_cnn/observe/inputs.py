@@ -12,7 +12,9 @@ import astropy.units as u
 import numpy as np
 
 from galshape_cnn.errors import InputError, NoiseError
+from galshape_cnn.masked import split_mask
 from galshape_cnn.observe.io.lazy import is_lazy
+from galshape_cnn.observe.io.photometry import is_logarithmic
 from galshape_cnn.observe.noise.uncertainty import (
     NO_NOISE,
     Noise,
@@ -173,6 +175,7 @@ def _stacked_frames(data, error, mask, wcs, unit):
         return None
     noises = [one for one in (raw.uncertainty, error) if one is not None]
     masks = [one for one in (raw.mask, mask) if one is not None and one is not np.ma.nomask]
+    masks = [one if is_lazy(one) else _plain_mask(one) for one in masks]
     one_wcs = wcs is None or hasattr(wcs, "low_level_wcs")
     if len(noises) != 1 or len(masks) > 1 or not all(_is_cube(m, raw.array) for m in masks) or not one_wcs:
         return None
@@ -229,6 +232,8 @@ def _unpack(item, name):
         raw = _Raw(array if hasattr(array, "dtype") else _as_numbers(array, name), None, mask, unit=unit)
     if raw.array.dtype.kind not in "buif":
         raise InputError(f"{name} has dtype {raw.array.dtype}; real numbers are needed")
+    if is_logarithmic(raw.unit):
+        raise InputError(f"{name} has unit {raw.unit}, which is one of logarithms; linear fluxes are needed")
     return raw
 
 
@@ -338,7 +343,7 @@ def _one_noise(description, unit, name):
 def _merge_mask(carried, given, shape, name):
     """The one mask, or an error if two differ."""
     masks = [mask for mask in (carried, given) if mask is not None and mask is not np.ma.nomask]
-    masks = [mask if is_lazy(mask) else np.asanyarray(mask) for mask in masks]
+    masks = [mask if is_lazy(mask) else _plain_mask(mask) for mask in masks]
     for mask in masks:
         if mask.shape not in ((), shape):
             raise InputError(f"mask has shape {mask.shape}, {name} has shape {shape}")
@@ -348,6 +353,13 @@ def _merge_mask(carried, given, shape, name):
     if len(masks) == 2 and not np.array_equal(*(np.asarray(mask, bool) for mask in masks)):
         raise InputError(f"mask contradicts {name}.mask; combine them with | and give one")
     return masks[0] if masks else None
+
+
+def _plain_mask(mask):
+    """A mask as an array; what is itself masked in it is bad."""
+    values, unknown = split_mask(mask)
+    values = np.asanyarray(values)
+    return values if unknown is None else values.astype(bool) | unknown
 
 
 def _merge_wcs(carried, given, name, known):

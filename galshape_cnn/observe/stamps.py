@@ -11,6 +11,7 @@ import numpy as np
 
 from galshape_cnn.errors import InputError, NoiseError
 from galshape_cnn.forward.psf.arrays import check_oversampling, check_psf
+from galshape_cnn.masked import filled, split_mask
 
 __all__ = ["MINIMUM_STAMP_SIZE", "Stamps"]
 
@@ -211,6 +212,7 @@ def _freeze(stamps, values):
 
 def _checked_pixels(data, ivar):
     """Copies of data and ivar, float32 if that can hold them, in which unusable pixels are zero."""
+    (data, no_data), (ivar, no_ivar) = (split_mask(one) for one in (data, ivar))
     data, ivar = np.asarray(data), np.asarray(ivar)
     if data.ndim != 3:
         raise InputError(f"data has shape {data.shape}; (N, ny, nx) is needed")
@@ -224,6 +226,8 @@ def _checked_pixels(data, ivar):
     for name, array in (("data", data), ("ivar", ivar)):
         if array.dtype.kind not in "buif":
             raise InputError(f"{name} has dtype {array.dtype}; real numbers are needed")
+    for mask in (no_data, no_ivar):
+        ivar = ivar if mask is None else np.where(mask, 0, ivar)
     bad = ~(np.isfinite(ivar) & (ivar >= 0))
     if bad.any():
         raise NoiseError(
@@ -245,6 +249,9 @@ def _per_row(name, value, shape, dtype, default, finite=True):
     """Array of one value per row, from the caller or a default."""
     if value is None:
         value = np.broadcast_to(default, shape)
+    value, mask = split_mask(value)
+    if mask is not None:
+        raise InputError(f"{name} has {np.count_nonzero(mask)} masked values; numbers are needed")
     array = np.asarray(value)
     if array.shape != shape:
         raise InputError(f"{name} has shape {array.shape}; {shape} is needed")
@@ -259,7 +266,7 @@ def _checked_jacobian(jacobian, n):
     """(N, 2, 2) Jacobian, invertible in every row."""
     if jacobian is None:
         jacobian = np.eye(2)
-    jacobian = np.asarray(jacobian, float)
+    jacobian = filled(jacobian)
     if jacobian.shape == (2, 2):
         jacobian = np.broadcast_to(jacobian, (n, 2, 2))
     jacobian = _per_row("jacobian", jacobian, (n, 2, 2), float, None)

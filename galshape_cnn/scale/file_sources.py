@@ -14,10 +14,11 @@ import numpy as np
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.fingerprint import fingerprint
 from galshape_cnn.forward.psf.arrays import PSFArrays
+from galshape_cnn.observe.io.pairing import check_psf_count, names_of_each, with_own_psf
 from galshape_cnn.scale.images import open_image
 from galshape_cnn.scale.source import Source
 
-__all__ = ["CubeSource", "FileSource", "MockSource"]
+__all__ = ["CubeSource", "FileSource", "MockSource", "rows_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,7 @@ class CubeSource(Source):
         image = self._open()
         if image.data.ndim != 3:
             raise InputError(f"{self.path} has shape {image.data.shape}; a cube (N, ny, nx) is needed")
+        check_psf_count(image.psf, len(image.data), self.path)
         object.__setattr__(self, "_n", len(image.data))
 
     def _open(self):
@@ -75,29 +77,51 @@ class CubeSource(Source):
         image, keywords = self._open(), dict(self.keywords)
         parts = {"mask": _copied(image.mask, start, stop), "wcs": image.wcs, "unit": image.unit}
         if image.uncertainty is not None:
-            kind = type(image.uncertainty)
-            parts["uncertainty"] = kind(_copied(image.uncertainty.array, start, stop), copy=False)
+            kind, unit = type(image.uncertainty), image.uncertainty.unit
+            array = _copied(image.uncertainty.array, start, stop)
+            parts["uncertainty"] = kind(array, unit=unit, copy=False)
         if image.psf is not None:
             keywords["psf"] = image.psf
-        keywords = {name: _of_rows(value, self._n, start, stop) for name, value in keywords.items()}
+        keywords = {name: rows_of(value, self._n, start, stop) for name, value in keywords.items()}
         return NDData(_copied(image.data, start, stop), **parts), keywords
 
 
-def _of_rows(value, n, start, stop):
-    """Rows of what has one for each of ``n`` galaxies; anything else as it is."""
+def rows_of(value, n, start, stop):
+    """Rows of what has one for each of many galaxies; anything else as it is.
+
+    Parameters
+    ----------
+    value : object
+        Argument of the estimator: arrays, lists and uncertainties of ``n``, which keep mask and unit.
+    n : int
+        Number of galaxies.
+    start, stop : int
+        The rows.
+
+    Returns
+    -------
+    value : object
+    """
     if isinstance(value, PSFArrays):
-        return replace(value, array=_of_rows(value.array, n, start, stop))
-    listed = isinstance(value, (list, tuple)) and len(value) == n and np.ndim(value[0]) != 1
-    if listed:
+        return replace(value, array=rows_of(value.array, n, start, stop))
+    if hasattr(value, "uncertainty_type"):
+        array = value.array
+        if np.ndim(array) == 3 and len(array) == n:
+            array = array[start:stop]
+        return type(value)(array, unit=value.unit, copy=False)
+    if isinstance(value, (list, tuple)):
+        return value[start:stop] if len(value) == n and np.ndim(value[0]) != 1 else value
+    if np.ndim(value) == 1 and len(value) == n:
         return value[start:stop]
     return _copied(value, start, stop) if np.ndim(value) == 3 and len(value) == n else value
 
 
 def _copied(array, start, stop):
-    """Rows in memory and in the machine's byte order."""
+    """Rows in memory and in the machine's byte order, with mask and unit."""
     if array is None or np.ndim(array) < 3:
         return array
-    part = np.array(array[start:stop])
+    part = array[start:stop]
+    part = np.array(part, subok=isinstance(part, np.ndarray) and not isinstance(part, np.memmap))
     return part.astype(part.dtype.newbyteorder("="), copy=False)
 
 
@@ -170,6 +194,9 @@ class _Arrays(dict):
 def _fits(path):
     from astropy.io import fits
 
+    from galshape_cnn.observe.io.fits_scan import check_declared_sizes
+
+    check_declared_sizes(path)
     hdus = fits.open(path, memmap=True)
     arrays = {"data": hdus["SCI"].data, "ivar": hdus["IVAR"].data, "psf": hdus["PSF"].data}
     return _Arrays(arrays | {"psf_oversampling": hdus["PSF"].header.get("OVERSAMP", 1)}, hdus.close)
@@ -208,7 +235,7 @@ class FileSource(Source):
     paths : sequence of path-like
         FITS files; one that cannot be read costs its own row only.
     names : dict
-        Options of `galshape_cnn.scale.images.open_image`.
+        Options of `galshape_cnn.scale.images.open_image`; patterns match one file for each.
     keywords : dict
         What else the estimator is called with; ``psf`` and ``error`` replace those of the files.
     """
@@ -220,17 +247,23 @@ class FileSource(Source):
     def __post_init__(self):
         if not len(self.paths):
             raise InputError("paths is empty; at least one file is needed")
+        object.__setattr__(self, "_names", names_of_each(self.paths, self.names))
         example = self.example()
         object.__setattr__(self, "_unit", None if example is None else example.unit)
 
     def example(self):
         """The first image that can be read, or None."""
-        for path in self.paths:
+        for row in range(len(self)):
             try:
-                return open_image(path, self.names, self.keywords)
+                image = self._read(row)
             except Exception:  # noqa: S112, its row will say it
                 continue
+            return with_own_psf(image, row, len(self), self.names)
         return None
+
+    def _read(self, row):
+        """One of the images, as it is in its file."""
+        return open_image(self.paths[row], self._names[row], self.keywords)
 
     def __len__(self):
         return len(self.paths)
@@ -238,9 +271,12 @@ class FileSource(Source):
     @property
     def identity(self):
         """Text that changes with the input."""
-        return fingerprint([[os.fspath(path) for path in self.paths], self.names, self.keywords])
+        paths = [os.fspath(path) for path in self.paths]
+        names = self.names if self._names[0] == self.names else self._names
+        return fingerprint([paths, names, self.keywords])
 
     def read(self, start, stop):
         """Data and keywords of a range of rows, as the estimator takes them."""
-        opened = [open_image(path, self.names, self.keywords) for path in self.paths[start:stop]]
+        rows, n = range(start, min(stop, len(self))), len(self)
+        opened = [with_own_psf(self._read(row), row, n, self.names) for row in rows]
         return opened, {"unit": self._unit, **self.keywords}

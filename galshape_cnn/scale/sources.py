@@ -2,6 +2,7 @@
 """Where the stamps of a long run come from: `open_source`."""
 
 import os
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from galshape_cnn.errors import FileError, InputError, PositionError
 from galshape_cnn.fingerprint import fingerprint
-from galshape_cnn.scale.file_sources import CubeSource, FileSource, MockSource
+from galshape_cnn.observe.io.pairing import check_psf_count
+from galshape_cnn.scale.file_sources import CubeSource, FileSource, MockSource, rows_of
 from galshape_cnn.scale.images import open_image
 from galshape_cnn.scale.source import Source
 
@@ -65,22 +67,25 @@ class ArraySource(Source):
     @property
     def identity(self):
         """Text that changes with the input."""
-        sample = [np.asarray(self.data[k]) for k in {0, len(self) // 2, len(self) - 1}]
+        sample = [_kept(self.data[k]) for k in {0, len(self) // 2, len(self) - 1}]
         return fingerprint([len(self), sample, {k: _sampled(v) for k, v in self.arrays.items()}])
 
     def read(self, start, stop):
         """Data and keywords of a range of rows, as the estimator takes them."""
-        arrays = {name: _rows(array, len(self), start, stop) for name, array in self.arrays.items()}
-        return np.asarray(self.data[start:stop]), {**arrays, **self.keywords}
+        arrays = {name: rows_of(array, len(self), start, stop) for name, array in self.arrays.items()}
+        return _kept(self.data[start:stop]), {**arrays, **self.keywords}
 
 
-def _rows(array, n, start, stop):
-    """Rows of an array that has one for each galaxy, or the array for all of them."""
-    return np.asarray(array[start:stop]) if np.ndim(array) == 3 and len(array) == n else array
+def _kept(part):
+    """An array, with the mask and the unit that it may have."""
+    return part if isinstance(part, np.ndarray) else np.asarray(part)
 
 
 def _sampled(array):
-    return array if np.ndim(array) < 3 else [np.asarray(array[0]), np.asarray(array[-1]), len(array)]
+    array = array.array if hasattr(array, "uncertainty_type") else array
+    if isinstance(array, (list, tuple)) or np.ndim(array) < 3:
+        return array
+    return [_kept(array[0]), _kept(array[-1]), len(array)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +108,7 @@ class ImageSource(Source):
     positions: object
     names: dict = field(default_factory=dict)
     keywords: dict = field(default_factory=dict)
+    is_image = True
 
     def __post_init__(self):
         from galshape_cnn.observe.positions import read_positions_argument
@@ -117,7 +123,14 @@ class ImageSource(Source):
             from galshape_cnn.observe.observation import prepare
 
             prepare(image, positions=known, **self.keywords)  # says what is wrong
+        own = check_psf_count(self._psf(image), len(known.xy), "the list of positions")
+        object.__setattr__(self, "_has_own_psfs", own)
         object.__setattr__(self, "_known", known)
+
+    def _psf(self, image):
+        """The PSF, or all of them."""
+        given = self.keywords.get("psf")
+        return getattr(image, "psf", None) if given is None else given
 
     def _open(self):
         """The image, opened once in each process."""
@@ -140,7 +153,10 @@ class ImageSource(Source):
     @property
     def identity(self):
         """Text that changes with the input."""
-        image = self.image if isinstance(self.image, (str, Path)) else np.asarray(self.image.data)
+        image = self.image
+        if not isinstance(image, (str, Path)):
+            noise = getattr(image.uncertainty, "array", None)
+            image = [np.asarray(image.data), noise, image.mask]
         return fingerprint([image, self.names, self.keywords, self._known.xy, self._known.table])
 
     def read(self, start, stop):
@@ -148,16 +164,17 @@ class ImageSource(Source):
         from galshape_cnn.observe.positions import Positions
 
         part = Positions(self._known.xy[start:stop], self.inputs(start, stop), self._known.understood)
-        return self._open(), {**self.keywords, "positions": part, "listed": (self._known.xy, start)}
+        keywords = {**self.keywords, "positions": part, "listed": (self._known.xy, start)}
+        image = self._open()
+        if self._has_own_psfs:
+            keywords["psf"] = rows_of(self._psf(image), len(self), start, stop)
+            image = copy(image)
+            image.psf = None
+        return image, keywords
 
     def inputs(self, start, stop):
         """Columns that pass through, or None."""
         return None if self._known.table is None else self._known.table[start:stop]
-
-    @property
-    def understood(self):
-        """By which convention the positions were read; empty if that goes without saying."""
-        return self._known.understood
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,11 +225,6 @@ class PlacedSource(Source):
     def inputs(self, start, stop):
         """Columns that pass through, or None."""
         return None if self._known.table is None else self._known.table[start:stop]
-
-    @property
-    def understood(self):
-        """By which convention the positions were read; empty if that goes without saying."""
-        return self._known.understood
 
 
 def open_source(data, *, positions=None, names=None, **keywords):

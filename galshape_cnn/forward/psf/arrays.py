@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from galshape_cnn.errors import PSFError
+from galshape_cnn.masked import split_mask
 
 __all__ = [
     "FORMS",
@@ -93,9 +94,15 @@ def check_psf(psf, name="psf", n_expected=None, largest_sum=LARGEST_SUM):
     Raises
     ------
     PSFError
-        If the PSF has a wrong shape, an even size, values that are not finite,
-        or a sum that is not positive or above ``largest_sum``.
+        If the PSF has a wrong shape, an even size, masked values or some that are not
+        finite, or a sum that is not positive or above ``largest_sum``.
     """
+    psf, mask = split_mask(psf)
+    if mask is not None:
+        raise PSFError(
+            f"{name} has {np.count_nonzero(mask)} masked values; replace them (with zeros where the PSF is "
+            "unknown)"
+        )
     try:
         array = np.array(psf, np.float64)
     except (TypeError, ValueError) as error:

@@ -185,7 +185,7 @@ def _from_array(psf, places, options, name):
     """Arrays: check, add the pixel if it is missing, normalise."""
     unit = getattr(psf, "unit", None)
     if unit is not None:
-        psf = np.asarray(psf.value)
+        psf = psf.value
     array = check_psf(psf, name, places.count, np.inf if options.normalize else LARGEST_SUM)
     if not options.includes_pixel:
         array = convolve_pixel(array, options.oversampling)

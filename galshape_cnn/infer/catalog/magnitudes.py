@@ -5,6 +5,7 @@ import astropy.units as u
 import numpy as np
 
 from galshape_cnn.infer.catalog.columns import keep_apart
+from galshape_cnn.masked import filled
 
 __all__ = ["add_magnitudes"]
 
@@ -38,8 +39,8 @@ def add_magnitudes(table, zeropoint, source="given"):
     <Quantity [17.5,  nan] mag>
     """
     _make_room(table)
-    flux, bound = (np.asarray(u.Quantity(table[name]).value) for name in ("flux", "flux_err"))
-    good = np.where(flux > 0, flux, np.nan)
+    flux, bound = (filled(table[name].value) for name in ("flux", "flux_err"))
+    good = np.where(flux > 0, flux, np.nan)  # also where a join of tables left it masked
     table["mag"] = (zeropoint - 2.5 * np.log10(good)) * u.mag
     table["mag_err"] = 2.5 / np.log(10) * bound / good * u.mag
     table["mag"].info.description = f"magnitude, zero point {zeropoint:.6g} ({source})"

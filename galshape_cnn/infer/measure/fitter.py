@@ -12,11 +12,12 @@ from astropy.modeling.fitting import (
 )
 
 from galshape_cnn.errors import GalshapeWarning, InputError, NoiseError
-from galshape_cnn.flags import SEVERE, decode_flags
+from galshape_cnn.flags import decode_flags
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.model import PSFConvolvedSersic2D, pixel_indices
 from galshape_cnn.infer.likelihood.fisher import check_error
 from galshape_cnn.infer.measure.options import METHODS
+from galshape_cnn.masked import split_mask
 from galshape_cnn.observe.stamps import Stamps
 
 __all__ = ["CNNFitter"]
@@ -81,9 +82,9 @@ class CNNFitter:
         x, y : array_like or Quantity
             Pixel coordinates, whole pixels apart, spanning at least 8x8 pixels.
         z : array_like or Quantity, shape of ``x``
-            Pixel values.  Pixels that are NaN or missing from a rectangle do not count.
+            Pixel values.  Pixels that are NaN, masked or missing from a rectangle do not count.
         weights : array_like or Quantity
-            1/sigma of the noise, broadcast against ``z``; zero for pixels that do not count.
+            1/sigma of the noise, broadcast against ``z``; zero or masked for pixels that do not count.
 
         Returns
         -------
@@ -104,6 +105,7 @@ class CNNFitter:
         _check_model(model)
         if weights is None:
             raise NoiseError("weights is missing; give 1/sigma of each pixel")
+        x, y, z, weights = _without_masked(x, y, z, weights)
         unit = getattr(z, "unit", None)
         if hasattr(weights, "unit"):
             weights = weights.to_value("" if unit is None else 1 / unit)
@@ -121,7 +123,7 @@ class CNNFitter:
         params[SINGLE.centre] += origin
         params[SINGLE.sky] = params[SINGLE.sky] + level if fit_sky else level
         fitted.parameters = params
-        covariance = (measured.crb if self._method == "ml" else measured.covariance)[0]
+        covariance = (measured.crb + measured.structure if self._method == "ml" else measured.covariance)[0]
         names = [name for name in model.param_names if fit_sky or name != "sky"]
         padded = np.full((len(names), len(names)), np.nan)
         padded[: len(covariance), : len(covariance)] = covariance
@@ -129,7 +131,7 @@ class CNNFitter:
         flags = int(catalog.flags[0])
         fitted.meta = {**model.meta, "flags": flags, "flag_names": decode_flags(flags)}
         fitted.meta["snr"] = float(measured.snr[0])
-        if flags & SEVERE:
+        if not catalog.is_measured[0]:
             warnings.warn(f"not fitted: {', '.join(decode_flags(flags))}", GalshapeWarning, stacklevel=4)
         return fitted
 
@@ -155,6 +157,24 @@ def _check_model(model):
         raise UnsupportedConstraintError(
             f"CNNFitter cannot honour bounds on {', '.join(moved)}; the estimator's prior has its own"
         )
+
+
+def _without_masked(x, y, z, weights):
+    """The pixels, those that any of the four masks with zero weight; where x or y is, they are left out."""
+    (x, no_x), (y, no_y), (z, no_z), (weights, no_weight) = map(split_mask, (x, y, z, weights))
+    if no_z is not None or no_weight is not None:
+        shape, unit = np.broadcast_shapes(np.shape(z), np.shape(weights)), getattr(weights, "unit", None)
+        bad = np.zeros(shape, bool)
+        for mask in (no_z, no_weight):
+            bad |= False if mask is None else mask
+        weights = np.where(bad, 0, getattr(weights, "value", weights))
+        weights = weights if unit is None else weights * unit
+    if no_x is None and no_y is None:
+        return x, y, z, weights
+    good = np.ones(np.broadcast_shapes(np.shape(x), np.shape(y)), bool)
+    for mask in (no_x, no_y):
+        good &= True if mask is None else ~mask
+    return [np.broadcast_to(one, good.shape, subok=True)[good] for one in (x, y, z, weights)]
 
 
 def _stamp(model, x, y, z, weights):

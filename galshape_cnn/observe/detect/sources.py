@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from galshape_cnn.errors import InputError, NoiseError, PositionError
+from galshape_cnn.observe.noise.uncertainty import noise_from_error, noise_from_uncertainty
 
 __all__ = ["Detection", "background_noise", "find_galaxies", "pixels_and_noise", "segmented"]
 
@@ -245,17 +246,16 @@ def pixels_and_noise(data, error):
     NoiseError
         If the image has no noise, or no pixel counts.
     """
-    from astropy.nddata import StdDevUncertainty
-
     image = np.asarray(data.data, float)
     if error is None and data.uncertainty is None:
         raise NoiseError(
             "the image has no noise: name its HDU with --err, --var or --ivar, or give --error SIGMA"
         )
     if error is None:
-        with np.errstate(divide="ignore", invalid="ignore"):  # no weight: no information
-            error = data.uncertainty.represent_as(StdDevUncertainty).array
-    error = np.broadcast_to(np.asarray(error, float), image.shape)
+        noise = noise_from_uncertainty(data.uncertainty, data.unit)
+    else:
+        noise = noise_from_error(error, data.unit)
+    error = np.broadcast_to(noise.standard_deviation(), image.shape)
     with np.errstate(invalid="ignore"):
         bad = ~np.isfinite(image) | ~np.isfinite(error) | (error <= 0)
     if data.mask is not None:

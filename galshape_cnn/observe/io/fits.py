@@ -9,12 +9,10 @@ import glob
 import warnings
 from pathlib import Path
 
-import numpy as np
-from astropy.io import fits
-from astropy.nddata import InverseVariance, NDData, StdDevUncertainty, VarianceUncertainty
+from astropy.nddata import NDData
 from astropy.wcs import WCS, FITSFixedWarning
 
-from galshape_cnn.errors import FileError, GalshapeWarning
+from galshape_cnn.errors import FileError
 from galshape_cnn.observe.io.asdf_images import read_asdf_image
 from galshape_cnn.observe.io.bitmask import bad_pixels
 from galshape_cnn.observe.io.fits_hdus import (
@@ -24,16 +22,18 @@ from galshape_cnn.observe.io.fits_hdus import (
     image_hdus,
     list_hdus,
     open_fits,
-    role_of,
+    roles_of,
+    say_roles,
 )
-from galshape_cnn.observe.io.lazy import LARGE, LazyPixels
-from galshape_cnn.observe.io.photometry import unit_of
+from galshape_cnn.observe.io.hdu_pixels import image_pixels, named_pixels, pixels_of
+from galshape_cnn.observe.io.headers import full_header
+from galshape_cnn.observe.io.noise_hdus import read_uncertainty
+from galshape_cnn.observe.io.pairing import names_of_each, with_own_psf
+from galshape_cnn.observe.io.photometry import linear_unit_of
 from galshape_cnn.observe.io.psf_files import psf_of_hdu, read_psf, read_psfs
 from galshape_cnn.wcs import celestial_part
 
 __all__ = ["read_cutouts", "read_image"]
-
-_UNCERTAINTIES = {"err": StdDevUncertainty, "var": VarianceUncertainty, "ivar": InverseVariance}
 
 
 def read_image(
@@ -51,10 +51,12 @@ def read_image(
 ):
     """Read an image, or a cube of cutouts, with all that belongs to it.
 
-    HDUs are found by their names (EXTNAME, else IMAGETYP): SCI, SCIENCE,
-    IMAGE, DATA or the only image; ERR, ERROR, SIGMA, RMS; VAR, VARIANCE; IVAR,
-    INVVAR, WEIGHT, WHT; MASK, DQ, FLAGS; PSF, PSF_DATA.  Of several, the one
-    with the BAND and EXTVER of the image is taken.
+    HDUs are found by their names (EXTNAME, else EXTTYPE or IMAGETYP): SCI,
+    SCIENCE, IMAGE, DATA or the only image; ERR, ERROR, SIGMA, RMS; VAR, VARIANCE;
+    IVAR, INVVAR, WEIGHT, WHT; MASK, DQ, FLAGS; PSF, PSF_DATA.  Of several, the one
+    with the BAND and EXTVER of the image is taken.  UTYPE says what
+    `astropy.nddata.CCDData` wrote into UNCERT.  Noise is in its own BUNIT, or in
+    the unit of the image.  Asinh pixels (BOFFSET, BSOFTEN) are made linear.
 
     Parameters
     ----------
@@ -81,14 +83,16 @@ def read_image(
     image : astropy.nddata.NDData
         With ``uncertainty``, ``mask``, ``wcs``, ``psf`` (each None if there is
         none), ``unit`` (None if BUNIT is missing or unknown) and the header as
-        ``meta``.  Two-dimensional, or (N, ny, nx) for a cube.  Large images stay
-        in the file until a part of them is used.
+        ``meta``, with what only the primary header says.  Two-dimensional, or
+        (N, ny, nx) for a cube.  Large images stay in the file until a part of them
+        is used.
 
     Raises
     ------
     FileError
         If a file is missing, empty, truncated or not FITS, an HDU does not
-        exist, it is not clear which one is meant, or sizes differ.
+        exist, it is not clear which one is meant, sizes differ, or units or
+        pixels cannot be used.
     """
     path = Path(path).expanduser()
     noise = _only_noise(err=err, var=var, ivar=ivar, weight=weight)
@@ -96,17 +100,17 @@ def read_image(
         return read_asdf_image(path, sci=sci, noise=noise, mask=mask, psf=psf, bad_bits=bad_bits)
     with open_fits(path) as hdus:
         index = _science_index(hdus, sci, band, path)
-        header, data = hdus[index].header.copy(), _pixels(hdus[index], path, index)
-        uncertainty = _read_uncertainty(hdus, index, noise, path)
+        say_roles(hdus, index, path)
+        header, data = full_header(hdus, index), pixels_of(hdus[index], path, index)
+        unit = linear_unit_of(header, path)
+        uncertainty = read_uncertainty(hdus, index, noise, path, unit)
         bad = _read_mask(hdus, index, mask, bad_bits, path)
         model = _read_own_psf(hdus, index, psf, path)
-        wcs = _celestial_wcs(header, hdus, path)
+        wcs = _celestial_wcs(hdus[index].header.copy(), hdus, path)
         for name, array in (("noise", getattr(uncertainty, "array", None)), ("mask", bad)):
             if array is not None and array.shape != data.shape:
                 raise FileError(f"{path}: {name} has shape {array.shape}, the image {data.shape}")
-    return NDData(
-        data, uncertainty=uncertainty, mask=bad, wcs=wcs, psf=model, unit=unit_of(header), meta=header
-    )
+    return NDData(data, uncertainty=uncertainty, mask=bad, wcs=wcs, psf=model, unit=unit, meta=header)
 
 
 def read_cutouts(paths, **names):
@@ -118,7 +122,8 @@ def read_cutouts(paths, **names):
         Files, or a pattern such as ``"cutouts/*.fits"`` (taken in sorted
         order).
     **names
-        As for `read_image`.
+        As for `read_image`; noise, mask and PSF may be patterns that match a file
+        for each cutout, and a file with a cube may hold one PSF for each.
 
     Returns
     -------
@@ -128,13 +133,16 @@ def read_cutouts(paths, **names):
     ------
     FileError
         As `read_image`, or if no file matches.
+    InputError
+        If a pattern or a cube has another number than there are cutouts.
     """
     if isinstance(paths, (str, Path)):
         found = [str(paths)] if Path(paths).expanduser().exists() else sorted(glob.glob(str(paths)))
         if not found:
             raise FileError(f"{paths} does not exist and matches no file")
         paths = found
-    return [read_image(path, **names) for path in paths]
+    images = [read_image(path, **own) for path, own in zip(paths, names_of_each(paths, names), strict=True)]
+    return [with_own_psf(image, row, len(images), names) for row, image in enumerate(images)]
 
 
 def _only_noise(**choices):
@@ -155,22 +163,26 @@ def _science_index(hdus, sci, band, path):
         if index not in images:
             raise FileError(f"{path}: HDU {sci!r} holds no image; there are {list_hdus(hdus)}")
         return index
-    named = [i for i in images if role_of(hdus[i]) == "sci"]
-    found = named or [i for i in images if role_of(hdus[i]) is None]
+    roles = roles_of(hdus)
+    named = [i for i in images if roles[i] == "sci"]
+    found = named or [i for i in images if roles[i] is None]
     if band is not None:
         found = _of_band(hdus, found, band, path)
     if not named and len(found) > 1 and found[0] == 0:
         found = [0]
     if len(found) != 1:
         problem = "several images" if found else "no image"
-        raise FileError(f"{path} has {problem}; say which HDU is meant with sci=. It holds {list_hdus(hdus)}")
+        how = "sci= or band=" if any("BAND" in hdus[i].header for i in found) else "sci="
+        held = list_hdus(hdus)
+        raise FileError(f"{path} has {problem}; say which HDU is meant with {how}. It holds {held}")
     return found[0]
 
 
 def _of_band(hdus, found, band, path):
     """Those of some HDUs that belong to a band."""
 
-    bands = {i: {str(hdus[i].header.get(key, "")).strip() for key in ("BAND", "FILTER")} for i in found}
+    headers = {i: full_header(hdus, i) for i in found}
+    bands = {i: {str(headers[i].get(key, "")).strip() for key in ("BAND", "FILTER")} for i in found}
     of_band = [i for i in found if band in bands[i]]
     if not of_band:
         known = sorted({one for names in bands.values() for one in names if one})
@@ -180,106 +192,17 @@ def _of_band(hdus, found, band, path):
     return of_band
 
 
-def _pixels(hdu, path, index):
-    """Pixels of an image or a cube, with axes of length one removed."""
-    if _must_be_lazy(hdu):
-        data = LazyPixels(path, index, hdu.shape, hdu.section[(slice(0, 1),) * len(hdu.shape)].dtype)
-    else:
-        data = hdu.data
-        while data.ndim > 2 and data.shape[0] == 1:
-            data = data[0]
-    if data.ndim not in (2, 3):
-        raise FileError(f"{path}: HDU {index} has shape {hdu.shape}; an image or a cube of cutouts is needed")
-    return data
-
-
-def _must_be_lazy(hdu):
-    """Whether astropy would read all of a large image, and not map it."""
-    scaled = any(key in hdu.header for key in ("BSCALE", "BZERO", "BLANK"))
-    bytes_per_pixel = 8 if scaled else abs(hdu.header.get("ZBITPIX", hdu.header.get("BITPIX", 32))) // 8
-    large = np.prod(hdu.shape, dtype=float) * bytes_per_pixel > LARGE
-    return large and (scaled or isinstance(hdu, fits.CompImageHDU))
-
-
-def _named_pixels(hdus, index, choice, path, role):
-    """Pixels and header of an HDU that was named, here or in another file."""
-    names = {hdu.name.upper() for hdu in hdus}
-    selection = Selection(choice, path, names)
-    if not selection.other_file:
-        other = find_hdu(hdus, selection.hdu, path, role)
-        return _image_pixels(hdus, other, path)
-    with open_fits(selection.path) as others:
-        if selection.hdu is not None:
-            other = find_hdu(others, selection.hdu, selection.path, role)
-        else:
-            other = _matching_image(others, hdus[index], role, selection.path)
-        return _image_pixels(others, other, selection.path)
-
-
-def _image_pixels(hdus, index, path):
-    """Pixels and header of an HDU that must be an image."""
-    if index not in image_hdus(hdus):
-        raise FileError(f"{path}: HDU {index} holds no image; there are {list_hdus(hdus)}")
-    return _pixels(hdus[index], path, index), hdus[index].header
-
-
-def _matching_image(hdus, image, role, path):
-    """The HDU of another file that belongs to an image, by role, name or band."""
-    images = image_hdus(hdus)
-    tests = (
-        lambda hdu: role_of(hdu) == role,
-        lambda hdu: bool(image.name) and hdu.name == image.name and hdu.ver == image.ver,
-        lambda hdu: "BAND" in hdu.header and hdu.header["BAND"] == image.header.get("BAND"),
-    )
-    for test in tests:
-        if len(images) > 1:
-            images = [i for i in images if test(hdus[i])] or images
-    if len(images) != 1:
-        raise FileError(
-            f"{path} has {len(images)} images that may be the {role}; say which as {path.name}[INDEX]. "
-            f"It holds {list_hdus(hdus)}"
-        )
-    return images[0]
-
-
-def _read_uncertainty(hdus, index, noise, path):
-    """Uncertainty from the option, or from an HDU found by its name."""
-    if noise is not None:
-        kind, choice = noise
-        pixels, _ = _named_pixels(hdus, index, choice, path, kind)
-        return _UNCERTAINTIES[kind](pixels, copy=False)
-    for kind in ("err", "var", "ivar"):
-        other = companion(hdus, index, kind, path)
-        if other is not None and not _is_exposure_map(hdus, other, path):
-            return _UNCERTAINTIES[kind](_image_pixels(hdus, other, path)[0], copy=False)
-    return None
-
-
-def _is_exposure_map(hdus, index, path):
-    """Whether a weight is AstroDrizzle's, which is an exposure time unless the user chose otherwise."""
-    drizzled = any(key in hdus[0].header for key in ("NDRIZIM", "D001VER"))
-    if not (drizzled and hdus[index].name == "WHT"):
-        return False
-    warnings.warn(
-        f"{path}: WHT of AstroDrizzle holds exposure times unless final_wht_type is IVM or ERR, and is not "
-        "used; if it is an inverse variance, say so with ivar (--ivar WHT), otherwise give the noise",
-        GalshapeWarning,
-        stacklevel=2,
-    )
-    return True
-
-
 def _read_mask(hdus, index, choice, bad_bits, path):
     """Mask from the option, or from an HDU found by its name."""
     if choice is not None:
-        pixels, header = _named_pixels(hdus, index, choice, path, "mask")
+        pixels, header = named_pixels(hdus, index, choice, path, "mask")
     else:
         other = companion(hdus, index, "mask", path)
         if other is None:
             if bad_bits is not None:
                 raise FileError(f"{path} has no mask for bad_bits (--bad-bits): name it with mask (--mask)")
             return None
-        pixels, header = _image_pixels(hdus, other, path)
+        pixels, header = image_pixels(hdus, other, path)
     telescope = {key: hdus[0].header[key] for key in ("TELESCOP",) if key in hdus[0].header}
     return bad_pixels(pixels, telescope | dict(header), bad_bits, f"mask of {path}")
 

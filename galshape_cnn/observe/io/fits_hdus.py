@@ -1,10 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Opening FITS files and finding the HDU that holds what is asked for."""
 
-import gzip
+import logging
 import re
 import warnings
-import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,9 +11,25 @@ import numpy as np
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyUserWarning
 
-from galshape_cnn.errors import FileError
+from galshape_cnn.errors import FileError, GalshapeWarning
+from galshape_cnn.observe.io.fits_scan import check_declared_sizes
 
-__all__ = ["Selection", "companion", "find_hdu", "image_hdus", "list_hdus", "open_fits", "role_of"]
+__all__ = [
+    "NOISE_ROLES",
+    "UNCERTAINTY_TYPES",
+    "Selection",
+    "companion",
+    "find_hdu",
+    "image_hdus",
+    "list_hdus",
+    "open_fits",
+    "role_of",
+    "roles_of",
+    "say_roles",
+    "uncertainty_type",
+]
+
+_log = logging.getLogger(__name__)
 
 #: Names of HDUs by what they hold. A weight is an inverse variance.
 _ROLE_NAMES = {
@@ -23,9 +38,14 @@ _ROLE_NAMES = {
     "var": ("VAR", "VARIANCE"),
     "ivar": ("IVAR", "INVVAR", "WEIGHT", "WHT", "WGT"),
     "mask": ("MASK", "DQ", "FLAGS", "FLAG", "FLG", "MSK"),
-    "psf": ("PSF", "PSF_DATA"),
+    "psf": ("PSF", "PSF_DATA", "PSFIMAGE"),
 }
 _ROLES = {name: role for role, names in _ROLE_NAMES.items() for name in names}
+#: What `astropy.nddata.CCDData` writes as UTYPE, and the role of noise of that kind.
+UNCERTAINTY_TYPES = {"StdDevUncertainty": "err", "VarianceUncertainty": "var", "InverseVariance": "ivar"}
+NOISE_ROLES = ("err", "var", "ivar")
+#: Keywords that say what an HDU holds, and are looked at in this order.
+_NAMING = ("EXTNAME", "EXTTYPE", "IMAGETYP")
 
 
 @contextmanager
@@ -52,12 +72,13 @@ def open_fits(path):
         raise FileError(f"{path} is a folder" if path.is_dir() else f"{path} does not exist")
     if path.stat().st_size == 0:
         raise FileError(f"{path} is empty (0 bytes)")
+    check_declared_sizes(path)
     try:
         with warnings.catch_warnings():
-            # Completeness is checked below; the rest is how headers are written.
+            # Completeness has been checked; the rest is how headers are written.
             warnings.simplefilter("ignore", AstropyUserWarning)
             with fits.open(path, ignore_missing_simple=False) as hdus:
-                _check_complete(hdus, path)
+                len(hdus)  # astropy reads the headers that it has put off
                 yield hdus
     except Exception as error:  # a damaged file makes astropy raise any kind
         if _is_ours(error):
@@ -68,43 +89,6 @@ def open_fits(path):
 def _is_ours(error):
     """Whether an exception was raised on purpose."""
     return type(error).__module__.startswith("galshape_cnn.")
-
-
-def _check_complete(hdus, path):
-    """Refuse a file that ends before its last HDU does; padding may be missing."""
-    size = path.stat().st_size
-    if path.suffix == ".gz":
-        _check_gzip(path)
-    if path.suffix in (".gz", ".bz2", ".xz", ".Z", ".zip"):
-        return
-    for index, hdu in enumerate(hdus):
-        info = hdu.fileinfo()
-        if info is None or hdu.size == 0:
-            continue
-        tiled = isinstance(hdu, fits.CompImageHDU)
-        end = info["datLoc"] + (info["datSpan"] - 2879 if tiled else hdu.size)
-        if end > size:
-            raise FileError(f"{path} is truncated: HDU {index} ends at byte {end}, the file at {size}")
-    if hdus[-1].fileinfo() is not None:
-        _check_tail(path, hdus[-1].fileinfo(), len(hdus))
-
-
-def _check_tail(path, last, count):
-    """Refuse a file that ends within a header: astropy drops that HDU without a word."""
-    with open(path, "rb") as stream:
-        stream.seek(last["datLoc"] + last["datSpan"])
-        if stream.read(8) == b"XTENSION":
-            raise FileError(f"{path} is truncated in the header of HDU {count}")
-
-
-def _check_gzip(path):
-    """Read a compressed file to its end: astropy drops HDUs that are cut without a word."""
-    with gzip.open(path) as stream:
-        try:
-            while stream.read(1 << 24):
-                pass
-        except (EOFError, OSError, zlib.error) as error:
-            raise FileError(f"{path} is truncated or damaged: {error}") from error
 
 
 def list_hdus(hdus):
@@ -120,7 +104,7 @@ def list_hdus(hdus):
     """
     parts = []
     for index, hdu in enumerate(hdus):
-        label = " ".join(str(hdu.header[key]) for key in ("IMAGETYP", "BAND") if key in hdu.header)
+        label = " ".join(str(hdu.header[key]) for key in ("EXTTYPE", "IMAGETYP", "BAND") if key in hdu.header)
         shape = "x".join(map(str, hdu.shape)) if hdu.is_image else "table"
         name = f" {hdu.name}" if hdu.name else ""
         version = f",{hdu.ver}" if hdu.ver != 1 else ""
@@ -145,7 +129,9 @@ def image_hdus(hdus):
 
 
 def role_of(hdu):
-    """What an HDU holds according to its EXTNAME, or else its IMAGETYP.
+    """What an HDU holds according to its EXTNAME, or else its EXTTYPE or IMAGETYP.
+
+    Of noise that `astropy.nddata.CCDData` has written, the kind is what its UTYPE says.
 
     Parameters
     ----------
@@ -155,8 +141,93 @@ def role_of(hdu):
     -------
     role : {"sci", "err", "var", "ivar", "mask", "psf", None}
     """
-    names = [hdu.name.upper(), str(hdu.header.get("IMAGETYP", "")).strip().upper()]
-    return next((_ROLES[name] for name in names if name in _ROLES), None)
+    role = _named_role(hdu)[0]
+    if role in NOISE_ROLES:
+        return UNCERTAINTY_TYPES.get(uncertainty_type(hdu.header), role)
+    return role
+
+
+def _named_role(hdu):
+    """Role of an HDU, and the keyword that says it."""
+    for key in _NAMING:
+        name = str(hdu.name if key == "EXTNAME" else hdu.header.get(key, "")).strip().upper()
+        if name in _ROLES:
+            return _ROLES[name], key
+    return None, None
+
+
+def uncertainty_type(header):
+    """Kind of uncertainty that `astropy.nddata.CCDData` has written into a header.
+
+    Parameters
+    ----------
+    header : mapping
+        Of an HDU.
+
+    Returns
+    -------
+    name : str or None
+        One of `UNCERTAINTY_TYPES`, or the name of another class.
+    """
+    stated = str(header.get("UTYPE", "")).strip()
+    known = {name.lower(): name for name in UNCERTAINTY_TYPES}
+    if stated.lower() in known:
+        return known[stated.lower()]
+    return stated if stated.lower().endswith(("uncertainty", "variance")) else None
+
+
+def roles_of(hdus):
+    """What each HDU holds, as `role_of` says, or where no image is named as mask planes say.
+
+    Image, mask and variance in this order, the mask with named bits (``MP_``), are how the pipelines of
+    Rubin and HSC write them; programs that copy such files may lose the names.
+
+    Parameters
+    ----------
+    hdus : astropy.io.fits.HDUList
+
+    Returns
+    -------
+    roles : list of {"sci", "err", "var", "ivar", "mask", "psf", None}
+    """
+    roles = [role_of(hdu) for hdu in hdus]
+    images = image_hdus(hdus)
+    if any(roles[i] is not None for i in images) or len(images) != 3:
+        return roles
+    planes = [any(str(key).startswith("MP_") for key in hdus[i].header) for i in images]
+    if planes == [False, True, False] and len({hdus[i].shape for i in images}) == 1:
+        for i, role in zip(images, ("sci", "mask", "var"), strict=True):
+            roles[i] = role
+    return roles
+
+
+def say_roles(hdus, index, path):
+    """Tell what HDUs without a name of their own are taken for.
+
+    Parameters
+    ----------
+    hdus : astropy.io.fits.HDUList
+    index : int
+        HDU of the image.
+    path : Path
+        Of the file, for the message.
+    """
+    roles = roles_of(hdus)
+    others = [_companions(hdus, index, role) for role in ("err", "var", "ivar", "mask", "psf")]
+    used = sorted([index, *(found[0] for found in others if len(found) == 1)])
+    keys = {_named_role(hdus[i])[1] for i in used} - {"EXTNAME"}
+    if not keys or roles[index] is None:
+        return
+    what = ", ".join(f"{roles[i]} {i}" for i in used)
+    if None in keys:
+        warnings.warn(
+            f"{path} names none of its HDUs; by the mask planes of one they are taken as {what}; sci, "
+            "mask and var name others",
+            GalshapeWarning,
+            stacklevel=4,
+        )
+    else:
+        _log.info("HDUs by their %s: %s", " and ".join(sorted(keys)), what)
 
 
 class Selection:
@@ -253,11 +324,17 @@ def companion(hdus, index, role, path):
     FileError
         If several would do.
     """
-    image = hdus[index]
-    found = [i for i, hdu in enumerate(hdus) if i != index and role_of(hdu) == role]
-    for same in (lambda one: one.header.get("BAND"), lambda one: one.ver):
-        if len(found) > 1:
-            found = [i for i in found if same(hdus[i]) == same(image)] or found
+    found = _companions(hdus, index, role)
     if len(found) > 1:
         raise FileError(f"{path} has several HDUs for {role}: name one of {list_hdus(hdus)}")
     return found[0] if found else None
+
+
+def _companions(hdus, index, role):
+    """HDUs of a role that may belong to an image."""
+    image = hdus[index]
+    found = [i for i, one in enumerate(roles_of(hdus)) if i != index and one == role]
+    for same in (lambda one: one.header.get("BAND"), lambda one: one.ver):
+        if len(found) > 1:
+            found = [i for i in found if same(hdus[i]) == same(image)] or found
+    return found

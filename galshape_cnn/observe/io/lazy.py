@@ -12,10 +12,12 @@ import weakref
 import numpy as np
 from astropy.io import fits
 
-__all__ = ["LARGE", "BadBits", "LazyPixels", "UnitSum", "is_lazy"]
+__all__ = ["LARGE", "AsinhPixels", "BadBits", "LazyPixels", "UnitSum", "is_lazy"]
 
 #: Images of more bytes than this are not read as a whole.
 LARGE = 1 << 26
+#: Magnitudes of a factor e in flux.
+_POGSON = 2.5 * np.log10(np.e)
 
 
 class _Part:
@@ -77,6 +79,35 @@ class LazyPixels(_Part):
             self._hdus = fits.open(self.path)
             weakref.finalize(self, self._hdus.close)
         return self._hdus[self.index].section
+
+
+class AsinhPixels(_Part):
+    """Linear pixels of an image that holds inverse hyperbolic sines of them.
+
+    With the stored value v, flux = offset + 2 softening sinh(v / (2.5 log10 e)): the asinh magnitudes of
+    Lupton et al. 1999 (AJ 118, 1406) as Pan-STARRS stores its stacks (Waters et al. 2020, ApJS 251, 4).
+
+    Parameters
+    ----------
+    pixels : array_like
+        Only sliced.
+    offset, softening : float
+        BOFFSET and BSOFTEN of the header.
+    """
+
+    dtype = np.dtype(float)
+
+    def __init__(self, pixels, offset, softening):
+        self.pixels, self.offset, self.softening = pixels, offset, softening
+        self.shape = tuple(pixels.shape)
+
+    def __repr__(self):
+        return f"<AsinhPixels {self.shape}: softening {self.softening}>"
+
+    def __getitem__(self, key):
+        stored = np.asarray(self.pixels[key], float)
+        with np.errstate(over="ignore"):
+            return self.offset + 2 * self.softening * np.sinh(stored / _POGSON)
 
 
 class BadBits(_Part):

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import astropy.units as u
 import numpy as np
 
-__all__ = ["ZeroPoint", "header_zeropoint", "unit_of"]
+from galshape_cnn.errors import FileError
+
+__all__ = ["ZeroPoint", "header_zeropoint", "is_logarithmic", "linear_unit_of", "unit_of"]
 
 #: Keywords with a zero point, by how specific they are.
 _KEYWORDS = ("MAGZERO", "MAGZPT", "MAGZP", "MAG_ZERO", "PHOTZP", "ZEROPNT", "ZP", "ZPT", "MAG0", "SEXMGZPT")
@@ -61,6 +63,49 @@ def unit_of(header):
                 continue
         return None if unit == u.dimensionless_unscaled else unit
     return None
+
+
+def is_logarithmic(unit):
+    """Whether a unit is one of logarithms, such as magnitudes.
+
+    Parameters
+    ----------
+    unit : astropy unit or None
+
+    Returns
+    -------
+    is_logarithmic : bool
+    """
+    if unit is None:
+        return False
+    bases = getattr(unit, "bases", ())
+    return isinstance(unit, u.function.FunctionUnitBase) or any(one in (u.mag, u.dex, u.dB) for one in bases)
+
+
+def linear_unit_of(header, what):
+    """Unit of pixels that can be measured.
+
+    Parameters
+    ----------
+    header : mapping
+        Of the image.
+    what : str or Path
+        For the message.
+
+    Returns
+    -------
+    unit : astropy unit or None
+        As `unit_of`.
+
+    Raises
+    ------
+    FileError
+        If the pixels are logarithms.
+    """
+    unit = unit_of(header)
+    if is_logarithmic(unit):
+        raise FileError(f"{what} holds pixels in {unit}, which are logarithms; linear fluxes are needed")
+    return unit
 
 
 def header_zeropoint(header, unit=None):

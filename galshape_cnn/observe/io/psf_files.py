@@ -9,7 +9,9 @@ import numpy as np
 from galshape_cnn.errors import FileError, PSFError
 from galshape_cnn.forward.psf.arrays import PSFArrays, check_oversampling
 from galshape_cnn.observe.io.fits_hdus import find_hdu, image_hdus, list_hdus, open_fits, role_of
+from galshape_cnn.observe.io.headers import full_header
 from galshape_cnn.observe.io.lazy import UnitSum
+from galshape_cnn.observe.io.pairing import varying_parts
 from galshape_cnn.observe.io.piff import PiffModel, is_piff
 from galshape_cnn.observe.io.psfex import psfex_from_table
 
@@ -57,7 +59,7 @@ def read_psf(path, ext=None, *, band=None):
             return psf_of_hdu(hdus, find_hdu(hdus, _index(ext), path, "psf"), path)
         found = _candidates(hdus)
         if len(found) > 1 and band is not None:
-            found = [i for i in found if hdus[i].header.get("BAND") == band] or found
+            found = [i for i in found if full_header(hdus, i).get("BAND") == band] or found
         if len(found) != 1:
             raise FileError(
                 f"{path} has {len(found)} HDUs that may be the PSF; name one of {list_hdus(hdus)}"
@@ -71,7 +73,8 @@ def read_psfs(paths, ext=None, *, band=None):
     Parameters
     ----------
     paths : str
-        Pattern such as ``"psfs/*.fits"``, taken in sorted order.
+        Pattern such as ``"psfs/*.fits"``, taken in sorted order, which must also be
+        that of numbers in the names.
     ext, band
         As for `read_psf`.
 
@@ -82,11 +85,17 @@ def read_psfs(paths, ext=None, *, band=None):
     Raises
     ------
     FileError
-        As `read_psf`, or if no file matches.
+        As `read_psf`, or if no file matches, or the order is not clear.
     """
     found = sorted(glob.glob(str(Path(paths).expanduser())))
     if not found:
         raise FileError(f"{paths} matches no file")
+    numbers = [int(part) for part in varying_parts(found) if part.isdigit()]
+    if len(numbers) == len(found) and numbers != sorted(numbers):
+        raise FileError(
+            f"{paths} has files whose numbers are not in the order of their names ({Path(found[0]).name} is "
+            "the first); number them with leading zeros"
+        )
     return [read_psf(path, ext, band=band) for path in found]
 
 
@@ -132,16 +141,16 @@ def psf_of_hdu(hdus, index, path):
     FileError
         If it holds no PSF.
     """
-    hdu = hdus[index]
+    hdu, header = hdus[index], full_header(hdus, index)
     column = _psf_column(hdu)
     if column is not None and column.upper() == "PSF_MASK":
         return psfex_from_table(hdu.header, hdu.data, str(path))
     if column is not None:
-        return _oversampled(_column_images(hdu, column, path), hdu.header, path)
+        return _oversampled(_column_images(hdu, column, path), header, path)
     if index not in image_hdus(hdus):
         raise FileError(f"{path}: HDU {index} holds no PSF; there are {list_hdus(hdus)}")
     array = hdu.data if hdu.data.ndim < 4 else hdu.data.reshape(hdu.data.shape[-3:])
-    return _oversampled(array if array.ndim == 3 else np.array(array, float), hdu.header, path)
+    return _oversampled(array if array.ndim == 3 else np.array(array, float), header, path)
 
 
 def _column_images(hdu, column, path):

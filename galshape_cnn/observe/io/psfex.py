@@ -16,6 +16,8 @@ __all__ = ["PsfExModel", "psfex_from_table"]
 
 #: Order of the Lanczos kernel that carries PsfEx samples to pixels, as in GalSim's reader.
 _LANCZOS = 3
+#: Distances between samples, in pixels, that a model may have.
+_SAMPLINGS = (0.01, 10.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,10 +133,12 @@ def psfex_from_table(header, table, name):
         raise FileError(f"{name} has no {key}: it is no PsfEx model")
 
     basis = np.asarray(table[columns["PSF_MASK"]][0], float)
+    sampling = float(value("PSF_SAMP"))
+    if not _SAMPLINGS[0] <= sampling <= _SAMPLINGS[1]:
+        low, high = _SAMPLINGS
+        raise FileError(f"{name} has PSF_SAMP = {sampling}; {low} to {high} pixels are allowed")
     if int(value("POLNAXIS")) == 0:
-        return PsfExModel(
-            basis.reshape(-1, *basis.shape[-2:])[:1], 0, (0, 0), (1, 1), float(value("PSF_SAMP"))
-        )
+        return PsfExModel(basis.reshape(-1, *basis.shape[-2:])[:1], 0, (0, 0), (1, 1), sampling)
     axes = [str(value(f"POLNAME{i}")).strip().upper() for i in range(1, int(value("POLNAXIS")) + 1)]
     if len(axes) != 2 or axes[0][0] != "X" or axes[1][0] != "Y" or int(value("POLNGRP")) != 1:
         raise FileError(
@@ -145,4 +149,6 @@ def psfex_from_table(header, table, name):
     if basis.ndim != 3 or len(basis) != terms:
         raise FileError(f"{name}: PSF_MASK has shape {basis.shape}; degree {degree} needs {terms} terms")
     zero, scale = ([float(value(f"{key}{i}")) for i in (1, 2)] for key in ("POLZERO", "POLSCAL"))
-    return PsfExModel(basis, degree, tuple(zero), tuple(scale), float(value("PSF_SAMP")))
+    if not np.isfinite(zero + scale).all() or 0 in scale:
+        raise FileError(f"{name} has POLZERO {zero}, POLSCAL {scale}; numbers, the latter not 0, are needed")
+    return PsfExModel(basis, degree, tuple(zero), tuple(scale), sampling)

@@ -13,6 +13,7 @@ import numpy as np
 from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertainty
 
 from galshape_cnn.errors import InputError, NoiseError
+from galshape_cnn.masked import as_masked_array, filled, hidden_mask, split_mask
 
 __all__ = ["NO_NOISE", "Noise", "noise_from_error", "noise_from_uncertainty", "same_noise"]
 
@@ -35,7 +36,7 @@ class Noise:
     Attributes
     ----------
     array : array_like
-        The caller's array or a number; only sliced.
+        The caller's array or a number; only sliced.  Masked pixels have no information.
     kind : {"std", "var", "ivar"}
         What the numbers are.
     factor : float
@@ -67,15 +68,15 @@ class Noise:
         Returns
         -------
         ivar : float64 ndarray
-            Zero where the noise is NaN, infinite, or zero: no pixel is free of
-            noise, so a zero marks one without information.
+            Zero where the noise is masked, NaN, infinite, or zero: no pixel is free
+            of noise, so a zero marks one without information.
 
         Raises
         ------
         NoiseError
             If a value is negative.
         """
-        values = np.asarray(self.array, np.float64) * self.factor
+        values = filled(self.array) * self.factor
         negative = values < 0
         if negative.any():
             raise NoiseError(
@@ -87,6 +88,22 @@ class Noise:
                 values = 1.0 / (values if self.kind == "var" else values**2)
         return np.where(np.isfinite(values), values, 0.0)
 
+    def standard_deviation(self):
+        """Convert to 1 sigma.
+
+        Returns
+        -------
+        sigma : float64 ndarray
+            NaN, infinite, zero or negative where there is no information.
+        """
+        values, mask = split_mask(self.array)
+        values = np.asarray(values)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if self.kind != "std":
+                values = np.sqrt(values) if self.kind == "var" else 1 / np.sqrt(values)
+        sigma = values.astype(float) * self.factor ** (1 / _POWERS[self.kind])
+        return sigma if mask is None else np.where(mask, np.nan, sigma)
+
     def check_usable(self):
         """Refuse noise that leaves no pixel with information.
 
@@ -97,7 +114,9 @@ class Noise:
         """
         if (self.inverse_variance() > 0).any():
             return
-        kind = "NaN" if np.isnan(np.asarray(self.array, float)).all() else "zero, NaN or infinite"
+        values, mask = split_mask(self.array)
+        kind = "zero, NaN or infinite" if mask is None else "masked, zero, NaN or infinite"
+        kind = "NaN" if np.isnan(np.asarray(values, float)).all() else kind
         raise NoiseError(f"{self.name} is {kind} in every pixel: no pixel has information. {NO_NOISE}")
 
 
@@ -107,7 +126,7 @@ def noise_from_error(error, unit, name="error"):
     Parameters
     ----------
     error : float, array_like or Quantity
-        1 sigma per pixel; a number must be > 0.
+        1 sigma per pixel; a number must be > 0.  Masked pixels do not count.
     unit : astropy unit or None
         Unit of the data.
     name : str, optional
@@ -128,6 +147,7 @@ def noise_from_error(error, unit, name="error"):
     if hasattr(error, "uncertainty_type"):
         return noise_from_uncertainty(error, unit, name)
     array, factor = _strip_unit(error, unit, 1, name)
+    array = as_masked_array(*split_mask(array))
     if np.asarray(array[:0] if np.ndim(array) else array).dtype.kind not in "iuf":
         raise NoiseError(f"{name} is a {type(error).__name__}; a number or an array of numbers is needed")
     if np.ndim(array) == 0 and not (np.isfinite(array) and array > 0):
@@ -142,7 +162,7 @@ def noise_from_uncertainty(uncertainty, unit, name="uncertainty"):
     ----------
     uncertainty : astropy.nddata.NDUncertainty
         Standard deviation, variance, inverse variance, or any kind that
-        ``represent_as`` turns into a variance.
+        ``represent_as`` turns into a variance.  Masked pixels do not count.
     unit : astropy unit or None
         Unit of the data.
     name : str, optional
@@ -158,6 +178,7 @@ def noise_from_uncertainty(uncertainty, unit, name="uncertainty"):
         If the kind cannot be turned into a variance, the array is missing, or
         the unit does not fit.
     """
+    mask = hidden_mask(uncertainty.array)
     kind = next((kind for cls, kind in _KINDS.items() if isinstance(uncertainty, cls)), None)
     if kind is None:
         uncertainty, kind = _as_variance(uncertainty, name), "var"
@@ -166,7 +187,7 @@ def noise_from_uncertainty(uncertainty, unit, name="uncertainty"):
     own_unit = uncertainty.unit
     values = uncertainty.array if own_unit is None else _UnitArray(uncertainty.array, own_unit)
     array, factor = _strip_unit(values, unit, _POWERS[kind], name)
-    return Noise(array, kind, factor, name)
+    return Noise(as_masked_array(array, mask), kind, factor, name)
 
 
 @dataclass(frozen=True)

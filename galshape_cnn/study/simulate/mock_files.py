@@ -13,6 +13,7 @@ from astropy.table import Table
 
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.files import written_whole
+from galshape_cnn.observe.io.fits_scan import check_declared_sizes
 from galshape_cnn.observe.stamps import Stamps
 
 __all__ = ["MOCK_FORMAT", "check_output", "read_mocks", "write_set"]
@@ -153,6 +154,7 @@ def _read_asdf(path):
 
 
 def _read_fits(path):
+    check_declared_sizes(path)
     with fits.open(path) as hdus:
         names = {"data": "SCI", "ivar": "IVAR", "psf": "PSF"}
         pixels = {key: np.array(hdus[name].data) for key, name in names.items()}

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from galshape_cnn.observe.io import bitmask
-from galshape_cnn.observe.io import fits as fits_module
+from galshape_cnn.observe.io import bitmask, hdu_pixels
 from galshape_cnn.observe.io.fits import read_image
 from galshape_cnn.observe.io.lazy import BadBits, LazyPixels, is_lazy
 from galshape_cnn.observe.observation import prepare
@@ -24,7 +23,7 @@ PSF = np.exp(-np.sum(np.mgrid[-5:6, -5:6] ** 2, axis=0) / 5)
 
 @pytest.fixture
 def small_is_large(monkeypatch):
-    for module in (fits_module, bitmask):
+    for module in (hdu_pixels, bitmask):
         monkeypatch.setattr(module, "LARGE", 1000)
 
 

@@ -1,0 +1,112 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Arrays with a mask of their own: `numpy.ma` and `astropy.utils.masked.Masked`.
+
+`numpy.asarray` drops such a mask without a word, so that what it hides counts.  Every argument that may
+carry one is taken apart here.
+"""
+
+import numpy as np
+
+__all__ = ["as_masked_array", "filled", "hidden_mask", "split_mask"]
+
+
+def split_mask(array):
+    """Values of an array, and its mask.
+
+    Parameters
+    ----------
+    array : object
+        A masked array of NumPy or astropy, also with a unit; anything else has no mask.
+
+    Returns
+    -------
+    values : object
+        Without mask; with the unit, if there is one.
+    mask : ndarray of bool or None
+        True where masked; None if nothing is.
+    """
+    if hasattr(array, "unmasked"):
+        mask = np.asarray(array.mask, bool)
+        return array.unmasked, mask if mask.any() else None
+    if isinstance(array, np.ma.MaskedArray):
+        mask = np.ma.getmaskarray(array)
+        return np.asarray(array), mask if mask.any() else None
+    return array, None
+
+
+def filled(array, value=np.nan):
+    """Plain numbers, with one value in place of all that is masked.
+
+    Parameters
+    ----------
+    array : array_like
+        With or without a mask, without a unit.
+    value : float, optional
+        What stands where it is masked.
+
+    Returns
+    -------
+    values : float64 ndarray
+    """
+    values, mask = split_mask(array)
+    values = np.asarray(values, np.float64)
+    return values if mask is None else np.where(mask, value, values)
+
+
+def as_masked_array(values, mask):
+    """`numpy.ma` view of values, or the values themselves where there is no mask.
+
+    Parameters
+    ----------
+    values : array_like
+        Not copied.
+    mask : ndarray of bool or None
+
+    Returns
+    -------
+    array : numpy.ma.MaskedArray or the values
+    """
+    return values if mask is None else np.ma.MaskedArray(values, mask=mask, copy=False)
+
+
+def hidden_mask(array):
+    """Mask of the masked array that an array is a plain view of.
+
+    `astropy.nddata.NDUncertainty` keeps masked arrays as plain views, which still know of what.  An array
+    that a user made plain on purpose must not be asked.
+
+    Parameters
+    ----------
+    array : object
+        Array of an uncertainty.
+
+    Returns
+    -------
+    mask : ndarray of bool or None
+        None if nothing is masked, or nothing is known.
+    """
+    base = getattr(array, "base", None) if isinstance(array, np.ndarray) else None
+    while isinstance(base, np.ndarray):
+        values, mask = split_mask(base)
+        if mask is not None:
+            return _same_part(array, np.asarray(values), mask)
+        base = base.base
+    return None
+
+
+def _same_part(array, whole, mask):
+    """Part of a mask that belongs to a view of the array with that mask."""
+    size = whole.itemsize
+    if array.itemsize != size or not whole.flags.c_contiguous or any(step % size for step in array.strides):
+        return None
+    first = array.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+    steps = [step // size for step in array.strides]
+    last = first // size + sum((side - 1) * step for side, step in zip(array.shape, steps, strict=True))
+    if array.size == 0 or not 0 <= first // size < whole.size or not 0 <= last < whole.size:
+        return None
+    flat = np.ascontiguousarray(mask).reshape(-1)
+    where = first // size + sum(
+        step * index for step, index in zip(steps, np.ogrid[tuple(map(slice, array.shape))], strict=True)
+    )
+    part = flat[where]
+    return part if part.any() else None
