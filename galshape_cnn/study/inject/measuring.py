@@ -156,7 +156,9 @@ def _together(observations):
     own = [one.listed[: one.n] + shift for one, shift in zip(observations, shifts, strict=True)]
     rest = [one.listed[one.n :] + shift for one, shift in zip(observations, shifts, strict=True)]
     n = int(starts[-1])
-    return replace(observations[0], groups=groups, n=n, table=None, listed=np.concatenate(own + rest))
+    return replace(
+        observations[0], groups=groups, n=n, table=None, image=None, listed=np.concatenate(own + rest)
+    )
 
 
 def _joined_stamps(parts):
