@@ -142,6 +142,7 @@ def make_job(
         real=real,
         real_scale=real_scale,
         stamp_size=side,
+        is_sized=stamp_size is not None,
     )
 
 
