@@ -10,9 +10,10 @@ What is kept is machine code with references to functions of its process.  So a 
 same numbers when it is read back, and later runs find it only when a process of its own has run it
 (`prove`): what cannot be run elsewhere costs that process, not the user's.
 
-The folder is that of ``GALSHAPE_COMPILE_CACHE``, which the command line sets.  Without it, or where the
-user has set JAX's own cache, functions are those of `jax.jit` (and an executable that JAX took from its
-cache cannot be written again).  With other devices than one CPU, JAX's cache is used, in that folder.
+Only a folder and files that no other user can write to are used, and no links are followed. The folder is
+that of ``GALSHAPE_COMPILE_CACHE``, which the command line sets. Without it, or where the user has set
+JAX's own cache, functions are those of `jax.jit` (and an executable that JAX took from its cache cannot
+be written again). With other devices than one CPU, JAX's cache is used, in that folder.
 
 Programs may depend on nothing but their arguments and what `_circumstances` and `Program` look at; those
 with random numbers, whose kind is a setting of JAX, stay with `jax.jit`.
@@ -42,7 +43,7 @@ from jax.experimental.serialize_executable import deserialize_and_load, serializ
 
 from galshape_cnn.environment import CACHE_VARIABLE, named_folder
 from galshape_cnn.errors import FileError
-from galshape_cnn.files import written_whole
+from galshape_cnn.own_files import make_own_folder, own_entries, read_own, write_own
 
 __all__ = ["Program", "compiled", "prove"]
 
@@ -154,10 +155,10 @@ class Program:
             content = pickle.dumps((kept, example))
         except Exception:  # versions that cannot do it
             return program
-        with suppress(OSError, FileError):  # a full disk, or a folder that is not ours
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with written_whole(path.with_suffix(_NEW)) as beside:
-                beside.write_bytes(hashlib.sha256(content).digest() + content)
+        with suppress(OSError):  # a full disk, or a folder that is not ours alone
+            make_own_folder(path.parent.parent)
+            make_own_folder(path.parent)
+            write_own(path.with_suffix(_NEW), hashlib.sha256(content).digest() + content)
         return later
 
 
@@ -181,6 +182,11 @@ def _folder():
     if circumstances is not None:
         _prove_at_exit(folder)
         return None if jax.config.jax_disable_jit else folder / circumstances
+    try:  # JAX executes what it finds there
+        make_own_folder(folder)
+        make_own_folder(folder / "jax")
+    except FileError:
+        return None
     jax.config.update("jax_compilation_cache_dir", str(folder / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
     compilation_cache.reset_cache()  # something may have been compiled already
@@ -248,10 +254,8 @@ def _learn_addresses():
 def _read(path):
     """The program of a file and an example of its arguments, or None and None."""
     try:
-        with open(path, "rb") as file:
-            if hasattr(os, "getuid") and os.fstat(file.fileno()).st_uid != os.getuid():
-                return None, None  # what is unpickled can do anything
-            digest, content = file.read(32), file.read()
+        kept = read_own(path)  # what is unpickled can do anything
+        digest, content = kept[:32], kept[32:]
         if hashlib.sha256(content).digest() != digest:
             return None, None
         with suppress(OSError):
@@ -300,7 +304,7 @@ def prove(root):
 
 def _new(root, machine):
     """Files of programs that no other process has run yet."""
-    return list(Path(root).glob(f"{machine}-*/*{_NEW}"))
+    return [path for path in own_entries(root, f"{machine}-") if path.suffix == _NEW]
 
 
 def _run_new(root, machine):
@@ -326,7 +330,7 @@ def _run_new(root, machine):
 
 def _clear(root):
     """Remove programs that were used longest ago, where all of them are too large."""
-    files = [path for path in root.glob(f"{_PREFIX}*/*") if path.is_file()]
+    files = own_entries(root, _PREFIX)
     size = 0
     for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
         size += path.stat().st_size

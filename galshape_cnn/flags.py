@@ -109,6 +109,7 @@ FLAG_DEFINITIONS = (
     FlagDefinition(
         34, "NOT_SAMPLED", "sampling failed: the row holds the maximum-likelihood estimate", "note"
     ),
+    FlagDefinition(35, "BAND_MISSING", "a band has no data of the galaxy: its columns are NaN"),
 )
 
 

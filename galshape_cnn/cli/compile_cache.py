@@ -3,10 +3,12 @@
 
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from galshape_cnn.environment import CACHE_VARIABLE, environment, named_folder
+from galshape_cnn.errors import FileError
+from galshape_cnn.own_files import make_own_folder
 
 __all__ = ["compile_cache"]
 
@@ -32,7 +34,10 @@ def compile_cache(by_jax=False):
     names = {CACHE_VARIABLE: _default_folder()}
     folder = named_folder(os.environ.get(CACHE_VARIABLE, names[CACHE_VARIABLE]))
     if by_jax and folder and _JAX not in os.environ and "jax" not in sys.modules:
-        names |= {_JAX: os.path.join(folder, "jax")} | _WORTH
+        with suppress(FileError):  # JAX executes what it finds there, so it must be ours alone
+            make_own_folder(folder)
+            make_own_folder(os.path.join(folder, "jax"))
+            names |= {_JAX: os.path.join(folder, "jax")} | _WORTH
     with environment(names):
         yield
 

@@ -68,7 +68,10 @@ def add_parser(commands):
         "--block-rows", type=positive_int, default=8192, metavar="N", help="rows of a Parquet file (8192)"
     )
     parser.add_argument(
-        "--positions", metavar="CAT", help="table with x, y (0-based pixels) or ra, dec (degrees)"
+        "--positions",
+        metavar="CAT",
+        help="table with x, y (0-based pixels) or ra, dec (degrees), a catalogue of Source Extractor or "
+        "another tool, or regions of DS9; file.fits[TABLE] where there are several tables",
     )
     parser.add_argument("--stamp-size", type=positive_int, metavar="N", help="pixels used around each galaxy")
     parser.add_argument("--no-fit-sky", action="store_true", help="take the sky level as exactly zero")
@@ -90,13 +93,11 @@ def run(args):
     print(f"{text}, {time.perf_counter() - start:.1f} s -> {args.output}")
 
 
-def _say_what_was_read(source, suffix):
-    """Say, before any work, by which convention positions were read and what the output cannot hold."""
+def _say_what_changes(source, suffix):
+    """Say, before any work, which columns of the positions the output cannot hold as they are."""
     from galshape_cnn.infer.catalog.writable import warn_of_changes
     from galshape_cnn.scale.run import source_columns
 
-    if understood := getattr(source, "understood", ""):
-        print(f"galshape: positions: {understood}", file=sys.stderr)
     warn_of_changes(source_columns(source), suffix)
 
 
@@ -127,7 +128,7 @@ def _into_table(args):
 
     check_table_path(args.output, args.overwrite)
     source = source_from(args)
-    _say_what_was_read(source, Path(args.output).suffix.lower())
+    _say_what_changes(source, Path(args.output).suffix.lower())
     with _crew(args, _job(source, _how(args, source), load_estimator(args.bundle))) as crew:
         rows = measure_all(crew, len(source), progress_wanted(args))
     table = rows.catalog.to_table()
@@ -146,7 +147,7 @@ def _into_folder(args):
     from galshape_cnn.scale.run import configuration_of, fill_folder
 
     source = source_from(args)
-    _say_what_was_read(source, ".parquet")
+    _say_what_changes(source, ".parquet")
     estimator = load_estimator(args.bundle)
     settings = {"zeropoint": args.zeropoint}
     how = _how(args, source)
@@ -263,7 +264,9 @@ def _how(args, source):
     """Options of the measurement, the same for every part of the source."""
     from galshape_cnn.scale.noise import settled_noise
 
-    how = {"method": args.method, "fit_sky": not args.no_fit_sky, **noise_options(args, source)}
+    how = {"method": args.method, **noise_options(args, source)}
+    if args.no_fit_sky:  # otherwise as the network was trained
+        how["fit_sky"] = False
     return settled_noise(source, how)
 
 

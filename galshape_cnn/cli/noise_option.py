@@ -145,7 +145,7 @@ def _check_counts(image, option, value):
     if rate or (electrons and value != 1):
         raise FileError(
             f"{option}: the header's gain, {value}, is per count, but pixels are in {image.unit}; give "
-            "electrons per unit of the image as a number (1 for electrons, the exposure time for electrons / s)"
+            "electrons per unit of the image as a number (1 for electron, the exposure time for electron / s)"
         )
 
 

@@ -61,6 +61,8 @@ class Observation:
         Place of the first row in ``listed``; the others follow.
     image : Frame or None
         The image, if there is one.
+    understood : str
+        By which convention the positions were read; empty if that goes without saying.
     """
 
     groups: tuple
@@ -72,6 +74,7 @@ class Observation:
     listed: np.ndarray | None = None
     first: int = 0
     image: object = None
+    understood: str = ""
 
     def __len__(self):
         return self.n
@@ -98,10 +101,10 @@ def prepare(
 
     Parameters
     ----------
-    data : NDData, array_like, sequence of them, or Stamps
+    data : NDData, array_like, sequence of them, Stamps, or Observation
         An image (with ``positions``); N cutouts of any sizes with a galaxy
         near each centre, as a sequence or as an ``(N, ny, nx)`` array; one
-        cutout; or `Stamps`, which pass through.  ``uncertainty``, ``mask``,
+        cutout; or `Stamps` or an `Observation`, which pass through.  ``uncertainty``, ``mask``,
         ``wcs``, ``psf`` and ``unit`` of NDData are used.
     psf : optional
         Anything `galshape_cnn.forward.psf.convert.psf_arrays` takes; or ``"stars"``, to
@@ -153,6 +156,8 @@ def prepare(
     >>> [(rows.tolist(), stamps.data.shape) for rows, stamps in observation.groups]
     [([0, 1], (2, 64, 64))]
     """
+    if isinstance(data, Observation):
+        return data
     if isinstance(data, Stamps):
         keywords = {"psf": psf, "error": error, "mask": mask, "wcs": wcs, "positions": positions}
         return _pass_through(data, {**keywords, "stamp_size": stamp_size})
@@ -174,7 +179,10 @@ def prepare(
     groups = _make_groups(rows, psfs, bool(recenter), unit, np.broadcast_to(about_psf, len(rows)), strict)
     listed, first = listed or (rows.xy if is_image else None, 0)
     image = frames[0] if is_image or _is_plane(data) else None
-    return Observation(groups, len(rows), table, unit, rows.radec is not None, is_image, listed, first, image)
+    has_sky = rows.radec is not None
+    return Observation(
+        groups, len(rows), table, unit, has_sky, is_image, listed, first, image, positions.understood
+    )
 
 
 def _pass_through(stamps, keywords):

@@ -117,17 +117,20 @@ def _look(full, count, network, options):
 
 
 def _of_network(batch, look, network, options):
-    """The networks' own answer, under the user's prior if there is one."""
+    """The networks' own answer, under the user's prior if there is one, else within the limits of its own."""
     params, covariance, flags = look.params, look.covariance, look.flags
     if options.prior is not None:
-        params, covariance, flags = _reweighted(batch, look, network, options)
+        priors = [prior_in_units_of(prior, batch.unit[0]) for prior in (options.prior, network.prior)]
+        params, covariance, flags = _reweighted(look, *priors)
+    elif network.keeps_limits:
+        own = prior_in_units_of(network.prior, batch.unit[:, None])
+        params, covariance, flags = _reweighted(look, own, own)
     return Estimate(params, covariance, flags, np.full(len(params), np.nan))
 
 
-def _reweighted(batch, look, network, options):
-    """Moments and flags under the user's prior; the network's own where the priors do not meet."""
-    priors = [prior_in_units_of(prior, batch.unit[0]) for prior in (options.prior, network.prior)]
-    mean, covariance, ess = reweighted_moments(look.posterior, *priors)
+def _reweighted(look, prior, training_prior):
+    """Moments and flags under another prior; the network's own where the priors do not meet."""
+    mean, covariance, ess = reweighted_moments(look.posterior, prior, training_prior)
     known = ess >= 2
     params = look.params.copy()
     params[:, SINGLE.without_sky] = np.where(known[:, None], mean, params[:, SINGLE.without_sky])

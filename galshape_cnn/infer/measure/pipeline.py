@@ -95,7 +95,18 @@ def _measured(treated, usable, network, options):
     flags |= neighbour_flags(fraction, treated.flags[usable])
     errors = judged.covariance, judged.crb, judged.snr, judged.chi2
     more = {"structure": judged.structure, "rff": judged.examination.rff}
+    more["sheared"] = _sheared(batch, judged.params, network, options)
     return Measurement(judged.params, *errors, found.ess, flags, found.samples, fraction, **more)
+
+
+def _sheared(batch, params, network, options):
+    """Measurements of the shear response; None where they are not wanted."""
+    if not options.shear_response:
+        return None
+    from galshape_cnn.infer.shear.response import shear_response
+
+    sky, correlation = params[:, SINGLE.sky], options.correlation
+    return shear_response(batch, network, sky, options.fit_sky, options.seed, correlation)
 
 
 def _not_measured(flags):

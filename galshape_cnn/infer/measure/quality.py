@@ -13,6 +13,7 @@ from scipy.special import gammaincc
 
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.psf.shape import psf_shape
 from galshape_cnn.forward.psf.width import psf_width
 from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.forward.sersic import N_RANGE
@@ -65,7 +66,7 @@ def row_flags(batch, judged, network, options):
     domain = {"snr": (network.domain["snr"][0], np.inf)} if "snr" in network.domain else {}
     if options.method == "network":  # likelihood and sampling depend on no training
         domain = network.domain
-    flags = _domain_flags(judged, width, domain)
+    flags = _domain_flags(judged, width, domain) | _psf_flags(batch.stamps, domain)
     flags |= _shape_flags(batch.stamps, judged)
     tested = judged
     if options.correlation is not None:  # expected, so that it is no reason for doubt
@@ -112,6 +113,15 @@ def _point_chi2(batch, params, rows, options):
 
 def _outside(values, limits):
     return (values < limits[0]) | (values > limits[1])
+
+
+def _psf_flags(stamps, domain):
+    """Flags of PSFs of another kind than those of the training."""
+    if "psf_shape" not in domain:  # in bundles of older versions
+        return 0
+    limits = np.transpose(domain["psf_shape"])
+    outside = _outside(psf_shape(stamps.psf, stamps.psf_oversampling), limits).any(1)
+    return np.where(np.broadcast_to(outside, len(stamps)), Flag.PSF_OUT_OF_DOMAIN, 0)
 
 
 def _domain_flags(judged, width, domain):

@@ -7,7 +7,6 @@ stamp is block-averaged by 2, 4, ... until the galaxy is smaller than that or th
 fits: a rule that depends on the stamp alone.
 """
 
-import threading
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 
@@ -16,20 +15,18 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import qmc
 
-from galshape_cnn.compilation import Program, compiled
+from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.coordinates import POSTERIOR
 from galshape_cnn.forward.galaxy_model import SINGLE_WITHOUT_SKY as MODEL
 from galshape_cnn.forward.transfer import transfer_at
 from galshape_cnn.infer.network.architecture import (
     build_network,
     build_update,
-    load_weights,
     mixture_from_outputs,
     posterior_from_outputs,
-    settle_backend,
-    single_precision,
     split_weights,
 )
+from galshape_cnn.infer.network.conditions import HeldContext
 from galshape_cnn.infer.network.features import (
     CONSTANT_VARIANCE,
     PSF_KX,
@@ -40,15 +37,24 @@ from galshape_cnn.infer.network.features import (
     network_inputs,
 )
 from galshape_cnn.infer.network.likelihood_update import expansion_point, likelihood_features
+from galshape_cnn.infer.network.live_model import LiveModel
 from galshape_cnn.infer.posterior.mixture import MixturePosterior
 from galshape_cnn.infer.posterior.prior import Prior
 
-__all__ = ["AmortizedPosterior", "FirstLook", "LARGE", "posterior_moments", "quasi_random_draws"]
+__all__ = [
+    "LARGE",
+    "AmortizedPosterior",
+    "FirstLook",
+    "noise_spread",
+    "posterior_moments",
+    "quasi_random_draws",
+]
 
 #: Half-light radius in network pixels above which stamps are block-averaged.
 LARGE = 8.0
 _DRAWS = 256
 _ZERO_KY, _ZERO_KX = int(np.argmin(np.abs(PSF_KY))), int(np.argmin(np.abs(PSF_KX)))
+_FARTHEST = 50.0  # logarithm of the largest flux and radius that is stated
 _SMALLEST_SUM = 1e-3  # of a PSF; absurd ones are flagged elsewhere
 
 
@@ -61,7 +67,8 @@ class FirstLook:
     posterior : MixturePosterior
         In stamp pixels and units of the data.
     strangeness : (N,) ndarray
-        Largest entry of the network's context that varied in training, in its standard deviations.
+        Largest entry of the network's context that varied in training, in its standard deviations; infinite
+        under conditions that it has never seen.
     outputs : (N, components * 36) ndarray
         Raw outputs.
     context : (N, CONTEXT_SIZE) ndarray
@@ -96,24 +103,29 @@ class AmortizedPosterior:
         Whether the bundle holds the second network, of `galshape_cnn.infer.network.likelihood_update`.
     domain : dict
         Ranges of the training.
+    keeps_limits : bool
+        Whether the posterior is to be kept within the limits of the prior.
     trust : dict
         Region in which the networks were found trustworthy, see `galshape_cnn.infer.network.trust`.
     """
 
     def __init__(self, bundle):
         self.domain, self.trust, self._prior = bundle.domain, bundle.trust, bundle.prior
+        self.keeps_limits = bool(bundle.domain.get("prior_limits", False))
         self.components = int(bundle.network["components"])
         update = bundle.network.get("update")
         self.has_update = update is not None
         first, second = split_weights(bundle.weights, update)
         build = partial(build_network, bundle.network, initialize=False)
-        self._forward = _Live(f"network {bundle.sha256}", build, first)
+        self._forward = LiveModel(f"network {bundle.sha256}", build, first)
         mean, variance = first[:2]
         self._mean, self._deviation = mean, np.sqrt(variance)
-        self._varied = variance > CONSTANT_VARIANCE
+        self._varied, self._held = variance > CONSTANT_VARIANCE, HeldContext(mean, variance)
+        self._offset = bundle.domain.get("offset", np.inf)
+        self._noise_spread = bundle.domain.get("noise_spread", np.inf)
         if self.has_update:
             build = partial(build_update, update, len(second[0]))
-            self._update = _Live(f"update {bundle.sha256}", build, second)
+            self._update = LiveModel(f"update {bundle.sha256}", build, second)
             self._update_components = int(update["components"])
 
     @cached_property
@@ -147,6 +159,26 @@ class AmortizedPosterior:
                 break
             first = first.replaced(large, self._at_scale(stamps, factor, fit_sky, poisson))
         return first
+
+    @property
+    def first_name(self):
+        """Name of the first network that tells it apart from all others."""
+        return self._forward.name
+
+    def first_function(self):
+        """The first network as a pure function that JAX can differentiate.
+
+        Returns
+        -------
+        function : callable
+            Of ``[pixels, context]``, to outputs (N, components * 36).
+
+        Raises
+        ------
+        InputError
+            If Keras has another backend.
+        """
+        return self._forward.pure()
 
     def update(self, first, derivatives, fit_sky):
         """The posterior after the second look.
@@ -193,12 +225,15 @@ class AmortizedPosterior:
             sky, np.asarray(poisson, np.float32),
         )  # fmt: skip
         pixels, context, amplitude = inputs
-        return pixels, context, np.asarray(amplitude, float) / total, corner
+        uneven = noise_spread(ivar) > self._noise_spread if np.isfinite(self._noise_spread) else False
+        return pixels, context, np.asarray(amplitude, float) / total, corner, uneven
 
     def _at_scale(self, stamps, factor, fit_sky, poisson):
         """First look at stamps block-averaged by a factor."""
-        pixels, context, amplitude, corner = self._inputs(stamps, factor, fit_sky, poisson)
+        pixels, context, amplitude, corner, uneven = self._inputs(stamps, factor, fit_sky, poisson)
         first = self.look_at_inputs(pixels, context, amplitude)
+        strange = uneven | _far(first.posterior, self._offset)
+        first = replace(first, strangeness=np.where(strange, np.inf, first.strangeness))
         posterior = _to_native(first.posterior, corner + (SIDE - 1) / 2, factor)
         return replace(first, posterior=posterior)
 
@@ -215,51 +250,39 @@ class AmortizedPosterior:
         first : FirstLook
             With x, y from the stamp's centre.
         """
+        context, unknown = self._held(context)
         raw = self._forward([pixels, context])
         standard = (np.asarray(context) - self._mean) / self._deviation
         posterior = posterior_from_outputs(raw, amplitude, self.components)
-        return FirstLook(posterior, np.abs(standard[:, self._varied]).max(1), raw, standard)
+        strangeness = np.where(unknown, np.inf, np.abs(standard[:, self._varied]).max(1))
+        return FirstLook(posterior, strangeness, raw, standard)
 
 
-class _Live:
-    """A model as a function of its inputs that threads may share, compiled where the backend is JAX.
+def noise_spread(ivar):
+    """How uneven the noise of each stamp is.
 
-    There the model is built when it is to be traced: not at all where its program was kept.
+    Parameters
+    ----------
+    ivar : (N, ny, nx) array_like
+        Inverse variances; zero is masked.
+
+    Returns
+    -------
+    spread : (N,) ndarray
+        Standard deviation of ln(sigma) over the pixels that count.
     """
+    ivar = np.asarray(ivar, float)
+    good = ivar > 0
+    level = -0.5 * np.log(np.where(good, ivar, 1.0))
+    return level.std((1, 2), where=good | ~good.any((1, 2), keepdims=True))
 
-    def __init__(self, name, build, weights):
-        self._build, self._weights = build, weights
-        self._lock, self._traced = threading.Lock(), set()
-        self._is_pure = settle_backend() == "jax"
-        self.function = Program(name, self._pure) if self._is_pure else self._model().predict_on_batch
 
-    def _model(self):
-        with single_precision():
-            model = self._build()
-        load_weights(model, self._weights)
-        return model
-
-    def _pure(self):
-        model = self._model()
-        trainable = [v.value for v in model.trainable_variables]
-        fixed = [v.value for v in model.non_trainable_variables]
-
-        def function(inputs):
-            with single_precision():
-                return model.stateless_call(trainable, fixed, inputs)[0]
-
-        return function
-
-    def __call__(self, inputs):
-        # Keras keeps state while it traces.  What it has traced is a pure function on JAX, and runs
-        # in several threads at once.
-        shape = tuple(np.shape(a) for a in jax.tree.leaves(inputs))
-        if self._is_pure and shape in self._traced:
-            return np.asarray(self.function(inputs))
-        with self._lock:
-            outputs = np.asarray(self.function(inputs))
-            self._traced.add(shape)
-            return outputs
+def _far(posterior, offset):
+    """Rows whose galaxy lies farther from the middle of the stamp than those of the training."""
+    if not np.isfinite(offset):
+        return False
+    center = (posterior.weights[..., None] * posterior.means[..., 5:]).sum(1)
+    return np.abs(center).max(1) > offset
 
 
 def _first_where(rows, first, updated):
@@ -345,4 +368,15 @@ def posterior_moments(posterior: MixturePosterior):
     with np.errstate(over="ignore", invalid="ignore"):
         mean = draws.mean(1)
         delta = draws - mean[:, None]
-        return mean, np.swapaxes(delta, 1, 2) @ delta / (_DRAWS - 1)
+        covariance = np.swapaxes(delta, 1, 2) @ delta / (_DRAWS - 1)
+    return _without_infinities(posterior, mean), covariance
+
+
+def _without_infinities(posterior, mean):
+    """Moments whose draws are beyond any number replaced by the middle of the mixture, a finite one."""
+    lost = np.flatnonzero(np.isinf(mean).any(1))
+    if len(lost):
+        middle = (posterior.weights[lost, :, None] * posterior.means[lost]).sum(1)
+        mean = mean.copy()
+        mean[lost] = POSTERIOR.params(np.clip(middle, -_FARTHEST, _FARTHEST))
+    return mean

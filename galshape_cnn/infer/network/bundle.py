@@ -8,7 +8,6 @@ from its configuration, on whichever Keras backend the reader uses.
 import hashlib
 import json
 import os
-import warnings
 from dataclasses import dataclass, field
 from importlib import resources
 
@@ -16,7 +15,8 @@ import numpy as np
 
 from galshape_cnn.errors import BundleError, FileError, InputError
 from galshape_cnn.files import written_whole
-from galshape_cnn.infer.network.trust import check_region
+from galshape_cnn.infer.network.bundle_checks import check_bundle, check_weights, places_of
+from galshape_cnn.infer.network.bundle_file import BundleFile
 
 __all__ = ["FORMAT_VERSION", "Bundle"]
 
@@ -40,7 +40,9 @@ class Bundle:
         In the order of ``keras.Model.weights``, of one network after the other.
     domain : dict
         Ranges of training: ``snr``, ``hlr`` (pixels), ``psf_width`` (pixels, see
-        `galshape_cnn.forward.psf.width.psf_width`), ``n``, ``g``.
+        `galshape_cnn.forward.psf.width.psf_width`), ``n``, ``g``; in bundles of newer versions of the
+        package ``offset`` (pixels), ``psf_shape``, ``noise_spread`` and ``prior_limits``: True where the
+        network's posterior is to be kept within the limits of its prior.
     prior : dict
         Configuration of the prior, see `galshape_cnn.infer.posterior.prior.Prior`.
     provenance : dict
@@ -105,27 +107,23 @@ class Bundle:
         FileError
             If the file does not exist or cannot be opened.
         BundleError
-            If it is damaged, not a bundle, or of a newer format.
+            If it is damaged, not a bundle, or of a newer format; whatever the file holds, nothing else is
+            raised, no other file is opened, and no more memory is taken than a network needs.
         """
-        import asdf
-
         name = os.fspath(path)
         if not os.path.isfile(name):
             raise FileError(f"bundle {name!r} does not exist")
         try:
-            # An ASDF older than the writer's warns of its age, but reads arrays, numbers and text
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", asdf.exceptions.AsdfPackageVersionWarning)
-                with asdf.open(name, memmap=False, lazy_load=False) as file:
-                    tree = dict(file.tree)
-                    weights = tuple(np.array(array) for array in tree.get("weights", ()))
-        except Exception as error:  # ASDF, YAML, zlib and NumPy each raise their own kinds
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise BundleError(f"bundle {name!r} is damaged or not ASDF: {reason}") from error
-        return cls._from_tree(tree, weights, name)
+            file = BundleFile(name)
+        except OSError as error:
+            raise FileError(f"cannot read the bundle {name!r}: {error.strerror or error}") from error
+        except BundleError as error:
+            raise BundleError(f"bundle {name!r} is damaged or not ASDF: {error}") from error
+        return cls._from_file(file, name)
 
     @classmethod
-    def _from_tree(cls, tree, weights, name):
+    def _from_file(cls, file, name):
+        tree = file.tree
         if tree.get("format") != _FORMAT:
             raise BundleError(f"{name!r} is not a bundle of galshape_cnn")
         version = tree.get("format_version")
@@ -137,17 +135,24 @@ class Bundle:
         missing = [key for key in _KEYS if key not in tree]
         if missing:
             raise BundleError(f"bundle {name!r} lacks {missing}")
-        parts = {key: _plain(tree[key]) for key in _KEYS if key != "weights"}
-        bundle = cls(weights=weights, trust=_plain(tree.get("trust", {})), **parts)
-        if bundle.sha256 != tree.get("sha256"):
-            raise BundleError(f"bundle {name!r} is damaged: its content does not match its hash")
-        if bundle.trust and bundle.trust_sha256 != tree.get("trust_sha256"):
-            raise BundleError(f"bundle {name!r} is damaged: its region of trust does not match its hash")
+        parts = {key: tree[key] for key in _KEYS if key != "weights"} | {"trust": tree.get("trust", {})}
         try:
-            check_region(bundle.trust)
-        except InputError as error:
+            shapes = check_bundle(**parts)
+            places = places_of(tree["weights"], shapes)
+            weights = file.arrays(places)
+            check_weights(weights)
+            bundle = cls(weights=weights, **parts)
+            bundle._check_hashes(tree)
+        except (InputError, BundleError) as error:
             raise BundleError(f"bundle {name!r}: {error}") from error
         return bundle
+
+    def _check_hashes(self, tree):
+        """Compare with the hashes that the file holds."""
+        if self.sha256 != tree.get("sha256"):
+            raise BundleError("it is damaged: its content does not match its hash")
+        if self.trust and self.trust_sha256 != tree.get("trust_sha256"):
+            raise BundleError("it is damaged: its region of trust does not match its hash")
 
     def write(self, path):
         """Write the bundle beside the target, then rename.
@@ -172,12 +177,3 @@ class Bundle:
             tree |= {"trust": self.trust, "trust_sha256": self.trust_sha256}
         with written_whole(path) as beside:
             asdf.AsdfFile(tree).write_to(beside, all_array_compression="zlib")
-
-
-def _plain(node):
-    """Plain dicts and lists of what ASDF hands out."""
-    if hasattr(node, "items"):
-        return {key: _plain(value) for key, value in node.items()}
-    if isinstance(node, list | tuple) or type(node).__name__ == "TaggedList":
-        return [_plain(value) for value in node]
-    return node

@@ -18,10 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from galshape_cnn.compilation import compiled
+from galshape_cnn.infer.network.layout import CONTEXT_SIZE, PSF_KX, PSF_KY, WINDOWS
 
 __all__ = [
     "CONSTANT_VARIANCE",
     "CONTEXT_SIZE",
+    "PSF_KX",
+    "PSF_KY",
     "SIDE",
     "block_average",
     "crop_center",
@@ -32,19 +35,9 @@ __all__ = [
 #: Side of the network's stamp in pixels.
 SIDE = 64
 _PATCH = 4
-_WINDOWS = (1.5, 3.0, 6.0, 12.0)
-_K = np.array([0.0, 0.1, 0.2, 0.35, 0.55, 0.85, 1.3, 2.0])
-
-#: Wave numbers (radians per pixel) at which the network is told the PSF.
-PSF_KY = np.concatenate([-_K[:0:-1], _K])
-PSF_KX = _K
-
 #: Variance in training below which an entry of the context did not vary: nothing was learned from it, and
 #: its deviations say nothing.
 CONSTANT_VARIANCE = 2e-6
-
-#: Length of the context vector.
-CONTEXT_SIZE = 2 * len(PSF_KY) * len(PSF_KX) + 7 * len(_WINDOWS) + 4
 
 
 def _window_templates():
@@ -52,7 +45,7 @@ def _window_templates():
     x = np.arange(SIDE) - (SIDE - 1) / 2
     xx, yy = np.meshgrid(x, x)
     columns = []
-    for sigma in _WINDOWS:
+    for sigma in WINDOWS:
         u, v = xx / sigma, yy / sigma
         gauss = np.exp(-0.5 * (u**2 + v**2))
         columns += [gauss * f for f in (np.ones_like(u), u, v, u**2 + v**2, u**2 - v**2, 2 * u * v)]

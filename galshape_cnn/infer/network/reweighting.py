@@ -15,6 +15,7 @@ from galshape_cnn.infer.network.amortized import quasi_random_draws
 __all__ = ["reweighted_moments"]
 
 _DRAWS = 1024
+_OWN_DRAWS = 256  # where only the limits of the prior count
 
 
 def reweighted_moments(posterior, prior, training_prior):
@@ -34,9 +35,11 @@ def reweighted_moments(posterior, prior, training_prior):
         flux, n, hlr, g1, g2, x, y; NaN where no draw lies in the support of both priors.
     covariance : (N, 7, 7) ndarray
     ess : (N,) ndarray
-        Effective number of draws, of 1024.
+        Effective number of draws, of 1024, or 256 where both priors are the same object: then only draws
+        beyond its limits are left out.
     """
-    draws = quasi_random_draws(posterior, _DRAWS)
+    same = prior is training_prior
+    draws = quasi_random_draws(posterior, _OWN_DRAWS if same else _DRAWS)
     with np.errstate(all="ignore"):
         shape = np.moveaxis(draws[..., SINGLE.reported], -1, 0)
         wanted, known = prior.log_density(*shape), training_prior.log_density(*shape)

@@ -29,6 +29,7 @@ __all__ = [
     "obscured_fwhm",
     "radial_transfer",
     "transfer_on_modes",
+    "turned_psfs",
 ]
 
 #: Step of `LN_Q`, and of the ratio of the widths of two components.
@@ -187,6 +188,24 @@ def draw_lobes(rng, size, part):
     return lobes
 
 
+def turned_psfs(psfs):
+    """The same PSFs turned by a quarter of a circle, from +x to +y.
+
+    Parameters
+    ----------
+    psfs : dict
+        From `draw_psfs`; only what `PSF_ARRAYS` names.
+
+    Returns
+    -------
+    psfs : dict
+        Of `PSF_ARRAYS`.
+    """
+    weight, x, y = np.moveaxis(psfs["lobes"], -1, 0)
+    turned = {"g": -psfs["g"], "lobes": np.stack([weight, -y, x], -1)}
+    return {key: psfs[key] for key in PSF_ARRAYS} | turned
+
+
 def _draw_recipe(rng, size):
     """Families, ratio of widths and weights of two components."""
     first, second = rng.integers(len(family_table()), size=(2, size))
@@ -253,6 +272,8 @@ def transfer_on_modes(radial, fwhm, g, lobes, ky, kx):
     t = position - index
     values = radial[index] * (1 - t) + radial[index + 1] * t
     pixel = jnp.sinc(kx / (2 * np.pi)) * jnp.sinc(ky / (2 * np.pi))
-    phase = ky[..., None] * lobes[:, 2] + kx[..., None] * lobes[:, 1]
-    points = (lobes[:, 0] * jnp.exp(-1j * phase)).sum(-1)
+    # a wave at each point is one along y times one along x: few sines
+    along_y = jnp.exp(-1j * ky * lobes[:, 2])
+    along_x = jnp.exp(-1j * kx.T * lobes[:, 1])
+    points = (lobes[:, 0] * along_y) @ along_x.T
     return (values * pixel * points).astype(jnp.complex64)

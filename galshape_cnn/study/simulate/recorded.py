@@ -5,21 +5,35 @@ import jax
 import numpy as np
 
 from galshape_cnn.errors import InputError
+from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.psf.arrays import PSFArrays
 from galshape_cnn.forward.transfer import transfer_at
 from galshape_cnn.infer.network.features import PSF_KX, PSF_KY, SIDE
+from galshape_cnn.observe.detect.centroids import find_centers, psf_sigma
 from galshape_cnn.study.simulate.mock_files import read_mocks
 from galshape_cnn.study.simulate.stream import training_rows
 
-__all__ = ["RecordedMocks"]
+__all__ = ["RecordedMocks", "centring_error"]
 
 _TRUTH = ("flux", "n", "hlr", "g1", "g2", "x", "y")
+_COVERED = 0.99  # part of the centroids whose error training covers
+_EXAMINED = 512  # galaxies whose centroids are looked at
+_NO_ERROR = 0.05  # pixels
 _VALIDATION = 0.05  # part of a set that is kept for the validation loss
 
 
 @jax.jit
 def _network_view(psf):
     return transfer_at(psf, PSF_KY, PSF_KX, 2)
+
+
+def _moved(images, shift):
+    """Stamps moved by whole pixels along x and y; what leaves at one side comes back at the other.
+
+    There a centred galaxy is as bright, and so is the noise.
+    """
+    return np.roll(images, (shift[1], shift[0]), (1, 2))
 
 
 def _turn(images, quarter, flip):
@@ -39,11 +53,36 @@ def _turn_truth(truth, quarter, flip):
     return np.stack([flux, n, hlr, g1, g2, x + (SIDE - 1) / 2, y + (SIDE - 1) / 2], 1)
 
 
+def centring_error(stamps, xy):
+    """Error of the package's own centroids that few galaxies exceed.
+
+    Parameters
+    ----------
+    stamps : Stamps
+        Galaxies near the middle.
+    xy : (N, 2) array_like
+        Their true centres.
+
+    Returns
+    -------
+    error : float
+        Pixels along one axis; all but one in a hundred are below it.
+    """
+    guess = np.full((len(stamps), 2), (SIDE - 1) / 2)
+    sigma = psf_sigma(PSFArrays(stamps.psf, stamps.psf_oversampling))
+    found = find_centers(stamps.data, stamps.ivar, guess, sigma)
+    moved = (found.flags & (Flag.RECENTER_FAILED | Flag.FAR_CENTROID)) == 0  # others are where the user says
+    if not moved.any():
+        return 0.0
+    return float(np.quantile(np.abs(found.center - xy)[moved].max(1), _COVERED))
+
+
 class RecordedMocks:
     """A set that ``galshape simulate`` wrote, as a stream of batches.
 
     Each batch is drawn at random from the set and turned and mirrored as a whole (PSFs too), so that
-    a network sees each galaxy in eight orientations.
+    a network sees each galaxy in eight orientations, and moved by as many whole pixels as the package's own
+    centroids of these galaxies are off, see `galshape_cnn.study.train.centring`.
 
     Parameters
     ----------
@@ -69,6 +108,9 @@ class RecordedMocks:
         kept = int(_VALIDATION * len(stamps))
         rows = slice(0, kept) if validation else slice(kept, None)
         self._stamps, self._truth, self.seed = stamps[rows], truth[rows], int(seed)
+        some = slice(0, _EXAMINED)
+        error = centring_error(stamps[some], np.stack([truth["x"], truth["y"]], 1)[some])
+        self._shift = int(np.ceil(error - _NO_ERROR))
 
     def __len__(self):
         return len(self._stamps)
@@ -91,6 +133,7 @@ class RecordedMocks:
         rng = np.random.default_rng([self.seed, number])
         rows = rng.integers(len(self._stamps), size=size)
         quarter, flip = int(rng.integers(4)), bool(rng.integers(2))
+        shift = rng.integers(-self._shift, self._shift + 1, 2)
         stamps, truth = self._stamps[rows], self._truth[rows]
         unit = np.asarray(truth["sigma"], float)
         params = np.stack([np.asarray(truth[name], float) for name in _TRUTH], 1)
@@ -98,9 +141,12 @@ class RecordedMocks:
         data, ivar, psf = (
             np.ascontiguousarray(_turn(a, quarter, flip), np.float32)
             for a in (
-                stamps.data / unit[:, None, None], stamps.ivar * unit[:, None, None] ** 2, stamps.psf
+                _moved(stamps.data / unit[:, None, None], shift),
+                _moved(stamps.ivar * unit[:, None, None] ** 2, shift),
+                stamps.psf,
             )
-        )  # fmt: skip
+        )
+        params[:, 5:7] += shift
         return {
             "data": data, "ivar": ivar, "psf": psf, "transfer": np.asarray(_network_view(psf)),
             "params": _turn_truth(params, quarter, flip), "snr": np.asarray(truth["snr"], float),

@@ -19,13 +19,14 @@ from galshape_cnn.forward.render import BLOCK, render
 from galshape_cnn.infer.network.architecture import TARGET_CENTER, TARGET_SCALE
 from galshape_cnn.infer.network.features import PSF_KX, PSF_KY, SIDE, network_inputs
 from galshape_cnn.infer.posterior.prior import Distribution, Prior
-from galshape_cnn.study.simulate.psf_families import PSF_ARRAYS, draw_psfs, transfer_on_modes
+from galshape_cnn.study.simulate.psf_families import PSF_ARRAYS, draw_psfs, transfer_on_modes, turned_psfs
 
-__all__ = ["SHARP_PART", "MockStream", "inputs_of", "observe", "training_rows"]
+__all__ = ["MockStream", "inputs_of", "observe", "training_rows"]
 
-#: Cut at the Nyquist frequency, sharp PSFs would ring: this sharpest part of a batch is
-#: rendered with twice the bandwidth, at four times the cost.
-SHARP_PART = 0.375
+#: Cut at the Nyquist frequency, PSFs sharper than this FWHM, in pixels, would ring: that part of a batch, in
+#: sixteenths, is rendered with twice the bandwidth, at four times the cost.
+_SHARP = 2.55
+_PARTS = 16
 _SHARP_GRID, _GRID = FourierGrid(SIDE, 2), FourierGrid(SIDE, 1)
 _CENTER = (SIDE - 1) / 2
 
@@ -67,11 +68,11 @@ def _mask(key, kinds):
     return ~bad
 
 
-def _observe(unit_image, amplitude, nuisance, key):
+def _observe(unit_image, amplitude, nuisance, key, masks=True):
     """Noisy data and the inverse variance the observer would state."""
     keys = jax.random.split(key, 3)
     level = _noise_level(keys[0], nuisance["gradient"])
-    good = _mask(keys[1], nuisance["mask"])
+    good = _mask(keys[1], nuisance["mask"]) if masks else jnp.ones(unit_image.shape, bool)
     ivar = jnp.where(good, 1 / level**2, 0)
     snr_of_unit = jnp.sqrt((unit_image**2 * ivar).sum())
     flux = jnp.where(nuisance["by_snr"], amplitude / snr_of_unit, amplitude)
@@ -83,20 +84,20 @@ def _observe(unit_image, amplitude, nuisance, key):
     return data, stated, flux, flux * snr_of_unit
 
 
-@jax.jit
-def _simulate(params, psfs, nuisance, seed):
+@partial(jax.jit, static_argnames=("sharp", "paired", "masks"))
+def _simulate(params, psfs, nuisance, seed, *, sharp, paired, masks):
     """Data, inverse variance, flux, S/N and the network's view of the PSF."""
     psfs = tuple(psfs[key] for key in PSF_ARRAYS)
-    sharp = int(SHARP_PART * len(params))
     amplitude, params = params[:, SINGLE.flux], params.at[:, SINGLE.flux].set(1.0)
-    unit = jnp.concatenate(
-        [
-            _render(params[:sharp], [p[:sharp] for p in psfs], _SHARP_GRID),
-            _render(params[sharp:], [p[sharp:] for p in psfs], _GRID),
-        ]
-    )
+    drawn = len(params) // 2 if paired else len(params)
+    parts = [(slice(0, sharp), _SHARP_GRID), (slice(sharp, drawn), _GRID)]
+    parts = [(part, grid) for part, grid in parts if part.stop > part.start]
+    unit = jnp.concatenate([_render(params[part], [p[part] for p in psfs], grid) for part, grid in parts])
+    if paired:
+        unit = jnp.concatenate([unit, jnp.rot90(unit, -1, (1, 2))])
     keys = jax.random.split(jax.random.key(seed), len(params))
-    data, ivar, flux, snr = jax.vmap(_observe)(unit, amplitude, nuisance, keys)
+    look = partial(_observe, masks=masks)
+    data, ivar, flux, snr = jax.vmap(look)(unit, amplitude, nuisance, keys)
     return data, ivar, flux, snr, _network_view(psfs)
 
 
@@ -127,9 +128,17 @@ def observe(unit_images, amplitude, nuisance, seed):
 
 
 def _sorted(psfs):
-    """The sharpest PSFs first, see `SHARP_PART`."""
+    """The sharpest PSFs first, see `MockStream.is_sharp`."""
     order = np.argsort(psfs["fwhm"], kind="stable")
     return jax.tree.map(lambda values: values[order], psfs)
+
+
+def _turned(draws, position):
+    """Parameters and centres of galaxies turned by a quarter of a circle, from +x to +y."""
+    draws = draws.copy()
+    draws[:, 3:5] *= -1
+    dx, dy = (position - _CENTER).T
+    return draws, _CENTER + np.stack([-dy, dx], 1)
 
 
 class MockStream:
@@ -143,20 +152,30 @@ class MockStream:
         (offset, sky, sky_fraction, mask_fraction) and optionally ``snr_range``.
     seed : int
         Streams of different seeds are independent.
+    offset : float, optional
+        Largest distance of a centre from the stamp's along each axis, pixels; by default that of the
+        configuration.  See `galshape_cnn.study.train.centring.training_stream`.
+    paired : bool, optional
+        Whether each galaxy of a batch is used twice, which costs one rendering: the second time turned by
+        90 degrees, with a flux and noise of its own.
     """
 
-    def __init__(self, config, seed):
-        self.config, self.seed = config, int(seed)
+    def __init__(self, config, seed, offset=None, paired=False):
+        self.config, self.seed, self._paired = config, int(seed), bool(paired)
         self.prior = Prior(config["prior"])
+        self._offset = config["nuisance"]["offset"] if offset is None else offset
         self._fwhm = Distribution(config["psf"]["fwhm"], "psf.fwhm")
         self._sigma = Distribution(config["noise"]["sigma"], "noise.sigma")
 
-    def _nuisance(self, rng, size):
+    def _nuisance(self, rng, size, sigma):
         noise, nuisance = self.config["noise"], self.config["nuisance"]
         kind = rng.uniform(size=size)
         strength = np.exp(rng.uniform(np.log(1e-3), np.log(noise["poisson"]), size))
-        known = kind < 0.5 * noise["poisson_fraction"]
-        in_map = (kind >= 0.5 * noise["poisson_fraction"]) & (kind < noise["poisson_fraction"])
+        part = noise["poisson_fraction"]
+        if "gain" in noise:  # electrons per unit of flux: fixes the photon noise
+            strength, part = 1 / (noise["gain"] * sigma), part or 1.0
+        known = kind < 0.5 * part
+        in_map = (kind >= 0.5 * part) & (kind < part)
         fit_sky = rng.uniform(size=size) < nuisance["sky_fraction"]
         sky = np.exp(rng.uniform(np.log(1e-3), np.log(nuisance["sky"]), size)) * rng.standard_normal(size)
         masked = rng.uniform(size=size) < nuisance["mask_fraction"]
@@ -187,23 +206,44 @@ class MockStream:
             noise.
         """
         rng = np.random.default_rng([self.seed, number])
-        draws, sigma = self.prior.sample(rng, size), np.ones(size)
+        count = size // 2 if self._paired else size
+        draws, sigma = self.prior.sample(rng, count), np.ones(size)
         if not self.prior.by_snr:  # noise is brought to sigma = 1
             sigma = self._sigma.sample(rng, size)
-            draws[:, SINGLE.flux] /= sigma
-        offset = self.config["nuisance"]["offset"]
-        position = _CENTER + rng.uniform(-offset, offset, (size, 2))
-        nuisance = self._nuisance(rng, size)
-        if "gain" in self.config["noise"]:  # electrons per unit of flux: fixes the photon noise
-            nuisance["poisson"] = 1 / (self.config["noise"]["gain"] * sigma)
+        position = _CENTER + rng.uniform(-self._offset, self._offset, (count, 2))
+        if self._paired:
+            turned = _turned(draws, position)
+            turned[0][:, 0] = self.prior["snr" if self.prior.by_snr else "flux"].sample(rng, count)
+            draws, position = np.concatenate([draws, turned[0]]), np.concatenate([position, turned[1]])
+        draws[:, SINGLE.flux] /= sigma
+        nuisance = self._nuisance(rng, size, sigma)
         psf = self.config["psf"]
         psfs = draw_psfs(
-            rng, size, self._fwhm, psf["ellipticity"], psf.get("moffat_beta"), psf.get("lobes", 0.0)
+            rng, count, self._fwhm, psf["ellipticity"], psf.get("moffat_beta"), psf.get("lobes", 0.0)
         )
         psfs = _sorted(psfs)
+        if self._paired:
+            psfs = {key: np.concatenate([psfs[key], part]) for key, part in turned_psfs(psfs).items()}
         params = SINGLE.with_sky(np.concatenate([draws, position], 1))
         seed = rng.integers(2**31)
         return {"params": params, "sigma": sigma, "psfs": psfs, "nuisance": nuisance, "seed": seed}
+
+    def is_sharp(self, size):
+        """Which galaxies of a batch are rendered with twice the bandwidth.
+
+        Parameters
+        ----------
+        size : int
+            Galaxies in the batch.
+
+        Returns
+        -------
+        sharp : (size,) ndarray of bool
+        """
+        count = size // 2 if self._paired else size
+        widths = np.sort(self._fwhm.sample(np.random.default_rng(0), 4096))
+        part = np.ceil(_PARTS * np.mean(widths < _SHARP)) / _PARTS
+        return np.tile(np.arange(count) < round(part * count), 2 if self._paired else 1)
 
     def simulate(self, number, size):
         """Simulate one batch of stamps.
@@ -213,25 +253,29 @@ class MockStream:
         number : int
             Batch number; the same number gives the same batch.
         size : int
-            Galaxies in the batch.
+            Galaxies in the batch; even, if they are paired.
 
         Returns
         -------
         batch : dict of ndarray
             data, ivar (size, 64, 64); transfer (size, 15, 8); params (size, 7) flux, n,
-            hlr, g1, g2, x, y; snr, fit_sky, poisson (size,); psfs.
+            hlr, g1, g2, x, y; snr, fit_sky, poisson, sharp (size,); psfs.
         """
         drawn = self.draw(number, size)
         params, nuisance, psfs = drawn["params"], drawn["nuisance"], drawn["psfs"]
         single = partial(jax.tree.map, lambda a: np.asarray(a, bool if a.dtype == bool else np.float32))
         rendered = single({key: psfs[key] for key in PSF_ARRAYS})
+        sharp = self.is_sharp(size)
+        count = int(sharp.sum()) // (2 if self._paired else 1)
+        kind = {"sharp": count, "paired": self._paired, "masks": self.config["nuisance"]["mask_fraction"] > 0}
         data, ivar, flux, snr, transfer = _simulate(
-            jnp.asarray(params, jnp.float32), rendered, single(nuisance), drawn["seed"]
+            jnp.asarray(params, jnp.float32), rendered, single(nuisance), drawn["seed"], **kind
         )
         truth = np.concatenate([np.asarray(flux)[:, None], params[:, SINGLE.searched]], 1)
         return {
             "data": data, "ivar": ivar, "transfer": transfer, "params": truth, "snr": np.asarray(snr),
             "fit_sky": nuisance["fit_sky"], "poisson": nuisance["poisson"], "psfs": psfs,
+            "sharp": sharp,
         }  # fmt: skip
 
     def batch(self, number, size):

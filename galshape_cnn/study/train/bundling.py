@@ -12,6 +12,7 @@ from galshape_cnn.infer.network.bundle import Bundle
 from galshape_cnn.infer.network.features import CONSTANT_VARIANCE
 from galshape_cnn.study.simulate.psf_families import PSF_ARRAYS, transfer_on_modes
 from galshape_cnn.study.simulate.stream import MockStream
+from galshape_cnn.study.train.centring import training_conditions, training_stream
 
 __all__ = ["add_update", "first_network", "make_bundle", "psf_extent"]
 
@@ -19,12 +20,13 @@ _SMALL = 2000  # entries up to which a weight array is stored in single, else in
 
 
 def _domain(config):
-    """Ranges of training that the catalogue's flags refer to."""
+    """Ranges of training that the catalogue's flags refer to; answers are kept to those of the prior."""
     prior = MockStream(config, 0).prior
     keys = ("n", "hlr", "g", *(("snr",) if prior.by_snr else ()))
     limits = {key: [float(prior[key].low), float(prior[key].high)] for key in keys}
     limits.setdefault("snr", [float(limit) for limit in config.get("snr_range", (0, np.inf))])
-    return limits | {"psf_width": psf_extent(config)} | config.get("domain", {})
+    limits |= {"psf_width": psf_extent(config), "prior_limits": True} | training_conditions(config)
+    return limits | config.get("domain", {})
 
 
 def psf_extent(config, batches=8):
@@ -57,7 +59,7 @@ def _context_extent(training, batches=8):
     """Largest standardised entry of the context in all but one of 2000 training mocks."""
     standardise = training.model.get_layer("standardise")
     mean, variance = (import_keras().ops.convert_to_numpy(w.value) for w in standardise.weights)
-    stream = MockStream(training.config, training.config["training"]["seed"] + 3)
+    stream = training_stream(training.config, training.config["training"]["seed"] + 3)
     contexts = np.concatenate([stream.batch(i, 256)[0][1] for i in range(batches)])
     standard = ((contexts - mean) / np.sqrt(variance))[:, variance > CONSTANT_VARIANCE]
     return float(np.quantile(np.abs(standard).max(1), 0.9995))

@@ -31,7 +31,8 @@ from galshape_cnn.infer.network.features import SIDE
 from galshape_cnn.infer.network.likelihood_update import expansion_point, likelihood_features
 from galshape_cnn.study.simulate.psf_families import PSF_ARRAYS, transfer_on_modes
 from galshape_cnn.study.simulate.recorded import RecordedMocks
-from galshape_cnn.study.simulate.stream import SHARP_PART, MockStream, inputs_of
+from galshape_cnn.study.simulate.stream import inputs_of
+from galshape_cnn.study.train.centring import training_stream
 
 __all__ = ["fit_update", "likelihood_mocks", "train_update"]
 
@@ -60,12 +61,12 @@ def _derivatives_at(u, mock):
         return score_and_fisher(*rows, transfer_functions(mock["psf"], grid, 2), grid, gain=gain)[1:]
     psfs = tuple(np.asarray(mock["psfs"][key], np.float32) for key in PSF_ARRAYS)
     rows = (*rows, gain.astype(np.float32), psfs)
-    sharp = int(SHARP_PART * len(u))
-    halves = (
-        _derivatives(*jax.tree.map(lambda a, part=part: a[part], rows), grid=FourierGrid(SIDE, bandwidth))
-        for part, bandwidth in ((slice(sharp), 2), (slice(sharp, None), 1))
-    )
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *halves)
+    score, fisher = np.empty((len(u), 8), np.float32), np.empty((len(u), 8, 8), np.float32)
+    for part, bandwidth in ((mock["sharp"], 2), (~mock["sharp"], 1)):
+        if part.any():
+            some = jax.tree.map(lambda a, part=part: a[part], rows)
+            score[part], fisher[part] = _derivatives(*some, grid=FourierGrid(SIDE, bandwidth))
+    return score, fisher
 
 
 def likelihood_mocks(network, stream, number, snr_range=(0.0, np.inf)):
@@ -106,7 +107,7 @@ def likelihood_mocks(network, stream, number, snr_range=(0.0, np.inf)):
 def _collect(network, config, output, report, mocks):
     """Rows of all mocks, from files where they exist."""
     seed = config["training"]["seed"] + _SEED_OFFSET
-    stream = MockStream(config, seed) if mocks is None else RecordedMocks(mocks, seed)
+    stream = training_stream(config, seed) if mocks is None else RecordedMocks(mocks, seed)
     limits = config.get("snr_range", (0.0, np.inf))
     chunks = -(-int(config["update"]["galaxies"]) // (_CHUNK * _BATCH))
     parts = []
@@ -187,7 +188,7 @@ def train_update(bundle, config, output, report=print, mocks=None):
     bundle : Bundle
         With the first network.
     config : dict
-        From `galshape_cnn.study.train.training.load_config`, with the sections ``network.update`` and
+        From `galshape_cnn.study.simulate.config.load_config`, with the sections ``network.update`` and
         ``update``.
     output : path-like
         Bundle that will be written; mocks are kept beside it until the training is done.

@@ -10,6 +10,7 @@ from astropy.table import Table
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
 from galshape_cnn.infer.likelihood.rendering import model_images
+from galshape_cnn.infer.network.conditions import conditions_of
 from galshape_cnn.observe.stamps import Stamps
 from galshape_cnn.study.simulate.galsim_stamps import PSF_OVERSAMPLING
 from galshape_cnn.study.validate.atlas_cases import FAMILIES, draw_base, smooth_noise
@@ -87,7 +88,9 @@ def _measure_family(subject, base, name, seed):
 def _measure(subject, fit_sky, clean, data, error, mask, params, psf):
     """Errors, bounds, stated sigmas (N, 5), whether each row is flagged and visibly wrong (N,)."""
     told = {"psf": psf, "psf_oversampling": PSF_OVERSAMPLING, "normalize_psf": False}
-    catalog = subject.estimator(data, error=error, mask=mask, fit_sky=fit_sky, **told)
+    if conditions_of(subject.bundle).fit_sky is None:  # else its default, which is all that it knows
+        told["fit_sky"] = fit_sky
+    catalog = subject.estimator(data, error=error, mask=mask, **told)
     stamps = Stamps(data, np.where(mask, 0, error**-2.0), psf, psf_oversampling=PSF_OVERSAMPLING)
     bound = to_errors(true_bounds(stamps, params, fit_sky)[0], params)
     found = catalog.measurement

@@ -1,5 +1,11 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The network under validation, and what it says about stamps whose truth is known."""
+"""The network under validation, and what it says about stamps whose truth is known.
+
+The galaxies go the way of users: as arrays with the middle of the stamp for a position, recentred and with
+the estimator's own defaults.
+"""
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,8 +16,12 @@ from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.likelihood.fisher import bound, fisher_matrices
 from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE, RenderedBatch
 from galshape_cnn.infer.measure.estimator import ShapeEstimator
+from galshape_cnn.infer.measure.options import prior_in_units_of
 from galshape_cnn.infer.network.amortized import posterior_moments
+from galshape_cnn.infer.network.conditions import settled_sky
 from galshape_cnn.infer.network.posterior import network_posterior
+from galshape_cnn.infer.network.reweighting import reweighted_moments
+from galshape_cnn.observe.observation import prepare
 from galshape_cnn.parallel import fixed_batches
 
 __all__ = ["Subject", "true_bounds"]
@@ -38,6 +48,7 @@ class Subject:
         self.bundle = bundle
         self.estimator = ShapeEstimator(bundle)
         self._network = self.estimator.live_network()
+        self._sky = settled_sky(bundle, None, "network")
 
     def measure(self, stamps, fit_sky, method="network", seed=0, report=None):
         """Measure stamps.
@@ -47,7 +58,7 @@ class Subject:
         stamps : Stamps
             Any number.
         fit_sky : (N,) array_like of bool
-            False where the sky is known to be zero.
+            False where the sky is known to be zero; the estimator is told where that is not its default.
         method : {'network', 'ml', 'posterior'}, optional
             Estimator; ``'posterior'`` uses the prior of the training.
         seed : int, optional
@@ -62,8 +73,12 @@ class Subject:
         """
         parts, done = [], 0
         for rows, known in _batches(len(stamps), fit_sky, _AT_ONCE):
-            options = {"fit_sky": known, "method": method, "seed": seed, "neighbours": "ignore"}
-            parts.append((rows, self.estimator(stamps[rows], **options).measurement))
+            told = {} if known == self._sky else {"fit_sky": known}
+            given = _as_given(stamps[rows])
+            catalog = self.estimator(given.pop("data"), method=method, seed=seed, **told, **given)
+            params = catalog.measurement.params.copy()
+            params[:, SINGLE.centre] += catalog.placement.origin
+            parts.append((rows, replace(catalog.measurement, params=params)))
             done += len(rows)
             if report is not None:
                 report(done)
@@ -91,9 +106,16 @@ class Subject:
         means : (N, 5) ndarray
             flux, n, hlr, g1, g2.
         """
+        stamps = _recentred(stamps)
         out = np.full((len(stamps), 5), np.nan)
         for rows, posterior in self._posteriors(stamps, fit_sky):
-            out[rows] = posterior_moments(posterior)[0][: len(rows), SINGLE.reported]
+            posterior = posterior[: len(rows)]
+            mean = posterior_moments(posterior)[0]
+            if self._network.keeps_limits:
+                own = prior_in_units_of(self._network.prior, stamps.noise_unit[rows, None])
+                inside, _, count = reweighted_moments(posterior, own, own)
+                mean = np.where((count >= 2)[:, None], inside, mean)
+            out[rows] = mean[:, SINGLE.reported]
         out[:, SINGLE.flux] *= stamps.noise_unit
         return out
 
@@ -116,13 +138,40 @@ class Subject:
         draws : (N, size, 5) ndarray
             flux, n, hlr, g1, g2.
         """
-        rng = np.random.default_rng(seed)
+        stamps, rng = _recentred(stamps), np.random.default_rng(seed)
         out = np.full((len(stamps), size, 5), np.nan)
         for rows, posterior in self._posteriors(stamps, fit_sky):
             with np.errstate(over="ignore", invalid="ignore"):  # the tails of a galaxy it has never seen
-                out[rows] = POSTERIOR.params(posterior.sample(rng, size))[: len(rows), :, SINGLE.reported]
+                drawn = POSTERIOR.params(posterior.sample(rng, 2 * size))[: len(rows), :, SINGLE.reported]
+            out[rows] = self._within_limits(drawn, stamps.noise_unit[rows, None], size)
         out[..., SINGLE.flux] *= stamps.noise_unit[:, None]
         return out
+
+    def _within_limits(self, draws, unit, size):
+        """The first draws of each galaxy, or those within the limits of the prior where these are kept."""
+        if not self._network.keeps_limits:
+            return draws[:, :size]
+        own = prior_in_units_of(self._network.prior, unit)
+        inside = np.isfinite(own.log_density(*np.moveaxis(draws, -1, 0)))
+        order = np.argsort(~inside, axis=1, kind="stable")
+        count = np.maximum(inside.sum(1, keepdims=True), 1)  # few ones are repeated
+        chosen = np.take_along_axis(order, np.arange(size)[None] % count, 1)
+        return np.take_along_axis(draws, chosen[..., None], 1)
+
+
+def _as_given(stamps):
+    """What a user has of such stamps: arguments of the estimator."""
+    bad = stamps.ivar == 0
+    error = 1 / np.sqrt(np.where(bad, 1, np.asarray(stamps.ivar, float)))
+    given = {"data": stamps.data, "error": error, "mask": bad, "psf": stamps.psf}
+    # the arrays are cut from PSFs of unit sum
+    return given | {"psf_oversampling": stamps.psf_oversampling, "normalize_psf": False}
+
+
+def _recentred(stamps):
+    """The stamps as the estimator makes them of what a user has."""
+    given = _as_given(stamps)
+    return prepare(given.pop("data"), **given).groups[0][1]
 
 
 def _batches(n, fit_sky, size=BATCH_SIZE):

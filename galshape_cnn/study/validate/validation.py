@@ -30,7 +30,7 @@ FULL = {"draws": 1000, "slow_draws": 400, "galaxies": 5120, "posterior": 5120, "
 #: Galaxies of the prior that a region of trust needs.
 ENOUGH = 1000
 
-_VERSION = 2  # of the sections; a change makes earlier tables void
+_VERSION = 3  # of the sections; a change makes earlier tables void
 _DRAWN = ("prior", "psf", "noise", "nuisance", "snr_range")  # sections of a configuration that make galaxies
 
 
@@ -204,8 +204,8 @@ class _Run:
 
     def _galaxies(self, workers):
         """Draw and measure galaxies of the prior; the drawn ones are kept until then."""
+        from galshape_cnn.study.simulate.config import load_config
         from galshape_cnn.study.simulate.mock_sets import draw_mocks
-        from galshape_cnn.study.train.training import load_config
         from galshape_cnn.study.validate.benchmark_prior import measure_galaxies
 
         number, say = self.sizes["galaxies"], self._saying("prior")

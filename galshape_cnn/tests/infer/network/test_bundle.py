@@ -7,15 +7,33 @@ import numpy as np
 import pytest
 
 from galshape_cnn.errors import BundleError, FileError
+from galshape_cnn.infer.network.architecture import DEFAULT_NETWORK, build_network, build_update
 from galshape_cnn.infer.network.bundle import FORMAT_VERSION, Bundle
+from galshape_cnn.infer.network.layout import features_of_update, network_shapes, update_shapes
+
+NETWORK = {
+    "architecture": "patch-film", "context": [3], "patch_width": 2, "middle_width": 2, "middle_blocks": 0,
+    "deep_width": 2, "deep_blocks": 1, "dense": [3], "components": 1,
+}  # fmt: skip
+PRIOR = {
+    "flux": {"kind": "uniform", "low": 1.0, "high": 9.0},
+    "n": {"kind": "uniform", "low": 0.5, "high": 6.0},
+    "hlr": {"kind": "uniform", "low": 0.5, "high": 6.0},
+    "g": {"kind": "uniform", "low": 0.0, "high": 0.6},
+}
+
+
+def small_bundle(**changes):
+    """A bundle of a few kilobytes that can be read."""
+    rng = np.random.default_rng(1)
+    weights = [rng.uniform(0.1, 1, shape).astype(np.float16) for shape in network_shapes(NETWORK)]
+    parts = {"network": NETWORK, "weights": tuple(weights), "domain": {"snr": [5.0, 1000.0]}, "prior": PRIOR}
+    return Bundle(**parts | {"provenance": {"steps": 3}} | changes)
 
 
 @pytest.fixture
 def bundle():
-    rng = np.random.default_rng(1)
-    weights = (rng.normal(size=(5, 4)).astype(np.float16), rng.normal(size=3).astype(np.float32))
-    prior = {"n": {"kind": "uniform"}}
-    return Bundle({"components": 2}, weights, {"snr": [5.0, 1000.0]}, prior, {"steps": 3})
+    return small_bundle()
 
 
 def rewrite(path, **changes):
@@ -38,8 +56,8 @@ def test_written_and_read_back(bundle, tmp_path):
 
 def test_hash_depends_on_every_weight(bundle):
     changed = bundle.weights[0].copy()
-    changed[2, 3] += 1
-    assert replace(bundle, weights=(changed, bundle.weights[1])).sha256 != bundle.sha256
+    changed[2] += 1
+    assert replace(bundle, weights=(changed, *bundle.weights[1:])).sha256 != bundle.sha256
 
 
 def test_missing_file(tmp_path):
@@ -64,7 +82,7 @@ def test_truncated(bundle, tmp_path):
 def test_flipped_weight(bundle, tmp_path):
     path = tmp_path / "b.asdf"
     bundle.write(path)
-    rewrite(path, weights=[bundle.weights[0] + np.float16(1), bundle.weights[1]])
+    rewrite(path, weights=[bundle.weights[0] + np.float16(1), *bundle.weights[1:]])
     with pytest.raises(BundleError, match="does not match its hash"):
         Bundle.read(path)
 
@@ -89,6 +107,23 @@ def test_future_format(bundle, tmp_path):
     rewrite(path, format_version=FORMAT_VERSION + 1)
     with pytest.raises(BundleError, match=f"format version {FORMAT_VERSION + 1}.*newer"):
         Bundle.read(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"middle_blocks": 0, "context": [5]},
+        {"context": [5, 7], "patch_width": 11, "middle_blocks": 2, "deep_blocks": 0, "components": 1},
+        {"dense": [], "deep_blocks": 3},
+    ],
+)
+def test_shapes_told_without_keras_are_those_of_keras(change):
+    config = DEFAULT_NETWORK | change
+    model = build_network(config, initialize=False)
+    assert [tuple(w.shape) for w in model.weights] == network_shapes(config)
+    size, update = features_of_update(config["components"]), {"dense": [8, 9], "components": 2}
+    assert [tuple(w.shape) for w in build_update(update, size).weights] == update_shapes(update, size)
 
 
 def test_incomplete(bundle, tmp_path):

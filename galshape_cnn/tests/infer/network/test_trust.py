@@ -13,6 +13,7 @@ from galshape_cnn.infer.network.bundle import Bundle
 from galshape_cnn.infer.network.trust import AXES, check_region, is_trusted
 from galshape_cnn.study.validate.benchmark_prior import PREFIXES
 from galshape_cnn.study.validate.trust_region import EDGES, find_region, region_of, trusted_share
+from galshape_cnn.tests.infer.network.test_bundle import small_bundle
 
 CELLS = {"snr": [5, 20, 1000], "hlr_over_fwhm": [0, 0.5, 10], "n": [0.3, 6.2]}
 REGION = {"ml": CELLS | {"trusted": [[[0], [0]], [[0], [1]]]}}
@@ -90,8 +91,7 @@ def test_few_galaxies_decide_together():
 
 @pytest.fixture
 def bundle():
-    weights = (np.arange(6, dtype=np.float32),)
-    return Bundle({"components": 2}, weights, {"snr": [5.0, 1000.0]}, {"n": {"kind": "uniform"}}, {})
+    return small_bundle()
 
 
 def test_bundle_keeps_the_region(bundle, tmp_path):

@@ -1,0 +1,143 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Conditions under which a network was trained, and what is done about others.
+
+A network is told of the PSF, the sky, the gain and the masks by numbers of its context.  From one that was
+the same in all of its training it has learned nothing, and its weights there are those it began with:
+whatever else is fed to it, the answer is arbitrary.  The standardisation, which is part of the weights, says
+which numbers these are.  They are kept at their value of the training; where the user's differs, the default
+follows the training, a request that the network cannot serve is refused, and rows are flagged.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from galshape_cnn.errors import InputError
+from galshape_cnn.infer.network.features import CONSTANT_VARIANCE, CONTEXT_SIZE, PSF_KX, PSF_KY
+
+__all__ = ["Conditions", "HeldContext", "conditions_of", "settled_sky"]
+
+_SKY, _GAIN, _VALID = CONTEXT_SIZE - 3, CONTEXT_SIZE - 2, CONTEXT_SIZE - 1
+_PSF = len(PSF_KY) * len(PSF_KX)
+#: The PSF's transfer function at zero, real and imaginary part: 1 and 0 for every PSF.
+_ZERO = int(np.argmin(np.abs(PSF_KY))) * len(PSF_KX) + int(np.argmin(np.abs(PSF_KX)))
+#: Differences that are none: of a PSF's transfer function, and of the other numbers.
+_SAME_PSF, _SAME = 0.03, 1e-4
+
+
+class Conditions(NamedTuple):
+    """What a network knows.
+
+    Attributes
+    ----------
+    fit_sky : bool or None
+        True where every sky of the training was unknown, False where all were known to be zero, None
+        where there were both.
+    gain : bool
+        Whether photon noise outside the noise map was part of it.
+    masks : bool
+        Whether masked pixels were.
+    """
+
+    fit_sky: bool | None
+    gain: bool
+    masks: bool
+
+
+def conditions_of(bundle):
+    """Conditions of a bundle's training.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        With its weights.
+
+    Returns
+    -------
+    conditions : Conditions
+    """
+    mean, variance = (np.asarray(array, float) for array in bundle.weights[:2])
+    varied = variance > CONSTANT_VARIANCE
+    sky = None if varied[_SKY] else bool(mean[_SKY] > 0.5)
+    return Conditions(sky, bool(varied[_GAIN] or mean[_GAIN] > _SAME), bool(varied[_VALID]))
+
+
+def settled_sky(bundle, fit_sky, method, gain=None):
+    """Whether the sky is fitted: as asked for, else as in the training; refused where the network cannot.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        With its weights.
+    fit_sky : bool or None
+        What the user says; None for nothing.
+    method : {'network', 'ml', 'posterior'}
+        The likelihood knows any sky and any gain; the network only starts it.
+    gain : float or None
+        What the user says.
+
+    Returns
+    -------
+    fit_sky : bool
+
+    Raises
+    ------
+    InputError
+        If ``method`` is ``'network'`` and the training had the other sky only, or no gain.
+    """
+    known = conditions_of(bundle)
+    if fit_sky is None:
+        fit_sky = known.fit_sky is not False
+    if method == "network" and known.fit_sky is not None and bool(fit_sky) != known.fit_sky:
+        trained = "unknown" if known.fit_sky else "known to be zero"
+        raise InputError(
+            f"fit_sky={bool(fit_sky)}: this network was trained with a sky {trained} only "
+            f"(nuisance.sky_fraction); allowed: fit_sky={known.fit_sky}, or method='ml' or 'posterior'"
+        )
+    if method == "network" and gain is not None and not known.gain:
+        raise InputError(
+            "gain is given, but this network was trained without photon noise that is not in the noise map "
+            "(noise.poisson_fraction); allowed: no gain, or method='ml' or 'posterior'"
+        )
+    return bool(fit_sky)
+
+
+class HeldContext:
+    """Keeps what did not vary in training at its value there.
+
+    Parameters
+    ----------
+    mean, variance : (CONTEXT_SIZE,) array_like
+        Of the context in training.
+    """
+
+    def __init__(self, mean, variance):
+        held = np.asarray(variance) <= CONSTANT_VARIANCE
+        held[[_ZERO, _ZERO + _PSF]] = False
+        self._mean, self._held = np.asarray(mean, np.float32), np.flatnonzero(held)
+        allowed = np.full(CONTEXT_SIZE, _SAME)
+        allowed[: 2 * _PSF], allowed[_SKY] = _SAME_PSF, np.inf  # the sky is settled before
+        self._allowed = allowed[self._held]
+
+    def __call__(self, context):
+        """The context as the network is to see it.
+
+        Parameters
+        ----------
+        context : (N, CONTEXT_SIZE) array
+            From `galshape_cnn.infer.network.features.network_inputs`.
+
+        Returns
+        -------
+        context : (N, CONTEXT_SIZE) array
+            The same object where everything varied.
+        unknown : (N,) ndarray of bool
+            Rows under conditions that the network has never seen.
+        """
+        if not len(self._held):
+            return context, np.zeros(len(context), bool)
+        context = np.array(context)
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(context[:, self._held] - self._mean[self._held]) > self._allowed
+        context[:, self._held] = self._mean[self._held]
+        return context, apart.any(1)
