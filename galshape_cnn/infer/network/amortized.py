@@ -30,7 +30,7 @@ from galshape_cnn.infer.network.architecture import (
     single_precision,
     split_weights,
 )
-from galshape_cnn.infer.network.conditions import HeldContext
+from galshape_cnn.infer.network.conditions import HeldContext, noise_spread
 from galshape_cnn.infer.network.features import (
     CONSTANT_VARIANCE,
     PSF_KX,
@@ -48,7 +48,6 @@ __all__ = [
     "LARGE",
     "AmortizedPosterior",
     "FirstLook",
-    "noise_spread",
     "posterior_moments",
     "quasi_random_draws",
 ]
@@ -280,25 +279,6 @@ class _Live:
             outputs = np.asarray(self.function(inputs))
             self._traced.add(shape)
             return outputs
-
-
-def noise_spread(ivar):
-    """How uneven the noise of each stamp is.
-
-    Parameters
-    ----------
-    ivar : (N, ny, nx) array_like
-        Inverse variances; zero is masked.
-
-    Returns
-    -------
-    spread : (N,) ndarray
-        Standard deviation of ln(sigma) over the pixels that count.
-    """
-    ivar = np.asarray(ivar, float)
-    good = ivar > 0
-    level = -0.5 * np.log(np.where(good, ivar, 1.0))
-    return level.std((1, 2), where=good | ~good.any((1, 2), keepdims=True))
 
 
 def _far(posterior, offset):

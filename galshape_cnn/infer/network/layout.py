@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from galshape_cnn.errors import InputError
-from galshape_cnn.infer.posterior.mixture import COORDINATES
+from galshape_cnn.forward.galaxy_model import SINGLE_WITHOUT_SKY
 
 __all__ = [
     "CONTEXT_SIZE",
@@ -35,7 +35,7 @@ CONTEXT_SIZE = 2 * len(PSF_KY) * len(PSF_KX) + 7 * len(WINDOWS) + 4
 #: Weights of both networks together; the package's own have two million.
 LARGEST_NETWORK = 2 * 10**7
 _WIDEST, _DEEPEST, _MOST_COMPONENTS = 4096, 64, 64
-_DIM = len(COORDINATES)
+_DIM = SINGLE_WITHOUT_SKY.size
 _OUTPUTS = 1 + _DIM + _DIM * (_DIM + 1) // 2
 _PATCH, _CELLS = 48, 16  # channels of a patch; cells of the last feature map
 _KEYS = {
