@@ -167,14 +167,14 @@ _running = set()  # processes in which JAX was started by this package: this one
 
 
 def _check_not_forked():
-    """Refuse to compute in a copy of a process in which JAX runs: it would wait for threads that are not there."""
+    """Refuse to compute in a copy of a process in which JAX runs: its threads are not there."""
     process = os.getpid()
     if process in _running:
         return
     if _running:
         raise ForkedError(
-            "this process is a copy (os.fork) of one in which galaxies were measured, and JAX, which computes "
-            "here, does not survive that; start processes with multiprocessing.get_context('spawn')"
+            "this process is a copy (os.fork) of one in which the package has computed, and JAX does not "
+            "survive that; start processes with multiprocessing.get_context('spawn')"
         )
     _running.add(process)
 
