@@ -27,7 +27,8 @@ version = release = galshape_cnn.__version__
 root_doc = "index"
 
 extensions.remove("sphinx.ext.inheritance_diagram")  # needs graphviz, and there is next to no inheritance
-extensions += ["definition_tables", "sphinx_gallery.gen_gallery"]
+extensions += ["definition_tables", "mathml", "sphinx_gallery.gen_gallery"]
+html_math_renderer = "mathml"  # formulas are there without a network
 exclude_patterns += ["api/*.inc", "_ext", "examples", "figures"]
 
 # Figures and examples are drawn while building, so they show what the code does now.
@@ -56,7 +57,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "galshape_cnn"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
 html_static_path = ["_static"]
-html_css_files = ["width.css"]
+html_css_files = ["width.css", "math.css"]
 # no sub-pages: leave the width to the text and its tables
 html_sidebars = {page: [] for page in ("comparison", "performance", "validation", "validation_full")}
 

@@ -13,24 +13,38 @@ except ImportError:  # a source tree that was never built or installed
     __version__ = "0+unknown"
 
 _HOMES = {
+    "Exposure": "observe.exposure",
     "CNNFitter": "infer.measure.fitter",
     "PSFConvolvedSersic2D": "forward.model",
     "ShapeCatalog": "infer.catalog.catalog",
     "ShapeEstimator": "infer.measure.estimator",
     "Stamps": "observe.stamps",
+    "add_magnitudes": "infer.catalog.magnitudes",
     "cramer_rao_bound": "infer.likelihood.cramer_rao",
+    "inject": "study.inject.injection",
+    "mean_shear": "infer.shear.mean_shear",
+    "read_blocks": "scale.dataset",
+    "read_image": "observe.io.fits",
     "snr": "infer.likelihood.fisher",
+    "write_table": "infer.catalog.tables",
 }
 
 __all__ = [
     "CNNFitter",
+    "Exposure",
     "PSFConvolvedSersic2D",
     "ShapeCatalog",
     "ShapeEstimator",
     "Stamps",
     "__version__",
+    "add_magnitudes",
     "cramer_rao_bound",
+    "inject",
+    "mean_shear",
+    "read_blocks",
+    "read_image",
     "snr",
+    "write_table",
 ]
 
 

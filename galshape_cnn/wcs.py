@@ -12,7 +12,7 @@ import numpy as np
 
 from galshape_cnn.errors import InputError, PositionError
 
-__all__ = ["celestial_part", "move_on_sky", "pixel_positions", "sky_geometry"]
+__all__ = ["celestial_part", "move_on_sky", "offset_on_sky", "pixel_positions", "sky_geometry"]
 
 _ARCSEC = np.degrees(1.0) * 3600.0
 
@@ -150,6 +150,25 @@ def move_on_sky(radec, jacobian, shift):
     moved = toward + u[:, None] * west + v[:, None] * north
     x, y, z = moved.T
     return np.column_stack([np.degrees(np.arctan2(y, x)) % 360.0, np.degrees(np.arctan2(z, np.hypot(x, y)))])
+
+
+def offset_on_sky(start, end):
+    """Offsets between pairs of sky positions, in the plane tangent at the first.
+
+    Parameters
+    ----------
+    start, end : (N, 2) ndarray
+        ICRS right ascension and declination in degrees.
+
+    Returns
+    -------
+    offset : (N, 2) ndarray
+        u (west) and v (north) in arcsec.
+    """
+    toward, west, north = _basis(*np.transpose(start))
+    there = _basis(*np.transpose(end))[0]
+    depth = np.sum(there * toward, -1)
+    return np.stack([np.sum(there * axis, -1) / depth for axis in (west, north)], -1) * _ARCSEC
 
 
 def pixel_positions(wcs, coords, name="positions"):

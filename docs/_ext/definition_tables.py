@@ -13,9 +13,9 @@ def flag_rows():
     """Header and rows of the table of flags."""
     from galshape_cnn.flags import FLAG_DEFINITIONS
 
-    yield "Bit", "Value", "Name", "Meaning", "Severe"
+    yield "Bit", "Value", "Name", "Meaning", "Level"
     for d in FLAG_DEFINITIONS:
-        yield str(d.bit), str(d.value), f"``{d.name}``", d.description, "yes" if d.severe else ""
+        yield str(d.bit), str(d.value), f"``{d.name}``", d.description, d.level
 
 
 def column_rows():

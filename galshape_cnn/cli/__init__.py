@@ -1,5 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The command line: ``galshape demo``, ``measure``, ``simulate``, ``train``, ``validate``, ``report``.
+"""The command line: ``galshape demo``, ``measure``, ``simulate``, ``train``, ``validate``, ``report``,
+``inject``.
 
 Each command is a module with ``add_parser(subparsers)`` and ``run(args)``.
 Modules that are slow to import are imported by ``run``, so that ``--help`` and
@@ -13,18 +14,20 @@ import warnings
 from contextlib import contextmanager
 
 from galshape_cnn import __version__
-from galshape_cnn.cli import demo, measure, report, simulate, train, validate
+from galshape_cnn.cli import demo, inject, measure, report, simulate, train, validate
 from galshape_cnn.cli.compile_cache import compile_cache
+from galshape_cnn.cli.streams import give_up_stdout, standard_streams
 from galshape_cnn.cli.wording import in_options, notes_printed
 from galshape_cnn.errors import GalshapeError
 
 __all__ = ["main"]
 
-COMMANDS = (demo, measure, simulate, train, validate, report)
+COMMANDS = (demo, measure, simulate, train, validate, report, inject)
 
 _LONG = ("simulate", "train", "validate")  # see `compile_cache`
 
 EXIT_DONE, EXIT_INPUT_ERROR, EXIT_USAGE = 0, 1, 2
+EXIT_INTERRUPTED = 130  # as shells count signal 2
 
 
 def main(args=None):
@@ -38,7 +41,7 @@ def main(args=None):
     Returns
     -------
     status : int
-        0 done (flagged rows are not failures), 1 input or file error, 2 usage.
+        0 done (flagged rows are not failures), 1 input or file error, 2 usage, 130 interrupted (Ctrl-C).
 
     Examples
     --------
@@ -46,18 +49,30 @@ def main(args=None):
     >>> main(["measure"])
     2
     """
-    try:
-        arguments = _parser().parse_args(args)
-    except SystemExit as stop:  # argparse has printed its message
-        return EXIT_USAGE if stop.code else EXIT_DONE
-    cache = compile_cache(arguments.command in _LONG)
-    with cache, _rare_collections(), notes_printed(), warnings.catch_warnings():
-        warnings.showwarning = _print_warning
+    with standard_streams():
         try:
-            arguments.run(arguments)
-        except (GalshapeError, OSError) as error:
-            print(f"galshape {arguments.command}: {in_options(error)}", file=sys.stderr)
-            return EXIT_INPUT_ERROR
+            arguments = _parser().parse_args(args)
+        except SystemExit as stop:  # argparse has printed its message
+            return EXIT_USAGE if stop.code else EXIT_DONE
+        cache = compile_cache(arguments.command in _LONG)
+        with cache, _rare_collections(), notes_printed(), warnings.catch_warnings():
+            warnings.showwarning = _once(_print_warning)
+            return _status(arguments)
+
+
+def _status(arguments):
+    """Run a command; what goes wrong is one line."""
+    try:
+        arguments.run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(f"\ngalshape {arguments.command}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # of a reader such as head that has seen enough
+        give_up_stdout()
+    except (GalshapeError, OSError) as error:
+        print(f"galshape {arguments.command}: {in_options(error)}", file=sys.stderr)
+        return EXIT_INPUT_ERROR
     return EXIT_DONE
 
 
@@ -88,6 +103,18 @@ def _parser():
         name = module.__name__.rpartition(".")[2]
         module.add_parser(commands).set_defaults(run=module.run, command=name)
     return parser
+
+
+def _once(show):
+    """Show each text once: a file may be opened several times, and Python forgets what it has shown."""
+    shown = set()
+
+    def show_new(message, *args, **keywords):
+        if str(message) not in shown:
+            shown.add(str(message))
+            show(message, *args, **keywords)
+
+    return show_new
 
 
 def _print_warning(message, category, filename, lineno, file=None, line=None):

@@ -4,8 +4,9 @@
 import numpy as np
 
 from galshape_cnn.errors import InputError
+from galshape_cnn.observe.catalog_conventions import READ_AS
 
-__all__ = ["CUTOUT_LIMIT", "add_detection_options", "is_cutout", "targets"]
+__all__ = ["CUTOUT_LIMIT", "add_detection_options", "add_threshold_options", "is_cutout", "targets"]
 
 #: An image up to this side, in pixels, is the cutout of one galaxy.
 CUTOUT_LIMIT = 128
@@ -31,6 +32,17 @@ def add_detection_options(parser):
         action="store_true",
         help=f"search for galaxies even in an image of less than {CUTOUT_LIMIT} pixels",
     )
+    add_threshold_options(group)
+
+
+def add_threshold_options(group):
+    """Add the thresholds of the detection.
+
+    Parameters
+    ----------
+    group : `argparse.ArgumentParser` or group
+        Changed in place.
+    """
     for name, kind, default, text in (
         ("threshold", float, 4.0, "standard deviations of the smoothed image that make a source"),
         ("npixels", int, 8, "connected pixels that make a source"),
@@ -98,7 +110,10 @@ def targets(args, data, error=None):
         return None
     from galshape_cnn.observe.detect.sources import find_galaxies
 
-    return find_galaxies(data, error, detection_from(args))
+    detection = detection_from(args)
+    found = find_galaxies(data, error, detection)
+    found.meta[READ_AS] = f"found by segmentation, {detection}".replace("Detection(", "").rstrip(")")
+    return found
 
 
 def detection_from(args):

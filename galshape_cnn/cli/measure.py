@@ -68,7 +68,10 @@ def add_parser(commands):
         "--block-rows", type=positive_int, default=8192, metavar="N", help="rows of a Parquet file (8192)"
     )
     parser.add_argument(
-        "--positions", metavar="CAT", help="table with x, y (0-based pixels) or ra, dec (degrees)"
+        "--positions",
+        metavar="CAT",
+        help="table with x, y (0-based pixels) or ra, dec (degrees), a catalogue of Source Extractor or "
+        "another tool, or regions of DS9; file.fits[TABLE] where there are several tables",
     )
     parser.add_argument("--stamp-size", type=positive_int, metavar="N", help="pixels used around each galaxy")
     parser.add_argument("--no-fit-sky", action="store_true", help="take the sky level as exactly zero")
@@ -90,13 +93,11 @@ def run(args):
     print(f"{text}, {time.perf_counter() - start:.1f} s -> {args.output}")
 
 
-def _say_what_was_read(source, suffix):
-    """Say, before any work, by which convention positions were read and what the output cannot hold."""
+def _say_what_changes(source, suffix):
+    """Say, before any work, which columns of the positions the output cannot hold as they are."""
     from galshape_cnn.infer.catalog.writable import warn_of_changes
     from galshape_cnn.scale.run import source_columns
 
-    if understood := getattr(source, "understood", ""):
-        print(f"galshape: positions: {understood}", file=sys.stderr)
     warn_of_changes(source_columns(source), suffix)
 
 
@@ -127,7 +128,7 @@ def _into_table(args):
 
     check_table_path(args.output, args.overwrite)
     source = source_from(args)
-    _say_what_was_read(source, Path(args.output).suffix.lower())
+    _say_what_changes(source, Path(args.output).suffix.lower())
     with _crew(args, _job(source, _how(args, source), load_estimator(args.bundle))) as crew:
         rows = measure_all(crew, len(source), progress_wanted(args))
     table = rows.catalog.to_table()
@@ -146,7 +147,7 @@ def _into_folder(args):
     from galshape_cnn.scale.run import configuration_of, fill_folder
 
     source = source_from(args)
-    _say_what_was_read(source, ".parquet")
+    _say_what_changes(source, ".parquet")
     estimator = load_estimator(args.bundle)
     settings = {"zeropoint": args.zeropoint}
     how = _how(args, source)
@@ -176,9 +177,9 @@ def summary(catalog, errors=0):
     Returns
     -------
     text : str
-        For example ``measured 3 galaxies (ml): 2 without flags, EDGE 1``.
+        For example ``measured 3 galaxies (ml): 2 of quality 0, EDGE 1``.
     """
-    clean = int(np.count_nonzero(catalog.flags == 0))
+    clean = int(np.count_nonzero(catalog.quality == 0))
     return counted(len(catalog), catalog.method, clean, catalog.flag_counts(), errors)
 
 
@@ -192,7 +193,7 @@ def counted(rows, method, clean, flags, errors=0):
     method : str
         Estimator.
     clean : int
-        Rows without flags.
+        Rows of quality 0.
     flags : dict
         Name of each flag that occurs to its count.
     errors : int, optional
@@ -205,7 +206,7 @@ def counted(rows, method, clean, flags, errors=0):
     counts = [f"{name} {count}" for name, count in flags.items()]
     failed = [f"{errors} with an error"] if errors else []
     noun = "galaxy" if rows == 1 else "galaxies"
-    return f"measured {rows} {noun} ({method}): " + ", ".join([f"{clean} without flags", *counts, *failed])
+    return f"measured {rows} {noun} ({method}): " + ", ".join([f"{clean} of quality 0", *counts, *failed])
 
 
 def source_from(args):

@@ -49,13 +49,16 @@ def add_noise_options(parser):
     group.add_argument(
         "--noise-correlation",
         metavar="R",
-        help="autocorrelation of the noise: FITS image, odd-sized, 1 at its centre; or 'estimate', from "
-        "blank pixels",
+        default="auto",
+        help="autocorrelation of the noise: FITS image, odd-sized, 1 at its centre; 'estimate', from "
+        "blank pixels of the stamps; 'none'; or 'auto' (default), measured on an image, used if significant",
     )
     group.add_argument(
         "--noise-scale",
         metavar="F",
-        help="factor by which the noise map is too small; or 'estimate', from blank pixels",
+        default="auto",
+        help="factor by which the noise map is too small; 'estimate', from blank pixels of the stamps; "
+        "'none'; or 'auto' (default), measured on an image, used if significant",
     )
 
 
@@ -118,13 +121,9 @@ def noise_options(args, source):
     example = source.example() if read_noise is not None and len(args.input) == 1 else None
     if example is None or np.ndim(example.data) == 3:  # of a single image the noise is known by now
         how |= {"read_noise": read_noise, "sky_level": sky_level}
-    if args.noise_correlation is not None:
-        how["noise_correlation"] = _correlation(args.noise_correlation)
-    if args.noise_scale is not None:
-        from galshape_cnn.observe.noise.rescale import checked_scale
-
-        how["noise_scale"] = checked_scale(args.noise_scale, f"--noise-scale {args.noise_scale}")
-    return {name: value for name, value in how.items() if value is not None}
+    how = {name: value for name, value in how.items() if value is not None}
+    how["noise_correlation"] = _correlation(args.noise_correlation)
+    return how | {"noise_scale": _scale(args.noise_scale)}
 
 
 def _detector(args, example):
@@ -146,7 +145,7 @@ def _check_counts(image, option, value):
     if rate or (electrons and value != 1):
         raise FileError(
             f"{option}: the header's gain, {value}, is per count, but pixels are in {image.unit}; give "
-            "electrons per unit of the image as a number (1 for electrons, the exposure time for electrons / s)"
+            "electrons per unit of the image as a number (1 for electron, the exposure time for electron / s)"
         )
 
 
@@ -173,10 +172,19 @@ def _value(text, option, names, example, check=None):
     return value
 
 
+def _scale(text):
+    """A word, None, or a number."""
+    from galshape_cnn.observe.noise.rescale import checked_scale
+
+    if text in ("auto", "none"):
+        return None if text == "none" else text
+    return checked_scale(text, f"--noise-scale {text}")
+
+
 def _correlation(text):
-    """'estimate', or the array of a file."""
-    if text == "estimate":
-        return text
+    """A word, None, or the array of a file."""
+    if text in ("auto", "estimate", "none"):
+        return None if text == "none" else text
     from galshape_cnn.observe.io.fits_hdus import image_hdus, open_fits
     from galshape_cnn.observe.io.hdu_pixels import image_pixels
 

@@ -60,7 +60,7 @@ def in_options(message):
     # "bad_bits='x' (--bad-bits)" says both
     text = re.sub(rf"{_EDGE}(?:{_ANY})(?:=('[^']*'|\S+))? \((--[a-z-]+)((?: [A-Z]+)?)\)", _both, text)
     text = re.sub(rf"{_EDGE}({_ANY})='([^']*)'", lambda found: f"{_option(found[1])} {found[2]}", text)
-    text = re.sub(rf"{_EDGE}({_ANY})=(?=[\w.+/~*-])", lambda found: f"{_option(found[1])} ", text)
+    text = re.sub(rf"{_EDGE}({_ANY})=(?=[\w+/~*-]|\.[\w/.])", lambda found: f"{_option(found[1])} ", text)
     text = re.sub(rf"{_EDGE}({_ANY})=", lambda found: _option(found[1]), text)
     return re.sub(rf"{_EDGE}({_LONG})(?![\w/'-]|\.\w)", lambda found: _option(found[1]), text)
 

@@ -105,6 +105,30 @@ class View:
         out[:, SINGLE.sky] = params[:, self._sky]
         return out
 
+    def outward(self, params):
+        """Parameters of the model that the exposure's own image shows; the inverse of `params`.
+
+        Parameters
+        ----------
+        params : (N, 8) ndarray
+            flux, n, hlr, g1, g2, x, y, sky in the exposure.
+
+        Returns
+        -------
+        params : (N, P) float64 ndarray
+            Fluxes of other bands and sky levels of other exposures are zero.
+        """
+        model, back = self.model, np.linalg.inv(self.frame)
+        out = np.zeros((len(params), model.size))
+        out[:, self.band] = params[:, SINGLE.flux] / self.factor
+        out[:, model.n] = params[:, SINGLE.n]
+        shape = transform_shape(params[:, SINGLE.hlr], *params[:, SINGLE.shear].T, back)
+        out[:, model.hlr : model.shear.stop] = np.stack(shape, -1)
+        offset = params[:, SINGLE.centre] - self.pixel
+        out[:, model.centre] = self.reference + (back @ offset[..., None])[..., 0]
+        out[:, self._sky] = params[:, SINGLE.sky]
+        return out
+
     def jacobian(self, params):
         """Derivative of the exposure's parameters by the model's.
 

@@ -9,6 +9,7 @@ from astropy.table import Table
 from galshape_cnn.errors import InputError, PositionError, PSFError
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.psf.arrays import FORMS
+from galshape_cnn.forward.psf.checks import mended_psf
 from galshape_cnn.forward.psf.convert import PSFArrays, is_galsim, psf_arrays
 from galshape_cnn.observe.cutting import (
     bucket_size,
@@ -58,6 +59,10 @@ class Observation:
         x, y in the image of every galaxy that the user listed; those of the rows are part of it.
     first : int
         Place of the first row in ``listed``; the others follow.
+    image : Frame or None
+        The image, if there is one.
+    understood : str
+        By which convention the positions were read; empty if that goes without saying.
     """
 
     groups: tuple
@@ -68,6 +73,8 @@ class Observation:
     is_image: bool = False
     listed: np.ndarray | None = None
     first: int = 0
+    image: object = None
+    understood: str = ""
 
     def __len__(self):
         return self.n
@@ -94,10 +101,10 @@ def prepare(
 
     Parameters
     ----------
-    data : NDData, array_like, sequence of them, or Stamps
+    data : NDData, array_like, sequence of them, Stamps, or Observation
         An image (with ``positions``); N cutouts of any sizes with a galaxy
         near each centre, as a sequence or as an ``(N, ny, nx)`` array; one
-        cutout; or `Stamps`, which pass through.  ``uncertainty``, ``mask``,
+        cutout; or `Stamps` or an `Observation`, which pass through.  ``uncertainty``, ``mask``,
         ``wcs``, ``psf`` and ``unit`` of NDData are used.
     psf : optional
         Anything `galshape_cnn.forward.psf.convert.psf_arrays` takes; or ``"stars"``, to
@@ -149,6 +156,8 @@ def prepare(
     >>> [(rows.tolist(), stamps.data.shape) for rows, stamps in observation.groups]
     [([0, 1], (2, 64, 64))]
     """
+    if isinstance(data, Observation):
+        return data
     if isinstance(data, Stamps):
         keywords = {"psf": psf, "error": error, "mask": mask, "wcs": wcs, "positions": positions}
         return _pass_through(data, {**keywords, "stamp_size": stamp_size})
@@ -166,10 +175,14 @@ def prepare(
     }
     psf, table = _own_psf(psf, data, error, table)
     psfs = _row_psfs(rows, psf, options)
-    estimated = Flag.PSF_ESTIMATED if isinstance(psf, EstimatedPSF) else 0
-    groups = _make_groups(rows, psfs, bool(recenter), unit, estimated, strict)
+    psfs, about_psf = _mended(psfs, psf, frames, bool(normalize_psf))
+    groups = _make_groups(rows, psfs, bool(recenter), unit, np.broadcast_to(about_psf, len(rows)), strict)
     listed, first = listed or (rows.xy if is_image else None, 0)
-    return Observation(groups, len(rows), table, unit, rows.radec is not None, is_image, listed, first)
+    image = frames[0] if is_image or _is_plane(data) else None
+    has_sky = rows.radec is not None
+    return Observation(
+        groups, len(rows), table, unit, has_sky, is_image, listed, first, image, positions.understood
+    )
 
 
 def _pass_through(stamps, keywords):
@@ -181,6 +194,11 @@ def _pass_through(stamps, keywords):
         )
     groups = ((np.arange(len(stamps)), stamps.as_even_squares()),)
     return Observation(groups, len(stamps), unit=stamps.unit, has_sky=stamps.skycoord is not None)
+
+
+def _is_plane(data):
+    """Whether data is one image, not a sequence of one."""
+    return not isinstance(data, (list, tuple)) and np.ndim(getattr(data, "data", data)) == 2
 
 
 def _check_cutouts(frames):
@@ -258,6 +276,18 @@ def _row_psfs(rows, psf, options):
     return psf_arrays(psf, positions=inside, jacobian=jacobian, stamp_size=largest, **options)
 
 
+def _mended(psfs, psf, frames, normalize):
+    """PSFs without the faults that sampled ones may have, and what flags say of them."""
+    if isinstance(psf, EstimatedPSF):
+        return psfs, np.array(Flag.PSF_ESTIMATED)
+    given = frames[0].psf if psf is None else psf
+    first = given[0] if isinstance(given, (list, tuple)) and len(given) else given
+    if not isinstance(first, (np.ndarray, PSFArrays)):
+        return psfs, np.array(0)
+    found = mended_psf(psfs, normalize)
+    return found.psf, np.where(found.cut, Flag.PSF_CUT, 0) | np.where(found.mended, Flag.PSF_MENDED, 0)
+
+
 def _image_jacobian(frame, each):
     """One Jacobian for a PSF profile, if it hardly changes over the whole image.
 
@@ -297,7 +327,7 @@ def _make_groups(rows, psfs, recenter, unit, flag, strict):
         data, ivar = parts.pop("data"), parts.pop("ivar")
         if pixel_unit != 1:
             data, ivar = data.astype(float) * pixel_unit, ivar.astype(float) / pixel_unit**2
-        parts["flags"] |= flag
+        parts["flags"] |= flag[selected]
         stamps = Stamps(data, ivar, psf.array, psf_oversampling=psf.oversampling, unit=unit, **parts)
         groups.append((selected, stamps))
     if strict:

@@ -1,6 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Lists of positions, in pixels or on the sky, as the user may hold them."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,10 +20,11 @@ from galshape_cnn.observe.catalog_conventions import (
     find_pair,
 )
 from galshape_cnn.observe.region_positions import are_regions, table_of_regions
-from galshape_cnn.wcs import pixel_positions
+from galshape_cnn.wcs import pixel_positions, sky_geometry
 
 __all__ = ["Positions", "read_positions_argument"]
 
+_log = logging.getLogger(__name__)
 _ALLOWED = "a Table with columns x, y (0-based pixels) or ra, dec, a SkyCoord, or an (N, 2) array of x, y"
 #: Largest disagreement, in pixels, between pixel and sky columns of one table.
 _LARGEST_DISAGREEMENT = 2.0
@@ -40,11 +42,22 @@ class Positions:
         The other columns of the user's table; identifiers are in ``id``.
     understood : str
         By which convention the columns of a tool were read; empty for x, y and ra, dec.
+    sky : SkyCoord or None
+        Where they are on the sky, if that was given.
     """
 
     xy: np.ndarray
     table: Table | None = None
     understood: str = ""
+    sky: object = None
+
+    def on_sky(self, wcs):
+        """SkyCoord of the positions: as given, or of their pixels in the image of a WCS."""
+        from astropy.coordinates import SkyCoord
+
+        if self.sky is not None:
+            return self.sky.reshape(1) if self.sky.isscalar else self.sky
+        return SkyCoord(*sky_geometry(wcs, self.xy)[1].T, unit="deg", frame="icrs")
 
 
 def read_positions_argument(positions, wcs=None):
@@ -70,7 +83,7 @@ def read_positions_argument(positions, wcs=None):
     if isinstance(positions, Positions):
         return positions
     if hasattr(positions, "icrs"):
-        return Positions(_from_sky(positions, wcs))
+        return Positions(_from_sky(positions, wcs), sky=positions)
     if are_regions(positions):
         positions = table_of_regions(positions)
     table = _as_table(positions)
@@ -79,7 +92,8 @@ def read_positions_argument(positions, wcs=None):
     if isinstance(positions, (list, tuple)) and positions and all(hasattr(one, "icrs") for one in positions):
         from astropy.coordinates import SkyCoord
 
-        return Positions(_from_sky(SkyCoord([one.icrs for one in positions]), wcs))
+        sky = SkyCoord([one.icrs for one in positions])
+        return Positions(_from_sky(sky, wcs), sky=sky)
     return Positions(_from_array(positions))
 
 
@@ -193,7 +207,9 @@ def _from_table(table, wcs):
     _name_identifiers(rest, names, tool)
     rest.remove_columns([*pixel_names, *sky_names])
     notes = [note for note in (rest.meta.pop(READ_AS, ""), understood) if note]
-    return Positions(from_sky if xy is None else xy, rest, "; ".join(notes))
+    if notes:
+        _log.info("positions: %s", "; ".join(notes))
+    return Positions(from_sky if xy is None else xy, rest, "; ".join(notes), sky)
 
 
 def _name_identifiers(table, names, tool):

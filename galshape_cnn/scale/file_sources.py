@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.fingerprint import fingerprint
 from galshape_cnn.forward.psf.arrays import PSFArrays
 from galshape_cnn.observe.io.pairing import check_psf_count, names_of_each, with_own_psf
-from galshape_cnn.scale.fingerprint import fingerprint
 from galshape_cnn.scale.images import open_image
 from galshape_cnn.scale.source import Source
 

@@ -19,20 +19,22 @@ def settled_noise(source, how):
     Returns
     -------
     how : dict
-        Changed only if ``noise_scale`` or ``noise_correlation`` was ``'estimate'``: the first 256
-        rows decide.
+        With ``noise_scale`` and ``noise_correlation`` as numbers, arrays or None: measured on the image
+        where they were ``'auto'`` or missing, on the first 256 rows where they were ``'estimate'``.
 
     Raises
     ------
     NoiseError
-        If they have too few blank pixels.
+        If there are too few blank pixels for what was to be estimated.
     """
     from galshape_cnn.observe.noise.model import NoiseModel
     from galshape_cnn.observe.observation import prepare
 
-    noise = NoiseModel.from_keywords(how)
-    if not noise.is_estimated:
-        return how
-    data, keywords = source.read(0, min(len(source), _ROWS))
-    settled = noise.settled(prepare(data, **keywords)).keywords()
-    return how | {name: value for name, value in settled.items() if name in how}
+    noise, names = NoiseModel.from_keywords(how), ("noise_scale", "noise_correlation")
+    if noise.is_automatic and not source.is_image:
+        kept = {name: getattr(noise, name) for name in names}
+        return how | {name: None if isinstance(value, str) else value for name, value in kept.items()}
+    if noise.is_estimated:
+        data, keywords = source.read(0, min(len(source), 1 if noise.is_automatic else _ROWS))
+        noise = noise.settled(prepare(data, **keywords | {"strict": not noise.is_automatic}))
+    return how | {name: getattr(noise, name) for name in names}

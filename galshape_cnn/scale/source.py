@@ -11,7 +11,14 @@ class Source(ABC):
 
     A source is small to pickle (paths, not pixels) unless it wraps arrays, and every worker
     opens the files for itself.
+
+    Attributes
+    ----------
+    is_image : bool
+        Whether all galaxies are in one image.
     """
+
+    is_image = False
 
     @abstractmethod
     def __len__(self):

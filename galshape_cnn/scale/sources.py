@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from galshape_cnn.errors import FileError, InputError, PositionError
+from galshape_cnn.fingerprint import fingerprint
 from galshape_cnn.observe.io.pairing import check_psf_count
 from galshape_cnn.scale.file_sources import CubeSource, FileSource, MockSource, rows_of
-from galshape_cnn.scale.fingerprint import fingerprint
 from galshape_cnn.scale.images import open_image
 from galshape_cnn.scale.source import Source
 
@@ -108,6 +108,7 @@ class ImageSource(Source):
     positions: object
     names: dict = field(default_factory=dict)
     keywords: dict = field(default_factory=dict)
+    is_image = True
 
     def __post_init__(self):
         from galshape_cnn.observe.positions import read_positions_argument
@@ -175,11 +176,6 @@ class ImageSource(Source):
         """Columns that pass through, or None."""
         return None if self._known.table is None else self._known.table[start:stop]
 
-    @property
-    def understood(self):
-        """By which convention the positions were read; empty if that goes without saying."""
-        return self._known.understood
-
 
 @dataclass(frozen=True, eq=False)
 class PlacedSource(Source):
@@ -229,11 +225,6 @@ class PlacedSource(Source):
     def inputs(self, start, stop):
         """Columns that pass through, or None."""
         return None if self._known.table is None else self._known.table[start:stop]
-
-    @property
-    def understood(self):
-        """By which convention the positions were read; empty if that goes without saying."""
-        return self._known.understood
 
 
 def open_source(data, *, positions=None, names=None, **keywords):

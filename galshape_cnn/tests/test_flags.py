@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galshape_cnn.flags import FLAG_DEFINITIONS, SEVERE, Flag, decode_flags, describe_flags
+from galshape_cnn.flags import (
+    CAUTION,
+    FLAG_DEFINITIONS,
+    LEVELS,
+    SEVERE,
+    Flag,
+    decode_flags,
+    describe_flags,
+    quality_of,
+)
 
 ALL = sum(d.value for d in FLAG_DEFINITIONS)
 
@@ -14,8 +23,8 @@ def test_bits_are_unique_and_without_gaps():
 
 
 def test_bits_fit_the_column():
-    # FITS has no unsigned 64-bit integers, and some readers make a float of more than 32 bits
-    assert ALL < 2**31
+    # FITS has no unsigned 64-bit integers, and readers that make floats of them hold 53 bits
+    assert ALL < 2**53
 
 
 def test_names_are_unique_and_descriptions_plain():
@@ -36,7 +45,17 @@ def test_constant_decodes_to_its_own_name(definition):
 
 
 def test_severe_bits():
-    assert decode_flags(SEVERE) == ["NOT_MEASURED", "NO_DATA", "OFF_IMAGE"]
+    assert decode_flags(SEVERE)[:3] == ["NOT_MEASURED", "NO_DATA", "OFF_IMAGE"]
+    assert [d.name for d in FLAG_DEFINITIONS if d.severe] == decode_flags(SEVERE)
+
+
+def test_quality_is_the_worst_level_of_the_flags():
+    for d in FLAG_DEFINITIONS:
+        assert quality_of(d.value) == LEVELS.index(d.level)
+    notes = ALL & ~SEVERE & ~CAUTION
+    flags = np.array([0, notes, notes | Flag.MASKED, ALL])
+    np.testing.assert_array_equal(quality_of(flags), [0, 0, 1, 2])
+    assert quality_of(flags).dtype == np.int16
 
 
 def test_definitions_cannot_be_changed():

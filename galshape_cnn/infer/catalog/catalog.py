@@ -15,7 +15,7 @@ import numpy as np
 from astropy.table import QTable, Table
 
 from galshape_cnn.errors import InputError
-from galshape_cnn.flags import FLAG_DEFINITIONS, SEVERE
+from galshape_cnn.flags import quality_of
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.geometry import axis_ratio, position_angle, semi_major_radius
 from galshape_cnn.infer.catalog.columns import (
@@ -27,24 +27,28 @@ from galshape_cnn.infer.catalog.columns import (
     pass_through,
     sigma_columns,
 )
-from galshape_cnn.infer.catalog.measurement import Measurement, sample_quantiles
+from galshape_cnn.infer.catalog.display import CatalogDisplay
+from galshape_cnn.infer.catalog.flagged import FlaggedRows
+from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.catalog.placement import Placement, derived_errors
 from galshape_cnn.infer.catalog.plotting import CatalogPlots
+from galshape_cnn.infer.catalog.rows import CatalogRows
+from galshape_cnn.infer.catalog.shear import CatalogShear
 from galshape_cnn.infer.measure.options import METHODS
 
 __all__ = ["ShapeCatalog"]
 
-_RAW_COLUMNS = ("snr", "chi2", "ess", "flags", "neighbour_fraction")
+_RAW_COLUMNS = ("snr", "chi2", "ess", "flags", "neighbour_fraction", "rff")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ShapeCatalog(CatalogPlots):
+class ShapeCatalog(FlaggedRows, CatalogRows, CatalogDisplay, CatalogShear, CatalogPlots):
     """Shapes, sizes and fluxes of N galaxies, with bounds and flags.
 
     Made by calling a `~galshape_cnn.ShapeEstimator`, or by
     `ShapeCatalog.from_measurements`.  A catalogue cannot be changed.  Every
-    column of `to_table` is also an attribute; `len`, slices, masks and index
-    arrays work as on a list of rows.
+    column of `to_table` is also an attribute, and ``catalog["flux"]`` gives it
+    too; `len`, slices, masks and index arrays work as on a list of rows.
 
     Attributes
     ----------
@@ -72,9 +76,11 @@ class ShapeCatalog(CatalogPlots):
     >>> psf = galsim.Moffat(beta=3, fwhm=3)
     >>> galaxy = galsim.Convolve(galsim.Exponential(half_light_radius=4, flux=5000), psf)
     >>> cat = ShapeEstimator()(galaxy.drawImage(nx=64, ny=64, scale=1).array, psf=psf, error=1.0)
-    >>> cat[cat.flags == 0].to_table(["flux", "hlr", "hlr_err"]).colnames
+    >>> cat[cat.quality == 0].to_table(["flux", "hlr", "hlr_err"]).colnames
     ['flux', 'hlr', 'hlr_err']
     """
+
+    definitions = COLUMN_DEFINITIONS  # of the columns that there may be, in order
 
     ids: np.ndarray
     method: str
@@ -141,11 +147,18 @@ class ShapeCatalog(CatalogPlots):
         return len(self.ids)
 
     def __repr__(self):
-        flagged = int(np.count_nonzero(self.flags))
-        return f"<ShapeCatalog: {len(self)} galaxies, method={self.method!r}, {flagged} flagged>"
+        counts = self.quality_counts()
+        return (
+            f"<ShapeCatalog: {len(self)} galaxies, method={self.method!r}, quality "
+            f"{', '.join(f'{level}: {count}' for level, count in counts.items())}>"
+        )
 
     def __getitem__(self, rows):
-        """Chosen rows as a catalogue; an integer gives a catalogue of one row."""
+        """Chosen rows as a catalogue; the column of a name, a table of several names."""
+        if isinstance(rows, str):
+            return self.to_table([rows])[rows]
+        if isinstance(rows, list | tuple) and rows and all(isinstance(one, str) for one in rows):
+            return self.to_table(rows)
         if isinstance(rows, int | np.integer):
             rows = [self._row(rows)]
         return replace(
@@ -168,19 +181,20 @@ class ShapeCatalog(CatalogPlots):
         return replace(self, stamps=None)
 
     @cached_property
-    def parameters(self):
-        """(N, 5) ndarray: flux, n, hlr, g1, g2 without units, in the reported frame."""
-        return _frozen(self.placement.shapes(self.measurement.params[:, SINGLE.reported]))
-
-    @cached_property
     def covariance(self):
         """(N, 5, 5) ndarray: posterior covariance of flux, n, hlr, g1, g2; NaN for ``'ml'``."""
         return _frozen(self.placement.covariances(self.measurement.params, self.measurement.covariance))
 
     @cached_property
     def crb_covariance(self):
-        """(N, 5, 5) ndarray: Cramér-Rao bound of flux, n, hlr, g1, g2."""
+        """(N, 5, 5) ndarray: Cramér-Rao bound of flux, n, hlr, g1, g2; the sandwich in correlated noise."""
         return _frozen(self.placement.covariances(self.measurement.params, self.measurement.crb))
+
+    @cached_property
+    def error_covariance(self):
+        """(N, 5, 5) ndarray: the bound, and what structure adds to it: the square of the columns ``_err``."""
+        raw = self.measurement
+        return _frozen(self.placement.covariances(raw.params, raw.crb + raw.structure))
 
     @cached_property
     def _columns(self):
@@ -191,11 +205,13 @@ class ShapeCatalog(CatalogPlots):
         sky = self.placement.sky_position(*raw.params[:, SINGLE.centre].T)
         columns = {"id": self.ids, "x_centroid": x, "y_centroid": y, "sky_centroid": sky}
         columns |= dict(zip(SHAPE_PARAMETERS, self.parameters.T, strict=True))
-        columns |= sigma_columns("err", self.crb_covariance) | sigma_columns("std", self.covariance)
+        columns |= sigma_columns("err", self.error_covariance) | sigma_columns("std", self.covariance)
+        columns |= sigma_columns("crb", self.crb_covariance)
         columns |= {name: getattr(raw, name) for name in _RAW_COLUMNS}
+        columns["quality"] = quality_of(raw.flags)
         columns["q"], columns["pa"] = axis_ratio(g1, g2), position_angle(g1, g2)
         columns["r_eff"] = semi_major_radius(hlr, g1, g2)
-        return columns | derived_errors(self.parameters, self.crb_covariance)
+        return columns | derived_errors(self.parameters, self.error_covariance)
 
     def _column(self, definition):
         """One column, with its unit."""
@@ -236,7 +252,7 @@ class ShapeCatalog(CatalogPlots):
         unknown = [name for name in wanted if name not in self.column_names]
         if unknown:
             raise InputError(f"columns: {unknown} not in this catalogue; allowed: {self.column_names}")
-        definitions = {d.name: d for d in COLUMN_DEFINITIONS}
+        definitions = {d.name: d for d in self.definitions}
         table = QTable(meta=copy.deepcopy(self.meta))
         for name in wanted:
             table[name] = self._column(definitions[name]) if name in definitions else self.inputs[name]
@@ -245,129 +261,6 @@ class ShapeCatalog(CatalogPlots):
                 table[name].info.meta = {"ucd": definitions[name].ucd}
         return table
 
-    @property
-    def is_usable(self):
-        """(N,) ndarray of bool: False where a flag says not to use the numbers at all."""
-        return self.measurement.flags & SEVERE == 0
-
-    def flag_counts(self):
-        """How many rows carry each flag.
-
-        Returns
-        -------
-        counts : dict of str to int
-            Only flags that occur, in the order of their bits.
-        """
-        counts = {d.name: int(np.count_nonzero(self.flags & d.value)) for d in FLAG_DEFINITIONS}
-        return {name: count for name, count in counts.items() if count}
-
-    def samples(self, i):
-        """Posterior samples of one galaxy.
-
-        Parameters
-        ----------
-        i : int
-            Row number.
-
-        Returns
-        -------
-        samples : (S, 5) ndarray
-            Equally weighted draws of flux, n, hlr, g1, g2, without units, in
-            the frame of the table; no rows for a galaxy not measured.
-
-        Raises
-        ------
-        InputError
-            If the catalogue was not made with ``method='posterior'``.
-        IndexError
-            If there is no such row.
-        """
-        row = self._row(i)
-        if self.method != "posterior" or self.measurement.samples is None:
-            raise InputError(f"samples exist for method='posterior' only; this catalogue has {self.method!r}")
-        draws = self.measurement.samples[row : row + 1]
-        moved = self.placement[row : row + 1].shapes(draws)[0]
-        return moved[np.isfinite(moved).all(1)]
-
-    def quantiles(self, i, probabilities=(0.025, 0.16, 0.5, 0.84, 0.975)):
-        """Quantiles of the posterior of one galaxy, as `samples` of which only ``ess`` count.
-
-        Parameters
-        ----------
-        i : int
-            Row number.
-        probabilities : sequence of float, optional
-            In (0, 1); by default the limits of the 95 % and 68 % intervals and the median.
-
-        Returns
-        -------
-        quantiles : (Q, 5) ndarray
-            Of flux, n, hlr, g1, g2; NaN for a galaxy not measured.
-        """
-        return sample_quantiles(self.samples(i), self.ess[self._row(i)], probabilities)
-
-    def stamp(self, i):
-        """Data of one galaxy.
-
-        Parameters
-        ----------
-        i : int
-            Row number.
-
-        Returns
-        -------
-        stamps : Stamps
-            A batch of one.
-
-        Raises
-        ------
-        InputError
-            If the data were dropped by `without_stamps`.
-        IndexError
-            If there is no such row.
-        """
-        row = self._row(i)
-        if self.stamps is None:
-            raise InputError("this catalogue was stripped by without_stamps(); its data are gone")
-        group, member = self.location[row]
-        return self.stamps[group][member : member + 1]
-
-    def model(self, i):
-        """The galaxy that was measured, as an astropy model.
-
-        Parameters
-        ----------
-        i : int
-            Row number.
-
-        Returns
-        -------
-        model : PSFConvolvedSersic2D
-            In the pixel frame of the parent image, lengths in pixels and flux
-            in the unit of the image, without units.
-
-        Raises
-        ------
-        InputError
-            If the data were dropped by `without_stamps`.
-        IndexError
-            If there is no such row.
-        """
-        row, stamp = self._row(i), self.stamp(i)
-        from galshape_cnn.forward.model import PSFConvolvedSersic2D
-
-        flux, n, hlr, g1, g2, x, y, sky = self.measurement.params[row]
-        x, y = self.placement.origin[row] + (x, y)
-        return PSFConvolvedSersic2D(
-            flux, n, hlr, g1, g2, x, y, sky, psf=stamp.psf[0], psf_oversampling=stamp.psf_oversampling
-        )
-
-    def _row(self, i):
-        """Row number of a possibly negative index."""
-        try:
-            return range(len(self))[i]
-        except IndexError:
-            raise IndexError(f"row {i} of a catalogue of {len(self)} galaxies") from None
 
 
 def _column_attribute(definition):

@@ -40,7 +40,9 @@ CONVENTIONS = {
     "pixel_frame": "g1 > 0 along +x, g2 > 0 at 45 degrees from +x to +y; pixel centres are 0-based integers",
     "sky_frame": "u = west, v = north; g1 > 0 along east-west",
     "pa": "degrees East of North (without WCS: counter-clockwise from +y), in [0, 180)",
-    "err": "Cramer-Rao bound, centroid (and sky if fitted) marginalised",
+    "err": "standard error: Cramer-Rao bound (in correlated noise the sandwich), centroid (and sky if "
+    "fitted) marginalised, and what structure that no Sersic profile has adds where it is seen",
+    "crb": "the part of err that is due to noise",
     "std": "posterior standard deviation; NaN for method 'ml'",
 }
 
@@ -94,7 +96,7 @@ COLUMN_DEFINITIONS = (
     ),
     ColumnDefinition("sky_centroid", "sky", "sky position of the centre, ICRS", "pos.eq"),
     *(ColumnDefinition(*value) for value in _VALUES),
-    *_errors("err", "Cramer-Rao bound"),
+    *_errors("err", "standard error, by noise and structure,"),
     *_errors("std", "posterior standard deviation"),
     ColumnDefinition("snr", "number", "signal-to-noise ratio, sqrt(sum(model^2 / sigma^2))", "stat.snr"),
     ColumnDefinition("chi2", "number", "reduced chi-square of the model", "stat.fit.chi2"),
@@ -103,11 +105,17 @@ COLUMN_DEFINITIONS = (
     ColumnDefinition("r_eff", "size", "semi-major half-light radius, hlr / sqrt(q)", "phys.angSize.smajAxis"),
     ColumnDefinition("ess", "number", "effective number of posterior samples", "stat.value"),
     ColumnDefinition("flags", "number", "warning bits; their meaning is in the metadata", "meta.code.qual"),
-    ColumnDefinition("q_err", "number", "Cramer-Rao bound of q", "stat.error;src.ellipticity"),
     ColumnDefinition(
-        "pa_err", "angle", "Cramer-Rao bound of pa, at most 52 degrees", "stat.error;pos.posAng"
+        "quality",
+        "number",
+        "worst level of the flags: 0 use, 1 with care, 2 do not use",
+        "meta.code.qual",
     ),
-    ColumnDefinition("r_eff_err", "size", "Cramer-Rao bound of r_eff", "stat.error;phys.angSize.smajAxis"),
+    ColumnDefinition("q_err", "number", "standard error of q", "stat.error;src.ellipticity"),
+    ColumnDefinition("pa_err", "angle", "standard error of pa, at most 52 degrees", "stat.error;pos.posAng"),
+    ColumnDefinition("r_eff_err", "size", "standard error of r_eff", "stat.error;phys.angSize.smajAxis"),
+    *_errors("crb", "Cramer-Rao bound"),
+    ColumnDefinition("rff", "number", "residual flux fraction (Hoyos et al. 2011)", "stat.fit.residual"),
     ColumnDefinition(
         "neighbour_fraction",
         "number",
@@ -254,7 +262,9 @@ def complete_meta(meta, method):
     meta : dict
         A deep copy.
     """
-    flags = {d.name: {"value": d.value, "description": d.description} for d in FLAG_DEFINITIONS}
+    flags = {
+        d.name: {"value": d.value, "level": d.level, "description": d.description} for d in FLAG_DEFINITIONS
+    }
     return copy.deepcopy(dict(meta)) | {"method": method, "conventions": dict(CONVENTIONS), "flags": flags}
 
 

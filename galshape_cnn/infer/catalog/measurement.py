@@ -12,21 +12,21 @@ import numpy as np
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.flags import Flag
-from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.galaxy_model import SINGLE, GalaxyModel
 
 __all__ = ["Measurement", "sample_quantiles"]
 
-# Trailing shape of each array after the axis of galaxies.
-_TRAILING = {
-    "params": (8,),
-    "covariance": (5, 5),
-    "crb": (5, 5),
-    "snr": (),
-    "chi2": (),
-    "ess": (),
-    "flags": (),
-    "neighbour_fraction": (),
-}
+# Arrays that may be missing, and what they are then.
+_DEFAULTS = {"neighbour_fraction": np.nan, "structure": 0.0, "rff": np.nan}
+_SHEARED = (2, 4, 6)
+
+
+def _trailing(model):
+    """Trailing shape of each array after the axis of galaxies."""
+    reported = len(model.reported_names)
+    shapes = {"params": (model.size,)}
+    shapes |= {name: (reported, reported) for name in ("covariance", "crb", "structure")}
+    return shapes | {name: () for name in ("snr", "chi2", "ess", "flags", "neighbour_fraction", "rff")}
 
 
 def _read_only(array, dtype):
@@ -42,23 +42,32 @@ class Measurement:
 
     Attributes
     ----------
-    params : (N, 8) ndarray of float
-        flux, n, hlr, g1, g2, x, y, sky.  Flux and sky in the unit of the
+    params : (N, P) ndarray of float
+        Those of ``model``, by default flux, n, hlr, g1, g2, x, y, sky.  Flux and sky in the unit of the
         pixels, lengths in pixels, x and y from the centre of stamp pixel [0, 0].
-    covariance : (N, 5, 5) ndarray of float
-        Posterior covariance of flux, n, hlr, g1, g2; NaN where there is none.
-    crb : (N, 5, 5) ndarray of float
-        Cramér-Rao bound of the same five, nuisance parameters marginalised.
+    covariance : (N, R, R) ndarray of float
+        Posterior covariance of the reported ones, flux, n, hlr, g1, g2; NaN where there is none.
+    crb : (N, R, R) ndarray of float
+        Cramér-Rao bound of the same, nuisance parameters marginalised.
     snr, chi2, ess : (N,) ndarray of float
         Signal-to-noise ratio, reduced chi-square, effective sample size.
     flags : (N,) ndarray of int64
         Bits of `galshape_cnn.flags`.
-    samples : (N, S, 5) ndarray of float or None
+    samples : (N, S, R) ndarray of float or None
         Equally weighted draws from the posterior; rows of NaN pad galaxies
         that have fewer.
     neighbour_fraction : (N,) ndarray of float
         Share of the galaxy's light on pixels of other sources; NaN, as without
         it, where none were looked for.
+    structure : (N, 5, 5) ndarray of float
+        What structure that no Sérsic profile has adds to the covariance of an unbiased estimate;
+        zero where none is seen.
+    rff : (N,) ndarray of float
+        Residual flux fraction.
+    sheared : (N, 2, 4, 6) ndarray of float or None
+        From `galshape_cnn.infer.shear.response.shear_response`.
+    model : GalaxyModel
+        Which parameters there are.
 
     Raises
     ------
@@ -75,21 +84,32 @@ class Measurement:
     flags: np.ndarray
     samples: np.ndarray | None = None
     neighbour_fraction: np.ndarray | None = None
+    structure: np.ndarray | None = None
+    rff: np.ndarray | None = None
+    sheared: np.ndarray | None = None
+    model: GalaxyModel = SINGLE
 
     def __post_init__(self):
-        n = len(self.params)
-        if self.neighbour_fraction is None:
-            object.__setattr__(self, "neighbour_fraction", np.full(n, np.nan))
-        for name, trailing in _TRAILING.items():
+        n, shapes = len(self.params), _trailing(self.model)
+        for name, value in _DEFAULTS.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.full((n, *shapes[name]), value))
+        for name, trailing in shapes.items():
             array = _read_only(getattr(self, name), np.int64 if name == "flags" else float)
             if array.shape != (n, *trailing):
                 raise InputError(f"{name} has shape {array.shape}; expected {(n, *trailing)}")
             object.__setattr__(self, name, array)
         if self.samples is not None:
             samples = _read_only(self.samples, None)
-            if samples.ndim != 3 or samples.shape[::2] != (n, 5):
-                raise InputError(f"samples has shape {samples.shape}; expected ({n}, S, 5)")
+            reported = len(self.model.reported_names)
+            if samples.ndim != 3 or samples.shape[::2] != (n, reported):
+                raise InputError(f"samples has shape {samples.shape}; expected ({n}, S, {reported})")
             object.__setattr__(self, "samples", samples)
+        if self.sheared is not None:
+            sheared = _read_only(self.sheared, float)
+            if sheared.shape != (n, *_SHEARED):
+                raise InputError(f"sheared has shape {sheared.shape}; expected {(n, *_SHEARED)}")
+            object.__setattr__(self, "sheared", sheared)
 
     def __len__(self):
         return len(self.params)
@@ -99,7 +119,8 @@ class Measurement:
         if isinstance(index, int | np.integer):
             index = [range(len(self))[index]]
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Measurement(**{k: None if v is None else v[index] for k, v in parts.items()})
+        whole = {k for k, v in parts.items() if not isinstance(v, np.ndarray)}
+        return Measurement(**{k: v if k in whole else v[index] for k, v in parts.items()})
 
     def in_units_of(self, unit):
         """The same measurement with fluxes counted in a number of their unit.
@@ -115,13 +136,16 @@ class Measurement:
             Flux, sky, their covariances and samples divided accordingly.
         """
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        units = SINGLE.units(np.broadcast_to(unit, len(self)))
-        of_flux = units[:, SINGLE.reported]
+        units = self.model.units(np.broadcast_to(unit, len(self)))
+        of_flux = units[:, self.model.reported]
         parts["params"] = self.params / units
-        for name in ("covariance", "crb"):
+        for name in ("covariance", "crb", "structure"):
             parts[name] = parts[name] / (of_flux[:, :, None] * of_flux[:, None, :])
         if self.samples is not None:
             parts["samples"] = self.samples / of_flux[:, None]
+        if self.sheared is not None:
+            parts["sheared"] = self.sheared.copy()
+            parts["sheared"][..., 0] /= units[:, SINGLE.flux, None, None]
         return Measurement(**parts)
 
     def __getstate__(self):
@@ -130,16 +154,19 @@ class Measurement:
     def __setstate__(self, state):
         # Unpickled arrays are writeable again.
         for name, array in state.items():
-            object.__setattr__(self, name, None if array is None else _read_only(array, None))
+            kept = not isinstance(array, np.ndarray)
+            object.__setattr__(self, name, array if kept else _read_only(array, None))
 
     @classmethod
-    def empty(cls, n):
+    def empty(cls, n, model=SINGLE):
         """Measurement of n galaxies that were not measured: all NaN.
 
         Parameters
         ----------
         n : int
             Number of rows.
+        model : GalaxyModel, optional
+            Which parameters there are.
 
         Returns
         -------
@@ -152,9 +179,10 @@ class Measurement:
         >>> Measurement.empty(2).flags
         array([1, 1])
         """
-        arrays = {name: np.full((n, *trailing), np.nan) for name, trailing in _TRAILING.items()}
+        arrays = {name: np.full((n, *trailing), np.nan) for name, trailing in _trailing(model).items()}
         arrays["flags"] = np.full(n, Flag.NOT_MEASURED, dtype=np.int64)
-        return cls(**arrays)
+        arrays["structure"][:] = _DEFAULTS["structure"]
+        return cls(**arrays, model=model)
 
     @classmethod
     def scatter(cls, n, parts):
@@ -180,14 +208,19 @@ class Measurement:
         """
         parts = [(np.asarray(index, dtype=int).ravel(), part) for index, part in parts]
         _check_parts(n, parts)
-        blank = cls.empty(n)
-        out = {name: getattr(blank, name).copy() for name in _TRAILING}
+        model = parts[0][1].model if parts else SINGLE
+        blank, trailing = cls.empty(n, model), _trailing(model)
+        out = {name: getattr(blank, name).copy() for name in trailing} | {"model": model}
         out["samples"] = _blank_samples(n, parts)
+        if any(part.sheared is not None for _, part in parts):
+            out["sheared"] = np.full((n, *_SHEARED), np.nan)
         for index, part in parts:
-            for name in _TRAILING:
+            for name in trailing:
                 out[name][index] = getattr(part, name)
             if part.samples is not None:
                 out["samples"][index, : part.samples.shape[1]] = part.samples
+            if part.sheared is not None:
+                out["sheared"][index] = part.sheared
         return cls(**out)
 
 
@@ -206,7 +239,7 @@ def _check_parts(n, parts):
 def _blank_samples(n, parts):
     """NaN array wide enough for the samples of each part, or None."""
     widths = [part.samples.shape[1] for _, part in parts if part.samples is not None]
-    return np.full((n, max(widths), 5), np.nan) if widths else None
+    return np.full((n, max(widths), len(parts[0][1].model.reported_names)), np.nan) if widths else None
 
 
 def sample_quantiles(draws, effective, probabilities):

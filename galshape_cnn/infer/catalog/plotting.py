@@ -57,17 +57,8 @@ class CatalogPlots:
         >>> [axis.get_title() for axis in catalog.plot(0)]
         ['data', 'model', 'residual / sigma']
         """
-        axes = _checked_axes(axes, (3,), {"figsize": (9, 3.2), "layout": "constrained"})
-        stamp = self.stamp(i)
-        data, ivar = stamp.data[0].astype(float), stamp.ivar[0].astype(float)
-        left, bottom = self.placement.origin[i]
-        y, x = np.indices(data.shape)
-        model = self.model(i)(x + left, y + bottom)
-        good = ivar > 0
-        sigma = 1 / np.sqrt(np.median(ivar[good])) if good.any() else 1.0
-        images = (np.where(good, data, np.nan), model, np.where(good, (data - model) * np.sqrt(ivar), np.nan))
-        extent = (left - 0.5, left + data.shape[1] - 0.5, bottom - 0.5, bottom + data.shape[0] - 0.5)
-        _draw_images(axes, images, sigma, extent)
+        axes = checked_axes(axes, (3,), {"figsize": (9, 3.2), "layout": "constrained"})
+        draw_stamp(axes, self.stamp(i), self.model(i))
         axes[0].set_ylabel("y (pixels)")
         return tuple(axes)
 
@@ -114,7 +105,7 @@ class CatalogPlots:
         samples = self.samples(i)
         if len(samples) < _FEWEST:
             raise InputError(f"row {i} has {len(samples)} samples; a corner plot needs {_FEWEST} or more")
-        axes = _checked_axes(axes, (5, 5), {"figsize": (9.5, 9.5), "layout": "constrained"})
+        axes = checked_axes(axes, (5, 5), {"figsize": (9.5, 9.5), "layout": "constrained"})
         bound = self.crb_covariance[i]
         for row, column in np.ndindex(5, 5):
             axis = axes[row, column]
@@ -167,8 +158,8 @@ class CatalogPlots:
             raise InputError(
                 "method='ml' states no posterior width; allowed: catalogues of 'network', 'posterior'"
             )
-        axes = _checked_axes(axes, (5,), {"figsize": (15, 3.4), "layout": "constrained", "sharey": True})
-        clean = self.flags == 0
+        axes = checked_axes(axes, (5,), {"figsize": (15, 3.4), "layout": "constrained", "sharey": True})
+        clean = self.quality == 0
         diagonals = [np.diagonal(one, axis1=1, axis2=2) for one in (self.covariance, self.crb_covariance)]
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.sqrt(diagonals[0] / diagonals[1])
@@ -180,8 +171,8 @@ class CatalogPlots:
         return tuple(axes)
 
 
-def _checked_axes(axes, shape, options):
-    """The axes given, or those of a new figure."""
+def checked_axes(axes, shape, options):
+    """The axes given, if they have a shape, or those of a new figure."""
     if axes is None:
         import matplotlib.pyplot as plt
 
@@ -191,6 +182,29 @@ def _checked_axes(axes, shape, options):
     if axes.shape != shape:
         raise InputError(f"axes has shape {axes.shape}; allowed: {shape}")
     return axes
+
+
+def draw_stamp(axes, stamp, model):
+    """Draw data, model and residual of a stamp.
+
+    Parameters
+    ----------
+    axes : sequence of three `matplotlib.axes.Axes`
+        Where to draw.
+    stamp : Stamps
+        One stamp.
+    model : PSFConvolvedSersic2D
+        In the pixels of its parent image.
+    """
+    data, ivar = stamp.data[0].astype(float), stamp.ivar[0].astype(float)
+    left, bottom = stamp.origin[0]
+    y, x = np.indices(data.shape)
+    model = model(x + left, y + bottom)
+    good = ivar > 0
+    sigma = 1 / np.sqrt(np.median(ivar[good])) if good.any() else 1.0
+    images = (np.where(good, data, np.nan), model, np.where(good, (data - model) * np.sqrt(ivar), np.nan))
+    extent = (left - 0.5, left + data.shape[1] - 0.5, bottom - 0.5, bottom + data.shape[0] - 0.5)
+    _draw_images(axes, images, sigma, extent)
 
 
 def _draw_images(axes, images, sigma, extent):

@@ -7,7 +7,7 @@ estimator of Fisher (1925): asymptotically unbiased and at the Cramér-Rao bound
 which at low S/N, where n runs into its limits, it is not.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,9 +18,9 @@ from galshape_cnn.forward.galaxy_model import SINGLE, GalaxyModel
 from galshape_cnn.infer.fit.bounded_steps import room_to_bounds, turned
 from galshape_cnn.infer.fit.moments import moment_start
 from galshape_cnn.infer.fit.variable_projection import GalaxyProblem, fit_galaxies
-from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
+from galshape_cnn.infer.likelihood.gaussian import StampLikelihood, source_weights
 
-__all__ = ["MLResult", "fit_flags", "maximize_likelihood", "source_weights"]
+__all__ = ["MLResult", "fit_flags", "maximize_likelihood"]
 
 _REWEIGHTINGS = 3
 _POOR = 5.0  # standard deviations of chi2 above which a fit is doubted
@@ -58,30 +58,6 @@ class MLResult:
     def converged(self):
         """True where the maximum was found, at a bound or inside, (N,)."""
         return (self.flags & (Flag.NOT_CONVERGED | Flag.NO_DATA)) == 0
-
-
-def source_weights(likelihood, params, gain):
-    """Likelihood whose weights include the Poisson noise of the model's own light.
-
-    Parameters
-    ----------
-    likelihood : StampLikelihood
-        With the weights of everything else.
-    params : (N, 8) ndarray
-        Parameters of the model, in units of the likelihood's scale.
-    gain : float or (N,) ndarray
-        Electrons per unit of data.
-
-    Returns
-    -------
-    likelihood : StampLikelihood
-    """
-    light = likelihood.images(SINGLE.with_sky(params))
-    ivar = likelihood.ivar
-    # in units of scale the gain is electrons per scaled unit
-    per_unit = (np.broadcast_to(gain, len(params)) * likelihood.scale)[:, None, None]
-    weights = ivar / (1 + ivar * np.maximum(light, 0) / per_unit)
-    return replace(likelihood, ivar=weights.astype(np.float32))
 
 
 def _reweighted_search(likelihood, theta, gain, how):

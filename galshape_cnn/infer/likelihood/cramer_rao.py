@@ -2,7 +2,7 @@
 """The Cramér-Rao bound of one imagined galaxy, for design studies."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,8 @@ from galshape_cnn.forward.render import render
 from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.geometry import frame_derivative, transform_shape
+from galshape_cnn.infer.likelihood.cramer_rao_exposures import are_several, joint_information
+from galshape_cnn.infer.likelihood.design_points import holds_many, split_points
 from galshape_cnn.infer.likelihood.fisher import bound, check_error, fisher_matrices, same_unit, snr
 from galshape_cnn.masked import filled
 
@@ -32,33 +34,38 @@ class CramerRaoBound:
     Attributes
     ----------
     flux, n, hlr, g1, g2 : float
-        Standard deviations, in the unit and the frame of the parameters given.
-    covariance : (5, 5) ndarray
-        Of the five, in this order; NaN if the Fisher matrix cannot be inverted.
-    snr : float
+        Standard deviations, in the unit and the frame of the parameters given; (N,) arrays for N galaxies.
+        With several bands there are ``flux_g``, … in place of ``flux``.
+    covariance : (R, R) or (N, R, R) ndarray
+        Of these, in this order; NaN if the Fisher matrix cannot be inverted.
+    snr : float or (N,) ndarray
         Signal-to-noise ratio of the galaxy, the noise of its own photons included.
-    singular : bool
+    singular : bool or (N,) ndarray
         True if the data hardly tell some parameters apart: do not trust the bound.
+    names : tuple of str
+        Names of the parameters.
     """
 
-    covariance: np.ndarray = field(repr=False)
+    covariance: np.ndarray
     snr: float
     singular: bool
-    flux: float = field(init=False)
-    n: float = field(init=False)
-    hlr: float = field(init=False)
-    g1: float = field(init=False)
-    g2: float = field(init=False)
+    names: tuple = _SHAPE
 
     def __post_init__(self):
         self.covariance.setflags(write=False)
-        for name, value in zip(_SHAPE, np.sqrt(np.diagonal(self.covariance)), strict=True):
-            object.__setattr__(self, name, float(value))
+        for name, value in self.std.items():
+            object.__setattr__(self, name, value)
+
+    def __repr__(self):
+        known = {"snr": self.snr, "singular": self.singular} | self.std
+        return f"CramerRaoBound({', '.join(f'{name}={value!r}' for name, value in known.items())})"
 
     @property
     def std(self):
-        """dict of float: the five standard deviations by name."""
-        return {name: getattr(self, name) for name in _SHAPE}
+        """dict of float or (N,) ndarray: the standard deviations by name."""
+        sigma = np.sqrt(np.diagonal(self.covariance, axis1=-2, axis2=-1))
+        values = sigma.tolist() if sigma.ndim == 1 else sigma.T
+        return dict(zip(self.names, values, strict=True))
 
 
 def cramer_rao_bound(
@@ -77,8 +84,9 @@ def cramer_rao_bound(
     fit_sky=True,
     fit_centroid=True,
     center=None,
+    bands=None,
 ):
-    r"""Cramér-Rao bound of a Sérsic galaxy for a given PSF and noise.
+    r"""Cramér-Rao bound of Sérsic galaxies for a given PSF and noise.
 
     .. math:: \mathrm{Cov}(\hat\theta) \succeq F^{-1}, \qquad
               F_{ab} = \sum_i \frac{1}{\sigma_i^2}\,
@@ -89,24 +97,29 @@ def cramer_rao_bound(
 
     Parameters
     ----------
-    params : mapping, `~astropy.table.Row` or sequence
+    params : mapping, `~astropy.table.Row`, sequence; or `~astropy.table.Table`, (N, 5) array
         ``flux``, ``n`` in [0.3, 6.2], ``hlr`` > 0, ``g1``, ``g2`` with \|g\| < 1; in this
         order if a sequence.  With ``pixel_scale`` or ``jacobian``, hlr is in arcsec and the
         shear in the sky frame (u west, v north); otherwise both are in
         pixels; a Quantity must fit.  ``x``, ``y`` (0-based pixels) and ``sky`` may follow.
-        Further columns of a Row are ignored.
-    psf : array_like, galsim.GSObject or photutils model
+        Further columns of a Row are ignored.  N galaxies: a table, an array of N rows, or a mapping
+        in which values are numbers or arrays of N.
+    psf : array_like, galsim.GSObject or photutils model; or N of them
         As for `galshape_cnn.forward.psf.convert.psf_arrays`: an odd-sized effective PSF
-        (pixel included), or a GalSim object without the pixel.
-    error : float or (ny, nx) array_like
+        (pixel included), or a GalSim object without the pixel.  An array (N, py, px), or a list beside
+        parameters of N galaxies, holds one for each galaxy.  A list beside parameters of one galaxy holds one
+        for each of several exposures that are measured together; every other argument but ``fit_sky`` and
+        ``fit_centroid`` may then be a list too.
+    error : float, (N,), (ny, nx) or (N, ny, nx) array_like
         Standard deviation of the noise of each pixel, > 0, without the photon noise
         of the galaxy if ``gain`` is given.  NaN, infinite and masked pixels do not count.
-    mask : (ny, nx) array_like of bool, optional
+        One number for each of N galaxies if it has one dimension.
+    mask : (ny, nx) or (N, ny, nx) array_like of bool, optional
         True for pixels that do not count.
     shape : (int, int), optional
         ny, nx of the stamp, at least 8 each; that of ``error`` or ``mask`` if they are
         arrays, otherwise (64, 64).
-    pixel_scale : float, optional
+    pixel_scale : float or (N,) array_like, optional
         Arcsec per pixel, for an image with north up and east left.
     jacobian : (2, 2) array_like, optional
         d(u, v)/d(x, y) in arcsec per pixel, for any other orientation.
@@ -116,22 +129,26 @@ def cramer_rao_bound(
         False if a PSF array is not yet convolved with the pixel.
     normalize_psf : bool, optional
         Scale the PSF to unit sum.
-    gain : float, optional
+    gain : float or (N,) array_like, optional
         Electrons per unit of flux: adds the photon noise of the galaxy.
     fit_sky, fit_centroid : bool, optional
         False if the sky level, or the centre, is known beforehand.
     center : (float, float), optional
         x, y of the galaxy instead of ``params``; the middle of the stamp by default.
+    bands : sequence of str, optional
+        Band of each of several exposures, which share one flux per band: ``params`` then has
+        ``flux_g``, …, or ``flux`` for all bands.
 
     Returns
     -------
     bound : CramerRaoBound
-        Standard deviations as attributes, and their covariance.
+        Standard deviations as attributes, and their covariance; of arrays, where one of ``params``,
+        ``psf``, ``error``, ``mask``, ``pixel_scale``, ``gain`` is of N galaxies.  What is not serves all.
 
     Raises
     ------
     InputError
-        If a parameter is missing, not finite or out of range, or shapes do not agree.
+        If a parameter is missing, not finite or out of range, or shapes or numbers of galaxies do not agree.
     NoiseError
         If ``error`` is not positive or leaves no pixel.
     PSFError
@@ -148,7 +165,58 @@ def cramer_rao_bound(
     >>> least = cramer_rao_bound(galaxy, psf, error=400, pixel_scale=0.23, fit_sky=False)
     >>> print(f"{least.snr:.0f} {least.n:.1f} {least.hlr:.3f} {least.g1:.2f}")
     30 1.5 0.057 0.11
+
+    A study of three exposure times in one call, and what each does for n:
+
+    >>> least = cramer_rao_bound(galaxy, psf, error=[400, 200, 100], pixel_scale=0.23, fit_sky=False)
+    >>> print(*(f"{n:.2f}" for n in least.n))
+    1.53 0.77 0.38
     """
+    arguments = {"params": params, "psf": psf, "error": error, "mask": mask}
+    arguments |= {"pixel_scale": pixel_scale, "gain": gain}
+    options = {
+        "shape": shape, "jacobian": jacobian, "psf_oversampling": psf_oversampling,
+        "psf_includes_pixel": psf_includes_pixel, "normalize_psf": normalize_psf, "center": center,
+    }  # fmt: skip
+    if are_several(psf) and (bands is not None or not holds_many(params)):
+        of_each = {"error": error, "mask": mask, "pixel_scale": pixel_scale, "gain": gain} | options
+        found = joint_information(_information, params, psf, bands, fit_sky, of_each)
+        model, fisher, ratio = found
+        covariance, singular = bound(fisher, fit_sky, fit_centroid, model)
+        return CramerRaoBound(covariance[0], ratio, bool(singular[0]), model.reported_names)
+    if bands is not None:
+        raise InputError("bands is given, but psf is no list; give a PSF for each exposure")
+    options |= {"fit_sky": fit_sky, "fit_centroid": fit_centroid}
+    points = split_points(arguments)
+    if points is None:
+        return _one_bound(**arguments, **options)
+    found = []
+    for number, point in enumerate(points):
+        try:
+            found.append(_one_bound(**point, **options))
+        except InputError as problem:
+            raise type(problem)(f"galaxy {number}: {problem}") from problem
+    covariance = np.stack([one.covariance for one in found])
+    return CramerRaoBound(
+        covariance, np.array([one.snr for one in found]), np.array([one.singular for one in found])
+    )
+
+
+def _one_bound(params, psf, *, fit_sky, fit_centroid, **arguments):
+    """Bound of one galaxy in one exposure, the same whatever others are asked for in the call."""
+    pixel, fisher, ratio, jacobian = _information(params, psf, **arguments)
+    covariance, singular = bound(fisher, fit_sky, fit_centroid)
+    if jacobian is not None:
+        to_sky = frame_derivative(*pixel[SINGLE.shear], jacobian)
+        covariance = to_sky @ covariance @ to_sky.T
+    return CramerRaoBound(covariance[0], ratio, bool(singular[0]))
+
+
+def _information(
+    params, psf, error, mask, shape, pixel_scale, jacobian, psf_oversampling, psf_includes_pixel,
+    normalize_psf, gain, center,
+):  # fmt: skip
+    """Parameters (8,) in pixels, Fisher matrix (1, 8, 8), S/N and Jacobian of one exposure."""
     values = _parameters(params, center)
     flux, error = same_unit(values["flux"], error, "params['flux']")
     values["flux"] = flux
@@ -164,12 +232,7 @@ def cramer_rao_bound(
         normalize=normalize_psf,
         stamp_size=max(ivar.shape),
     )
-    fisher, ratio = _fisher_and_snr(pixel, ivar, arrays, _positive("gain", gain))
-    covariance, singular = bound(fisher, fit_sky, fit_centroid)
-    if jacobian is not None:
-        to_sky = frame_derivative(pixel[3], pixel[4], jacobian)
-        covariance = to_sky @ covariance @ to_sky.T
-    return CramerRaoBound(covariance[0], ratio, bool(singular[0]))
+    return pixel, *_fisher_and_snr(pixel, ivar, arrays, _positive("gain", gain)), jacobian
 
 
 def _parameters(params, center):

@@ -12,7 +12,7 @@ The compiled functions see one or two batch shapes only, so a batch of any other
 size never compiles anything new.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from galshape_cnn.forward.synthesis import quartered
 from galshape_cnn.infer.likelihood.fisher import normal_block
 from galshape_cnn.parallel import fixed_batches
 
-__all__ = ["SHAPES", "StampLikelihood", "in_batches"]
+__all__ = ["SHAPES", "StampLikelihood", "in_batches", "source_weights"]
 
 #: Batch sizes that the evaluation of derivatives is compiled for, largest first; the
 #: others, which are cheap, know the second one only.
@@ -253,3 +253,27 @@ def in_batches(block, params, rows, likelihood, shapes=SHAPES[1:2]):
         results.append((jax.tree.leaves(_in_blocks(block, *batch, likelihood.grid)), len(some)))
     parts = [[np.asarray(a, float)[:used] for a in out] for out, used in results]
     return [np.concatenate(p) for p in zip(*parts, strict=True)]
+
+
+def source_weights(likelihood, params, gain):
+    """Likelihood whose weights include the Poisson noise of the model's own light.
+
+    Parameters
+    ----------
+    likelihood : StampLikelihood
+        With the weights of everything else.
+    params : (N, 8) ndarray
+        Parameters of the model, in units of the likelihood's scale.
+    gain : float or (N,) ndarray
+        Electrons per unit of data.
+
+    Returns
+    -------
+    likelihood : StampLikelihood
+    """
+    light = likelihood.images(SINGLE.with_sky(params))
+    ivar = likelihood.ivar
+    # in units of scale the gain is electrons per scaled unit
+    per_unit = (np.broadcast_to(gain, len(params)) * likelihood.scale)[:, None, None]
+    weights = ivar / (1 + ivar * np.maximum(light, 0) / per_unit)
+    return replace(likelihood, ivar=weights.astype(np.float32))

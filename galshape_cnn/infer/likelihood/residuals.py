@@ -28,13 +28,23 @@ from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.render import derivatives_block, in_blocks, point_block
 
-__all__ = ["SCALES", "Examination", "as_if_independent", "examine", "newton_steps", "point_source_chi2"]
+__all__ = [
+    "SCALES",
+    "Examination",
+    "as_if_independent",
+    "examine",
+    "inverse_fisher",
+    "newton_steps",
+    "point_source_chi2",
+]
 
 #: Widths, in pixels, of the Gaussians that residuals are smoothed with; 0 is no smoothing.
 SCALES = (0.0, 1.0, 2.0, 4.0)
 _RIDGE = 1e-6  # of the equilibrated Fisher matrix, for single precision
 _CORE = 0.6  # of the model's peak: brighter pixels are its core
 _TIE = 0.02  # of the noise: closer pixels are called equal
+_RFF_RADII, _RFF_PIXELS = 2.0, 2.0  # half-light radii, and pixels, within which residual light counts
+_MEAN_ABSOLUTE = 0.7979  # of a normal deviate
 _BRIGHT = 0.3  # of the model's peak: where equal pixels are looked for
 
 
@@ -66,6 +76,10 @@ class Examination(NamedTuple):
         Amplitude of the model's brightest part in the residuals, in standard deviations.
     tied : (N,) ndarray
         Pixels of the core that are as bright as the brightest, itself included.
+    rff : (N,) ndarray
+        Residual flux fraction (Hoyos et al. 2011, MNRAS 411, 2439; Blakeslee et al. 2006, ApJ 644, 30):
+        the sum of abs(data - model) less what noise gives, 0.8 sigma for each pixel, over the model's
+        light, within two half-light radii of the ellipse, and two pixels more for small galaxies.
     """
 
     chi2: np.ndarray
@@ -81,6 +95,7 @@ class Examination(NamedTuple):
     smear: np.ndarray
     core: np.ndarray
     tied: np.ndarray
+    rff: np.ndarray
 
 
 def examine(params, data, ivar, transfer, grid, fit_sky=True, gain=None):
@@ -146,7 +161,7 @@ def _point_one(params, images, data, ivar, inverse_gain, fit_sky):
     residual = ((data - light - params[SINGLE.sky]) * root).ravel()
     columns = (jnp.concatenate([images, jnp.ones_like(images[:1])]) * root).reshape(4, -1)
     score = columns @ residual
-    return residual @ residual - score @ _inverse(columns @ columns.T, fit_sky, sky=3) @ score
+    return residual @ residual - score @ inverse_fisher(columns @ columns.T, fit_sky, sky=3) @ score
 
 
 def _inverse_gain(gain, number):
@@ -230,7 +245,7 @@ def _examine_one(params, image, derivatives, data, ivar, inverse_gain, fit_sky):
     columns = jnp.concatenate([derivatives, _second_derivatives(light)]) * root
     columns, residual = _stored((columns.reshape(len(columns), -1), residual))
     score, fisher = columns @ residual, columns @ columns.T
-    inverses = [_inverse(fisher[:k, :k], fit_sky) for k in (SINGLE.size, len(columns))]
+    inverses = [inverse_fisher(fisher[:k, :k], fit_sky) for k in (SINGLE.size, len(columns))]
     explained = [score[: len(a)] @ a @ score[: len(a)] for a in inverses]
     rest = _stored((residual - (inverses[1] @ score) @ columns).reshape(data.shape))
     core = _core_amplitude(rest, light, root, columns, inverses[1])
@@ -238,12 +253,25 @@ def _examine_one(params, image, derivatives, data, ivar, inverse_gain, fit_sky):
     return Examination(
         residual @ residual, score[:size], fisher[:size, :size], (rest**2).sum(), *_inner(rest, light * root),
         _lags(rest, root > 0), *_extremes(rest, params[SINGLE.centre]), explained[1] - explained[0], core,
-        _tied(data, light, root),
+        _tied(data, light, root), _residual_flux_fraction(params, residual.reshape(data.shape), light, root),
     )  # fmt: skip
 
 
-def _inverse(fisher, fit_sky, sky=SINGLE.sky):
-    """Inverse of a Fisher matrix of which one parameter, the sky, may be known."""
+def inverse_fisher(fisher, fit_sky, sky=SINGLE.sky):
+    """Inverse of a Fisher matrix of which one parameter, the sky, may be known.
+
+    Parameters
+    ----------
+    fisher : (P, P) jax array
+    fit_sky : float
+        1 if the sky is free; 0 gives it no variance.
+    sky : int, optional
+        Place of the sky among the parameters.
+
+    Returns
+    -------
+    inverse : (P, P) jax array
+    """
     used = jnp.ones(len(fisher)).at[sky].set(fit_sky)
     scale = used / jnp.sqrt(jnp.maximum(jnp.diagonal(fisher), 1e-30))
     matrix = fisher * scale[:, None] * scale + jnp.diag(1 - used) + _RIDGE * jnp.eye(len(fisher))
@@ -302,6 +330,18 @@ def _core_amplitude(rest, light, root, columns, inverse):
     pattern = pattern - (inverse @ (columns @ pattern)) @ columns
     norm2 = pattern @ pattern
     return jnp.where(norm2 > 1e-4, (pattern @ rest.ravel()) / jnp.sqrt(jnp.maximum(norm2, 1e-4)), 0.0)
+
+
+def _residual_flux_fraction(params, residual, light, root):
+    """Light that the model has not, over the model's, near the galaxy; see `Examination`."""
+    hlr, (g1, g2) = params[SINGLE.hlr], params[SINGLE.shear]
+    x0, y0 = params[SINGLE.centre]
+    y, x = (jnp.arange(light.shape[0]) - y0)[:, None], jnp.arange(light.shape[1]) - x0
+    radius2 = ((1 - g1) * x - g2 * y) ** 2 + ((1 + g1) * y - g2 * x) ** 2
+    limit2 = (_RFF_RADII * hlr + _RFF_PIXELS) ** 2 * jnp.maximum(1 - g1**2 - g2**2, 1e-6)
+    inside = (radius2 < limit2) & (root > 0)
+    left = (jnp.abs(residual) - _MEAN_ABSOLUTE) / jnp.where(root > 0, root, 1.0)
+    return jnp.where(inside, left, 0).sum() / jnp.maximum(jnp.where(inside, light, 0).sum(), 1e-20)
 
 
 def _tied(data, light, root):

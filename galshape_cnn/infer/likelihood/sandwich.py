@@ -12,17 +12,19 @@ the weighted fit stays unbiased, and its covariance is that of the sandwich
 Nuisance images, such as the derivatives of fitted neighbours, are projected out of D.
 """
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
 
 from galshape_cnn.compilation import compiled
-from galshape_cnn.forward.galaxy_model import SINGLE, GalaxyModel
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.render import BLOCK, render_with_derivatives
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.nuisance import projected
 from galshape_cnn.parallel import fixed_batches
 
-__all__ = ["information", "sandwich", "stretching", "tempering", "widened"]
+__all__ = ["correlation_spectrum", "information", "sandwich", "stretching", "tempering", "widened"]
 
 
 @compiled(static_argnames="grid")
@@ -47,7 +49,7 @@ def _block(params, ivar, inverse_gain, transfer, nuisance, spectrum, grid):
     return naive, 0.5 * (actual + jnp.swapaxes(actual, 1, 2))
 
 
-def _spectrum(correlation, size):
+def correlation_spectrum(correlation, size):
     """Transform of a correlation kernel on a grid without wrap-around."""
     if correlation is None:
         return None
@@ -78,7 +80,7 @@ def information(batch, params, correlation=None):
     stamps, transfer, grid = batch.stamps, batch.transfer, batch.grid
     params, known = SINGLE.filled(params)
     params = params.astype(np.float32)
-    spectrum = _spectrum(correlation, grid.size)
+    spectrum = correlation_spectrum(correlation, grid.size)
     inverse_gain = np.zeros(len(params), np.float32)
     if batch.gain is not None:
         inverse_gain = (1 / batch.gain).astype(np.float32)
@@ -93,15 +95,17 @@ def information(batch, params, correlation=None):
     return naive, actual
 
 
-def sandwich(naive, actual, fit_sky=True):
-    """Covariance of flux, n, hlr, g1, g2 that a weighted fit reaches.
+def sandwich(naive, actual, fit_sky=True, model=SINGLE):
+    """Covariance of fluxes, n, hlr, g1, g2 that a weighted fit reaches.
 
     Parameters
     ----------
     naive, actual : (N, 8, 8) ndarray
-        From `information`.
+        From `information`; (N, P, P) of another model.
     fit_sky : bool, optional
         Whether the sky level is fitted.
+    model : GalaxyModel, optional
+        Whose parameters they are; by default the eight of one image.
 
     Returns
     -------
@@ -110,17 +114,17 @@ def sandwich(naive, actual, fit_sky=True):
     singular : (N,) ndarray of bool
         As for `galshape_cnn.infer.likelihood.fisher.bound`.
     """
-    supposed, singular = bound(naive, fit_sky)
-    keep = GalaxyModel(fit_sky=bool(fit_sky)).free
+    supposed, singular = bound(naive, fit_sky, model=model)
+    keep = replace(model, fit_sky=bool(fit_sky)).free
     good = np.isfinite(supposed).all((1, 2))
     h, v = (
-        np.where(good[:, None, None], m, np.eye(SINGLE.size)).astype(float)[:, keep][:, :, keep]
+        np.where(good[:, None, None], m, np.eye(model.size)).astype(float)[:, keep][:, :, keep]
         for m in (naive, actual)
     )
     scale = np.sqrt(np.diagonal(h, axis1=1, axis2=2))
     unit = scale[:, :, None] * scale[:, None, :]
     inverse = np.linalg.pinv(h / unit, rcond=1e-7, hermitian=True)
-    covariance = (inverse @ (v / unit) @ inverse / unit)[:, SINGLE.reported, SINGLE.reported]
+    covariance = (inverse @ (v / unit) @ inverse / unit)[:, model.reported, model.reported]
     return np.where(good[:, None, None], covariance, np.nan), singular
 
 

@@ -8,11 +8,15 @@ import numpy as np
 
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.infer.likelihood.fisher import bound
-from galshape_cnn.infer.likelihood.residuals import Examination, examine
+from galshape_cnn.infer.likelihood.residuals import Examination, as_if_independent, examine
 from galshape_cnn.infer.likelihood.sandwich import information, sandwich, widened
+from galshape_cnn.infer.likelihood.structure import estimate_structure
 
 __all__ = ["Judged", "errors_of"]
+
+_LIKELY = 1.0, 1.5, 3.0  # of squares near the galaxy, all squares and smoothed residuals: worth a closer look
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +28,9 @@ class Judged:
     params : (N, 8) ndarray
         flux, n, hlr, g1, g2, x, y, sky; the sky is the best for the others.
     covariance, crb : (N, 5, 5) ndarray
-        Stated covariance (NaN where there is none) and bound: those that the user gets.
+        Stated covariance (NaN where there is none), of noise and structure, and bound, of noise alone.
+    structure : (N, 5, 5) ndarray
+        What structure that no Sérsic profile has adds to the bound; zero where none is seen.
     snr, chi2, freedom : (N,) ndarray
         S/N, reduced chi-square and degrees of freedom.
     flags : (N,) int64 ndarray
@@ -36,6 +42,7 @@ class Judged:
     params: np.ndarray
     covariance: np.ndarray
     crb: np.ndarray
+    structure: np.ndarray
     snr: np.ndarray
     chi2: np.ndarray
     freedom: np.ndarray
@@ -76,8 +83,13 @@ def errors_of(batch, found, fitted, options):
     rows = np.arange(len(batch)) if options.correlation is not None else np.flatnonzero(fitted)
     if len(rows):
         crb, covariance, singular = _with_sandwich(batch, params, (crb, covariance, singular), rows, options)
+    structure = _structure(batch, params, examination, chi2 / freedom, freedom, options)
+    rows = np.flatnonzero(structure.any((1, 2)))
+    if len(rows):
+        covariance = covariance.copy()
+        covariance[rows] = widened(covariance[rows], crb[rows], crb[rows] + structure[rows])
     flags = np.where(singular, Flag.SINGULAR, 0)
-    return Judged(params, covariance, crb, snr, chi2 / freedom, freedom, flags, examination)
+    return Judged(params, covariance, crb, structure, snr, chi2 / freedom, freedom, flags, examination)
 
 
 def _examined(batch, params, fit_sky):
@@ -87,6 +99,28 @@ def _examined(batch, params, fit_sky):
         pixels = full.stamps.data, full.stamps.ivar, full.transfer, full.grid
         parts.append(examine(params[padded], *pixels, fit_sky, full.gain))
     return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(batch)], *parts)
+
+
+def _structure(batch, params, examination, chi2, freedom, options):
+    """Covariance due to structure, of the rows in which it is seen; zero for the others."""
+    scaled, alike = examination, 1.0
+    if options.correlation is not None:
+        scaled = as_if_independent(examination, options.correlation)
+        alike = (options.correlation**2).sum()
+    near, number = scaled.inner, np.maximum(scaled.inner_number, 1e-6)
+    signs = (
+        (near - number) / np.sqrt(2 * number),
+        (chi2 - 1) * np.sqrt(freedom / alike / 2),
+        scaled.highest[:, 3],
+    )
+    likely = np.any([sign > least for sign, least in zip(signs, _LIKELY, strict=True)], axis=0)
+    out, shape = np.zeros((len(params), 5, 5)), SINGLE.reported
+    likely = np.flatnonzero(likely & np.isfinite(params).all(1))
+    for rows, padded, full in batch.filled(likely, BLOCK):
+        pixels = full.stamps.data, full.stamps.ivar, full.transfer, full.grid
+        found = estimate_structure(params[padded], *pixels, options.fit_sky, full.gain, options.correlation)
+        out[rows] = found.covariance()[: len(rows), shape, shape]
+    return out
 
 
 def _with_sandwich(batch, params, errors, rows, options):

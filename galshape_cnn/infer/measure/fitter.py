@@ -12,7 +12,7 @@ from astropy.modeling.fitting import (
 )
 
 from galshape_cnn.errors import GalshapeWarning, InputError, NoiseError
-from galshape_cnn.flags import SEVERE, decode_flags
+from galshape_cnn.flags import decode_flags
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.model import PSFConvolvedSersic2D, pixel_indices
 from galshape_cnn.infer.likelihood.fisher import check_error
@@ -123,7 +123,7 @@ class CNNFitter:
         params[SINGLE.centre] += origin
         params[SINGLE.sky] = params[SINGLE.sky] + level if fit_sky else level
         fitted.parameters = params
-        covariance = (measured.crb if self._method == "ml" else measured.covariance)[0]
+        covariance = (measured.crb + measured.structure if self._method == "ml" else measured.covariance)[0]
         names = [name for name in model.param_names if fit_sky or name != "sky"]
         padded = np.full((len(names), len(names)), np.nan)
         padded[: len(covariance), : len(covariance)] = covariance
@@ -131,7 +131,7 @@ class CNNFitter:
         flags = int(catalog.flags[0])
         fitted.meta = {**model.meta, "flags": flags, "flag_names": decode_flags(flags)}
         fitted.meta["snr"] = float(measured.snr[0])
-        if flags & SEVERE:
+        if not catalog.is_measured[0]:
             warnings.warn(f"not fitted: {', '.join(decode_flags(flags))}", GalshapeWarning, stacklevel=4)
         return fitted
 

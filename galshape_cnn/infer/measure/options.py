@@ -35,7 +35,9 @@ class Options:
     prior : Prior or None
         Replaces that of the training, for ``'posterior'`` and ``'network'``.
     seed : int
-        Of the posterior's draws.
+        Of the posterior's draws, and of the noise of the shear response.
+    shear_response : bool
+        Whether the response of the shapes to shear is measured, see `galshape_cnn.infer.shear`.
     """
 
     method: str = "network"
@@ -45,14 +47,15 @@ class Options:
     correlation: np.ndarray | None = None
     prior: object = None
     seed: int = 0
+    shear_response: bool = False
 
     @classmethod
-    def checked(cls, *, method, fit_sky, neighbours, prior, seed):
+    def checked(cls, *, method, fit_sky, neighbours, prior, seed, shear_response=False):
         """Options from what a user may write.
 
         Parameters
         ----------
-        method, fit_sky, neighbours, seed
+        method, fit_sky, neighbours, seed, shear_response
             As the attributes.
         prior : Prior, mapping or None
             As the attribute, or what `Prior` is made of.
@@ -76,7 +79,10 @@ class Options:
             prior = Prior(prior)
         if prior is not None and method == "ml":
             raise InputError("prior is given, but method='ml' uses none; allowed: 'network', 'posterior'")
-        return cls(method, bool(fit_sky), neighbours, None, None, prior, int(seed))
+        if shear_response and (method != "network" or prior is not None):
+            which = f"method={method!r}" if method != "network" else "a prior"
+            raise InputError(f"shear_response=True with {which}; allowed: method='network' without a prior")
+        return cls(method, bool(fit_sky), neighbours, None, None, prior, int(seed), bool(shear_response))
 
     @property
     def model(self):
@@ -102,7 +108,8 @@ def measurement_keywords():
     """
     from galshape_cnn.observe.noise.model import NoiseModel
 
-    return ("method", "fit_sky", "neighbours", "prior", "seed", *(item.name for item in fields(NoiseModel)))
+    own = ("method", "fit_sky", "neighbours", "prior", "seed", "shear_response")
+    return (*own, *(item.name for item in fields(NoiseModel)))
 
 
 def prior_in_units_of(prior, unit):

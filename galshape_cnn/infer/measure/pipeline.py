@@ -15,7 +15,7 @@ from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE, RenderedBatch
 from galshape_cnn.infer.measure.bounds import errors_of
 from galshape_cnn.infer.measure.estimates import estimate
 from galshape_cnn.infer.measure.neighbours import segment, treat
-from galshape_cnn.infer.measure.quality import row_flags
+from galshape_cnn.infer.measure.quality import neighbour_flags, row_flags
 
 __all__ = ["measure_batch", "measured_together"]
 
@@ -88,12 +88,25 @@ def _measured(treated, usable, network, options):
     batch = treated.batch if usable.all() else treated.batch[np.flatnonzero(usable)]
     found = estimate(batch, network, options)
     judged = errors_of(batch, found, treated.fitted[usable], options)
-    flags = found.flags | judged.flags | row_flags(batch, judged, network, options) | treated.flags[usable]
+    flags = found.flags | judged.flags | row_flags(batch, judged, network, options)
     params = np.full((len(usable), SINGLE.size), np.nan)
     params[usable] = judged.params
     fraction = treated.light_on_others(params)[usable]
+    flags |= neighbour_flags(fraction, treated.flags[usable])
     errors = judged.covariance, judged.crb, judged.snr, judged.chi2
-    return Measurement(judged.params, *errors, found.ess, flags, found.samples, fraction)
+    more = {"structure": judged.structure, "rff": judged.examination.rff}
+    more["sheared"] = _sheared(batch, judged.params, network, options)
+    return Measurement(judged.params, *errors, found.ess, flags, found.samples, fraction, **more)
+
+
+def _sheared(batch, params, network, options):
+    """Measurements of the shear response; None where they are not wanted."""
+    if not options.shear_response:
+        return None
+    from galshape_cnn.infer.shear.response import shear_response
+
+    sky, correlation = params[:, SINGLE.sky], options.correlation
+    return shear_response(batch, network, sky, options.fit_sky, options.seed, correlation)
 
 
 def _not_measured(flags):

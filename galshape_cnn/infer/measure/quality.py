@@ -20,10 +20,11 @@ from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.infer.likelihood.residuals import as_if_independent, newton_steps, point_source_chi2
 from galshape_cnn.infer.network.trust import is_trusted
 
-__all__ = ["row_flags"]
+__all__ = ["neighbour_flags", "row_flags"]
 
 _N_MARGIN = 0.02  # from a limit of n at which an estimate counts as sitting on it
-_LARGEST_MOVE = 3.0  # pixels, or half the radius, beyond which a fit has gone to another galaxy
+_LOWEST_N = 0.32  # below it the profile is flat with an edge: what noise makes of a neighbour, not a galaxy
+_LARGEST_MOVE, _MOVE_RADII, _MOVE_SIGMAS = 1.0, 0.25, 3.0  # pixels or radii, and errors, to another galaxy
 
 _FIT_SIGMAS = 4.5  # of reduced chi-square
 _UNLIKELY = 3e-4  # probability of the squares left where the galaxy is bright
@@ -37,6 +38,8 @@ _STEP = 18.0  # squared distance to the likelihood's maximum: three of a thousan
 _SMALL = 0.75  # of the PSF's width: smaller galaxies are compared with a point source
 _RESOLVED = 13.0  # chi-square by which a galaxy, of four parameters more, must beat it
 _POINTS = 2 * BLOCK  # point sources at a time, of whatever number: one program, and few computed for nothing
+_LARGE = 1.5  # of the PSF's width: larger galaxies are resolved, whatever the error of the size
+_SHARED, _OUTSHONE = 0.2, 0.5  # of the light on pixels of others, for NEIGHBOR_LIGHT and BLENDED
 _FEW = 16.0  # pixels around the centre: nearer than their root is not a neighbour
 
 
@@ -60,21 +63,24 @@ def row_flags(batch, judged, network, options):
         Bits of `galshape_cnn.flags`.
     """
     width = _widths(batch)
-    flags = _domain_flags(judged, width, network.domain) | _psf_flags(batch.stamps, network.domain)
+    domain = {"snr": (network.domain["snr"][0], np.inf)} if "snr" in network.domain else {}
+    if options.method == "network":  # likelihood and sampling depend on no training
+        domain = network.domain
+    flags = _domain_flags(judged, width, domain) | _psf_flags(batch.stamps, domain)
     flags |= _shape_flags(batch.stamps, judged)
     tested = judged
     if options.correlation is not None:  # expected, so that it is no reason for doubt
         scaled = as_if_independent(judged.examination, options.correlation)
         alike = (options.correlation**2).sum()
         tested = replace(judged, examination=scaled, freedom=judged.freedom / alike)
-    flags |= _residual_flags(tested)
+    flags |= _residual_flags(tested, _is_sharp(judged.examination))
     small = np.flatnonzero(_is_small(judged, width))
     flags |= np.where(
-        _unresolved(judged, _point_chi2(batch, judged.params, small, options)), Flag.UNRESOLVED, 0
+        _unresolved(judged, width, _point_chi2(batch, judged.params, small, options)), Flag.UNRESOLVED, 0
     )
     if options.method == "network":
-        flags |= np.where(_off_maximum(tested, options.model), Flag.INCONSISTENT, 0)
-    if network.trust:
+        flags |= np.where(_off_maximum(judged, options.model), Flag.INCONSISTENT, 0)
+    if network.trust and options.method != "ml":
         ratio = judged.params[:, SINGLE.hlr] / width
         trusted = is_trusted(network.trust, options.method, judged.snr, ratio, judged.params[:, SINGLE.n])
         flags |= np.where(trusted, 0, Flag.UNTRUSTED)
@@ -138,25 +144,55 @@ def _shape_flags(stamps, judged):
     n, hlr = params[:, SINGLE.n], params[:, SINGLE.hlr]
     g = np.hypot(*params[:, SINGLE.shear].T)
     at_bound = _outside(n, (N_RANGE[0] + _N_MARGIN, N_RANGE[1] - _N_MARGIN))
-    with np.errstate(invalid="ignore"):
-        moved = np.hypot(*(params[:, SINGLE.centre] - stamps.center).T) > np.maximum(_LARGEST_MOVE, hlr / 2)
+    centre = judged.examination.fisher[:, SINGLE.centre, SINGLE.centre]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = 1 / np.sqrt(np.diagonal(centre, axis1=1, axis2=2).min(1))
+        far = np.maximum(_LARGEST_MOVE, _MOVE_RADII * hlr) + _MOVE_SIGMAS * error
+        moved = np.hypot(*(params[:, SINGLE.centre] - stamps.center).T) > far
     reach = np.sqrt((stamps.ivar > 0).sum((1, 2))) / 2
     too_large = hlr * np.sqrt((1 + g) / np.maximum(1 - g, 1e-3)) > reach
     return (
         np.where(at_bound, Flag.N_AT_BOUND, 0)
+        | np.where(n < _LOWEST_N, Flag.PARAMETER_AT_BOUND, 0)
         | np.where(too_large, Flag.STAMP_SMALL, 0)
         | np.where(moved, Flag.FAR_CENTROID, 0)
     )
 
 
-def _residual_flags(judged):
+def neighbour_flags(fraction, flags):
+    """Flags of rows that share pixels with other sources.
+
+    Parameters
+    ----------
+    fraction : (N,) ndarray
+        Share of the galaxy's light on pixels of others; NaN where they were not looked for.
+    flags : (N,) int64 ndarray
+        With ``NEIGHBOR`` where there are others.
+
+    Returns
+    -------
+    flags : (N,) int64 ndarray
+        ``NEIGHBOR`` where they matter, ``NEIGHBOR_LIGHT``, ``BLENDED``.
+    """
+    with np.errstate(invalid="ignore"):
+        shared, outshone = fraction > _SHARED, fraction > _OUTSHONE
+    return flags | np.where(shared, Flag.NEIGHBOR_LIGHT, 0) | np.where(outshone, Flag.BLENDED, 0)
+
+
+def _is_sharp(examination):
+    """Rows whose highest residual is sharper than any PSF: a matter of shape, whatever the noise is."""
+    single, smooth = examination.highest[:, 0], examination.highest[:, 1:]
+    return single > _SHARP * smooth.max(1)
+
+
+def _residual_flags(judged, sharp):
     """Flags of rows whose residuals are not noise."""
     found, chi2 = judged.examination, judged.chi2
     spread = _FIT_SIGMAS * np.sqrt(2 / judged.freedom)
     with np.errstate(invalid="ignore"):
         unlikely = gammaincc(found.inner_number / 2, found.inner / 2) < _UNLIKELY
         smooth, single = found.highest[:, 1:], found.highest[:, 0]
-        spike = (single > _SPIKE) & (single > _SHARP * smooth.max(1))
+        spike = (single > _SPIKE) & sharp
         apart = found.distance[:, 1:] > np.maximum(np.sqrt(_FEW), judged.params[:, SINGLE.hlr, None])
         neighbor = ((smooth > _PEAK) & apart).any(1) & ~spike
         pattern = (np.abs(found.core) > _CUT) | (found.smear > _SMEAR)
@@ -175,7 +211,7 @@ def _residual_flags(judged):
 def _off_maximum(judged, model):
     """Rows that are farther from the likelihood's maximum than bound and stated covariance allow."""
     step = newton_steps(judged.examination, model.free)[0][:, SINGLE.reported]
-    allowed = judged.crb + np.where(np.isfinite(judged.covariance), judged.covariance, 0)
+    allowed = judged.crb + judged.structure + np.where(np.isfinite(judged.covariance), judged.covariance, 0)
     usable = np.isfinite(allowed).all((1, 2)) & np.isfinite(step).all(1)
     allowed = np.where(usable[:, None, None], allowed, np.eye(5))
     with np.errstate(invalid="ignore", over="ignore"):
@@ -183,10 +219,11 @@ def _off_maximum(judged, model):
         return usable & (distance > _STEP)
 
 
-def _unresolved(judged, point_chi2):
+def _unresolved(judged, width, point_chi2):
     """Rows that a point source explains as well as a galaxy."""
-    bounds = np.stack([judged.crb[:, 2, 2], judged.covariance[:, 2, 2]])
+    size = SINGLE.hlr
+    bounds = np.stack([(judged.crb + judged.structure)[:, size, size], judged.covariance[:, size, size]])
     with np.errstate(invalid="ignore"):
-        tiny = judged.params[:, SINGLE.hlr] < 2 * np.sqrt(np.fmin(*bounds))
+        tiny = judged.params[:, size] < np.minimum(2 * np.sqrt(np.fmin(*bounds)), _LARGE * width)
         best = np.fmin(judged.examination.chi2, judged.chi2 * judged.freedom)
         return tiny | (point_chi2 - best < _RESOLVED)

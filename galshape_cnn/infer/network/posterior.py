@@ -8,7 +8,7 @@ from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.likelihood.fisher import score_and_fisher
 from galshape_cnn.observe.detect.scale_space import robust_background
 
-__all__ = ["network_posterior", "sky_free_posterior"]
+__all__ = ["network_posterior", "sky_free_posterior", "source_noise"]
 
 #: Levels of the sky in units of a pixel's noise: above the first it is subtracted for the networks; above
 #: the second their first answer is of no use for that.
@@ -79,7 +79,7 @@ def network_posterior(batch, network, fit_sky):
         Level that the likelihood wants beside the first answer; zero without a second look.
     """
     stamps = batch.stamps
-    first = network.look(stamps, fit_sky, _source_noise(stamps, batch.gain))
+    first = network.look(stamps, fit_sky, source_noise(stamps, batch.gain))
     wanted = np.zeros(len(stamps))
     if not network.has_update:
         return first.posterior, first.strangeness, wanted
@@ -101,6 +101,6 @@ def _mean_ivar(stamps):
     return stamps.ivar.sum((1, 2), dtype=float) / np.maximum((stamps.ivar > 0).sum((1, 2)), 1)
 
 
-def _source_noise(stamps, gain):
+def source_noise(stamps, gain):
     """Variance a signal of one sigma adds, in units of the background's."""
     return np.zeros(len(stamps)) if gain is None else np.sqrt(_mean_ivar(stamps)) / gain

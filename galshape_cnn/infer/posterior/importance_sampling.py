@@ -29,10 +29,10 @@ from galshape_cnn.errors import InputError
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.coordinates import POSTERIOR
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood, source_weights
+from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.fit.moments import moment_start
 from galshape_cnn.infer.fit.variable_projection import Penalty
-from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
+from galshape_cnn.infer.likelihood.gaussian import StampLikelihood, source_weights
 from galshape_cnn.infer.likelihood.nuisance import MarginalLikelihood
 from galshape_cnn.infer.posterior.proposal import DEGREES, StudentMixture
 from galshape_cnn.infer.posterior.target import ShapeTarget, first_proposal

@@ -7,6 +7,9 @@ each other: the test that sets ``NEIGHBOR``, which at high S/N separates closer 
 than thresholds do and does not take noise on the flank of a bright galaxy for a source.
 Positions that the user gave for other galaxies count as peaks without a test.  The pixels
 of a segment go to the peak from which they are reached downhill.
+
+Clumps of the galaxy itself are no neighbours (`own_clumps`): several peaks inside its extent, each with a
+small part of the light, that rise from a body which is bright between them.
 """
 
 from dataclasses import dataclass
@@ -16,10 +19,10 @@ from scipy.ndimage import binary_dilation
 
 from galshape_cnn.forward.psf.convert import PSFArrays
 from galshape_cnn.observe.detect.centroids import alike_chunks, neighbor_peaks, psf_sigma
-from galshape_cnn.observe.detect.peaks import lowest_between
+from galshape_cnn.observe.detect.peaks import lowest_between, values
 from galshape_cnn.observe.detect.scale_space import build_levels
 
-__all__ = ["TARGET", "UNMODELLED", "Scene", "find_scenes"]
+__all__ = ["TARGET", "UNMODELLED", "Scene", "find_scenes", "own_clumps"]
 
 #: Label of the pixels of the galaxy itself; neighbours follow as 2, 3, ...
 TARGET = 1
@@ -32,6 +35,10 @@ _LEAST_PEAK = 4.0  # of a separate segment, below which it is noise
 _SAME_SOURCE = 2.0  # pixels, or the width of the PSF, within which two positions are one source
 _MOST_PEAKS = 200
 _MASK_MARGIN = 1.5  # of neighbours' masks, in widths of the PSF
+_FEWEST_CLUMPS = 3  # of a clumpy galaxy, beside the one at its centre
+_CLUMP_EXTENT = 2.0  # half-light radii about its centre in which they lie
+_CLUMP_SHARE = 0.25  # of its light that one of them may have at most
+_CLUMP_GROUND = 0.15  # of a clump's height that the light between it and the centre has at least
 _CORE = 1.5  # pixels around the galaxy's centre that are never masked
 
 
@@ -116,7 +123,54 @@ def _scene(level, row, center, found, listed, threshold):
     peaks = _with_listed(peaks, listed, center, significance, apart)
     peaks = peaks[np.argsort(np.hypot(*(peaks - center).T))]
     labels = _labels(significance, center, peaks)
+    own = own_clumps(amplitude, labels, center, peaks)
+    own &= (peaks[:, None] == found).all(2).any(1)  # what the user listed is another galaxy
+    if own.any():
+        peaks = peaks[~own]
+        labels = _labels(significance, center, peaks)
     return Scene(labels, peaks, np.asarray(center), level.sigma)
+
+
+def own_clumps(amplitude, labels, center, peaks):
+    """Peaks that are clumps of the galaxy, not neighbours.
+
+    Parameters
+    ----------
+    amplitude : (ny, nx) ndarray
+        Smoothed stamp above its background.
+    labels : (ny, nx) int ndarray
+        Pixels of the galaxy, `TARGET`, and of each peak in turn.
+    center : (2,) ndarray
+        x, y of the galaxy.
+    peaks : (K, 2) ndarray
+        x, y of the peaks.
+
+    Returns
+    -------
+    own : (K,) bool ndarray
+        All False unless there are at least three.
+    """
+    none = np.zeros(len(peaks), bool)
+    if len(peaks) < _FEWEST_CLUMPS:
+        return none
+    light = np.maximum(amplitude, 0).astype(float)
+    flux = np.bincount(labels[labels < UNMODELLED].ravel(), light[labels < UNMODELLED], len(peaks) + 2)[1:]
+    at, middle = np.round(peaks).astype(int), np.round(center).astype(int)
+    height = values(np.broadcast_to(amplitude, (len(at), *amplitude.shape)), at)
+    ends = np.broadcast_to(middle, at.shape)
+    ground = lowest_between(amplitude[None], np.zeros(len(at), int), at, ends)
+    body = np.isin(labels, TARGET + np.flatnonzero(np.append(True, ground > _CLUMP_GROUND * height)))
+    y, x = np.nonzero(body)
+    radius = np.hypot(x - center[0], y - center[1])
+    order = np.argsort(radius)
+    growth = np.cumsum(light[y, x][order])
+    if not len(growth) or growth[-1] <= 0:
+        return none
+    half = radius[order][np.searchsorted(growth, growth[-1] / 2)]
+    inside = np.hypot(*(peaks - center).T) < _CLUMP_EXTENT * half
+    small = flux[1:] < _CLUMP_SHARE * growth[-1]
+    own = inside & small & (ground > _CLUMP_GROUND * height)
+    return own if own.sum() >= _FEWEST_CLUMPS else none
 
 
 def _accepted(amplitude, found, threshold):

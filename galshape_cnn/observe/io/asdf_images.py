@@ -10,23 +10,19 @@ import warnings
 
 import astropy.units as u
 import numpy as np
-from astropy.nddata import InverseVariance, NDData, StdDevUncertainty, VarianceUncertainty
+from astropy.nddata import NDData
 
 from galshape_cnn.errors import FileError, GalshapeWarning
+from galshape_cnn.observe.io.asdf_scan import check_asdf
 from galshape_cnn.observe.io.bitmask import bad_pixels
+from galshape_cnn.observe.io.noise_hdus import KINDS, uncertainty_unit
+from galshape_cnn.observe.io.photometry import is_logarithmic
 from galshape_cnn.wcs import celestial_part
 
 __all__ = ["read_asdf_image"]
 
-_NOISE = (
-    ("err", StdDevUncertainty),
-    ("error", StdDevUncertainty),
-    ("var", VarianceUncertainty),
-    ("variance", VarianceUncertainty),
-    ("ivar", InverseVariance),
-    ("invvar", InverseVariance),
-)
-_KINDS = {"err": StdDevUncertainty, "var": VarianceUncertainty, "ivar": InverseVariance}
+#: Keys of noise beside an image, and of which kind it is.
+_NOISE = {"err": "err", "error": "err", "var": "var", "variance": "var", "ivar": "ivar", "invvar": "ivar"}
 _MASKS = ("dq", "mask")
 #: How deep in the tree an image is looked for.
 _DEPTH = 3
@@ -62,6 +58,7 @@ def read_asdf_image(path, *, sci=None, noise=None, mask=None, psf=None, bad_bits
 
     if not path.is_file():
         raise FileError(f"{path} does not exist")
+    check_asdf(path)
     try:
         with warnings.catch_warnings():
             # Tags of a package that is not installed: what they hold can still be read.
@@ -102,7 +99,9 @@ def _keys(branch):
 
 def _is_image(branch):
     """Whether a branch has pixels."""
-    return hasattr(branch, "keys") and "data" in branch and np.ndim(branch["data"]) in (2, 3)
+    if not hasattr(branch, "keys") or "data" not in branch:
+        return False
+    return len(getattr(branch["data"], "shape", ())) in (2, 3)  # lists of lists may be endless
 
 
 def _first_image(branch, depth):
@@ -122,17 +121,20 @@ def _from_branch(branch, path, noise, mask, psf, bad_bits):
     meta = branch.get("meta", {})
     meta = dict(meta) if hasattr(meta, "keys") else {}
     unit = _unit(unit, branch, meta)
+    if is_logarithmic(unit):
+        raise FileError(f"{path} holds pixels in {unit}, which are logarithms; linear fluxes are needed")
     key = next((one for one in (_MASKS if mask is None else (mask,)) if one in branch), None)
     if mask is not None and key is None:
         raise FileError(f"{path} has no {mask!r} for mask; it holds {', '.join(_keys(branch))}")
-    header = {"TELESCOP": str(meta.get("telescope", "")).upper()} | _photometry(meta)
+    known = {str(key).upper(): value for key, value in meta.items() if isinstance(value, (str, int, float))}
+    header = known | {"TELESCOP": str(meta.get("telescope", "")).upper()} | _photometry(meta)
     bad = None if key is None else bad_pixels(_strip(branch[key])[0], header, bad_bits, f"{key} of {path}")
     if psf is not None and psf not in branch:
         raise FileError(f"{path} has no {psf!r} for psf; it holds {', '.join(_keys(branch))}")
     model = branch.get(psf or "psf")
     return NDData(
         pixels,
-        uncertainty=_uncertainty(branch, path, noise),
+        uncertainty=_uncertainty(branch, path, noise, unit),
         mask=bad,
         wcs=_wcs(branch.get("wcs", meta.get("wcs")), path),
         psf=None if model is None else np.array(_strip(model)[0], float),
@@ -165,17 +167,16 @@ def _photometry(meta):
     return {} if area is None else {"PIXAR_SR": float(area)}
 
 
-def _uncertainty(branch, path, noise):
-    """Uncertainty under the key given, or the first that is there."""
-    if noise is not None:
-        kind, key = noise
-        if key not in branch:
-            raise FileError(f"{path} has no {key!r} for {kind}; it holds {', '.join(_keys(branch))}")
-        return _KINDS[kind](_strip(branch[key])[0], copy=False)
-    for key, kind in _NOISE:
-        if key in branch:
-            return kind(_strip(branch[key])[0], copy=False)
-    return None
+def _uncertainty(branch, path, noise, unit):
+    """Uncertainty under the key given, or the first that is there, in its own unit."""
+    kind, key = noise or next(((kind, key) for key, kind in _NOISE.items() if key in branch), (None, None))
+    if key is None:
+        return None
+    if key not in branch:
+        raise FileError(f"{path} has no {key!r} for {kind}; it holds {', '.join(_keys(branch))}")
+    values, own = _strip(branch[key])
+    own = uncertainty_unit(own, kind, unit, f"{path}: {key}", noise is not None)
+    return KINDS[kind](values, unit=own, copy=False)
 
 
 def _wcs(wcs, path):

@@ -213,7 +213,8 @@ def say_roles(hdus, index, path):
         Of the file, for the message.
     """
     roles = roles_of(hdus)
-    used = [i for i in image_hdus(hdus) if roles[i] is not None and (roles[i] != "sci" or i == index)]
+    others = [_companions(hdus, index, role) for role in ("err", "var", "ivar", "mask", "psf")]
+    used = sorted([index, *(found[0] for found in others if len(found) == 1)])
     keys = {_named_role(hdus[i])[1] for i in used} - {"EXTNAME"}
     if not keys or roles[index] is None:
         return
@@ -323,11 +324,17 @@ def companion(hdus, index, role, path):
     FileError
         If several would do.
     """
+    found = _companions(hdus, index, role)
+    if len(found) > 1:
+        raise FileError(f"{path} has several HDUs for {role}: name one of {list_hdus(hdus)}")
+    return found[0] if found else None
+
+
+def _companions(hdus, index, role):
+    """HDUs of a role that may belong to an image."""
     image = hdus[index]
     found = [i for i, one in enumerate(roles_of(hdus)) if i != index and one == role]
     for same in (lambda one: one.header.get("BAND"), lambda one: one.ver):
         if len(found) > 1:
             found = [i for i in found if same(hdus[i]) == same(image)] or found
-    if len(found) > 1:
-        raise FileError(f"{path} has several HDUs for {role}: name one of {list_hdus(hdus)}")
-    return found[0] if found else None
+    return found

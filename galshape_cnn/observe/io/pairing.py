@@ -11,7 +11,7 @@ from galshape_cnn.errors import FileError, InputError, PSFError
 from galshape_cnn.forward.psf.arrays import PSFArrays
 from galshape_cnn.observe.io.fits_hdus import Selection
 
-__all__ = ["check_psf_count", "names_of_each", "with_own_psf"]
+__all__ = ["check_psf_count", "names_of_each", "varying_parts", "with_own_psf"]
 
 _NAMES = ("err", "var", "ivar", "weight", "mask", "psf")
 
@@ -67,7 +67,7 @@ def _matched(paths, choice, name):
             f"{name}={choice} matches {len(files)} files, but there are {len(paths)} images; one file for "
             "each is needed"
         )
-    keys, own = _varying(paths), _varying(files)
+    keys, own = varying_parts(paths), varying_parts(files)
     if sorted(keys) == sorted(own) and len(set(keys)) == len(keys):
         by_key = dict(zip(own, files, strict=True))
         files = [by_key[key] for key in keys]
@@ -79,8 +79,18 @@ def _matched(paths, choice, name):
     return [file + suffix for file in files]
 
 
-def _varying(paths):
-    """What is different in the names of some files."""
+def varying_parts(paths):
+    """What is different in the names of some files.
+
+    Parameters
+    ----------
+    paths : sequence of str
+
+    Returns
+    -------
+    parts : list of str
+        Names without the same beginning and end, numbers whole.
+    """
     stems = [Path(path).name.split(".")[0] for path in paths]
     start = os.path.commonprefix(stems)
     start = start.rstrip("0123456789")  # a number is compared as a whole

@@ -11,6 +11,7 @@ from galshape_cnn.forward.psf.arrays import PSFArrays, check_oversampling
 from galshape_cnn.observe.io.fits_hdus import find_hdu, image_hdus, list_hdus, open_fits, role_of
 from galshape_cnn.observe.io.headers import full_header
 from galshape_cnn.observe.io.lazy import UnitSum
+from galshape_cnn.observe.io.pairing import varying_parts
 from galshape_cnn.observe.io.piff import PiffModel, is_piff
 from galshape_cnn.observe.io.psfex import psfex_from_table
 
@@ -72,7 +73,8 @@ def read_psfs(paths, ext=None, *, band=None):
     Parameters
     ----------
     paths : str
-        Pattern such as ``"psfs/*.fits"``, taken in sorted order.
+        Pattern such as ``"psfs/*.fits"``, taken in sorted order, which must also be
+        that of numbers in the names.
     ext, band
         As for `read_psf`.
 
@@ -83,11 +85,17 @@ def read_psfs(paths, ext=None, *, band=None):
     Raises
     ------
     FileError
-        As `read_psf`, or if no file matches.
+        As `read_psf`, or if no file matches, or the order is not clear.
     """
     found = sorted(glob.glob(str(Path(paths).expanduser())))
     if not found:
         raise FileError(f"{paths} matches no file")
+    numbers = [int(part) for part in varying_parts(found) if part.isdigit()]
+    if len(numbers) == len(found) and numbers != sorted(numbers):
+        raise FileError(
+            f"{paths} has files whose numbers are not in the order of their names ({Path(found[0]).name} is "
+            "the first); number them with leading zeros"
+        )
     return [read_psf(path, ext, band=band) for path in found]
 
 

@@ -4,9 +4,12 @@
 Of a file with several tables one is chosen as ``file.fits[NAME]``, by number or name.
 """
 
+import bz2
 import gzip
+import lzma
 import re
 import warnings
+import zipfile
 from pathlib import Path
 
 from astropy.io import fits
@@ -108,9 +111,20 @@ def _read(path, choice, wanted, kind):
 
 
 def _opened(path):
+    """The file, unpacked if it is packed."""
     with open(path, "rb") as stream:
-        packed = stream.read(2) == b"\x1f\x8b"
-    return gzip.open(path) if packed else open(path, "rb")
+        head = stream.read(6)
+    unpack = next((one for magic, one in _PACKED.items() if head.startswith(magic)), open)
+    return unpack(path, "rb")
+
+
+def _open_zip(path, mode):
+    """First file of an archive."""
+    archive = zipfile.ZipFile(path)
+    return archive.open(archive.namelist()[0])
+
+
+_PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open, b"PK\x03\x04": _open_zip}
 
 
 def _first_bytes(path):

@@ -13,7 +13,15 @@ from galshape_cnn.masked import filled
 from galshape_cnn.observe.detect.centroids import alike_chunks, psf_sigma
 from galshape_cnn.observe.detect.scale_space import build_levels, robust_background
 
-__all__ = ["EstimatedCorrelation", "correlation_array", "estimate_correlation", "noise_correlation"]
+__all__ = [
+    "BlankPixelSums",
+    "EstimatedCorrelation",
+    "blank_pixel_sums",
+    "correlation_array",
+    "estimate_correlation",
+    "estimate_from_sums",
+    "noise_correlation",
+]
 
 _REACH = 8  # pixels: longest lag that is estimated
 _DRAWN_REACH = 20  # pixels: longest lag taken from a GalSim object
@@ -81,7 +89,7 @@ def noise_correlation(value, observation):
 def _estimated_now(word, observation):
     """The estimate that a word asks for; a warning where the noise map is wrong."""
     if word != "estimate":
-        raise InputError(f"noise_correlation={word!r}; the only word allowed is 'estimate'")
+        raise InputError(f"noise_correlation={word!r}; the words allowed are 'auto' and 'estimate'")
     correlation, excess = estimate_correlation(observation.groups)
     if abs(excess - 1) > _LARGEST_EXCESS:
         warnings.warn(
@@ -195,6 +203,77 @@ def estimate_correlation(groups):
     NoiseError
         If there are fewer than 2000 blank pixels.
     """
+    sums = blank_pixel_sums(groups)
+    if not sums.enough:
+        raise NoiseError(
+            f"the noise is to be estimated from {int(sums.used)} blank pixels; {_LEAST_PIXELS} are needed: "
+            "give a number or an array, measure more galaxies at once, or use larger stamps"
+        )
+    return estimate_from_sums(sums)
+
+
+@dataclass(frozen=True, eq=False)
+class BlankPixelSums:
+    """Sums over blank pixels from which the noise is estimated.
+
+    Attributes
+    ----------
+    products, pairs : (k, k) ndarray
+        At each lag, sum of products of pixels in units of the noise map, and number of pairs.
+    levels : int
+        Stamps whose level was subtracted.
+    used : float
+        Blank pixels.
+    """
+
+    products: np.ndarray
+    pairs: np.ndarray
+    levels: int
+    used: float
+
+    @property
+    def enough(self):
+        """Whether there are enough blank pixels for an estimate."""
+        return self.used >= _LEAST_PIXELS
+
+    @property
+    def variance(self):
+        """Variance of the blank pixels in units of that of the noise map."""
+        return self.products[_REACH, _REACH] / self.used
+
+    @property
+    def raw(self):
+        """(k, k) ndarray: autocorrelation with its noise."""
+        return np.where(self.pairs > 0, self.products / np.maximum(self.pairs, 1), 0) / self.variance
+
+
+def estimate_from_sums(sums):
+    """Autocorrelation and excess of the noise, as `estimate_correlation` returns them.
+
+    Parameters
+    ----------
+    sums : BlankPixelSums
+
+    Returns
+    -------
+    correlation : (k, k) float64 ndarray
+    excess : float
+    """
+    return _denoised(sums.raw, sums.pairs, sums.levels / sums.used), float(np.sqrt(sums.variance))
+
+
+def blank_pixel_sums(groups):
+    """Look at the blank pixels of stamps.
+
+    Parameters
+    ----------
+    groups : sequence of (index, Stamps)
+        As for `estimate_correlation`.
+
+    Returns
+    -------
+    sums : BlankPixelSums
+    """
     total = sum(len(stamps) for _, stamps in groups)
     step = max(total // _MOST_STAMPS, 1)
     side = 2 * _REACH + 1
@@ -207,14 +286,7 @@ def estimate_correlation(groups):
                 products += _at_lags(values, values)
                 pairs += _at_lags(blank, blank)
                 levels, used = levels + 1, used + blank.sum()
-    if used < _LEAST_PIXELS:
-        raise NoiseError(
-            f"the noise is to be estimated from {int(used)} blank pixels; {_LEAST_PIXELS} are needed: "
-            "give a number or an array, measure more galaxies at once, or use larger stamps"
-        )
-    variance = products[_REACH, _REACH] / used
-    raw = np.where(pairs > 0, products / np.maximum(pairs, 1), 0) / variance
-    return _denoised(raw, pairs, levels / used), float(np.sqrt(variance))
+    return BlankPixelSums(products, pairs, levels, float(used))
 
 
 def _blank_pixels(stamps, sigma):

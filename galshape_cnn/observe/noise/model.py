@@ -1,11 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """`NoiseModel`: what is known of the noise beside the noise map."""
 
+import warnings
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from galshape_cnn.errors import InputError
+from galshape_cnn.errors import GalshapeWarning, InputError
+from galshape_cnn.observe.noise.blank_sky import AUTO, measured_noise
 from galshape_cnn.observe.noise.ccd import detector_error
 from galshape_cnn.observe.noise.correlation import EstimatedCorrelation, noise_correlation
 from galshape_cnn.observe.noise.rescale import checked_scale, scaled_noise
@@ -23,24 +25,24 @@ class NoiseModel:
         Electrons per unit of flux, > 0, where the noise map lacks the galaxies' own photon noise.
     read_noise, sky_level : float or None
         With ``gain``, in place of a noise map: see `galshape_cnn.observe.noise.ccd.detector_error`.
-    noise_correlation : array_like, galsim.CorrelatedNoise, EstimatedCorrelation, 'estimate' or None
+    noise_correlation : array_like, galsim.CorrelatedNoise, EstimatedCorrelation, 'auto', 'estimate' or None
         Autocorrelation of the noise.
-    noise_scale : float, 'estimate' or None
+    noise_scale : float, 'auto', 'estimate' or None
         Factor by which the noise map is too small.
     """
 
     gain: float | None = None
     read_noise: float | None = None
     sky_level: float | None = None
-    noise_correlation: object = None
-    noise_scale: float | str | None = None
+    noise_correlation: object = AUTO
+    noise_scale: float | str | None = AUTO
 
     def __post_init__(self):
         gain = self.gain
         if gain is not None and not (np.ndim(gain) == 0 and np.isfinite(gain) and gain > 0):
             raise InputError(f"gain={gain!r}; allowed: a positive number of electrons per unit of flux")
         object.__setattr__(self, "gain", None if gain is None else float(gain))
-        if self.noise_scale is not None:
+        if self.noise_scale is not None and not _is_auto(self.noise_scale):
             object.__setattr__(self, "noise_scale", checked_scale(self.noise_scale))
 
     @classmethod
@@ -56,12 +58,42 @@ class NoiseModel:
         -------
         noise : NoiseModel
         """
-        return cls(**{field.name: keywords.get(field.name) for field in fields(cls)})
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in keywords.items() if name in names})
 
     @property
     def is_estimated(self):
         """Whether something of it is still to be estimated from pixels."""
         return isinstance(self.noise_correlation, str) or isinstance(self.noise_scale, str)
+
+    @property
+    def is_automatic(self):
+        """Whether something of it is to be measured, but only on an image."""
+        words = {value for value in (self.noise_correlation, self.noise_scale) if isinstance(value, str)}
+        return words == {AUTO}
+
+    def measured(self, observation):
+        """The same noise with what is ``'auto'`` measured on the image, if there is one.
+
+        Parameters
+        ----------
+        observation : Observation
+            Cutouts, whose noise may differ from one to the next, and arrays of stamps are taken as they come.
+
+        Returns
+        -------
+        noise : NoiseModel
+        """
+        names = [name for name in ("noise_scale", "noise_correlation") if _is_auto(getattr(self, name))]
+        if not names:
+            return self
+        found = dict.fromkeys(names)
+        if observation.image is not None:
+            scale, correlation = measured_noise(observation.image)
+            both = {"noise_scale": scale, "noise_correlation": correlation}
+            found = {name: both[name] for name in names}
+            _say(**found)
+        return replace(self, **found)
 
     def error_of(self, data, error, mask):
         """Error of the pixels: as given, or from the detector.
@@ -114,10 +146,10 @@ class NoiseModel:
         InputError, NoiseError
             If something cannot be used, or not be estimated.
         """
-        record = {}
-        if self.noise_scale is not None:
-            observation, record["noise_scale"] = scaled_noise(self.noise_scale, observation)
-        correlation, how = noise_correlation(self.noise_correlation, observation)
+        record, known = {}, self.measured(observation)
+        if known.noise_scale is not None:
+            observation, record["noise_scale"] = scaled_noise(known.noise_scale, observation)
+        correlation, how = noise_correlation(known.noise_correlation, observation)
         return observation, correlation, record | ({"noise_correlation": how} if how else {})
 
     def settled(self, observation):
@@ -132,15 +164,35 @@ class NoiseModel:
         -------
         noise : NoiseModel
         """
-        _, correlation, record = self.applied(observation)
-        changed = {}
-        if isinstance(self.noise_scale, str):
+        known, changed = self.measured(observation), {}
+        _, correlation, record = known.applied(observation)
+        if isinstance(known.noise_scale, str):
             changed["noise_scale"] = record["noise_scale"]
-        if isinstance(self.noise_correlation, str):
+        if isinstance(known.noise_correlation, str):
             excess = record["noise_correlation"]["excess"]
             changed["noise_correlation"] = EstimatedCorrelation(correlation, excess)
-        return replace(self, **changed)
+        return replace(known, **changed)
 
     def keywords(self):
         """The keywords of an estimator that say the same, as a dict."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def _is_auto(value):
+    return isinstance(value, str) and value == AUTO
+
+
+def _say(noise_scale=None, noise_correlation=None):
+    """One warning of what was measured and is used."""
+    parts = []
+    if noise_scale is not None:
+        parts.append(f"scatter {noise_scale:.2f} times what the noise map says")
+    if noise_correlation is not None:
+        parts.append(f"are correlated (over an area of {noise_correlation.array.sum():.1f} pixels)")
+    if parts:
+        warnings.warn(
+            f"blank pixels of the image {' and '.join(parts)}: errors and flags take that into account; "
+            "noise_scale=None and noise_correlation=None take the noise map at its word",
+            GalshapeWarning,
+            stacklevel=5,
+        )

@@ -37,7 +37,9 @@ def checked_scale(value, said=None):
     except (TypeError, ValueError):
         factor = np.nan
     if not 0 < factor < np.inf:
-        raise InputError(f"{said or f'noise_scale={value!r}'}; allowed: a number above 0, or 'estimate'")
+        raise InputError(
+            f"{said or f'noise_scale={value!r}'}; allowed: a number above 0, 'auto', 'estimate' or None"
+        )
     return factor
 
 

@@ -13,17 +13,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.psf.shape import psf_shape
 from galshape_cnn.infer.network.conditions import noise_spread
-from galshape_cnn.observe.stamps import Stamps
-from galshape_cnn.study.simulate.fast_stamps import draw_block
+from galshape_cnn.study.simulate.mock_sets import draw_mocks
 from galshape_cnn.study.simulate.recorded import centring_error
-from galshape_cnn.study.simulate.stream import MockStream, observe
+from galshape_cnn.study.simulate.stream import MockStream
 
 __all__ = ["training_conditions", "training_offset", "training_stream"]
 
-_MOCKS, _BLOCK, _MOST_BLOCKS = 384, 128, 24
+_MOCKS = 384
 _STEP = 0.1  # pixels; the last bits of the offset are not to depend on the machine
 #: What a network may be shown beyond what it has seen: of `psf_shape`, and of ln(sigma).
 _PSF_MARGIN, _NOISE_MARGIN = np.array([0.02, 0.01, 0.02]), 0.05
@@ -36,7 +34,7 @@ def training_offset(config):
     Parameters
     ----------
     config : dict
-        From `galshape_cnn.study.train.training.load_config`.
+        From `galshape_cnn.study.simulate.config.load_config`.
 
     Returns
     -------
@@ -52,7 +50,7 @@ def training_conditions(config):
     Parameters
     ----------
     config : dict
-        From `galshape_cnn.study.train.training.load_config`.
+        From `galshape_cnn.study.simulate.config.load_config`.
 
     Returns
     -------
@@ -70,29 +68,13 @@ def _as_text(config):
 
 @lru_cache(maxsize=4)
 def _mocks(text):
-    """Stamps and true centres of galaxies of a configuration, S/N within its range."""
-    config = json.loads(text)
-    low, high = config.get("snr_range", (0.0, np.inf))
-    stamps, centers = [], []
-    for number in range(_MOST_BLOCKS):
-        drawn = MockStream(config, 0).draw(number, _BLOCK)
-        images, psfs = draw_block(drawn["params"], drawn["psfs"])
-        kinds = {key: bool if a.dtype == bool else np.float32 for key, a in drawn["nuisance"].items()}
-        nuisance = {key: np.asarray(drawn["nuisance"][key], kind) for key, kind in kinds.items()}
-        amplitude = drawn["params"][:, SINGLE.flux].astype(np.float32)
-        data, ivar, _, snr = map(np.asarray, observe(images, amplitude, nuisance, drawn["seed"]))
-        keep = (snr >= low) & (snr <= high)
-        stamps.append((data[keep], ivar[keep], psfs[keep]))
-        centers.append(drawn["params"][keep, SINGLE.centre])
-        if sum(map(len, centers)) >= _MOCKS:
-            break
-    data, ivar, psfs = map(np.concatenate, zip(*stamps, strict=True))
-    return Stamps(data, ivar, psfs, psf_oversampling=2), np.concatenate(centers)
+    return draw_mocks(json.loads(text), _MOCKS, engine="fast", seed=0)
 
 
 @lru_cache(maxsize=16)
 def _offset(text):
-    error = centring_error(*_mocks(text))
+    stamps, truth = _mocks(text)
+    error = centring_error(stamps, np.stack([truth["x"], truth["y"]], 1))
     given = json.loads(text)["nuisance"]["offset"]
     return max(given, float(np.round(np.ceil((0.5 + error) / _STEP) * _STEP, 6)))
 
@@ -112,7 +94,7 @@ def training_stream(config, seed):
     Parameters
     ----------
     config : dict
-        From `galshape_cnn.study.train.training.load_config`.
+        From `galshape_cnn.study.simulate.config.load_config`.
     seed : int
         Streams of different seeds are independent.
 

@@ -95,7 +95,7 @@ def _of_method(prefix, found, params, width):
     flags = np.full(len(params), Flag.NOT_MEASURED)
     if found is not None:
         some = slice(0, len(found))
-        stated = found.crb if prefix == PREFIXES["ml"] else found.covariance
+        stated = found.crb + found.structure if prefix == PREFIXES["ml"] else found.covariance
         error[some] = errors_of(found.params[:, :5], params[some, SINGLE.reported])
         std[some] = to_errors(stated, found.params)
         measured[some] = np.column_stack(

@@ -9,7 +9,7 @@ galaxies it cannot clear a slightly bad one either, and the standard error says 
 import numpy as np
 from astropy.table import Table
 
-__all__ = ["LIMITS", "TOLERANCE", "judge", "passed"]
+__all__ = ["LIMITS", "TOLERANCE", "judge", "judged", "passed"]
 
 #: Standard errors by which a limit must be missed.
 TOLERANCE = 2.5
@@ -78,16 +78,39 @@ def passed(verdict):
     return bool(len(verdict)) and bool(np.all(verdict["passed"]))
 
 
-def _judged(check, parameter, measured, error, key):
-    low, high = LIMITS[key]
+def judged(check, parameter, measured, error, limits, relative=False):
+    """One line of a verdict.
+
+    Parameters
+    ----------
+    check, parameter : str
+        What was checked.
+    measured, error : float
+        The number and its standard error.
+    limits : (float, float)
+        Lowest and highest allowed value.
+    relative : bool, optional
+        Whether the relative error counts, as for ratios.
+
+    Returns
+    -------
+    line : dict
+        ``check``, ``parameter``, ``measured``, ``error``, ``low``, ``high``, ``passed``: False where the
+        number misses a limit by more than `TOLERANCE` standard errors, or is not finite.
+    """
+    low, high = limits
     slack = TOLERANCE * (error if np.isfinite(error) else 0.0)
-    if key in _RATIOS and measured > 0:  # what counts for a ratio is its relative error
+    if relative and measured > 0:
         slack = slack / measured * min(high, measured)
     good = bool(np.isfinite(measured) and low - slack <= measured <= high + slack)
     return {
         "check": check, "parameter": parameter, "measured": float(measured), "error": float(error),
         "low": low, "high": high, "passed": good,
     }  # fmt: skip
+
+
+def _judged(check, parameter, measured, error, key):
+    return judged(check, parameter, measured, error, LIMITS[key], relative=key in _RATIOS)
 
 
 def _line(check, row, column, key=None):

@@ -1,29 +1,15 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """The page of a validation: one HTML file with its figures inside."""
 
-import base64
-import html
 import os
 import platform
 
-import numpy as np
-
 from galshape_cnn.files import written_whole
-from galshape_cnn.study.validate.criteria import TOLERANCE, passed
+from galshape_cnn.study.report.verdict_page import document, section, verdict_part
+from galshape_cnn.study.validate.criteria import TOLERANCE
 
 __all__ = ["write_page"]
 
-_STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 1200px; padding: 0 1rem; }
-h1, h2 { line-height: 1.2; } h2 { margin-top: 2.2rem; border-bottom: 1px solid #bbb; }
-img { max-width: 100%; } p { max-width: 52rem; }
-.verdict { font-size: 1.3rem; padding: .7rem 1rem; border-left: .6rem solid; background: #f4f4f4; }
-.pass { border-color: #0072B2; } .fail { border-color: #D55E00; }
-table { border-collapse: collapse; font-size: 13px; margin: .6rem 0; }
-th, td { padding: .15rem .55rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } tr.fail td { background: #fbe6d9; }
-details { margin: .6rem 0; } summary { cursor: pointer; }
-"""
 _BOUND = (
     "The Cramér–Rao bound limits unbiased estimators only. A network returns about the posterior "
     "mean, which shrinks "
@@ -116,50 +102,14 @@ def write_page(folder, tables, bundle, seconds, sizes, seed):
     FileError
         If it cannot be written.
     """
-    body = [_verdict(tables["verdict"]), _origin(bundle, seconds, sizes, seed)]
-    body += [_section(folder, tables, *section) for section in _SECTIONS]
-    page = (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Validation</title>'
-        f"<style>{_STYLE}</style></head><body>{''.join(body)}</body></html>\n"
-    )
+    body = [verdict_part("Validation of a network", tables["verdict"], TOLERANCE, "galaxies")]
+    body += [_origin(bundle, seconds, sizes, seed)]
+    for title, text, figures, names in _SECTIONS:
+        images = [folder / f"{name}.png" for name in figures]
+        body.append(section(title, text, images, {name: tables[name] for name in names}))
+    page = document("Validation", body)
     with written_whole(folder / "index.html") as beside:
         beside.write_text(page, encoding="utf-8")
-
-
-def _verdict(verdict):
-    good = passed(verdict)
-    failed = int(np.count_nonzero(~np.asarray(verdict["passed"], bool)))
-    word = "PASSED" if good else "FAILED"
-    text = (
-        f"all {len(verdict)} checks within their limits"
-        if good
-        else f"{failed} of {len(verdict)} checks failed"
-    )
-    kind = "pass" if good else "fail"
-    head = f'<h1>Validation of a network</h1><p class="verdict {kind}"><b>{word}</b>: {text}.</p>'
-    note = (
-        f"<p>A check fails when its number misses the limits by more than {TOLERANCE:g} of its "
-        "standard errors. With few "
-        "galaxies a pass means no more than that: look at the standard error.</p>"
-    )
-    lines = "".join(_verdict_line(row) for row in verdict)
-    heads = "".join(f"<th>{one}</th>" for one in ("check", "parameter", "measured", "limits", ""))
-    table = f"<table><tr>{heads}</tr>{lines}</table>"
-    return f"{head}{note}<details{'' if good else ' open'}><summary>All checks</summary>{table}</details>"
-
-
-def _verdict_line(row):
-    limits = f"{row['low']:g} to {row['high']:g}" if np.isfinite(row["high"]) else f"at least {row['low']:g}"
-    error = f" ± {row['error']:.3f}" if row["error"] > 0 else ""
-    cells = (
-        row["check"],
-        row["parameter"],
-        f"{row['measured']:.3f}{error}",
-        limits,
-        "pass" if row["passed"] else "FAIL",
-    )
-    text = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
-    return f"<tr class={'pass' if row['passed'] else 'fail'}>{text}</tr>"
 
 
 def _origin(bundle, seconds, sizes, seed):
@@ -172,28 +122,3 @@ def _origin(bundle, seconds, sizes, seed):
         f"<p>Network <code>{bundle.sha256[:16]}</code>{trained}. {sizes['galaxies']} galaxies of the prior, "
         f"{sizes['posterior']} of them with all methods; seed {seed}. Time on {machine}: {times}.</p>"
     )
-
-
-def _section(folder, tables, title, text, figures, names):
-    images = "".join(_image(folder / f"{name}.png", title) for name in figures)
-    rows = "".join(_table(name, tables[name]) for name in names)
-    return f"<h2>{title}</h2><p>{text}</p>{images}{rows}"
-
-
-def _image(path, title):
-    content = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f'<img alt="{html.escape(title)}" src="data:image/png;base64,{content}">'
-
-
-def _table(name, table):
-    """A folded table."""
-    heads = "".join(f"<th>{html.escape(name)}</th>" for name in table.colnames)
-    lines = "".join(f"<tr>{''.join(f'<td>{_cell(value)}</td>' for value in row)}</tr>" for row in table)
-    summary = f"<summary>Table {name} ({len(table)} rows)</summary>"
-    return f"<details>{summary}<table><tr>{heads}</tr>{lines}</table></details>"
-
-
-def _cell(value):
-    if isinstance(value, float | np.floating):
-        return "–" if np.isnan(value) else f"{value:.3g}"
-    return html.escape(str(value))

@@ -7,6 +7,7 @@ __all__ = [
     "bias_and_scatter",
     "coverage",
     "errors_of",
+    "fraction",
     "ranks",
     "rmse",
     "rmse_ratio",
@@ -187,3 +188,24 @@ def coverage(rank, level):
     if not len(rank):
         return np.nan, np.nan
     return np.mean(np.abs(rank - 0.5) < level / 2), np.sqrt(level * (1 - level) / len(rank))
+
+
+def fraction(condition):
+    """Fraction of rows for which something holds, with its binomial standard error.
+
+    Parameters
+    ----------
+    condition : (N,) array_like of bool
+        For each row.
+
+    Returns
+    -------
+    fraction, fraction_se : float
+        NaN without rows.  The error is that of (k + 1) / (N + 2), so that it is not zero where all or no
+        rows do.
+    """
+    condition = np.asarray(condition, bool)
+    if not len(condition):
+        return np.nan, np.nan
+    likely = (condition.sum() + 1) / (len(condition) + 2)
+    return condition.mean(), np.sqrt(likely * (1 - likely) / len(condition))

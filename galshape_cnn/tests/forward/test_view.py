@@ -36,6 +36,13 @@ def test_jacobian_is_that_of_differences(view):
     np.testing.assert_allclose(view.jacobian(PARAMS), np.stack(columns, -1), atol=1e-7)
 
 
+def test_outward_is_the_inverse(view):
+    back = view.outward(view.params(PARAMS))
+    touched = np.abs(view.jacobian(PARAMS)).sum((0, 1)) > 0
+    np.testing.assert_allclose(back[:, touched], PARAMS[:, touched], rtol=1e-12)
+    assert not back[:, ~touched].any()
+
+
 def test_rows_see_what_all_saw(view):
     for row in range(2):
         some = slice(row, row + 1)

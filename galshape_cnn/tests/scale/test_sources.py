@@ -10,10 +10,10 @@ from astropy.table import Table
 
 from galshape_cnn import Stamps
 from galshape_cnn.errors import FileError, InputError, PositionError
+from galshape_cnn.fingerprint import fingerprint
 from galshape_cnn.flags import Flag
 from galshape_cnn.scale import measure_stream, open_source, read_blocks
 from galshape_cnn.scale import run as run_module
-from galshape_cnn.scale.fingerprint import fingerprint
 from galshape_cnn.tests.standin import StandInEstimator
 from galshape_cnn.tests.stream_scene import SIDE, N, assert_same, moments, write_cube
 

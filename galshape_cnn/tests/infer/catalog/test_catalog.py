@@ -16,7 +16,8 @@ from galshape_cnn.infer.catalog.measurement import Measurement, sample_quantiles
 
 COLUMNS = (
     "id x_centroid y_centroid flux n hlr g1 g2 flux_err n_err hlr_err g1_err g2_err "
-    "flux_std n_std hlr_std g1_std g2_std snr chi2 q pa r_eff flags q_err pa_err r_eff_err"
+    "flux_std n_std hlr_std g1_std g2_std snr chi2 q pa r_eff flags quality q_err pa_err r_eff_err "
+    "flux_crb n_crb hlr_crb g1_crb g2_crb rff"
 ).split()
 
 
@@ -307,6 +308,7 @@ def test_meta_explains_itself_and_is_a_copy():
     assert table.meta["method"] == "ml"
     assert table.meta["flags"]["EDGE"] == {
         "value": Flag.EDGE,
+        "level": "note",
         "description": "stamp is cut by the edge of the image",
     }
     table.meta["versions"]["galshape_cnn"] = "2"
@@ -333,7 +335,7 @@ def test_nan_rows_stay():
     table = catalog.to_table()
     assert len(table) == 3
     assert np.isnan(table["g1"]).all()
-    assert repr(catalog) == "<ShapeCatalog: 3 galaxies, method='network', 3 flagged>"
+    assert repr(catalog) == "<ShapeCatalog: 3 galaxies, method='network', quality 0: 0, 1: 0, 2: 3>"
 
 
 def test_quantiles_are_where_a_new_draw_is_as_likely_to_lie():

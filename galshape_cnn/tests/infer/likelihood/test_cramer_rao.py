@@ -215,7 +215,6 @@ def test_radius_in_pixels_where_an_angle_is_meant():
         (np.nan, NoiseError, "error is NaN or masked in every pixel"),
         (np.inf, NoiseError, "error and mask leave no pixel"),
         (1 * u.Jy, NoiseError, "error has another unit than params"),
-        (np.ones(64), InputError, "two whole numbers"),
         (np.ones((4, 4)), InputError, "at least 8"),
     ],
 )
@@ -245,3 +244,75 @@ def test_contradictions(options, message):
         cramer_rao_bound([1, 2], ROUND, 1.0)
     with pytest.raises(PSFError, match="psf is missing"):
         cramer_rao_bound(PIXELS, None, 1.0)
+
+
+# --- many galaxies in one call ---------------------------------------------------------------------
+
+
+def same(found, k, single):
+    np.testing.assert_array_equal(found.covariance[k], single.covariance)
+    assert (found.snr[k], bool(found.singular[k])) == (single.snr, single.singular)
+    for name, value in single.std.items():
+        assert found.std[name][k] == getattr(found, name)[k] == value
+
+
+def test_each_of_many_is_what_it_is_alone():
+    """Parameters, PSFs and errors vary from point to point, or serve all; equal to the last bit."""
+    psfs = [ROUND, galsim.Gaussian(fwhm=4.0)]
+    error = np.array([1.0, 2.0])
+    radii = np.array([2.0, 3.0])
+    found = cramer_rao_bound(PIXELS | {"hlr": radii}, psfs, error)
+    for k in range(2):
+        same(found, k, cramer_rao_bound(PIXELS | {"hlr": radii[k]}, psfs[k], error[k]))
+    assert found.covariance.shape == (2, 5, 5)
+    maps = np.stack([np.full((40, 48), 1.0), np.full((40, 48), 2.0)])
+    maps[1, :, 30:] = np.nan
+    found = cramer_rao_bound(PIXELS, ROUND, maps, gain=[2.0, 3.0])
+    for k in range(2):
+        same(found, k, cramer_rao_bound(PIXELS, ROUND, maps[k], gain=2.0 + k))
+    mask = np.isnan(maps)
+    found = cramer_rao_bound(PIXELS, ROUND, 1.0, mask)
+    same(found, 1, cramer_rao_bound(PIXELS, ROUND, 1.0, mask[1]))
+
+
+@pytest.mark.parametrize("form", ["table", "array", "mapping", "one row", "with units"])
+def test_parameters_of_many_in_every_form(form):
+    radii = np.array([2.0, 3.0, 4.0])[: 1 if form == "one row" else 3]
+    rows = [PIXELS | {"hlr": radius} for radius in radii]
+    forms = {
+        "table": Table(rows),
+        "array": np.array([list(row.values()) for row in rows]),
+        "mapping": PIXELS | {"hlr": radii},
+        "one row": Table(rows),
+        "with units": PIXELS | {"hlr": radii * u.pix},
+    }
+    found = cramer_rao_bound(forms[form], ROUND, 1.0)
+    assert found.hlr.shape == radii.shape
+    for k, row in enumerate(rows):
+        assert found.hlr[k] == pytest.approx(cramer_rao_bound(row, ROUND, 1.0).hlr)
+
+
+def test_arrays_of_psfs_and_pixel_scales():
+    y, x = np.mgrid[-9:10, -9:10]
+    psfs = np.stack([np.exp(-(x**2 + y**2) / (2 * s**2)) for s in (1.3, 2.0)])
+    found = cramer_rao_bound(PIXELS, psfs, 1.0, pixel_scale=[0.2, 0.4])
+    for k in range(2):
+        same(found, k, cramer_rao_bound(PIXELS, psfs[k], 1.0, pixel_scale=0.2 * (k + 1)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((PIXELS | {"hlr": [1.0, 2.0]}, ROUND, [1.0, 2.0, 3.0]), "params of 2, error of 3; give one for all"),
+        (
+            (PIXELS | {"hlr": [1.0, 2.0], "n": [1.0]}, ROUND, 1.0),
+            "params: the numbers of galaxies .* n of 1, hlr of 2",
+        ),
+        ((PIXELS | {"hlr": [1.0, -2.0]}, ROUND, 1.0), r"galaxy 1: params\['hlr'\]=-2.0; allowed: > 0"),
+        ((PIXELS, [], 1.0), "psf is empty"),
+        ((PIXELS, ROUND, [1.0, 0.0]), "galaxy 1: error has values <= 0"),
+    ],
+)
+def test_numbers_of_galaxies_that_do_not_agree(arguments, message):
+    with pytest.raises(InputError, match=message):
+        cramer_rao_bound(*arguments)

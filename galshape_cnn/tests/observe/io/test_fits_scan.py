@@ -133,7 +133,7 @@ def test_an_empty_mask_may_be_compressed_well(tmp_path):
     "read",
     [
         read_positions, read_psf, read_catalog_table, read_mocks,
-        lambda path: open_source(path, psf=gaussian(11, 2.0)), lambda path: read_image(path, sci=1, err=str(path)),
+        lambda path: open_source(path, psf=gaussian(11, 2.0)), lambda path: read_image(path, sci=1, err=path),
     ],
     ids=["positions", "psf", "table", "mocks", "source", "noise"],
 )  # fmt: skip
@@ -162,7 +162,8 @@ def test_the_command(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [({"PSF_SAMP": 1e9}, "PSF_SAMP = 1000000000.0; 0.01 to 10.0"), ({"PSF_SAMP": 0.0}, "PSF_SAMP"),
-     ({"PSF_SAMP": -1.0}, "PSF_SAMP"), ({"POLSCAL1": 0.0}, "POLSCAL .*not 0"), ({"POLZERO2": "x"}, "cannot be read")],
+     ({"PSF_SAMP": -1.0}, "PSF_SAMP"), ({"POLSCAL1": 0.0}, "POLSCAL .*not 0"),
+     ({"POLZERO2": "x"}, "cannot be read")],
 )  # fmt: skip
 def test_absurd_psfex_models(tmp_path, changes, match):
     from galshape_cnn.tests.observe.io.test_fits import psfex_file

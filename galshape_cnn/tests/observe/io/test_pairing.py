@@ -31,8 +31,8 @@ class Recorder(StandInEstimator):
         self.seen = {}
 
     def measure(self, stamps):
-        for psf, data, ivar in zip(np.broadcast_to(stamps.psf, (len(stamps), *stamps.psf.shape[1:])), stamps.data,
-                                   stamps.ivar, strict=True):  # fmt: skip
+        psfs = np.broadcast_to(stamps.psf, (len(stamps), *stamps.psf.shape[1:]))
+        for psf, data, ivar in zip(psfs, stamps.data, stamps.ivar, strict=True):
             self.seen[round(float(data[16:48, 16:48].mean()))] = psf, ivar
         return super().measure(stamps)
 
@@ -45,7 +45,8 @@ def run(tmp_path, monkeypatch):
         recorder = Recorder()
         monkeypatch.setattr(measure, "load_estimator", lambda bundle: recorder)
         monkeypatch.chdir(tmp_path)
-        status = main(["measure", *inputs, "-o", "out.ecsv", "--overwrite", "--neighbours", "ignore", *options])
+        args = [*inputs, "-o", "out.ecsv", "--overwrite", "--neighbours", "ignore", *options]
+        status = main(["measure", *args])
         return status, recorder.seen
 
     return command
@@ -117,9 +118,9 @@ def test_a_cube_of_psfs_for_many_files(folders, run):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        (["--psf", "psf/*.fits"], "--psf psf/*.fits matches 4 files, but there are 5 images; one file for each"),
+        (["--psf", "psf/*.fits"], "--psf psf/*.fits matches 4 files, but there are 5 images; one file for"),
         (["--psf", "moffat:fwhm=3", "--err", "err/*.fits"], "--err err/*.fits matches 4 files"),
-        (["--psf", "moffat:fwhm=3", "--error", "1", "--mask", "none/*.fits"], "--mask none/*.fits matches no file"),
+        (["--psf", "cube.fits", "--error", "1", "--mask", "no/*"], "--mask no/* matches no file"),
         (["--psf", "cube.fits", "--error", "1"], "psf holds 4 PSFs for the 5 galaxies of 5 files"),
     ],
 )
@@ -173,8 +174,13 @@ def test_one_image_with_a_psf_for_each_position(folders, run):
 def test_planes_of_a_cube(folders):
     fits.PrimaryHDU(CUTOUTS).writeto(folders / "cube.fits")
     names = {"psf": str(folders / "psf/*.fits")}
+    with pytest.raises(FileError, match=r"not in the order of their names .p10_x.fits is the first"):
+        open_source(str(folders / "cube.fits"), names=names, error=1.0)
+    for number in (8, 9):
+        (folders / f"psf/p{number}_x.fits").rename(folders / f"psf/p0{number}_x.fits")
     data, keywords = open_source(str(folders / "cube.fits"), names=names, error=1.0).read(2, 4)
-    assert prepare(data, **keywords, recenter=False).groups[0][1].psf.shape == (2, 21, 21)
+    stamps = prepare(data, **keywords, recenter=False).groups[0][1]
+    np.testing.assert_allclose(stamps.psf, PSFS[2:4] / PSFS[2:4].sum((1, 2))[:, None, None])
     fits.PrimaryHDU(PSFS[1:]).writeto(folders / "psfs.fits")
     with pytest.raises(PSFError, match="psf holds 4 PSFs for the 5 galaxies of"):
         open_source(str(folders / "cube.fits"), names={"psf": str(folders / "psfs.fits")}, error=1.0)

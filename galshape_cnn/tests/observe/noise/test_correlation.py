@@ -84,7 +84,7 @@ def test_galsim_noise_becomes_its_correlation_on_the_pixels(kernel):
         ([[0, 0, 0], [0, 1, 0.3], [0, 0, 0]], "differs at opposite lags"),
         ([[0, 0, 0], [2, 1, 2], [0, 0, 0]], "no correlation exceeds 1"),
         ([[0.9, 0.9, 0.9]] * 1 + [[0.0, 1.0, 0.0]] + [[0.9, 0.9, 0.9]], "negative power"),
-        ("guess", "the only word allowed is 'estimate'"),
+        ("guess", "the words allowed are 'auto' and 'estimate'"),
         (object(), "an odd-sized 2-D array, a galsim.CorrelatedNoise, or 'estimate'"),
     ],
 )

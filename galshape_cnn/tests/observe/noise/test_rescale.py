@@ -68,7 +68,7 @@ def test_estimate_mends_errors_and_flags(estimator, stamps):
 
 @pytest.mark.parametrize("value", [0, -1, np.nan, np.inf, "guess", [1, 2], None.__class__])
 def test_what_is_no_factor_is_refused(estimator, stamps, value):
-    with pytest.raises(InputError, match="noise_scale=.*a number above 0, or 'estimate'"):
+    with pytest.raises(InputError, match="noise_scale=.*a number above 0, 'auto', 'estimate' or None"):
         estimator(stamps[:1], noise_scale=value)
 
 

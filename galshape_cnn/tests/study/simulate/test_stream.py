@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from galshape_cnn.study.simulate.config import load_config
 from galshape_cnn.study.simulate.psf_families import PSF_ARRAYS
 from galshape_cnn.study.simulate.stream import MockStream, _simulate
-from galshape_cnn.study.train.training import load_config
 
 
 @pytest.fixture(scope="module")

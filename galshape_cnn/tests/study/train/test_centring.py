@@ -3,8 +3,8 @@
 
 import numpy as np
 
+from galshape_cnn.study.simulate.config import load_config
 from galshape_cnn.study.train.centring import training_conditions, training_offset, training_stream
-from galshape_cnn.study.train.training import load_config
 
 
 def test_offset_covers_the_centroids_of_faint_galaxies():

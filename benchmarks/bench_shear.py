@@ -1,0 +1,288 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Multiplicative and additive bias of the mean shear, m and c, from pairs of opposite shear.
+
+Galaxies of random n, size, shape and S/N (10 to 200, half-light radius .5 to 3 FWHM of the PSF) are drawn
+with shears of +0.02 and -0.02 in both components, with the same noise; the partner of each is turned by 90
+degrees, and so is its noise, with the other sign: shapes, and what is odd in the noise, cancel.  Estimated is
+m = (g+ - g-) / 2 gamma - 1 and c = (g+ + g-) / 2 of `galshape_cnn.mean_shear`, with errors by leaving out one
+chunk of galaxies at a time.  The column ``plain`` is m of the average of g1 and g2 without response.
+
+    python benchmarks/bench_shear.py run sersic -n 4096 -o /tmp/shear
+    python benchmarks/bench_shear.py table /tmp/shear -o docs/shear
+    python benchmarks/bench_shear.py rate
+
+``run`` may be repeated with other ``--seed``: chunks of all runs are joined.
+"""
+
+import argparse
+from functools import cache, partial
+from pathlib import Path
+
+import galsim
+import numpy as np
+from csv_tables import write
+
+from galshape_cnn import ShapeEstimator, Stamps
+from galshape_cnn.forward.render import render
+from galshape_cnn.forward.transfer import grid_for, transfer_functions
+from galshape_cnn.geometry import transform_shape
+from galshape_cnn.infer.shear.mean_shear import ShearedViews, shear_of_sums, shear_sums
+
+SIZE, OVER, FWHM, BETA, GAMMA, CHUNK = 64, 2, 3.04, 2.5, 0.02, 128
+SKY = 0.2 * np.array([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]])
+SHEARED_SKY = SKY @ np.array([[1.1, 0.0], [0.0, 0.9]])
+BINS = {
+    "snr": [10, 20, 40, 80, 200],
+    "size": [0.5, 0.8, 1.3, 2.0, 3.0],
+    "n": [0.5, 1.5, 3.0, 5.5],
+}
+SELECTIONS = {
+    "all": None,
+    "snr > 12": lambda t: t["snr"] > 12,
+    "snr > 12, hlr > 2": lambda t: (t["snr"] > 12) & (np.asarray(t["hlr"]) > 2),
+}
+CASES = {
+    "sersic": {},
+    "psf e=.05": {"e": 0.05},
+    "other response": {"e": 0.0, "wrong": True},
+    "psf 1 % wide": {"told": 1.01},
+    "wcs": {"jacobian": SHEARED_SKY},
+    "masked": {"masked": True},
+    "correlated": {"smooth": 0.6},
+    "bulge and disc": {"light": "bulge and disc"},
+    "knots": {"light": "knots"},
+}
+
+
+@cache
+def psf_array(fwhm=FWHM, e=0.0):
+    """Effective PSF, two samples per pixel, (1, 127, 127)."""
+    psf = galsim.Convolve(galsim.Moffat(beta=BETA, fwhm=fwhm).shear(e1=e), galsim.Pixel(1.0))
+    array = psf.drawImage(nx=127, ny=127, scale=1 / OVER, method="no_pixel", dtype=float).array
+    return (array / array.sum()).astype(np.float32)[None]
+
+
+def composed(g, gamma):
+    """Shape after a further shear, as complex numbers."""
+    return (g + gamma) / (1 + np.conj(gamma) * g)
+
+
+def draw_truth(rng, count):
+    """Random galaxies."""
+    size = np.exp(rng.uniform(np.log(0.5), np.log(3), count))
+    g = 0.5 * np.sqrt(rng.uniform(size=count)) * np.exp(2j * np.pi * rng.uniform(size=count))
+    return {
+        "snr": np.exp(rng.uniform(np.log(10), np.log(200), count)),
+        "size": size,
+        "n": rng.uniform(0.5, 5.5, count),
+        "g": g,
+        "center": 31.5 + rng.uniform(-0.5, 0.5, (count, 2)),
+        "seed": rng.integers(2**31, size=count),
+        "turn": np.zeros(count),
+    }
+
+
+def quarter_turned(truth):
+    """The same galaxies after a quarter turn of the stamp."""
+    x, y = truth["center"].T
+    center = np.stack([y, SIZE - 1 - x], 1)
+    return truth | {"g": -truth["g"], "center": center, "turn": truth["turn"] + 90}
+
+
+def sersics(truth, g, e, jacobian):
+    """Images of unit flux of Sersic profiles."""
+    hlr, g1, g2 = FWHM * truth["size"], g.real, g.imag
+    if jacobian is not None:
+        _, g1, g2 = transform_shape(1.0, g1, g2, np.linalg.inv(jacobian))
+    grid = grid_for(SIZE, OVER)
+    ones = np.ones(len(g))
+    params = np.column_stack([ones, truth["n"], hlr, g1, g2, truth["center"], 0 * ones])
+    transfer = transfer_functions(psf_array(FWHM, e), grid, OVER)
+    return np.asarray(render(params.astype(np.float32), transfer, grid))
+
+
+def bulges_and_discs(truth, g, e, jacobian):
+    """A third of the light in a bulge of n = 4 and half the size, in an exponential disc."""
+    disc = sersics(truth | {"n": np.ones(len(g))}, g, e, jacobian)
+    bulge = truth | {"n": np.full(len(g), 4.0), "size": truth["size"] / 2}
+    return (2 * disc + sersics(bulge, g, e, jacobian)) / 3
+
+
+def knots(truth, g, e, jacobian):
+    """Forty points of light, the same before and after the shear."""
+    psf, out = galsim.Moffat(beta=BETA, fwhm=FWHM).shear(e1=e), np.empty((len(g), SIZE, SIZE), np.float32)
+    for image, shape, size, seed, turn in zip(
+        out, g, truth["size"], truth["seed"], truth["turn"], strict=True
+    ):
+        rng = galsim.BaseDeviate(int(seed))
+        galaxy = galsim.RandomKnots(40, half_light_radius=FWHM * size, rng=rng)
+        galaxy = galaxy.rotate(turn * galsim.degrees).shear(g1=shape.real, g2=shape.imag)
+        image[:] = galsim.Convolve(galaxy, psf).drawImage(nx=SIZE, ny=SIZE, scale=1).array
+    return out
+
+
+LIGHT = {"sersic": sersics, "bulge and disc": bulges_and_discs, "knots": knots}
+
+
+def smoothed(noise, sigma):
+    """Noise with an autocorrelation, of unit variance, and that autocorrelation."""
+    k = 2 * np.pi * np.fft.fftfreq(SIZE)
+    power = np.exp(-(k[:, None] ** 2 + k[: SIZE // 2 + 1] ** 2) * sigma**2)
+    correlation = np.fft.fftshift(np.fft.irfft2(power, (SIZE, SIZE)))
+    peak = correlation.max()
+    noise = np.fft.irfft2(np.fft.rfft2(noise) * np.sqrt(power / peak), (SIZE, SIZE))
+    middle = slice(SIZE // 2 - 4, SIZE // 2 + 5)
+    return noise, correlation[middle, middle] / peak
+
+
+def chunk_sums(estimator, case, rng):
+    """Sums for the mean shear of one chunk: by selection, sign of the shear and bin; last all."""
+    options, truth = CASES[case], draw_truth(rng, CHUNK)
+    e, jacobian = options.get("e", 0.0), options.get("jacobian")
+    images = partial(LIGHT[options.get("light", "sersic")], e=e, jacobian=jacobian)
+    noise = rng.normal(size=(CHUNK, SIZE, SIZE))
+    correlation = None
+    if "smooth" in options:
+        noise, correlation = smoothed(noise, options["smooth"])
+    flux = truth["snr"] / np.sqrt((images(truth, truth["g"]).astype(float) ** 2).sum((1, 2)))
+    ivar = np.ones((CHUNK, SIZE, SIZE), np.float32)
+    if options.get("masked"):
+        ivar[rng.uniform(size=ivar.shape) < 0.02] = 0
+        ivar[np.arange(CHUNK), :, rng.integers(20, 44, CHUNK)] = 0
+    parts = []
+    turned = quarter_turned(truth), -np.rot90(noise, 1, (1, 2)), np.rot90(ivar, 1, (1, 2))
+    for sign in (1, -1):
+        for some, own, weights in ((truth, noise, ivar), turned):
+            shape = composed(some["g"], sign * GAMMA * (1 + 1j))
+            parts.append((images(some, shape) * flux[:, None, None] + own, weights))
+    data, weights = (np.concatenate(p) for p in zip(*parts, strict=True))
+    told = psf_array(FWHM * options.get("told", 1.0), e)
+    where = {}
+    if jacobian is not None:
+        where = {"jacobian": jacobian, "skycoord": np.tile([150.0, 2.0], (len(data), 1))}
+    stamps = Stamps(data, weights, told, psf_oversampling=OVER, **where)
+    catalog = estimator(
+        stamps, shear_response=True, neighbours="ignore", noise_correlation=correlation, threads=1
+    )
+    if options.get("wrong"):  # responses to a shear seen through another PSF
+        other = Stamps(data, weights, psf_array(FWHM * 1.1, e), psf_oversampling=OVER)
+        catalog = with_response_of(
+            catalog, estimator(other, shear_response=True, neighbours="ignore", threads=1)
+        )
+    return np.stack([of_selection(catalog, select, truth) for select in SELECTIONS.values()])
+
+
+def with_response_of(catalog, other):
+    """A catalogue with the derivatives of another."""
+    from dataclasses import replace
+
+    sheared = catalog.measurement.sheared.copy()
+    sheared[:, :, 1:3] = other.measurement.sheared[:, :, 1:3]
+    return replace(catalog, measurement=replace(catalog.measurement, sheared=sheared))
+
+
+def of_selection(catalog, select, truth):
+    """Sums of both signs, (2, bins + 1, 19)."""
+    out = []
+    for sign in range(2):
+        rows = np.arange(2 * CHUNK) + sign * 2 * CHUNK
+        views = ShearedViews(catalog[rows], select)
+        by_bin = []
+        for name, edges in BINS.items():
+            label = np.clip(np.searchsorted(edges, truth[name], side="right") - 1, 0, len(edges) - 2)
+            sums = shear_sums(views, np.tile(label, 2))[0]
+            by_bin.append(np.concatenate([sums, np.zeros((len(edges) - 1 - len(sums), sums.shape[1]))]))
+        out.append(np.concatenate([*by_bin, by_bin[0].sum(0, keepdims=True)]))
+    return np.stack(out)
+
+
+def biases(sums):
+    """m, c1, c2, plain m, of sums (2, 19)."""
+    shear, _, _ = shear_of_sums(sums)
+    plain = sums[:, 1:3] / sums[:, :1]
+    slope = ((shear[0] - shear[1]) / (2 * GAMMA)).mean()
+    return np.array([slope - 1, *shear.mean(0), ((plain[0] - plain[1]) / (2 * GAMMA)).mean() - 1])
+
+
+def with_errors(chunks):
+    """Biases and standard errors, of chunks (chunks, 2, 19)."""
+    total, count = chunks.sum(0), len(chunks)
+    left = np.array([biases(total - one) for one in chunks])
+    return biases(total), np.sqrt((count - 1) / count * ((left - left.mean(0)) ** 2).sum(0))
+
+
+def run(args):
+    """Measure chunks of galaxies, of one case after the other, and keep their sums."""
+    estimator = ShapeEstimator()
+    args.output.mkdir(parents=True, exist_ok=True)
+    rngs = {case: np.random.default_rng([args.seed, list(CASES).index(case)]) for case in args.cases}
+    chunks = {case: [] for case in args.cases}
+    for number in range(-(-args.n // CHUNK)):
+        for case in args.cases:
+            chunks[case].append(chunk_sums(estimator, case, rngs[case]))
+            np.save(args.output / f"{case}--{args.seed}.npy", np.stack(chunks[case]))
+            print(case, (number + 1) * CHUNK, flush=True)
+
+
+def table(args):
+    """Print and write what was measured."""
+    labels = [(name, f"{a:g}-{b:g}") for name, e in BINS.items() for a, b in zip(e[:-1], e[1:], strict=True)]
+    labels.append(("all", ""))
+    rows = []
+    for case in CASES:
+        files = sorted(args.folder.glob(f"{case}--*.npy"))
+        if not files:
+            continue
+        chunks = np.concatenate([np.load(file) for file in files])
+        for number, selection in enumerate(SELECTIONS):
+            for index, (name, label) in enumerate(labels):
+                if name != "all" and (case != "sersic" or selection != "all"):
+                    continue
+                value, error = with_errors(chunks[:, number, :, index])
+                cells = [f"{v:.4f}±{e:.4f}" for v, e in zip(value, error, strict=True)]
+                rows.append([case, selection, f"{name} {label}".strip(), len(chunks) * CHUNK, *cells])
+    args.output.mkdir(parents=True, exist_ok=True)
+    write(args.output, "bias", ["case", "selection", "bin", "pairs", "m", "c1", "c2", "plain m"], rows)
+
+
+def rate(args):
+    """Galaxies a second with and without the response, in processor time and by the clock."""
+    import time
+
+    rng = np.random.default_rng(1)
+    truth = draw_truth(rng, 1024)
+    unit = sersics(truth, truth["g"], 0.0, None)
+    flux = truth["snr"] / np.sqrt((unit.astype(float) ** 2).sum((1, 2)))
+    data = unit * flux[:, None, None] + rng.normal(size=unit.shape)
+    stamps = Stamps(data, np.ones(data.shape), psf_array(), psf_oversampling=OVER)
+    estimator = ShapeEstimator()
+    for with_response in (False, True):
+        call = partial(estimator, stamps, neighbours="ignore", shear_response=with_response)
+        call()
+        clock, processor = time.perf_counter(), time.process_time()
+        call()
+        clock, processor = time.perf_counter() - clock, time.process_time() - processor
+        spent = f"{1024 / clock:.0f} galaxies/s, {processor:.1f} s of processor time for 1024"
+        print(f"shear_response={with_response}: {spent}")
+
+
+def main():
+    """Run the command line."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("run")
+    one.add_argument("cases", nargs="+", choices=CASES)
+    one.add_argument("-n", type=int, default=1024, help="galaxies, each drawn four times")
+    one.add_argument("--seed", type=int, default=1)
+    one.add_argument("-o", "--output", type=Path, required=True)
+    one = commands.add_parser("table")
+    one.add_argument("folder", type=Path)
+    one.add_argument("-o", "--output", type=Path, required=True)
+    commands.add_parser("rate")
+    args = parser.parse_args()
+    {"run": run, "table": table, "rate": rate}[args.command](args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Columns of several bands: names, values and definitions of what single images do not have."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from galshape_cnn.infer.catalog.columns import COLUMN_DEFINITIONS, ColumnDefinition
+
+__all__ = ["POGSON", "band_columns", "band_definitions", "band_of"]
+
+#: Magnitudes per unit of ln(flux).
+POGSON = 2.5 / np.log(10)
+
+
+def _ending(bands, number):
+    """What the names of a band's columns end with: nothing where there is only one."""
+    return f"_{bands[number]}" if len(bands) > 1 else ""
+
+
+def band_of(name, bands):
+    """Number of the band that a column of a flux belongs to.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``flux_g_err``; of a column without a band the first.
+    bands : tuple of str
+        Names of all bands.
+
+    Returns
+    -------
+    number : int
+    """
+    fitting = [k for k, band in enumerate(bands) if f"{name}_".startswith(f"flux_{band}_")]
+    return max(fitting, key=lambda k: len(bands[k])) if fitting else 0
+
+
+def band_columns(bands, number, zeropoint, snr, columns):
+    """S/N and magnitude of one band.
+
+    Parameters
+    ----------
+    bands : tuple of str
+        Names of all bands.
+    number : int
+        Of the band.
+    zeropoint : float or None
+        Magnitude of a flux of one.
+    snr : (N, E) ndarray
+        S/N in the exposures of the band, zero where there are no data.
+    columns : dict of str to ndarray
+        Fluxes and their errors.
+
+    Returns
+    -------
+    columns : dict of str to (N,) ndarray
+    """
+    end, out = _ending(bands, number), {}
+    if end:
+        total = np.sqrt((snr**2).sum(1))
+        out[f"snr{end}"] = np.where(total > 0, total, np.nan)
+    if zeropoint is not None:
+        flux = columns[f"flux{end}"]
+        with np.errstate(invalid="ignore"):
+            flux = np.where(flux > 0, flux, np.nan)
+        out[f"mag{end}"] = zeropoint - 2.5 * np.log10(flux)
+        out[f"mag{end}_err"] = POGSON * columns[f"flux{end}_err"] / flux
+    return out
+
+
+def band_definitions(bands, zeropoints, columns):
+    """Definitions of the columns of several exposures, in order.
+
+    Parameters
+    ----------
+    bands : tuple of str
+        Names of the bands.
+    zeropoints : tuple
+        Magnitude of a flux of one in each band, or None.
+    columns : mapping
+        The columns that there are.
+
+    Returns
+    -------
+    definitions : tuple of ColumnDefinition
+    """
+    out = []
+    for one in COLUMN_DEFINITIONS:
+        stem, _, suffix = one.name.partition("_")
+        if stem == "flux" and len(bands) > 1:
+            out += [_for_band(one, band, suffix) for band in bands]
+        elif one.name in columns:
+            out.append(one)
+        if one.name == "snr":
+            ends = [_ending(bands, number) for number in range(len(bands))]
+            out += [_of_snr(end) for end in ends if end]
+            for end, zeropoint in zip(ends, zeropoints, strict=True):
+                out += _of_magnitude(end, zeropoint)
+            text = "number of exposures that show the galaxy"
+            out.append(ColumnDefinition("n_exposures", "number", text, "meta.number"))
+    return tuple(one for one in out if one.name in columns)
+
+
+def _for_band(definition, band, suffix):
+    """A column of a flux, for one band."""
+    name = "_".join(filter(None, ("flux", band, suffix)))
+    return replace(definition, name=name, description=f"{definition.description}, band {band}")
+
+
+def _of_snr(end):
+    """S/N of a band."""
+    return ColumnDefinition(f"snr{end}", "number", f"signal-to-noise ratio in band {end[1:]}", "stat.snr")
+
+
+def _of_magnitude(end, zeropoint):
+    """Magnitude of a band and its error, if there is a zero point."""
+    if zeropoint is None:
+        return []
+    of = f" in band {end[1:]}" if end else ""
+    text = f"magnitude{of}, zero point {zeropoint:.6g}"
+    error = f"Cramer-Rao bound of mag{end}"
+    return [
+        ColumnDefinition(f"mag{end}", "magnitude", text, "phot.mag"),
+        ColumnDefinition(f"mag{end}_err", "magnitude", error, "stat.error;phot.mag"),
+    ]

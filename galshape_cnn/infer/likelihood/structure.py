@@ -1,0 +1,195 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+r"""What structure that no Sérsic profile has does to the estimates: clumps, arms, a second component.
+
+A bright galaxy departs from any smooth profile by more than its noise, and errors from the noise alone
+are then many times too small.  What is left of it is treated as a random field: light that comes in clumps,
+strewn like the light I of the model, has the covariance
+
+.. math:: C_{ij} = \kappa \sum_u K(i - u)\, I(u)\, K(j - u)
+
+with the kernel K, the PSF smoothed a little.  One number, the flux :math:`\kappa` of a clump, is
+estimated from the squares of the residuals where the galaxy is bright, less those of the noise, with what
+the fit has absorbed taken into account: residuals are those of a projection,
+:math:`r_\perp = (1 - \Pi) r`, :math:`\Pi = D^T H^{-1} D`.
+
+The sky has structure too: wings of bright neighbours, sources below the limit of detection.  One constant is
+fitted to it, and what it leaves moves flux, size and n of a galaxy with faint wings.  The variance of the
+residuals smoothed over a few pixels away from the galaxy, beyond that of noise, is taken as that of a field
+with a Gaussian correlation of the same width.
+
+The covariance of the estimates then has, beside that of the noise, the term
+:math:`H^{-1} D W^{1/2} C W^{1/2} D^T H^{-1}` of a sandwich (Huber 1967; White 1982, Econometrica 50, 1).
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from galshape_cnn.compilation import compiled
+from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.render import derivatives_block, in_blocks, point_block
+from galshape_cnn.infer.likelihood.residuals import inverse_fisher
+
+__all__ = ["SIGNIFICANT", "Structure", "estimate_structure"]
+
+_SMOOTHING = 0.15  # of the half-light radius: width of a clump
+#: Standard deviations of the residuals' squares above which structure counts.
+SIGNIFICANT = 2.5
+_SCALE = 4.0  # pixels: width of the Gaussian that residuals of the sky are smoothed with
+_BRIGHT = 0.1  # weight of a pixel for the galaxy's structure, below which it counts for the sky's
+_CONSERVED = 0.5  # of the clumps' light that the smooth profile lacks: those of a galaxy share its flux
+
+
+class Structure(NamedTuple):
+    """Result of `estimate_structure`; the first axis of each array is that of the galaxies.
+
+    Attributes
+    ----------
+    galaxy, sky : (N, 8, 8) ndarray
+        What structure of the galaxy, and of the sky, adds to the covariance of the parameters.
+    galaxy_significance, sky_significance : (N,) ndarray
+        Excess of the squares of the residuals, in standard deviations of those of noise.
+    clump : (N,) ndarray
+        Flux of a clump, in the unit of the data; negative where residuals are smaller than noise.
+    """
+
+    galaxy: np.ndarray
+    sky: np.ndarray
+    galaxy_significance: np.ndarray
+    sky_significance: np.ndarray
+    clump: np.ndarray
+
+    def covariance(self, least=SIGNIFICANT):
+        """What both add to the covariance of the parameters, (N, 8, 8), where they are significant."""
+        out = np.zeros(self.galaxy.shape)
+        for part, significance in (
+            (self.galaxy, self.galaxy_significance), (self.sky, self.sky_significance),
+        ):  # fmt: skip
+            seen = np.isfinite(part).all((1, 2)) & (significance > least)
+            out += np.where(seen[:, None, None], part, 0)
+        return out
+
+
+def estimate_structure(params, data, ivar, transfer, grid, fit_sky=True, gain=None, correlation=None):
+    """Estimate the structure of galaxies, and what it does to their parameters.
+
+    Parameters
+    ----------
+    params, data, ivar, transfer, grid, fit_sky, gain
+        As for `galshape_cnn.infer.likelihood.residuals.examine`.
+    correlation : (ky, kx) ndarray, optional
+        Odd-sized autocorrelation of the noise.
+
+    Returns
+    -------
+    structure : Structure
+        Of float64 arrays.
+    """
+    inverse = np.broadcast_to(0.0 if gain is None else 1 / np.asarray(gain, float), len(data))
+    numbers = [np.asarray(a, np.float32) for a in (params, data, ivar)]
+    noise = np.array(_noise_of(correlation), np.float32)
+    result = _rows(*numbers, transfer, inverse.astype(np.float32), np.float32(fit_sky), noise, grid)
+    return jax.tree.map(lambda a: np.asarray(a, float), result)
+
+
+def _noise_of(correlation):
+    """Sum of squares of the correlation, and variance of noise smoothed as the sky's residuals are."""
+    if correlation is None:
+        return 1.0, 1.0
+    half = [side // 2 for side in correlation.shape]
+    y, x = np.mgrid[-half[0] : half[0] + 1, -half[1] : half[1] + 1]
+    smoothed = (correlation * np.exp(-(x**2 + y**2) / (4 * _SCALE**2))).sum()
+    return (correlation**2).sum(), max(smoothed, 1e-3)
+
+
+@compiled(static_argnames="grid")
+def _rows(params, data, ivar, transfer, inverse_gain, fit_sky, noise, grid):
+    def block(params, transfer, *rows):
+        *rows, grid = rows
+        images = derivatives_block(params, transfer, grid)
+        point = point_block(params, transfer, grid)[:, 0]
+        return jax.vmap(partial(_one, fit_sky=fit_sky, noise=noise))(params, *images, point, *rows)
+
+    return in_blocks(block, params, transfer, grid, data, ivar, inverse_gain)
+
+
+def _one(params, image, derivatives, point, data, ivar, inverse_gain, fit_sky, noise):
+    light = jnp.maximum(image - params[SINGLE.sky], 0)
+    root = jnp.sqrt(ivar / (1 + ivar * light * inverse_gain))
+    columns = (derivatives * root).reshape(SINGLE.size, -1)
+    inverse = inverse_fisher(columns @ columns.T, fit_sky)
+    explained = inverse @ columns
+    residual = ((data - image) * root).ravel()
+    rest = residual - (columns @ residual) @ explained
+    weight = ((light * root) ** 2 / (1 + (light * root) ** 2)).ravel()
+    size = light.shape[-1]
+    kernel = _kernel(point, params)
+    seen = _convolved((columns.reshape(8, size, size) * root), jnp.conj(kernel), size)
+    spread, back = _clumps(seen, light, kernel, size)
+    own = (_convolved(light, jnp.fft.rfft2(_real(kernel) ** 2), size)[:size, :size] * root**2).ravel()
+    back = back[:, :size, :size].reshape(SINGLE.size, -1) * root.ravel()
+    covariance = inverse @ spread @ inverse
+    left = own - 2 * (explained * back).sum(0) + (columns * (covariance @ columns)).sum(0)
+    excess = (weight * (rest**2 - 1 + (explained * columns).sum(0))).sum()
+    clump = excess / jnp.maximum((weight * left).sum(), 1e-20)
+    total = jnp.sqrt(2 * noise[0] * (weight**2).sum())
+    significance = jnp.where(total > 0, excess / total, 0.0)
+    outside = ((weight < _BRIGHT) & (root.ravel() > 0)).reshape(size, size)
+    level, doubt = _sky_variance(rest.reshape(size, size), root, outside, noise[1])
+    spread = _correlated(columns.reshape(SINGLE.size, size, size)).reshape(SINGLE.size, -1) @ columns.T
+    sky = inverse @ spread @ inverse * jnp.maximum(level, 0)
+    return Structure(covariance * jnp.maximum(clump, 0), sky, significance, doubt, clump)
+
+
+def _gaussian(size, width):
+    return jnp.exp(-0.5 * ((jnp.arange(size)[:, None] - jnp.arange(size)) / width) ** 2)
+
+
+def _correlated(images):
+    """Images convolved with the correlation of the sky's structure."""
+    along = _gaussian(images.shape[-1], np.sqrt(2) * _SCALE)
+    return along @ images @ along
+
+
+def _sky_variance(rest, root, outside, noise):
+    """Variance of the sky's structure in units of the noise, and its significance."""
+    along = _gaussian(len(rest), _SCALE) / np.sqrt(np.sqrt(np.pi) * _SCALE)  # unit sum of squares
+    smooth = along @ rest @ along
+    covered = (along**2) @ (root > 0) @ (along**2)
+    number = jnp.maximum((covered * outside).sum(), 1.0)
+    excess = (smooth**2 * outside).sum() / number - noise
+    # smoothing makes of unit variance, so correlated, the area under the product of both correlations
+    return excess / (2 * np.pi * _SCALE**2), excess / noise * jnp.sqrt(number / (4 * np.pi * _SCALE**2))
+
+
+def _kernel(point, params):
+    """Transform of a clump about the origin, on a grid of twice the stamp's side."""
+    side = 2 * point.shape[-1]
+    ky, kx = jnp.fft.fftfreq(side)[:, None] * 2 * jnp.pi, jnp.fft.rfftfreq(side) * 2 * jnp.pi
+    wave = jnp.exp(
+        1j * (kx * params[5] + ky * params[6]) - 0.5 * (_SMOOTHING * params[2]) ** 2 * (kx**2 + ky**2)
+    )
+    return jnp.fft.rfft2(point, s=(side, side)) * wave
+
+
+def _real(kernel):
+    return jnp.fft.irfft2(kernel, s=(kernel.shape[0],) * 2)
+
+
+def _convolved(images, kernel, size):
+    """Images of a stamp's size, or already padded, convolved on the grid of twice its side."""
+    side = (2 * size, 2 * size)
+    return jnp.fft.irfft2(jnp.fft.rfft2(images, s=side) * kernel, s=side)
+
+
+def _clumps(seen, light, kernel, size):
+    """Covariance of the score per flux of a clump, and the covariance of score and pixels."""
+    padded = jnp.zeros(seen.shape[1:]).at[:size, :size].set(light)
+    mean = (seen * padded).sum((1, 2)) / jnp.maximum(padded.sum(), 1e-20)
+    flat = (seen * jnp.sqrt(padded)).reshape(len(seen), -1)
+    spread = flat @ flat.T - _CONSERVED * padded.sum() * mean[:, None] * mean
+    lit = padded * (seen - _CONSERVED * mean[:, None, None])
+    return spread, _convolved(lit, kernel, size)

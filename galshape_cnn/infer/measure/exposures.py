@@ -1,0 +1,286 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Measure galaxies in several images together.
+
+Each exposure goes through the first steps of the chain by itself: neighbours are found and treated, and
+the network says what it sees.  Then all images of a galaxy are fitted with one shape, one centre, a flux for
+each band and a sky level for each exposure, and judged together.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from galshape_cnn.errors import InputError
+from galshape_cnn.flags import Flag
+from galshape_cnn.forward.coordinates import POSTERIOR
+from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.infer.catalog.measurement import Measurement
+from galshape_cnn.infer.fit.exposures_fit import fit_exposures
+from galshape_cnn.infer.fit.moments import moment_start
+from galshape_cnn.infer.likelihood.exposures import ExposureStamps, JointLikelihood
+from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
+from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE, RenderedBatch
+from galshape_cnn.infer.measure.exposure_quality import ExposureRows, judge
+from galshape_cnn.infer.measure.neighbours import Treated, listed_positions, segment, treat
+from galshape_cnn.infer.network.likelihood_update import expansion_point
+from galshape_cnn.infer.network.posterior import sky_free_posterior
+from galshape_cnn.observe.stamps import Stamps
+from galshape_cnn.parallel import mapped
+
+__all__ = ["EXPOSURE_METHODS", "ExposurePart", "check_options", "measure_exposures"]
+
+#: Methods that several images can be measured with.
+EXPOSURE_METHODS = ("ml",)
+
+_TOGETHER = 256  # galaxies that are fitted together
+_SAFE_SNR = 1e-3  # of an exposure whose network gives no start
+
+
+@dataclass(frozen=True, eq=False)
+class ExposurePart:
+    """Stamps of one size of one exposure, neighbours treated, and what the network says of them.
+
+    Attributes
+    ----------
+    exposure : int
+        Its number.
+    rows : (M,) ndarray of int
+        The galaxies, ascending.
+    treated : Treated
+        What is to be measured.
+    measured : Stamps
+        The same in the unit of the user.
+    mean, chol : (M, 7), (M, 7, 7) ndarray
+        Mean and Cholesky factor of the network's posterior in the coordinates, fluxes in the batch's unit.
+    sky : (M,) ndarray
+        Level that the network subtracted.
+    """
+
+    exposure: int
+    rows: np.ndarray
+    treated: Treated
+    measured: Stamps
+    mean: np.ndarray
+    chol: np.ndarray
+    sky: np.ndarray
+
+    @property
+    def batch(self):
+        """`RenderedBatch` of the stamps."""
+        return self.treated.batch
+
+    def places(self, rows):
+        """Where galaxies are in this part, and where in ``rows``, of those that are in both."""
+        _, there, here = np.intersect1d(self.rows, rows, assume_unique=True, return_indices=True)
+        return there, here
+
+
+def check_options(options):
+    """Refuse what several images cannot be measured with yet.
+
+    Parameters
+    ----------
+    options : Options
+
+    Raises
+    ------
+    InputError
+        Naming the option.
+    """
+    if options.method not in EXPOSURE_METHODS:
+        raise InputError(
+            f"method={options.method!r} does not take several exposures yet; allowed: "
+            f"{', '.join(map(repr, EXPOSURE_METHODS))}"
+        )
+
+
+def measure_exposures(exposures, network, options, threads=1, advance=None):
+    """Measure galaxies in several images.
+
+    Parameters
+    ----------
+    exposures : galshape_cnn.observe.exposures.Exposures
+        The stamps of N galaxies.
+    network : AmortizedPosterior
+        The live network, which gives the starts.
+    options : Options
+        ``method`` and ``neighbours``; gains and correlations are those of the exposures.
+    threads : int, optional
+        Batches measured at the same time.
+    advance : callable, optional
+        Told how many galaxies have been finished.
+
+    Returns
+    -------
+    measurement : Measurement
+        Of the exposures' model, in the pixels of each galaxy's reference exposure.
+    by_exposure : ExposureRows
+        What each exposure says.
+    measured : list of list of (rows, Stamps)
+        The pixels that were measured, of each exposure.
+    """
+    check_options(options)
+    parts = [
+        part for number in range(len(exposures.names))
+        for part in _parts(exposures, number, network, options, threads)
+    ]  # fmt: skip
+    by_exposure = ExposureRows.blank(exposures)
+    chunks, pieces = list(_chunks(exposures)), []
+
+    def one(rows):
+        with np.errstate(all="ignore"):  # of pixels that are no galaxy; their rows are flagged
+            return _measured(exposures, parts, rows, network, options, by_exposure)
+
+    for rows, measurement in zip(chunks, mapped(one, chunks, threads), strict=True):
+        pieces.append((rows, measurement))
+        if advance is not None:
+            advance(len(rows))
+    lost = np.flatnonzero(~exposures.seen.any(1))
+    pieces.append((lost, _not_measured(exposures, by_exposure.flags[lost])))
+    measured = [[] for _ in exposures.names]
+    for part in parts:
+        measured[part.exposure].append((part.rows, part.measured))
+    return Measurement.scatter(len(exposures), pieces), by_exposure, measured
+
+
+def _not_measured(exposures, flags):
+    """Rows that no exposure has data of; what all exposures say of them is kept."""
+    blank = Measurement.empty(len(flags), exposures.model)
+    common = np.bitwise_and.reduce(flags, axis=1, initial=-1) if len(flags) else blank.flags
+    return replace(blank, flags=blank.flags | Flag.NO_DATA | Flag.BAND_MISSING | common)
+
+
+def _parts(exposures, number, network, options, threads):
+    """Stamps of an exposure with their neighbours treated, shown to the network."""
+    observation = exposures.observations[number]
+    for (index, stamps), listed in zip(observation.groups, listed_positions(observation), strict=True):
+        some = np.flatnonzero(exposures.seen[index, number])
+        if not len(some):
+            continue
+        batches = [some[k : k + BATCH_SIZE] for k in range(0, len(some), BATCH_SIZE)]
+
+        def one(rows, stamps=stamps, listed=listed):
+            with np.errstate(all="ignore"):
+                batch = RenderedBatch.from_stamps(stamps[rows], exposures.gains[number])
+                found = segment(batch, [listed[row] for row in rows], options)
+                treated = treat(batch, found, network, replace(options, gain=exposures.gains[number]))
+                return (
+                    treated,
+                    treated.in_units_of_user(stamps[rows]),
+                    *_look(treated.batch, network, options),
+                )
+
+        for rows, done in zip(batches, mapped(one, batches, threads), strict=True):
+            yield ExposurePart(number, index[rows], *done)
+
+
+def _look(batch, network, options):
+    """Mean and Cholesky factor of the network's posteriors, and the sky it subtracted."""
+    mean = np.full((len(batch), POSTERIOR.model.size), np.nan)
+    chol = np.full((len(batch), POSTERIOR.model.size, POSTERIOR.model.size), np.nan)
+    sky = np.zeros(len(batch))
+    usable = np.flatnonzero((batch.stamps.ivar > 0).any((1, 2)))
+    for rows, _, full in batch.filled(usable):
+        posterior, _, level = sky_free_posterior(full, network, options.fit_sky)
+        mean[rows], chol[rows] = (one[: len(rows)] for one in expansion_point(posterior))
+        sky[rows] = level[: len(rows)]
+    return mean, chol, sky
+
+
+def _chunks(exposures):
+    """Rows that are fitted together: of one size of the reference stamp."""
+    seen = np.flatnonzero(exposures.seen.any(1))
+    side = exposures.placement(seen, exposures.reference[seen])["side"]
+    for value in np.unique(side):
+        rows = seen[side == value]
+        for start in range(0, len(rows), _TOGETHER):
+            yield rows[start : start + _TOGETHER]
+
+
+def _measured(exposures, parts, rows, network, options, by_exposure):
+    """Measurement of some rows; what each exposure says is put into its own rows."""
+    likelihood, found = _likelihood(exposures, parts, rows)
+    start, best = _start(likelihood, found)
+    side = int(exposures.placement(rows[:1], exposures.reference[rows[:1]])["side"][0])
+    fit = fit_exposures(likelihood, start, side, partial(_start_again, likelihood, start, best))
+    params = fit.params * likelihood.units
+    free = likelihood.free()
+    judged = judge(exposures, parts, rows, params, free, network, options, by_exposure)
+    known = free.copy()
+    known[:, exposures.model.skies] = exposures.seen[rows]  # a sky that is not fitted is zero
+    flags = fit.flags | judged.flags | np.where(free[:, exposures.model.fluxes].all(1), 0, Flag.BAND_MISSING)
+    nan = np.full(judged.crb.shape, np.nan)
+    errors = nan, judged.crb, judged.snr, judged.chi2, nan[:, 0, 0]
+    return Measurement(np.where(known, params, np.nan), *errors, flags, model=exposures.model)
+
+
+def _likelihood(exposures, parts, rows):
+    """Joint likelihood of some rows, and for each of its parts the part of the exposures and places in it."""
+    model, units, found = exposures.model, np.ones((len(rows), exposures.model.size)), []
+    fresh = np.ones((len(rows), len(model.bands)), bool)
+    for part in parts:
+        there, here = part.places(rows)
+        if not len(there):
+            continue
+        batch = part.batch[there]
+        likelihood = StampLikelihood.from_stamps(
+            batch.stamps.data, batch.stamps.ivar, batch.transfer, batch.grid
+        )
+        scale = likelihood.scale * batch.unit  # of its pixels, in the unit of the user
+        view = exposures.view(rows[here], part.exposure)
+        new = fresh[here, view.band]
+        units[here[new], view.band] = (scale / view.factor)[new]
+        fresh[here, view.band] = False
+        units[here, model.skies.start + part.exposure] = scale
+        found.append((part, there, here, likelihood, view, scale))
+    stamps = []
+    for part, _, here, likelihood, view, scale in found:
+        factor = view.factor * units[here, view.band] / scale
+        gain = exposures.gains[part.exposure]
+        gain = None if gain is None else gain * scale / likelihood.scale  # electrons per unit of the batch
+        stamps.append(ExposureStamps(here, likelihood, replace(view, factor=factor), gain))
+    joint = JointLikelihood(model, tuple(stamps), units)
+    return joint, [(part, there) for part, there, *_ in found]
+
+
+def _start(likelihood, found):
+    """Shape and centre of the exposure that says most, by its network, and a flux for each band.
+
+    Second result: the number of that exposure among the parts of the likelihood.
+    """
+    model, n = likelihood.model, len(likelihood)
+    start = np.zeros((n, model.size))
+    start[:, model.fluxes], start[:, model.n], start[:, model.hlr] = 1.0, 1.5, 3.0
+    chosen = np.zeros(n, int)
+    best, brightest = np.zeros(n), np.zeros((n, len(model.bands)))
+    for number, ((part, there), stamps) in enumerate(zip(found, likelihood.parts, strict=True)):
+        rows, band = stamps.rows, stamps.view.band
+        own, known = SINGLE.filled(SINGLE.with_sky(POSTERIOR.params(part.mean[there]), 0.0))
+        own = stamps.view.outward(own / SINGLE.units(stamps.likelihood.scale))
+        certainty = 1 / np.where(known, part.chol[there, 0, 0], np.inf)  # flux over its error
+        certainty = np.where(np.isfinite(certainty), certainty, 0.0)
+        brighter = certainty > brightest[rows, band]
+        start[rows[brighter], band] = own[brighter, band]
+        brightest[rows[brighter], band] = certainty[brighter]
+        better = certainty > best[rows]
+        start[rows[better], model.searched] = own[better][:, model.searched]
+        best[rows[better]], chosen[rows[better]] = certainty[better], number
+        unknown = best[rows] == 0  # no network has an answer: a round galaxy where the list has it
+        start[rows[unknown], model.centre] = stamps.view.reference[unknown]
+        best[rows[unknown]], chosen[rows[unknown]] = _SAFE_SNR, number
+    return start, chosen
+
+
+def _start_again(likelihood, start, best, rows):
+    """Other starts for some rows: moments of the exposure that says most."""
+    out = start[rows].copy()
+    for number in np.unique(best[rows]):
+        stamps = likelihood.parts[number]
+        inside = np.flatnonzero(np.isin(stamps.rows, rows[best[rows] == number]))
+        some, view = stamps.likelihood[inside], stamps.view[inside]
+        center = view.params(start[stamps.rows[inside]])[:, SINGLE.centre]
+        own = moment_start(some.data, some.ivar, some.transfer, some.grid, center)
+        at = np.searchsorted(rows, stamps.rows[inside])
+        out[at, likelihood.model.searched] = view.outward(own)[:, likelihood.model.searched]
+    return out

@@ -1,0 +1,109 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""What was asked for, as the metadata of a catalogue keep it: every option that changes a number."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from numbers import Integral, Real
+
+import numpy as np
+
+__all__ = ["recorded_exposures", "recorded_options"]
+
+_LONGEST = 200  # characters of a description
+
+
+def recorded_options(options, noise, observation, cutting):
+    """Options of a call in types that every file format holds.
+
+    Arrays are told by what they are, not by their values: these are data.  Nothing depends on which of the
+    galaxies are measured together.
+
+    Parameters
+    ----------
+    options : Options
+        Method, sky, neighbours, prior and seed.
+    noise : NoiseModel
+        Gain, read noise, sky level, scale and correlation as given; what was estimated stands beside.
+    observation : Observation
+        By which convention its positions were read.
+    cutting : dict
+        ``error``, ``psf``, ``stamp_size`` and other arguments of
+        `galshape_cnn.observe.observation.prepare`.
+
+    Returns
+    -------
+    record : dict
+        Of numbers, texts, None and dictionaries of these.
+    """
+    names = {item.name for item in fields(options)} - {"prior", "correlation"}
+    record = {name: _described(getattr(options, name)) for name in sorted(names)}
+    record["prior"] = None if options.prior is None else _plain(options.prior.config)
+    record |= {name: _described(value) for name, value in vars(noise).items()}
+    record |= {name: _described(value) for name, value in cutting.items()}
+    return record | {"positions": observation.understood or None}
+
+
+def recorded_exposures(exposures, names):
+    """What each of several exposures was said to be.
+
+    Parameters
+    ----------
+    exposures : sequence of Exposure
+        As the user gave them.
+    names : sequence of str
+        Of the exposures.
+
+    Returns
+    -------
+    record : dict of dict
+        By name; data, mask and WCS, which are data, are left out.
+    """
+    left_out = ("data", "mask", "wcs", "name")
+    return {
+        str(name): {
+            item.name: _described(getattr(one, item.name))
+            for item in fields(one)
+            if item.name not in left_out
+        }
+        for name, one in zip(names, exposures, strict=True)
+    }
+
+
+def _plain(value):
+    """Nested mappings and sequences with Python's own numbers."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return _described(value)
+
+
+def _described(value):
+    """A number or a text itself; of anything else what it is."""
+    if value is None or isinstance(value, str | bool | np.bool_):
+        return bool(value) if isinstance(value, np.bool_) else value
+    if getattr(value, "unit", None) is not None and np.ndim(value) == 0:
+        return f"{value.value:.9g} {value.unit}"
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        return float(value)
+    if type(value).__module__.startswith("galsim"):
+        return _shortened(repr(value))
+    if isinstance(value, np.ndarray):
+        return _array(value)
+    if hasattr(value, "to_string"):  # a unit
+        return value.to_string()
+    return f"{type(value).__name__} {getattr(value, '__name__', '')}".strip()
+
+
+def _array(value):
+    """Size of an array, but not of how many galaxies it is."""
+    size = "x".join(map(str, value.shape[-2:]))
+    if value.ndim == 1:
+        return "one for each galaxy"
+    return f"array of {size}" + (", one for each galaxy" if value.ndim == 3 else "")
+
+
+def _shortened(text):
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

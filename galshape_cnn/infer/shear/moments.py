@@ -1,0 +1,86 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Posterior means of the network as differentiable functions of its outputs.
+
+`galshape_cnn.infer.network.amortized.posterior_moments` averages fixed draws, of which a draw may change
+its component of the mixture with the pixels: no function to differentiate.  Here each component is
+integrated on its own, in closed form or by Gauss-Hermite quadrature.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from galshape_cnn.forward.sersic import N_RANGE
+from galshape_cnn.infer.network.architecture import TARGET_CENTER, TARGET_SCALE, split_outputs
+
+__all__ = ["mean_parameters"]
+
+_DIM = len(TARGET_CENTER)
+_LOWER = np.tril_indices(_DIM)
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(4)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+_TINY = 1e-12
+
+
+def mean_parameters(raw, amplitude, components):
+    """Posterior means of the parameters, in JAX.
+
+    Parameters
+    ----------
+    raw : (N, components * 36) array
+        Outputs of the first network.
+    amplitude : (N,) array
+        Unit of flux.
+    components : int
+        Number of mixture components.
+
+    Returns
+    -------
+    means : (N, 7) jax array
+        flux, n, hlr, g1, g2, and x, y from the stamp's centre.
+    """
+    logits, means, factors = split_outputs(raw, components, jnp.reshape)
+    scale = TARGET_SCALE.astype(np.float32)
+    means = TARGET_CENTER.astype(np.float32) + scale * means
+    covariance = _covariances(factors) * (scale[:, None] * scale)
+    flux = amplitude[:, None] * jnp.exp(means[..., 0] + covariance[..., 0, 0] / 2)
+    hlr = jnp.exp(means[..., 2] + covariance[..., 2, 2] / 2)
+    shear = _mean_shear(means, covariance)
+    parts = [flux, _mean_index(means, covariance), hlr, *shear, means[..., 5], means[..., 6]]
+    weights = jax.nn.softmax(logits)
+    return (weights[..., None] * jnp.stack(parts, -1)).sum(1)
+
+
+def _covariances(factors):
+    """Covariances of components whose whitening matrices have these entries."""
+    index = np.arange(_DIM)
+    lower = jnp.zeros(factors.shape[:2] + (_DIM, _DIM), factors.dtype)
+    lower = lower.at[:, :, _LOWER[0], _LOWER[1]].set(factors)
+    scale = jnp.exp(jnp.clip(lower[..., index, index], -6, 9))
+    whitening = scale[..., None] * lower.at[..., index, index].set(1.0)
+    identity = jnp.broadcast_to(jnp.eye(_DIM, dtype=factors.dtype), whitening.shape)
+    chol = jax.scipy.linalg.solve_triangular(whitening, identity, lower=True)
+    return chol @ jnp.swapaxes(chol, -1, -2)
+
+
+def _mean_index(means, covariance):
+    width = jnp.sqrt(covariance[..., 1, 1])
+    logits = zip(_NODES, _WEIGHTS, strict=True)
+    mean = sum(w * jax.nn.sigmoid(means[..., 1] + z * width) for z, w in logits)
+    return N_RANGE[0] + (N_RANGE[1] - N_RANGE[0]) * mean
+
+
+def _mean_shear(means, covariance):
+    """Means of g = eta tanh(|eta|) / |eta|."""
+    along = jnp.sqrt(covariance[..., 3, 3])
+    across = covariance[..., 3, 4] / along
+    rest = jnp.sqrt(jnp.maximum(covariance[..., 4, 4] - across**2, _TINY))
+    g1, g2 = 0.0, 0.0
+    for z, w in zip(_NODES, _WEIGHTS, strict=True):
+        eta1 = means[..., 3] + z * along
+        for other, v in zip(_NODES, _WEIGHTS, strict=True):
+            eta2 = means[..., 4] + z * across + other * rest
+            eta = jnp.sqrt(eta1**2 + eta2**2 + _TINY)
+            ratio = w * v * jnp.tanh(eta) / eta
+            g1, g2 = g1 + ratio * eta1, g2 + ratio * eta2
+    return g1, g2

@@ -1,0 +1,94 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Noise of an image measured on tiles of it: whether its map is right, and whether pixels are independent.
+
+Resampled images have correlated noise, and maps that say nothing of it; unresolved sources and flat
+fields add scatter that no map contains.  The tiles lie on a fixed lattice, so that what is found
+does not depend on which galaxies of the image are measured.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from galshape_cnn.observe.noise.correlation import (
+    EstimatedCorrelation,
+    blank_pixel_sums,
+    estimate_from_sums,
+)
+from galshape_cnn.observe.stamps import MINIMUM_STAMP_SIZE, Stamps
+
+__all__ = ["AUTO", "MeasuredNoise", "measured_noise"]
+
+#: The word that asks for both to be measured, and used where they matter.
+AUTO = "auto"
+
+_TILE, _MOST_TILES = 64, 49
+_SIGMAS = 4.5  # standard errors that a departure from white noise of the stated level must have
+_LEAST_AREA = 1.04  # sum of the correlations below which errors are off by less than two per cent
+_LEAST_SCALE = 0.02  # departure of the scale from one below which the map is taken as it is
+_TILE_PSF = np.exp(-np.add.outer(np.arange(-5.0, 6) ** 2, np.arange(-5.0, 6) ** 2) / (2 * 1.3**2))
+
+
+class MeasuredNoise(NamedTuple):
+    """What `measured_noise` has found; None where the noise map is right."""
+
+    scale: float | None = None
+    correlation: EstimatedCorrelation | None = None
+
+
+def measured_noise(frame):
+    """Scale and autocorrelation of the noise of an image, where they matter.
+
+    Parameters
+    ----------
+    frame : galshape_cnn.observe.inputs.Frame
+        The image.
+
+    Returns
+    -------
+    noise : MeasuredNoise
+        ``scale``, the scatter of the blank pixels in units of the noise map, or None if that is one within
+        4.5 standard errors, or within two per cent; ``correlation``, or None if no lag differs from zero
+        by 4.5 standard errors, or their sum is below 1.04.
+    """
+    stamps = _tiles(frame)
+    if stamps is None:
+        return MeasuredNoise()
+    sums = blank_pixel_sums([(np.arange(len(stamps)), stamps)])
+    if not sums.enough:
+        return MeasuredNoise()
+    array, excess = estimate_from_sums(sums)
+    close = _significant_lags(sums) if len(array) > 1 else False
+    area = array.sum() if close else 1.0
+    correlation = EstimatedCorrelation(array, excess) if close and area > _LEAST_AREA else None
+    error = np.sqrt((array**2).sum() / (2 * sums.used))  # of the excess
+    changed = abs(excess - 1) > max(_SIGMAS * error, _LEAST_SCALE)
+    return MeasuredNoise(excess if changed else None, correlation)
+
+
+def _significant_lags(sums):
+    """Whether the correlation of adjacent pixels is more than noise has by chance."""
+    raw, middle = sums.raw, len(sums.raw) // 2
+    pairs = sums.pairs[middle, middle]
+    lags = np.array([raw[middle, middle + 1], raw[middle + 1, middle], raw[middle + 1, middle + 1],
+                     raw[middle + 1, middle - 1]])  # fmt: skip
+    return max(np.abs(lags).max(), abs(lags.sum()) / 2) * np.sqrt(pairs) > _SIGMAS
+
+
+def _tiles(frame):
+    """Tiles of an image on a lattice, as stamps; None if the image is too small."""
+    ny, nx = frame.shape
+    side = min(_TILE, ny, nx) // 2 * 2
+    if side < MINIMUM_STAMP_SIZE:
+        return None
+    number = [int(np.clip(length // side, 1, np.sqrt(_MOST_TILES))) for length in (ny, nx)]
+    starts = [
+        np.linspace(0, length - side, k).astype(int) for length, k in zip((ny, nx), number, strict=True)
+    ]
+    parts = [frame.read(slice(y, y + side), slice(x, x + side))[:2] for y in starts[0] for x in starts[1]]
+    data, ivar = (np.array(one) for one in zip(*parts, strict=True))
+    known = (ivar > 0).any((1, 2))
+    if not known.any():
+        return None
+    unit = np.float32(1 / np.sqrt(np.median(ivar[ivar > 0].astype(float))))
+    return Stamps(data[known] / unit, ivar[known] * unit**2, (_TILE_PSF / _TILE_PSF.sum())[None])

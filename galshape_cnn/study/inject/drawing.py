@@ -1,0 +1,203 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Draw galaxies into an image: with the PSF at their place, at a wanted S/N, with their photon noise."""
+
+from dataclasses import dataclass
+
+import galsim
+import numpy as np
+from scipy.optimize import brentq
+
+from galshape_cnn.errors import InputError
+from galshape_cnn.forward.psf.convert import is_galsim, psf_arrays
+from galshape_cnn.study.inject.profiles import GSPARAMS
+
+__all__ = ["Drawn", "PointSpread", "draw_unit", "flux_for_snr", "photon_noise", "snr_of"]
+
+#: Interpolation between the samples of a PSF array: near the sinc that a well-sampled PSF calls for.
+_INTERPOLANT = "lanczos15"
+
+
+@dataclass(frozen=True)
+class PointSpread:
+    """The PSF that galaxies are drawn with.
+
+    Attributes
+    ----------
+    psf : object
+        As the estimator takes it: one for the image, or a callable ``psf(x, y)``.
+    oversampling, includes_pixel, normalize
+        See `galshape_cnn.forward.psf.convert.psf_arrays`.
+    stamp_size : int
+        Side of the stamps.
+    """
+
+    psf: object
+    oversampling: int = 1
+    includes_pixel: bool = True
+    normalize: bool = True
+    stamp_size: int = 64
+
+    def arrays(self, xy, jacobian):
+        """PSF arrays at one place, as the measurement has them."""
+        return psf_arrays(
+            self.psf, positions=[xy], jacobian=jacobian[None], oversampling=self.oversampling,
+            includes_pixel=self.includes_pixel, normalize=self.normalize, stamp_size=self.stamp_size,
+        )  # fmt: skip
+
+    def effective(self, xy, jacobian):
+        """The effective PSF at one place as a profile in the frame of the Jacobian.
+
+        Parameters
+        ----------
+        xy : (2,) array_like
+            0-based pixels.
+        jacobian : (2, 2) ndarray
+            d(u, v)/d(x, y).
+
+        Returns
+        -------
+        profile : galsim.GSObject
+            A GalSim PSF convolved with the pixel; arrays interpolated between their samples.
+        """
+        psf = self.psf
+        if callable(psf) and not is_galsim(psf) and not hasattr(psf, "param_names"):
+            psf = psf(float(xy[0]), float(xy[1]))
+        if is_galsim(psf):
+            psf = psf.withFlux(1.0) if self.normalize else psf
+            pixel = galsim.JacobianWCS(*np.ravel(jacobian)).toWorld(galsim.Pixel(1.0))
+            return galsim.Convolve(psf, pixel, gsparams=GSPARAMS)
+        arrays = self.arrays(xy, jacobian)
+        fine = galsim.JacobianWCS(*np.ravel(jacobian) / arrays.oversampling)
+        image = galsim.Image(arrays.array[0].astype(float), wcs=fine)
+        return galsim.InterpolatedImage(image, x_interpolant=_INTERPOLANT, gsparams=GSPARAMS)
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Light of one galaxy on a part of the image.
+
+    Attributes
+    ----------
+    image : (k, k) ndarray
+        Pixel values, cut at the edges of the parent image.
+    rows, columns : slice
+        Where they lie in it.
+    """
+
+    image: np.ndarray
+    rows: slice
+    columns: slice
+
+
+def draw_unit(galaxy, effective, xy, jacobian, side, shape):
+    """Draw a galaxy of unit flux.
+
+    Parameters
+    ----------
+    galaxy : galsim.GSObject
+        Without PSF, in the frame of the Jacobian.
+    effective : galsim.GSObject
+        From `PointSpread.effective`.
+    xy : (2,) array_like
+        Its centre, 0-based pixels.
+    jacobian : (2, 2) ndarray
+        d(u, v)/d(x, y).
+    side : int
+        Of the part of the image that is drawn.
+    shape : tuple of int
+        Of the image.
+
+    Returns
+    -------
+    drawn : Drawn
+
+    Raises
+    ------
+    InputError
+        If GalSim cannot draw it.
+    """
+    corner = np.floor(np.asarray(xy) - (side - 1) / 2 + 0.5).astype(int)
+    low = np.maximum(corner, 0)
+    high = np.minimum(corner + side, shape[::-1])
+    bounds = galsim.BoundsI(int(low[0]), int(high[0]) - 1, int(low[1]), int(high[1]) - 1)
+    image = galsim.ImageD(bounds)
+    options = {"center": galsim.PositionD(*map(float, xy)), "wcs": galsim.JacobianWCS(*np.ravel(jacobian))}
+    try:
+        galsim.Convolve(galaxy, effective, gsparams=GSPARAMS).drawImage(image, method="no_pixel", **options)
+    except galsim.GalSimError as error:
+        raise InputError(f"a galaxy cannot be drawn by GalSim: {' '.join(str(error).split())}") from error
+    return Drawn(image.array.copy(), slice(low[1], high[1]), slice(low[0], high[0]))
+
+
+def snr_of(image, sigma, gain=None):
+    """S/N of a galaxy, its photon noise counted where there is a gain.
+
+    Parameters
+    ----------
+    image : ndarray
+        Its light.
+    sigma : ndarray
+        Noise of the pixels without it, infinite where they do not count.
+    gain : float, optional
+        Electrons per unit of flux.
+
+    Returns
+    -------
+    snr : float
+    """
+    photons = 0.0 if gain is None else np.maximum(image, 0) / gain
+    return float(np.sqrt(np.sum(image**2 / (sigma**2 + photons))))
+
+
+def flux_for_snr(unit, sigma, snr, gain=None):
+    """Flux that gives a galaxy a wanted S/N.
+
+    Parameters
+    ----------
+    unit : ndarray
+        Its light, for unit flux.
+    sigma, gain
+        As for `snr_of`.
+    snr : float
+        Wanted.
+
+    Returns
+    -------
+    flux : float
+        Infinite if no pixel counts.
+    """
+    of_unit = snr_of(unit, sigma)
+    if not of_unit > 0:
+        return np.inf
+    flux = snr / of_unit
+    if gain is None:
+        return flux
+
+    def excess(log_flux):
+        return snr_of(np.exp(log_flux) * unit, sigma, gain) - snr
+
+    high = np.log(flux)
+    while excess(high) < 0:
+        high += 1.0
+    return float(np.exp(brentq(excess, np.log(flux) - 1e-9, high, xtol=1e-12)))
+
+
+def photon_noise(image, gain, rng):
+    """Light of a galaxy as it is counted.
+
+    Parameters
+    ----------
+    image : ndarray
+        Its expected light.
+    gain : float
+        Electrons per unit of flux.
+    rng : numpy.random.Generator
+        Source of randomness.
+
+    Returns
+    -------
+    counted : ndarray
+        Poisson distributed in electrons; pixels below zero, which interpolation makes, as they are.
+    """
+    expected = np.maximum(image, 0) * gain
+    return rng.poisson(expected) / gain + np.minimum(image, 0)

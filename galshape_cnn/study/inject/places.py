@@ -1,0 +1,235 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Free places for galaxies in an image: away from its edges, its bad pixels and brighter sources.
+
+Several galaxies go into one copy of the image, a *realisation*, as long as none reaches into the stamp
+of another.  Which galaxies go where is a function of the image and of the seed.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from galshape_cnn.errors import InputError
+
+__all__ = ["AVOID", "Field", "Room", "find_field", "plan_realisations"]
+
+#: Which sources of the image a galaxy is kept away from.
+AVOID = ("brighter", "all", "none")
+
+_TRIES, _MOST_TRIES = 60, 3000  # places tried in a realisation that holds galaxies already; in an empty one
+
+
+@dataclass(frozen=True, eq=False)
+class Field:
+    """What is in the image before anything is injected.
+
+    Attributes
+    ----------
+    light : (ny, nx) ndarray
+        Pixels less the background.
+    sigma : (ny, nx) ndarray
+        Noise; one where ``bad``.
+    bad : (ny, nx) ndarray of bool
+        Pixels that do not count.
+    segments : (ny, nx) int ndarray
+        Number of the source of each pixel, 0 for none.
+    flux : (M + 1,) ndarray
+        Light of each source on its pixels, by its number.
+    xy : (M, 2) ndarray
+        Centroids.
+    """
+
+    light: np.ndarray
+    sigma: np.ndarray
+    bad: np.ndarray
+    segments: np.ndarray
+    flux: np.ndarray
+    xy: np.ndarray
+
+    def brightest_within(self, xy, radius):
+        """Light of the brightest source that has a pixel within a radius of a place.
+
+        Parameters
+        ----------
+        xy : (2,) array_like
+            The place.
+        radius : float
+            Pixels.
+
+        Returns
+        -------
+        flux : float
+            0 without any.
+        """
+        labels, _ = self._around(xy, radius)
+        return float(self.flux[labels].max(initial=0.0))
+
+    def is_bad_within(self, xy, radius):
+        """Whether a pixel within a radius of a place is bad."""
+        return bool(self._around(xy, radius)[1].any())
+
+    def _around(self, xy, radius):
+        """Sources and bad pixels of a disc."""
+        x, y = xy
+        ny, nx = self.bad.shape
+        rows = slice(max(int(y - radius), 0), min(int(y + radius) + 2, ny))
+        columns = slice(max(int(x - radius), 0), min(int(x + radius) + 2, nx))
+        inside = np.hypot(np.arange(nx)[columns] - x, np.arange(ny)[rows, None] - y) <= radius
+        return self.segments[rows, columns][inside], self.bad[rows, columns][inside]
+
+    def sources_within(self, xy, radius):
+        """Number of sources whose centroid is within a radius of a place."""
+        return int(np.count_nonzero(np.hypot(*(self.xy - np.asarray(xy)).T) <= radius))
+
+    def nearest(self, xy):
+        """Distance of the nearest source, pixels."""
+        return float(np.hypot(*(self.xy - np.asarray(xy)).T).min(initial=np.inf))
+
+
+def find_field(image, detection=None):
+    """Find the sources of an image.
+
+    Parameters
+    ----------
+    image : NDData
+        With noise.
+    detection : Detection, optional
+        Thresholds.
+
+    Returns
+    -------
+    field : Field
+    """
+    from photutils.segmentation import SourceCatalog
+
+    from galshape_cnn.observe.detect.sources import pixels_and_noise, segmented
+
+    flat, smooth, bad, segments = segmented(image, None, detection)
+    sigma = pixels_and_noise(image, None)[1]
+    light = flat * sigma
+    if segments is None:
+        return Field(light, sigma, bad, np.zeros(bad.shape, np.int32), np.zeros(1), np.zeros((0, 2)))
+    segments.relabel_consecutive()
+    sources = SourceCatalog(light, segments, mask=bad, convolved_data=smooth)
+    flux = np.concatenate([[0.0], np.nan_to_num(np.asarray(sources.segment_flux, float))])
+    xy = np.column_stack([sources.x_centroid, sources.y_centroid])
+    return Field(light, sigma, bad, segments.data.astype(np.int32), flux, xy[np.isfinite(xy).all(1)])
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a galaxy needs around it.
+
+    Attributes
+    ----------
+    clearance : float
+        Semi-major half-light radii within which there is no bad pixel and no source to be avoided.
+    avoid : {'brighter', 'all', 'none'}
+        Which sources are avoided.
+    least : float
+        Smallest radius of the free disc, pixels.
+    margin : float
+        Distance from the edges, pixels.
+    apart : float
+        Distance, along x or along y, of two galaxies of one realisation, pixels.
+    """
+
+    clearance: float
+    avoid: str
+    least: float
+    margin: float
+    apart: float
+
+    def radius(self, r_eff):
+        """Radius of the free disc of a galaxy, pixels."""
+        return max(self.clearance * r_eff, self.least)
+
+    def is_free(self, field, xy, r_eff, flux):
+        """Whether a galaxy may lie at a place.
+
+        Parameters
+        ----------
+        field : Field
+            The image.
+        xy : (2,) array_like
+            The place.
+        r_eff : float
+            Semi-major half-light radius of the galaxy, pixels.
+        flux : float
+            Its light.
+
+        Returns
+        -------
+        is_free : bool
+        """
+        radius = self.radius(r_eff)
+        if field.is_bad_within(xy, radius):
+            return False
+        if self.avoid == "none":
+            return True
+        allowed = flux if self.avoid == "brighter" else 0.0
+        return field.brightest_within(xy, radius) <= allowed
+
+    def is_apart(self, xy, others):
+        """Whether a place is far enough from those that are taken."""
+        return not len(others) or bool((np.abs(np.asarray(others) - xy).max(1) >= self.apart).all())
+
+    def candidates(self, field, rng, count):
+        """Places away from the edges, at random between the pixels' centres."""
+        ny, nx = field.bad.shape
+        return rng.uniform(self.margin, np.array([nx, ny]) - 1 - self.margin, (count, 2))
+
+
+def check_room(field, room):
+    """Refuse an image without any place far enough from its edges."""
+    ny, nx = field.bad.shape
+    if min(ny, nx) - 1 <= 2 * room.margin:
+        raise InputError(
+            f"image has {ny}x{nx} pixels; more than {2 * int(np.ceil(room.margin)) + 1} are needed along "
+            "each side for stamps that are not cut by its edges: a smaller stamp_size allows smaller images"
+        )
+
+
+def plan_realisations(field, room, r_eff, flux, seed):
+    """Distribute galaxies over copies of the image.
+
+    Parameters
+    ----------
+    field : Field
+        The image.
+    room : Room
+        What each galaxy needs.
+    r_eff, flux : (N,) ndarray
+        Semi-major half-light radii in pixels, and about the light, of the galaxies.
+    seed : int
+        Of the run.
+
+    Returns
+    -------
+    realisation : (N,) ndarray of int
+        Number of the copy of each galaxy, not decreasing; -1 without a free place.
+    xy : (N, 2) ndarray
+        Its place; NaN without one.
+    """
+    check_room(field, room)
+    realisation, xy = np.full(len(flux), -1), np.full((len(flux), 2), np.nan)
+    number, taken = 0, []
+    for row in range(len(flux)):
+        tries = room.candidates(field, np.random.default_rng([seed, row, 2]), _MOST_TRIES)
+        place = _first_free(field, room, tries[:_TRIES], taken, r_eff[row], flux[row]) if taken else None
+        if place is None:
+            place = _first_free(field, room, tries, [], r_eff[row], flux[row])
+            if place is None:
+                continue
+            number, taken = number + bool(taken), []
+        taken.append(place)
+        realisation[row], xy[row] = number, place
+    return realisation, xy
+
+
+def _first_free(field, room, tries, taken, r_eff, flux):
+    """The first place that is free and apart from others; None without any."""
+    for place in tries:
+        if room.is_apart(place, taken) and room.is_free(field, place, r_eff, flux):
+            return place
+    return None
