@@ -181,7 +181,7 @@ class ProcessCrew:
         """Refuse to try again where no process has ever come to its work."""
         self._begun = self._begun or self._numbers.value > 0
         if not self._begun:
-            raise InputError(NO_MAIN_GUARD)
+            raise InputError(NO_MAIN_GUARD) from None
 
     def _submitted(self, *task):
         with environment(ONE_THREAD):  # a submission starts a process where none is idle

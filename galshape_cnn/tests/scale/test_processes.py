@@ -70,7 +70,7 @@ def test_a_script_without_main_guard_gets_one_clear_error(tmp_path):
         [sys.executable, script], capture_output=True, text=True, env=variables(), check=False, timeout=300
     )
     assert done.returncode == 1
-    assert done.stderr.count("Traceback") == done.stderr.count("InputError") == 1, done.stderr
+    assert done.stderr.count("Traceback") == done.stderr.count("errors.InputError: ") == 1, done.stderr
     assert "if __name__ == '__main__'" in done.stderr
 
 
