@@ -264,8 +264,8 @@ class ShapeEstimator:
         from galshape_cnn.infer.catalog.exposures_catalog import ExposuresCatalog
         from galshape_cnn.infer.measure.exposures import check_options, measure_exposures
         from galshape_cnn.infer.measure.record import recorded_exposures, recorded_options
-        from galshape_cnn.observe.noise.model import NoiseModel
         from galshape_cnn.observe.exposures import prepare_exposures
+        from galshape_cnn.observe.noise.model import NoiseModel
 
         check_options(options)
         exposures = prepare_exposures(data, positions, fit_sky=options.fit_sky, **cutting)
