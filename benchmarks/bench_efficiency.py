@@ -26,7 +26,7 @@ from csv_tables import write
 from galshape_cnn import ShapeEstimator, Stamps, cramer_rao_bound
 from galshape_cnn.flags import Flag
 from galshape_cnn.infer.posterior.prior import Distribution
-from galshape_cnn.study.train.training import load_config
+from galshape_cnn.study.simulate.config import load_config
 
 NAMES = ("flux", "n", "hlr", "g1", "g2")
 SCALE = 0.23

@@ -28,10 +28,10 @@ from csv_tables import write
 
 from galshape_cnn import ShapeEstimator, Stamps
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
+from galshape_cnn.study.simulate.config import load_config
 from galshape_cnn.study.simulate.galsim_stamps import draw_galaxy, draw_psf, nearest_index
 from galshape_cnn.study.simulate.mock_files import read_mocks
 from galshape_cnn.study.simulate.mock_sets import draw_mocks
-from galshape_cnn.study.train.training import load_config
 from galshape_cnn.study.validate.estimates import Subject
 from galshape_cnn.study.validate.statistics import coverage, errors_of, ranks, rmse, rmse_ratio
 

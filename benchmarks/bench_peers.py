@@ -31,7 +31,7 @@ def mocks(n, seed=20261126):
     import galsim
 
     from galshape_cnn.infer.posterior.prior import Distribution
-    from galshape_cnn.study.train.training import load_config
+    from galshape_cnn.study.simulate.config import load_config
 
     config, rng = load_config("seed"), np.random.default_rng(seed)
     spec = {key: Distribution(config["prior"][key], key) for key in ("flux", "n", "hlr", "g")}

@@ -212,14 +212,16 @@ def with_errors(chunks):
 
 
 def run(args):
-    """Measure chunks of galaxies and keep their sums."""
-    estimator, rng = ShapeEstimator(), np.random.default_rng([args.seed, list(CASES).index(args.case)])
+    """Measure chunks of galaxies, of one case after the other, and keep their sums."""
+    estimator = ShapeEstimator()
     args.output.mkdir(parents=True, exist_ok=True)
-    path, chunks = args.output / f"{args.case}--{args.seed}.npy", []
+    rngs = {case: np.random.default_rng([args.seed, list(CASES).index(case)]) for case in args.cases}
+    chunks = {case: [] for case in args.cases}
     for number in range(-(-args.n // CHUNK)):
-        chunks.append(chunk_sums(estimator, args.case, rng))
-        np.save(path, np.stack(chunks))
-        print(args.case, (number + 1) * CHUNK, flush=True)
+        for case in args.cases:
+            chunks[case].append(chunk_sums(estimator, case, rngs[case]))
+            np.save(args.output / f"{case}--{args.seed}.npy", np.stack(chunks[case]))
+            print(case, (number + 1) * CHUNK, flush=True)
 
 
 def table(args):
@@ -270,7 +272,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("run")
-    one.add_argument("case", choices=CASES)
+    one.add_argument("cases", nargs="+", choices=CASES)
     one.add_argument("-n", type=int, default=1024, help="galaxies, each drawn four times")
     one.add_argument("--seed", type=int, default=1)
     one.add_argument("-o", "--output", type=Path, required=True)

@@ -16,7 +16,8 @@ import time
 
 from astropy.table import Table
 
-from galshape_cnn.study.train.training import Training, load_config
+from galshape_cnn.study.simulate.config import load_config
+from galshape_cnn.study.train.training import Training
 
 CHANGES = {
     "as shipped": {},

@@ -17,7 +17,7 @@ from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.fit.moments import moment_start
 from galshape_cnn.infer.posterior.importance_sampling import sample_posterior
 from galshape_cnn.infer.posterior.prior import Prior
-from galshape_cnn.study.train.training import load_config
+from galshape_cnn.study.simulate.config import load_config
 
 _BATCH = 64
 

@@ -107,7 +107,7 @@ def galshape(method):
     def run(m, count, limit):
         from galshape_cnn import ShapeEstimator, Stamps
         from galshape_cnn.flags import Flag
-        from galshape_cnn.study.train.training import load_config
+        from galshape_cnn.study.simulate.config import load_config
 
         psf = {f: sampled(f, 2 * PSF_SIDE + 1, 0.5) for f in np.unique(m["fwhm"])}
         ivar = np.broadcast_to(1 / m["sigma"][:, None, None] ** 2, m["data"].shape)

@@ -74,7 +74,7 @@ FLAG_DEFINITIONS = (
     FlagDefinition(1, "NO_DATA", "no unmasked pixel with noise information", "severe"),
     FlagDefinition(2, "OFF_IMAGE", "position lies outside the image", "severe"),
     FlagDefinition(3, "EDGE", "stamp is cut by the edge of the image", "note"),
-    FlagDefinition(4, "MASKED", "more than 30 % of the stamp's central half is masked"),
+    FlagDefinition(4, "MASKED", "more than 30 % of the stamp's central half is masked", "note"),
     FlagDefinition(5, "CENTER_MASKED", "a pixel within 1.5 px of the centre is masked"),
     FlagDefinition(6, "RECENTER_FAILED", "no centroid found; the given position was kept"),
     FlagDefinition(7, "FAR_CENTROID", "centroid is implausibly far from the given position"),
@@ -85,12 +85,14 @@ FLAG_DEFINITIONS = (
     FlagDefinition(12, "SIZE_OUT_OF_DOMAIN", "half-light radius outside the training domain"),
     FlagDefinition(13, "UNLIKE_TRAINING", "stamp unlike anything seen in training"),
     FlagDefinition(14, "POOR_FIT", "residuals inconsistent with one Sersic profile, PSF and noise", "note"),
-    FlagDefinition(15, "N_AT_BOUND", "Sersic index at the edge of the allowed range"),
-    FlagDefinition(16, "PARAMETER_AT_BOUND", "size or shear at the edge of the allowed range"),
+    FlagDefinition(15, "N_AT_BOUND", "Sersic index at the edge of the allowed range", "note"),
+    FlagDefinition(
+        16, "PARAMETER_AT_BOUND", "size, shear or the lower end of n at the edge of the allowed range"
+    ),
     FlagDefinition(17, "NOT_CONVERGED", "maximum-likelihood fit did not converge"),
     FlagDefinition(18, "SINGULAR", "Fisher matrix ill-conditioned: bounds are unreliable or NaN"),
     FlagDefinition(19, "LOW_ESS", "few effective posterior samples: widths are unreliable"),
-    FlagDefinition(20, "UNRESOLVED", "size consistent with a point source"),
+    FlagDefinition(20, "UNRESOLVED", "size consistent with a point source", "note"),
     FlagDefinition(21, "STAMP_SMALL", "galaxy is larger than its stamp allows to measure"),
     FlagDefinition(22, "PSF_ESTIMATED", "PSF was estimated from stars in the image, not given", "note"),
     FlagDefinition(23, "SATURATED", "brightest pixels of the core are equal, as after saturation", "severe"),
@@ -101,9 +103,13 @@ FLAG_DEFINITIONS = (
     FlagDefinition(28, "NEIGHBOR_LIGHT", "light of another source is left among the galaxy's pixels"),
     FlagDefinition(29, "BLENDED", "another source outshines the galaxy on its own pixels", "severe"),
     FlagDefinition(30, "MISFIT", "departure from a Sersic profile may exceed the errors"),
-    FlagDefinition(31, "PSF_DOUBTFUL", "PSF is cut, off-centre or on a pedestal"),
-    FlagDefinition(32, "PRIOR_LIMIT", "posterior piles up at a limit of the prior"),
-    FlagDefinition(33, "BAND_MISSING", "a band has no data of the galaxy: its columns are NaN"),
+    FlagDefinition(31, "PSF_CUT", "array of the PSF ends where it still has light"),
+    FlagDefinition(32, "PSF_MENDED", "PSF was off-centre or on a pedestal, which was corrected", "note"),
+    FlagDefinition(33, "PRIOR_LIMIT", "posterior piles up at a limit of the prior"),
+    FlagDefinition(
+        34, "NOT_SAMPLED", "sampling failed: the row holds the maximum-likelihood estimate", "note"
+    ),
+    FlagDefinition(35, "BAND_MISSING", "a band has no data of the galaxy: its columns are NaN"),
 )
 
 

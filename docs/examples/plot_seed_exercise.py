@@ -60,7 +60,8 @@ for axis, pixels, title in zip(
 
 import tempfile
 
-from galshape_cnn.study.train.training import Training, load_config, make_bundle
+from galshape_cnn.study.simulate.config import load_config
+from galshape_cnn.study.train.training import Training, make_bundle
 
 config = load_config("seed")
 config["network"] |= {

@@ -76,12 +76,12 @@ def _draw(folder, catalog, table, truth):
 
 
 def _print_comparison(table, truth):
-    """Print biases and pulls of the rows without flags."""
+    """Print biases and pulls of the rows of quality 0."""
     from galshape_cnn.study.report.compare import error_columns, pull_statistics
 
-    clean = np.asarray(table["flags"]) == 0
+    clean = np.asarray(table["quality"]) == 0
     name = {"std": "posterior standard deviation", "err": "Cramer-Rao bound"}[error_columns(table)]
-    print(f"\n{clean.sum()} galaxies without flags against the truth; pull = (measured - true) / {name}")
+    print(f"\n{clean.sum()} galaxies of quality 0 against the truth; pull = (measured - true) / {name}")
     print("            bias   scatter  pull mean  pull std  |pull| < 1")
     for row in pull_statistics(table[clean], truth[clean]):
         unit = "%" if row["parameter"] in ("flux", "hlr") else " "

@@ -70,8 +70,8 @@ def add_parser(commands):
     parser.add_argument(
         "--positions",
         metavar="CAT",
-        help="table with x, y (0-based pixels) or ra, dec (degrees), a catalogue of Source Extractor or another "
-        "tool, or regions of DS9; file.fits[TABLE] where there are several tables",
+        help="table with x, y (0-based pixels) or ra, dec (degrees), a catalogue of Source Extractor or "
+        "another tool, or regions of DS9; file.fits[TABLE] where there are several tables",
     )
     parser.add_argument("--stamp-size", type=positive_int, metavar="N", help="pixels used around each galaxy")
     parser.add_argument("--no-fit-sky", action="store_true", help="take the sky level as exactly zero")
@@ -177,9 +177,9 @@ def summary(catalog, errors=0):
     Returns
     -------
     text : str
-        For example ``measured 3 galaxies (ml): 2 without flags, EDGE 1``.
+        For example ``measured 3 galaxies (ml): 2 of quality 0, EDGE 1``.
     """
-    clean = int(np.count_nonzero(catalog.flags == 0))
+    clean = int(np.count_nonzero(catalog.quality == 0))
     return counted(len(catalog), catalog.method, clean, catalog.flag_counts(), errors)
 
 
@@ -193,7 +193,7 @@ def counted(rows, method, clean, flags, errors=0):
     method : str
         Estimator.
     clean : int
-        Rows without flags.
+        Rows of quality 0.
     flags : dict
         Name of each flag that occurs to its count.
     errors : int, optional
@@ -206,7 +206,7 @@ def counted(rows, method, clean, flags, errors=0):
     counts = [f"{name} {count}" for name, count in flags.items()]
     failed = [f"{errors} with an error"] if errors else []
     noun = "galaxy" if rows == 1 else "galaxies"
-    return f"measured {rows} {noun} ({method}): " + ", ".join([f"{clean} without flags", *counts, *failed])
+    return f"measured {rows} {noun} ({method}): " + ", ".join([f"{clean} of quality 0", *counts, *failed])
 
 
 def source_from(args):

@@ -9,6 +9,7 @@ from astropy.table import Table
 from galshape_cnn.errors import InputError, PositionError, PSFError
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.psf.arrays import FORMS
+from galshape_cnn.forward.psf.checks import mended_psf
 from galshape_cnn.forward.psf.convert import PSFArrays, is_galsim, psf_arrays
 from galshape_cnn.observe.cutting import (
     bucket_size,
@@ -174,8 +175,8 @@ def prepare(
     }
     psf, table = _own_psf(psf, data, error, table)
     psfs = _row_psfs(rows, psf, options)
-    estimated = Flag.PSF_ESTIMATED if isinstance(psf, EstimatedPSF) else 0
-    groups = _make_groups(rows, psfs, bool(recenter), unit, estimated, strict)
+    psfs, about_psf = _mended(psfs, psf, frames, bool(normalize_psf))
+    groups = _make_groups(rows, psfs, bool(recenter), unit, np.broadcast_to(about_psf, len(rows)), strict)
     listed, first = listed or (rows.xy if is_image else None, 0)
     image = frames[0] if is_image or _is_plane(data) else None
     has_sky = rows.radec is not None
@@ -275,6 +276,18 @@ def _row_psfs(rows, psf, options):
     return psf_arrays(psf, positions=inside, jacobian=jacobian, stamp_size=largest, **options)
 
 
+def _mended(psfs, psf, frames, normalize):
+    """PSFs without the faults that sampled ones may have, and what flags say of them."""
+    if isinstance(psf, EstimatedPSF):
+        return psfs, np.array(Flag.PSF_ESTIMATED)
+    given = frames[0].psf if psf is None else psf
+    first = given[0] if isinstance(given, (list, tuple)) and len(given) else given
+    if not isinstance(first, (np.ndarray, PSFArrays)):
+        return psfs, np.array(0)
+    found = mended_psf(psfs, normalize)
+    return found.psf, np.where(found.cut, Flag.PSF_CUT, 0) | np.where(found.mended, Flag.PSF_MENDED, 0)
+
+
 def _image_jacobian(frame, each):
     """One Jacobian for a PSF profile, if it hardly changes over the whole image.
 
@@ -314,7 +327,7 @@ def _make_groups(rows, psfs, recenter, unit, flag, strict):
         data, ivar = parts.pop("data"), parts.pop("ivar")
         if pixel_unit != 1:
             data, ivar = data.astype(float) * pixel_unit, ivar.astype(float) / pixel_unit**2
-        parts["flags"] |= flag
+        parts["flags"] |= flag[selected]
         stamps = Stamps(data, ivar, psf.array, psf_oversampling=psf.oversampling, unit=unit, **parts)
         groups.append((selected, stamps))
     if strict:

@@ -156,7 +156,7 @@ def measure_dask(
     Returns
     -------
     summary : dict
-        ``rows``, ``clean`` (without flags), ``errors`` and ``flags`` (name to count).
+        ``rows``, ``clean`` (of quality 0), ``errors`` and ``flags`` (name to count).
 
     Raises
     ------

@@ -152,17 +152,17 @@ class BlockFolder:
         Returns
         -------
         summary : dict
-            ``rows``, ``clean`` (without flags), ``errors`` and ``flags`` (name to count).
+            ``rows``, ``clean`` (of quality 0), ``errors`` and ``flags`` (name to count).
         """
         import numpy as np
 
-        from galshape_cnn.flags import FLAG_DEFINITIONS
+        from galshape_cnn.flags import FLAG_DEFINITIONS, quality_of
 
         errors, counts, clean = [], {d.name: 0 for d in FLAG_DEFINITIONS}, 0
         for number in range(len(self.ranges())):
             flags, failed = _flags_and_errors(self.part(number))
             errors += failed
-            clean += int(np.count_nonzero(flags == 0))
+            clean += int(np.count_nonzero(quality_of(flags) == 0))
             for definition in FLAG_DEFINITIONS:
                 counts[definition.name] += int(np.count_nonzero(flags & definition.value))
         _write_errors(self.path / _ERRORS, errors)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from astropy.table import QTable
 
-from galshape_cnn.errors import GalshapeWarning
+from galshape_cnn.errors import GalshapeWarning, InputError
 from galshape_cnn.fingerprint import fingerprint
 from galshape_cnn.infer.catalog.columns import pass_through
 from galshape_cnn.infer.catalog.writable import warn_of_changes
@@ -69,7 +69,7 @@ def measure_stream(
     Returns
     -------
     summary : dict
-        ``rows``, ``clean`` (without flags), ``errors`` and ``flags`` (name to count).
+        ``rows``, ``clean`` (of quality 0), ``errors`` and ``flags`` (name to count).
 
     Raises
     ------
@@ -159,8 +159,18 @@ def split_options(options):
     Returns
     -------
     how, rest : dict
+
+    Raises
+    ------
+    InputError
+        If the shear response is asked for, which tables do not hold.
     """
     how = {name: options[name] for name in measurement_keywords() if name in options}
+    if how.get("shear_response"):
+        raise InputError(
+            "shear_response=True: tables do not hold the response; call a ShapeEstimator for parts, "
+            "and add the galshape_cnn.infer.shear.mean_shear.shear_sums of the parts"
+        )
     return how, {name: value for name, value in options.items() if name not in how}
 
 

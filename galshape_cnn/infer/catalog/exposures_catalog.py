@@ -9,7 +9,7 @@ import numpy as np
 from astropy.table import QTable
 
 from galshape_cnn.errors import InputError
-from galshape_cnn.flags import Flag
+from galshape_cnn.flags import Flag, quality_of
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.geometry import axis_ratio, frame_derivative, position_angle, semi_major_radius
 from galshape_cnn.infer.catalog.band_columns import POGSON, band_columns, band_definitions

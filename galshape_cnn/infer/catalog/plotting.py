@@ -159,7 +159,7 @@ class CatalogPlots:
                 "method='ml' states no posterior width; allowed: catalogues of 'network', 'posterior'"
             )
         axes = checked_axes(axes, (5,), {"figsize": (15, 3.4), "layout": "constrained", "sharey": True})
-        clean = self.flags == 0
+        clean = self.quality == 0
         diagonals = [np.diagonal(one, axis1=1, axis2=2) for one in (self.covariance, self.crb_covariance)]
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.sqrt(diagonals[0] / diagonals[1])

@@ -18,6 +18,9 @@ from galshape_cnn.infer.network.reweighting import reweighted_moments
 
 __all__ = ["Estimate", "estimate"]
 
+_BRIGHTEST = 1e5  # S/N that the prior of the training is continued to for sampling
+_FEWEST_DRAWS = 5  # effective draws, below which a row is not taken from them
+_AT_LIMIT, _PILED_UP = 0.97, 0.05  # of a limit of the prior, and share of the draws beyond that
 _FEW_DRAWS = 40  # effective draws of a reweighted answer below which it is flagged
 
 
@@ -162,7 +165,10 @@ def _sampled(batch, look, network, options):
         # a power of a Gaussian likelihood is one with all variances multiplied
         power = tempering(*information(batch, look.params, options.correlation), options.fit_sky)
         ivar, gain = ivar * power[:, None, None], None if gain is None else gain * power
-    prior = prior_in_units_of(network.prior if options.prior is None else options.prior, batch.unit[0])
+    asked = options.prior
+    if asked is None:  # the network proposes, the prior of its training ends where that ended
+        asked = network.prior.reaching(snr=_BRIGHTEST, hlr=batch.stamps.data.shape[-1] / 2)
+    prior = prior_in_units_of(asked, batch.unit[0])
     result = sample_posterior(
         stamps.data, ivar, batch.transfer, batch.grid, look.posterior, prior,
         fit_sky=options.fit_sky, gain=gain, seed=options.seed, nuisance=stamps.nuisance,
@@ -172,7 +178,33 @@ def _sampled(batch, look, network, options):
     params[good, SINGLE.reported], params[good, SINGLE.centre] = result.mean[good], result.center[good]
     if options.correlation is not None:
         result = _stretched(result, batch, params, power, prior, options)
-    return Estimate(params, result.covariance, look.flags | result.flags, result.ess, result.samples)
+    flags = result.flags | _limit_flags(result.samples, asked)
+    sampled = Estimate(params, result.covariance, flags, result.ess, result.samples)
+    return _with_likelihood(sampled, batch, look, options)
+
+
+def _limit_flags(samples, prior):
+    """``PRIOR_LIMIT`` where draws pile up at the largest size or ellipticity that the prior allows."""
+    with np.errstate(invalid="ignore"):
+        large = samples[..., SINGLE.hlr] > _AT_LIMIT * prior["hlr"].high
+        flat = np.hypot(*np.moveaxis(samples[..., SINGLE.shear], -1, 0)) > _AT_LIMIT * prior["g"].high
+        piled = (large.mean(1) > _PILED_UP) | (flat.mean(1) > _PILED_UP)
+    return np.where(piled, Flag.PRIOR_LIMIT, 0)
+
+
+def _with_likelihood(sampled, batch, look, options):
+    """Estimates by sampling, by maximum likelihood where there are too few draws to speak of."""
+    lost = ~np.isfinite(sampled.params).all(1) | ~(sampled.ess >= _FEWEST_DRAWS)
+    rows = np.flatnonzero(lost)
+    if not len(rows):
+        return sampled
+    look = _Look(None, look.params[rows], None, look.flags[rows])
+    fit = _maximum_likelihood(batch[rows], [(np.arange(len(rows)), look)], options)
+    sampled.params[rows], sampled.covariance[rows] = fit.params, fit.covariance
+    kept = sampled.flags[rows] & ~(Flag.LOW_ESS | Flag.PRIOR_LIMIT)
+    sampled.flags[rows] = kept | fit.flags | Flag.NOT_SAMPLED
+    sampled.samples[rows] = np.nan
+    return sampled
 
 
 def _stretched(result, batch, params, power, prior, options):

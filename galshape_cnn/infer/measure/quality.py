@@ -64,7 +64,7 @@ def row_flags(batch, judged, network, options):
     """
     width = _widths(batch)
     domain = {"snr": (network.domain["snr"][0], np.inf)} if "snr" in network.domain else {}
-    if options.method != "ml":  # which has learned nothing
+    if options.method == "network":  # likelihood and sampling depend on no training
         domain = network.domain
     flags = _domain_flags(judged, width, domain) | _psf_flags(batch.stamps, domain)
     flags |= _shape_flags(batch.stamps, judged)

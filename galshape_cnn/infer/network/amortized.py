@@ -7,7 +7,6 @@ stamp is block-averaged by 2, 4, ... until the galaxy is smaller than that or th
 fits: a rule that depends on the stamp alone.
 """
 
-import threading
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 
@@ -16,19 +15,15 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import qmc
 
-from galshape_cnn.compilation import Program, compiled
-from galshape_cnn.errors import InputError
+from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.coordinates import POSTERIOR
 from galshape_cnn.forward.galaxy_model import SINGLE_WITHOUT_SKY as MODEL
 from galshape_cnn.forward.transfer import transfer_at
 from galshape_cnn.infer.network.architecture import (
     build_network,
     build_update,
-    load_weights,
     mixture_from_outputs,
     posterior_from_outputs,
-    settle_backend,
-    single_precision,
     split_weights,
 )
 from galshape_cnn.infer.network.conditions import HeldContext
@@ -42,6 +37,7 @@ from galshape_cnn.infer.network.features import (
     network_inputs,
 )
 from galshape_cnn.infer.network.likelihood_update import expansion_point, likelihood_features
+from galshape_cnn.infer.network.live_model import LiveModel
 from galshape_cnn.infer.posterior.mixture import MixturePosterior
 from galshape_cnn.infer.posterior.prior import Prior
 
@@ -121,7 +117,7 @@ class AmortizedPosterior:
         self.has_update = update is not None
         first, second = split_weights(bundle.weights, update)
         build = partial(build_network, bundle.network, initialize=False)
-        self._forward = _Live(f"network {bundle.sha256}", build, first)
+        self._forward = LiveModel(f"network {bundle.sha256}", build, first)
         mean, variance = first[:2]
         self._mean, self._deviation = mean, np.sqrt(variance)
         self._varied, self._held = variance > CONSTANT_VARIANCE, HeldContext(mean, variance)
@@ -129,7 +125,7 @@ class AmortizedPosterior:
         self._noise_spread = bundle.domain.get("noise_spread", np.inf)
         if self.has_update:
             build = partial(build_update, update, len(second[0]))
-            self._update = _Live(f"update {bundle.sha256}", build, second)
+            self._update = LiveModel(f"update {bundle.sha256}", build, second)
             self._update_components = int(update["components"])
 
     @cached_property
@@ -260,53 +256,6 @@ class AmortizedPosterior:
         posterior = posterior_from_outputs(raw, amplitude, self.components)
         strangeness = np.where(unknown, np.inf, np.abs(standard[:, self._varied]).max(1))
         return FirstLook(posterior, strangeness, raw, standard)
-
-
-class _Live:
-    """A model as a function of its inputs that threads may share, compiled where the backend is JAX.
-
-    There the model is built when it is to be traced: not at all where its program was kept.
-    """
-
-    def __init__(self, name, build, weights):
-        self.name, self._build, self._weights = name, build, weights
-        self._lock, self._traced = threading.Lock(), set()
-        self._is_pure = settle_backend() == "jax"
-        self.function = Program(name, self.pure) if self._is_pure else self._model().predict_on_batch
-
-    def _model(self):
-        with single_precision():
-            model = self._build()
-        load_weights(model, self._weights)
-        return model
-
-    def pure(self):
-        """The model as a pure function of its inputs."""
-        if not self._is_pure:
-            raise InputError(
-                f"the shear response needs Keras on JAX; its backend is {settle_backend()!r} "
-                "(environment variable KERAS_BACKEND)"
-            )
-        model = self._model()
-        trainable = [v.value for v in model.trainable_variables]
-        fixed = [v.value for v in model.non_trainable_variables]
-
-        def function(inputs):
-            with single_precision():
-                return model.stateless_call(trainable, fixed, inputs)[0]
-
-        return function
-
-    def __call__(self, inputs):
-        # Keras keeps state while it traces.  What it has traced is a pure function on JAX, and runs
-        # in several threads at once.
-        shape = tuple(np.shape(a) for a in jax.tree.leaves(inputs))
-        if self._is_pure and shape in self._traced:
-            return np.asarray(self.function(inputs))
-        with self._lock:
-            outputs = np.asarray(self.function(inputs))
-            self._traced.add(shape)
-            return outputs
 
 
 def noise_spread(ivar):

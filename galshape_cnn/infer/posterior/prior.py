@@ -44,6 +44,13 @@ def _shape(spec, x):
     return x * np.exp(-0.5 * (x / spec["sigma"]) ** 2)
 
 
+def _reaching(spec, high):
+    """Configuration of a distribution whose support reaches up to ``high`` at least."""
+    if spec["kind"] == "mixture":
+        return {**spec, "parts": [_reaching(part, high) for part in spec["parts"]]}
+    return {**spec, "high": max(spec["high"], high)}
+
+
 def _check(spec, name):
     kind = spec.get("kind") if hasattr(spec, "get") else None
     if kind not in _REQUIRED:
@@ -157,6 +164,22 @@ class Prior:
     def by_snr(self):
         """True when the amplitude is drawn as S/N and not as flux."""
         return "snr" in self._parts
+
+    def reaching(self, **limits):
+        """The same prior with supports that reach farther up.
+
+        Parameters
+        ----------
+        **limits : float
+            For ``snr``, ``flux``, ``n``, ``hlr`` or ``g``, the upper end wanted; one that is reached, and a
+            parameter that the prior does not have, change nothing.
+
+        Returns
+        -------
+        prior : Prior
+        """
+        known = {name: high for name, high in limits.items() if name in self._parts}
+        return Prior({name: _reaching(spec, known.get(name, 0)) for name, spec in self.config.items()})
 
     def sample(self, rng, size):
         """Draw parameters.

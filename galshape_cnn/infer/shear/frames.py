@@ -1,12 +1,11 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 r"""Measured copies and their derivatives, from the pixel frame to the frame of the catalogue.
 
-A shear :math:`\Gamma` of the sky is :math:`J^{-1}\Gamma J` in pixels, a shear and, where the Jacobian itself
-shears, a rotation, under which g turns by twice the angle.  A network that expects round galaxies in pixels
-is additively biased where pixels are not square on the sky.  Jacobian and PSF are therefore followed, to
-first order, to a similarity and a symmetric PSF, where no direction is preferred, and what g changes on this
-way is
-subtracted.
+A shear :math:`\Gamma` of the sky is :math:`J^{-1}\Gamma J` in pixels, a shear and, where the Jacobian
+itself shears, a rotation, under which g turns by twice the angle.  A network that expects round galaxies in
+pixels is additively biased where pixels are not square on the sky.  Jacobian and PSF are therefore
+followed, to first order, to a similarity and a symmetric PSF, where no direction is preferred, and what g
+changes on this way is subtracted.
 """
 
 from typing import NamedTuple

@@ -20,6 +20,7 @@ of a network cancels.  The dependence on an asymmetric PSF is differentiated in 
 to first order.
 """
 
+import threading
 from zlib import crc32
 
 import jax
@@ -78,7 +79,7 @@ def shear_response(batch, network, sky, fit_sky=True, seed=0, correlation=None):
         shear in the middle of the stamp; NaN where it cannot be measured.
     """
     out = np.full((len(batch), len(COPIES), len(SLOTS), len(MEASURED)), np.nan)
-    stamps, program = batch.stamps, _program(network)
+    stamps, program = batch.stamps, _response_of(network)
     usable = np.flatnonzero((stamps.ivar > 0).any((1, 2)) & np.isfinite(sky))
     if not len(usable):
         return out
@@ -91,7 +92,7 @@ def shear_response(batch, network, sky, fit_sky=True, seed=0, correlation=None):
         arrays |= {
             name: array[padded if len(array) > 1 else [0] * BATCH_SIZE] for name, array in of_psf.items()
         }
-        done = np.asarray(program(**arrays, grid=grid_for(SIDE, stamps.psf_oversampling)))
+        done = program(**arrays, grid=grid_for(SIDE, stamps.psf_oversampling))
         out[rows] = done[: len(rows)]
     out[~np.isfinite(out).all((1, 2, 3))] = np.nan
     return out
@@ -161,14 +162,30 @@ def _noise(data, seed, correlation):
     return out
 
 
-_PROGRAMS = {}
+class _Response:
+    """The compiled response of a live network, which threads may share."""
+
+    def __init__(self, network):
+        name = f"shear response of {network.first_name}"
+        self._program = Program(name, lambda: _response_function(network), static_argnames="grid")
+        self._lock, self._traced = threading.Lock(), set()
+
+    def __call__(self, **arguments):
+        # Keras keeps state while it traces; what it has traced may run in several threads at once.
+        if arguments["grid"] in self._traced:
+            return np.asarray(self._program(**arguments))
+        with self._lock:
+            done = np.asarray(self._program(**arguments))
+            self._traced.add(arguments["grid"])
+            return done
 
 
-def _program(network):
-    """The compiled response of a live network: the same for all that hold the same weights."""
-    name = f"shear response of {network.first_name}"
-    made = Program(name, lambda: _response_function(network), static_argnames="grid")
-    return _PROGRAMS.setdefault(name, made)
+_RESPONSES = {}
+
+
+def _response_of(network):
+    """The same for all networks of the same weights."""
+    return _RESPONSES.setdefault(network.first_name, _Response(network))
 
 
 def _response_function(network):

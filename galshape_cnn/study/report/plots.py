@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from galshape_cnn.files import written_whole
-from galshape_cnn.flags import decode_flags
+from galshape_cnn.flags import decode_flags, quality_of
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.study.report.compare import error_columns, pulls
 from galshape_cnn.study.report.thumbnails import thumbnails
@@ -40,7 +40,7 @@ def plot_comparison(table, truth):
     """
     figure = Figure(figsize=(17, 7), layout="constrained")
     axes = figure.subplots(2, 5)
-    clean = np.asarray(table["flags"]) == 0
+    clean = quality_of(table["flags"]) == 0
     suffix = error_columns(table)
     for k, (name, pull) in enumerate(pulls(table, truth).items()):
         _measured_against_true(axes[0, k], table, truth, name, suffix, clean)
@@ -51,7 +51,7 @@ def plot_comparison(table, truth):
         f"{len(table)} simulated galaxies, method “{method}”; error bars and pulls: {kind}", fontsize=13
     )
     axes[0, 0].legend(loc="upper left", fontsize=9, framealpha=0.9)
-    axes[1, 0].set_ylabel("galaxies without flags")
+    axes[1, 0].set_ylabel("galaxies of quality 0")
     axes[1, 0].legend(loc="upper left", fontsize=9)
     return figure
 
@@ -114,7 +114,7 @@ def _pull_histogram(axis, pull):
 
 
 def choose_rows(catalog, number=8):
-    """Rows worth a look: most without flags, spread over the S/N, and some flagged.
+    """Rows worth a look: most of quality 0, spread over the S/N, and some others.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def choose_rows(catalog, number=8):
     """
     order = np.argsort(-np.nan_to_num(catalog.snr))
     usable = order[np.isfinite(catalog.snr[order])]
-    clean, flagged = (usable[(catalog.flags[usable] == 0) == good] for good in (True, False))
+    clean, flagged = (usable[(catalog.quality[usable] == 0) == good] for good in (True, False))
     some_flagged = _spread(flagged, max(number // 4, number - len(clean)))
     return [*_spread(clean, number - len(some_flagged)), *some_flagged]
 

@@ -40,7 +40,7 @@ def write_mocks(config, n, output, *, engine="galsim", seed=1, overwrite=False, 
     Parameters
     ----------
     config : path-like, str, mapping or None
-        As `galshape_cnn.study.train.training.load_config` takes it, or what it returns.
+        As `galshape_cnn.study.simulate.config.load_config` takes it, or what it returns.
     n : int
         Number of galaxies, at least 1.
     output : path-like
@@ -121,7 +121,7 @@ def draw_mocks(config, n, *, engine="galsim", seed=1, workers=1, folder=None, re
 
 
 def _checked(config, n, engine, seed):
-    from galshape_cnn.study.train.training import load_config
+    from galshape_cnn.study.simulate.config import load_config
 
     if isinstance(n, bool) or int(n) != n or n < 1:
         raise InputError(f"n={n!r}; allowed: a whole number of galaxies, at least 1")

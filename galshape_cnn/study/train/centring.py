@@ -32,7 +32,7 @@ def training_offset(config):
     Parameters
     ----------
     config : dict
-        From `galshape_cnn.study.train.training.load_config`.
+        From `galshape_cnn.study.simulate.config.load_config`.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def training_conditions(config):
     Parameters
     ----------
     config : dict
-        From `galshape_cnn.study.train.training.load_config`.
+        From `galshape_cnn.study.simulate.config.load_config`.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def training_stream(config, seed):
     Parameters
     ----------
     config : dict
-        From `galshape_cnn.study.train.training.load_config`.
+        From `galshape_cnn.study.simulate.config.load_config`.
     seed : int
         Streams of different seeds are independent.
 

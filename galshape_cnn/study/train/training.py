@@ -8,17 +8,13 @@ same network as one that was not.
 
 import os
 import time
-import tomllib
 from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
-from pathlib import Path
 
 import numpy as np
 
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.files import written_whole
 from galshape_cnn.infer.network.architecture import (
-    DEFAULT_NETWORK,
     build_network,
     import_keras,
     load_weights,
@@ -26,58 +22,14 @@ from galshape_cnn.infer.network.architecture import (
 )
 from galshape_cnn.infer.network.bundle import Bundle
 from galshape_cnn.infer.network.features import CONSTANT_VARIANCE
+from galshape_cnn.study.simulate.config import load_config
 from galshape_cnn.study.simulate.recorded import RecordedMocks
-from galshape_cnn.study.simulate.stream import MockStream
 from galshape_cnn.study.train.bundling import add_update, first_network, make_bundle
 from galshape_cnn.study.train.centring import training_stream
-from galshape_cnn.study.train.config_check import check_options
 
-__all__ = ["Training", "load_config", "plot_history", "train_bundle"]
+__all__ = ["Training", "plot_history", "train_bundle"]
 
-_SECTIONS = {"network", "training", "prior", "psf", "noise", "nuisance"}
-_OPTIONAL = {"network", "snr_range", "domain", "update"}
 _WARMUP = 0.05  # part of the steps in which the learning rate rises
-
-
-def load_config(path=None):
-    """Read and check a training configuration.
-
-    Parameters
-    ----------
-    path : path-like, optional
-        A TOML file, or the name of a shipped one (``"universal"``, ``"seed"``); the
-        universal one by default.
-
-    Returns
-    -------
-    config : dict
-        Its sections.
-
-    Raises
-    ------
-    FileError
-        If the file cannot be read or is not TOML.
-    InputError
-        If a section or one of its options is missing, unknown or impossible, or the prior is.
-    """
-    name = "universal" if path is None else os.fspath(path)
-    shipped = resources.files("galshape_cnn.study") / "configs" / f"{name}.toml"
-    try:
-        source = shipped if shipped.is_file() else Path(name)
-        config = tomllib.loads(source.read_text("utf-8"))
-    except OSError as error:
-        raise FileError(f"cannot read the configuration {name!r}: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise FileError(f"{name!r} is not valid TOML: {error}") from error
-    missing, unknown = _SECTIONS - set(config) - _OPTIONAL, set(config) - _SECTIONS - _OPTIONAL
-    if missing or unknown:
-        raise InputError(f"configuration {name!r}: missing {sorted(missing)}, unknown {sorted(unknown)}")
-    config.setdefault("network", dict(DEFAULT_NETWORK))
-    check_options(config, name)
-    if ("update" in config) != ("update" in config["network"]):
-        raise InputError(f"configuration {name!r}: network.update and update go together")
-    MockStream(config, 0)
-    return config
 
 
 def _context_statistics(config, seed):

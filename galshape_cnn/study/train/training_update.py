@@ -188,7 +188,7 @@ def train_update(bundle, config, output, report=print, mocks=None):
     bundle : Bundle
         With the first network.
     config : dict
-        From `galshape_cnn.study.train.training.load_config`, with the sections ``network.update`` and
+        From `galshape_cnn.study.simulate.config.load_config`, with the sections ``network.update`` and
         ``update``.
     output : path-like
         Bundle that will be written; mocks are kept beside it until the training is done.

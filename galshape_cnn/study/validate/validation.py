@@ -204,8 +204,8 @@ class _Run:
 
     def _galaxies(self, workers):
         """Draw and measure galaxies of the prior; the drawn ones are kept until then."""
+        from galshape_cnn.study.simulate.config import load_config
         from galshape_cnn.study.simulate.mock_sets import draw_mocks
-        from galshape_cnn.study.train.training import load_config
         from galshape_cnn.study.validate.benchmark_prior import measure_galaxies
 
         number, say = self.sizes["galaxies"], self._saying("prior")

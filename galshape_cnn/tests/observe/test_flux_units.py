@@ -134,4 +134,4 @@ def test_command_line(image, psf, tmp_path, capsys):
     table = QTable.read(out)
     assert table["flux"].unit == UNIT
     assert table["flux"][0].value == pytest.approx(2000e-20, rel=0.1)
-    assert "1 without flags" in capsys.readouterr().out
+    assert "1 of quality 0" in capsys.readouterr().out

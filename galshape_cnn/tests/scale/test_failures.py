@@ -99,7 +99,7 @@ def test_a_bad_file_costs_its_own_row(tmp_path, monkeypatch, capsys):
     assert main(["measure", *paths, "-o", str(out)]) == 0
     assert list(np.flatnonzero(QTable.read(out)["flags"])) == [0, 3]
     said = capsys.readouterr()
-    assert "4 without flags, NOT_MEASURED 2, 2 with an error" in said.out
+    assert "4 of quality 0, NOT_MEASURED 2, 2 with an error" in said.out
     assert "galshape: warning: row 3: FileError: " in said.err
 
 
@@ -145,3 +145,12 @@ def test_dask_is_an_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(InputError, match=r"pip install 'galshape-cnn\[dask\]'"), dask.connected():
         pass
+
+
+def test_shear_response_is_refused_by_streams():
+    with pytest.raises(InputError, match="shear_response=True"):
+        run_module.split_options({"shear_response": True})
+    assert run_module.split_options({"shear_response": False, "psf": 1}) == (
+        {"shear_response": False},
+        {"psf": 1},
+    )

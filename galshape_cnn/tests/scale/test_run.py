@@ -131,7 +131,7 @@ def test_command_line_folder(cube, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
     args = ["measure", cube, "-o", str(out), "--block-rows", "10"]
     assert main(args) == 0
-    assert f"measured {N} galaxies (network): {N} without flags" in capsys.readouterr().out
+    assert f"measured {N} galaxies (network): {N} of quality 0" in capsys.readouterr().out
     manifest = json.loads((out / "_manifest.json").read_text())
     assert manifest["blocks"] == 4
     assert main([*args, "--method", "ml"]) == 1

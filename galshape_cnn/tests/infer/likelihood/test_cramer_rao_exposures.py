@@ -30,7 +30,7 @@ def random_setup(seed):
         exposures.append({
             "band": "gri"[k % rng.integers(1, 4)], "jacobian": scale * turn @ flip @ shear, "mask": mask,
             "error": rng.uniform(0.5, 2.0) * (1 + rng.uniform(size=(side, side))),
-            "psf": galsim.Moffat(beta=3.5, fwhm=scale * rng.uniform(2.5, 4.5), gsparams=FINE),
+            "psf": galsim.Gaussian(fwhm=scale * rng.uniform(2.5, 4.5), gsparams=FINE).shear(g1=0.05, g2=0),
             "center": tuple((side - 1) / 2 + rng.uniform(-0.5, 0.5, 2)),
         })  # fmt: skip
     bands = sorted({one["band"] for one in exposures})
@@ -89,11 +89,12 @@ def bound_of(galaxy, exposures, **options):
 
 @pytest.mark.parametrize("seed", [1, *(pytest.param(k, marks=pytest.mark.slow) for k in range(2, 11))])
 def test_bound_is_the_inverse_of_the_summed_fisher_matrices(seed):
+    """To what the two renderers differ by in the derivatives, a few 1e-5."""
     galaxy, exposures = random_setup(seed)
     found = bound_of(galaxy, exposures)
     names, expected = differences(galaxy, exposures)
     assert list(found.names) == names
-    np.testing.assert_allclose([found.std[name] for name in names], expected, rtol=1e-5)
+    np.testing.assert_allclose([found.std[name] for name in names], expected, rtol=1e-4)
 
 
 GALAXY = {"flux": 300, "n": 1.5, "hlr": 0.6, "g1": 0.1, "g2": -0.2}

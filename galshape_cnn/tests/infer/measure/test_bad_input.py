@@ -164,7 +164,7 @@ def rewrite(path, name, array):
 
 def test_good_file_is_measured(galaxy, capsys):
     assert shapes(galaxy) == 0
-    assert "1 without flags" in capsys.readouterr().out
+    assert "1 of quality 0" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_an_altered_weight_is_noticed():
 
 
 def _write(folder=DATA):
-    from galshape_cnn.study.train.training import load_config
+    from galshape_cnn.study.simulate.config import load_config
     from galshape_cnn.tests.infer.network.test_likelihood_update import tiny_bundle
 
     bundle, config = tiny_bundle(), load_config()

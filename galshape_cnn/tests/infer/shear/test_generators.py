@@ -1,6 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Derivative images beside differences of sheared images."""
 
+import galsim
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,11 +15,9 @@ STEP, INSIDE = 0.01, slice(8, 56)
 
 
 def psf_array(name, fwhm=3.0):
-    psf = PSFS[name].dilate(fwhm / 2.2)
-    array = psf.drawImage(nx=95, ny=95, scale=0.5, dtype=np.float32).array
-    from galshape_cnn.forward.psf.arrays import convolve_pixel
-
-    array = convolve_pixel(array, 2)
+    """Effective PSF, two samples per pixel, (1, 95, 95)."""
+    psf = galsim.Convolve(PSFS[name].dilate(fwhm / 2.2), galsim.Pixel(1.0))
+    array = psf.drawImage(nx=95, ny=95, scale=0.5, method="no_pixel", dtype=float).array
     return (array / array.sum()).astype(np.float32)[None]
 
 

@@ -16,8 +16,8 @@ GAMMA = np.array([0.02, -0.015])
 N = 4000
 
 
-def sheared_catalog(gamma=GAMMA, n=N, tilt=1.5, seed=3, table=None, flags=None, response=RESPONSE):
-    """Galaxies measured as g = R (g_true + gamma) + noise and S/N = s (1 + tilt g1).
+def sheared_catalog(gamma=GAMMA, n=N, tilt=5.0, seed=3, table=None, flags=None, response=RESPONSE):
+    """Galaxies measured as g = R (g_true + gamma), and S/N = s (1 + tilt |g|^2).
 
     With the partner of each galaxy after a quarter turn, so that shapes average to zero.
     """
@@ -29,12 +29,11 @@ def sheared_catalog(gamma=GAMMA, n=N, tilt=1.5, seed=3, table=None, flags=None, 
     for copy, sign in enumerate((1, -1)):
         # the copies scatter about their mean by what is not noise of the test: it cancels
         g = shapes @ RESPONSE.T + sign * 0.01
-        sheared[:, copy, 0] = np.column_stack(
-            [100 * strength, 0 * g + [1, 3], g, strength * (1 + tilt * g[:, 0])]
-        )
+        snr = strength * (1 + tilt * (g**2).sum(1))
+        sheared[:, copy, 0] = np.column_stack([100 * strength, 0 * g + [1, 3], g, snr])
         for a in range(2):
             sheared[:, copy, 1 + a, 3:5] = response[:, a]
-            sheared[:, copy, 1 + a, 5] = strength * tilt * response[0, a]
+            sheared[:, copy, 1 + a, 5] = 2 * strength * tilt * (g @ response[:, a])
     measurement = make_measurement(n, sheared=sheared, **({} if flags is None else {"flags": flags}))
     return make_catalog(n, measurement=measurement, table=table)
 
@@ -106,14 +105,14 @@ def test_rows_by_value_and_by_bin():
     assert list(by_function["N"]) == [N // 2, N // 2]
     bins = mean_shear(cat, by=("snr", [5, 12, 30]))
     assert list(bins["low"]) == [5, 12]
-    assert (np.abs(bins["R_selection"][:, 0, 0]) > 0.005).all()
+    assert bins["R_selection"][0, 0, 0] < -0.05
     for row in bins:
         assert (np.abs(offset(row)) < 4).all()
 
 
 @pytest.mark.parametrize("errors", ["jackknife", "bootstrap"])
 def test_covariance_agrees_with_the_scatter(errors):
-    n, rng = 1000, np.random.default_rng(8)
+    n, rng = 300, np.random.default_rng(8)
     found, stated = [], []
     for k in range(60):
         cat = sheared_catalog(n=2 * n, seed=k)

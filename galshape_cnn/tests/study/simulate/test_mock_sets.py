@@ -6,10 +6,10 @@ from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.forward.render import render
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.study.simulate import mock_sets as simulate
+from galshape_cnn.study.simulate.config import load_config
 from galshape_cnn.study.simulate.galsim_stamps import INDEX_VALUES, nearest_index
 from galshape_cnn.study.simulate.mock_sets import draw_mocks, read_mocks, write_mocks
 from galshape_cnn.study.simulate.stream import MockStream
-from galshape_cnn.study.train.training import load_config
 
 PARAMS = ("flux", "n", "hlr", "g1", "g2", "x", "y", "sky")
 

@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
+from galshape_cnn.study.simulate.config import load_config
 from galshape_cnn.study.simulate.stream import MockStream
-from galshape_cnn.study.train.training import load_config
 
 
 @pytest.fixture(scope="module")

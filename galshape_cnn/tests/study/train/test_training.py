@@ -8,10 +8,11 @@ from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.transfer import transfer_functions
 from galshape_cnn.infer.likelihood.fisher import score_and_fisher
 from galshape_cnn.infer.network.architecture import build_network, import_keras
+from galshape_cnn.study.simulate.config import load_config
 from galshape_cnn.study.simulate.mock_sets import write_mocks
 from galshape_cnn.study.simulate.recorded import RecordedMocks
 from galshape_cnn.study.train.bundling import make_bundle
-from galshape_cnn.study.train.training import Training, load_config, train_bundle
+from galshape_cnn.study.train.training import Training, train_bundle
 from galshape_cnn.tests.infer.network.test_architecture import TINY
 
 

@@ -224,7 +224,7 @@ def bundle():
     """A network of the right form that learned nothing, for the seed's prior."""
     from galshape_cnn.infer.network.architecture import import_keras
     from galshape_cnn.infer.network.bundle import Bundle
-    from galshape_cnn.study.train.training import load_config
+    from galshape_cnn.study.simulate.config import load_config
 
     import_keras().utils.set_random_seed(1)
     config = load_config("seed")

@@ -7,7 +7,7 @@ import pytest
 
 from galshape_cnn.cli import main
 from galshape_cnn.errors import InputError
-from galshape_cnn.study.train.training import load_config
+from galshape_cnn.study.simulate.config import load_config
 from galshape_cnn.tests.study.train.test_training import write_toml
 
 

@@ -1,0 +1,157 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Faults of PSF arrays that cost accuracy and hardly show in the results: found, and mended if possible.
+
+A PSF that is cut where it still has light makes galaxies too large, one on a pedestal (a sky level that was
+not subtracted from a star) too small, and one that is not on its central sample shifts positions.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from galshape_cnn.errors import GalshapeWarning
+from galshape_cnn.forward.psf.arrays import PSFArrays
+
+__all__ = ["MendedPSF", "mended_psf"]
+
+_CUT = 4e-3  # of the peak, at the rim of the array: more is light that is missing outside
+_PEDESTAL = 1.5e-4  # of the peak, at the rim
+_FLAT = 0.8  # rim over the ring inside it: light falls off, a pedestal does not
+_SIGMAS = 6.0  # of the rim's scatter, that a pedestal must have
+_OFF = 0.12  # pixels off the central sample
+_LARGEST_OFF = 1.0  # pixels: farther is no matter of a fraction
+_WINDOW = 1.0  # width of the window of the centroid, in widths of the PSF
+_ROUNDS = 12
+_SMALLEST = 7  # samples of a side, below which there is no rim to look at
+
+
+@dataclass(frozen=True)
+class MendedPSF:
+    """Result of `mended_psf`.
+
+    Attributes
+    ----------
+    psf : PSFArrays
+        Centred and without pedestal; the same object if nothing was to be done.
+    cut : (M,) bool ndarray
+        PSFs that are cut where they still have light; one for each array.
+    mended : (M,) bool ndarray
+        PSFs that were changed.
+    """
+
+    psf: PSFArrays
+    cut: np.ndarray
+    mended: np.ndarray
+
+
+def mended_psf(psf, normalize=True):
+    """Find faults of PSF arrays, say so once, and mend what can be mended.
+
+    Parameters
+    ----------
+    psf : PSFArrays
+        As the user gave them, one for all galaxies or one for each.
+    normalize : bool, optional
+        Whether their sum is to be one.
+
+    Returns
+    -------
+    result : MendedPSF
+
+    Warns
+    -----
+    GalshapeWarning
+        With what is wrong, of how many, and what to do about it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from galshape_cnn.forward.psf.arrays import PSFArrays
+    >>> from galshape_cnn.forward.psf.checks import mended_psf
+    >>> r2 = np.sum(np.mgrid[-10:11, -10:11] ** 2.0, axis=0)
+    >>> good = PSFArrays(np.exp(-r2 / 4)[None] / np.exp(-r2 / 4).sum())
+    >>> mended_psf(good).psf is good
+    True
+    """
+    array, none = np.asarray(psf.array, float), np.zeros(len(psf.array), bool)
+    if min(array.shape[1:]) < _SMALLEST or not len(array):
+        return MendedPSF(psf, none, none)
+    peak = array.max((1, 2))
+    rim, inner, error = _rings(array)
+    pedestal = (rim > _PEDESTAL * peak) & (rim > _FLAT * inner) & (rim > _SIGMAS * error) & (rim < 0.1 * peak)
+    level = np.where(pedestal, rim, 0)
+    out = array - level[:, None, None]
+    cut = (rim - level > _CUT * peak) & ~pedestal
+    shift = _offsets(out)
+    distance = np.hypot(*shift.T) / psf.oversampling
+    off = (distance > _OFF) & (distance < _LARGEST_OFF) & ~cut
+    mended = pedestal | off
+    _say(cut, pedestal, off)
+    if not mended.any():
+        return MendedPSF(psf, cut, mended)
+    for row in np.flatnonzero(off):
+        out[row] = _shifted(out[row], -shift[row])
+    if normalize:
+        total = out.sum((1, 2), keepdims=True)
+        out = np.where(mended[:, None, None], out / total, array)
+    return MendedPSF(PSFArrays(out, psf.oversampling), cut, mended)
+
+
+def _rings(array):
+    """Median of the rim and of the ring at 0.75 of its radius, and the error of the first."""
+    ny, nx = array.shape[1:]
+    y, x = np.mgrid[:ny, :nx]
+    radius = np.maximum(np.abs(y - ny // 2) / max(ny // 2, 1), np.abs(x - nx // 2) / max(nx // 2, 1))
+    rims = array[:, radius >= 1], array[:, np.abs(radius - 0.75) <= max(0.5 / (min(ny, nx) // 2 or 1), 0.05)]
+    rim, inner = (np.median(one, axis=1) if one.shape[1] else np.zeros(len(array)) for one in rims)
+    scatter = 1.4826 * np.median(np.abs(rims[0] - rim[:, None]), axis=1)
+    return rim, inner, scatter / np.sqrt(max(rims[0].shape[1] / 4, 1))
+
+
+def _offsets(array):
+    """Centroids in a window as wide as the PSF, x, y in samples from the central one."""
+    ny, nx = array.shape[1:]
+    y, x = np.mgrid[:ny, :nx].astype(float)
+    y, x = y - ny // 2, x - nx // 2
+    light = np.maximum(array, 0)
+    core = np.where(light > 0.2 * light.max((1, 2), keepdims=True), light, 0)
+    width2 = ((x**2 + y**2) * core).sum((1, 2)) / core.sum((1, 2)) / 2 + 0.5
+    at = np.stack([(x * core).sum((1, 2)), (y * core).sum((1, 2))], 1) / core.sum((1, 2))[:, None]
+    for _ in range(_ROUNDS):
+        dx, dy = x - at[:, 0, None, None], y - at[:, 1, None, None]
+        weight = np.exp(-0.5 * (dx**2 + dy**2) / (_WINDOW**2 * width2[:, None, None])) * array
+        total = np.maximum(weight.sum((1, 2)), 1e-30)
+        at = at + 2 * np.stack([(dx * weight).sum((1, 2)), (dy * weight).sum((1, 2))], 1) / total[:, None]
+    return np.where(np.isfinite(at), at, 0)
+
+
+def _shifted(image, by):
+    """Image moved by a fraction of a sample, x, y, as a band-limited function."""
+    shape = [2 * side for side in image.shape]
+    ky, kx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])
+    wave = np.exp(-2j * np.pi * (kx * by[0] + ky * by[1]))
+    return np.fft.irfft2(np.fft.rfft2(image, shape) * wave, shape)[: image.shape[0], : image.shape[1]]
+
+
+def _say(cut, pedestal, off):
+    """One warning of all faults."""
+    parts = []
+    if pedestal.any():
+        parts.append(f"{_share(pedestal)} on a pedestal, which was subtracted (subtract the sky from stars)")
+    if off.any():
+        parts.append(
+            f"{_share(off)} not on the central sample and was shifted there by interpolation (give odd-sized "
+            "arrays with the peak in the middle)"
+        )
+    if cut.any():
+        parts.append(
+            f"{_share(cut)} cut where the PSF still has light, so that galaxies come out too large (give a "
+            "larger array)"
+        )
+    if parts:
+        warnings.warn(f"psf: {'; '.join(parts)}", GalshapeWarning, stacklevel=6)
+
+
+def _share(rows):
+    return "the array is" if len(rows) == 1 else f"{np.count_nonzero(rows)} of {len(rows)} arrays:"

@@ -1,0 +1,60 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""A Keras model as a compiled function of its inputs that threads may share."""
+
+import threading
+
+import jax
+import numpy as np
+
+from galshape_cnn.compilation import Program
+from galshape_cnn.errors import InputError
+from galshape_cnn.infer.network.architecture import load_weights, settle_backend, single_precision
+
+__all__ = ["LiveModel"]
+
+
+class LiveModel:
+    """A model as a function of its inputs that threads may share, compiled where the backend is JAX.
+
+    There the model is built when it is to be traced: not at all where its program was kept.
+    """
+
+    def __init__(self, name, build, weights):
+        self.name, self._build, self._weights = name, build, weights
+        self._lock, self._traced = threading.Lock(), set()
+        self._is_pure = settle_backend() == "jax"
+        self.function = Program(name, self.pure) if self._is_pure else self._model().predict_on_batch
+
+    def _model(self):
+        with single_precision():
+            model = self._build()
+        load_weights(model, self._weights)
+        return model
+
+    def pure(self):
+        """The model as a pure function of its inputs."""
+        if not self._is_pure:
+            raise InputError(
+                f"the shear response needs Keras on JAX; its backend is {settle_backend()!r} "
+                "(environment variable KERAS_BACKEND)"
+            )
+        model = self._model()
+        trainable = [v.value for v in model.trainable_variables]
+        fixed = [v.value for v in model.non_trainable_variables]
+
+        def function(inputs):
+            with single_precision():
+                return model.stateless_call(trainable, fixed, inputs)[0]
+
+        return function
+
+    def __call__(self, inputs):
+        # Keras keeps state while it traces.  What it has traced is a pure function on JAX, and runs
+        # in several threads at once.
+        shape = tuple(np.shape(a) for a in jax.tree.leaves(inputs))
+        if self._is_pure and shape in self._traced:
+            return np.asarray(self.function(inputs))
+        with self._lock:
+            outputs = np.asarray(self.function(inputs))
+            self._traced.add(shape)
+            return outputs

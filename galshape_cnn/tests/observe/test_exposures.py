@@ -1,0 +1,120 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Exposures: what may differ, what must agree, and where each sees a galaxy."""
+
+import astropy.units as u
+import numpy as np
+import pytest
+from astropy.nddata import NDData
+
+from galshape_cnn import Exposure
+from galshape_cnn.errors import InputError, NoiseError, PositionError
+from galshape_cnn.observe.exposures import prepare_exposures
+from galshape_cnn.tests.exposure_scene import tangent_wcs
+
+PSF = np.outer([1, 2, 1], [1, 2, 1]) / 16
+
+
+def blank(side=100, **keywords):
+    return Exposure(np.zeros((side, side)), **{"psf": PSF, "error": 1.0} | keywords)
+
+
+def sky(scale=0.2, angle=0.0, side=100, **keywords):
+    return blank(side, wcs=tangent_wcs(scale, angle, side), **keywords)
+
+
+def places(xy=((49.0, 50.0), (60.0, 41.0))):
+    return np.array(xy)
+
+
+def test_views_agree_with_the_wcs():
+    """A point near the galaxy goes from the pixels of one exposure to those of the other as by their WCS."""
+    first, second = sky(0.2, 0.3), sky(0.37, -1.2, 140)
+    found = prepare_exposures([first, second], places(), recenter=False)
+    view = found.view(np.arange(2), 1)
+    near = places() + [3.0, -2.0]
+    origins = [one.groups[0][1].origin for one in found.observations]
+    params = np.tile([1, 1, 1, 0, 0, 0, 0, 0, 0.0], (2, 1))
+    params[:, found.model.centre] = near - origins[0]
+    moved = view.params(params)[:, 5:7] + origins[1]
+    expected = np.column_stack(second.wcs.world_to_pixel(first.wcs.pixel_to_world(*near.T)))
+    np.testing.assert_allclose(moved, expected, atol=2e-4)
+
+
+def test_bands_units_and_zero_points():
+    one = sky(band="r", zeropoint=25.0)
+    found = prepare_exposures([sky(band="g"), one, sky(band="r", zeropoint=27.5)], places())
+    assert found.names == ("g1", "r1", "r2")
+    assert found.model.bands == ("g", "r")
+    assert found.model.exposures == (0, 1, 1)
+    np.testing.assert_allclose(found.factors, [1, 1, 10])
+    assert found.zeropoints == (None, 25.0)
+
+
+def test_units_of_a_band_are_converted():
+    def of_unit(unit):
+        data = NDData(np.zeros((100, 100)), unit=unit, wcs=tangent_wcs(0.2, 0, 100))
+        return Exposure(data, psf=PSF, error=1.0, band="r")
+
+    found = prepare_exposures([of_unit(u.uJy), of_unit(u.nJy)], places())
+    np.testing.assert_allclose(found.factors, [1, 1000])
+    assert found.units == (u.uJy,)
+    with pytest.raises(InputError, match="exposure 'r2' of band 'r' has unit adu"):
+        prepare_exposures([of_unit(u.uJy), of_unit(u.adu)], places())
+
+
+def test_an_exposure_need_not_show_every_galaxy():
+    small = sky(side=40)
+    found = prepare_exposures([sky(), small], places(((49.0, 50.0), (5.0, 6.0))), recenter=False)
+    assert found.seen.tolist() == [[True, True], [True, False]]
+    assert found.reference.tolist() == [0, 0]
+    turned = prepare_exposures([small, sky()], places(((19.0, 20.0), (50.0, -20.0))), recenter=False)
+    assert turned.seen.tolist() == [[True, True], [False, True]]
+    assert turned.reference.tolist() == [0, 1]
+
+
+def test_cutouts_without_wcs_are_aligned():
+    cube = np.zeros((3, 64, 64))
+    found = prepare_exposures([Exposure(cube, psf=PSF, error=1.0, band=band) for band in "gr"])
+    assert len(found) == 3
+    assert not found.has_sky
+    view = found.view(np.arange(3), 1)
+    np.testing.assert_array_equal(view.frame, np.broadcast_to(np.eye(2), (3, 2, 2)))
+    np.testing.assert_allclose(view.reference, view.pixel)
+
+
+@pytest.mark.parametrize(
+    ("exposures", "positions", "error", "message"),
+    [
+        ([], places(), InputError, "empty list"),
+        (
+            [sky(band="r", zeropoint=25), sky(band="r")],
+            places(),
+            InputError,
+            "'r2' of band 'r' has no zeropoint",
+        ),
+        ([sky(band="r"), sky()], places(), InputError, r"data\[1\] has no band"),
+        ([sky(band="r"), blank(band="g")], places(), InputError, "exposure 'g1' has no WCS, 'r1' has one"),
+        ([blank(100), blank(90)], places(), InputError, "must be aligned, but have shapes"),
+        ([sky(name="a"), sky(name="a")], places(), InputError, "two exposures have the name 'a'"),
+        ([sky(), sky()], places(((-900.0, 0.0), (0.0, 900.0))), PositionError, "inside any of the 2 images"),
+        ([sky(), sky(error=None)], places(), NoiseError, "exposure 'exposure2': "),
+        ([Exposure(np.zeros((2, 64, 64)), psf=PSF, error=1.0)], places(), PositionError, "holds cutouts"),
+        (
+            [Exposure(np.zeros((k, 64, 64)), psf=PSF, error=1.0) for k in (2, 3)],
+            None,
+            InputError,
+            "exposure2: 3",
+        ),
+    ],
+)
+def test_contradictions_are_named(exposures, positions, error, message):
+    with pytest.raises(error, match=message):
+        prepare_exposures(exposures, positions)
+
+
+@pytest.mark.parametrize(
+    "keywords", [{"band": 3}, {"zeropoint": np.nan}, {"gain": 0.0}, {"wavelength": -1}, {"name": 7}]
+)
+def test_exposures_are_checked_when_made(keywords):
+    with pytest.raises(InputError, match=next(iter(keywords))):
+        blank(**keywords)
