@@ -64,10 +64,8 @@ class ExposuresCatalog(ShapeCatalog):
             What was measured.
         measurement, by_exposure, measured
             From `galshape_cnn.infer.measure.exposures.measure_exposures`.
-        method : str
-            The estimator.
-        meta : mapping
-            Provenance.
+        method, meta
+            As for `ShapeCatalog.from_measurements`.
 
         Returns
         -------
