@@ -2,8 +2,8 @@
 Which filters, and how many exposures
 =====================================
 
-Exposures that are fitted together share one shape.  What does each of them add?  `~galshape_cnn.cramer_rao_bound` takes a
-list of PSFs and errors and answers before any image is taken.
+Exposures that are fitted together share one shape.  What does each of them add?
+`~galshape_cnn.cramer_rao_bound` takes a list of PSFs and errors and answers before any image is taken.
 """
 
 import galsim
@@ -13,27 +13,26 @@ import numpy as np
 from galshape_cnn import cramer_rao_bound
 
 shape = {"n": 1.5, "hlr": 0.5, "g1": 0.1, "g2": 0.05}
-fluxes = {"flux_g": 150.0, "flux_r": 300.0, "flux_i": 420.0, "flux_z": 500.0}
-#: Seeing (arcsec) and noise per pixel of one exposure in each filter: the sky is brighter in the red.
+# seeing (arcsec), noise per pixel of one exposure, and flux in each filter: the sky is brighter in the red
 SEEING = {"g": 0.95, "r": 0.85, "i": 0.75, "z": 0.75}
 NOISE = {"g": 0.7, "r": 1.0, "i": 1.6, "z": 2.6}
+FLUX = {"g": 150.0, "r": 300.0, "i": 420.0, "z": 500.0}
 
 
 def bound(bands):
-    """Bound of exposures in some filters."""
+    """Bound of one exposure in each of some filters."""
+    names = ["flux"] if len(bands) == 1 else [f"flux_{band}" for band in bands]
+    galaxy = shape | {name: FLUX[band] for name, band in zip(names, bands, strict=True)}
     psfs = [galsim.Moffat(beta=3, fwhm=SEEING[band]) for band in bands]
-    return cramer_rao_bound(
-        shape | fluxes | {"flux": fluxes[f"flux_{bands[0]}"]}, psfs, error=[NOISE[band] for band in bands],
-        pixel_scale=0.26, bands=bands,
-    )  # fmt: skip
+    return cramer_rao_bound(galaxy, psfs, error=[NOISE[band] for band in bands], pixel_scale=0.26, bands=bands)
 
 
 # %%
 # Filters
 # -------
 #
-# One exposure in each filter, alone and all together.  The flux of each filter is a parameter of its own, so a further filter
-# adds what it says of the shape, and one unknown.
+# One exposure in each filter, alone and all together.  The flux of each filter is a parameter of its own, so
+# a further filter adds what it says of the shape, and one unknown.
 
 sets = ["g", "r", "i", "z", "gr", "gri", "griz"]
 found = {name: bound(list(name)) for name in sets}
@@ -48,8 +47,8 @@ left.set(ylabel="Cramér–Rao bound of g1", title="one exposure in each filter"
 # Exposures
 # ---------
 #
-# Equal exposures gain with the root of their number.  Where the seeing changes from one to the next, the sharpest ones decide, and
-# none is lost by fitting the worst along with them: its weight is what it knows.
+# Equal exposures gain with the root of their number.  Where the seeing changes from one to the next, the
+# sharpest ones decide, and nothing is lost by fitting the worst along with them: its weight is what it knows.
 
 rng = np.random.default_rng(1)
 seeing = np.clip(rng.normal(0.85, 0.15, 8), 0.6, 1.3)
