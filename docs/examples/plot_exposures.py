@@ -24,7 +24,8 @@ def bound(bands):
     names = ["flux"] if len(bands) == 1 else [f"flux_{band}" for band in bands]
     galaxy = shape | {name: FLUX[band] for name, band in zip(names, bands, strict=True)}
     psfs = [galsim.Moffat(beta=3, fwhm=SEEING[band]) for band in bands]
-    return cramer_rao_bound(galaxy, psfs, error=[NOISE[band] for band in bands], pixel_scale=0.26, bands=bands)
+    errors = [NOISE[band] for band in bands]
+    return cramer_rao_bound(galaxy, psfs, error=errors, pixel_scale=0.26, bands=bands)
 
 
 # %%
