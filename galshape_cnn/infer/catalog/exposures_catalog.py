@@ -18,6 +18,7 @@ from galshape_cnn.infer.catalog.columns import (
     column_unit,
     complete_meta,
     identifiers,
+    keep_apart,
     pass_through,
 )
 from galshape_cnn.infer.catalog.placement import Placement, derived_errors
@@ -85,7 +86,7 @@ class ExposuresCatalog(ShapeCatalog):
                 )
                 stamps.append(some)
         names = ("origin", "center", "skycoord", "jacobian")
-        return cls(
+        catalog = cls(
             identifiers(None, exposures.table, n),
             method,
             complete_meta(meta, method),
@@ -101,6 +102,9 @@ class ExposuresCatalog(ShapeCatalog):
             by_exposure,
             exposures.seen,
         )
+        if catalog.inputs is not None:
+            keep_apart(catalog.inputs, {d.name.lower() for d in catalog.definitions})
+        return catalog
 
     @property
     def galaxy_model(self):
@@ -112,11 +116,9 @@ class ExposuresCatalog(ShapeCatalog):
         """Names of the bands, in the order of the fluxes."""
         return self.galaxy_model.bands
 
-    def __getitem__(self, rows):
-        """Chosen rows as a catalogue; an integer gives a catalogue of one row."""
-        if isinstance(rows, int | np.integer):
-            rows = [self._row(rows)]
-        return replace(super().__getitem__(rows), by_exposure=self.by_exposure[rows], seen=self.seen[rows])
+    def _chosen(self, rows):
+        """Chosen rows as a catalogue."""
+        return replace(super()._chosen(rows), by_exposure=self.by_exposure[rows], seen=self.seen[rows])
 
     def _framed(self, parameters):
         """Fluxes, n, hlr, g1, g2 carried to the reported frame."""
