@@ -115,13 +115,8 @@ def _rings(array):
 def _missing(rim, inner, ring, array):
     r"""Share of the light outside of each array, if the profile falls on as from the ring to the rim.
 
-<<<<<<< HEAD
-    A power law :math:`p \propto r^{-s}` has :math:`2\pi R^2 p(R) / (s - 2)` outside of R, the radius of the
-    circle with the area of the array.  Gaussian wings, which fall faster, have less.
-=======
     A power law :math:`p \propto r^{-s}` has :math:`2\pi R^2 p(R) / (s - 2)` outside of R, here the
     radius of the circle with the area of the array.  Gaussian wings, which fall faster, have less.
->>>>>>> main
     """
     side = min(array.shape[1:])
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -50,11 +50,7 @@ def test_smooth_galaxies_in_a_flat_sky_have_none():
 
 
 def test_clumpy_discs_scatter_by_what_the_errors_say():
-<<<<<<< HEAD
-    """From errors that are 5 to 20 times too small to 0.6-2 times; the truth is the smooth disc."""
-=======
     """From errors 5 to 20 times too small to 0.5-1.6 times the scatter; their mean truth is the disc."""
->>>>>>> main
     deviate = galsim.BaseDeviate(11)
     disc = galsim.Exponential(half_light_radius=TRUTH[2])
     images = []
