@@ -81,7 +81,7 @@ def row_flags(batch, judged, network, options):
     )
     if options.method == "network":
         flags |= np.where(_off_maximum(judged, options.model), Flag.INCONSISTENT, 0)
-    if network.trust and options.method != "ml":
+    if network.trust:
         ratio = judged.params[:, SINGLE.hlr] / width
         trusted = is_trusted(network.trust, options.method, judged.snr, ratio, judged.params[:, SINGLE.n])
         flags |= np.where(trusted, 0, Flag.UNTRUSTED)
