@@ -13,7 +13,7 @@ from galshape_cnn.flags import quality_of
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.geometry import axis_ratio, frame_derivative, position_angle, semi_major_radius
 from galshape_cnn.infer.catalog.band_columns import band_columns, band_definitions, band_of, color_of
-from galshape_cnn.infer.catalog.catalog import ShapeCatalog
+from galshape_cnn.infer.catalog.catalog import ShapeCatalog, frozen
 from galshape_cnn.infer.catalog.columns import (
     column_unit,
     complete_meta,
@@ -126,7 +126,7 @@ class ExposuresCatalog(ShapeCatalog):
     @cached_property
     def parameters(self):
         """(N, R) ndarray: fluxes, n, hlr, g1, g2 without units, in the reported frame."""
-        return _frozen(self._framed(self.measurement.params[:, self.galaxy_model.reported]))
+        return frozen(self._framed(self.measurement.params[:, self.galaxy_model.reported]))
 
     def _carried(self, covariance):
         """Covariances of fluxes, n, hlr, g1, g2 carried to the reported frame."""
@@ -147,17 +147,17 @@ class ExposuresCatalog(ShapeCatalog):
     @cached_property
     def covariance(self):
         """(N, R, R) ndarray: posterior covariance of fluxes, n, hlr, g1, g2; NaN for ``'ml'``."""
-        return _frozen(self._carried(self.measurement.covariance))
+        return frozen(self._carried(self.measurement.covariance))
 
     @cached_property
     def crb_covariance(self):
         """(N, R, R) ndarray: Cramér-Rao bound of fluxes, n, hlr, g1, g2."""
-        return _frozen(self._carried(self.measurement.crb))
+        return frozen(self._carried(self.measurement.crb))
 
     @cached_property
     def error_covariance(self):
         """(N, R, R) ndarray: the square of the columns ``_err``; of several exposures the bound."""
-        return _frozen(self._carried(self.measurement.crb + self.measurement.structure))
+        return frozen(self._carried(self.measurement.crb + self.measurement.structure))
 
     def color(self, first, second):
         """Colour between two bands: magnitude of the first minus that of the second.
@@ -282,7 +282,7 @@ class ExposuresCatalog(ShapeCatalog):
         if definition.kind != "magnitude":
             flux_unit = self.units[band_of(definition.name, self.bands)]
             unit = column_unit(definition.kind, flux_unit, self.placement.has_sky)
-        return _frozen(values) if unit is None else _frozen(u.Quantity(values, unit))
+        return frozen(values) if unit is None else frozen(u.Quantity(values, unit))
 
     def __getattr__(self, name):
         """Columns of bands, such as ``flux_g``."""
@@ -392,10 +392,3 @@ class ExposuresCatalog(ShapeCatalog):
     def plot_bound_ratio(self, axes=None):
         """Not available for several exposures."""
         raise InputError("plot_bound_ratio() is for one image")
-
-
-def _frozen(array):
-    """View that cannot be written through."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
