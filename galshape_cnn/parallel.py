@@ -26,7 +26,8 @@ _BLAS_USERS = []  # who wants one thread; the first sets it, the last sets it ba
 #: What is wrong where worker processes end before they begin to work.
 NO_MAIN_GUARD = (
     "the worker processes ended before they began to work.  Each imports the script that started them: "
-    "there, what is not an import or a definition must stand under  if __name__ == '__main__':  (or use no workers)"
+    "there, what is not an import or a definition must stand under  if __name__ == '__main__':  "
+    "(or use no workers)"
 )
 
 
