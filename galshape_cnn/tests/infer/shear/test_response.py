@@ -77,7 +77,7 @@ def test_derivatives_are_those_of_sheared_galaxies(network):
         high, low = (measured(images(composed(g, s * GAMMA * direction)), network)[:, :, 0] for s in (1, -1))
         difference = ((high - low) / (2 * GAMMA)).mean(1)
         off = ((center[:, :, slot].mean(1) - difference) / scale)[:, [0, 2, 3, 4, 5]]
-        assert off.std(0).max() < 0.2
+        assert off[:, 2:].std(0).max() < 0.15  # of g1, g2, S/N
         assert (np.abs(off.mean(0)) < 4 * off.std(0) / np.sqrt(ROWS)).all()
         assert abs(difference[:, 2 + slot].mean() - 1) < 0.1
         # twice the response, or none of the PSF's part, would be noticed
