@@ -68,19 +68,20 @@ def measured(data, network, **kwargs):
 
 
 def test_derivatives_are_those_of_sheared_galaxies(network):
+    """The copies of the sheared stamps have other noise, so single galaxies agree up to scatter only."""
     g = shapes()
     center = measured(images(g), network)
+    scale = np.ones((ROWS, 6))
+    scale[:, [0, 2, 5]] = center[:, :, 0].mean(1)[:, [0, 2, 5]]
     for slot, direction in ((1, 1), (2, 1j)):
         high, low = (measured(images(composed(g, s * GAMMA * direction)), network)[:, :, 0] for s in (1, -1))
         difference = ((high - low) / (2 * GAMMA)).mean(1)
-        found = center[:, :, slot].mean(1)
-        np.testing.assert_allclose(found[:, 3:5], difference[:, 3:5], atol=0.05)
-        ratio = center[:, :, 0].mean(1)
-        for quantity in (0, 2, 5):  # flux, hlr, S/N
-            off = (found[:, quantity] - difference[:, quantity]) / ratio[:, quantity]
-            assert np.abs(off).max() < 0.1
-        # of the order of one along the shear, and near zero across
-        assert abs(found[:, 2 + slot].mean() - 1) < 0.1
+        off = ((center[:, :, slot].mean(1) - difference) / scale)[:, [0, 2, 3, 4, 5]]
+        assert off[:, 2:].std(0).max() < 0.15  # of g1, g2, S/N
+        assert (np.abs(off.mean(0)) < 4 * off.std(0) / np.sqrt(ROWS)).all()
+        assert abs(difference[:, 2 + slot].mean() - 1) < 0.1
+        # twice the response, or none of the PSF's part, would be noticed
+        assert off[:, 1 + slot].std() / np.sqrt(ROWS) < 0.05
 
 
 def test_numbers_do_not_depend_on_the_company(network):
