@@ -46,7 +46,7 @@ CONSTANT_VARIANCE = 2e-6
 
 @lru_cache(maxsize=1)
 def _windows_along():
-    """(windows, 4, 64) functions along one axis: the templates are products of them."""
+    """(windows, 4, 64) functions along one axis whose products are the templates, for the kernel."""
     t = (np.arange(SIDE) - (SIDE - 1) / 2) / np.array(WINDOWS)[:, None]
     gauss = np.exp(-0.5 * t**2)
     return np.stack([gauss, gauss * t, gauss * t**2, gauss**2], 1).astype(np.float32)

@@ -170,6 +170,23 @@ def test_a_galaxy_that_no_exposure_shows_keeps_its_row(scene, estimator):
     assert catalog.to_table()["name"].tolist() == ["here", "away"]
 
 
+def test_posterior_of_several_exposures(scene, estimator, catalog):
+    sky, truth, exposures = scene
+    options = {"method": "posterior", "neighbours": "ignore", "seed": 3}
+    found = estimator(exposures, positions=sky[:2], **options)
+    true = np.column_stack([truth[name] for name in TRUTH])[:2]
+    assert (np.abs(found.parameters - true) < 4.5 * sigma(found.covariance)).all()
+    assert (found.ess > 40).all()
+    ratio = sigma(found.covariance) / sigma(found.crb_covariance)
+    assert ((ratio > 0.6) & (ratio < 1.3)).all()
+    draws = found.samples(1)
+    assert draws.shape == (256, 6)
+    offset = (draws.mean(0) - found.parameters[1]) / sigma(found.covariance)[1]
+    assert np.abs(offset).max() < 0.3
+    again = estimator(exposures, positions=sky[1:2], **options)
+    np.testing.assert_array_equal(again.parameters, found.parameters[1:])
+
+
 def test_rows_and_slices(catalog):
     some = catalog[catalog.snr > np.median(catalog.snr)]
     assert len(some) == 4
@@ -181,7 +198,7 @@ def test_rows_and_slices(catalog):
     ("options", "message"),
     [
         ({"psf": np.ones((5, 5))}, "psf= is given beside a list of Exposures"),
-        ({"method": "posterior"}, "method='posterior' does not take several exposures yet"),
+        ({"method": "network"}, "method='network' does not take several exposures yet"),
     ],
 )
 def test_what_cannot_be_done_is_refused(scene, estimator, options, message):
@@ -196,3 +213,30 @@ def test_data_must_be_exposures_all(scene, estimator):
         estimator(scene[2][0], positions=scene[0])
     with pytest.raises(InputError, match="gain=-1"):
         Exposure(np.zeros((64, 64)), gain=-1)
+
+
+def test_columns_by_name_and_a_table_in_notebooks(catalog):
+    band = catalog.bands[0]
+    np.testing.assert_array_equal(catalog[f"flux_{band}"], getattr(catalog, f"flux_{band}"))
+    assert catalog[["id", "hlr"]].colnames == ["id", "hlr"]
+    assert len(catalog[[0, 1]]) == 2
+    page = catalog._repr_html_()
+    assert all(f"flux_{one}" in page for one in catalog.bands)
+    assert catalog["quality"].shape == (len(catalog),)
+
+
+def test_what_each_exposure_was_said_to_be_is_recorded(catalog):
+    options = catalog.meta["options"]
+    assert options["method"] == "ml"
+    assert options["neighbours"] == "ignore"
+    assert list(options["exposures"]) == list(catalog.meta["exposures"])
+    assert all(one["zeropoint"] == 25.0 for one in options["exposures"].values())
+
+
+def test_columns_of_the_user_are_kept_apart_from_those_of_bands(scene, estimator):
+    sky, _, exposures = scene
+    positions = Table({"ra": sky.ra.deg[:1], "dec": sky.dec.deg[:1], "FLUX_G": [-1.0], "Snr": [-2.0]})
+    found = estimator(exposures, positions=positions, method="ml", neighbours="ignore")
+    names = [name.lower() for name in found.column_names]
+    assert len(set(names)) == len(names)
+    assert list(found["input_Snr"]) == [-2]
