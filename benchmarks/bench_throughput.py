@@ -9,7 +9,8 @@ tables, which the documentation shows; rows of an older table with another first
 
 ``throughput``: steady rate and processor time (between the first and the last file written, so without the
 start), whole time and memory, by method, ``--size`` of the stamps, ``--workers`` (0: threads) and ``-n``;
-``stages``: processor time of one thread by stage; ``roofline``: the network beside the machine's matrix rate;
+``stages``: processor time of one thread by stage, and its ratio to that of the arithmetic needed;
+``roofline``: the network beside the machine's matrix rate;
 ``dask``: one and two workers of one thread; ``memory``: peak memory against the number of galaxies;
 ``start``: the whole time of the command for a few galaxies.
 """
@@ -231,6 +232,46 @@ def stages(folder, arguments):
     rows = [[k, f"{1e3 * v / (n // 2):.2f}", f"{100 * v / total:.0f}"] for k, v in spent.items()]
     rows.append(["together", f"{1e3 * total / (n // 2):.2f}", "100"])
     write(folder, "stages", ["stage", "CPU ms each", "%"], rows)
+    write(folder, "ratio", ["of one core", "value"], _ratio(estimator.live_network(), total / (n // 2)))
+
+
+def needed_operations(network):
+    """Operations that a galaxy of 64 x 64 needs: of the network, and of two renderings with derivatives."""
+    *inputs, _, _ = network._inputs(_some_stamps(), 1, True, np.zeros(64))
+    forward = network._forward.function.jitted
+    return forward.lower(inputs).compile().cost_analysis()["flops"] / 64, 2 * rendering_operations(64)
+
+
+def rendering_operations(size, bandwidth=1):
+    """Operations of the matrix products of one rendering with derivatives, counted from their shapes."""
+    from galshape_cnn.forward.grid import FourierGrid
+
+    half, modes = size // 2, len(FourierGrid(size, bandwidth).kx)
+    along_y, along_x = half * modes * modes, half * modes * half
+    return 2 * 4 * (6 * along_y + 7 * along_x)  # multiply and add, four parities; x is free along y
+
+
+def _some_stamps():
+    from galshape_cnn import Stamps
+
+    stamps = Stamps(*(array[:64] for array in tiles(64)))
+    return stamps.in_units_of(stamps.noise_unit)
+
+
+def _ratio(network, seconds):
+    """Rows of the ratio of the time that a galaxy takes to that of its products at the rate of this core."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        peak = matrix_rate()
+    parts = needed_operations(network)
+    return [
+        ["CPU time of a galaxy, ms", f"{1e3 * seconds:.2f}"],
+        ["matrix product of 2048 x 2048, GFLOP/s", f"{peak / 1e9:.0f}"],
+        ["operations of the network, million", f"{parts[0] / 1e6:.0f}"],
+        ["operations of two renderings with derivatives, million", f"{parts[1] / 1e6:.0f}"],
+        ["time x rate / operations", f"{seconds * peak / sum(parts):.1f}"],
+    ]
 
 
 def _counted(spent, name, function, *args, **keywords):
@@ -248,17 +289,14 @@ def roofline(folder, arguments):
     import jax
     from threadpoolctl import threadpool_limits
 
-    from galshape_cnn import ShapeEstimator, Stamps
+    from galshape_cnn import ShapeEstimator
 
     with threadpool_limits(1):
         peak = matrix_rate()
-    data, ivar, psf = (array[:64] for array in tiles(64))
-    stamps = Stamps(data, ivar, psf)
-    stamps = stamps.in_units_of(stamps.noise_unit)
     network = ShapeEstimator().live_network()
-    *inputs, _, _ = network._inputs(stamps, 1, True, np.zeros(64))
+    *inputs, _, _ = network._inputs(_some_stamps(), 1, True, np.zeros(64))
     forward = network._forward.function.jitted
-    operations = forward.lower(inputs).compile().cost_analysis()["flops"] / 64
+    operations = needed_operations(network)[0]
     best = np.inf
     for _ in range(20):
         begin = time.process_time()

@@ -93,7 +93,15 @@ int32_t ENTRY(features)(int64_t count, const float *data, const float *ivar, con
     int area = SIDE * SIDE;
     float *memory = calloc(2 * area, 4), *scaled = memory, *weight = memory + area;
     if (!memory) return 0;
+    const float *inputs[] = {data, ivar, fit_sky, poisson}, *first = context;
+    const size_t each[] = {area, area, 1, 1};
     for (int64_t n = 0; n < count; n++, context += WINDOWS * (TEMPLATES + 1) + 4) {
+        if (is_first(n, 4, inputs, each)) {
+            memcpy(pixels + n * area * 3, pixels, 12 * area);
+            memcpy(context, first, 4 * (WINDOWS * (TEMPLATES + 1) + 4));
+            amplitude[n] = amplitude[0];
+            continue;
+        }
         double sums[WINDOWS * TEMPLATES], norm[WINDOWS], valid;
         float sigma = scaled_stamp(data + n * area, ivar + n * area, scaled, weight, &valid);
         window_sums(scaled, weight, along, sums, norm);

@@ -19,6 +19,7 @@
 
 #include "transfer.h"
 
+#include "entry.h"
+
 #include "features.h"
 
-#include "entry.h"

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["KERNEL_VARIABLE", "call", "serves"]
+from galshape_cnn.errors import InputError
+
+__all__ = ["KERNEL_VARIABLE", "call", "instructions", "serves"]
 
 #: ``off`` switches the library off, ``base``, ``avx2`` and ``avx512`` choose its instructions.
 KERNEL_VARIABLE = "GALSHAPE_KERNEL"
@@ -36,13 +38,26 @@ def _library():
     return None, ()
 
 
+def instructions():
+    """Sets of instructions that the library can use here.
+
+    Returns
+    -------
+    names : tuple of str
+        The best last; empty without the library.
+    """
+    return _library()[1]
+
+
 def _chosen():
     """The instructions to use, or None."""
-    library, possible = _library()
+    possible = instructions()
     wanted = os.environ.get(KERNEL_VARIABLE, "").strip().lower()
-    if library is None or wanted in ("off", "0", "no"):
+    if not possible or wanted in ("off", "0", "no"):
         return None
-    return wanted if wanted in possible else possible[-1]
+    if wanted and wanted not in possible:
+        raise InputError(f"{KERNEL_VARIABLE}={wanted!r}; allowed: off, {', '.join(possible)}")
+    return wanted or possible[-1]
 
 
 def serves(*arrays):

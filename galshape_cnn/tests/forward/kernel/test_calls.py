@@ -1,0 +1,189 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The compiled kernel against JAX: the same numbers to single precision, each galaxy by itself."""
+
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from galshape_cnn.forward.grid import FourierGrid
+from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel.library import KERNEL_VARIABLE, instructions, serves
+from galshape_cnn.forward.render import render, render_with_derivatives
+from galshape_cnn.forward.transfer import transfer_functions
+from galshape_cnn.infer.likelihood.fisher import score_and_fisher
+from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
+from galshape_cnn.infer.likelihood.residuals import examine, point_source_chi2
+from galshape_cnn.infer.network.features import network_inputs
+
+pytestmark = pytest.mark.skipif(not instructions(), reason="the package was installed without a compiler")
+
+#: Side of the stamps and bandwidth: a common one, and sides that are no multiple of a vector.
+GRIDS = [(64, 1), (26, 1), (50, 2)]
+
+
+@pytest.fixture(params=GRIDS, ids=str)
+def scene(request):
+    """Parameters, stamps, transfer functions and grid of a dozen galaxies."""
+    size, bandwidth = request.param
+    rng, n, grid = np.random.default_rng(5), 12, FourierGrid(size, bandwidth)
+    center = (size - 1) / 2 + rng.uniform(-1, 1, (n, 2))
+    shape = [10 ** rng.uniform(1, 3, n), rng.uniform(0.35, 6, n), 10 ** rng.uniform(-0.3, 0.9, n)]
+    shear = rng.uniform(-0.4, 0.4, (n, 2))
+    params = np.column_stack([*shape, shear, center, rng.normal(0, 0.1, n)]).astype(np.float32)
+    y, x = np.mgrid[-15:16, -15:16] / bandwidth
+    psf = np.stack([(1 + ((x - 0.1) ** 2 + 1.1 * y**2) / width**2) ** -2.5 for width in rng.uniform(2, 4, n)])
+    psf = (psf / psf.sum((1, 2), keepdims=True)).astype(np.float32)
+    transfer = np.asarray(transfer_functions(psf, grid, bandwidth))
+    data = np.asarray(render(params, transfer, grid)) + rng.normal(0, 1, (n, size, size))
+    ivar = rng.uniform(0.8, 1.2, data.shape).astype(np.float32)
+    ivar[:, 2:5, 3:9] = 0
+    return params, data.astype(np.float32), ivar, psf, transfer, grid
+
+
+def by_both(monkeypatch, function, chosen=""):
+    """Results of a function by the kernel and by JAX."""
+    monkeypatch.setenv(KERNEL_VARIABLE, chosen)
+    assert serves()
+    kernel = [np.asarray(one) for one in jax.tree.leaves(function())]
+    monkeypatch.setenv(KERNEL_VARIABLE, "off")
+    assert not serves()
+    return kernel, [np.asarray(one) for one in jax.tree.leaves(function())]
+
+
+@pytest.mark.parametrize("chosen", instructions())
+def test_images_and_derivatives(scene, monkeypatch, chosen):
+    params, _, _, _, transfer, grid = scene
+    monkeypatch.setenv(KERNEL_VARIABLE, chosen)
+    images, derivatives = map(np.asarray, render_with_derivatives(params, transfer, grid))
+    with jax.enable_x64(True):
+        exact = render_with_derivatives(params.astype(float), transfer.astype(complex), grid)
+        exact = [np.asarray(one) for one in exact]
+    scale = np.abs(exact[1]).max((2, 3))
+    assert (np.abs(images - exact[0]).max((1, 2)) / (scale[:, 0] * params[:, 0] + 1)).max() < 5e-6
+    assert (np.abs(derivatives - exact[1]).max((2, 3)) / scale).max() < 5e-5
+    alone = np.asarray(render(params, transfer, grid))
+    np.testing.assert_allclose(alone, images, rtol=0, atol=5e-6 * np.abs(images).max())
+
+
+def test_transfer_functions(scene, monkeypatch):
+    *_, psf, _, grid = scene
+    kernel, by_jax = by_both(monkeypatch, lambda: transfer_functions(psf, grid, grid.bandwidth))
+    np.testing.assert_allclose(kernel[0], by_jax[0], rtol=0, atol=3e-6)
+    assert np.abs(kernel[0]).max() > 0.9
+
+
+@pytest.mark.parametrize("gain", [None, 3.0])
+@pytest.mark.parametrize("chosen", instructions())
+def test_normal_equations(scene, monkeypatch, chosen, gain):
+    params, data, ivar, _, transfer, grid = scene
+    kernel, by_jax = by_both(
+        monkeypatch, lambda: score_and_fisher(params, data, ivar, transfer, grid, gain), chosen
+    )
+    sigma = np.sqrt(np.einsum("nii->ni", by_jax[2]))
+    np.testing.assert_allclose(kernel[0], by_jax[0], rtol=1e-5)
+    assert (np.abs(kernel[1] - by_jax[1]) / sigma).max() < 3e-3
+    assert (np.abs(kernel[2] - by_jax[2]) / sigma[:, :, None] / sigma[:, None]).max() < 3e-4
+
+
+def test_equations_of_draws(scene, monkeypatch):
+    params, data, ivar, _, transfer, grid = scene
+    likelihood = StampLikelihood.from_stamps(data, ivar, transfer, grid)
+    draws = np.repeat(params[:, None].astype(float), 8, 1)
+    draws[..., 5:7] += np.random.default_rng(1).normal(0, 0.1, (len(params), 8, 2))
+    rows = np.arange(len(params))
+    kernel, by_jax = by_both(monkeypatch, lambda: likelihood.linear_equations_of_draws(draws, rows))
+    sigma = np.sqrt(np.einsum("nsii->nsi", by_jax[2]))
+    np.testing.assert_allclose(kernel[0], by_jax[0], rtol=1e-5)
+    assert (np.abs(kernel[1] - by_jax[1]) / sigma).max() < 3e-3
+    np.testing.assert_allclose(kernel[2], by_jax[2], rtol=1e-4)
+
+
+@pytest.mark.parametrize("chosen", instructions())
+@pytest.mark.parametrize("fit_sky", [True, False])
+def test_examination(scene, monkeypatch, chosen, fit_sky):
+    params, data, ivar, _, transfer, grid = scene
+    both = []
+    for kind in (chosen, "off"):
+        monkeypatch.setenv(KERNEL_VARIABLE, kind)
+        both.append(examine(params, data, ivar, transfer, grid, fit_sky, 3.0))
+    kernel, by_jax = both
+    for name in ("chi2", "left", "inner", "inner_number", "rff", "distance", "tied"):
+        np.testing.assert_allclose(
+            getattr(kernel, name), getattr(by_jax, name), rtol=1e-3, atol=1e-3, err_msg=name
+        )
+    for name in ("lags", "highest", "lowest", "core", "smear"):
+        np.testing.assert_allclose(
+            getattr(kernel, name), getattr(by_jax, name), rtol=0.01, atol=5e-3, err_msg=name
+        )
+
+
+def test_point_source(scene, monkeypatch):
+    params, data, ivar, _, transfer, grid = scene
+    kernel, by_jax = by_both(
+        monkeypatch, lambda: point_source_chi2(params, data, ivar, transfer, grid, True, 3)
+    )
+    np.testing.assert_allclose(kernel[0], by_jax[0], rtol=1e-4)
+
+
+def test_features_of_the_network(monkeypatch):
+    rng = np.random.default_rng(2)
+    data, ivar = rng.normal(size=(2, 5, 64, 64)).astype(np.float32)
+    data[:, 28:36, 28:36] += 3
+    ivar = np.abs(ivar)
+    ivar[0, 5:9] = 0
+    ivar[1] = 0
+    psf = np.ones((5, 15, 8), np.complex64)
+    more = np.ones(5, np.float32), np.full(5, 0.1, np.float32)
+    kernel, by_jax = by_both(monkeypatch, lambda: network_inputs(data, ivar, psf, *more))
+    for one, other in zip(kernel, by_jax, strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-5)
+
+
+def test_a_galaxy_does_not_know_its_company(scene):
+    params, data, ivar, psf, transfer, grid = scene
+    rows = np.arange(len(params))
+    together = calls.normal_equations(params, rows, data, ivar, transfer, grid)
+    for row in (0, 7, 11):
+        alone = calls.normal_equations(params[[row]], [0], data[[row]], ivar[[row]], transfer[[row]], grid)
+        for one, all_ in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(one[0], all_[row])
+        own = calls.transfer(psf[[row]], grid, grid.bandwidth)
+        np.testing.assert_array_equal(own[0], transfer[row])
+    shared = calls.normal_equations(params, rows, data, ivar, transfer[:1], grid)
+    repeated = calls.normal_equations(params, rows, data, ivar, transfer[rows * 0], grid)
+    for one, other in zip(shared, repeated, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_impossible_rows_cost_themselves_alone(scene):
+    params, data, ivar, _, transfer, grid = scene
+    wild = params.copy()
+    wild[1, 2], wild[3, 1], wild[5, 3] = np.nan, -1.0, 1.0
+    rows = np.arange(len(params))
+    found = calls.normal_equations(wild, rows, data, ivar, transfer, grid)
+    expected = calls.normal_equations(params, rows, data, ivar, transfer, grid)
+    good = np.setdiff1d(rows, [1, 3, 5])
+    for one, other in zip(found, expected, strict=True):
+        assert np.isnan(one[[1, 3, 5]]).all()
+        np.testing.assert_array_equal(one[good], other[good])
+
+
+def test_double_precision_is_left_to_jax(scene):
+    params, _, _, _, transfer, grid = scene
+    with jax.enable_x64(True):
+        assert render(params[:1].astype(float), transfer[:1].astype(complex), grid).dtype == np.float64
+
+
+def test_importing_the_package_does_not_load_it():
+    code = "import sys, galshape_cnn; print(any('kernel' in name for name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
+
+
+def test_unknown_instructions_are_refused(monkeypatch):
+    monkeypatch.setenv(KERNEL_VARIABLE, "nonsense")
+    with pytest.raises(ValueError, match="GALSHAPE_KERNEL='nonsense'; allowed: off, .*base"):
+        serves()
