@@ -251,6 +251,7 @@ def source_from(args):
         If options and files contradict each other.
     """
     from galshape_cnn.scale.file_sources import FileSource, MockSource
+    from galshape_cnn.scale.images import replaced
     from galshape_cnn.scale.sources import ImageSource, is_mock_set, open_source
 
     paths, names, keywords = image_options(args)
@@ -269,9 +270,11 @@ def source_from(args):
     keywords |= noise_error(args, image)
     positions = targets(args, image, keywords.get("error"))
     stars_if_needed(image, keywords, positions is not None)
+    if names["blank_noise"]:  # measured once, not again by every worker
+        keywords["error"], names["blank_noise"] = float(np.ravel(image.uncertainty.array)[0]), False
     if positions is None:
         return FileSource(tuple(paths), names, keywords)
-    return ImageSource(paths[0], positions, names, keywords)
+    return ImageSource(paths[0], positions, names, keywords, opened=replaced(image, keywords))
 
 
 def _with_positions(args, data, source):

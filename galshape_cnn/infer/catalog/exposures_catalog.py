@@ -13,11 +13,12 @@ from galshape_cnn.flags import quality_of
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.geometry import axis_ratio, frame_derivative, position_angle, semi_major_radius
 from galshape_cnn.infer.catalog.band_columns import band_columns, band_definitions, band_of, color_of
-from galshape_cnn.infer.catalog.catalog import ShapeCatalog
+from galshape_cnn.infer.catalog.catalog import ShapeCatalog, frozen
 from galshape_cnn.infer.catalog.columns import (
     column_unit,
     complete_meta,
     identifiers,
+    keep_apart,
     pass_through,
 )
 from galshape_cnn.infer.catalog.placement import Placement, derived_errors
@@ -81,7 +82,7 @@ class ExposuresCatalog(ShapeCatalog):
                 )
                 stamps.append(some)
         names = ("origin", "center", "skycoord", "jacobian")
-        return cls(
+        catalog = cls(
             identifiers(None, exposures.table, n),
             method,
             complete_meta(meta, method),
@@ -97,6 +98,9 @@ class ExposuresCatalog(ShapeCatalog):
             by_exposure,
             exposures.seen,
         )
+        if catalog.inputs is not None:
+            keep_apart(catalog.inputs, {d.name.lower() for d in catalog.definitions})
+        return catalog
 
     @property
     def galaxy_model(self):
@@ -108,11 +112,9 @@ class ExposuresCatalog(ShapeCatalog):
         """Names of the bands, in the order of the fluxes."""
         return self.galaxy_model.bands
 
-    def __getitem__(self, rows):
-        """Chosen rows as a catalogue; an integer gives a catalogue of one row."""
-        if isinstance(rows, int | np.integer):
-            rows = [self._row(rows)]
-        return replace(super().__getitem__(rows), by_exposure=self.by_exposure[rows], seen=self.seen[rows])
+    def _chosen(self, rows):
+        """Chosen rows as a catalogue."""
+        return replace(super()._chosen(rows), by_exposure=self.by_exposure[rows], seen=self.seen[rows])
 
     def _framed(self, parameters):
         """Fluxes, n, hlr, g1, g2 carried to the reported frame."""
@@ -124,7 +126,7 @@ class ExposuresCatalog(ShapeCatalog):
     @cached_property
     def parameters(self):
         """(N, R) ndarray: fluxes, n, hlr, g1, g2 without units, in the reported frame."""
-        return _frozen(self._framed(self.measurement.params[:, self.galaxy_model.reported]))
+        return frozen(self._framed(self.measurement.params[:, self.galaxy_model.reported]))
 
     def _carried(self, covariance):
         """Covariances of fluxes, n, hlr, g1, g2 carried to the reported frame."""
@@ -145,17 +147,17 @@ class ExposuresCatalog(ShapeCatalog):
     @cached_property
     def covariance(self):
         """(N, R, R) ndarray: posterior covariance of fluxes, n, hlr, g1, g2; NaN for ``'ml'``."""
-        return _frozen(self._carried(self.measurement.covariance))
+        return frozen(self._carried(self.measurement.covariance))
 
     @cached_property
     def crb_covariance(self):
         """(N, R, R) ndarray: Cramér-Rao bound of fluxes, n, hlr, g1, g2."""
-        return _frozen(self._carried(self.measurement.crb))
+        return frozen(self._carried(self.measurement.crb))
 
     @cached_property
     def error_covariance(self):
         """(N, R, R) ndarray: the square of the columns ``_err``; of several exposures the bound."""
-        return _frozen(self._carried(self.measurement.crb + self.measurement.structure))
+        return frozen(self._carried(self.measurement.crb + self.measurement.structure))
 
     def color(self, first, second):
         """Colour between two bands: magnitude of the first minus that of the second.
@@ -280,7 +282,7 @@ class ExposuresCatalog(ShapeCatalog):
         if definition.kind != "magnitude":
             flux_unit = self.units[band_of(definition.name, self.bands)]
             unit = column_unit(definition.kind, flux_unit, self.placement.has_sky)
-        return _frozen(values) if unit is None else _frozen(u.Quantity(values, unit))
+        return frozen(values) if unit is None else frozen(u.Quantity(values, unit))
 
     def __getattr__(self, name):
         """Columns of bands, such as ``flux_g``."""
@@ -390,10 +392,3 @@ class ExposuresCatalog(ShapeCatalog):
     def plot_bound_ratio(self, axes=None):
         """Not available for several exposures."""
         raise InputError("plot_bound_ratio() is for one image")
-
-
-def _frozen(array):
-    """View that cannot be written through."""
-    view = array.view()
-    view.flags.writeable = False
-    return view

@@ -76,7 +76,7 @@ def cut_found(image, xy, fwhm, detection, cutting):
     Parameters
     ----------
     image, cutting
-        As for `cut_at`.
+        As for `cut_at`; without ``stamp_size`` each source has the size that it was found with.
     xy : (K, 2) ndarray
         Where the galaxies are.
     fwhm : float
@@ -106,7 +106,6 @@ def cut_found(image, xy, fwhm, detection, cutting):
     listed = places[np.concatenate([first, np.setdiff1d(np.arange(len(places)), first)])]
     positions = Table({"x": places[first, 0], "y": places[first, 1]})
     positions["stamp_size"] = _own_stamps(np.asarray(sources["stamp_size"])[first], xy[found], xy)
-    cutting = {name: value for name, value in cutting.items() if name != "stamp_size"}
     return prepare(image, positions=positions, listed=(listed, 0), **cutting), found
 
 
@@ -156,7 +155,9 @@ def _together(observations):
     own = [one.listed[: one.n] + shift for one, shift in zip(observations, shifts, strict=True)]
     rest = [one.listed[one.n :] + shift for one, shift in zip(observations, shifts, strict=True)]
     n = int(starts[-1])
-    return replace(observations[0], groups=groups, n=n, table=None, listed=np.concatenate(own + rest))
+    return replace(
+        observations[0], groups=groups, n=n, table=None, image=None, listed=np.concatenate(own + rest)
+    )
 
 
 def _joined_stamps(parts):

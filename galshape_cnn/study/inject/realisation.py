@@ -81,6 +81,8 @@ class Job:
         Multiplies their sizes, which are in arcsec.
     stamp_size : int
         Side of the stamps, pixels.
+    is_sized : bool
+        Whether that holds for galaxies that are found, too.
     """
 
     estimator: object
@@ -104,6 +106,13 @@ class Job:
     real: object = None
     real_scale: float = 1.0
     stamp_size: int = 64
+    is_sized: bool = False
+
+    @property
+    def cutting_found(self):
+        """How stamps of galaxies that are found are cut."""
+        sized = self.is_sized
+        return {name: value for name, value in self.cutting.items() if sized or name != "stamp_size"}
 
     def chunks(self):
         """Realisations that are measured together: as many as fill a batch of the estimator.
@@ -145,7 +154,7 @@ class Job:
                 for name, value in self.call.items()
                 if isinstance(value, str | bool | int | float)
             },
-            "correlated_noise": "noise_correlation" in self.call,
+            "correlated_noise": self.call.get("noise_correlation") is not None,
             "find": self.find,
             "clearance": self.room.clearance,
             "avoid": self.room.avoid,
@@ -217,7 +226,7 @@ def _observed(job, image, injected):
     """Stamps of the galaxies, and which of them were found."""
     xy = np.array([one.xy for one in injected])
     if job.find:
-        return cut_found(image, xy, job.fwhm, job.detection, job.cutting)
+        return cut_found(image, xy, job.fwhm, job.detection, job.cutting_found)
     seeds = [[job.seed, one.truth["id"] - 1, 5] for one in injected]
     positions = given_positions(xy, [one.truth["snr"] for one in injected], job.fwhm, seeds)
     return cut_at(image, positions, job.cutting), np.ones(len(xy), bool)

@@ -190,12 +190,17 @@ def _submitter(job, workers, executor):
     """A function that begins a chunk and returns a future."""
     if executor is not None:
         yield lambda number: executor.submit(run_chunk, job, number)
-    elif workers is None:
-        with ThreadPoolExecutor(usable_cores()) as pool:
-            yield lambda number: pool.submit(run_chunk, job, number)
+        return
+    if workers is None:
+        pool = ThreadPoolExecutor(usable_cores(), "galshape")
+        begin = lambda number: pool.submit(run_chunk, job, number)  # noqa: E731
     else:
-        with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (job,)) as pool:
-            yield lambda number: pool.submit(_of_this_process, number)
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (job,))
+        begin = lambda number: pool.submit(_of_this_process, number)  # noqa: E731
+    try:
+        yield begin
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error or an interruption nothing more is begun
 
 
 def _begin(job):

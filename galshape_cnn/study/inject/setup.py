@@ -50,8 +50,6 @@ def make_job(
     seed=0,
     estimator=None,
     stamp_size=None,
-    noise_correlation=None,
-    noise_scale=None,
     psf_oversampling=1,
     psf_includes_pixel=True,
     normalize_psf=True,
@@ -82,12 +80,11 @@ def make_job(
         Whether the noise map holds the photon noise of sources.
     stamp_size : int, optional
         Side of the stamps, 64 by default.
-    noise_correlation, noise_scale : optional
-        As for the estimator; ``'estimate'`` is settled once, from blank pixels around the places.
     psf_oversampling, psf_includes_pixel, normalize_psf : optional
         As for the estimator.
     **measuring
-        Further keywords of the estimator.
+        Further keywords of the estimator.  What ``noise_correlation`` and ``noise_scale`` leave to be
+        measured is settled once, on the image before anything is in it.
 
     Returns
     -------
@@ -118,11 +115,11 @@ def make_job(
     rows = galaxy_rows(galaxies, kinds, 0, n, seed, scale)
     realisation, xy = _planned(field, room, rows, fwhm, scale, seed)
     call = {"method": method, **measuring}
-    known = NoiseModel(gain, noise_correlation=noise_correlation, noise_scale=noise_scale)
+    known = NoiseModel.from_keywords(measuring | {"gain": gain})
     noise, factor = _settled_noise(image, xy, cutting, known)
-    call |= {name: value for name, value in noise.keywords().items() if value is not None}
-    if gain_in_map:
-        del call["gain"]
+    call |= {name: getattr(noise, name) for name in ("noise_correlation", "noise_scale")}
+    if noise.gain is not None and not gain_in_map:
+        call["gain"] = noise.gain
     return Job(
         estimator=_estimator(estimator),
         image=image,
@@ -145,6 +142,7 @@ def make_job(
         real=real,
         real_scale=real_scale,
         stamp_size=side,
+        is_sized=stamp_size is not None,
     )
 
 
