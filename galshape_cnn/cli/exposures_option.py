@@ -39,9 +39,9 @@ def add_exposures_option(parser):
         "--exposures",
         metavar="LIST",
         help="table (.ecsv .csv .fits) of images of the same galaxies, measured together, in place of "
-        "IN.fits: columns image, band, and if wanted psf, error, variance, weight, mask (files, file[HDU] or "
-        "psf as for --psf), zeropoint, gain, wavelength, hdu, name, noise_scale, noise_correlation; galaxies "
-        "are found in the first image where --positions is not given",
+        "IN.fits: columns image, band, and if wanted psf, error, variance, weight, mask (files, file[HDU], "
+        "or psf as for --psf), zeropoint, gain, wavelength, hdu, name, noise_scale, noise_correlation; "
+        "galaxies are found in the first image where --positions is not given",
     )
 
 

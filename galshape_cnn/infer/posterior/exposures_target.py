@@ -109,8 +109,7 @@ class ExposuresTarget:
         strength = np.maximum(mean / sigma, _FAINTEST)
         evidence = 0.5 * pull**2 / weight - 0.5 * np.log(weight) + log_ndtr(strength)
         log_volume = log_volume + np.where(seen, evidence, 0).sum(-1)
-        below = ndtr(-strength)
-        flux = sigma * (strength + ndtri(below + uniform * (1 - below)))
+        flux = sigma * (strength - ndtri((1 - uniform) * ndtr(strength)))
         density = -0.5 * chi2 + log_volume + prior + self.coordinates.log_determinant(theta)
         usable = possible & np.isfinite(density) & (~seen | np.isfinite(flux)).all(-1)
         return np.where(usable, density, -np.inf), flux
