@@ -42,7 +42,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.experimental.serialize_executable import deserialize_and_load, serialize
 
 from galshape_cnn.environment import CACHE_VARIABLE, named_folder
-from galshape_cnn.errors import FileError
+from galshape_cnn.errors import FileError, ForkedError
 from galshape_cnn.own_files import make_own_folder, own_entries, read_own, write_own
 
 __all__ = ["Program", "compiled", "prove"]
@@ -123,6 +123,7 @@ class Program:
         -------
         result : tree of jax arrays
         """
+        _check_not_forked()
         folder = _folder()
         arrays = {name: value for name, value in kwargs.items() if name not in self._static}
         leaves, tree = jax.tree.flatten((args, arrays))
@@ -160,6 +161,22 @@ class Program:
             make_own_folder(path.parent)
             write_own(path.with_suffix(_NEW), hashlib.sha256(content).digest() + content)
         return later
+
+
+_running = set()  # processes in which JAX was started by this package: this one, and those it is a copy of
+
+
+def _check_not_forked():
+    """Refuse to compute in a copy of a process in which JAX runs: its threads are not there."""
+    process = os.getpid()
+    if process in _running:
+        return
+    if _running:
+        raise ForkedError(
+            "this process is a copy (os.fork) of one in which the package has computed, and JAX does not "
+            "survive that; start processes with multiprocessing.get_context('spawn')"
+        )
+    _running.add(process)
 
 
 def _label(value):
@@ -290,8 +307,9 @@ def prove(root):
     """
     root, machine = Path(root), _circumstances().rpartition("-")[0]
     paths = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]
-    code = "import sys; sys.path[:] = {!r}; import galshape_cnn.compilation as p; p._run_new(*sys.argv[1:])"
-    command = [sys.executable, "-c", code.format(paths), root, machine]
+    code = "import sys; sys.path[:] = {!r}; import galshape_cnn.compilation as p; {}"
+    code = code.format(paths, "p.end_with_parent(); p._run_new(*sys.argv[1:])")
+    command = [sys.executable, "-c", code, root, machine]
     how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with suppress(OSError, subprocess.SubprocessError, KeyboardInterrupt):
         left, before = len(_new(root, machine)), None

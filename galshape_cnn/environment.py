@@ -4,9 +4,19 @@
 import ctypes
 import os
 import sys
+import threading
+import time
 from contextlib import contextmanager, suppress
 
-__all__ = ["CACHE_VARIABLE", "environment", "keep_freed_memory", "keep_to_core", "named_folder", "unset_of"]
+__all__ = [
+    "CACHE_VARIABLE",
+    "end_with_parent",
+    "environment",
+    "keep_freed_memory",
+    "keep_to_core",
+    "named_folder",
+    "unset_of",
+]
 
 #: Names the folder in which compiled programs are kept; ``off``, or unset or empty, for none.
 CACHE_VARIABLE = "GALSHAPE_COMPILE_CACHE"
@@ -63,6 +73,27 @@ def named_folder(text):
     """
     text = text.strip()
     return None if text.lower() in ("", "off", "0", "no") else os.path.expanduser(text)
+
+
+def end_with_parent():
+    """Let this process end when the one that started it does, whatever ends that: a signal, or a kill.
+
+    A worker waits for work from a parent that is gone, for ever, and keeps its memory.  Called once, first of
+    all, in a process of `multiprocessing` or one that a command started.
+    """
+    import multiprocessing
+    from multiprocessing import connection
+
+    parent, first = multiprocessing.parent_process(), os.getppid()
+
+    def watch():
+        if parent is not None:
+            connection.wait([parent.sentinel])
+        while parent is None and os.getppid() == first:
+            time.sleep(1)
+        os._exit(1)  # nothing that it may still be doing is wanted
+
+    threading.Thread(target=watch, name="galshape-parent", daemon=True).start()
 
 
 def keep_freed_memory():

@@ -20,11 +20,14 @@ where they mean nothing, and `galshape_cnn.flags` says why.
     A file cannot be read or written, or does not hold what was asked for.
 ``BundleError``
     A trained-network bundle is damaged or of an unknown format.
+``ForkedError``
+    The process is a copy of one in which the package has computed.
 """
 
 __all__ = [
     "BundleError",
     "FileError",
+    "ForkedError",
     "GalshapeError",
     "GalshapeWarning",
     "InputError",
@@ -61,6 +64,10 @@ class PositionError(InputError):
 
 class FileError(GalshapeError, OSError):
     """A file cannot be read or written, or does not hold what was asked for."""
+
+
+class ForkedError(GalshapeError, RuntimeError):
+    """The process is a copy of one in which JAX runs, and cannot compute."""
 
 
 class BundleError(GalshapeError, ValueError):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from galshape_cnn.cli.detection_option import add_detection_options, targets
+from galshape_cnn.cli.exposures_option import add_exposures_option, measured_exposures
 from galshape_cnn.cli.magnitude_option import add_magnitude_columns, add_magnitude_option
 from galshape_cnn.cli.noise_option import add_noise_options, noise_error, noise_options
 from galshape_cnn.cli.options import (
@@ -24,6 +25,7 @@ from galshape_cnn.cli.options import (
 )
 from galshape_cnn.cli.psf_option import stars_if_needed
 from galshape_cnn.cli.wording import in_options
+from galshape_cnn.errors import InputError
 
 __all__ = ["add_parser", "is_table", "run", "source_from", "summary"]
 
@@ -41,12 +43,15 @@ def add_parser(commands):
         "--positions, an image of up to 128 pixels (or each plane of a cube) is the cutout of one galaxy; "
         "in a larger image the galaxies are found by segmentation (photutils).",
     )
-    parser.add_argument(
+    images = parser.add_mutually_exclusive_group(required=True)
+    images.add_argument(
         "input",
         metavar="IN.fits",
-        nargs="+",
+        nargs="*",
+        default=[],
         help="image with noise, mask and WCS, cube of cutouts, or many cutouts",
     )
+    add_exposures_option(images)
     parser.add_argument(
         "-o",
         "--output",
@@ -70,8 +75,8 @@ def add_parser(commands):
     parser.add_argument(
         "--positions",
         metavar="CAT",
-        help="table with x, y (0-based pixels) or ra, dec (degrees), a catalogue of Source Extractor or another "
-        "tool, or regions of DS9; file.fits[TABLE] where there are several tables",
+        help="table with x, y (0-based pixels) or ra, dec (degrees), a catalogue of Source Extractor or "
+        "another tool, or regions of DS9; file.fits[TABLE] where there are several tables",
     )
     parser.add_argument("--stamp-size", type=positive_int, metavar="N", help="pixels used around each galaxy")
     parser.add_argument("--no-fit-sky", action="store_true", help="take the sky level as exactly zero")
@@ -80,13 +85,16 @@ def add_parser(commands):
     add_estimator_options(parser)
     add_image_options(parser)
     add_detection_options(parser)
+    parser.set_defaults(defaults={action.dest: action.default for action in parser._actions})
     return parser
 
 
 def run(args):
     """Measure and write the table, or the folder."""
     start = time.perf_counter()
-    if is_table(args.output):
+    if args.exposures is not None:
+        text = _of_exposures(args)
+    elif is_table(args.output):
         text = _into_table(args)
     else:
         text = _into_folder(args)
@@ -118,6 +126,20 @@ def is_table(output):
 
     suffix = Path(output).suffix.lower()
     return suffix in TABLE_SUFFIXES or (bool(suffix) and not Path(output).is_dir())
+
+
+def _of_exposures(args):
+    """Measure several images together, then write one table."""
+    from galshape_cnn.infer.catalog.tables import check_table_path, write_table
+
+    if not is_table(args.output):
+        raise InputError(
+            f"-o {args.output} is a folder of blocks, which --exposures does not write yet; give a table"
+        )
+    check_table_path(args.output, args.overwrite)
+    catalog = measured_exposures(args, args.defaults)
+    write_table(catalog.to_table(), args.output, args.overwrite)
+    return summary(catalog)
 
 
 def _into_table(args):
@@ -229,6 +251,7 @@ def source_from(args):
         If options and files contradict each other.
     """
     from galshape_cnn.scale.file_sources import FileSource, MockSource
+    from galshape_cnn.scale.images import replaced
     from galshape_cnn.scale.sources import ImageSource, is_mock_set, open_source
 
     paths, names, keywords = image_options(args)
@@ -247,9 +270,11 @@ def source_from(args):
     keywords |= noise_error(args, image)
     positions = targets(args, image, keywords.get("error"))
     stars_if_needed(image, keywords, positions is not None)
+    if names["blank_noise"]:  # measured once, not again by every worker
+        keywords["error"], names["blank_noise"] = float(np.ravel(image.uncertainty.array)[0]), False
     if positions is None:
         return FileSource(tuple(paths), names, keywords)
-    return ImageSource(paths[0], positions, names, keywords)
+    return ImageSource(paths[0], positions, names, keywords, opened=replaced(image, keywords))
 
 
 def _with_positions(args, data, source):

@@ -192,4 +192,4 @@ def _correlation(text):
         with open_fits(text) as hdus:
             return np.array(image_pixels(hdus, (image_hdus(hdus) or [0])[0], text)[0], float)
     except FileError as error:
-        raise FileError(f"--noise-correlation: cannot read an image from {text}: {error}") from error
+        raise FileError(f"--noise-correlation {text}: cannot read an image from it: {error}") from error

@@ -14,21 +14,26 @@ A discrete transform renders a periodic image; the light that folds back into th
 stamp is subtracted by `galshape_cnn.forward.folding`.
 
 Functions take the dtype JAX is set to: float32 by default, float64 inside
-``jax.enable_x64(True)``.
+``jax.enable_x64(True)``.  In single precision on a processor the compiled kernel does their work
+(`galshape_cnn.forward.kernel`), where it is there.
 """
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.folding import folded_parts
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel.library import serves
 from galshape_cnn.forward.synthesis import assembled, natural, point_parts, wave_parts
 
 __all__ = [
     "BLOCK",
     "PARAMETERS",
     "derivatives_block",
+    "images_and_derivatives",
     "in_blocks",
     "point_block",
     "render",
@@ -156,7 +161,6 @@ def in_blocks(block, params, transfer, grid, *rows):
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *results)
 
 
-@compiled(static_argnames="grid")
 def render(params, transfer, grid):
     """Render PSF-convolved Sérsic profiles.
 
@@ -176,10 +180,18 @@ def render(params, transfer, grid):
     images : (N, size, size) jax array
         Flux per pixel.
     """
-    return in_blocks(_render_block, params, transfer, grid)
+    if not serves(params, transfer):
+        return _rendered(params, transfer, grid)
+    params = np.asarray(params, np.float32)
+    unit = calls.images("image", params, transfer, grid)[:, 0]
+    return jnp.asarray(params[:, 0, None, None] * unit + params[:, 7, None, None])
 
 
 @compiled(static_argnames="grid")
+def _rendered(params, transfer, grid):
+    return in_blocks(_render_block, params, transfer, grid)
+
+
 def render_with_derivatives(params, transfer, grid):
     """Render profiles together with their derivatives.
 
@@ -195,4 +207,35 @@ def render_with_derivatives(params, transfer, grid):
     derivatives : (N, 8, size, size) jax array
         d(image) / d(parameter), in the order of `PARAMETERS`.
     """
+    if not serves(params, transfer):
+        return _rendered_with_derivatives(params, transfer, grid)
+    images, derivatives = images_and_derivatives(np.asarray(params, np.float32), transfer, grid)
+    return jnp.asarray(images), jnp.asarray(derivatives)
+
+
+@compiled(static_argnames="grid")
+def _rendered_with_derivatives(params, transfer, grid):
     return in_blocks(derivatives_block, params, transfer, grid)
+
+
+def images_and_derivatives(params, transfer, grid):
+    """`render_with_derivatives` by the kernel.
+
+    Parameters
+    ----------
+    params, transfer, grid
+        As for `render`, where `galshape_cnn.forward.kernel.library.serves` them.
+
+    Returns
+    -------
+    images : (N, size, size) float32 ndarray
+    derivatives : (N, 8, size, size) float32 ndarray
+    """
+    out = np.empty((len(params), 8, grid.size, grid.size), np.float32)
+    out[:, :7] = calls.images("slopes", params, transfer, grid)
+    flux = params[:, 0, None, None]
+    images = flux * out[:, 0] + params[:, 7, None, None]
+    out[:, 1:7] *= flux[:, None]
+    out[:, 2] /= params[:, 2, None, None]
+    out[:, 7] = 1
+    return images, out

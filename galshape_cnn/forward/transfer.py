@@ -13,6 +13,8 @@ import numpy as np
 
 from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.grid import FourierGrid
+from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel.library import serves
 
 __all__ = ["grid_for", "transfer_at", "transfer_functions"]
 
@@ -66,7 +68,6 @@ def transfer_at(psf, ky, kx, oversampling=1):
     return jax.lax.complex(cos_y @ real - sin_y @ imag, cos_y @ imag + sin_y @ real)
 
 
-@compiled(static_argnames=("grid", "oversampling"))
 def transfer_functions(psf, grid, oversampling=1):
     """Transfer functions of PSF arrays on the modes of a grid.
 
@@ -84,5 +85,12 @@ def transfer_functions(psf, grid, oversampling=1):
     transfer : (N, 2 K, K) complex jax array
         Fourier transform of the PSF on the grid.
     """
+    if serves(psf) and psf.shape[1] % 2 and psf.shape[2] % 2:
+        return jnp.asarray(calls.transfer(psf, grid, oversampling))
+    return _transfer_functions(psf, grid, oversampling)
+
+
+@compiled(static_argnames=("grid", "oversampling"))
+def _transfer_functions(psf, grid, oversampling):
     # One at a time: the rounding of a product of all depends on their number.
     return jax.lax.map(lambda one: transfer_at(one, grid.ky, grid.kx, oversampling), psf)

@@ -30,7 +30,7 @@ class Exposure:
         Electrons per unit of flux, > 0, when the noise map lacks the galaxy's own photon noise.
     noise_correlation, noise_scale : optional
         As for `galshape_cnn.ShapeEstimator`: noise of neighbouring pixels that is not independent, and a
-        factor by which the noise map is too small.
+        factor by which the noise map is too small.  Without them those of the estimator's call hold.
     wavelength : float, optional
         Of the band, > 0, in any unit that all exposures share.
     name : str, optional

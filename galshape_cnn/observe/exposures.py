@@ -6,12 +6,13 @@ scale, WCS, orientation, size, unit, depth, PSF and mask.  What ties them togeth
 (or, without WCS, in the pixels that all share) that is known in each stamp.
 """
 
+import warnings
 from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from galshape_cnn.errors import InputError, PositionError
+from galshape_cnn.errors import GalshapeWarning, InputError, PositionError
 from galshape_cnn.flags import SEVERE, Flag
 from galshape_cnn.forward.galaxy_model import GalaxyModel
 from galshape_cnn.forward.view import View
@@ -143,7 +144,9 @@ class Exposures:
         )
 
 
-def prepare_exposures(exposures, positions=None, *, fit_sky=True, **cutting):
+def prepare_exposures(
+    exposures, positions=None, *, fit_sky=True, noise_correlation=None, noise_scale=None, **cutting
+):
     """Cut the galaxies out of several images.
 
     Parameters
@@ -154,6 +157,8 @@ def prepare_exposures(exposures, positions=None, *, fit_sky=True, **cutting):
         On the sky, or x, y of the first exposure.  None for cutouts.
     fit_sky : bool, optional
         Whether the sky levels are to be fitted.
+    noise_correlation, noise_scale : optional
+        Of exposures that say nothing of it; as for `galshape_cnn.ShapeEstimator`.
     **cutting
         ``stamp_size``, ``recenter``, ``psf_oversampling``, ``psf_includes_pixel``, ``normalize_psf``: see
         `galshape_cnn.observe.observation.prepare`.
@@ -173,11 +178,13 @@ def prepare_exposures(exposures, positions=None, *, fit_sky=True, **cutting):
     units = [unit for _, unit in frames]
     factors = _factors(exposures, names, model, units)
     places = _positions(exposures, names, [wcs for wcs, _ in frames], positions)
+    defaults = {"noise_correlation": noise_correlation, "noise_scale": noise_scale}
     made = [
-        _named(name, _observation, one, place, cutting)
+        _named(name, _observation, one, place, defaults, cutting)
         for name, one, place in zip(names, exposures, places, strict=True)
     ]
     observations, correlations, records = zip(*made, strict=True)
+    _say_of_noise(dict(zip(names, records, strict=True)))
     counts = {len(one) for one in observations}
     if len(counts) > 1:
         listed = ", ".join(f"{name}: {len(one)}" for name, one in zip(names, observations, strict=True))
@@ -293,14 +300,35 @@ def _positions(exposures, names, wcses, positions):
     return [first, *(Positions(pixel_positions(wcs, coords)) for wcs in wcses[1:])]
 
 
-def _observation(exposure, positions, cutting):
+def _observation(exposure, positions, defaults, cutting):
     """Stamps of an exposure, which need not show any galaxy; correlation and record of its noise."""
-    noise = NoiseModel(exposure.gain, None, None, exposure.noise_correlation, exposure.noise_scale)
+    own = {name: getattr(exposure, name) for name in defaults}
+    own = {name: defaults[name] if value is None else value for name, value in own.items()}
+    noise = NoiseModel(exposure.gain, **own)
     observation = prepare(
         exposure.data, psf=exposure.psf, error=exposure.error, mask=exposure.mask, wcs=exposure.wcs,
         positions=positions, strict=positions is None, **cutting,
     )  # fmt: skip
-    return noise.applied(observation)
+    with warnings.catch_warnings():  # said once, of all exposures
+        warnings.filterwarnings("ignore", message="blank pixels of the image", category=GalshapeWarning)
+        return noise.applied(observation)
+
+
+def _say_of_noise(records):
+    """One warning of the exposures whose noise is not what their maps say."""
+    parts = []
+    for name, record in records.items():
+        scale, correlation = record.get("noise_scale"), record.get("noise_correlation")
+        said = [] if scale is None else [f"scatter {scale:.2f} times"]
+        said += [] if correlation is None else [f"correlated over {correlation['area']:.1f} pixels"]
+        parts += [f"{name} ({', '.join(said)})"] if said else []
+    if parts:
+        warnings.warn(
+            f"blank pixels differ from what the noise maps say in {', '.join(parts)}: errors and flags take "
+            "that into account; noise_scale=None and noise_correlation=None take the maps at their word",
+            GalshapeWarning,
+            stacklevel=4,
+        )
 
 
 def _has_data(observation):

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from galshape_cnn.environment import keep_freed_memory, keep_to_core, unset_of
 from galshape_cnn.errors import InputError
-from galshape_cnn.parallel import usable_cores
+from galshape_cnn.parallel import check_main_guard, usable_cores
 from galshape_cnn.scale.blocks import join_rows, probe
 from galshape_cnn.scale.run import BLOCK_ROWS, begin_run, fill_folder
 from galshape_cnn.scale.workers import ONE_THREAD, Job, drop_job, measure_of_job, take_job
@@ -113,6 +113,7 @@ def connected(address=None):
     except ImportError as error:
         raise InputError("Dask is not installed: pip install 'galshape-cnn[dask]'") from error
     if address is None:
+        check_main_guard()
         alone = {"threads_per_worker": 1, "dashboard_address": None, "env": unset_of(ONE_THREAD)}
         with LocalCluster(usable_cores(), **alone) as cluster, Client(cluster) as client:
             yield client

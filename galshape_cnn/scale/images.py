@@ -3,7 +3,7 @@
 
 import numpy as np
 
-__all__ = ["open_image"]
+__all__ = ["open_image", "replaced"]
 
 
 def open_image(path, names=None, keywords=None):
@@ -28,15 +28,33 @@ def open_image(path, names=None, keywords=None):
 
     names, keywords = dict(names or {}), keywords or {}
     blank_noise, trim_psf = names.pop("blank_noise", False), names.pop("trim_psf", False)
-    image = read_image(path, **names)
-    if keywords.get("psf") is not None:
-        image.psf = None
-    if keywords.get("error") is not None:
-        image.uncertainty = None
+    image = replaced(read_image(path, **names), keywords)
     if blank_noise:
         _measure_noise(image)
     if trim_psf and image.psf is not None:
         image.psf = _trimmed(image.psf)
+    return image
+
+
+def replaced(image, keywords):
+    """An image without what keywords of the estimator replace.
+
+    Parameters
+    ----------
+    image : `~astropy.nddata.NDData`
+        Changed in place.
+    keywords : dict
+        A ``psf`` or an ``error`` in them counts in place of the image's.
+
+    Returns
+    -------
+    image : `~astropy.nddata.NDData`
+        The same.
+    """
+    if keywords.get("psf") is not None:
+        image.psf = None
+    if keywords.get("error") is not None:
+        image.uncertainty = None
     return image
 
 

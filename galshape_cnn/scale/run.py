@@ -12,7 +12,7 @@ from galshape_cnn.fingerprint import fingerprint
 from galshape_cnn.infer.catalog.columns import pass_through
 from galshape_cnn.infer.catalog.writable import warn_of_changes
 from galshape_cnn.infer.measure.options import measurement_keywords
-from galshape_cnn.parallel import progress_bar
+from galshape_cnn.parallel import check_main_guard, progress_bar
 from galshape_cnn.scale.blocks import join_rows, probe
 from galshape_cnn.scale.dataset import BlockFolder
 from galshape_cnn.scale.noise import settled_noise
@@ -94,6 +94,8 @@ def measure_stream(
     >>> summary["rows"], len(table)
     (3, 3)
     """
+    if workers is not None:
+        check_main_guard()
     source, how, folder = begin_run(estimator, data, output, block_rows, settings, options)
     if folder.missing():
         job = Job(estimator, source, how, probe(estimator, source, how))

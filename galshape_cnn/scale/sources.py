@@ -3,7 +3,7 @@
 
 import os
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -102,18 +102,23 @@ class ImageSource(Source):
         Options of `galshape_cnn.scale.images.open_image`, for a path.
     keywords : dict
         What else the estimator is called with; ``psf`` and ``error`` replace those of the file.
+    opened : NDData, optional
+        What `galshape_cnn.scale.images.open_image` gives for the path, where that is known already.
     """
 
     image: object
     positions: object
     names: dict = field(default_factory=dict)
     keywords: dict = field(default_factory=dict)
+    opened: InitVar[object] = None
     is_image = True
 
-    def __post_init__(self):
+    def __post_init__(self, opened):
         from galshape_cnn.observe.positions import read_positions_argument
         from galshape_cnn.wcs import celestial_part
 
+        if opened is not None:
+            object.__setattr__(self, "_kept", opened)
         image = self._open()
         wcs = self.keywords.get("wcs") if image.wcs is None else image.wcs
         wcs = None if wcs is None else celestial_part(wcs, "wcs")

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 
-from galshape_cnn.environment import environment, keep_freed_memory, keep_to_core
+from galshape_cnn.environment import end_with_parent, environment, keep_freed_memory, keep_to_core
 from galshape_cnn.errors import InputError
-from galshape_cnn.parallel import usable_cores
+from galshape_cnn.parallel import NO_MAIN_GUARD, check_main_guard, usable_cores
 from galshape_cnn.scale.blocks import Schema, failed_rows, join_rows, measure_rows
 
 __all__ = [
@@ -88,6 +88,7 @@ def take_job(job):
 
 def _begin(job, numbers, count):
     """What a process of its own does first."""
+    end_with_parent()
     keep_freed_memory()
     with numbers.get_lock():
         index, numbers.value = numbers.value, numbers.value + 1
@@ -163,15 +164,24 @@ class ProcessCrew:
     """
 
     def __init__(self, job, count):
+        check_main_guard()
         self._job, self.count = job, count
         self._pool, self._futures = None, {}
+        self._begun = False  # whether any process ever came so far
         self._renew()
 
     def _renew(self):
         """Start new processes."""
         context = get_context("spawn")
-        begin = self._job, context.Value("i", 0), self.count
+        self._numbers = context.Value("i", 0)
+        begin = self._job, self._numbers, self.count
         self._pool = ProcessPoolExecutor(self.count, context, initializer=_begin, initargs=begin)
+
+    def _check_begun(self):
+        """Refuse to try again where no process has ever come to its work."""
+        self._begun = self._begun or self._numbers.value > 0
+        if not self._begun:
+            raise InputError(NO_MAIN_GUARD) from None
 
     def _submitted(self, *task):
         with environment(ONE_THREAD):  # a submission starts a process where none is idle
@@ -182,6 +192,7 @@ class ProcessCrew:
         try:
             future = self._submitted(measure_of_job, self._job.token, start, stop)
         except BrokenProcessPool:
+            self._check_begun()
             self._renew()
             future = self._submitted(measure_of_job, self._job.token, start, stop)
         self._futures[future] = self._pool
@@ -192,6 +203,7 @@ class ProcessCrew:
         try:
             return future.result()
         except BrokenProcessPool:
+            self._check_begun()
             # One dead process breaks the pool, and with it chunks that did no harm.
             if self._futures.pop(future) is self._pool:
                 self._renew()

@@ -5,6 +5,7 @@ import numpy as np
 
 from galshape_cnn.infer.catalog.catalog import ShapeCatalog
 from galshape_cnn.infer.catalog.measurement import Measurement
+from galshape_cnn.infer.measure.options import measurement_keywords
 from galshape_cnn.observe.observation import prepare
 
 
@@ -17,7 +18,7 @@ class StandInEstimator:
     def __call__(self, data, *, method="network", fit_sky=True, progress=False, **keywords):
         self.calls.append({"method": method, "fit_sky": fit_sky, **keywords})
         keywords.pop("threads", None)
-        measuring = ("gain", "neighbours", "noise_correlation", "prior", "read_noise", "seed", "sky_level")
+        measuring = measurement_keywords()
         observation = prepare(data, **{k: v for k, v in keywords.items() if k not in measuring})
         parts = [self.measure(stamps) for _, stamps in observation.groups]
         meta = {"versions": {"galshape_cnn": "0"}}

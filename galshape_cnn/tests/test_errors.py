@@ -39,6 +39,7 @@ def test_one_except_clause_catches_all(kind):
         (errors.PositionError, ValueError),
         (errors.BundleError, ValueError),
         (errors.FileError, OSError),
+        (errors.ForkedError, RuntimeError),
         (errors.GalshapeWarning, UserWarning),
     ],
 )

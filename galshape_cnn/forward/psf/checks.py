@@ -15,7 +15,9 @@ from galshape_cnn.forward.psf.arrays import PSFArrays
 
 __all__ = ["MendedPSF", "mended_psf"]
 
-_CUT = 4e-3  # of the peak, at the rim of the array: more is light that is missing outside
+_CUT = 0.03  # of the light, missing outside of the array
+_RING = 0.75  # radius of the ring inside the rim, of the rim's
+_LEAST_SLOPE = 0.2  # beyond that of a profile whose light does not converge
 _PEDESTAL = 1.5e-4  # of the peak, at the rim
 _FLAT = 0.8  # rim over the ring inside it: light falls off, a pedestal does not
 _SIGMAS = 6.0  # of the rim's scatter, that a pedestal must have
@@ -78,11 +80,11 @@ def mended_psf(psf, normalize=True):
     if min(array.shape[1:]) < _SMALLEST or not len(array):
         return MendedPSF(psf, none, none)
     peak = array.max((1, 2))
-    rim, inner, error = _rings(array)
+    rim, inner, error, ring = _rings(array)
     pedestal = (rim > _PEDESTAL * peak) & (rim > _FLAT * inner) & (rim > _SIGMAS * error) & (rim < 0.1 * peak)
     level = np.where(pedestal, rim, 0)
     out = array - level[:, None, None]
-    cut = (rim - level > _CUT * peak) & ~pedestal
+    cut = (_missing(rim, inner, ring, array) > _CUT) & ~pedestal
     shift = _offsets(out)
     distance = np.hypot(*shift.T) / psf.oversampling
     off = (distance > _OFF) & (distance < _LARGEST_OFF) & ~cut
@@ -99,14 +101,29 @@ def mended_psf(psf, normalize=True):
 
 
 def _rings(array):
-    """Median of the rim and of the ring at 0.75 of its radius, and the error of the first."""
+    """Median of the rim and of a ring inside it, error of the first, radius of the second in the rim's."""
     ny, nx = array.shape[1:]
     y, x = np.mgrid[:ny, :nx]
     radius = np.maximum(np.abs(y - ny // 2) / max(ny // 2, 1), np.abs(x - nx // 2) / max(nx // 2, 1))
-    rims = array[:, radius >= 1], array[:, np.abs(radius - 0.75) <= max(0.5 / (min(ny, nx) // 2 or 1), 0.05)]
+    ring = np.abs(radius - _RING) <= max(0.51 / (min(ny, nx) // 2 or 1), 0.05)
+    rims = array[:, radius >= 1], array[:, ring]
     rim, inner = (np.median(one, axis=1) if one.shape[1] else np.zeros(len(array)) for one in rims)
     scatter = 1.4826 * np.median(np.abs(rims[0] - rim[:, None]), axis=1)
-    return rim, inner, scatter / np.sqrt(max(rims[0].shape[1] / 4, 1))
+    return rim, inner, scatter / np.sqrt(max(rims[0].shape[1] / 4, 1)), radius[ring].mean()
+
+
+def _missing(rim, inner, ring, array):
+    r"""Share of the light outside of each array, if the profile falls on as from the ring to the rim.
+
+    A power law :math:`p \propto r^{-s}` has :math:`2\pi R^2 p(R) / (s - 2)` outside of R, here the
+    radius of the circle with the area of the array.  Gaussian wings, which fall faster, have less.
+    """
+    side = min(array.shape[1:])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope = np.log(inner / rim) / np.log(1 / ring)
+        level = rim * ((side - 1) / side) ** slope  # of the outer edge of the samples
+        missing = 2 * side**2 * level / np.maximum(slope - 2, _LEAST_SLOPE) / array.sum((1, 2))
+    return np.where(rim > 0, missing, 0)
 
 
 def _offsets(array):

@@ -159,8 +159,10 @@ class ShapeCatalog(FlaggedRows, CatalogRows, CatalogDisplay, CatalogShear, Catal
             return self.to_table([rows])[rows]
         if isinstance(rows, list | tuple) and rows and all(isinstance(one, str) for one in rows):
             return self.to_table(rows)
-        if isinstance(rows, int | np.integer):
-            rows = [self._row(rows)]
+        return self._chosen([self._row(rows)] if isinstance(rows, int | np.integer) else rows)
+
+    def _chosen(self, rows):
+        """Chosen rows as a catalogue."""
         return replace(
             self,
             ids=self.ids[rows],

@@ -7,7 +7,6 @@ import astropy.units as u
 import numpy as np
 
 from galshape_cnn.flags import decode_flags
-from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
 
 __all__ = ["CatalogDisplay"]
 
@@ -21,17 +20,19 @@ class CatalogDisplay:
 
     def _repr_html_(self):
         """Table of the main columns for notebooks, each number with its error."""
-        suffix = "std" if np.isfinite(self.g1_std).any() else "err"
+        measured = [name for name in self.column_names if f"{name}_std" in self.column_names]
+        widths = any(np.isfinite(u.Quantity(self[f"{name}_std"]).value).any() for name in measured)
+        suffix = "std" if widths else "err"
         n, half = len(self), _SHOWN // 2
         shown = range(n) if n <= _SHOWN else [*range(half), *range(n - half, n)]
         part = self[list(shown)]
-        own = [*_PLACES, *SHAPE_PARAMETERS]
+        own = [*_PLACES, *measured]
         inputs = {} if part.inputs is None else {name: part.inputs[name] for name in part.inputs.colnames}
         inputs = {name: column for name, column in inputs.items() if _is_plain(column)}
         columns = {name: part._cells(name, suffix) for name in own}
         columns |= {name: [_text(value) for value in column] for name, column in inputs.items()}
         columns["flags"] = [", ".join(decode_flags(value)) for value in part.flags]
-        units = {name: getattr(getattr(self, name), "unit", None) for name in own}
+        units = {name: getattr(self[name], "unit", None) for name in own}
         units |= {name: getattr(column, "unit", None) for name, column in inputs.items()}
         head = "".join(f"<th>{_heading(name, units.get(name))}</th>" for name in columns)
         lines = []
@@ -47,10 +48,10 @@ class CatalogDisplay:
         """Texts of a column of the catalogue."""
         if name == "id":
             return [_text(value) for value in self.id]
-        values = u.Quantity(getattr(self, name)).value
+        values = u.Quantity(self[name]).value
         if name in _PLACES:
             return [f"{value:.{_PLACES[name]}f}" if np.isfinite(value) else "–" for value in values]
-        errors = u.Quantity(getattr(self, f"{name}_{suffix}")).value
+        errors = u.Quantity(self[f"{name}_{suffix}"]).value
         return [with_error(value, error) for value, error in zip(values, errors, strict=True)]
 
 

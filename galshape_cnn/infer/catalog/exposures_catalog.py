@@ -9,7 +9,7 @@ import numpy as np
 from astropy.table import QTable
 
 from galshape_cnn.errors import InputError
-from galshape_cnn.flags import Flag
+from galshape_cnn.flags import quality_of
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.geometry import axis_ratio, frame_derivative, position_angle, semi_major_radius
 from galshape_cnn.infer.catalog.band_columns import POGSON, band_columns, band_definitions
@@ -18,6 +18,7 @@ from galshape_cnn.infer.catalog.columns import (
     column_unit,
     complete_meta,
     identifiers,
+    keep_apart,
     pass_through,
 )
 from galshape_cnn.infer.catalog.placement import Placement, derived_errors
@@ -85,7 +86,7 @@ class ExposuresCatalog(ShapeCatalog):
                 )
                 stamps.append(some)
         names = ("origin", "center", "skycoord", "jacobian")
-        return cls(
+        catalog = cls(
             identifiers(None, exposures.table, n),
             method,
             complete_meta(meta, method),
@@ -101,6 +102,9 @@ class ExposuresCatalog(ShapeCatalog):
             by_exposure,
             exposures.seen,
         )
+        if catalog.inputs is not None:
+            keep_apart(catalog.inputs, {d.name.lower() for d in catalog.definitions})
+        return catalog
 
     @property
     def galaxy_model(self):
@@ -112,11 +116,9 @@ class ExposuresCatalog(ShapeCatalog):
         """Names of the bands, in the order of the fluxes."""
         return self.galaxy_model.bands
 
-    def __getitem__(self, rows):
-        """Chosen rows as a catalogue; an integer gives a catalogue of one row."""
-        if isinstance(rows, int | np.integer):
-            rows = [self._row(rows)]
-        return replace(super().__getitem__(rows), by_exposure=self.by_exposure[rows], seen=self.seen[rows])
+    def _chosen(self, rows):
+        """Chosen rows as a catalogue."""
+        return replace(super()._chosen(rows), by_exposure=self.by_exposure[rows], seen=self.seen[rows])
 
     def _framed(self, parameters):
         """Fluxes, n, hlr, g1, g2 carried to the reported frame."""
@@ -155,6 +157,11 @@ class ExposuresCatalog(ShapeCatalog):
     def crb_covariance(self):
         """(N, R, R) ndarray: Cramér-Rao bound of fluxes, n, hlr, g1, g2."""
         return _frozen(self._carried(self.measurement.crb))
+
+    @cached_property
+    def error_covariance(self):
+        """(N, R, R) ndarray: the square of the columns ``_err``; of several exposures the bound."""
+        return _frozen(self._carried(self.measurement.crb + self.measurement.structure))
 
     def color(self, first, second):
         """Colour between two bands: magnitude of the first minus that of the second.
@@ -238,17 +245,18 @@ class ExposuresCatalog(ShapeCatalog):
         columns["sky_centroid"] = self.placement.sky_position(*centre)
         names, parameters = model.reported_names, self.parameters
         columns |= dict(zip(names, parameters.T, strict=True))
-        for suffix, covariance in (("err", self.crb_covariance), ("std", self.covariance)):
+        every = (("err", self.error_covariance), ("std", self.covariance), ("crb", self.crb_covariance))
+        for suffix, covariance in every:
             variance = np.diagonal(covariance, axis1=1, axis2=2)
             sigma = np.sqrt(np.where(variance >= 0, variance, np.nan))
             columns |= {f"{name}_{suffix}": sigma[:, k] for k, name in enumerate(names)}
-        columns |= {name: getattr(raw, name) for name in _RAW}
+        columns |= {name: getattr(raw, name) for name in _RAW} | {"quality": quality_of(raw.flags)}
         last = slice(model.n - 1, model.shear.stop)
         five = parameters[:, last]
         g1, g2 = parameters[:, model.shear].T
         columns["q"], columns["pa"] = axis_ratio(g1, g2), position_angle(g1, g2)
         columns["r_eff"] = semi_major_radius(parameters[:, model.hlr], g1, g2)
-        columns |= derived_errors(five, self.crb_covariance[:, last, last])
+        columns |= derived_errors(five, self.error_covariance[:, last, last])
         columns["n_exposures"] = self.seen.sum(1)
         for number in range(len(self.bands)):
             inside = np.array(model.exposures) == number
@@ -382,11 +390,6 @@ class ExposuresCatalog(ShapeCatalog):
     def plot_bound_ratio(self, axes=None):
         """Not available for several exposures."""
         raise InputError("plot_bound_ratio() is for catalogues of one image")
-
-    @property
-    def is_usable(self):
-        """(N,) ndarray of bool: False where a flag says not to use the numbers at all."""
-        return super().is_usable & (self.flags & Flag.NO_DATA == 0)
 
 
 def _frozen(array):

@@ -104,17 +104,17 @@ def write_table(table, path, overwrite=False):
     overwrite : bool, optional
         Whether an existing file may be replaced.
 
-    Warns
-    -----
-    GalshapeWarning
-        If columns had to be changed, because the format cannot hold them.
-
     Raises
     ------
     InputError
         If the suffix is unknown.
     FileError
         If the file cannot be written.
+
+    Warns
+    -----
+    GalshapeWarning
+        If columns had to be changed, because the format cannot hold them.
 
     Examples
     --------

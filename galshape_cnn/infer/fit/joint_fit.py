@@ -12,10 +12,9 @@ import numpy as np
 
 from galshape_cnn.forward.coordinates import FIT, HLR_MIN
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.forward.render import render_with_derivatives
 from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.infer.fit.levenberg_marquardt import Limits, Points, Step, search
-from galshape_cnn.infer.likelihood.gaussian import StampLikelihood, in_batches
+from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 
 __all__ = ["JointFit", "fit_scenes"]
 
@@ -126,16 +125,12 @@ class _Scenes:
         return _moved(theta, step, self.likelihood.grid.size)
 
 
-def _image_block(params, data, ivar, transfer, grid):
-    return render_with_derivatives(params, transfer, grid)
-
-
 def _rendered(likelihood, theta, rows):
     """Images (M, S, pixels) of the sources and derivatives (M, S, 7, pixels) by coordinates."""
     m, s = theta.shape[:2]
     flat = theta.reshape(-1, SINGLE.size).copy()
     flat[:, SINGLE.sky] = 0
-    images, slopes = in_batches(_image_block, FIT.params(flat), np.repeat(rows, s), likelihood)
+    images, slopes = likelihood.images_and_derivatives(FIT.params(flat), np.repeat(rows, s))
     turn = np.swapaxes(FIT.derivative(flat)[:, :_OWN, :_OWN], 1, 2)
     slopes = turn @ slopes[:, :_OWN].reshape(m * s, _OWN, -1)
     return images.reshape(m, s, -1), slopes.reshape(m, s, _OWN, -1)

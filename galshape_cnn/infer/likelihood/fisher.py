@@ -20,6 +20,8 @@ import numpy as np
 from galshape_cnn.compilation import compiled
 from galshape_cnn.errors import InputError, NoiseError
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel.library import serves
 from galshape_cnn.forward.render import in_blocks, unit_quadrants
 from galshape_cnn.forward.synthesis import quartered
 
@@ -89,6 +91,16 @@ def normal_block(params, transfer, data, ivar, inverse_gain, grid):
     return chi2, score * scale, fisher * scale[:, :, None] * scale[:, None, :]
 
 
+def _normal(params, data, ivar, transfer, gain, grid):
+    """Normal equations of a batch, by the kernel or by JAX."""
+    if not serves(params, data, ivar, transfer):
+        return _normal_rows(params, data, ivar, transfer, _inverse(gain, params), grid)
+    inverse = 0.0 if gain is None else 1 / np.asarray(gain, float)
+    rows = np.arange(len(params))
+    found = calls.normal_equations(params, rows, data, ivar, transfer, grid, inverse)
+    return tuple(jnp.asarray(one.astype(np.float32)) for one in found)
+
+
 @compiled(static_argnames="grid")
 def _normal_rows(params, data, ivar, transfer, inverse_gain, grid):
     """Normal equations of a batch; compiled once per grid and batch size."""
@@ -125,7 +137,7 @@ def score_and_fisher(params, data, ivar, transfer, grid, gain=None):
     fisher : (N, 8, 8) jax array
         :math:`D^T W D`.
     """
-    return _normal_rows(params, data, ivar, transfer, _inverse(gain, params), grid)
+    return _normal(params, data, ivar, transfer, gain, grid)
 
 
 def _inverse(gain, params):
@@ -164,7 +176,7 @@ def fisher_matrices(params, ivar, transfer, grid, gain=None):
     thousand for 500 electrons of sky), and it is an artefact of the Gaussian, since for
     photons, which follow Poisson's law, the term kept is the whole information.
     """
-    return _normal_rows(params, jnp.zeros_like(ivar), ivar, transfer, _inverse(gain, params), grid)[2]
+    return _normal(params, jnp.zeros_like(ivar), ivar, transfer, gain, grid)[2]
 
 
 def bound(fisher, fit_sky=True, fit_centroid=True, model=SINGLE):

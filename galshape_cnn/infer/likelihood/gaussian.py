@@ -21,7 +21,15 @@ import numpy as np
 from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.grid import FourierGrid
-from galshape_cnn.forward.render import BLOCK, render, unit_quadrants
+from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel.library import serves
+from galshape_cnn.forward.render import (
+    BLOCK,
+    images_and_derivatives,
+    render,
+    render_with_derivatives,
+    unit_quadrants,
+)
 from galshape_cnn.forward.synthesis import quartered
 from galshape_cnn.infer.likelihood.fisher import normal_block
 from galshape_cnn.parallel import fixed_batches
@@ -33,6 +41,10 @@ __all__ = ["SHAPES", "StampLikelihood", "in_batches", "source_weights"]
 SHAPES = (64, 2 * BLOCK, BLOCK)
 
 _DRAWS_AT_ONCE = 32  # blocks
+
+
+def _image_block(params, data, ivar, transfer, grid):
+    return render_with_derivatives(params, transfer, grid)
 
 
 def _normal_block(params, data, ivar, transfer, grid):
@@ -139,6 +151,10 @@ class StampLikelihood:
         """Number of pixels that count, (N,)."""
         return np.count_nonzero(self.ivar, axis=(1, 2))
 
+    @property
+    def _arrays(self):
+        return self.data, self.ivar, self.transfer, self.grid
+
     def images(self, params):
         """Models of the first rows' stamps, in units of the data's scale.
 
@@ -151,12 +167,33 @@ class StampLikelihood:
         -------
         images : (N, size, size) float32 ndarray
         """
+        if serves(self.data, self.transfer):
+            return np.asarray(render(params.astype(np.float32), self.transfer[: len(params)], self.grid))
         out = np.empty(self.data.shape, np.float32)
         for rows, padded in fixed_batches(np.arange(len(params)), BLOCK):
             transfer = self.transfer if len(self.transfer) == 1 else self.transfer[padded]
             images = render(params[padded].astype(np.float32), transfer, self.grid)
             out[rows] = np.asarray(images)[: len(rows)]
         return out
+
+    def images_and_derivatives(self, params, rows):
+        """Models and their derivatives by the eight parameters, in units of the data's scale.
+
+        Parameters
+        ----------
+        params, rows
+            As for `normal_equations`.
+
+        Returns
+        -------
+        images : (M, size, size) float64 ndarray
+        derivatives : (M, 8, size, size) float64 ndarray
+        """
+        if serves(self.data, self.transfer):
+            transfer = self.transfer if len(self.transfer) == 1 else self.transfer[rows]
+            found = images_and_derivatives(params.astype(np.float32), transfer, self.grid)
+            return tuple(one.astype(float) for one in found)
+        return in_batches(_image_block, params, rows, self)
 
     def normal_equations(self, params, rows):
         """Chi-square, gradient and Fisher matrix with respect to the eight parameters.
@@ -178,6 +215,8 @@ class StampLikelihood:
         fisher : (M, 8, 8) float64 ndarray
             D^T W D.
         """
+        if serves(self.data, self.transfer):
+            return calls.normal_equations(params, rows, *self._arrays)
         row_sums, gradient, fisher = in_batches(_normal_block, params, rows, self, SHAPES)
         return row_sums.sum(1), gradient, fisher
 
@@ -194,6 +233,8 @@ class StampLikelihood:
         chi2, gradient, fisher
             Arrays of shape (M,), (M, 2) and (M, 2, 2).
         """
+        if serves(self.data, self.transfer):
+            return calls.linear_equations(params, rows, *self._arrays)
         row_sums, gradient, fisher = in_batches(_linear_block, params, rows, self)
         return row_sums.sum(1), gradient, fisher
 
@@ -212,6 +253,9 @@ class StampLikelihood:
         chi2, gradient, fisher
             Arrays of shape (M, BLOCK), (M, BLOCK, 2) and (M, BLOCK, 2, 2).
         """
+        if serves(self.data, self.transfer):
+            found = calls.linear_equations(params.reshape(-1, 8), np.repeat(rows, BLOCK), *self._arrays)
+            return tuple(one.reshape(-1, BLOCK, *one.shape[1:]) for one in found)
         results = []
         for some, inside in fixed_batches(np.arange(len(params)), _DRAWS_AT_ONCE):
             row = rows[inside]

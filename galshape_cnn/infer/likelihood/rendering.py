@@ -7,6 +7,7 @@ import numpy as np
 
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.grid import FourierGrid
+from galshape_cnn.forward.kernel.library import serves
 from galshape_cnn.forward.render import BLOCK, render
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.observe.stamps import Stamps
@@ -91,7 +92,7 @@ class RenderedBatch:
         """The same batch with other pixels, counted in the same unit."""
         return replace(self, stamps=stamps)
 
-    def filled(self, rows=None, size=BATCH_SIZE):
+    def filled(self, rows=None, size=BATCH_SIZE, by_kernel=False):
         """Batches of the one size that functions are compiled for.
 
         Compiled functions are then reused whatever the number of galaxies, and the numbers of a galaxy
@@ -104,6 +105,9 @@ class RenderedBatch:
             Rows wanted; all without it.
         size : int, optional
             Of the batches.
+        by_kernel : bool, optional
+            For a function that the kernel does, where it serves: one galaxy after the other, whatever their
+            number, so that none is computed for nothing.
 
         Yields
         ------
@@ -114,6 +118,11 @@ class RenderedBatch:
         batch : RenderedBatch
             Of the rows ``padded``.
         """
+        if by_kernel and serves(self.transfer):
+            rows = np.arange(len(self)) if rows is None else rows
+            if len(rows):
+                yield rows, rows, self if len(rows) == len(self) else self[rows]
+            return
         if len(self) == size and (rows is None or len(rows) == size):  # needs no copy
             everything = np.arange(size)
             yield everything, everything, self
@@ -153,7 +162,8 @@ def model_images(stamps, params, transfer=None, grid=None):
     shapes = SINGLE.with_sky(params)
     shapes[:, SINGLE.flux] = 1
     good = np.flatnonzero(np.isfinite(params).all(1))
-    for rows, padded in fixed_batches(good, BLOCK):
+    batches = [(good, good)] if serves() and len(good) else fixed_batches(good, BLOCK)
+    for rows, padded in batches:
         if transfer is None:
             psf = stamps.psf if len(stamps.psf) == 1 else stamps.psf[padded]
             own = transfer_functions(np.asarray(psf, np.float32), grid, stamps.psf_oversampling)

@@ -26,6 +26,8 @@ import numpy as np
 
 from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel.library import serves
 from galshape_cnn.forward.render import derivatives_block, in_blocks, point_block
 
 __all__ = [
@@ -46,6 +48,7 @@ _TIE = 0.02  # of the noise: closer pixels are called equal
 _RFF_RADII, _RFF_PIXELS = 2.0, 2.0  # half-light radii, and pixels, within which residual light counts
 _MEAN_ABSOLUTE = 0.7979  # of a normal deviate
 _BRIGHT = 0.3  # of the model's peak: where equal pixels are looked for
+_LIMITS = _RIDGE, _CORE, _BRIGHT, _TIE, _RFF_RADII, _RFF_PIXELS, _MEAN_ABSOLUTE  # as the kernel takes them
 
 
 class Examination(NamedTuple):
@@ -123,8 +126,26 @@ def examine(params, data, ivar, transfer, grid, fit_sky=True, gain=None):
         Of float64 arrays.
     """
     numbers = [np.asarray(a, np.float32) for a in (params, data, ivar)]
-    result = _examine_rows(*numbers, transfer, _inverse_gain(gain, len(data)), np.float32(fit_sky), grid)
+    inverse = _inverse_gain(gain, len(data))
+    if serves(*numbers, transfer):
+        smoothers, limits = _smoothers(grid.size), _LIMITS
+        how = inverse, fit_sky, smoothers, [_reach(one) for one in SCALES[1:]], limits
+        return _named(calls.examination(*numbers, transfer, grid, *how))
+    result = _examine_rows(*numbers, transfer, inverse, np.float32(fit_sky), grid)
     return jax.tree.map(lambda a: np.asarray(a, float), result)
+
+
+def _named(numbers):
+    """An examination from numbers one after the other, as the kernel has them."""
+    shapes = [(), (8,), (8, 8), (), (), (), (2,), *[(len(SCALES),)] * 3, (), (), (), ()]
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+    parts = np.split(numbers, ends[:-1], axis=1)
+    return Examination(*(one.reshape(-1, *shape) for one, shape in zip(parts, shapes, strict=True)))
+
+
+def _reach(sigma):
+    """Pixels beyond which a Gaussian of unit height is less than single precision knows."""
+    return int(np.ceil(np.sqrt(-2 * np.log(1e-8)) * sigma))
 
 
 def point_source_chi2(params, data, ivar, transfer, grid, fit_sky=True, gain=None):
@@ -141,7 +162,10 @@ def point_source_chi2(params, data, ivar, transfer, grid, fit_sky=True, gain=Non
         Flux, centre and sky are fitted to first order, from the galaxy's.
     """
     numbers = [np.asarray(a, np.float32) for a in (params, data, ivar)]
-    result = _point_rows(*numbers, transfer, _inverse_gain(gain, len(data)), np.float32(fit_sky), grid)
+    inverse = _inverse_gain(gain, len(data))
+    if serves(*numbers, transfer):
+        return calls.point_chi2(*numbers, transfer, grid, inverse, fit_sky, _RIDGE)
+    result = _point_rows(*numbers, transfer, inverse, np.float32(fit_sky), grid)
     return np.asarray(result, float)
 
 

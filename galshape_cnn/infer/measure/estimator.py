@@ -233,11 +233,12 @@ class ShapeEstimator:
         }  # fmt: skip
         if are_exposures(data):
             of_one = {
-                "psf": psf, "error": error, "mask": mask, "wcs": wcs, "noise_correlation": noise_correlation,
-                "noise_scale": noise_scale, "gain": gain, "read_noise": read_noise, "sky_level": sky_level,
-                "unit": unit, "listed": listed, "shear_response": shear_response or None,
+                "psf": psf, "error": error, "mask": mask, "wcs": wcs, "gain": gain, "read_noise": read_noise,
+                "sky_level": sky_level, "unit": unit, "listed": listed,
+                "shear_response": shear_response or None,
             }  # fmt: skip
             _check_of_exposures(of_one)
+            cutting |= {"noise_correlation": noise_correlation, "noise_scale": noise_scale}
             return self._measure_exposures(data, positions, options, cutting, threads, progress)
         cutting |= {"psf": psf, "unit": unit}
         noise = NoiseModel(gain, read_noise, sky_level, noise_correlation, noise_scale)
@@ -264,15 +265,16 @@ class ShapeEstimator:
         from galshape_cnn.infer.catalog.exposures_catalog import ExposuresCatalog
         from galshape_cnn.infer.measure.exposures import check_options, measure_exposures
         from galshape_cnn.infer.measure.record import recorded_exposures, recorded_options
-        from galshape_cnn.observe.noise.model import NoiseModel
         from galshape_cnn.observe.exposures import prepare_exposures
+        from galshape_cnn.observe.noise.model import NoiseModel
 
         check_options(options)
         exposures = prepare_exposures(data, positions, fit_sky=options.fit_sky, **cutting)
         bar = progress_bar(len(exposures), progress)
         with one_blas_thread():
             found = measure_exposures(exposures, self.live_network(), options, threads, bar)
-        asked = recorded_options(options, NoiseModel(), exposures.observations[0], cutting)
+        noise = NoiseModel(noise_correlation=cutting["noise_correlation"], noise_scale=cutting["noise_scale"])
+        asked = recorded_options(options, noise, exposures.observations[0], cutting)
         asked["exposures"] = recorded_exposures(data, exposures.names)
         meta = self._meta() | {"neighbours": options.neighbours, "exposures": list(exposures.names)}
         meta["options"] = asked
@@ -330,14 +332,9 @@ def _version(name):
         return "unknown"
 
 
-def _is_auto(value):
-    """Whether an option was left at what is measured by default."""
-    return isinstance(value, str) and value == "auto"
-
-
 def _check_of_exposures(given):
     """Refuse keywords of one image beside a list of exposures, which hold their own."""
-    names = [name for name, value in given.items() if value is not None and not _is_auto(value)]
+    names = [name for name, value in given.items() if value is not None]
     if names:
         raise InputError(
             f"{names[0]}= is given beside a list of Exposures, which hold their own; give it to these"

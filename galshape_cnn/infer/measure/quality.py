@@ -105,7 +105,7 @@ def _is_small(judged, width):
 def _point_chi2(batch, params, rows, options):
     """Chi-square of a point source for some rows, NaN for the others."""
     out = np.full(len(params), np.nan)
-    for part, padded, full in batch.filled(rows, _POINTS):
+    for part, padded, full in batch.filled(rows, _POINTS, by_kernel=True):
         arrays = params[padded], full.stamps.data, full.stamps.ivar, full.transfer
         out[part] = point_source_chi2(*arrays, full.grid, options.fit_sky, full.gain)[: len(part)]
     return out

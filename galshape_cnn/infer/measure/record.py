@@ -35,8 +35,8 @@ def recorded_options(options, noise, observation, cutting):
     record : dict
         Of numbers, texts, None and dictionaries of these.
     """
-    record = {item.name: getattr(options, item.name) for item in fields(options)}
-    record = {name: _described(value) for name, value in record.items() if name not in ("prior", "correlation")}
+    plain = [item.name for item in fields(options) if item.name not in ("prior", "correlation")]
+    record = {name: _described(getattr(options, name)) for name in plain}
     record["prior"] = None if options.prior is None else _plain(options.prior.config)
     record |= {name: _described(value) for name, value in vars(noise).items()}
     record |= {name: _described(value) for name, value in cutting.items()}

@@ -26,7 +26,7 @@ from galshape_cnn.infer.network.architecture import (
     posterior_from_outputs,
     split_weights,
 )
-from galshape_cnn.infer.network.conditions import HeldContext
+from galshape_cnn.infer.network.conditions import HeldContext, noise_spread
 from galshape_cnn.infer.network.features import (
     CONSTANT_VARIANCE,
     PSF_KX,
@@ -45,7 +45,6 @@ __all__ = [
     "LARGE",
     "AmortizedPosterior",
     "FirstLook",
-    "noise_spread",
     "posterior_moments",
     "quasi_random_draws",
 ]
@@ -256,25 +255,6 @@ class AmortizedPosterior:
         posterior = posterior_from_outputs(raw, amplitude, self.components)
         strangeness = np.where(unknown, np.inf, np.abs(standard[:, self._varied]).max(1))
         return FirstLook(posterior, strangeness, raw, standard)
-
-
-def noise_spread(ivar):
-    """How uneven the noise of each stamp is.
-
-    Parameters
-    ----------
-    ivar : (N, ny, nx) array_like
-        Inverse variances; zero is masked.
-
-    Returns
-    -------
-    spread : (N,) ndarray
-        Standard deviation of ln(sigma) over the pixels that count.
-    """
-    ivar = np.asarray(ivar, float)
-    good = ivar > 0
-    level = -0.5 * np.log(np.where(good, ivar, 1.0))
-    return level.std((1, 2), where=good | ~good.any((1, 2), keepdims=True))
 
 
 def _far(posterior, offset):

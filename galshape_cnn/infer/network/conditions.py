@@ -15,7 +15,7 @@ import numpy as np
 from galshape_cnn.errors import InputError
 from galshape_cnn.infer.network.features import CONSTANT_VARIANCE, CONTEXT_SIZE, PSF_KX, PSF_KY
 
-__all__ = ["Conditions", "HeldContext", "conditions_of", "settled_sky"]
+__all__ = ["Conditions", "HeldContext", "conditions_of", "noise_spread", "settled_sky"]
 
 _SKY, _GAIN, _VALID = CONTEXT_SIZE - 3, CONTEXT_SIZE - 2, CONTEXT_SIZE - 1
 _PSF = len(PSF_KY) * len(PSF_KX)
@@ -141,3 +141,22 @@ class HeldContext:
             apart = np.abs(context[:, self._held] - self._mean[self._held]) > self._allowed
         context[:, self._held] = self._mean[self._held]
         return context, apart.any(1)
+
+
+def noise_spread(ivar):
+    """How uneven the noise of each stamp is.
+
+    Parameters
+    ----------
+    ivar : (N, ny, nx) array_like
+        Inverse variances; zero is masked.
+
+    Returns
+    -------
+    spread : (N,) ndarray
+        Standard deviation of ln(sigma) over the pixels that count.
+    """
+    ivar = np.asarray(ivar, float)
+    good = ivar > 0
+    level = -0.5 * np.log(np.where(good, ivar, 1.0))
+    return level.std((1, 2), where=good | ~good.any((1, 2), keepdims=True))

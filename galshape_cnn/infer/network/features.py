@@ -13,11 +13,15 @@ Larger stamps are cropped, or block-averaged (image, noise and PSF alike) by an 
 factor when the galaxy is large.
 """
 
+from functools import lru_cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from galshape_cnn.compilation import compiled
+from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel.library import serves
 from galshape_cnn.infer.network.layout import CONTEXT_SIZE, PSF_KX, PSF_KY, WINDOWS
 
 __all__ = [
@@ -38,6 +42,14 @@ _PATCH = 4
 #: Variance in training below which an entry of the context did not vary: nothing was learned from it, and
 #: its deviations say nothing.
 CONSTANT_VARIANCE = 2e-6
+
+
+@lru_cache(maxsize=1)
+def _windows_along():
+    """(windows, 4, 64) functions along one axis whose products are the templates, for the kernel."""
+    t = (np.arange(SIDE) - (SIDE - 1) / 2) / np.array(WINDOWS)[:, None]
+    gauss = np.exp(-0.5 * t**2)
+    return np.stack([gauss, gauss * t, gauss * t**2, gauss**2], 1).astype(np.float32)
 
 
 def _window_templates():
@@ -78,7 +90,6 @@ def psf_context(transfer):
     return jnp.concatenate([flat.real, flat.imag], axis=1)
 
 
-@compiled
 def network_inputs(data, ivar, transfer, fit_sky, poisson):
     """Inputs of the network for a batch of 64 x 64 stamps.
 
@@ -103,6 +114,15 @@ def network_inputs(data, ivar, transfer, fit_sky, poisson):
     amplitude : (N,) jax array
         Unit of flux of the network's answer, in data units.
     """
+    if not serves(data, ivar, transfer, fit_sky, poisson):
+        return _network_inputs(data, ivar, transfer, fit_sky, poisson)
+    pixels, rest, amplitude = calls.features(data, ivar, _windows_along(), fit_sky, poisson)
+    flat = np.asarray(transfer).reshape(len(transfer), -1)
+    return pixels, np.concatenate([flat.real, flat.imag, rest], axis=1), amplitude
+
+
+@compiled
+def _network_inputs(data, ivar, transfer, fit_sky, poisson):
     n = data.shape[0]
     valid = (ivar > 0).reshape(n, -1)
     mean_ivar = ivar.reshape(n, -1).sum(1) / jnp.maximum(valid.sum(1), 1)

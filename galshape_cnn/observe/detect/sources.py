@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from galshape_cnn.errors import InputError, NoiseError, PositionError
-from galshape_cnn.observe.noise.uncertainty import noise_from_error, noise_from_uncertainty
+from galshape_cnn.observe.noise.uncertainty import NO_NOISE, noise_from_error, noise_from_uncertainty
 
 __all__ = ["Detection", "background_noise", "find_galaxies", "pixels_and_noise", "segmented"]
 
@@ -109,7 +109,7 @@ def find_galaxies(data, error=None, detection=None):
 
     flat, smooth, bad, segments = segmented(data, error, detection)
     if segments is None:
-        raise PositionError("no source found in the image; give --positions")
+        raise PositionError("no source found in the image; give positions (--positions)")
     sources = SourceCatalog(flat, segments, mask=bad, convolved_data=smooth)
     order = np.argsort(-np.asarray(sources.segment_flux))
     xy = np.column_stack([sources.x_centroid, sources.y_centroid])[order]
@@ -248,9 +248,7 @@ def pixels_and_noise(data, error):
     """
     image = np.asarray(data.data, float)
     if error is None and data.uncertainty is None:
-        raise NoiseError(
-            "the image has no noise: name its HDU with --err, --var or --ivar, or give --error SIGMA"
-        )
+        raise NoiseError(NO_NOISE.replace("no noise information", "the image has no noise"))
     if error is None:
         noise = noise_from_uncertainty(data.uncertainty, data.unit)
     else:

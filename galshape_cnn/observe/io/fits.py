@@ -93,6 +93,20 @@ def read_image(
         If a file is missing, empty, truncated or not FITS, an HDU does not
         exist, it is not clear which one is meant, sizes differ, or units or
         pixels cannot be used.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from astropy.io import fits
+    >>> from galshape_cnn import read_image
+    >>> hdus = [fits.PrimaryHDU(), fits.ImageHDU(np.zeros((40, 50)), name="SCI")]
+    >>> hdus.append(fits.ImageHDU(np.full((40, 50), 4.0), name="VAR"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fits.HDUList(hdus).writeto(f"{folder}/image.fits")
+    ...     image = read_image(f"{folder}/image.fits")
+    >>> image.data.shape, type(image.uncertainty).__name__
+    ((40, 50), 'VarianceUncertainty')
     """
     path = Path(path).expanduser()
     noise = _only_noise(err=err, var=var, ivar=ivar, weight=weight)

@@ -27,7 +27,7 @@ _READ = 1 << 20  # bytes at a time of what is skipped in a compressed file
 _MOST_COMPRESSION, _ALWAYS_ALLOWED = 20_000, 1 << 28
 #: Largest dimension of a WCS, and order of its polynomials: wcslib and astropy take memory by their squares.
 _MOST_WCS_AXES, _HIGHEST_ORDER = 99, 99
-_DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+_DAMAGE = (EOFError, OSError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 _SIZES = re.compile(rb"Z?BITPIX|Z?NAXIS\d*|ZTILE\d+|PCOUNT|GCOUNT|TFIELDS|WCSAXES[A-Z]?|[AB]P?_ORDER")
 _WORDS = re.compile(rb"SIMPLE|GROUPS|ZIMAGE")
 
@@ -64,8 +64,13 @@ def _opened(path):
         magic = raw.read(6)
         raw.seek(0)
         if magic.startswith(b"PK\x03\x04"):
-            with zipfile.ZipFile(raw) as archive, archive.open(archive.namelist()[0]) as stream:
-                yield stream, None
+            with zipfile.ZipFile(raw) as archive:
+                names = archive.namelist()
+                if len(names) != 1:
+                    yield None, None  # no packed FITS file
+                    return
+                with archive.open(names[0]) as stream:
+                    yield stream, None
         elif magic.startswith(b"\x1f\x8b\x08"):
             yield gzip.GzipFile(fileobj=raw), None
         elif magic.startswith(b"BZ"):

@@ -133,13 +133,13 @@ def psfex_from_table(header, table, name):
         raise FileError(f"{name} has no {key}: it is no PsfEx model")
 
     basis = np.asarray(table[columns["PSF_MASK"]][0], float)
-    sampling = float(value("PSF_SAMP"))
+    axis_count, sampling = int(value("POLNAXIS")), float(value("PSF_SAMP"))
     if not _SAMPLINGS[0] <= sampling <= _SAMPLINGS[1]:
         low, high = _SAMPLINGS
         raise FileError(f"{name} has PSF_SAMP = {sampling}; {low} to {high} pixels are allowed")
-    if int(value("POLNAXIS")) == 0:
+    if axis_count == 0:
         return PsfExModel(basis.reshape(-1, *basis.shape[-2:])[:1], 0, (0, 0), (1, 1), sampling)
-    axes = [str(value(f"POLNAME{i}")).strip().upper() for i in range(1, int(value("POLNAXIS")) + 1)]
+    axes = [str(value(f"POLNAME{i}")).strip().upper() for i in range(1, axis_count + 1)]
     if len(axes) != 2 or axes[0][0] != "X" or axes[1][0] != "Y" or int(value("POLNGRP")) != 1:
         raise FileError(
             f"{name}: PSF depends on {', '.join(axes)}; only a polynomial of x and y is understood"

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
@@ -18,10 +19,12 @@ from multiprocessing import get_context
 import numpy as np
 from astropy.table import Table, vstack
 
+from galshape_cnn.environment import end_with_parent
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.files import written_whole
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.observe.stamps import Stamps
+from galshape_cnn.parallel import NO_MAIN_GUARD, check_main_guard
 from galshape_cnn.study.simulate.mock_files import check_output, read_mocks, write_set
 
 __all__ = ["BLOCK_SIZE", "draw_mocks", "read_mocks", "write_mocks"]
@@ -139,8 +142,13 @@ def _mapper(workers):
         yield map, 1
         return
     # Spawned, because a forked copy of a process in which JAX runs may hang.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield pool.map, 2 * workers
+    how = {"mp_context": get_context("spawn"), "initializer": end_with_parent}
+    check_main_guard()
+    try:
+        with ProcessPoolExecutor(workers, **how) as pool:
+            yield pool.map, 2 * workers
+    except BrokenProcessPool as error:
+        raise InputError(f"workers={workers}: {NO_MAIN_GUARD}") from error
 
 
 def _blocks(config, engine, seed, numbers, run, folder):

@@ -14,6 +14,8 @@ from functools import lru_cache
 import numpy as np
 
 from galshape_cnn.forward.psf.shape import psf_shape
+from galshape_cnn.infer.network.conditions import noise_spread
+from galshape_cnn.study.simulate.mock_sets import draw_mocks
 from galshape_cnn.study.simulate.recorded import centring_error
 from galshape_cnn.study.simulate.stream import MockStream
 
@@ -55,7 +57,7 @@ def training_conditions(config):
     ranges : dict
         ``offset`` as `training_offset` gives it; ``psf_shape``, three ranges, see
         `galshape_cnn.forward.psf.shape.psf_shape`; ``noise_spread``, see
-        `galshape_cnn.infer.network.amortized.noise_spread`.
+        `galshape_cnn.infer.network.conditions.noise_spread`.
     """
     return {"offset": training_offset(config)} | _ranges(_as_text(config))
 
@@ -66,8 +68,6 @@ def _as_text(config):
 
 @lru_cache(maxsize=4)
 def _mocks(text):
-    from galshape_cnn.study.simulate.mock_sets import draw_mocks
-
     return draw_mocks(json.loads(text), _MOCKS, engine="fast", seed=0)
 
 
@@ -81,8 +81,6 @@ def _offset(text):
 
 @lru_cache(maxsize=16)
 def _ranges(text):
-    from galshape_cnn.infer.network.amortized import noise_spread
-
     stamps, _ = _mocks(text)
     shape = psf_shape(stamps.psf, stamps.psf_oversampling)
     low, high = shape.min(0) - _PSF_MARGIN, shape.max(0) + _PSF_MARGIN

@@ -42,3 +42,14 @@ def test_jax_keeps_what_long_commands_compile(monkeypatch, tmp_path):
     monkeypatch.setenv(CACHE_VARIABLE, "off")
     with compile_cache(by_jax=True):
         assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+
+
+def test_jax_is_not_given_a_folder_that_others_can_write(monkeypatch, tmp_path):
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "shared"))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.delitem(sys.modules, "jax", raising=False)
+    (tmp_path / "shared").mkdir()
+    os.chmod(tmp_path / "shared", 0o777)
+    if os.name != "nt":
+        with compile_cache(by_jax=True):
+            assert "JAX_COMPILATION_CACHE_DIR" not in os.environ

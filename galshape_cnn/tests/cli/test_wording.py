@@ -18,6 +18,7 @@ from galshape_cnn.observe.noise.uncertainty import NO_NOISE
         ("m has 8 bits; bad_bits=512 (--bad-bits) is beyond", "m has 8 bits; --bad-bits 512 is beyond"),
         ("say so with ivar (--ivar WHT), otherwise", "say so with --ivar WHT, otherwise"),
         ("for bad_bits (--bad-bits): name it with mask (--mask)", "for --bad-bits: name it with --mask"),
+        ("no source found; give positions (--positions)", "no source found; give --positions"),
         ("noise_scale='estimate' mends that", "--noise-scale estimate mends that"),
         ("gain=3, read_noise=0 and a sky", "--gain 3, --read-noise 0 and a sky"),
         ("Then give its level, sky_level=", "Then give its level, --sky-level"),

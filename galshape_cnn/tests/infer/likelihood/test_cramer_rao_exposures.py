@@ -30,7 +30,7 @@ def random_setup(seed):
         exposures.append({
             "band": "gri"[k % rng.integers(1, 4)], "jacobian": scale * turn @ flip @ shear, "mask": mask,
             "error": rng.uniform(0.5, 2.0) * (1 + rng.uniform(size=(side, side))),
-            "psf": galsim.Gaussian(fwhm=scale * rng.uniform(2.5, 4.5), gsparams=FINE).shear(g1=0.05, g2=-0.03),
+            "psf": galsim.Gaussian(fwhm=scale * rng.uniform(2.5, 4.5), gsparams=FINE).shear(g1=0.05, g2=0),
             "center": tuple((side - 1) / 2 + rng.uniform(-0.5, 0.5, 2)),
         })  # fmt: skip
     bands = sorted({one["band"] for one in exposures})

@@ -196,3 +196,30 @@ def test_data_must_be_exposures_all(scene, estimator):
         estimator(scene[2][0], positions=scene[0])
     with pytest.raises(InputError, match="gain=-1"):
         Exposure(np.zeros((64, 64)), gain=-1)
+
+
+def test_columns_by_name_and_a_table_in_notebooks(catalog):
+    band = catalog.bands[0]
+    np.testing.assert_array_equal(catalog[f"flux_{band}"], getattr(catalog, f"flux_{band}"))
+    assert catalog[["id", "hlr"]].colnames == ["id", "hlr"]
+    assert len(catalog[[0, 1]]) == 2
+    page = catalog._repr_html_()
+    assert all(f"flux_{one}" in page for one in catalog.bands)
+    assert catalog["quality"].shape == (len(catalog),)
+
+
+def test_what_each_exposure_was_said_to_be_is_recorded(catalog):
+    options = catalog.meta["options"]
+    assert options["method"] == "ml"
+    assert options["neighbours"] == "ignore"
+    assert list(options["exposures"]) == list(catalog.meta["exposures"])
+    assert all(one["zeropoint"] == 25.0 for one in options["exposures"].values())
+
+
+def test_columns_of_the_user_are_kept_apart_from_those_of_bands(scene, estimator):
+    sky, _, exposures = scene
+    positions = Table({"ra": sky.ra.deg[:1], "dec": sky.dec.deg[:1], "FLUX_G": [-1.0], "Snr": [-2.0]})
+    found = estimator(exposures, positions=positions, method="ml", neighbours="ignore")
+    names = [name.lower() for name in found.column_names]
+    assert len(set(names)) == len(names)
+    assert list(found["input_Snr"]) == [-2]

@@ -165,3 +165,33 @@ def test_masked_pixels_of_the_user_stay_masked(estimator):
 def test_unknown_treatment_is_refused(estimator):
     with pytest.raises(InputError, match="neighbours='kill'; allowed: 'ignore', 'mask', 'fit'"):
         estimator(noisy_stamps(draw(GALAXY)), neighbours="kill")
+
+
+def test_clumps_of_a_galaxy_are_no_neighbours():
+    """A clumpy disc keeps its light; three galaxies around another one are masked as ever."""
+    import galsim
+
+    disc = galsim.Exponential(half_light_radius=8)
+    psf = galsim.Moffat(beta=3, fwhm=3)
+    clumpy = 0.6 * disc + 0.4 * galsim.RandomKnots(20, profile=disc, rng=galsim.BaseDeviate(4))
+    one = galsim.Gaussian(half_light_radius=1.5)
+    several = one + one.shift(13, 0) + one.shift(-12, 4) + one.shift(0, -14)
+    noise = np.random.default_rng(2).normal(size=(2, 96, 96))
+    images = []
+    for galaxy in (clumpy, several):
+        image = galsim.Convolve(galaxy, psf).drawImage(nx=96, ny=96, scale=1).array
+        images.append(image * 400 / np.sqrt((image**2).sum()))
+    kernel = psf.drawImage(nx=31, ny=31, scale=1).array
+    ones = np.ones((2, 96, 96))
+    stamps = Stamps(np.array(images) + noise, ones, (kernel / kernel.sum())[None])
+    scenes = find_scenes(stamps)
+    light = np.array(images)
+    y, x = np.mgrid[:96, :96] - 47.5
+    near = np.hypot(x, y) < 16
+    masked = [
+        (image * scene.mask() * near).sum() / (image * near).sum()
+        for image, scene in zip(light, scenes, strict=True)
+    ]
+    assert masked[0] < 0.05
+    assert masked[1] > 0.5
+    assert len(scenes[1].peaks) == 3

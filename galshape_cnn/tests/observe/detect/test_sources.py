@@ -36,7 +36,7 @@ def test_simulated_field():
 
 
 def test_noise_has_no_sources():
-    with pytest.raises(PositionError, match="no source found in the image; give --positions"):
+    with pytest.raises(PositionError, match=r"no source found in the image; give positions \(--positions\)"):
         find_galaxies(image(level=50.0))
 
 

@@ -79,7 +79,8 @@ def test_truth(tmp_path):
     np.testing.assert_array_equal(read_image(path).data, pixels)
     shared = {"x": 1, "list": [1.0, 2.0]}
     tree = {"data": pixels, "meta": {"one": shared, "two": shared, "source": "http://archive", "gain": 2.5}}
-    for number, options in enumerate(({}, {"all_array_compression": "zlib"}, {"all_array_storage": "external"})):
+    ways = ({}, {"all_array_compression": "zlib"}, {"all_array_storage": "external"})
+    for number, options in enumerate(ways):
         name = tmp_path / f"b{number}.asdf"
         asdf.AsdfFile(tree).write_to(name, **options)
         check_asdf(name)
@@ -92,7 +93,8 @@ def test_truth(tmp_path):
     ("key", "noise"), [("err", 2e3 * u.nJy), ("var", 4e6 * u.nJy**2), ("ivar", 0.25e-6 / u.nJy**2)]
 )
 def test_noise_has_its_own_unit(tmp_path, key, noise):
-    asdf.AsdfFile({"data": np.ones((9, 9)) * u.uJy, key: noise * np.ones((9, 9))}).write_to(tmp_path / "a.asdf")
+    ones = np.ones((9, 9))
+    asdf.AsdfFile({"data": ones * u.uJy, key: noise * ones}).write_to(tmp_path / "a.asdf")
     image = read_image(tmp_path / "a.asdf")
     np.testing.assert_allclose(noise_from_uncertainty(image.uncertainty, image.unit).inverse_variance(), 0.25)
     asdf.AsdfFile({"data": np.ones((9, 9)) * u.s, key: noise * np.ones((9, 9))}).write_to(tmp_path / "b.asdf")

@@ -75,7 +75,7 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     assert main(["measure", str(path), *options, "-o", str(tmp_path / "a.ecsv"), "--bad-bits", "~4"]) == 0
     assert "NO_DATA" not in capsys.readouterr().out
     assert main(["measure", str(path), *options, "-o", str(tmp_path / "a.ecsv"), "--bad-bits", "SAT"]) == 1
-    assert "bad_bits='SAT' (--bad-bits) is not understood" in capsys.readouterr().err
+    assert "--bad-bits 'SAT' is not understood" in capsys.readouterr().err
     fits.HDUList(hdus).writeto(path, overwrite=True)
     assert main(["measure", str(path), *options, "-o", str(tmp_path / "a.ecsv"), "--bad-bits", "4"]) == 1
-    assert "no mask for bad_bits" in capsys.readouterr().err
+    assert "no mask for --bad-bits" in capsys.readouterr().err

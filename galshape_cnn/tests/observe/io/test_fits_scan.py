@@ -121,6 +121,17 @@ def test_random_groups_and_headers_without_end(tmp_path):
         read_image(tmp_path / "cut.fits")
 
 
+def test_archives_of_other_things(tmp_path):
+    for number, names in enumerate(((), ("a", "b"))):
+        with zipfile.ZipFile(tmp_path / f"{number}.zip", "w") as archive:
+            for name in names:
+                archive.writestr(name, b"text")
+        check_declared_sizes(tmp_path / f"{number}.zip")
+    (tmp_path / "damaged.zip").write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(FileError, match="is truncated or damaged"):
+        check_declared_sizes(tmp_path / "damaged.zip")
+
+
 def test_an_empty_mask_may_be_compressed_well(tmp_path):
     empty = np.zeros((3000, 3000), "i4")
     hdu = fits.CompImageHDU(empty, name="DQ", compression_type="PLIO_1", tile_shape=empty.shape)

@@ -1,9 +1,11 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from galshape_cnn.study.simulate.config import load_config
-from galshape_cnn.study.simulate.stream import MockStream
+from galshape_cnn.study.simulate.psf_families import PSF_ARRAYS
+from galshape_cnn.study.simulate.stream import MockStream, _simulate
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +53,33 @@ def test_targets_are_finite(config):
     assert np.isfinite(targets).all()
     assert all(np.isfinite(a).all() for a in inputs)
     assert weights.sum() > 32
+
+
+def test_galaxies_that_are_used_twice_are_those_of_their_parameters(config):
+    """A turned stamp is the one that rendering the turned parameters gives, PSF included."""
+    drawn = MockStream(config, 5, paired=True).draw(0, 16)
+    params, psfs = jnp.asarray(drawn["params"], jnp.float32), drawn["psfs"]
+    np.testing.assert_array_equal(params[8:, 3:5], -params[:8, 3:5])
+    assert not np.array_equal(params[8:, 0], params[:8, 0])
+    arrays = {key: np.asarray(psfs[key], np.float32) for key in PSF_ARRAYS}
+    nuisance = {
+        key: np.asarray(value, bool if value.dtype == bool else np.float32)
+        for key, value in drawn["nuisance"].items()
+    }
+    turned, direct = (
+        _simulate(params, arrays, nuisance, 3, sharp=0, paired=paired, masks=True) for paired in (True, False)
+    )
+    np.testing.assert_allclose(turned[0], direct[0], atol=0.02)  # of the noise of a pixel
+    np.testing.assert_allclose(turned[3], direct[3], rtol=1e-3)
+
+
+def test_photon_noise_of_a_gain_is_told_or_in_the_map():
+    config = load_config("seed")
+    nuisance = MockStream(config, 1).draw(0, 400)["nuisance"]
+    told, stated = nuisance["poisson"] > 0, nuisance["poisson_in_map"] > 0
+    assert not (told & stated).any()
+    assert 60 < told.sum() < 140
+    assert 60 < stated.sum() < 140
+    everywhere = config | {"noise": config["noise"] | {"poisson_fraction": 0.0}}  # only the gain is given
+    nuisance = MockStream(everywhere, 1).draw(0, 400)["nuisance"]
+    assert ((nuisance["poisson"] > 0) | (nuisance["poisson_in_map"] > 0)).all()

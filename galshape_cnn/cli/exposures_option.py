@@ -1,0 +1,200 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The option ``--exposures``: a list of images of the same galaxies, measured together."""
+
+from pathlib import Path
+
+import numpy as np
+
+from galshape_cnn.cli.detection_option import targets
+from galshape_cnn.cli.options import load_estimator, progress_wanted
+from galshape_cnn.cli.psf_option import parse_psf
+from galshape_cnn.errors import FileError, InputError
+
+__all__ = ["add_exposures_option", "measured_exposures", "read_exposures"]
+
+#: Columns of the list, and which of them are numbers.
+_NEEDED = ("image", "band")
+_FILES = ("psf", "error", "weight", "mask")
+_NUMBERS = ("zeropoint", "gain", "wavelength")
+_WORDS = ("name", "hdu", "noise_scale", "noise_correlation")
+_COLUMNS = (*_NEEDED, *_FILES, *_NUMBERS, *_WORDS)
+
+#: Options that say of one image what the list says of each, and those that are not there yet.
+_OF_ONE = (
+    "sci", "err", "var", "ivar", "weight", "error", "mask", "bad_bits", "band", "psf", "psf_ext", "gain",
+    "read_noise", "sky_level", "noise_scale", "noise_correlation", "trim_psf",
+)  # fmt: skip
+_NOT_YET = ("workers", "scheduler")
+
+
+def add_exposures_option(parser):
+    """Add ``--exposures``.
+
+    Parameters
+    ----------
+    parser : `argparse.ArgumentParser`
+        Changed in place.
+    """
+    parser.add_argument(
+        "--exposures",
+        metavar="LIST",
+        help="table (.ecsv .csv .fits) of images of the same galaxies, measured together, in place of "
+        "IN.fits: columns image, band, and if wanted psf, error, weight, mask (files, file[HDU], or psf as "
+        "for --psf), zeropoint, gain, wavelength, hdu, name, noise_scale, noise_correlation; galaxies are "
+        "found in the first image where --positions is not given",
+    )
+
+
+def read_exposures(path):
+    """Exposures of a list in a file; pixels of large images stay on disk.
+
+    Parameters
+    ----------
+    path : str or Path
+        Table with the columns ``image`` and ``band``, one row for each exposure, and optionally ``psf``,
+        ``error`` (1 sigma), ``weight`` (inverse variance), ``mask``, ``zeropoint``, ``gain``, ``wavelength``,
+        ``hdu``, ``name``, ``noise_scale``, ``noise_correlation``; empty where one has none.  Files are looked
+        for beside the list.
+
+    Returns
+    -------
+    exposures : list of Exposure
+
+    Raises
+    ------
+    FileError
+        If the list or one of its files cannot be read, or a column is missing or unknown.
+    """
+    from galshape_cnn.observe.io.table_files import read_table
+
+    table = read_table(path)
+    missing = [name for name in _NEEDED if name not in table.colnames]
+    unknown = [name for name in table.colnames if name not in _COLUMNS]
+    if missing or unknown:
+        problem = f"lacks the column {missing[0]}" if missing else f"has an unknown column {unknown[0]}"
+        raise FileError(f"{path} {problem}; allowed: {', '.join(_COLUMNS)}")
+    if not len(table):
+        raise FileError(f"{path} has no rows; one for each exposure is needed")
+    return [_exposure(row, table.colnames, Path(path)) for row in table]
+
+
+def _entry(row, name, names):
+    """What a row says in one column as text, or None."""
+    if name not in names or np.ma.is_masked(row[name]):
+        return None
+    text = str(row[name]).strip()
+    return None if text in ("", "--", "nan", "None") else text
+
+
+def _number(row, name, names, where):
+    text = _entry(row, name, names)
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        raise FileError(f"{where}: {name} = {text!r} is no number") from None
+
+
+def _beside(path, text):
+    """A file, looked for beside the list; an HDU of the image itself stays as it is."""
+    if text is None or text.isdigit() or Path(text).is_absolute():
+        return text
+    beside = path.parent / text
+    return str(beside) if beside.exists() or (path.parent / text.partition("[")[0]).exists() else text
+
+
+def _exposure(row, names, path):
+    """One exposure of the list."""
+    from galshape_cnn import Exposure
+    from galshape_cnn.observe.io.photometry import header_zeropoint
+
+    entry = {name: _entry(row, name, names) for name in _COLUMNS}
+    where = f"{path}, row {row.index}"
+    if entry["image"] is None or entry["band"] is None:
+        raise FileError(f"{where}: image and band are needed")
+    profile = None if entry["psf"] is None else parse_psf(entry["psf"])
+    files = {name: _beside(path, entry[name]) for name in _FILES}
+    image = _image(_beside(path, entry["image"]), entry, files, profile is None)
+    numbers = {name: _number(row, name, names, where) for name in _NUMBERS}
+    if numbers["zeropoint"] is None and "zeropoint" not in names:
+        found = header_zeropoint(image.meta or {}, image.unit)
+        numbers["zeropoint"] = None if found is None or not found.exact else found.magnitude
+    scale = entry["noise_scale"]
+    if scale not in (None, "estimate"):
+        scale = _number(row, "noise_scale", names, where)
+    return Exposure(
+        image, psf=profile, band=entry["band"], name=entry["name"], noise_scale=scale,
+        noise_correlation=entry["noise_correlation"], **numbers,
+    )  # fmt: skip
+
+
+def _image(file, entry, files, own_psf):
+    """Image of one row with its noise, mask and PSF; of a file with several images, that of the band."""
+    from galshape_cnn.observe.io.fits import read_image
+
+    hdu = entry["hdu"]
+    hdu = int(hdu) if hdu is not None and hdu.isdigit() else hdu
+    choices = {"sci": hdu, "err": files["error"], "weight": files["weight"], "mask": files["mask"]}
+    choices["psf"] = files["psf"] if own_psf else None
+    choices = {name: _hdu_number(value) for name, value in choices.items()}
+    try:
+        image = read_image(file, **choices)
+    except FileError:
+        if hdu is not None:
+            raise
+        image = read_image(file, band=entry["band"], **choices)
+    if not own_psf:
+        image.psf = None
+    return image
+
+
+def _hdu_number(value):
+    return int(value) if isinstance(value, str) and value.isdigit() else value
+
+
+def _check(args, parser_defaults):
+    """Refuse options that the list, or a run on several exposures, has no use for."""
+    for name in (*_OF_ONE, *_NOT_YET):
+        if getattr(args, name) != parser_defaults.get(name):
+            option = "--" + name.replace("_", "-")
+            why = "whose list says it of each image" if name in _OF_ONE else "which it does not work with yet"
+            raise InputError(f"{option} is given beside --exposures, {why}")
+    if args.zeropoint not in ("none", parser_defaults.get("zeropoint")):
+        raise InputError("--zeropoint is given beside --exposures, whose list has a column zeropoint")
+
+
+def measured_exposures(args, parser_defaults):
+    """Catalogue of the galaxies in the exposures of a list.
+
+    Parameters
+    ----------
+    args : `argparse.Namespace`
+        Of ``galshape measure``.
+    parser_defaults : dict
+        What its options are where they are not given.
+
+    Returns
+    -------
+    catalog : ExposuresCatalog
+
+    Raises
+    ------
+    FileError
+        If the list or one of its files cannot be read.
+    InputError
+        If an option cannot be used with it.
+    """
+    _check(args, parser_defaults)
+    exposures = read_exposures(args.exposures)
+    positions = targets(args, exposures[0].data)
+    options = {} if args.stamp_size is None else {"stamp_size": args.stamp_size}
+    return load_estimator(args.bundle)(
+        exposures,
+        positions=positions,
+        method=args.method,
+        fit_sky=not args.no_fit_sky,
+        neighbours=args.neighbours,
+        psf_oversampling=args.psf_oversampling,
+        psf_includes_pixel=not args.psf_without_pixel,
+        progress=progress_wanted(args),
+        **options,
+    )

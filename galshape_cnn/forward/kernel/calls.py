@@ -1,0 +1,224 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The kernel's functions, of NumPy arrays: each galaxy by itself, in single precision.
+
+What they return is what the functions of JAX return that call them; sums over pixels are in double precision.
+"""
+
+import ctypes
+
+import numpy as np
+
+from galshape_cnn.forward.kernel.library import call
+from galshape_cnn.forward.kernel.plan import plan_of
+
+__all__ = [
+    "examination",
+    "features",
+    "images",
+    "linear_equations",
+    "normal_equations",
+    "point_chi2",
+    "transfer",
+]
+
+_KINDS = {"image": (0, 1), "point": (1, 3), "slopes": (2, 7)}
+_RESULTS = 94  # numbers of an examination
+
+
+def _single(array):
+    return np.ascontiguousarray(array, np.float32)
+
+
+def _psf(transfer):
+    """Transfer functions and whether one is for all."""
+    transfer = np.asarray(transfer)
+    if transfer.strides[0] == 0:  # one for all, repeated
+        transfer = transfer[:1]
+    transfer = np.ascontiguousarray(transfer, np.complex64)
+    return transfer, ctypes.c_int64(len(transfer) == 1)
+
+
+def _grid(grid):
+    return ctypes.byref(plan_of(grid).structure)
+
+
+def _number(value):
+    return ctypes.c_int64(value)
+
+
+def images(kind, params, transfer, grid):
+    """Images of unit flux without sky.
+
+    Parameters
+    ----------
+    kind : {'image', 'slopes', 'point'}
+        The galaxy; with its derivatives by n, ln hlr, g1, g2, x, y; a point source with those by x, y.
+    params : (N, 8) array_like
+        `galshape_cnn.forward.render.PARAMETERS`.
+    transfer : (N or 1, 2 K, K) complex array_like
+        Transfer functions.
+    grid : FourierGrid
+        Stamp size and bandwidth.
+
+    Returns
+    -------
+    images : (N, 1, 7 or 3, size, size) float32 ndarray
+    """
+    what, number = _KINDS[kind]
+    params = _single(params)
+    out = np.empty((len(params), number, grid.size, grid.size), np.float32)
+    call("render", _grid(grid), what, _number(len(params)), params, *_psf(transfer), out)
+    return out
+
+
+def _inputs(params, rows, data, ivar, transfer, grid):
+    """Arguments that the functions of many parameter sets share."""
+    rows = np.ascontiguousarray(rows, np.int64)
+    return _grid(grid), _number(len(params)), params, rows, _single(data), _single(ivar), *_psf(transfer)
+
+
+def normal_equations(params, rows, data, ivar, transfer, grid, inverse_gain=0.0):
+    """Chi-square, score and Fisher matrix with respect to the eight parameters.
+
+    Parameters
+    ----------
+    params : (M, 8) array_like
+        Parameters.
+    rows : (M,) array_like of int
+        The stamp that each belongs to.
+    data, ivar : (N, size, size) array_like
+        Pixels and inverse variances.
+    transfer : (N or 1, 2 K, K) complex array_like
+        Transfer functions.
+    grid : FourierGrid
+        Stamp size and bandwidth.
+    inverse_gain : float or (M,) array_like, optional
+        Units of the image per electron.
+
+    Returns
+    -------
+    chi2, score, fisher : (M,), (M, 8), (M, 8, 8) float64 ndarray
+    """
+    params, m = _single(params), len(params)
+    gain = _single(np.broadcast_to(inverse_gain, m))
+    out = np.empty(m), np.empty((m, 8)), np.empty((m, 8, 8))
+    call("normal", *_inputs(params, rows, data, ivar, transfer, grid), gain, *out)
+    return out
+
+
+def linear_equations(params, rows, data, ivar, transfer, grid):
+    """The same with respect to flux and sky alone.
+
+    Parameters
+    ----------
+    params, rows, data, ivar, transfer, grid
+        As for `normal_equations`.
+
+    Returns
+    -------
+    chi2, gradient, fisher : (M,), (M, 2), (M, 2, 2) float64 ndarray
+    """
+    params, m = _single(params), len(params)
+    out = np.empty(m), np.empty((m, 2)), np.empty((m, 2, 2))
+    call("linear", *_inputs(params, rows, data, ivar, transfer, grid), *out)
+    return out
+
+
+def _measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky):
+    """Arguments that the functions of one parameter set for each stamp share."""
+    pixels = _single(params), _single(data), _single(ivar)
+    return _grid(grid), _number(len(params)), *pixels, *_psf(transfer), _single(inverse_gain), int(fit_sky)
+
+
+def examination(params, data, ivar, transfer, grid, inverse_gain, fit_sky, smoothers, reach, limits):
+    """Numbers of `galshape_cnn.infer.likelihood.residuals.Examination`, one after the other.
+
+    Parameters
+    ----------
+    params, data, ivar, transfer, grid
+        As for `normal_equations`, a parameter set for each stamp.
+    inverse_gain : (N,) array_like
+        Units of the image per electron.
+    fit_sky : bool
+        Whether the sky is among the parameters.
+    smoothers : (3, size, size) array_like
+        Matrices that smooth along an axis.
+    reach : sequence of int
+        How many pixels from the diagonal each is different from zero.
+    limits : sequence of float
+        As `galshape_cnn.infer.likelihood.residuals` lists them.
+
+    Returns
+    -------
+    numbers : (N, 94) float64 ndarray
+    """
+    out = np.empty((len(params), _RESULTS))
+    how = _single(smoothers), np.asarray(reach, np.int32), np.asarray(limits, float)
+    call("examine", *_measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky), *how, out)
+    return out
+
+
+def point_chi2(params, data, ivar, transfer, grid, inverse_gain, fit_sky, ridge):
+    """Chi-square of the best point source near each galaxy.
+
+    Parameters
+    ----------
+    params, data, ivar, transfer, grid, inverse_gain, fit_sky
+        As for `examination`.
+    ridge : float
+        Added to the equilibrated matrix.
+
+    Returns
+    -------
+    chi2 : (N,) float64 ndarray
+    """
+    out = np.empty(len(params))
+    arguments = _measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
+    call("point", *arguments, ctypes.c_double(ridge), out)
+    return out
+
+
+def features(data, ivar, windows, fit_sky, poisson):
+    """Inputs of the network, but for the PSF's part of the context.
+
+    Parameters
+    ----------
+    data, ivar : (N, 64, 64) array_like
+        Pixels and inverse variances.
+    windows : (4, 4, 64) array_like
+        Along an axis, for each window: g, t g, t^2 g and g^2, where t counts widths from the middle.
+    fit_sky, poisson : (N,) array_like
+        As for `galshape_cnn.infer.network.features.network_inputs`.
+
+    Returns
+    -------
+    pixels : (N, 16, 16, 48) float32 ndarray
+    context : (N, 32) float32 ndarray
+    amplitude : (N,) float32 ndarray
+    """
+    n = len(data)
+    out = np.empty((n, 16, 16, 48), np.float32), np.empty((n, 32), np.float32), np.empty(n, np.float32)
+    call("features", _number(n), *map(_single, (data, ivar, windows, fit_sky, poisson)), *out)
+    return out
+
+
+def transfer(psf, grid, oversampling):
+    """Transfer functions of PSF arrays on the modes of a grid.
+
+    Parameters
+    ----------
+    psf : (N, py, px) array_like
+        Odd-sized samples.
+    grid : FourierGrid
+        The modes.
+    oversampling : int
+        Samples per pixel.
+
+    Returns
+    -------
+    transfer : (N, 2 K, K) complex64 ndarray
+    """
+    psf, modes = _single(psf), len(grid.kx)
+    out = np.empty((len(psf), 2 * modes, modes), np.complex64)
+    call("transfer", _grid(grid), _number(len(psf)), *psf.shape[1:], int(oversampling), psf, out)
+    return out

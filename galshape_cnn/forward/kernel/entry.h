@@ -1,0 +1,116 @@
+/* Licensed under a 3-clause BSD style license - see LICENSE.rst */
+/* What Python calls, once for each set of instructions; each returns whether there was memory for it. */
+
+/* The transfer function of a row: its own, or that of all. */
+INLINE const float *psf_of(const Plan *p, const float *transfer, int64_t shared, int64_t row) {
+    return transfer + (shared ? 0 : row) * 4 * (size_t)p->modes * p->modes;
+}
+
+/* Split a transfer function, unless it is the last one again. */
+INLINE void use_psf(Work *w, const float *transfer, const float **last) {
+    if (transfer != *last) split_psf(w, transfer);
+    *last = transfer;
+}
+
+int32_t ENTRY(render)(const Plan *p, int32_t what, int64_t count, const float *params, const float *transfer,
+                      int64_t shared, float *out) {
+    Work *w = new_work(p, what, 0);
+    if (!w) return 0;
+    const float *last = NULL;
+    size_t area = (size_t)p->size * p->size, each = area * w->images;
+    for (int64_t i = 0; i < count; i++, out += each) {
+        use_psf(w, psf_of(p, transfer, shared, i), &last);
+        if (sound(w, params + 8 * i)) {
+            render(w, params + 8 * i);
+            memcpy(out, w->image, 4 * each);
+        } else
+            for (size_t k = 0; k < each; k++) out[k] = NAN;
+    }
+    free(w);
+    return 1;
+}
+
+int32_t ENTRY(normal)(const Plan *p, int64_t count, const float *params, const int64_t *rows, const float *data,
+                      const float *ivar, const float *transfer, int64_t shared, const float *inverse_gain,
+                      double *chi2, double *score, double *fisher) {
+    Work *w = new_work(p, SLOPES, 0);
+    if (!w) return 0;
+    const float *last = NULL;
+    size_t area = (size_t)p->size * p->size;
+    for (int64_t i = 0; i < count; i++) {
+        const float *one = params + 8 * i;
+        size_t row = rows[i];
+        if (!sound(w, one)) {
+            fill(chi2 + i, 1), fill(score + 8 * i, 8), fill(fisher + 64 * i, 64);
+            continue;
+        }
+        use_psf(w, psf_of(p, transfer, shared, row), &last);
+        render(w, one);
+        normal_equations(w, one, data + row * area, ivar + row * area, inverse_gain[i], chi2 + i, score + 8 * i,
+                         fisher + 64 * i);
+    }
+    free(w);
+    return 1;
+}
+
+int32_t ENTRY(linear)(const Plan *p, int64_t count, const float *params, const int64_t *rows, const float *data,
+                      const float *ivar, const float *transfer, int64_t shared, double *chi2, double *gradient,
+                      double *fisher) {
+    Work *w = new_work(p, UNIT, 0);
+    if (!w) return 0;
+    const float *last = NULL;
+    size_t area = (size_t)p->size * p->size;
+    for (int64_t i = 0; i < count; i++) {
+        size_t row = rows[i];
+        if (!sound(w, params + 8 * i)) {
+            fill(chi2 + i, 1), fill(gradient + 2 * i, 2), fill(fisher + 4 * i, 4);
+            continue;
+        }
+        use_psf(w, psf_of(p, transfer, shared, row), &last);
+        render(w, params + 8 * i);
+        linear_equations(w, params + 8 * i, data + row * area, ivar + row * area, chi2 + i, gradient + 2 * i,
+                         fisher + 4 * i);
+    }
+    free(w);
+    return 1;
+}
+
+int32_t ENTRY(examine)(const Plan *p, int64_t count, const float *params, const float *data, const float *ivar,
+                       const float *transfer, int64_t shared, const float *inverse_gain, int32_t fit_sky,
+                       const float *smoothers, const int32_t *reach, const double *limits, double *out) {
+    Work *w = new_work(p, SLOPES, examination_memory(p->size));
+    if (!w) return 0;
+    packed_smoothers(smoothers, p->size, w->more);
+    const float *last = NULL;
+    size_t area = (size_t)p->size * p->size;
+    for (int64_t i = 0; i < count; i++) {
+        if (!sound(w, params + 8 * i)) {
+            fill(out + RESULTS * i, RESULTS);
+            continue;
+        }
+        use_psf(w, psf_of(p, transfer, shared, i), &last);
+        render(w, params + 8 * i);
+        examined(w, params + 8 * i, data + i * area, ivar + i * area, inverse_gain[i], fit_sky, reach, limits,
+                 out + RESULTS * i);
+    }
+    free(w);
+    return 1;
+}
+
+int32_t ENTRY(point)(const Plan *p, int64_t count, const float *params, const float *data, const float *ivar,
+                     const float *transfer, int64_t shared, const float *inverse_gain, int32_t fit_sky,
+                     double ridge, double *out) {
+    Work *w = new_work(p, POINT, 0);
+    if (!w) return 0;
+    const float *last = NULL;
+    size_t area = (size_t)p->size * p->size;
+    for (int64_t i = 0; i < count; i++) {
+        out[i] = NAN;
+        if (!sound(w, params + 8 * i)) continue;
+        use_psf(w, psf_of(p, transfer, shared, i), &last);
+        render(w, params + 8 * i);
+        out[i] = point_chi2(w, params + 8 * i, data + i * area, ivar + i * area, inverse_gain[i], fit_sky, ridge);
+    }
+    free(w);
+    return 1;
+}

@@ -1,0 +1,347 @@
+/* Licensed under a 3-clause BSD style license - see LICENSE.rst */
+/* What the pixels say of a measured galaxy: galshape_cnn.infer.likelihood.residuals tells what the numbers are. */
+
+enum { COLUMNS = 11, SCALES = 4, RESULTS = 94 };
+
+static double dot(const float *a, const float *b, size_t n) {
+    double total = 0;
+    size_t whole = n / VL * VL;
+    for (size_t from = 0; from < whole; from += CHUNK) {
+        V sum = {0};
+        size_t to = from + CHUNK < whole ? from + CHUNK : whole;
+        for (size_t i = from; i < to; i += VL) sum += load(a + i) * load(b + i);
+        total += sum_of(sum);
+    }
+    for (size_t i = whole; i < n; i++) total += a[i] * b[i];
+    return total;
+}
+
+/* Inverse of a scaled Fisher matrix with a ridge; the parameter `sky` may be known.  False if there is none. */
+static int inverted(const double *fisher, int stride, int n, int sky, int fit_sky, double ridge, double *out) {
+    double a[COLUMNS][2 * COLUMNS] = {{0}}, scale[COLUMNS];
+    for (int i = 0; i < n; i++) {
+        double d = fisher[i * stride + i];
+        scale[i] = i == sky && !fit_sky ? 0 : 1 / sqrt(d > 1e-30 ? d : 1e-30);
+    }
+    for (int i = 0; i < n; i++) {
+        for (int j = 0; j < n; j++) a[i][j] = fisher[i * stride + j] * scale[i] * scale[j];
+        a[i][i] += ridge + (i == sky && !fit_sky);
+        a[i][n + i] = 1;
+    }
+    for (int k = 0; k < n; k++) {
+        int best = k;
+        for (int i = k + 1; i < n; i++)
+            if (fabs(a[i][k]) > fabs(a[best][k])) best = i;
+        if (!(fabs(a[best][k]) > 0)) return 0;
+        for (int j = 0; j < 2 * n; j++) {
+            double other = a[k][j];
+            a[k][j] = a[best][j], a[best][j] = other;
+        }
+        double over = 1 / a[k][k];
+        for (int j = 0; j < 2 * n; j++) a[k][j] *= over;
+        for (int i = 0; i < n; i++) {
+            double times = a[i][k];
+            if (i == k || times == 0) continue;
+            for (int j = 0; j < 2 * n; j++) a[i][j] -= times * a[k][j];
+        }
+    }
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < n; j++) out[i * n + j] = a[i][n + j] * scale[i] * scale[j];
+    return 1;
+}
+
+/* Second differences of an image along x, along y and across, times the weights. */
+static void second_derivatives(const float *light, const float *root, int size, float *xx, float *yy, float *xy) {
+    for (int y = 0; y < size; y++) {
+        const float *here = light + (size_t)y * size;
+        const float *below = y ? here - size : here, *above = y < size - 1 ? here + size : here;
+        size_t at = (size_t)y * size;
+        for (int x = 1; x < size - 1; x++) {
+            xx[at + x] = (here[x + 1] + here[x - 1] - 2 * here[x]) * root[at + x];
+            yy[at + x] = (above[x] + below[x] - 2 * here[x]) * root[at + x];
+            xy[at + x] = (above[x + 1] + below[x - 1] - above[x - 1] - below[x + 1]) * 0.25f * root[at + x];
+        }
+        for (int x = 0; x < size; x += size - 1) {
+            int left = x ? x - 1 : 0, right = x < size - 1 ? x + 1 : x;
+            xx[at + x] = (here[right] + here[left] - 2 * here[x]) * root[at + x];
+            yy[at + x] = (above[x] + below[x] - 2 * here[x]) * root[at + x];
+            xy[at + x] = (above[right] + below[left] - above[left] - below[right]) * 0.25f * root[at + x];
+        }
+    }
+}
+
+/* Highest and lowest pixel, and the distance of the first of the highest from a centre. */
+static void extremes_of(const float *image, int size, const float *center, double *high, double *low,
+                        double *distance) {
+    size_t area = (size_t)size * size, at = 0;
+    float most = -INFINITY, least = INFINITY;
+    for (size_t i = 0; i < area; i++) {
+        most = image[i] > most ? image[i] : most;
+        least = image[i] < least ? image[i] : least;
+    }
+    while (at < area - 1 && image[at] != most) at++;
+    *high = most, *low = least;
+    *distance = hypot((double)(at % size) - center[0], (double)(at / size) - center[1]);
+}
+
+/* out = A B, where B (size, padded) is a band of a reach about the diagonal. */
+static void banded_right(const float *a, int lda, const float *band, int padded, int size, int rows, int reach,
+                         float *out) {
+    for (int x = 0; x < padded; x += 2 * VL) {
+        int from = x - reach > 0 ? x - reach : 0, to = x + 2 * VL + reach < size ? x + 2 * VL + reach : size;
+        for (int y = 0; y < rows; y += 4)
+            tile(4, 2, a + (size_t)y * lda + from, lda, band + (size_t)from * padded + x, padded,
+                 to > from ? to - from : 0, out + (size_t)y * padded + x, padded);
+    }
+}
+
+/* out = A B, where A (rows, padded) is such a band. */
+static void banded_left(const float *band, int padded, const float *b, int size, int rows, int reach, float *out) {
+    for (int y = 0; y < rows; y += 4) {
+        int from = y - reach > 0 ? y - reach : 0, to = y + 4 + reach < size ? y + 4 + reach : size;
+        for (int x = 0; x < padded; x += 2 * VL)
+            tile(4, 2, band + (size_t)y * padded + from, padded, b + (size_t)from * padded + x, padded,
+                 to > from ? to - from : 0, out + (size_t)y * padded + x, padded);
+    }
+}
+
+/* Smoothing matrices laid out for products, both ways: (3, 2, padded, padded). */
+static void packed_smoothers(const float *smoothers, int size, float *out) {
+    int padded = rounded_up(size, 2 * VL);
+    size_t plane = (size_t)padded * padded;
+    for (int s = 0; s < SCALES - 1; s++, out += 2 * plane)
+        for (int y = 0; y < size; y++)
+            for (int x = 0; x < size; x++) {
+                float one = smoothers[((size_t)s * size + y) * size + x];
+                out[(size_t)y * padded + x] = out[plane + (size_t)x * padded + y] = one;
+            }
+}
+
+/* Extremes of the residuals smoothed at each scale. */
+static void smoothed_extremes(const float *rest, const float *smoothers, const int *reach, int size,
+                              const float *center, float *memory, double *high, double *low, double *distance) {
+    int padded = rounded_up(size, 2 * VL), rows = rounded_up(size, 4);
+    size_t plane = (size_t)padded * padded;
+    float *source = memory, *half = source + plane, *whole = half + plane;
+    extremes_of(rest, size, center, high, low, distance);
+    memset(source, 0, 4 * plane);
+    for (int y = 0; y < size; y++) memcpy(source + (size_t)y * padded, rest + (size_t)y * size, 4 * size);
+    for (int s = 0; s < SCALES - 1; s++, smoothers += 2 * plane) {
+        banded_right(source, padded, smoothers + plane, padded, size, rows, reach[s], half);
+        banded_left(smoothers, padded, half, size, rows, reach[s], whole);
+        if (padded != size)
+            for (int y = 0; y < size; y++) memmove(whole + (size_t)y * size, whole + (size_t)y * padded, 4 * size);
+        extremes_of(whole, size, center, high + s + 1, low + s + 1, distance + s + 1);
+    }
+}
+
+/* Numbers that `examined` needs beside the images. */
+static size_t examination_memory(int size) {
+    size_t padded = rounded_up(size, 2 * VL) + 4;
+    return (COLUMNS + 5) * ((size_t)size * size + 2 * VL) + 9 * padded * padded;
+}
+
+/* Weights, residuals and whitened columns; returns the highest light. */
+static float whiten(const Work *w, const float *params, const float *data, const float *ivar, float inverse_gain,
+                    float *light, float *root, float *residual, float *columns) {
+    int size = w->plan->size;
+    size_t area = (size_t)size * size;
+    float flux = params[0], sky = params[7], highest = -INFINITY, by_hlr = flux / params[2];
+    for (size_t i = 0; i < area; i++) {
+        light[i] = flux * w->image[i];
+        float extra = light[i] > 0 ? light[i] * inverse_gain : 0;
+        root[i] = __builtin_sqrtf(ivar[i] / (1 + ivar[i] * extra));
+        residual[i] = (data[i] - (light[i] + sky)) * root[i];
+        highest = light[i] > highest ? light[i] : highest;
+    }
+    for (int one = 0; one < 7; one++) {
+        const float *image = w->image + one * area;
+        float factor = one == 0 ? 1 : one == 2 ? by_hlr : flux, *column = columns + one * area;
+        for (size_t i = 0; i < area; i++) column[i] = factor * image[i] * root[i];
+    }
+    memcpy(columns + 7 * area, root, 4 * area);
+    second_derivatives(light, root, size, columns + 8 * area, columns + 9 * area, columns + 10 * area);
+    return highest;
+}
+
+/* Products of the columns and the residual, the residual last: (12, 12) symmetric. */
+static void all_products(const float *columns, const float *residual, size_t area, double *out) {
+    double sums[WIDEST * WIDEST] = {0};
+    float chunk[WIDEST * CHUNK];
+    for (size_t from = 0; from < area; from += CHUNK) {
+        int used = area - from < CHUNK ? (int)(area - from) : CHUNK, padded = rounded_up(used, VL);
+        for (int i = 0; i < WIDEST; i++) {
+            memcpy(chunk + i * CHUNK, (i < COLUMNS ? columns + i * area : residual) + from, 4 * used);
+            for (int k = used; k < padded; k++) chunk[i * CHUNK + k] = 0;
+        }
+        add_products(chunk, WIDEST, padded, sums);
+    }
+    for (int i = 0; i < WIDEST; i++)
+        for (int j = 0; j <= i; j++) out[i * WIDEST + j] = out[j * WIDEST + i] = sums[i * WIDEST + j];
+}
+
+/* Matched filter for the brightest part of the model, freed of what the columns explain. */
+static double core_amplitude(const float *rest, const float *light, const float *root, float threshold,
+                             const float *columns, const double *inverse, size_t area, float *pattern) {
+    for (size_t i = 0; i < area; i++) pattern[i] = (light[i] > threshold ? light[i] - threshold : 0) * root[i];
+    double norm = sqrt(dot(pattern, pattern, area)), along[COLUMNS], times[COLUMNS] = {0};
+    float over = 1 / (norm > 1e-20 ? norm : 1e-20);
+    for (size_t i = 0; i < area; i++) pattern[i] *= over;
+    for (int k = 0; k < COLUMNS; k++) along[k] = dot(columns + k * area, pattern, area);
+    for (int k = 0; k < COLUMNS; k++)
+        for (int l = 0; l < COLUMNS; l++) times[k] += inverse[k * COLUMNS + l] * along[l];
+    for (int k = 0; k < COLUMNS; k++) {
+        const float *column = columns + k * area;
+        float one = times[k];
+        for (size_t i = 0; i < area; i++) pattern[i] -= one * column[i];
+    }
+    double left = dot(pattern, pattern, area);
+    return left > 1e-4 ? dot(pattern, rest, area) / sqrt(left) : 0;
+}
+
+static void lags_of(const float *rest, const float *root, int size, double *lags) {
+    double along_x = 0, along_y = 0;
+    int64_t pairs_x = 0, pairs_y = 0;
+    for (int y = 0; y < size; y++) {
+        const float *r = rest + (size_t)y * size, *g = root + (size_t)y * size;
+        float sum_x = 0, sum_y = 0;
+        int count_x = 0, count_y = 0;
+        for (int x = 1; x < size; x++) sum_x += r[x] * r[x - 1], count_x += (g[x] > 0) & (g[x - 1] > 0);
+        if (y)
+            for (int x = 0; x < size; x++) sum_y += r[x] * r[x - size], count_y += (g[x] > 0) & (g[x - size] > 0);
+        along_x += sum_x, along_y += sum_y, pairs_x += count_x, pairs_y += count_y;
+    }
+    lags[0] = along_x / sqrt(pairs_x + 1.0);
+    lags[1] = along_y / sqrt(pairs_y + 1.0);
+}
+
+/* Sum of squares where the galaxy is bright, as that of a number of pixels. */
+static void inner_of(const float *rest, const float *light, const float *root, size_t area, double *out) {
+    double total = 0, square = 0, weighted = 0;
+    for (size_t from = 0; from < area; from += CHUNK) {
+        size_t to = from + CHUNK < area ? from + CHUNK : area, whole = from + (to - from) / VL * VL;
+        V a = {0}, b = {0}, c = {0};
+        for (size_t i = from; i < whole; i += VL) {
+            V bright = load(light + i) * load(root + i), r = load(rest + i);
+            bright = bright * bright;
+            V weight = bright / (1.0f + bright);
+            a += weight, b += weight * weight, c += weight * r * r;
+        }
+        total += sum_of(a), square += sum_of(b), weighted += sum_of(c);
+        for (size_t i = whole; i < to; i++) {
+            float bright = light[i] * root[i], weight = bright * bright / (1 + bright * bright);
+            total += weight, square += weight * weight, weighted += weight * rest[i] * rest[i];
+        }
+    }
+    square = square > 1e-6 ? square : 1e-6;
+    out[0] = weighted * total / square;
+    out[1] = total * total / square;
+}
+
+/* How many of the brightest pixels of the core are equal. */
+static double tied(const float *data, const float *light, const float *root, float threshold, float apart,
+                   size_t area) {
+    float most = -INFINITY;
+    int64_t count = 0;
+    for (size_t i = 0; i < area; i++)
+        if (light[i] > threshold && root[i] > 0 && data[i] * root[i] > most) most = data[i] * root[i];
+    for (size_t i = 0; i < area; i++)
+        count += light[i] > threshold && root[i] > 0 && data[i] * root[i] > most - apart;
+    return count;
+}
+
+/* Light that the model has not, over the model's, near the galaxy. */
+static double residual_flux_fraction(const float *params, const float *residual, const float *light,
+                                     const float *root, const double *limits, int size) {
+    float hlr = params[2], g1 = params[3], g2 = params[4], norm = 1 - g1 * g1 - g2 * g2;
+    float reach = limits[0] * hlr + limits[1], within = reach * reach * (norm > 1e-6f ? norm : 1e-6f);
+    float mean = limits[2];
+    double total = 0, all = 0;
+    for (int row = 0; row < size; row++) {
+        float y = row - params[6], sum = 0, lit = 0;
+        for (int column = 0; column < size; column++) {
+            size_t i = (size_t)row * size + column;
+            float x = column - params[5], u = (1 - g1) * x - g2 * y, v = (1 + g1) * y - g2 * x;
+            if (u * u + v * v < within && root[i] > 0) {
+                sum += (__builtin_fabsf(residual[i]) - mean) / root[i];
+                lit += light[i];
+            }
+        }
+        total += sum, all += lit;
+    }
+    return total / (all > 1e-20 ? all : 1e-20);
+}
+
+/* All statistics of a galaxy that has been rendered with SLOPES; `limits`: ridge, core, bright, tie, and three
+ * of the residual flux fraction. */
+static void examined(Work *w, const float *params, const float *data, const float *ivar, float inverse_gain,
+                     int fit_sky, const int *reach, const double *limits, double *out) {
+    int size = w->plan->size;
+    size_t area = (size_t)size * size, padded = area + 2 * VL;
+    size_t packed_ = (size_t)rounded_up(size, 2 * VL) * rounded_up(size, 2 * VL) * 2 * (SCALES - 1);
+    float *smoothers = w->more, *columns = smoothers + packed_, *light = columns + COLUMNS * area + VL, *root = light + padded,
+          *residual = root + padded, *rest = residual + padded, *pattern = rest + padded;
+    float highest = whiten(w, params, data, ivar, inverse_gain, light, root, residual, columns);
+    double products[WIDEST * WIDEST], inverse[2][COLUMNS * COLUMNS], explained[2] = {0}, times[COLUMNS] = {0};
+    all_products(columns, residual, area, products);
+    const double *score = products + COLUMNS * WIDEST;
+    for (int which = 0; which < 2; which++) {
+        int n = which ? COLUMNS : 8;
+        if (!inverted(products, WIDEST, n, 7, fit_sky, limits[0], inverse[which])) fill(out, RESULTS);
+        for (int i = 0; i < n; i++)
+            for (int j = 0; j < n; j++) explained[which] += score[i] * inverse[which][i * n + j] * score[j];
+    }
+    for (int i = 0; i < COLUMNS; i++)
+        for (int j = 0; j < COLUMNS; j++) times[i] += inverse[1][i * COLUMNS + j] * score[j];
+    memcpy(rest, residual, 4 * area);
+    for (int k = 0; k < COLUMNS; k++) {
+        const float *column = columns + k * area;
+        float one = times[k];
+        for (size_t i = 0; i < area; i++) rest[i] -= one * column[i];
+    }
+    *out++ = products[COLUMNS * WIDEST + COLUMNS];
+    for (int i = 0; i < 8; i++) *out++ = score[i];
+    for (int i = 0; i < 8; i++)
+        for (int j = 0; j < 8; j++) *out++ = products[i * WIDEST + j];
+    *out++ = dot(rest, rest, area);
+    inner_of(rest, light, root, area, out);
+    lags_of(rest, root, size, out + 2);
+    smoothed_extremes(rest, smoothers, reach, size, params + 5, pattern + padded, out + 4, out + 8, out + 12);
+    out += 16;
+    out[0] = explained[1] - explained[0];
+    out[1] = core_amplitude(rest, light, root, limits[1] * highest, columns, inverse[1], area, pattern);
+    out[2] = tied(data, light, root, limits[2] * highest, limits[3], area);
+    out[3] = residual_flux_fraction(params, residual, light, root, limits + 4, size);
+}
+
+/* Chi-square of the best point source near a galaxy that has been rendered with POINT. */
+static double point_chi2(Work *w, const float *params, const float *data, const float *ivar, float inverse_gain,
+                         int fit_sky, double ridge) {
+    size_t area = (size_t)w->plan->size * w->plan->size;
+    double sums[WIDEST * WIDEST] = {0}, fisher[16], inverse[16], score[4], explained = 0;
+    float columns[6 * CHUNK] = {0}, flux = params[0], sky = params[7];
+    for (size_t from = 0; from < area; from += CHUNK) {
+        int used = area - from < CHUNK ? (int)(area - from) : CHUNK, padded = rounded_up(used, VL);
+        const float *unit = w->image + from;
+        for (int i = 0; i < used; i++) {
+            float light = flux * unit[i], extra = light > 0 ? light * inverse_gain : 0;
+            float weight = __builtin_sqrtf(ivar[from + i] / (1 + ivar[from + i] * extra));
+            columns[i] = unit[i] * weight;
+            columns[CHUNK + i] = unit[area + i] * weight;
+            columns[2 * CHUNK + i] = unit[2 * area + i] * weight;
+            columns[3 * CHUNK + i] = weight;
+            columns[4 * CHUNK + i] = (data[from + i] - light - sky) * weight;
+        }
+        for (int one = 0; one < 5; one++)
+            for (int i = used; i < padded; i++) columns[one * CHUNK + i] = 0;
+        add_products(columns, 6, padded, sums);
+    }
+    for (int i = 0; i < 4; i++) {
+        score[i] = sums[4 * WIDEST + i];
+        for (int j = 0; j < 4; j++) fisher[4 * i + j] = sums[(i > j ? i : j) * WIDEST + (i > j ? j : i)];
+    }
+    if (!inverted(fisher, 4, 4, 3, fit_sky, ridge, inverse)) return NAN;
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++) explained += score[i] * inverse[4 * i + j] * score[j];
+    return sums[4 * WIDEST + 4] - explained;
+}

@@ -1,0 +1,24 @@
+/* Licensed under a 3-clause BSD style license - see LICENSE.rst */
+/* The whole kernel, for the instructions that the including file has chosen. */
+#include "plan.h"
+#include "vector.h"
+
+#include "product.h"
+
+#include "work.h"
+
+#include "modes.h"
+
+#include "folding.h"
+
+#include "image.h"
+
+#include "likelihood.h"
+
+#include "examine.h"
+
+#include "transfer.h"
+
+#include "features.h"
+
+#include "entry.h"

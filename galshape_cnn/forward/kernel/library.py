@@ -1,0 +1,90 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The compiled library, where there is one, and when it is used.
+
+It holds plain functions of C, three times over, for processors with the basic instructions of their kind,
+with AVX2 and with AVX-512.  Where no compiler was there when the package was installed there is no library,
+and everything is done by JAX.
+"""
+
+import ctypes
+import os
+from functools import lru_cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["KERNEL_VARIABLE", "call", "serves"]
+
+#: ``off`` switches the library off, ``base``, ``avx2`` and ``avx512`` choose its instructions.
+KERNEL_VARIABLE = "GALSHAPE_KERNEL"
+
+_INSTRUCTIONS = ("base", "avx2", "avx512")
+_SINGLE = (np.float32, np.complex64)
+
+
+@lru_cache(maxsize=1)
+def _library():
+    """The library and the instructions that this processor has, or None and none."""
+    for suffix in EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"_kernel{suffix}")
+        try:
+            library = ctypes.CDLL(str(path))
+            return library, _INSTRUCTIONS[: 1 + library.galshape_instructions()]
+        except (OSError, AttributeError):  # there is none, or it is one of another machine
+            continue
+    return None, ()
+
+
+def _chosen():
+    """The instructions to use, or None."""
+    library, possible = _library()
+    wanted = os.environ.get(KERNEL_VARIABLE, "").strip().lower()
+    if library is None or wanted in ("off", "0", "no"):
+        return None
+    return wanted if wanted in possible else possible[-1]
+
+
+def serves(*arrays):
+    """Whether the kernel computes what JAX would compute in single precision on the processor.
+
+    Parameters
+    ----------
+    *arrays : array_like
+        Arguments of the computation.
+
+    Returns
+    -------
+    yes : bool
+        False without the library, on other devices, in double precision, and within JAX's
+        transformations.
+    """
+    if _chosen() is None:
+        return False
+    import jax
+
+    if any(isinstance(one, jax.core.Tracer) for one in arrays) or jax.default_backend() != "cpu":
+        return False
+    return not jax.config.jax_enable_x64 or all(one.dtype in _SINGLE for one in arrays)
+
+
+def call(name, *arguments):
+    """Call a function of the library.
+
+    Parameters
+    ----------
+    name : str
+        Without the instructions.
+    *arguments : ctypes objects and contiguous ndarrays
+
+    Raises
+    ------
+    MemoryError
+        If there was no memory for it.
+    """
+    function = getattr(_library()[0], f"galshape_{name}_{_chosen()}")
+    pointers = [
+        one if not hasattr(one, "ctypes") else one.ctypes.data_as(ctypes.c_void_p) for one in arguments
+    ]
+    if not function(*pointers):
+        raise MemoryError(f"no memory to {name} galaxies")

@@ -1,0 +1,114 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Errors count what no Sérsic profile has: clumps of the galaxy, and a sky that is not one level."""
+
+import galsim
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from galshape_cnn.forward.render import render
+from galshape_cnn.forward.transfer import grid_for, transfer_functions
+from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
+from galshape_cnn.infer.likelihood.fisher import bound
+from galshape_cnn.infer.likelihood.structure import estimate_structure
+
+N, SIZE = 64, 64
+GRID = grid_for(SIZE, 1)
+MOFFAT = galsim.Moffat(beta=3, fwhm=3.0)
+PSF = MOFFAT.drawImage(nx=41, ny=41, scale=1).array.astype(float)
+TRANSFER = np.asarray(transfer_functions((PSF / PSF.sum()).astype(np.float32)[None], GRID, 1))
+TRUTH = np.array([1.0, 1.0, 5.0, 0.15, -0.1, 31.5, 31.5, 0.0])
+
+
+def fitted(images, snr, seed=1):
+    """Fits of noisy images, their errors from noise, and their structure."""
+    images = images * snr / np.sqrt((images**2).sum((1, 2), keepdims=True))
+    data = images + np.random.default_rng(seed).normal(size=images.shape)
+    ivar = np.ones(data.shape)
+    start = np.tile(TRUTH, (len(data), 1))
+    start[:, 0] = images.sum((1, 2))
+    fit = maximize_likelihood(data, ivar, TRANSFER, GRID, start)
+    noise = bound(fit.fisher.astype(np.float32), fit_sky=True)[0]
+    return fit.params, noise, estimate_structure(fit.params, data, ivar, TRANSFER, GRID)
+
+
+def spread(params, truth, covariance):
+    """Standard deviation of (estimate - truth) / error of five parameters."""
+    return np.std((params - truth)[:, :5] / np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)[:, :5]), axis=0)
+
+
+def smooth():
+    return np.asarray(render(np.tile(TRUTH, (N, 1)).astype(np.float32), TRANSFER, GRID), float)
+
+
+def test_smooth_galaxies_in_a_flat_sky_have_none():
+    params, noise, found = fitted(smooth(), 150)
+    assert (found.galaxy_significance > 2.5).sum() <= 4
+    assert (found.sky_significance > 2.5).sum() <= 4
+    added = np.diagonal(found.covariance()[:, :5, :5] / noise, axis1=1, axis2=2)
+    assert np.median(added) == 0
+
+
+def test_clumpy_discs_scatter_by_what_the_errors_say():
+    """From errors 5 to 20 times too small to 0.5-1.6 times the scatter; their mean truth is the disc."""
+    deviate = galsim.BaseDeviate(11)
+    disc = galsim.Exponential(half_light_radius=TRUTH[2])
+    images = []
+    for _ in range(N):
+        galaxy = 0.6 * disc + 0.4 * galsim.RandomKnots(40, profile=disc, rng=deviate)
+        galaxy = galsim.Convolve(galaxy.shear(g1=TRUTH[3], g2=TRUTH[4]), MOFFAT)
+        images.append(galaxy.drawImage(nx=SIZE, ny=SIZE, scale=1).array)
+    images = np.array(images, float)
+    params, noise, found = fitted(images, 400)
+    assert (found.galaxy_significance > 2.5).all()
+    truth = np.tile(TRUTH, (N, 1))
+    truth[:, 0] = 400 / np.sqrt((images**2).sum((1, 2)))
+    before = spread(params, truth, noise)
+    after = spread(params, truth, noise + found.covariance()[:, :5, :5])
+    assert (before > 2.5).all()
+    assert (before[1:] > 4).all()
+    assert (after > 0.5).all()
+    assert (after < 1.6).all()
+
+
+def test_uneven_sky_widens_what_depends_on_the_wings():
+    rng = np.random.default_rng(5)
+    bumps = gaussian_filter(rng.normal(size=(N, SIZE, SIZE)), (0, 4, 4), mode="wrap")
+    bumps *= 0.6 / bumps.std()
+    images = smooth()
+    images = images * 60 / np.sqrt((images**2).sum((1, 2), keepdims=True))
+    data = images + bumps + rng.normal(size=images.shape)
+    start = np.tile(TRUTH, (N, 1))
+    start[:, 0] = images.sum((1, 2))
+    fit = maximize_likelihood(data, np.ones(data.shape), TRANSFER, GRID, start)
+    noise = bound(fit.fisher.astype(np.float32), fit_sky=True)[0]
+    found = estimate_structure(fit.params, data, np.ones(data.shape), TRANSFER, GRID)
+    assert (found.sky_significance > 2.5).all()
+    pulls = [(fit.params - start)[:, :5] / np.sqrt(np.diagonal(c, axis1=1, axis2=2))
+             for c in (noise, noise + found.covariance()[:, :5, :5])]  # fmt: skip
+    before, after = (1.4826 * np.median(np.abs(p), axis=0) for p in pulls)
+    assert (before > 2).all()
+    assert (after < 1.5).all()
+    assert (after > 0.5).all()
+
+
+def test_units_and_known_sky():
+    images = smooth()[:8]
+    params, _, found = fitted(images, 100)
+    pixels = images * 100 / np.sqrt((images**2).sum((1, 2), keepdims=True))
+    pixels = pixels + np.random.default_rng(1).normal(size=images.shape)
+    known = estimate_structure(params, pixels, np.ones(images.shape), TRANSFER, GRID, fit_sky=False)
+    assert (known.galaxy[:, 7] == 0).all()
+    np.testing.assert_allclose(known.clump, found.clump, rtol=0.5, atol=2)
+
+
+@pytest.mark.parametrize("gain", [None, 10.0])
+def test_rows_do_not_depend_on_their_company(gain):
+    params, _, _ = fitted(smooth()[:16], 100)
+    data = np.asarray(render(params.astype(np.float32), TRANSFER, GRID), float)
+    data = data + np.random.default_rng(3).normal(size=data.shape)
+    ivar = np.ones(data.shape)
+    whole = estimate_structure(params, data, ivar, TRANSFER, GRID, gain=gain)
+    part = estimate_structure(params[8:], data[8:], ivar[8:], TRANSFER, GRID, gain=gain)
+    for one, other in zip(whole, part, strict=True):
+        np.testing.assert_array_equal(one[8:], other)

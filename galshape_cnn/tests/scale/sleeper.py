@@ -1,0 +1,30 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""A job without galaxies: what a worker is, without what it computes."""
+
+import os
+import sys
+import time
+
+from galshape_cnn.scale.workers import ProcessCrew
+
+
+class Sleeper:
+    """Answers with the number of its process, after a while."""
+
+    token, seconds = "sleeper", 0.5
+
+    def measure(self, start, stop):
+        time.sleep(self.seconds)
+        return os.getpid()
+
+
+def main(count=2):
+    """Start workers, say which they are, and leave them idle."""
+    crew = ProcessCrew(Sleeper(), count)
+    futures = [crew.submit(0, 1) for _ in range(count)]
+    print(*{crew.result(future, 0, 1) for future in futures}, flush=True)
+    time.sleep(600)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -1,0 +1,20 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The compiled kernel, which the package can do without; everything else is in ``setup.cfg``."""
+
+from setuptools import Extension, setup
+
+KERNEL = "galshape_cnn/forward/kernel"
+FILES = ("kernel", "vector", "plan", "product", "work", "modes", "folding", "image", "likelihood", "examine")
+HEADERS = [f"{KERNEL}/{name}.h" for name in (*FILES, "transfer", "features", "entry")]
+
+setup(
+    ext_modules=[
+        Extension(
+            "galshape_cnn.forward.kernel._kernel",
+            sources=[f"{KERNEL}/kernel_{one}.c" for one in ("base", "avx2", "avx512")],
+            depends=HEADERS,
+            extra_compile_args=["-O3", "-fno-math-errno", "-Wno-psabi"],
+            optional=True,  # without a compiler JAX does it all
+        )
+    ]
+)
