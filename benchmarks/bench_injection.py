@@ -2,7 +2,8 @@
 """Inject galaxies into three survey images: how many rows are right, and what quality catches and costs.
 
 Run as ``python benchmarks/bench_injection.py DATA_DIR WORK_DIR [N]``.  ``WORK_DIR`` gets a folder with
-its page for each field, and the tables of all of them, CSV; a run that is there is taken as it is, or gone on with.
+its page for each field, and the tables of all of them, CSV; a run that is there is taken as
+it is, or gone on with.
 """
 
 import sys
