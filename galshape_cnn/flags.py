@@ -99,10 +99,12 @@ FLAG_DEFINITIONS = (
     FlagDefinition(24, "SPIKE", "model leaves a peak sharper than the PSF: cosmic ray or bad pixel"),
     FlagDefinition(25, "CORRELATED_NOISE", "noise of adjacent pixels is correlated: errors are too small"),
     FlagDefinition(26, "INCONSISTENT", "estimate is farther from the likelihood's maximum than its error"),
-    FlagDefinition(27, "UNTRUSTED", "S/N, size and n where validation found this method wrong"),
+    FlagDefinition(27, "UNTRUSTED", "S/N, size and n where validation found this method wrong", "note"),
     FlagDefinition(28, "NEIGHBOR_LIGHT", "light of another source is left among the galaxy's pixels"),
     FlagDefinition(29, "BLENDED", "another source outshines the galaxy on its own pixels", "severe"),
-    FlagDefinition(30, "MISFIT", "departure from a Sersic profile may exceed the errors"),
+    FlagDefinition(
+        30, "MISFIT", "structure that no Sersic profile has moves flux or size by half of it or more"
+    ),
     FlagDefinition(31, "PSF_CUT", "array of the PSF ends where it still has light"),
     FlagDefinition(32, "PSF_MENDED", "PSF was off-centre or on a pedestal, which was corrected", "note"),
     FlagDefinition(33, "PRIOR_LIMIT", "posterior piles up at a limit of the prior"),

@@ -40,6 +40,7 @@ _RESOLVED = 13.0  # chi-square by which a galaxy, of four parameters more, must 
 _POINTS = 2 * BLOCK  # point sources at a time, of whatever number: one program, and few computed for nothing
 _LARGE = 1.5  # of the PSF's width: larger galaxies are resolved, whatever the error of the size
 _SHARED, _OUTSHONE = 0.2, 0.5  # of the light on pixels of others, for NEIGHBOR_LIGHT and BLENDED
+_LARGEST_SHARE = 0.5  # of flux or size that structure may move it by
 _FEW = 16.0  # pixels around the centre: nearer than their root is not a neighbour
 
 
@@ -67,7 +68,7 @@ def row_flags(batch, judged, network, options):
     if options.method == "network":  # likelihood and sampling depend on no training
         domain = network.domain
     flags = _domain_flags(judged, width, domain) | _psf_flags(batch.stamps, domain)
-    flags |= _shape_flags(batch.stamps, judged)
+    flags |= _shape_flags(batch.stamps, judged) | _misfit_flags(judged)
     tested = judged
     if options.correlation is not None:  # expected, so that it is no reason for doubt
         scaled = as_if_independent(judged.examination, options.correlation)
@@ -80,7 +81,7 @@ def row_flags(batch, judged, network, options):
     )
     if options.method == "network":
         flags |= np.where(_off_maximum(judged, options.model), Flag.INCONSISTENT, 0)
-    if network.trust and options.method != "ml":
+    if network.trust:
         ratio = judged.params[:, SINGLE.hlr] / width
         trusted = is_trusted(network.trust, options.method, judged.snr, ratio, judged.params[:, SINGLE.n])
         flags |= np.where(trusted, 0, Flag.UNTRUSTED)
@@ -183,6 +184,14 @@ def _is_sharp(examination):
     """Rows whose highest residual is sharper than any PSF: a matter of shape, whatever the noise is."""
     single, smooth = examination.highest[:, 0], examination.highest[:, 1:]
     return single > _SHARP * smooth.max(1)
+
+
+def _misfit_flags(judged):
+    """``MISFIT`` where structure moves flux or size by so much that errors to first order do not hold."""
+    which = [SINGLE.flux, SINGLE.hlr]
+    sigma = np.sqrt(np.diagonal(judged.structure, axis1=1, axis2=2)[:, which])
+    with np.errstate(invalid="ignore"):
+        return np.where((sigma > _LARGEST_SHARE * np.abs(judged.params[:, which])).any(1), Flag.MISFIT, 0)
 
 
 def _residual_flags(judged, sharp):

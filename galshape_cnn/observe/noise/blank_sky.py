@@ -26,6 +26,7 @@ _TILE, _MOST_TILES = 64, 49
 _SIGMAS = 4.5  # standard errors that a departure from white noise of the stated level must have
 _LEAST_AREA = 1.04  # sum of the correlations below which errors are off by less than two per cent
 _LEAST_SCALE = 0.02  # departure of the scale from one below which the map is taken as it is
+_SCALES = 0.2, 5.0  # of the scatter over the map, outside of which that is not the noise of this image
 _TILE_PSF = np.exp(-np.add.outer(np.arange(-5.0, 6) ** 2, np.arange(-5.0, 6) ** 2) / (2 * 1.3**2))
 
 
@@ -49,13 +50,14 @@ def measured_noise(frame):
     noise : MeasuredNoise
         ``scale``, the scatter of the blank pixels in units of the noise map, or None if that is one within
         4.5 standard errors, or within two per cent; ``correlation``, or None if no lag differs from zero
-        by 4.5 standard errors, or their sum is below 1.04.
+        by 4.5 standard errors, or their sum is below 1.04.  Neither where the scatter is below a fifth of the
+        map or above five times that, as in images without noise.
     """
     stamps = _tiles(frame)
     if stamps is None:
         return MeasuredNoise()
     sums = blank_pixel_sums([(np.arange(len(stamps)), stamps)])
-    if not sums.enough:
+    if not sums.enough or not _SCALES[0] < np.sqrt(sums.variance) < _SCALES[1]:
         return MeasuredNoise()
     array, excess = estimate_from_sums(sums)
     close = _significant_lags(sums) if len(array) > 1 else False

@@ -59,6 +59,8 @@ def test_correlation_and_scale_are_found(seed):
 def test_too_few_blank_pixels_change_nothing():
     assert measured_noise(frame(field(1, correlated=True)[:40, :40])) == (None, None)
     assert measured_noise(frame(np.full((300, 300), np.nan))) == (None, None)
+    assert measured_noise(frame(np.zeros((300, 300)))) == (None, None)  # a model, without noise
+    assert measured_noise(frame(1e-3 * field(1, correlated=True))) == (None, None)
 
 
 def test_default_is_bit_equal_to_none_in_white_noise(estimator):
