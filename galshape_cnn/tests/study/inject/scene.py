@@ -51,5 +51,6 @@ def turned():
 
 def injected(n=12, data=None, **keywords):
     """An injection measured by the stand-in."""
-    keywords = {"psf": PSF, "estimator": Estimator(), "seed": 3} | keywords
+    known = {"noise_scale": None, "noise_correlation": None}  # an image of zeros has none to be measured
+    keywords = {"psf": PSF, "estimator": Estimator(), "seed": 3} | known | keywords
     return inject(image() if data is None else data, n=n, **keywords)

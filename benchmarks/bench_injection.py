@@ -1,8 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Inject galaxies into three survey images; write the tables of the page and draw its pictures.
+"""Inject galaxies into three survey images: how many rows are right, and what quality catches and costs.
 
-Run as ``python make_injection.py DATA_DIR WORK_DIR [N]`` in this folder.  The images are not part of the
-repository, so the results are; a run that is in ``WORK_DIR`` is taken as it is, or gone on with.
+Run as ``python benchmarks/bench_injection.py DATA_DIR WORK_DIR [N]``.  ``WORK_DIR`` gets a folder with
+its page for each field, and the tables of all of them, CSV; a run that is there is taken as
+it is, or gone on with.
 """
 
 import sys
@@ -10,16 +11,11 @@ from pathlib import Path
 
 import numpy as np
 from astropy.table import QTable, Table
-from PIL import Image
 
 from galshape_cnn import inject
 from galshape_cnn.observe.io.fits import read_image
 from galshape_cnn.study.inject.results import tables_of
 from galshape_cnn.study.inject.summary import kept_selection
-
-HERE = Path(__file__).parent
-IMAGES, TABLES = HERE / "images", HERE / "tables"
-SHOWN = {"decals": ("examples",), "kids": ("places", "coverage", "flags")}
 
 
 def fields(data):
@@ -73,19 +69,6 @@ def flag_rows(title, table):
         yield line | {"wrong rows, %": percent(row["of_wrong"], row["of_wrong_se"])}
 
 
-def write(name, rows):
-    """Table of the page."""
-    Table(rows=rows).write(TABLES / f"{name}.csv", format="ascii.csv", overwrite=True)
-
-
-def shrink(path, name):
-    """PNG of few colours and at most 1100 pixels across."""
-    picture = Image.open(path).convert("RGB")
-    width = min(picture.width, 1100)
-    picture = picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
-    picture.quantize(128).save(IMAGES / name, optimize=True)
-
-
 def main(data, work, number):
     """All fields."""
     summary, coverage, flags = [], [], []
@@ -96,11 +79,8 @@ def main(data, work, number):
         summary.append(field_row(title, table))
         coverage += coverage_rows(title, table)
         flags += flag_rows(title, table)
-        for figure in SHOWN.get(name, ()):
-            shrink(folder / f"{figure}.png", f"injection_{name}_{figure}.png")
-    write("injection_fields", summary)
-    write("injection_coverage", coverage)
-    write("injection_flags", flags)
+    for name, rows in (("fields", summary), ("coverage", coverage), ("flags", flags)):
+        Table(rows=rows).write(Path(work) / f"{name}.csv", format="ascii.csv", overwrite=True)
 
 
 if __name__ == "__main__":
