@@ -3,7 +3,8 @@
 
 Galaxies of random n, size, shape and S/N (10 to 200, half-light radius .5 to 3 FWHM of the PSF) are drawn
 with shears of +0.02 and -0.02 in both components, with the same noise; the partner of each is turned by 90
-degrees, and so is its noise, with the other sign: shapes, and what is odd in the noise, cancel.  Estimated is
+degrees, and so is its noise, with the other sign: shapes cancel, and of m what is odd in the noise.  The case
+"psf e=.05" has the same sign, so that the noise cancels in c.  Estimated is
 m = (g+ - g-) / 2 gamma - 1 and c = (g+ + g-) / 2 of `galshape_cnn.mean_shear`, with errors by leaving out one
 chunk of galaxies at a time.  The column ``plain`` is m of the average of g1 and g2 without response.
 
@@ -29,6 +30,7 @@ from galshape_cnn.geometry import transform_shape
 from galshape_cnn.infer.shear.mean_shear import ShearedViews, shear_of_sums, shear_sums
 
 SIZE, OVER, FWHM, BETA, GAMMA, CHUNK = 64, 2, 3.04, 2.5, 0.02, 128
+FEWEST = 3  # chunks, from which a standard error can be had
 SKY = 0.2 * np.array([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]])
 SHEARED_SKY = SKY @ np.array([[1.1, 0.0], [0.0, 0.9]])
 BINS = {
@@ -43,7 +45,7 @@ SELECTIONS = {
 }
 CASES = {
     "sersic": {},
-    "psf e=.05": {"e": 0.05},
+    "psf e=.05": {"e": 0.05, "sign": 1},
     "other response": {"e": 0.0, "wrong": True},
     "psf 1 % wide": {"told": 1.01},
     "wcs": {"jacobian": SHEARED_SKY},
@@ -150,7 +152,11 @@ def chunk_sums(estimator, case, rng):
         ivar[rng.uniform(size=ivar.shape) < 0.02] = 0
         ivar[np.arange(CHUNK), :, rng.integers(20, 44, CHUNK)] = 0
     parts = []
-    turned = quarter_turned(truth), -np.rot90(noise, 1, (1, 2)), np.rot90(ivar, 1, (1, 2))
+    turned = (
+        quarter_turned(truth),
+        options.get("sign", -1) * np.rot90(noise, 1, (1, 2)),
+        np.rot90(ivar, 1, (1, 2)),
+    )
     for sign in (1, -1):
         for some, own, weights in ((truth, noise, ivar), turned):
             shape = composed(some["g"], sign * GAMMA * (1 + 1j))
@@ -234,6 +240,9 @@ def table(args):
         if not files:
             continue
         chunks = np.concatenate([np.load(file) for file in files])
+        if len(chunks) < FEWEST:
+            print(f"{case}: {len(chunks)} chunks are too few for an error")
+            continue
         for number, selection in enumerate(SELECTIONS):
             for index, (name, label) in enumerate(labels):
                 if name != "all" and (case != "sersic" or selection != "all"):

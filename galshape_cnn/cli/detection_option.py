@@ -4,7 +4,6 @@
 import numpy as np
 
 from galshape_cnn.errors import InputError
-from galshape_cnn.observe.catalog_conventions import READ_AS
 
 __all__ = ["CUTOUT_LIMIT", "add_detection_options", "add_threshold_options", "is_cutout", "targets"]
 
@@ -108,6 +107,7 @@ def targets(args, data, error=None):
         raise InputError("--find needs one image; these are cutouts with one galaxy each")
     if args.cutout or (is_cutout(data) and not args.find):
         return None
+    from galshape_cnn.observe.catalog_conventions import READ_AS
     from galshape_cnn.observe.detect.sources import find_galaxies
 
     detection = detection_from(args)

@@ -14,7 +14,7 @@ __all__ = ["add_exposures_option", "measured_exposures", "read_exposures"]
 
 #: Columns of the list, and which of them are numbers.
 _NEEDED = ("image", "band")
-_FILES = ("psf", "error", "weight", "mask")
+_FILES = ("psf", "error", "variance", "weight", "mask")
 _NUMBERS = ("zeropoint", "gain", "wavelength")
 _WORDS = ("name", "hdu", "noise_scale", "noise_correlation")
 _COLUMNS = (*_NEEDED, *_FILES, *_NUMBERS, *_WORDS)
@@ -39,9 +39,9 @@ def add_exposures_option(parser):
         "--exposures",
         metavar="LIST",
         help="table (.ecsv .csv .fits) of images of the same galaxies, measured together, in place of "
-        "IN.fits: columns image, band, and if wanted psf, error, weight, mask (files, file[HDU], or psf as "
-        "for --psf), zeropoint, gain, wavelength, hdu, name, noise_scale, noise_correlation; galaxies are "
-        "found in the first image where --positions is not given",
+        "IN.fits: columns image, band, and if wanted psf, error, variance, weight, mask (files, file[HDU] or "
+        "psf as for --psf), zeropoint, gain, wavelength, hdu, name, noise_scale, noise_correlation; galaxies "
+        "are found in the first image where --positions is not given",
     )
 
 
@@ -52,9 +52,9 @@ def read_exposures(path):
     ----------
     path : str or Path
         Table with the columns ``image`` and ``band``, one row for each exposure, and optionally ``psf``,
-        ``error`` (1 sigma), ``weight`` (inverse variance), ``mask``, ``zeropoint``, ``gain``, ``wavelength``,
-        ``hdu``, ``name``, ``noise_scale``, ``noise_correlation``; empty where one has none.  Files are looked
-        for beside the list.
+        ``error`` (1 sigma), ``variance``, ``weight`` (its inverse), ``mask``, ``zeropoint``, ``gain``,
+        ``wavelength``, ``hdu``, ``name``, ``noise_scale``, ``noise_correlation``; empty where one has none.
+        Files are looked for beside the list.
 
     Returns
     -------
@@ -133,8 +133,8 @@ def _image(file, entry, files, own_psf):
 
     hdu = entry["hdu"]
     hdu = int(hdu) if hdu is not None and hdu.isdigit() else hdu
-    choices = {"sci": hdu, "err": files["error"], "weight": files["weight"], "mask": files["mask"]}
-    choices["psf"] = files["psf"] if own_psf else None
+    choices = {"sci": hdu, "err": files["error"], "var": files["variance"], "weight": files["weight"]}
+    choices |= {"mask": files["mask"], "psf": files["psf"] if own_psf else None}
     choices = {name: _hdu_number(value) for name, value in choices.items()}
     try:
         image = read_image(file, **choices)

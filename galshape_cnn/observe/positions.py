@@ -229,7 +229,7 @@ def _settle_objects(table):
         if getattr(getattr(table[name], "dtype", None), "kind", "") != "O" or table[name].ndim != 1:
             continue
         values = np.asarray(table[name])
-        known = np.array([one is not None and one == one for one in values])  # NaN differs from itself
+        known = np.array([not (one is None or (isinstance(one, float) and np.isnan(one))) for one in values])
         kinds = {type(one) for one in values[known]}
         if len(kinds) == 1 and next(iter(kinds)) in (str, int, float, bool):
             column = MaskedColumn(np.where(known, values, next(iter(values[known]))).tolist(), mask=~known)

@@ -34,8 +34,8 @@ COMPLETE |= {"PR09", "PR10", "RT01", "RT05", "YD01"}
 def members():
     """Functions and classes that the modules of the package offer, by dotted name."""
     for module in pkgutil.walk_packages(galshape_cnn.__path__, "galshape_cnn."):
-        if ".tests" in module.name or module.name.endswith("conftest"):
-            continue
+        if ".tests" in module.name or module.name.endswith(("conftest", "._kernel")):
+            continue  # the last is a library of C functions, no module of Python
         loaded = importlib.import_module(module.name)
         for name in getattr(loaded, "__all__", ()):
             if callable(value := getattr(loaded, name)) and value.__module__ == module.name:

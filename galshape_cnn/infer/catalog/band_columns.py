@@ -3,14 +3,16 @@
 
 from dataclasses import replace
 
+import astropy.units as u
 import numpy as np
 
+from galshape_cnn.errors import InputError
 from galshape_cnn.infer.catalog.columns import COLUMN_DEFINITIONS, ColumnDefinition
 
-__all__ = ["POGSON", "band_columns", "band_definitions", "band_of"]
+__all__ = ["band_columns", "band_definitions", "band_of", "color_of"]
 
-#: Magnitudes per unit of ln(flux).
-POGSON = 2.5 / np.log(10)
+# Magnitudes per unit of ln(flux).
+_POGSON = 2.5 / np.log(10)
 
 
 def _ending(bands, number):
@@ -65,8 +67,47 @@ def band_columns(bands, number, zeropoint, snr, columns):
         with np.errstate(invalid="ignore"):
             flux = np.where(flux > 0, flux, np.nan)
         out[f"mag{end}"] = zeropoint - 2.5 * np.log10(flux)
-        out[f"mag{end}_err"] = POGSON * columns[f"flux{end}_err"] / flux
+        out[f"mag{end}_err"] = _POGSON * columns[f"flux{end}_err"] / flux
     return out
+
+
+def color_of(names, bands, zeropoints, parameters, covariance):
+    """Colour between two bands and its error.
+
+    Parameters
+    ----------
+    names : (str, str)
+        The two bands.
+    bands, zeropoints : tuple
+        Of the catalogue.
+    parameters, covariance : (N, R), (N, R, R) ndarray
+        Fluxes first.
+
+    Returns
+    -------
+    color, error : (N,) Quantity
+        In mag; NaN where a flux is not positive.
+
+    Raises
+    ------
+    InputError
+        If there is no such band, or only one of the two has a zero point.
+    """
+    for band in names:
+        if band not in bands:
+            raise InputError(f"band {band!r} is not in this catalogue; allowed: {', '.join(bands)}")
+    index = [bands.index(band) for band in names]
+    zero = [zeropoints[k] for k in index]
+    if (zero[0] is None) != (zero[1] is None):
+        raise InputError(
+            f"band {names[zero.index(None)]!r} has no zero point; give zeropoint= to its exposures"
+        )
+    with np.errstate(invalid="ignore"):
+        flux = np.where(parameters[:, index] > 0, parameters[:, index], np.nan)
+        slope = _POGSON * np.array([-1, 1]) / flux
+        variance = np.einsum("ni,nij,nj->n", slope, covariance[:, index][:, :, index], slope)
+        color = -2.5 * np.log10(flux[:, 0] / flux[:, 1]) + (0.0 if zero[0] is None else zero[0] - zero[1])
+        return color * u.mag, np.sqrt(np.where(variance >= 0, variance, np.nan)) * u.mag
 
 
 def band_definitions(bands, zeropoints, columns):

@@ -36,7 +36,7 @@ from galshape_cnn.infer.catalog.rows import CatalogRows
 from galshape_cnn.infer.catalog.shear import CatalogShear
 from galshape_cnn.infer.measure.options import METHODS
 
-__all__ = ["ShapeCatalog"]
+__all__ = ["ShapeCatalog", "frozen"]
 
 _RAW_COLUMNS = ("snr", "chi2", "ess", "flags", "neighbour_fraction", "rff")
 
@@ -185,18 +185,18 @@ class ShapeCatalog(FlaggedRows, CatalogRows, CatalogDisplay, CatalogShear, Catal
     @cached_property
     def covariance(self):
         """(N, 5, 5) ndarray: posterior covariance of flux, n, hlr, g1, g2; NaN for ``'ml'``."""
-        return _frozen(self.placement.covariances(self.measurement.params, self.measurement.covariance))
+        return frozen(self.placement.covariances(self.measurement.params, self.measurement.covariance))
 
     @cached_property
     def crb_covariance(self):
         """(N, 5, 5) ndarray: Cramér-Rao bound of flux, n, hlr, g1, g2; the sandwich in correlated noise."""
-        return _frozen(self.placement.covariances(self.measurement.params, self.measurement.crb))
+        return frozen(self.placement.covariances(self.measurement.params, self.measurement.crb))
 
     @cached_property
     def error_covariance(self):
         """(N, 5, 5) ndarray: the bound, and what structure adds to it: the square of the columns ``_err``."""
         raw = self.measurement
-        return _frozen(self.placement.covariances(raw.params, raw.crb + raw.structure))
+        return frozen(self.placement.covariances(raw.params, raw.crb + raw.structure))
 
     @cached_property
     def _columns(self):
@@ -221,7 +221,7 @@ class ShapeCatalog(FlaggedRows, CatalogRows, CatalogDisplay, CatalogShear, Catal
         if definition.kind == "sky":
             return values
         unit = column_unit(definition.kind, self.unit, self.placement.has_sky)
-        return _frozen(values) if unit is None else _frozen(u.Quantity(values, unit))
+        return frozen(values) if unit is None else frozen(u.Quantity(values, unit))
 
     @property
     def column_names(self):
@@ -276,8 +276,17 @@ for _definition in COLUMN_DEFINITIONS:
 del _definition
 
 
-def _frozen(array):
-    """View that cannot be written through."""
+def frozen(array):
+    """View of an array that cannot be written through.
+
+    Parameters
+    ----------
+    array : ndarray or Quantity
+
+    Returns
+    -------
+    view : ndarray or Quantity
+    """
     view = array.view()
     view.flags.writeable = False
     return view

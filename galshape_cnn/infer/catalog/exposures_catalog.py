@@ -12,8 +12,8 @@ from galshape_cnn.errors import InputError
 from galshape_cnn.flags import quality_of
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.geometry import axis_ratio, frame_derivative, position_angle, semi_major_radius
-from galshape_cnn.infer.catalog.band_columns import POGSON, band_columns, band_definitions
-from galshape_cnn.infer.catalog.catalog import ShapeCatalog
+from galshape_cnn.infer.catalog.band_columns import band_columns, band_definitions, band_of, color_of
+from galshape_cnn.infer.catalog.catalog import ShapeCatalog, frozen
 from galshape_cnn.infer.catalog.columns import (
     column_unit,
     complete_meta,
@@ -24,8 +24,6 @@ from galshape_cnn.infer.catalog.columns import (
 from galshape_cnn.infer.catalog.placement import Placement, derived_errors
 
 __all__ = ["ExposuresCatalog"]
-
-_RAW = ("snr", "chi2", "ess", "flags")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -67,10 +65,8 @@ class ExposuresCatalog(ShapeCatalog):
             What was measured.
         measurement, by_exposure, measured
             From `galshape_cnn.infer.measure.exposures.measure_exposures`.
-        method : str
-            The estimator.
-        meta : mapping
-            Provenance.
+        method, meta
+            As for `ShapeCatalog.from_measurements`.
 
         Returns
         -------
@@ -130,7 +126,7 @@ class ExposuresCatalog(ShapeCatalog):
     @cached_property
     def parameters(self):
         """(N, R) ndarray: fluxes, n, hlr, g1, g2 without units, in the reported frame."""
-        return _frozen(self._framed(self.measurement.params[:, self.galaxy_model.reported]))
+        return frozen(self._framed(self.measurement.params[:, self.galaxy_model.reported]))
 
     def _carried(self, covariance):
         """Covariances of fluxes, n, hlr, g1, g2 carried to the reported frame."""
@@ -151,17 +147,17 @@ class ExposuresCatalog(ShapeCatalog):
     @cached_property
     def covariance(self):
         """(N, R, R) ndarray: posterior covariance of fluxes, n, hlr, g1, g2; NaN for ``'ml'``."""
-        return _frozen(self._carried(self.measurement.covariance))
+        return frozen(self._carried(self.measurement.covariance))
 
     @cached_property
     def crb_covariance(self):
         """(N, R, R) ndarray: Cramér-Rao bound of fluxes, n, hlr, g1, g2."""
-        return _frozen(self._carried(self.measurement.crb))
+        return frozen(self._carried(self.measurement.crb))
 
     @cached_property
     def error_covariance(self):
         """(N, R, R) ndarray: the square of the columns ``_err``; of several exposures the bound."""
-        return _frozen(self._carried(self.measurement.crb + self.measurement.structure))
+        return frozen(self._carried(self.measurement.crb + self.measurement.structure))
 
     def color(self, first, second):
         """Colour between two bands: magnitude of the first minus that of the second.
@@ -174,33 +170,39 @@ class ExposuresCatalog(ShapeCatalog):
         Returns
         -------
         color, error : (N,) Quantity
-            In mag; NaN where a flux is not positive.  The error uses the covariance of both fluxes, which
-            share the shape, so it is smaller than what the errors of the fluxes alone would say.
-            Without zero points it is that of the fluxes as they are.
+            In mag; NaN where a flux is not positive.  The error uses the covariance of the fluxes, which
+            share the shape.  Without zero points it is that of the fluxes as they are.
 
         Raises
         ------
         InputError
             If there is no such band, or only one of the two has a zero point.
         """
-        index = []
-        for band in (first, second):
-            if band not in self.bands:
-                raise InputError(f"band {band!r} is not in this catalogue; allowed: {', '.join(self.bands)}")
-            index.append(self.bands.index(band))
-        zero = [self.zeropoints[k] for k in index]
-        if (zero[0] is None) != (zero[1] is None):
-            without = (first, second)[zero.index(None)]
-            raise InputError(f"band {without!r} has no zero point; give zeropoint= to its exposures")
-        flux = self.parameters[:, index]
-        flux = np.where(flux > 0, flux, np.nan)
         covariance = self.crb_covariance if self.method == "ml" else self.covariance
-        with np.errstate(invalid="ignore"):
-            slope = POGSON * np.array([-1, 1]) / flux
-            variance = np.einsum("ni,nij,nj->n", slope, covariance[:, index][:, :, index], slope)
-            offset = 0.0 if zero[0] is None else zero[0] - zero[1]
-            color = offset - 2.5 * np.log10(flux[:, 0] / flux[:, 1])
-            return color * u.mag, np.sqrt(np.where(variance >= 0, variance, np.nan)) * u.mag
+        return color_of((first, second), self.bands, self.zeropoints, self.parameters, covariance)
+
+    def samples(self, i):
+        """Posterior samples of one galaxy.
+
+        Parameters
+        ----------
+        i : int
+            Row number.
+
+        Returns
+        -------
+        samples : (S, R) ndarray
+            Equally weighted draws of fluxes, n, hlr, g1, g2, without units, in the frame of the table; NaN
+            for the flux of a band without data.
+
+        """
+        row = self._row(i)
+        if self.method != "posterior" or self.measurement.samples is None:
+            raise InputError(f"samples exist for method='posterior' only; this catalogue has {self.method!r}")
+        model, out = self.galaxy_model, np.array(self.measurement.samples[row], float)
+        shape = slice(model.n - 1, model.shear.stop)
+        out[:, model.shape] = self.placement[row : row + 1].shapes(out[None, :, shape])[0][:, 1:]
+        return out[np.isfinite(out[:, model.shape]).all(1)]
 
     def exposure_table(self):
         """What each exposure says of each galaxy, at the parameters that fit all of them.
@@ -250,7 +252,9 @@ class ExposuresCatalog(ShapeCatalog):
             variance = np.diagonal(covariance, axis1=1, axis2=2)
             sigma = np.sqrt(np.where(variance >= 0, variance, np.nan))
             columns |= {f"{name}_{suffix}": sigma[:, k] for k, name in enumerate(names)}
-        columns |= {name: getattr(raw, name) for name in _RAW} | {"quality": quality_of(raw.flags)}
+        columns |= {name: getattr(raw, name) for name in ("snr", "chi2", "ess", "flags")} | {
+            "quality": quality_of(raw.flags)
+        }
         last = slice(model.n - 1, model.shear.stop)
         five = parameters[:, last]
         g1, g2 = parameters[:, model.shear].T
@@ -274,13 +278,11 @@ class ExposuresCatalog(ShapeCatalog):
         values = self._columns[definition.name]
         if definition.kind == "sky":
             return values
-        flux_unit = self.unit
-        if definition.kind == "flux" and len(self.bands) > 1:
-            flux_unit = self.units[next(k for k, b in enumerate(self.bands)
-                                        if f"{definition.name}_".startswith(f"flux_{b}_"))]  # fmt: skip
-        unit = u.mag if definition.kind == "magnitude" else None
-        unit = unit or column_unit(definition.kind, flux_unit, self.placement.has_sky)
-        return _frozen(values) if unit is None else _frozen(u.Quantity(values, unit))
+        unit = u.mag
+        if definition.kind != "magnitude":
+            flux_unit = self.units[band_of(definition.name, self.bands)]
+            unit = column_unit(definition.kind, flux_unit, self.placement.has_sky)
+        return frozen(values) if unit is None else frozen(u.Quantity(values, unit))
 
     def __getattr__(self, name):
         """Columns of bands, such as ``flux_g``."""
@@ -316,7 +318,7 @@ class ExposuresCatalog(ShapeCatalog):
         Raises
         ------
         InputError
-            If the data were dropped by `without_stamps`, or the exposure does not show the galaxy.
+            If the data are gone, or the exposure does not show the galaxy.
         """
         row, number = self._row(i), self._exposure(exposure)
         if self.stamps is None:
@@ -385,15 +387,8 @@ class ExposuresCatalog(ShapeCatalog):
 
     def plot_corner(self, i, axes=None):
         """Not available for several exposures."""
-        raise InputError("plot_corner() is for catalogues of one image; samples(i) holds the draws")
+        raise InputError("plot_corner() is for one image; samples(i) holds the draws")
 
     def plot_bound_ratio(self, axes=None):
         """Not available for several exposures."""
-        raise InputError("plot_bound_ratio() is for catalogues of one image")
-
-
-def _frozen(array):
-    """View that cannot be written through."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
+        raise InputError("plot_bound_ratio() is for one image")

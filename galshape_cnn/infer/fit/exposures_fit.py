@@ -10,7 +10,7 @@ from galshape_cnn.forward.coordinates import Coordinates
 from galshape_cnn.infer.fit.bounded_steps import bounded_step, moved, room_to_bounds, turned
 from galshape_cnn.infer.fit.levenberg_marquardt import Points, Step, search
 from galshape_cnn.infer.fit.maximum_likelihood import fit_flags
-from galshape_cnn.infer.fit.variable_projection import LIMITS
+from galshape_cnn.infer.fit.variable_projection import LIMITS, Penalty
 from galshape_cnn.infer.likelihood.exposures import JointLikelihood
 
 __all__ = ["ExposuresFit", "fit_exposures"]
@@ -46,6 +46,7 @@ class _Problem:
 
     likelihood: JointLikelihood
     size: int
+    penalty: Penalty | None = None
 
     @property
     def coordinates(self):
@@ -60,7 +61,8 @@ class _Problem:
         theta[:, amplitudes] = best[:, amplitudes]
         turn = coordinates.derivative(theta)
         gradient = np.einsum("nij,ni->nj", turn, gradient)
-        return Points(theta, chi2, gradient, np.swapaxes(turn, 1, 2) @ fisher @ turn)
+        points = Points(theta, chi2, gradient, np.swapaxes(turn, 1, 2) @ fisher @ turn)
+        return points if self.penalty is None else self.penalty.added(points)
 
     def propose(self, points, rows, damping):
         model = self.likelihood.model
@@ -76,7 +78,7 @@ class _Problem:
         return moved(theta, step, self.size, self.coordinates)
 
 
-def fit_exposures(likelihood, start, size, again=None):
+def fit_exposures(likelihood, start, size, again=None, penalty=None):
     """Maximise the likelihood of galaxies in several exposures.
 
     Parameters
@@ -90,17 +92,19 @@ def fit_exposures(likelihood, start, size, again=None):
     again : callable, optional
         Takes row numbers and returns other starts, for galaxies whose first search did not converge, fits
         badly or ended at a limit of size or shear.  The better end is kept.
+    penalty : Penalty, optional
+        A Gaussian prior on the coordinates, which chi-square and Fisher matrix then contain.
 
     Returns
     -------
     fit : ExposuresFit
     """
-    fit = _fitted(likelihood, start, size)
+    fit = _fitted(likelihood, start, size, penalty)
     excess = (fit.chi2 - likelihood.n_data) / np.sqrt(2 * np.maximum(likelihood.n_data, 1))
     rows = np.flatnonzero((fit.flags & ~Flag.N_AT_BOUND != 0) | (excess > _POOR))
     if again is None or not len(rows):
         return fit
-    second = _fitted(likelihood[rows], again(rows), size)
+    second = _fitted(likelihood[rows], again(rows), size, penalty)
     converged = [(one & (Flag.NOT_CONVERGED | Flag.NO_DATA)) == 0 for one in (fit.flags[rows], second.flags)]
     change = converged[1].astype(int) - converged[0]
     better = (change > 0) | ((change == 0) & (second.chi2 < fit.chi2[rows]))
@@ -109,7 +113,7 @@ def fit_exposures(likelihood, start, size, again=None):
     return fit
 
 
-def _fitted(likelihood, start, size):
+def _fitted(likelihood, start, size, penalty):
     """One search from one start, and again with the photon noise of what it found."""
     coordinates = Coordinates(likelihood.model)
     theta = coordinates.clipped(coordinates.of(start), size)
@@ -118,7 +122,7 @@ def _fitted(likelihood, start, size):
     for _ in range(_REWEIGHTINGS if photons else 1):
         if photons:
             weighted = likelihood.with_photons(coordinates.params(theta))
-        points, done, _ = search(_Problem(weighted, size), theta, LIMITS)
+        points, done, _ = search(_Problem(weighted, size, penalty), theta, LIMITS)
         theta = points.theta
     inverse = np.linalg.inv(coordinates.derivative(theta))
     fisher = np.swapaxes(inverse, 1, 2) @ points.fisher @ inverse

@@ -21,6 +21,7 @@ from galshape_cnn.infer.fit.moments import moment_start
 from galshape_cnn.infer.likelihood.exposures import ExposureStamps, JointLikelihood
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE, RenderedBatch
+from galshape_cnn.infer.measure.exposure_estimates import of_fit, sample_exposures
 from galshape_cnn.infer.measure.exposure_quality import ExposureRows, judge
 from galshape_cnn.infer.measure.neighbours import Treated, listed_positions, segment, treat
 from galshape_cnn.infer.network.likelihood_update import expansion_point
@@ -31,7 +32,7 @@ from galshape_cnn.parallel import mapped
 __all__ = ["EXPOSURE_METHODS", "ExposurePart", "check_options", "measure_exposures"]
 
 #: Methods that several images can be measured with.
-EXPOSURE_METHODS = ("ml",)
+EXPOSURE_METHODS = ("ml", "posterior")
 
 _TOGETHER = 256  # galaxies that are fitted together
 _SAFE_SNR = 1e-3  # of an exposure whose network gives no start
@@ -203,16 +204,21 @@ def _measured(exposures, parts, rows, network, options, by_exposure):
     likelihood, found = _likelihood(exposures, parts, rows)
     start, best = _start(likelihood, found)
     side = int(exposures.placement(rows[:1], exposures.reference[rows[:1]])["side"][0])
-    fit = fit_exposures(likelihood, start, side, partial(_start_again, likelihood, start, best))
-    params = fit.params * likelihood.units
-    free = likelihood.free()
+    again = partial(_start_again, likelihood, start, best)
+    if options.method == "posterior":
+        found = sample_exposures(exposures, likelihood, found, start, again, side, network, options)
+    else:
+        found = of_fit(fit_exposures(likelihood, start, side, again), likelihood)
+    params, free = found.params, likelihood.free()
     judged = judge(exposures, parts, rows, params, free, network, options, by_exposure)
     known = free.copy()
     known[:, exposures.model.skies] = exposures.seen[rows]  # a sky that is not fitted is zero
-    flags = fit.flags | judged.flags | np.where(free[:, exposures.model.fluxes].all(1), 0, Flag.BAND_MISSING)
-    nan = np.full(judged.crb.shape, np.nan)
-    errors = nan, judged.crb, judged.snr, judged.chi2, nan[:, 0, 0]
-    return Measurement(np.where(known, params, np.nan), *errors, flags, model=exposures.model)
+    flags = (
+        found.flags | judged.flags | np.where(free[:, exposures.model.fluxes].all(1), 0, Flag.BAND_MISSING)
+    )
+    errors = found.covariance, judged.crb, judged.snr, judged.chi2, found.ess
+    params = np.where(known, params, np.nan)
+    return Measurement(params, *errors, flags, found.samples, model=exposures.model)
 
 
 def _likelihood(exposures, parts, rows):

@@ -20,14 +20,13 @@ proposal that has learned from the very draws it reweights loses the tails (with
 effective number of draws, 1 / sum(w^2), is the proof of what the result is worth.
 """
 
-from dataclasses import dataclass
-from zlib import crc32
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.flags import Flag
-from galshape_cnn.forward.coordinates import POSTERIOR
+from galshape_cnn.forward.coordinates import POSTERIOR, Coordinates
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.fit.moments import moment_start
@@ -37,7 +36,7 @@ from galshape_cnn.infer.likelihood.nuisance import MarginalLikelihood
 from galshape_cnn.infer.posterior.proposal import DEGREES, StudentMixture
 from galshape_cnn.infer.posterior.target import ShapeTarget, first_proposal
 
-__all__ = ["PosteriorResult", "sample_posterior"]
+__all__ = ["PosteriorResult", "prior_penalty", "sample_posterior", "sample_target"]
 
 
 _ROUNDS = (0.34, 0.33, 0.33)  # of the draws
@@ -53,15 +52,15 @@ class PosteriorResult:
 
     Attributes
     ----------
-    mean : (N, 5) ndarray
-        Posterior mean of flux, n, hlr, g1, g2.
-    covariance : (N, 5, 5) ndarray
+    mean : (N, R) ndarray
+        Posterior mean of flux (or of each), n, hlr, g1, g2.
+    covariance : (N, R, R) ndarray
         Posterior covariance.
     ess : (N,) ndarray
         Effective number of draws.
     n_draws : (N,) int ndarray
         Draws that were made.
-    samples : (N, S, 5) float32 ndarray
+    samples : (N, S, R) float32 ndarray
         Equally weighted draws.
     center : (N, 2) ndarray
         Posterior mean of x, y.
@@ -76,6 +75,15 @@ class PosteriorResult:
     samples: np.ndarray
     center: np.ndarray
     flags: np.ndarray
+
+    @classmethod
+    def blank(cls, n, n_samples, fit_flags, model=SINGLE):
+        """Of n galaxies that were not sampled, with the flags of a fit that there are no data."""
+        count = len(model.reported_names)
+        samples = np.full((n, n_samples, count), np.nan, np.float32)
+        mean, covariance, center = (np.full((n, *k), np.nan) for k in ((count,), (count, count), (2,)))
+        flags = Flag.LOW_ESS | (fit_flags & Flag.NO_DATA)
+        return cls(mean, covariance, np.zeros(n), np.zeros(n, int), samples, center, flags)
 
 
 def sample_posterior(
@@ -140,17 +148,18 @@ def sample_posterior(
     if not fit_sky:
         start[:, SINGLE.sky] = 0  # moments come with a level of the border, which would stay
     fit = maximize_likelihood(
-        data, ivar, transfer, grid, start, fit_sky=fit_sky, gain=gain, retry=False, penalty=_penalty(prior)
-    )
+        data, ivar, transfer, grid, start, fit_sky=fit_sky, gain=gain, retry=False,
+        penalty=prior_penalty(prior),
+    )  # fmt: skip
     likelihood = StampLikelihood.from_stamps(data, ivar, transfer, grid)
     if nuisance is not None:
         likelihood = MarginalLikelihood.of(likelihood, nuisance)
-    result = _blank(len(likelihood), n_samples, fit.flags)
+    result = PosteriorResult.blank(len(likelihood), n_samples, fit.flags)
     rows = np.flatnonzero(np.isfinite(fit.params).all(1))
     if len(rows):
         target = _target(likelihood[rows], fit, rows, prior, fit_sky, gain)
         mixture = first_proposal(target, None if proposal is None else proposal[rows])
-        _fill(result, rows, target, mixture, n_samples, seed)
+        sample_target(result, rows, target, mixture, n_samples, seed)
     return result
 
 
@@ -165,18 +174,29 @@ def _target(likelihood, fit, rows, prior, fit_sky, gain):
     return ShapeTarget(likelihood, best, fisher, prior, fit_sky)
 
 
-def _penalty(prior):
-    """A Gaussian like the prior, which leads the search to the posterior's mode and no further.
+def prior_penalty(prior, model=SINGLE):
+    r"""A Gaussian like the prior, which leads the search to the posterior's mode and no further.
 
-    Without it, maxima with |g| near one draw the proposal where the prior is zero.
+    Without it, maxima with \|g\| near one draw the proposal where the prior is zero.
+
+    Parameters
+    ----------
+    prior : object
+        A `Prior`, or anything with its density.
+    model : GalaxyModel, optional
+        Of the parameters.
+
+    Returns
+    -------
+    penalty : Penalty
     """
-    center, sigma = np.zeros(SINGLE.size), np.full(SINGLE.size, np.inf)
-    center[SINGLE.n], sigma[SINGLE.n], sigma[SINGLE.shear] = np.log(2), 0.8, 0.4
+    center, sigma = np.zeros(model.size), np.full(model.size, np.inf)
+    center[model.n], sigma[model.n], sigma[model.shear] = np.log(2), 0.8, 0.4
     if hasattr(prior, "sample"):
         _, n, hlr, g1, g2 = prior.sample(np.random.default_rng(0), 2000).T
-        center[SINGLE.n], center[SINGLE.hlr] = np.log(n).mean(), np.log(hlr).mean()
+        center[model.n], center[model.hlr] = np.log(n).mean(), np.log(hlr).mean()
         spread = np.arctanh(np.hypot(g1, g2)).clip(0.05)
-        sigma[SINGLE.shape] = np.log(n).std(), np.log(hlr).std(), *2 * [np.sqrt(0.5 * (spread**2).mean())]
+        sigma[model.shape] = np.log(n).std(), np.log(hlr).std(), *2 * [np.sqrt(0.5 * (spread**2).mean())]
     return Penalty(center, np.maximum(sigma, 0.1) ** -2.0)
 
 
@@ -185,13 +205,6 @@ def _start(data, ivar, transfer, grid, proposal):
         return moment_start(data, ivar, transfer, grid)
     mean = np.einsum("nk,nki->ni", proposal.weights, proposal.means)
     return SINGLE.with_sky(POSTERIOR.params(mean))
-
-
-def _blank(n, n_samples, fit_flags):
-    nan = lambda *shape: np.full((n, *shape), np.nan)  # noqa: E731
-    flags = Flag.LOW_ESS | (fit_flags & Flag.NO_DATA)
-    samples = nan(n_samples, 5).astype(np.float32)
-    return PosteriorResult(nan(5), nan(5, 5), np.zeros(n), np.zeros(n, int), samples, nan(2), flags)
 
 
 @dataclass(eq=False)
@@ -246,14 +259,14 @@ def _tempered(weights, least=24.0):
     return out
 
 
-def _generators(likelihood, seed):
+def _generators(target, seed):
     """One random generator for each galaxy, from the seed and its own pixels."""
-    return [np.random.default_rng([seed, crc32(stamp.tobytes())]) for stamp in likelihood.data]
+    return [np.random.default_rng([seed, number]) for number in target.fingerprints()]
 
 
 def _drawn(target, mixture, count, generators):
     """A round of draws from a mixture: points, fluxes and log ratios."""
-    uniform = np.stack([g.uniform(size=(count, 3)) for g in generators])
+    uniform = np.stack([g.uniform(size=(count, 1 + target.deviates)) for g in generators])
     normal = np.stack([g.standard_normal((count, 6)) for g in generators])
     u = mixture.draw(uniform[..., 0], normal, np.stack([g.chisquare(DEGREES, count) for g in generators]))
     log_target, flux = target(u, uniform[..., 1:])
@@ -270,9 +283,23 @@ def _more(draws, target, count, generators):
     return _Draws(*joined, (*draws.counts, count), draws.first, learned)
 
 
-def _fill(result, rows, target, mixture, n_samples, seed):
-    """Draw in rounds, more of them where few draws count, and summarise."""
-    generators = _generators(target.likelihood, seed)
+def sample_target(result, rows, target, mixture, n_samples, seed):
+    """Draw in rounds, more of them where few draws count, and summarise.
+
+    Parameters
+    ----------
+    result : PosteriorResult
+        Some of its rows are filled.
+    rows : (M,) int ndarray
+        Which.
+    target : ShapeTarget or ExposuresTarget
+        Density of M galaxies.
+    mixture : StudentMixture
+        To draw from first.
+    n_samples, seed : int
+        As for `sample_posterior`.
+    """
+    generators = _generators(target, seed)
     counts = np.ceil(np.array(_ROUNDS) * n_samples).astype(int).tolist()
     draws = _Draws(*_drawn(target, mixture, counts[0], generators), (counts[0],), mixture, mixture)
     for count in counts[1:]:
@@ -281,7 +308,7 @@ def _fill(result, rows, target, mixture, n_samples, seed):
         ess = _effective(draws.weights())
         low = (ess < _ENOUGH * draws.u.shape[1]) & (extra < _EXTRA_ROUNDS)
         finished = np.flatnonzero(~low)
-        _summarise(result, rows[finished], draws[finished], finished, generators)
+        _summarise(result, rows[finished], draws[finished], finished, generators, target.model)
         if not low.any():
             return
         rows, target, draws = rows[low], target[np.flatnonzero(low)], draws[np.flatnonzero(low)]
@@ -289,26 +316,27 @@ def _fill(result, rows, target, mixture, n_samples, seed):
         draws = _more(draws, target, n_samples // 2, generators)
 
 
-def _summarise(result, rows, draws, inside, generators):
+def _summarise(result, rows, draws, inside, generators, model):
     """Moments and equally weighted samples of finished galaxies."""
     weights = draws.weights()
-    params = POSTERIOR.params(np.concatenate([np.zeros((*draws.u.shape[:2], 1)), draws.u], -1))
-    params[..., SINGLE.flux] = draws.flux
+    coordinates = Coordinates(replace(model, exposures=()), log_flux=True, logit_n=True)
+    params = coordinates.params(np.concatenate([np.zeros(draws.flux.shape), draws.u], -1))
+    params[..., model.fluxes] = draws.flux
     params = np.where(weights[..., None] > 0, params, 0)
     ess = _effective(weights)
     result.ess[rows], result.n_draws[rows] = ess, draws.u.shape[1]
     some = ess > 0
     mean = np.einsum("ns,nsp->np", weights, params)
-    offset = params[..., SINGLE.reported] - mean[:, None, SINGLE.reported]
+    offset = params[..., model.reported] - mean[:, None, model.reported]
     covariance = np.einsum("ns,nsp,nsq->npq", weights, offset, offset)
     covariance /= np.maximum(1 - 1 / np.maximum(ess, 1), 0.5)[:, None, None]
-    result.mean[rows[some]] = mean[some, SINGLE.reported]
-    result.center[rows[some]] = mean[some, SINGLE.centre]
+    result.mean[rows[some]] = mean[some, model.reported]
+    result.center[rows[some]] = mean[some, model.centre]
     result.covariance[rows[some]] = covariance[some]
     result.flags[rows] = np.where(ess < _FLAGGED, Flag.LOW_ESS, 0)
     for i in np.flatnonzero(some):
-        five = params[i, :, SINGLE.reported]
-        result.samples[rows[i]] = five[_resampled(weights[i], result.samples.shape[1], generators[inside[i]])]
+        chosen = _resampled(weights[i], result.samples.shape[1], generators[inside[i]])
+        result.samples[rows[i]] = params[i, chosen, model.reported]
 
 
 def _resampled(weights, count, generator):

@@ -225,5 +225,11 @@ class Prior:
                     amplitude = amplitude + self["snr"].log_density(snr) + np.log(np.maximum(snr, 1e-300))
             else:
                 amplitude = self["flux"].log_density(flux)
-        shear = self["g"].log_density(g) - np.log(2 * np.pi * np.maximum(g, 1e-6))
-        return amplitude + self["n"].log_density(n) + self["hlr"].log_density(hlr) + shear
+        return amplitude + self["n"].log_density(n) + self["hlr"].log_density(hlr) + self._log_shear(g)
+
+    def log_density_of_shape(self, n, hlr, g1, g2):
+        """Logarithm of the density in n, hlr, g1 and g2 alone, -inf outside the support."""
+        return self["n"].log_density(n) + self["hlr"].log_density(hlr) + self._log_shear(np.hypot(g1, g2))
+
+    def _log_shear(self, g):
+        return self["g"].log_density(g) - np.log(2 * np.pi * np.maximum(g, 1e-6))

@@ -2,11 +2,12 @@
 """What importance sampling samples: likelihood times prior, over shape and centre."""
 
 from dataclasses import dataclass
+from zlib import crc32
 
 import numpy as np
 from scipy.special import ndtri
 
-from galshape_cnn.forward.coordinates import FIT, POSTERIOR, Coordinates
+from galshape_cnn.forward.coordinates import POSTERIOR, Coordinates
 from galshape_cnn.forward.galaxy_model import SINGLE, GalaxyModel
 from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.forward.sersic import N_RANGE
@@ -14,7 +15,7 @@ from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 from galshape_cnn.infer.posterior.proposal import StudentMixture
 from galshape_cnn.linalg import cholesky_or, inverse_or_nan
 
-__all__ = ["ShapeTarget", "first_proposal"]
+__all__ = ["LARGEST_ETA", "ShapeTarget", "first_proposal", "in_blocks_of_draws"]
 
 # Spread of galaxies in logit n, ln hlr, eta1, eta2, x, y: what is known without data.
 _BROAD = np.array([1.8, 1.0, 0.4, 0.4, 1.0, 1.0])
@@ -25,7 +26,7 @@ _NETWORK_SHARE = 0.5
 _N_MARGIN = 0.05  # the proposal's centre stays this far from the limits of n
 _OTHER_FLUXES = (0.3, 0.6, 0.85, 1.2, 1.7, 3.0)
 _STRATA = 6  # fluxes looked at for each draw
-_LARGEST_ETA = 3.0  # the renderer's single precision ends near |g| = 0.995
+LARGEST_ETA = 3.0  # the renderer's single precision ends near |g| = 0.995
 
 
 def _with_flux(u, ln_flux=0.0):
@@ -56,6 +57,17 @@ class ShapeTarget:
     prior: object
     fit_sky: bool
 
+    deviates = 2  # uniform ones that a draw of the flux needs
+
+    @property
+    def model(self):
+        """`GalaxyModel` of the parameters."""
+        return GalaxyModel(fit_sky=bool(self.fit_sky))
+
+    def fingerprints(self):
+        """A number for each galaxy that depends on its own pixels only, (N,) list."""
+        return [crc32(stamp.tobytes()) for stamp in self.likelihood.data]
+
     def __getitem__(self, rows):
         return ShapeTarget(
             self.likelihood[rows], self.best[rows], self.fisher[rows], self.prior, self.fit_sky
@@ -75,7 +87,7 @@ class ShapeTarget:
         -------
         log_density : (N, S) ndarray
             With respect to ``u``, up to a constant for each galaxy; -inf outside the prior.
-        flux : (N, S) ndarray
+        flux : (N, S, 1) ndarray
             In the unit of the data.
         """
         params = POSTERIOR.params(_with_flux(u))
@@ -85,7 +97,7 @@ class ShapeTarget:
         with np.errstate(invalid="ignore", divide="ignore"):
             density = -0.5 * chi2 + log_volume + prior + POSTERIOR.log_determinant(_with_flux(u))
         usable = possible & np.isfinite(density)
-        return np.where(usable, density, -np.inf), flux
+        return np.where(usable, density, -np.inf), flux[..., None]
 
     def _with_prior(self, mean, sigma, unit_snr, params, uniform):
         """A flux from the conditional Gaussian times the prior, and the prior's mean over the Gaussian.
@@ -115,7 +127,7 @@ class ShapeTarget:
         """Points worth rendering: inside the stamp, and inside the prior for some flux."""
         size = self.likelihood.grid.size
         inside = (np.abs(params[..., SINGLE.centre] - (size - 1) / 2) < size / 2).all(-1)
-        inside &= np.hypot(u[..., 2], u[..., 3]) < _LARGEST_ETA
+        inside &= np.hypot(u[..., 2], u[..., 3]) < LARGEST_ETA
         inside &= (params[..., SINGLE.hlr] > 1e-3) & (params[..., SINGLE.hlr] < 2 * size)
         flux = (self.best[:, SINGLE.flux] * self.likelihood.scale)[:, None]
         shape = np.moveaxis(params[..., SINGLE.shape], -1, 0)
@@ -132,7 +144,7 @@ class ShapeTarget:
         """Lowest chi2, the flux's conditional mean and sigma, ln volume of flux and sky, S/N of unit flux."""
         trial = SINGLE.with_sky(params, self.best[:, None, SINGLE.skies])
         trial[..., SINGLE.flux] = self.best[:, SINGLE.flux, None]
-        rows, blocks = _in_blocks_of_draws(possible)
+        rows, blocks = in_blocks_of_draws(possible)
         chi2, gradient, fisher = self.likelihood.linear_equations_of_draws(trial[rows[:, None], blocks], rows)
         out = [np.full(possible.shape, fill) for fill in (np.inf, *[np.nan] * 4)]
         # a needle that single precision cannot render is no model, nor is a galaxy as flat as the sky
@@ -154,7 +166,7 @@ class ShapeTarget:
         return out
 
 
-def _in_blocks_of_draws(possible):
+def in_blocks_of_draws(possible):
     """Row and draw numbers of the possible draws in blocks of one galaxy each.
 
     The last block of a galaxy is filled up by repeating its first draw.
@@ -173,10 +185,11 @@ def _in_blocks_of_draws(possible):
 
 def _shape_precision(target, at):
     """Fisher matrix of the six coordinates at parameters ``at``, flux and sky marginalised."""
-    slope = FIT.derivative(FIT.of(at))
-    slope[:, SINGLE.n, SINGLE.n] = POSTERIOR.slope_of_n(at[:, SINGLE.n])
+    model, coordinates = target.model, Coordinates(target.model)
+    slope = coordinates.derivative(coordinates.of(at))
+    slope[:, model.n, model.n] = POSTERIOR.slope_of_n(at[:, model.n])
     fisher = np.swapaxes(slope, 1, 2) @ target.fisher @ slope
-    searched, other = SINGLE.searched, GalaxyModel(fit_sky=bool(target.fit_sky)).linear
+    searched, other = model.searched, model.linear
     inner = fisher[:, other][:, :, other]
     size = np.sqrt(np.maximum(np.einsum("nii->ni", inner), 1e-30))
     inner = inner / (size[:, :, None] * size[:, None, :]) + 1e-6 * np.eye(len(other))
@@ -189,7 +202,7 @@ def first_proposal(target, network=None):
 
     Parameters
     ----------
-    target : ShapeTarget
+    target : ShapeTarget or ExposuresTarget
         Of N galaxies.
     network : MixturePosterior, optional
         Of the same galaxies.
@@ -198,11 +211,11 @@ def first_proposal(target, network=None):
     -------
     mixture : StudentMixture
     """
-    at = target.best.copy()
-    at[:, SINGLE.n] = np.clip(at[:, SINGLE.n], N_RANGE[0] + _N_MARGIN, N_RANGE[1] - _N_MARGIN)
+    at, model = target.best.copy(), target.model
+    at[:, model.n] = np.clip(at[:, model.n], N_RANGE[0] + _N_MARGIN, N_RANGE[1] - _N_MARGIN)
     precision = _shape_precision(target, at) + np.diag([_BROAD[0] ** -2, 0, 0, 0, 0, 0])
     narrow = inverse_or_nan(0.5 * (precision + np.swapaxes(precision, 1, 2)))
-    mean = Coordinates(logit_n=True).of(at)[:, SINGLE.searched]
+    mean = Coordinates(model, logit_n=True).of(at)[:, model.searched]
     # with n go flux and size, and the posterior's tail on that side is the long one
     along_n = narrow[:, :, 0] / np.sqrt(narrow[:, 0, 0])[:, None]
     means = [mean, mean, *(mean + t * along_n for t in _ALONG_N)]

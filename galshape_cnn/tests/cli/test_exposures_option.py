@@ -66,7 +66,7 @@ def test_command_writes_a_column_for_each_band(folder, truth, capsys):
         (["--psf", "x.fits"], 1, "--psf is given beside --exposures"),
         (["--workers", "2"], 1, "--workers is given beside --exposures, which it does not work with yet"),
         (["--zeropoint", "25"], 1, "--zeropoint is given beside --exposures"),
-        (["--method", "posterior"], 1, "--method posterior does not take several exposures yet"),
+        (["--method", "network"], 1, "--method network does not take several exposures yet"),
     ],
 )
 def test_options_of_one_image_are_refused(folder, capsys, options, status, message):

@@ -200,6 +200,7 @@ def test_missing_values_of_a_frame_are_masked():
     frame = pd.DataFrame({"x": XY[:, 0], "y": XY[:, 1], "id": pd.array([1, None], dtype="Int64")})
     frame["name"] = pd.Series(["a", None], dtype=object)
     frame["z"] = pd.Series([None, 0.5], dtype=object)
+    frame["spectrum"] = pd.Series([np.arange(2), np.arange(3)], dtype=object)  # stays as it is
     table = read_positions_argument(frame).table
     for name in ("id", "name", "z"):
         assert list(np.ma.getmaskarray(table[name])) == [name == "z", name != "z"]

@@ -26,7 +26,7 @@ def test_elongation_does_not_depend_on_the_direction():
 
 def test_lopsidedness_and_oversampling():
     two = 0.8 * galsim.Gaussian(fwhm=3) + 0.2 * galsim.Gaussian(fwhm=3).shift(2.0, 0)
-    assert shape_of(two)[2] > 0.1
+    assert shape_of(two)[2] > 0.05  # a round one has none
     np.testing.assert_allclose(
         shape_of(galsim.Gaussian(fwhm=6), 2)[1], shape_of(galsim.Gaussian(fwhm=6))[1], 0.05
     )

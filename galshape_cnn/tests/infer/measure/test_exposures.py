@@ -170,6 +170,23 @@ def test_a_galaxy_that_no_exposure_shows_keeps_its_row(scene, estimator):
     assert catalog.to_table()["name"].tolist() == ["here", "away"]
 
 
+def test_posterior_of_several_exposures(scene, estimator, catalog):
+    sky, truth, exposures = scene
+    options = {"method": "posterior", "neighbours": "ignore", "seed": 3}
+    found = estimator(exposures, positions=sky[:2], **options)
+    true = np.column_stack([truth[name] for name in TRUTH])[:2]
+    assert (np.abs(found.parameters - true) < 4.5 * sigma(found.covariance)).all()
+    assert (found.ess > 40).all()
+    ratio = sigma(found.covariance) / sigma(found.crb_covariance)
+    assert ((ratio > 0.6) & (ratio < 1.3)).all()
+    draws = found.samples(1)
+    assert draws.shape == (256, 6)
+    offset = (draws.mean(0) - found.parameters[1]) / sigma(found.covariance)[1]
+    assert np.abs(offset).max() < 0.3
+    again = estimator(exposures, positions=sky[1:2], **options)
+    np.testing.assert_array_equal(again.parameters, found.parameters[1:])
+
+
 def test_rows_and_slices(catalog):
     some = catalog[catalog.snr > np.median(catalog.snr)]
     assert len(some) == 4
@@ -181,7 +198,7 @@ def test_rows_and_slices(catalog):
     ("options", "message"),
     [
         ({"psf": np.ones((5, 5))}, "psf= is given beside a list of Exposures"),
-        ({"method": "posterior"}, "method='posterior' does not take several exposures yet"),
+        ({"method": "network"}, "method='network' does not take several exposures yet"),
     ],
 )
 def test_what_cannot_be_done_is_refused(scene, estimator, options, message):

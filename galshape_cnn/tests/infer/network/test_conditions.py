@@ -78,7 +78,8 @@ def test_spread_of_the_noise():
 def test_an_estimator_follows_its_network():
     y, x = np.mgrid[:64, :64] - 31.5
     image = 50 * np.exp(-np.hypot(x, y) / 2.5) + np.random.default_rng(1).normal(size=(64, 64))
-    psf = np.exp(-(x[17:48, 17:48] ** 2 + y[17:48, 17:48] ** 2) / 4)
+    py, px = np.mgrid[-15:16, -15:16]
+    psf = np.exp(-(px**2 + py**2) / 4)
     estimator = ShapeEstimator(trained(sky=0, valid=1))
     with pytest.raises(InputError, match="fit_sky=True"):
         estimator(image, psf=psf, error=1.0, fit_sky=True)
