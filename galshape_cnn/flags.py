@@ -103,7 +103,7 @@ FLAG_DEFINITIONS = (
     FlagDefinition(28, "NEIGHBOR_LIGHT", "light of another source is left among the galaxy's pixels"),
     FlagDefinition(29, "BLENDED", "another source outshines the galaxy on its own pixels", "severe"),
     FlagDefinition(
-        30, "MISFIT", "structure that no Sersic profile has moves flux or size by half of it or more"
+        30, "MISFIT", "structure that no Sersic profile has moves flux or size by half or more", "note"
     ),
     FlagDefinition(31, "PSF_CUT", "array of the PSF ends where it still has light"),
     FlagDefinition(32, "PSF_MENDED", "PSF was off-centre or on a pedestal, which was corrected", "note"),
