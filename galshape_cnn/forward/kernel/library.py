@@ -2,8 +2,8 @@
 """The compiled library, where there is one, and when it is used.
 
 It holds plain functions of C, three times over, for processors with the basic instructions of their kind,
-with AVX2 and with AVX-512.  Where no compiler was there when the package was installed there is no library,
-and everything is done by JAX.
+with AVX2 and with AVX-512 (only if asked for: there was no such processor to try it on).  Where no compiler
+was there when the package was installed there is no library, and everything is done by JAX.
 """
 
 import ctypes
@@ -22,6 +22,7 @@ __all__ = ["KERNEL_VARIABLE", "call", "instructions", "serves"]
 KERNEL_VARIABLE = "GALSHAPE_KERNEL"
 
 _INSTRUCTIONS = ("base", "avx2", "avx512")
+_TRIED = ("base", "avx2")  # on a processor that has them; the others only by the variable
 _SINGLE = (np.float32, np.complex64)
 
 
@@ -57,7 +58,7 @@ def _chosen():
         return None
     if wanted and wanted not in possible:
         raise InputError(f"{KERNEL_VARIABLE}={wanted!r}; allowed: off, {', '.join(possible)}")
-    return wanted or possible[-1]
+    return wanted or [name for name in possible if name in _TRIED][-1]
 
 
 def serves(*arrays):
