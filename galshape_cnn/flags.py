@@ -150,7 +150,7 @@ def quality_of(flags):
     Examples
     --------
     >>> from galshape_cnn.flags import Flag, quality_of
-    >>> [int(one) for one in quality_of([Flag.NEIGHBOR, Flag.MASKED | Flag.NEIGHBOR, Flag.NO_DATA])]
+    >>> [int(one) for one in quality_of([Flag.NEIGHBOR, Flag.SPIKE | Flag.NEIGHBOR, Flag.NO_DATA])]
     [0, 1, 2]
     """
     flags = np.asarray(flags, np.int64)

@@ -53,7 +53,7 @@ def test_quality_is_the_worst_level_of_the_flags():
     for d in FLAG_DEFINITIONS:
         assert quality_of(d.value) == LEVELS.index(d.level)
     notes = ALL & ~SEVERE & ~CAUTION
-    flags = np.array([0, notes, notes | Flag.MASKED, ALL])
+    flags = np.array([0, notes, notes | Flag.FAR_CENTROID, ALL])
     np.testing.assert_array_equal(quality_of(flags), [0, 0, 1, 2])
     assert quality_of(flags).dtype == np.int16
 
