@@ -63,7 +63,7 @@ def test_interrupt_is_one_line(monkeypatch, capsys):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_interrupt_by_the_keyboard_ends_the_process_with_one_line(tmp_path):
-    code = RUN.format(["simulate", "-n", "100000", "-o", str(tmp_path / "a.fits"), "--engine", "fast"])
+    code = RUN.format(["simulate", "-n", "4000", "-o", str(tmp_path / "a.fits"), "--engine", "fast"])
     process = subprocess.Popen(
         [sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
