@@ -178,7 +178,7 @@ def prepare(
     psfs, about_psf = _mended(psfs, psf, frames, bool(normalize_psf))
     groups = _make_groups(rows, psfs, bool(recenter), unit, np.broadcast_to(about_psf, len(rows)), strict)
     listed, first = listed or (rows.xy if is_image else None, 0)
-    image = frames[0] if is_image or _is_plane(data) else None
+    image = frames[0] if is_image else None
     has_sky = rows.radec is not None
     return Observation(
         groups, len(rows), table, unit, has_sky, is_image, listed, first, image, positions.understood
@@ -194,11 +194,6 @@ def _pass_through(stamps, keywords):
         )
     groups = ((np.arange(len(stamps)), stamps.as_even_squares()),)
     return Observation(groups, len(stamps), unit=stamps.unit, has_sky=stamps.skycoord is not None)
-
-
-def _is_plane(data):
-    """Whether data is one image, not a sequence of one."""
-    return not isinstance(data, (list, tuple)) and np.ndim(getattr(data, "data", data)) == 2
 
 
 def _check_cutouts(frames):

@@ -110,7 +110,8 @@ def _look(full, count, network, options):
     posterior, strangeness, sky = sky_free_posterior(full, network, options.fit_sky)
     mean, covariance = posterior_moments(posterior)
     params = SINGLE.with_sky(mean, sky[:, None])
-    strange = strangeness > network.domain.get("context", np.inf)
+    # infinite under a condition that training kept constant, whatever the bundle says of its domain
+    strange = (strangeness > network.domain.get("context", np.inf)) | np.isposinf(strangeness)
     flags = np.where(strange, Flag.UNLIKE_TRAINING, 0).astype(np.int64)
     covariance = covariance[:count, SINGLE.reported, SINGLE.reported]
     return _Look(posterior[:count], params[:count], covariance, flags[:count])

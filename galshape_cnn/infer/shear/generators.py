@@ -31,7 +31,7 @@ _FFT = 96  # pixels: the stamps with a margin, so that opposite edges are apart
 _KY, _KX = 2 * np.pi * np.fft.fftfreq(_FFT), 2 * np.pi * np.fft.rfftfreq(_FFT)
 _EDGE = (_FFT - SIDE) // 2
 _MARGIN = ((0, 0), (_EDGE, _EDGE), (_EDGE, _EDGE))
-_FAINT = 0.005  # of the PSF's transfer function at zero: where it is less, its logarithm is of no use
+_FAINT = 0.003  # of the PSF's transfer function at zero: where it is less, its logarithm is of no use
 
 
 class Tangents(NamedTuple):

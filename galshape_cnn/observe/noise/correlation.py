@@ -305,6 +305,8 @@ def _blank_pixels(stamps, sigma):
             continue
         spread = 1.4826 * np.median(np.abs(values[row][blank] - np.median(values[row][blank])))
         blank &= np.abs(values[row] - np.median(values[row][blank])) < _CLIP * spread
+        if not blank.any():
+            continue
         yield np.where(blank, values[row] - values[row][blank].mean(), 0).astype(float), blank.astype(float)
 
 

@@ -180,7 +180,7 @@ def test_good_file_is_measured(galaxy, capsys):
         ("PSF", np.ones((8, 8)), "even-sized (8x8)"),
         ("PSF", -PSF, "positive sum"),
         ("SCI", np.ones((3, 3), "f4"), "(3, 3)"),
-        ("SCI", None, "has no image; say which HDU is meant with sci="),
+        ("SCI", None, "has no image; say which HDU is meant with --sci"),
     ],
 )
 def test_command_says_what_is_wrong_with_the_file(galaxy, capsys, hdu, array, match):

@@ -10,6 +10,7 @@ from galshape_cnn.forward.render import render
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.likelihood.rendering import RenderedBatch
 from galshape_cnn.infer.network.amortized import posterior_moments
+from galshape_cnn.infer.network.bundle import Bundle
 from galshape_cnn.infer.shear.response import shear_response
 from galshape_cnn.tests.infer.shear.test_generators import psf_array
 
@@ -160,7 +161,10 @@ def test_sky_frame_turns_with_the_sky(estimator):
     np.testing.assert_allclose(cat.response, plain.response, atol=1e-6)
 
 
-@pytest.mark.parametrize("arguments", [{"method": "ml"}, {"method": "posterior"}, {"prior": {"n": [1, 4]}}])
+PRIOR = {"prior": Bundle.shipped().prior}
+
+
+@pytest.mark.parametrize("arguments", [{"method": "ml"}, {"method": "posterior"}, PRIOR])
 def test_other_estimators_are_refused(estimator, arguments):
     with pytest.raises(InputError, match="shear_response"):
         estimator(stamps(images(shapes(2))), shear_response=True, **arguments)
