@@ -80,7 +80,7 @@ def test_default_widens_errors_in_correlated_noise_says_so_once_and_records_it(e
         auto = estimator(image, psf=PSF, positions=POSITIONS)
     assert len(said) == 1
     off = estimator(image, psf=PSF, positions=POSITIONS, noise_correlation=None, noise_scale=None)
-    assert (auto.hlr_err > 1.5 * off.hlr_err).all()
+    assert (auto.hlr_crb > 1.5 * off.hlr_crb).all()
     assert auto.meta["noise_correlation"]["area"] > 6
     # the image decides, not which of its galaxies are measured
     with pytest.warns(GalshapeWarning):

@@ -153,7 +153,7 @@ def test_sandwich_is_the_dense_matrix_product(stamps, kernel):
 
 def test_ml_errors_are_the_scatter_with_the_correlation_and_not_without(estimator, stamps, kernel):
     error = 1 / np.sqrt(2 * 64)
-    without = pulls(estimator(stamps, method="ml"), "err").std(0, ddof=1)
+    without = pulls(estimator(stamps, method="ml"), "crb").std(0, ddof=1)  # _err counts structure
     with_it = pulls(estimator(stamps, method="ml", noise_correlation=kernel), "err").std(0, ddof=1)
     assert (without > 1 + 6 * error).all()
     np.testing.assert_allclose(with_it, 1, atol=3.5 * error)
@@ -161,9 +161,10 @@ def test_ml_errors_are_the_scatter_with_the_correlation_and_not_without(estimato
 
 def test_widths_of_network_and_posterior_follow(estimator, stamps, kernel):
     some = stamps[:16]
+    white = make_stamps(np.random.default_rng(12).normal(size=(16, SIZE, SIZE)))
     # the network's own error is a part of its width that does not grow
     for method, least in (("network", 1.2), ("posterior", 2.2)):
-        narrow = estimator(some, method=method)
+        narrow = estimator(white, method=method)
         wide = estimator(some, method=method, noise_correlation=kernel)
         ratio = np.median(wide.g1_std / narrow.g1_std)
         assert least < ratio < 3.2  # the square root of the correlation's area is 2.7
@@ -181,15 +182,17 @@ def test_width_of_each_parameter_is_that_of_the_sandwich_where_the_prior_is_weak
     limits = {"flux": (1e3, 1e6), "n": (0.3, 6.2), "hlr": (0.3, 12), "g": (0, 0.7)}
     flat = {name: {"kind": "uniform", "low": low, "high": high} for name, (low, high) in limits.items()}
     catalog = estimator(bright, method="posterior", noise_correlation=kernel, prior=flat)
+    plain = ~catalog.measurement.structure.any((1, 2))  # the others are wider by what looks like structure
+    assert plain.mean() > 0.9
     variance, reached = (
-        np.diagonal(one, axis1=1, axis2=2) for one in (catalog.covariance, catalog.crb_covariance)
+        np.diagonal(one, axis1=1, axis2=2)[plain] for one in (catalog.covariance, catalog.crb_covariance)
     )
     ratio = np.sqrt(variance / reached)
     error = ratio.std(0, ddof=1) / np.sqrt(len(ratio))
     assert (error < 0.01).all()
     np.testing.assert_array_less(np.abs(ratio.mean(0) - 1), 4 * error)
-    for row in (0, 1):  # draws follow
-        assert catalog.samples(row).std(0, ddof=1) == pytest.approx(np.sqrt(variance[row]), rel=0.1)
+    for k, row in enumerate(np.flatnonzero(plain)[:2]):  # draws follow
+        assert catalog.samples(row).std(0, ddof=1) == pytest.approx(np.sqrt(variance[k]), rel=0.1)
 
 
 def test_draws_stay_inside_the_limits_of_the_prior(estimator, stamps, kernel, monkeypatch):

@@ -63,7 +63,7 @@ def test_estimate_mends_errors_and_flags(estimator, stamps):
     right = estimator(stamps.with_pixels(stamps.data, np.ones_like(stamps.ivar)), method="ml")
     np.testing.assert_array_equal(mended.flags, right.flags)
     assert np.mean(mended.chi2) == pytest.approx(1, abs=0.02)
-    np.testing.assert_allclose(mended.flux_err / wrong.flux_err, factor, rtol=0.03)
+    np.testing.assert_allclose(mended.flux_crb / wrong.flux_crb, factor, rtol=0.03)
 
 
 @pytest.mark.parametrize("value", [0, -1, np.nan, np.inf, "guess", [1, 2], None.__class__])
