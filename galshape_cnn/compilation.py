@@ -307,8 +307,8 @@ def prove(root):
     """
     root, machine = Path(root), _circumstances().rpartition("-")[0]
     paths = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]
-    code = "import sys; sys.path[:] = {!r}; import galshape_cnn.compilation as p; {}"
-    code = code.format(paths, "p.end_with_parent(); p._run_new(*sys.argv[1:])")
+    code = "import sys; sys.path[:] = {!r}; from galshape_cnn import compilation, environment; {}"
+    code = code.format(paths, "environment.end_with_parent(); compilation._run_new(*sys.argv[1:])")
     command = [sys.executable, "-c", code, root, machine]
     how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with suppress(OSError, subprocess.SubprocessError, KeyboardInterrupt):

@@ -13,7 +13,7 @@ def moments(n=N, seed=1):
     y, x = np.indices((SIDE, SIDE)) - (SIDE - 1) / 2
     galaxy = 60 * np.exp(-(x**2 + y**2) / 18)
     data = galaxy + rng.normal(size=(n, SIDE, SIDE))
-    y, x = np.indices((9, 9)) - 4
+    y, x = np.indices((17, 17)) - 8  # large enough for the widest of them
     width = rng.uniform(1.2, 1.8, n)[:, None, None]
     psf = np.exp(-(x**2 + y**2) / (2 * width**2))
     return data.astype("f4"), (psf / psf.sum((1, 2), keepdims=True)).astype("f4")

@@ -189,8 +189,9 @@ def _is_count(value):
 class _Open:
     """A mapping or sequence that is being read."""
 
-    def __init__(self, event, is_map):
+    def __init__(self, event, is_map, start):
         self.tag, self.is_map, self.key = event.tag, is_map, None
+        self.anchor, self.start = event.anchor, start  # its name, if it has one, and the events before it
         self.value = {} if is_map else []
 
     def take(self, child):
@@ -211,26 +212,34 @@ def _tree(text):
     import yaml
 
     base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    open_nodes, root, count = [], None, 0
+    open_nodes, root, count, anchors = [], None, 0, {}
     try:
         loader = base(text.decode("utf-8"))
         while loader.check_event():
             event, count = loader.get_event(), count + 1
+            if isinstance(event, yaml.AliasEvent):  # of something that stands twice; it counts each time
+                if event.anchor not in anchors:
+                    raise BundleError("its text refers to itself")
+                count += anchors[event.anchor][1]
             if count > _MOST_NODES:
                 raise BundleError("its text has too many entries")
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-                raise BundleError("its text refers to itself")
             if isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
                 if len(open_nodes) >= _DEEPEST:
                     raise BundleError("its text is nested too deep")
-                open_nodes.append(_Open(event, isinstance(event, yaml.MappingStartEvent)))
+                open_nodes.append(_Open(event, isinstance(event, yaml.MappingStartEvent), count))
                 continue
-            if isinstance(event, yaml.ScalarEvent):
+            anchor, start = getattr(event, "anchor", None), count
+            if isinstance(event, yaml.AliasEvent):
+                done, anchor = anchors[event.anchor][0], None
+            elif isinstance(event, yaml.ScalarEvent):
                 done = _scalar(loader, event)
             elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
+                anchor, start = open_nodes[-1].anchor, open_nodes[-1].start
                 done = _closed(open_nodes)
             else:
                 continue
+            if anchor is not None:
+                anchors[anchor] = done, count - start + 1
             if open_nodes:
                 open_nodes[-1].take(done)
             elif root is None:

@@ -174,7 +174,7 @@ def plot_predictions(table):
         dots = axis.scatter(true, found, s=10, linewidths=0, c=snr[measured], cmap="viridis", norm=norm)
         low, high = np.nanmin(true), np.nanmax(true)
         axis.plot([low, high], [low, high], color="black", lw=1)
-        margin = 0.6 * (high - low)
+        margin = 0.6 * (high - low) or 0.1 * abs(low) or 0.1  # one number for all of them
         if name in ("flux", "hlr"):
             axis.set(xscale="log", yscale="log", ylim=(low / 2.5, high * 2.5))
             if name == "hlr":

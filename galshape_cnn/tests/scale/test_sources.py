@@ -74,7 +74,7 @@ def test_rows_of_psfs_of_every_form(cube, tmp_path):
     np.testing.assert_array_equal(keywords["psf"], psf[5:8])
     assert keywords["error"].shape == (3, SIDE, SIDE)
     _, keywords = open_source(cube, psf=psf[0], error=2.0).read(5, 8)
-    assert keywords["psf"].shape == (9, 9)
+    assert keywords["psf"].shape == (17, 17)
     assert keywords["error"] == 2.0
 
 
@@ -90,7 +90,7 @@ def test_sets_of_simulate_are_read_as_they_are(tmp_path, suffix):
     part, keywords = open_source(path).read(2, 5)
     np.testing.assert_array_equal(part, data[2:5])
     np.testing.assert_array_equal(keywords["error"].array, 4.0)
-    assert keywords["psf"].shape == (3, 9, 9)
+    assert keywords["psf"].shape == (3, 17, 17)
     assert keywords["psf_oversampling"] == 2
 
 
