@@ -173,7 +173,8 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     broken.fails_at = 1
     many = 16
     with pytest.raises(KeyboardInterrupt):
-        injected(many, estimator=broken, output=tmp_path, executor=_Now())
+        with ThreadPoolExecutor(1) as pool:  # the first chunk is done when the second fails
+            injected(many, estimator=broken, output=tmp_path, executor=pool)
     again = Estimator()
     resumed = injected(many, estimator=again, output=tmp_path, executor=_Now())
     whole = Estimator()
@@ -210,7 +211,7 @@ class _Now:
         ({"n": 0}, "n=0; allowed: a whole number, at least 1"),
         ({"n": 2.5}, "n=2.5"),
         ({"seed": -1}, "seed=-1"),
-        ({"kinds": "galaxy"}, "kinds='galaxy'; allowed: 'sersic'"),
+        ({"kinds": "galaxy"}, "kinds={'galaxy': 1.0}; allowed: 'sersic'"),
         ({"kinds": {"sersic": -1}}, "weights >= 0"),
         ({"kinds": "real"}, "real galaxies need the arcsec per pixel"),
         ({"kinds": "real", "pixel_scale": 0.2}, "give real_galaxies="),

@@ -21,12 +21,15 @@ def equal_rows(one, two):
     for name in one.colnames:
         first, second = (t[name].ra if name == "sky_centroid" else t[name] for t in (one, two))
         first, second = (np.asarray(getattr(values, "value", values)) for values in (first, second))
-        np.testing.assert_array_equal(first, second, err_msg=name)
+        if first.dtype.kind == "f" and name in ("x_centroid", "y_centroid", "sky_centroid"):
+            np.testing.assert_allclose(first, second, rtol=1e-11, err_msg=name)
+        else:
+            np.testing.assert_array_equal(first, second, err_msg=name)
 
 
 @pytest.mark.parametrize("wcs", [False, True])
 def test_stamps_of_several_images_are_measured_as_by_themselves(wcs):
-    """To the last bit, whatever shares the call."""
+    """Whatever shares the call; centroids to a part in 1e11, everything else to the last bit."""
     images = [image(wcs=wcs), image(empty=True, wcs=wcs), image(wcs=wcs)]
     cutting = {"psf": PSF, "stamp_size": 64}
     together = measured_table(StandInEstimator(), [cut_at(one, PLACES, cutting) for one in images], {})

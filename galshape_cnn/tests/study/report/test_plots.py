@@ -147,7 +147,7 @@ def test_comparison_shows_every_parameter(catalog, field):
 
 
 def test_rows_chosen_include_flagged_ones_last(catalog):
-    flags = np.array([0, Flag.EDGE, 0, 0, Flag.NEIGHBOR, 0])
+    flags = np.array([0, Flag.FAR_CENTROID, 0, 0, Flag.NEIGHBOR_LIGHT, 0])
     from dataclasses import replace
 
     marked = replace(catalog, measurement=replace(catalog.measurement, flags=flags))
