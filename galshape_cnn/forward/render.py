@@ -15,7 +15,7 @@ stamp is subtracted by `galshape_cnn.forward.folding`.
 
 Functions take the dtype JAX is set to: float32 by default, float64 inside
 ``jax.enable_x64(True)``.  In single precision on a processor the compiled kernel does their work
-(`galshape_cnn.forward.kernel`), where it is there.
+(``forward/kernel``), where it is there.
 """
 
 import jax

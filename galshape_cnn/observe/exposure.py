@@ -34,7 +34,7 @@ class Exposure:
     wavelength : float, optional
         Of the band, > 0, in any unit that all exposures share.
     name : str, optional
-        For messages and for `galshape_cnn.ShapeCatalog.exposure_table`; by default band and number.
+        For messages and for the catalogue's ``exposure_table``; by default band and number.
 
     Raises
     ------

@@ -14,6 +14,9 @@ from galshape_cnn.flags import Flag
 from galshape_cnn.infer.catalog.catalog import ShapeCatalog
 from galshape_cnn.observe.io.fits import read_image
 
+# what is said of the noise and the PSFs of real images
+pytestmark = pytest.mark.filterwarnings("default::galshape_cnn.errors.GalshapeWarning")
+
 BANDS = ("g", "r", "z")
 EXPOSURES = {
     "g": ("c4d_141029_043225", "N26"),

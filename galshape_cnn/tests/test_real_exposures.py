@@ -12,6 +12,9 @@ from galshape_cnn.cli import main
 from galshape_cnn.errors import GalshapeWarning
 from galshape_cnn.observe.io.fits import read_image
 
+# what is said of the noise and the PSFs of real images
+pytestmark = pytest.mark.filterwarnings("default::galshape_cnn.errors.GalshapeWarning")
+
 DECAM = (
     ("g", "c4d_141029_043225", "N26"),
     ("r", "c4d_141029_043420", "N26"),

@@ -37,7 +37,7 @@ class Options:
     seed : int
         Of the posterior's draws, and of the noise of the shear response.
     shear_response : bool
-        Whether the response of the shapes to shear is measured, see `galshape_cnn.infer.shear`.
+        Whether the response of the shapes to shear is measured, see `galshape_cnn.infer.shear.response`.
     """
 
     method: str = "network"

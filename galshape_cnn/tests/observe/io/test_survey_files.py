@@ -237,6 +237,7 @@ def test_the_command_with_each(tmp_path, command):
     np.testing.assert_allclose(table["mag"].value, 30.1 - 2.5 * np.log10(table["flux"].value))
 
 
+@pytest.mark.filterwarnings("default::galshape_cnn.errors.GalshapeWarning")  # what is said of real noise and PSFs
 @pytest.mark.parametrize("band", ["g", "r", "i"])
 def test_hsc_cutouts(real_data, command, band):
     """Unnamed HDUs as the cutout service of HSC gives them."""
