@@ -370,7 +370,7 @@ def test_decam_exposure(real_data, stem):
     assert (stamps.ivar[0][: bad.shape[0], : bad.shape[1]][bad] == 0).all()
 
 
-@pytest.mark.filterwarnings("default::galshape_cnn.errors.GalshapeWarning")  # what is said of real noise and PSFs
+@pytest.mark.filterwarnings("default::galshape_cnn.errors.GalshapeWarning")  # of real noise
 def test_hsc_cube_and_even_psf(real_data):
     path = folder(real_data, "hsc_hst_cosmos_scarlet")
     image = read_image(path / "Cut_HSC.fits", psf=path / "PSF_HSC.fits")
