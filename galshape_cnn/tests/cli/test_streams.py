@@ -65,8 +65,9 @@ def test_interrupt_is_one_line(monkeypatch, capsys):
 def test_interrupt_by_the_keyboard_ends_the_process_with_one_line(tmp_path):
     code = RUN.format(["simulate", "-n", "4000", "-o", str(tmp_path / "a.fits"), "--engine", "fast"])
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # also where the tests ignore it
+    )  # fmt: skip
     time.sleep(6)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
