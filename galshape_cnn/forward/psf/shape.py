@@ -36,7 +36,7 @@ def psf_shape(psf, oversampling):
     >>> y, x = np.mgrid[-15:16, -15:16]
     >>> round_one, long_one = np.exp(-(x**2 + y**2) / 8), np.exp(-(x**2 / 4 + y**2) / 4)
     >>> psf_shape(np.stack([round_one, long_one]), 1)[:, 0].round(2)
-    array([0.  , 0.37])
+    array([0.  , 0.57])
     """
     psf = np.asarray(psf, float)
     width = psf_width(psf, oversampling)
