@@ -196,9 +196,7 @@ class ExposuresCatalog(ShapeCatalog):
             for the flux of a band without data.
 
         """
-        row = self._row(i)
-        if self.method != "posterior" or self.measurement.samples is None:
-            raise InputError(f"samples exist for method='posterior' only; this catalogue has {self.method!r}")
+        row = self._sampled_row(i)
         model, out = self.galaxy_model, np.array(self.measurement.samples[row], float)
         shape = slice(model.n - 1, model.shear.stop)
         out[:, model.shape] = self.placement[row : row + 1].shapes(out[None, :, shape])[0][:, 1:]

@@ -12,6 +12,13 @@ __all__ = ["CatalogRows"]
 class CatalogRows:
     """Methods of `galshape_cnn.ShapeCatalog` that concern one row."""
 
+    def _sampled_row(self, i):
+        """Row number of a galaxy whose posterior was sampled."""
+        row = self._row(i)
+        if self.method != "posterior" or self.measurement.samples is None:
+            raise InputError(f"samples exist for method='posterior' only; this catalogue has {self.method!r}")
+        return row
+
     def samples(self, i):
         """Posterior samples of one galaxy.
 
@@ -33,9 +40,7 @@ class CatalogRows:
         IndexError
             If there is no such row.
         """
-        row = self._row(i)
-        if self.method != "posterior" or self.measurement.samples is None:
-            raise InputError(f"samples exist for method='posterior' only; this catalogue has {self.method!r}")
+        row = self._sampled_row(i)
         draws = self.measurement.samples[row : row + 1]
         moved = self.placement[row : row + 1].shapes(draws)[0]
         return moved[np.isfinite(moved).all(1)]

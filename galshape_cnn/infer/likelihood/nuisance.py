@@ -20,6 +20,7 @@ from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.render import render
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
+from galshape_cnn.parallel import fixed_batches
 
 __all__ = ["MarginalLikelihood", "projected"]
 
@@ -124,13 +125,10 @@ class MarginalLikelihood(StampLikelihood):
             Arrays of shape (M, BLOCK), (M, BLOCK, 2) and (M, BLOCK, 2, 2).
         """
         results = []
-        for start in range(0, len(params), _DRAWS_AT_ONCE):
-            inside = np.arange(start, min(start + _DRAWS_AT_ONCE, len(params)))
-            used = len(inside)
-            inside = np.concatenate([inside, np.full(_DRAWS_AT_ONCE - used, inside[0])])
+        for some, inside in fixed_batches(np.arange(len(params)), _DRAWS_AT_ONCE):
             row = rows[inside]
             transfer = self.transfer[np.zeros_like(row) if len(self.transfer) == 1 else row]
             batch = (params[inside].astype(np.float32), self.data[row], self.ivar[row], transfer)
-            results.append((_draws_in_blocks(*batch, self.nuisance[row], self.grid), used))
+            results.append((_draws_in_blocks(*batch, self.nuisance[row], self.grid), len(some)))
         parts = [[np.asarray(a, float)[:used] for a in out] for out, used in results]
         return tuple(np.concatenate(p) for p in zip(*parts, strict=True))
