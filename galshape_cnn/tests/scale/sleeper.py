@@ -2,6 +2,7 @@
 """A job without galaxies: what a worker is, without what it computes."""
 
 import os
+import signal
 import sys
 import time
 
@@ -18,8 +19,15 @@ class Sleeper:
         return os.getpid()
 
 
+def hear():
+    """Let signals end this process, also where the one that runs the tests ignores them (nohup)."""
+    for name in ("SIGHUP", "SIGTERM"):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
 def main(count=2):
     """Start workers, say which they are, and leave them idle."""
+    hear()
     crew = ProcessCrew(Sleeper(), count)
     futures = [crew.submit(0, 1) for _ in range(count)]
     print(*{crew.result(future, 0, 1) for future in futures}, flush=True)

@@ -39,17 +39,10 @@ def gone_within(pids, seconds):
     return False
 
 
-def heard():
-    """Let signals end the process that begins, whatever the one that runs the tests was told (nohup)."""
-    for name in ("SIGHUP", "SIGINT", "SIGTERM"):
-        signal.signal(getattr(signal, name), signal.SIG_DFL)
-
-
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL", "SIGHUP"])
 def test_workers_end_with_their_parent(how):
     command = [sys.executable, "-m", "galshape_cnn.tests.scale.sleeper", "2"]
-    how_to = {"stdout": subprocess.PIPE, "text": True, "env": variables(), "preexec_fn": heard}
-    with subprocess.Popen(command, **how_to) as parent:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables()) as parent:
         try:
             workers = [int(pid) for pid in parent.stdout.readline().split()]
             assert workers
