@@ -64,7 +64,7 @@ def test_interrupt_is_one_line(monkeypatch, capsys):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_interrupt_by_the_keyboard_ends_the_process_with_one_line(tmp_path):
     code = RUN.format(["simulate", "-n", "400000", "-o", str(tmp_path / "a.fits"), "--engine", "fast"])
-    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # where tests ignore it
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # even under nohup
     process = subprocess.Popen(
         [sys.executable, "-c", heard + code], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
