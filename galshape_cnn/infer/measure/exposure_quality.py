@@ -9,13 +9,14 @@ from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.psf.width import psf_width
 from galshape_cnn.forward.render import BLOCK
+from galshape_cnn.infer.likelihood.exposures import joint_errors
 from galshape_cnn.infer.likelihood.residuals import point_source_chi2
-from galshape_cnn.infer.likelihood.sandwich import information, sandwich
+from galshape_cnn.infer.likelihood.sandwich import information
 from galshape_cnn.infer.measure.bounds import errors_of
 from galshape_cnn.infer.measure.estimates import Estimate
 from galshape_cnn.infer.measure.quality import row_flags
 
-__all__ = ["ExposureRows", "JudgedRows", "judge"]
+__all__ = ["ExposureRows", "JudgedRows", "is_single", "judge"]
 
 #: Of the PSF's width: smaller galaxies are compared with a point source; chi-square by which a galaxy must
 #: beat it, in all images together.  As for one image.
@@ -24,7 +25,8 @@ _SMALL, _RESOLVED = 0.75, 13.0
 #: Flags that concern the pixels of an image: one exposure that has them is reason for doubt of the row.
 _OF_ANY = (
     Flag.EDGE | Flag.MASKED | Flag.CENTER_MASKED | Flag.NEIGHBOR | Flag.POOR_FIT | Flag.PSF_ESTIMATED
-    | Flag.SATURATED | Flag.SPIKE | Flag.CORRELATED_NOISE | Flag.N_AT_BOUND
+    | Flag.SATURATED | Flag.SPIKE | Flag.CORRELATED_NOISE | Flag.N_AT_BOUND | Flag.PSF_OUT_OF_DOMAIN
+    | Flag.SIZE_OUT_OF_DOMAIN | Flag.INCONSISTENT
 )  # fmt: skip
 #: Flags that a row has when all its exposures have them.
 _OF_ALL = Flag.RECENTER_FAILED | Flag.FAR_CENTROID | Flag.STAMP_SMALL
@@ -73,9 +75,10 @@ class ExposureRows:
 
 @dataclass(frozen=True, eq=False)
 class JudgedRows:
-    """Bound (N, R, R), S/N, reduced chi-square and flags (N,) of rows."""
+    """Bound, and that with independent noise, (N, R, R); S/N, reduced chi-square and flags (N,) of rows."""
 
     crb: np.ndarray
+    supposed: np.ndarray
     snr: np.ndarray
     chi2: np.ndarray
     flags: np.ndarray
@@ -97,6 +100,21 @@ class _Look:
     def own(self):
         """Parameters in the exposure's pixels, fluxes in the batch's unit."""
         return self.judged.params
+
+
+def is_single(exposures, options):
+    """Whether the answer is that of a network to a single image.
+
+    Parameters
+    ----------
+    exposures : Exposures
+    options : Options
+
+    Returns
+    -------
+    single : bool
+    """
+    return options.method == "network" and len(exposures.names) == 1
 
 
 def judge(exposures, parts, rows, params, free, network, options, by_exposure):
@@ -125,7 +143,7 @@ def judge(exposures, parts, rows, params, free, network, options, by_exposure):
     """
     looks = [_look(exposures, part, *part.places(rows), rows, params, options) for part in parts]
     looks = [look for look in looks if look is not None]
-    crb, singular = _errors(exposures, looks, params, free)
+    crb, supposed, singular = _errors(exposures, looks, params, free)
     strength, chi2, freedom = np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(len(rows))
     gain, small = np.zeros(len(rows)), np.ones(len(rows), bool)
     for look in looks:
@@ -152,7 +170,9 @@ def judge(exposures, parts, rows, params, free, network, options, by_exposure):
     snr = np.sqrt(strength)
     if "snr" in network.domain:
         flags |= np.where(snr < network.domain["snr"][0], Flag.LOW_SNR, 0)
-    return JudgedRows(crb, snr, chi2 / freedom, flags)
+        above = (snr > network.domain["snr"][1]) & is_single(exposures, options)
+        flags |= np.where(above, Flag.HIGH_SNR, 0)
+    return JudgedRows(crb, supposed, snr, chi2 / freedom, flags)
 
 
 def _look(exposures, part, there, here, rows, params, options):
@@ -163,14 +183,16 @@ def _look(exposures, part, there, here, rows, params, options):
     own = view.params(params[here]) / SINGLE.units(batch.unit)
     nan = np.full((len(own), 5, 5), np.nan)
     found = Estimate(own, nan, np.zeros(len(own), np.int64), nan[:, 0, 0])
-    options = replace(options, method="ml", gain=exposures.gains[part.exposure], correlation=None)
+    if not is_single(exposures, options):  # likelihood and sampling depend on no training
+        options = replace(options, method="ml")
+    options = replace(options, gain=exposures.gains[part.exposure], correlation=None)
     judged = errors_of(batch, found, np.zeros(len(own), bool), options)
     options = replace(options, correlation=exposures.correlations[part.exposure])
     return _Look(part, there, here, view, batch, judged, options)
 
 
 def _errors(exposures, looks, params, free):
-    """Bound of the joint fit, or sandwich where noise is correlated; NaN where nothing is known."""
+    """Bound of the joint fit, or sandwich where noise is correlated, bound, and where there is none."""
     model, n = exposures.model, len(params)
     naive, actual = np.zeros((2, n, model.size, model.size))
     changed = np.zeros(n, bool)
@@ -183,15 +205,7 @@ def _errors(exposures, looks, params, free):
             changed[look.here] |= fitted | (look.options.correlation is not None)
         for total, matrix in zip((naive, actual), own, strict=True):
             total[look.here] += np.swapaxes(turn, 1, 2) @ matrix @ turn
-    both = free[:, :, None] & free[:, None, :]
-    # relative to the errors of each parameter alone: single precision then holds any unit
-    scale = np.sqrt(np.where(free, np.diagonal(naive, axis1=1, axis2=2), 1.0))
-    scale = np.where(scale > 0, scale, 1.0)
-    unit = scale[:, :, None] * scale[:, None, :]
-    naive, actual = (np.where(both, m / unit, np.eye(model.size)).astype(np.float32) for m in (naive, actual))
-    crb, singular = sandwich(naive, actual, model.fit_sky, model)
-    known = both[:, model.reported, model.reported]
-    return np.where(known, crb / unit[:, model.reported, model.reported], np.nan), singular
+    return joint_errors(model, naive, actual, free)
 
 
 def _flags_of(look, crb, params, network, model):
