@@ -5,6 +5,7 @@ Five exposures in three bands, of different PSF (FWHM 2.2 to 6 pixels), pixel sc
 arcsec), depth and orientation, with bad columns, of galaxies whose listed positions are off by up to 0.2
 arcsec in each direction: one pixel of the finest exposure.  Shapes are drawn from the prior of the network
 that ships (lengths in pixels of the first exposure) and rendered by GalSim; n is rounded to 0.05, for speed.
+S/N, of all exposures together, is log-uniform from 15 to 150.
 
     python benchmarks/bench_exposures.py --galaxies 500 -o results
     python benchmarks/bench_exposures.py --show results
@@ -77,12 +78,13 @@ def images(truth, setup, sky):
         offset = (float(x[row] - cx), float(y[row] - cy))
         stamps.append((cy, cx, galaxy.drawImage(nx=size, ny=size, wcs=local, offset=offset).array))
     effective = galsim.Convolve(psf, local.toWorld(galsim.Pixel(1)))
-    array = effective.drawImage(nx=51, ny=51, wcs=local, method="no_pixel").array
+    wide = 2 * int(8 * fwhm) + 1  # a shorter one lacks light of the wings
+    array = effective.drawImage(nx=wide, ny=wide, wcs=local, method="no_pixel").array
     return wcs, array, side, stamps
 
 
 def field(seed):
-    """Exposures of a field, listed positions, and the true parameters (N, 7)."""
+    """Exposures of a field, listed positions, the true parameters (N, 7) and S/N (N,)."""
     rng = np.random.default_rng(seed)
     sky, listed, truth = galaxies(rng)
     parts = [images(truth, setup, sky) for setup in SETUP]
@@ -91,7 +93,8 @@ def field(seed):
         np.array([(stamp**2).sum() for *_, stamp in part[3]]) / one**2
         for part, one in zip(parts, sigma, strict=True)
     )
-    amplitude = np.exp(rng.uniform(*np.log(SNR), len(truth))) / np.sqrt(power)
+    snr = np.exp(rng.uniform(*np.log(SNR), len(truth)))
+    amplitude = snr / np.sqrt(power)
     exposures = []
     for (band, *_), (wcs, psf, side, stamps), one in zip(SETUP, parts, sigma, strict=True):
         image = rng.normal(0.3 * one, one, (side, side))
@@ -103,7 +106,7 @@ def field(seed):
         image[mask] = 1e4
         exposures.append(Exposure(image, psf=psf, error=one, mask=mask, wcs=wcs, band=band))
     truth[:, :3] *= amplitude[:, None]
-    return exposures, listed, truth
+    return exposures, listed, truth, snr
 
 
 def measured(exposures, listed, method, estimator):
@@ -127,8 +130,7 @@ def run(out, count, seed, methods):
         missing = [method for method in methods if f"{method}_parameters" not in known]
         if not missing:
             continue
-        exposures, listed, truth = field(number)
-        known["truth"] = truth
+        exposures, listed, known["truth"], known["snr"] = field(number)
         for method in missing:
             found = measured(exposures, listed, method, estimator)
             for name, value in zip(("parameters", "covariance", "flags", "cpu"), found, strict=True):
@@ -141,15 +143,23 @@ def table(out, largest=1):
     from galshape_cnn.flags import quality_of
 
     fields = [dict(np.load(path)) for path in sorted(out.glob("field_*.npz"))]
+    if not fields:
+        raise SystemExit(f"there are no results in {out}")
     methods = [m for m in METHODS if all(f"{m}_parameters" in one for one in fields)]
     data = {key: np.concatenate([one[key] for one in fields]) for key in fields[0]}
     keep = np.all([quality_of(data[f"{m}_flags"]) <= largest for m in methods], axis=0)
     keep &= np.all([np.isfinite(data[f"{m}_parameters"]).all(1) for m in methods], axis=0)
+    for least, most in (SNR, (SNR[0], 50.0), (50.0, SNR[1])):
+        yield f"S/N {least:.0f} to {most:.0f}"
+        yield from _block(data, keep & (data["snr"] >= least) & (data["snr"] <= most), methods)
+
+
+def _block(data, keep, methods):
+    """Lines of some galaxies."""
     truth, count = data["truth"][keep], int(keep.sum())
-    yield (
-        f"{count} of {len(keep)} galaxies; errors of a standard deviation {1 / np.sqrt(2 * count):.3f}, "
-        f"of 68 % {100 * np.sqrt(0.68 * 0.32 / count):.1f}, of 95 % {100 * np.sqrt(0.05 * 0.95 / count):.1f}"
-    )
+    std = 1 / np.sqrt(2 * count)
+    most, all_but = (100 * np.sqrt(p * (1 - p) / count) for p in (0.68, 0.95))
+    yield f"{count} of {len(keep)} galaxies; s.e. of std {std:.3f}, of 68 % {most:.1f}, of 95 % {all_but:.1f}"
     yield f"{'':24}" + "".join(f"{name:>9}" for name in NAMES)
     for method in methods:
         error = data[f"{method}_parameters"][keep] - truth
@@ -166,7 +176,7 @@ def table(out, largest=1):
             lines["RMSE over exact, %"], lines["its s.e., %"] = _ratio(*scaled)
         for name, values in lines.items():
             yield f"{method:10}{name:>14}" + "".join(f"{value:9.2f}" for value in values)
-        yield f"{method:10}{'CPU ms':>14}{1e3 * np.median(data[f'{method}_cpu']):9.1f}"
+        yield f"{method:10}{'CPU ms':>14}{1e3 * np.median(data[f'{method}_cpu'][keep]):9.1f}"
 
 
 def _ratio(one, other):

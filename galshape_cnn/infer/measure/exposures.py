@@ -20,7 +20,6 @@ from galshape_cnn.infer.fit.moments import moment_start
 from galshape_cnn.infer.likelihood.exposures import ExposureStamps, JointLikelihood
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE, RenderedBatch
-from galshape_cnn.infer.likelihood.sandwich import on_known, widened
 from galshape_cnn.infer.measure.exposure_estimates import (
     SamplingTask,
     network_exposures,
@@ -195,19 +194,18 @@ def _measured(exposures, parts, rows, network, options, by_exposure):
         found = sample_exposures(task) if options.method == "posterior" else network_exposures(task)
     else:
         found = of_fit(fit_exposures(likelihood, start, side, again), likelihood)
-    params, free = found.params, likelihood.free()
-    judged = judge(exposures, parts, rows, params, free, network, options, by_exposure)
+    free = likelihood.free()
+    judged = judge(exposures, parts, rows, found, free, network, options, by_exposure)
     known = free.copy()
     known[:, exposures.model.skies] = exposures.seen[rows]  # a sky that is not fitted is zero
     flags = (
         found.flags | judged.flags | np.where(free[:, exposures.model.fluxes].all(1), 0, Flag.BAND_MISSING)
     )
-    covariance = found.covariance
-    if is_single(exposures, options):  # the network knew of no correlation and no fitted neighbour
-        covariance = on_known(widened, covariance, judged.supposed, judged.crb, covariance)
-    errors = covariance, judged.crb, judged.snr, judged.chi2, found.ess
-    params = np.where(known, params, np.nan)
-    return Measurement(params, *errors, flags, found.samples, model=exposures.model)
+    errors = judged.covariance, judged.crb, judged.snr, judged.chi2, found.ess
+    params = np.where(known, found.params, np.nan)
+    return Measurement(
+        params, *errors, flags, found.samples, structure=judged.structure, model=exposures.model
+    )
 
 
 def _likelihood(exposures, parts, rows):

@@ -31,7 +31,7 @@ _FAINTEST = -8.0  # standard deviations below zero at which the draw of a flux i
 
 
 class _GivenShape(NamedTuple):
-    """At given shapes: log prior and likelihood (N, S); of fluxes (N, S, B) mean / sigma, sigma, squared S/N."""
+    """At given shapes: log prior and likelihood (N, S); mean / sigma, sigma, S/N of fluxes (N, S, B)."""
 
     prior: np.ndarray
     log_likelihood: np.ndarray
