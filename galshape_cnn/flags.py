@@ -112,6 +112,7 @@ FLAG_DEFINITIONS = (
         34, "NOT_SAMPLED", "sampling failed: the row holds the maximum-likelihood estimate", "note"
     ),
     FlagDefinition(35, "BAND_MISSING", "a band has no data of the galaxy: its columns are NaN"),
+    FlagDefinition(36, "SHAPE_VARIES", "one shape does not hold in all bands, as with colour gradients"),
 )
 
 
