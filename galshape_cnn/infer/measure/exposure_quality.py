@@ -279,7 +279,7 @@ def _errors(exposures, looks, found, free, is_single):
 
 
 def _structure_roots(looks, params, fisher):
-    """Roots of the scores of structure in each look, of the galaxy and of the sky; zero where none is seen."""
+    """Roots of the scores of structure in each look, of galaxy and of sky; zero where none is seen."""
     n, out = len(params), []
     parts = [(look, *structure_of(look.batch, look.judged, look.options)) for look in looks]
     for kind in ("galaxy", "sky"):
