@@ -30,7 +30,9 @@ import numpy as np
 
 from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.forward.render import derivatives_block, in_blocks, point_block
+from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel.library import serves
+from galshape_cnn.forward.render import derivatives_block, images_and_derivatives, in_blocks, point_block
 from galshape_cnn.infer.likelihood.residuals import inverse_fisher
 
 __all__ = ["SIGNIFICANT", "Structure", "estimate_structure"]
@@ -91,7 +93,8 @@ def estimate_structure(params, data, ivar, transfer, grid, fit_sky=True, gain=No
     inverse = np.broadcast_to(0.0 if gain is None else 1 / np.asarray(gain, float), len(data))
     numbers = [np.asarray(a, np.float32) for a in (params, data, ivar)]
     noise = np.array(_noise_of(correlation), np.float32)
-    result = _rows(*numbers, transfer, inverse.astype(np.float32), np.float32(fit_sky), noise, grid)
+    rows = _rows_by_kernel if serves(transfer) else _rows
+    result = rows(*numbers, transfer, inverse.astype(np.float32), np.float32(fit_sky), noise, grid)
     return jax.tree.map(lambda a: np.asarray(a, float), result)
 
 
@@ -103,6 +106,22 @@ def _noise_of(correlation):
     y, x = np.mgrid[-half[0] : half[0] + 1, -half[1] : half[1] + 1]
     smoothed = (correlation * np.exp(-(x**2 + y**2) / (4 * _SCALE**2))).sum()
     return (correlation**2).sum(), max(smoothed, 1e-3)
+
+
+def _rows_by_kernel(params, data, ivar, transfer, inverse_gain, fit_sky, noise, grid):
+    """Any number of stamps one after the other: large ones are not repeated to fill a batch."""
+    found = []
+    for row, pixels in enumerate(zip(data, ivar, inverse_gain, strict=True)):
+        one, own = params[row : row + 1], transfer if len(transfer) == 1 else transfer[row : row + 1]
+        (image,), (derivatives,) = images_and_derivatives(one, own, grid)
+        point = calls.images("point", one, own, grid)[0, 0]
+        found.append(_row(one[0], image, derivatives, point, *pixels, fit_sky, noise))
+    return jax.tree.map(lambda *parts: np.stack(parts), *found)
+
+
+@compiled
+def _row(params, image, derivatives, point, data, ivar, inverse_gain, fit_sky, noise):
+    return _one(params, image, derivatives, point, data, ivar, inverse_gain, fit_sky, noise)
 
 
 @compiled(static_argnames="grid")

@@ -116,7 +116,7 @@ def _structure(batch, params, examination, chi2, freedom, options):
     likely = np.any([sign > least for sign, least in zip(signs, _LIKELY, strict=True)], axis=0)
     out, shape = np.zeros((len(params), 5, 5)), SINGLE.reported
     likely = np.flatnonzero(likely & np.isfinite(params).all(1))
-    for rows, padded, full in batch.filled(likely, BLOCK):
+    for rows, padded, full in batch.filled(likely, BLOCK, by_kernel=True):
         pixels = full.stamps.data, full.stamps.ivar, full.transfer, full.grid
         found = estimate_structure(params[padded], *pixels, options.fit_sky, full.gain, options.correlation)
         out[rows] = found.covariance()[: len(rows), shape, shape]
