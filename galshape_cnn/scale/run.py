@@ -26,6 +26,7 @@ __all__ = [
     "configuration_of",
     "measure_all",
     "measure_stream",
+    "recording",
     "source_columns",
     "split_options",
 ]
@@ -100,7 +101,7 @@ def measure_stream(
     if folder.missing():
         job = Job(estimator, source, how, probe(estimator, source, how))
         with local_crew(job, workers) as crew:
-            fill_folder(folder, crew, progress)
+            fill_folder(folder, crew, progress, recording(options))
     return folder.finish()
 
 
@@ -127,6 +128,29 @@ def begin_run(estimator, data, output, block_rows, settings, options):
     how = settled_noise(source, how)
     configuration = configuration_of(estimator, source, how, settings)
     return source, how, BlockFolder(output, configuration, len(source), block_rows)
+
+
+def recording(options):
+    """What adds to the metadata of a block how its files were read, which no estimator knows.
+
+    Parameters
+    ----------
+    options : dict
+        Keywords of `measure_stream`.
+
+    Returns
+    -------
+    finish : callable or None
+        For `fill_folder`.
+    """
+    names = {name: value for name, value in (options.get("names") or {}).items() if value}
+    if not names:
+        return None
+
+    def finish(table):
+        table.meta["options"] = {**table.meta.get("options", {}), "names": names}
+
+    return finish
 
 
 def source_columns(source):

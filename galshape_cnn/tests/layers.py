@@ -4,7 +4,17 @@
 __all__ = ["FOUNDATION", "LAYERS"]
 
 #: Modules of the top folder, bottom to top.
-FOUNDATION = ["errors", "environment", "files", "own_files", "flags", "geometry", "linalg", "masked"]
+FOUNDATION = [
+    "errors",
+    "environment",
+    "files",
+    "own_files",
+    "flags",
+    "geometry",
+    "linalg",
+    "masked",
+    "quantities",
+]
 FOUNDATION += ["fingerprint", "wcs", "parallel", "compilation"]
 
 #: Folders above them, bottom to top: each imports only from itself and from what stands before it.
