@@ -13,6 +13,7 @@ from galshape_cnn.infer.catalog.columns import pass_through
 from galshape_cnn.infer.catalog.writable import warn_of_changes
 from galshape_cnn.infer.measure.options import measurement_keywords
 from galshape_cnn.parallel import check_main_guard, progress_bar
+from galshape_cnn.quantities import whole_number
 from galshape_cnn.scale.blocks import join_rows, probe
 from galshape_cnn.scale.dataset import BlockFolder
 from galshape_cnn.scale.noise import settled_noise
@@ -123,6 +124,7 @@ def begin_run(estimator, data, output, block_rows, settings, options):
     folder : BlockFolder
     """
     how, rest = split_options(options)
+    block_rows = whole_number(block_rows, "block_rows", 1)
     source = open_source(data, **rest)
     warn_of_changes(source_columns(source), ".parquet")
     how = settled_noise(source, how)

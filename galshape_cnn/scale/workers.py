@@ -16,6 +16,7 @@ from multiprocessing import get_context
 from galshape_cnn.environment import end_with_parent, environment, keep_freed_memory, keep_to_core
 from galshape_cnn.errors import InputError
 from galshape_cnn.parallel import NO_MAIN_GUARD, check_main_guard, usable_cores
+from galshape_cnn.quantities import whole_number
 from galshape_cnn.scale.blocks import Schema, failed_rows, join_rows, measure_rows
 
 __all__ = [
@@ -247,8 +248,7 @@ def local_crew(job, workers=None):
     InputError
         If ``workers`` is below one.
     """
-    if workers is not None and workers < 1:
-        raise InputError(f"workers={workers}; at least one is needed")
+    workers = None if workers is None else whole_number(workers, "workers", 1)
     crew = ThreadCrew(job, usable_cores()) if workers is None else ProcessCrew(job, workers)
     try:
         yield crew

@@ -22,6 +22,8 @@ from galshape_cnn.infer.posterior.prior import Prior
 from galshape_cnn.observe.noise.ccd import detector_error
 from galshape_cnn.observe.noise.model import NoiseModel
 from galshape_cnn.quantities import flux_unit, plain_magnitude, plain_number, plain_values, whole_number
+from galshape_cnn.scale import measure_stream
+from galshape_cnn.study.simulate.mock_sets import draw_mocks
 
 E = u.electron
 PIXELS = np.random.default_rng(3).normal(size=(96, 96))
@@ -171,3 +173,15 @@ def test_what_fits_is_converted():
 def test_whole_numbers(value):
     with pytest.raises(InputError, match="^number"):
         whole_number(value, "number", 1)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "2", 2 * u.s])
+def test_counts_are_refused_before_any_work(value, tmp_path):
+    """Workers, rows of a block, galaxies of a set: not cut off, not an error of another library."""
+    for name in ("workers", "block_rows"):
+        with pytest.raises(InputError, match=name):
+            measure_stream(
+                ShapeEstimator(), PIXELS[None], tmp_path / "a", psf=PSF, error=1.0, **{name: value}
+            )
+    with pytest.raises(InputError, match="^n"):
+        draw_mocks("seed", value)

@@ -258,7 +258,6 @@ class ShapeEstimator:
                 observation, options, threads, progress, to_examine=searched
             )
         meta = self._meta() | {"neighbours": options.neighbours, "options": asked} | record
-        meta["shear_response"] = options.shear_response
         catalog = ShapeCatalog.from_measurements(observation, measurements, method=method, meta=meta)
         _warn_of_lost_rows(catalog)
         return catalog
