@@ -9,7 +9,7 @@ from astropy.io import fits
 from astropy.table import QTable
 
 from galshape_cnn.cli import inject, main, measure
-from galshape_cnn.cli.options import WITHOUT_RECORD, asked_options
+from galshape_cnn.cli.options.common import WITHOUT_RECORD, asked_options
 from galshape_cnn.scale import measure_stream, read_blocks
 from galshape_cnn.tests.standin import StandInEstimator
 
