@@ -24,8 +24,8 @@ from galshape_cnn.observe.io.tables.position_files import read_positions
 from galshape_cnn.scale import open_source
 from galshape_cnn.study.report.from_table import read_catalog_table
 from galshape_cnn.study.simulate.mock_files import read_mocks
+from galshape_cnn.tests.observe.io.psf.test_files import gaussian
 from galshape_cnn.tests.observe.io.test_damaged_files import GOOD, time_limit
-from galshape_cnn.tests.observe.io.test_psf_files import gaussian
 
 LIMIT = 10  # seconds of processor time
 PIXELS = np.arange(1600, dtype="f4").reshape(40, 40)
