@@ -7,6 +7,8 @@ from pathlib import Path
 from galshape_cnn.cli.options.common import (
     add_estimator_options,
     add_image_options,
+    asked_options,
+    keep_defaults,
     load_estimator,
     make_folder,
     positive_float,
@@ -55,6 +57,7 @@ def add_parser(commands):
         help="find the galaxies, as 'measure' does without --positions (default: their positions are given)",
     )
     add_threshold_options(group)
+    keep_defaults(parser)
     return parser
 
 
@@ -121,12 +124,13 @@ def run(args):
     keywords |= noise_options(args, _Opened(image)) | _galaxies(args)
     if args.stamp_size is not None:
         keywords["stamp_size"] = args.stamp_size
+    if args.no_fit_sky:  # otherwise as the network was trained
+        keywords["fit_sky"] = False
     with _executor(args.scheduler) as executor:
         table = inject(
             image,
             n=args.number,
             method=args.method,
-            fit_sky=not args.no_fit_sky,
             find=args.find,
             detection=detection_from(args),
             gain_in_map=args.gain_in_map,
@@ -136,6 +140,7 @@ def run(args):
             workers=args.workers,
             executor=executor,
             progress=progress_wanted(args),
+            record={"command": asked_options(args)},
             **keywords,
         )
     verdict = tables_of(table)["verdict"]

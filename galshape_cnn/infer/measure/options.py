@@ -7,6 +7,7 @@ import numpy as np
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.quantities import whole_number
 
 __all__ = ["METHODS", "NEIGHBOURS", "Options", "measurement_keywords", "prior_in_units_of"]
 
@@ -82,7 +83,8 @@ class Options:
         if shear_response and (method != "network" or prior is not None):
             which = f"method={method!r}" if method != "network" else "a prior"
             raise InputError(f"shear_response=True with {which}; allowed: method='network' without a prior")
-        return cls(method, bool(fit_sky), neighbours, None, None, prior, int(seed), bool(shear_response))
+        seed = whole_number(seed, "seed", 0)
+        return cls(method, bool(fit_sky), neighbours, None, None, prior, seed, bool(shear_response))
 
     @property
     def model(self):

@@ -20,6 +20,8 @@ __all__ = ["Level", "build_levels", "has_uniform_noise", "local_maxima", "robust
 
 #: A smoothed pixel needs this share of its kernel on good pixels.
 _SMALLEST_COVERAGE = 0.25
+#: Standard deviation of normal deviates over the median of their moduli.
+_SIGMA_OF_MEDIAN = 1.4826
 #: More than this is light of a galaxy that fills the stamp, not correlated noise.
 _LARGEST_EXCESS = 3.0
 #: Side of the stamps above which smoothing is done in strips, their width, and how many of its widths the
@@ -202,7 +204,7 @@ def _noise_excess(significance):
     if len(outer) > 1024:
         outer = _outside(ny, nx, 0.4, 2)
     outer = np.take(significance.reshape(n, -1), outer, axis=1)
-    spread = _median(np.abs(outer), outer != 0) * 1.4826
+    spread = _median(np.abs(outer), outer != 0) * _SIGMA_OF_MEDIAN
     return np.clip(np.where(np.isfinite(spread), spread, 1), 1, _LARGEST_EXCESS).astype(np.float32)
 
 
