@@ -2,9 +2,15 @@
 """Multiplicative and additive bias of the mean shear, m and c, from pairs of opposite shear.
 
 Galaxies of random n, size, shape and S/N (10 to 200, half-light radius .5 to 3 FWHM of the PSF) are drawn
-with shears of +0.02 and -0.02 in both components, with the same noise; the partner of each is turned by 90
-degrees, and so is its noise, with the other sign: shapes cancel, and of m what is odd in the noise.  The case
-"psf e=.05" has the same sign, so that the noise cancels in c.  Estimated is
+with shears of +0.02 and -0.02 in both components.  What scatters is made to cancel:
+
+- both signs of the shear have the same noise, and the same noise is added to their copies;
+- the partner of each galaxy is turned by 90 degrees, and so is its noise, with the other sign: shapes cancel,
+  and of m what is odd in the noise (the case "psf e=.05" has the same sign, so that the noise cancels in c);
+- each group is measured once more with the image's noise and the added noise exchanged: of m what is
+  quadratic in the noise cancels.
+
+So a galaxy is drawn eight times, and every single image has noise as any other.  Estimated is
 m = (g+ - g-) / 2 gamma - 1 and c = (g+ + g-) / 2 of `galshape_cnn.mean_shear`, with errors by leaving out one
 chunk of galaxies at a time.  The column ``plain`` is m of the average of g1 and g2 without response.
 
@@ -12,10 +18,11 @@ chunk of galaxies at a time.  The column ``plain`` is m of the average of g1 and
     python benchmarks/bench_shear.py table /tmp/shear -o docs/shear
     python benchmarks/bench_shear.py rate
 
-``run`` may be repeated with other ``--seed``: chunks of all runs are joined.
+``run`` goes on where it was interrupted; with other ``--seed`` chunks of all runs are joined.
 """
 
 import argparse
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -23,13 +30,17 @@ import galsim
 import numpy as np
 from csv_tables import write
 
-from galshape_cnn import ShapeEstimator, Stamps
+from galshape_cnn import ShapeCatalog, ShapeEstimator, Stamps
 from galshape_cnn.forward.render import render
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.geometry import transform_shape
+from galshape_cnn.infer.catalog.measurement import Measurement
+from galshape_cnn.infer.likelihood.rendering import RenderedBatch
 from galshape_cnn.infer.shear.mean_shear import ShearedViews, shear_of_sums, shear_sums
+from galshape_cnn.infer.shear.response import shear_response
+from galshape_cnn.observe.observation import prepare
 
-SIZE, OVER, FWHM, BETA, GAMMA, CHUNK = 64, 2, 3.04, 2.5, 0.02, 128
+SIZE, OVER, FWHM, BETA, GAMMA, CHUNK = 64, 2, 3.04, 2.5, 0.02, 64
 FEWEST = 3  # chunks, from which a standard error can be had
 SKY = 0.2 * np.array([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]])
 SHEARED_SKY = SKY @ np.array([[1.1, 0.0], [0.0, 0.9]])
@@ -137,13 +148,12 @@ def smoothed(noise, sigma):
     return noise, correlation[middle, middle] / peak
 
 
-def chunk_sums(estimator, case, rng):
-    """Sums for the mean shear of one chunk: by selection, sign of the shear and bin; last all."""
+def chunk_images(case, rng):
+    """Galaxies, stamps of both signs one after the other, the noise to be added, and its correlation."""
     options, truth = CASES[case], draw_truth(rng, CHUNK)
     e, jacobian = options.get("e", 0.0), options.get("jacobian")
     images = partial(LIGHT[options.get("light", "sersic")], e=e, jacobian=jacobian)
-    noise = rng.normal(size=(CHUNK, SIZE, SIZE))
-    correlation = None
+    noise, correlation = rng.normal(size=(2, CHUNK, SIZE, SIZE)), None
     if "smooth" in options:
         noise, correlation = smoothed(noise, options["smooth"])
     flux = truth["snr"] / np.sqrt((images(truth, truth["g"]).astype(float) ** 2).sum((1, 2)))
@@ -151,37 +161,42 @@ def chunk_sums(estimator, case, rng):
     if options.get("masked"):
         ivar[rng.uniform(size=ivar.shape) < 0.02] = 0
         ivar[np.arange(CHUNK), :, rng.integers(20, 44, CHUNK)] = 0
+    turned = options.get("sign", -1) * np.rot90(noise, 1, (2, 3)), np.rot90(ivar, 1, (1, 2))
     parts = []
-    turned = (
-        quarter_turned(truth),
-        options.get("sign", -1) * np.rot90(noise, 1, (1, 2)),
-        np.rot90(ivar, 1, (1, 2)),
-    )
     for sign in (1, -1):
-        for some, own, weights in ((truth, noise, ivar), turned):
-            shape = composed(some["g"], sign * GAMMA * (1 + 1j))
-            parts.append((images(some, shape) * flux[:, None, None] + own, weights))
-    data, weights = (np.concatenate(p) for p in zip(*parts, strict=True))
-    told = psf_array(FWHM * options.get("told", 1.0), e)
+        for some, both, weights in ((truth, noise, ivar), (quarter_turned(truth), *turned)):
+            light = images(some, composed(some["g"], sign * GAMMA * (1 + 1j))) * flux[:, None, None]
+            parts += [(light + both[i], weights, both[1 - i]) for i in range(2)]
+    data, weights, added = (np.concatenate(p) for p in zip(*parts, strict=True))
     where = {}
     if jacobian is not None:
         where = {"jacobian": jacobian, "skycoord": np.tile([150.0, 2.0], (len(data), 1))}
+    told = psf_array(FWHM * options.get("told", 1.0), e)
     stamps = Stamps(data, weights, told, psf_oversampling=OVER, **where)
-    catalog = estimator(
-        stamps, shear_response=True, neighbours="ignore", noise_correlation=correlation, threads=1
-    )
-    if options.get("wrong"):  # responses to a shear seen through another PSF
-        other = Stamps(data, weights, psf_array(FWHM * 1.1, e), psf_oversampling=OVER)
-        catalog = with_response_of(
-            catalog, estimator(other, shear_response=True, neighbours="ignore", threads=1)
-        )
+    return truth, stamps, added.astype(np.float32), correlation
+
+
+def measured(network, stamps, added, correlation):
+    """Catalogue that holds the response and nothing else."""
+    batch, count = RenderedBatch.from_stamps(stamps), len(stamps)
+    sheared = shear_response(batch, network, np.zeros(count), correlation=correlation, noise=added)
+    blank = Measurement.empty(count)
+    measurement = replace(blank, flags=np.zeros(count, int), sheared=sheared).in_units_of(1 / batch.unit)
+    return ShapeCatalog.from_measurements(prepare(stamps), [measurement], method="network", meta={})
+
+
+def chunk_sums(network, case, rng):
+    """Sums for the mean shear of one chunk: by selection, sign of the shear and bin; last all."""
+    truth, stamps, added, correlation = chunk_images(case, rng)
+    catalog = measured(network, stamps, added, correlation)
+    if CASES[case].get("wrong"):  # responses to a shear seen through another PSF
+        other = Stamps(stamps.data, stamps.ivar, psf_array(FWHM * 1.1), psf_oversampling=OVER)
+        catalog = with_response_of(catalog, measured(network, other, added, correlation))
     return np.stack([of_selection(catalog, select, truth) for select in SELECTIONS.values()])
 
 
 def with_response_of(catalog, other):
     """A catalogue with the derivatives of another."""
-    from dataclasses import replace
-
     sheared = catalog.measurement.sheared.copy()
     sheared[:, :, 1:3] = other.measurement.sheared[:, :, 1:3]
     return replace(catalog, measurement=replace(catalog.measurement, sheared=sheared))
@@ -189,14 +204,13 @@ def with_response_of(catalog, other):
 
 def of_selection(catalog, select, truth):
     """Sums of both signs, (2, bins + 1, 19)."""
-    out = []
+    out, half = [], len(catalog) // 2
     for sign in range(2):
-        rows = np.arange(2 * CHUNK) + sign * 2 * CHUNK
-        views = ShearedViews(catalog[rows], select)
+        views = ShearedViews(catalog[np.arange(half) + sign * half], select)
         by_bin = []
         for name, edges in BINS.items():
             label = np.clip(np.searchsorted(edges, truth[name], side="right") - 1, 0, len(edges) - 2)
-            sums = shear_sums(views, np.tile(label, 2))[0]
+            sums = shear_sums(views, np.tile(label, half // len(label)))[0]
             by_bin.append(np.concatenate([sums, np.zeros((len(edges) - 1 - len(sums), sums.shape[1]))]))
         out.append(np.concatenate([*by_bin, by_bin[0].sum(0, keepdims=True)]))
     return np.stack(out)
@@ -219,14 +233,19 @@ def with_errors(chunks):
 
 def run(args):
     """Measure chunks of galaxies, of one case after the other, and keep their sums."""
-    estimator = ShapeEstimator()
+    network = ShapeEstimator().live_network()
     args.output.mkdir(parents=True, exist_ok=True)
-    rngs = {case: np.random.default_rng([args.seed, list(CASES).index(case)]) for case in args.cases}
-    chunks = {case: [] for case in args.cases}
+    files = {case: args.output / f"{case}--{args.seed}.npy" for case in args.cases}
+    chunks = {case: list(np.load(file)) if file.exists() else [] for case, file in files.items()}
     for number in range(-(-args.n // CHUNK)):
         for case in args.cases:
-            chunks[case].append(chunk_sums(estimator, case, rngs[case]))
-            np.save(args.output / f"{case}--{args.seed}.npy", np.stack(chunks[case]))
+            if number < len(chunks[case]):
+                continue
+            rng = np.random.default_rng([args.seed, list(CASES).index(case), number])
+            chunks[case].append(chunk_sums(network, case, rng))
+            beside = args.output / f".{files[case].name}"
+            np.save(beside, np.stack(chunks[case]))
+            beside.replace(files[case])
             print(case, (number + 1) * CHUNK, flush=True)
 
 
@@ -251,7 +270,7 @@ def table(args):
                 cells = [f"{v:.4f}±{e:.4f}" for v, e in zip(value, error, strict=True)]
                 rows.append([case, selection, f"{name} {label}".strip(), len(chunks) * CHUNK, *cells])
     args.output.mkdir(parents=True, exist_ok=True)
-    write(args.output, "bias", ["case", "selection", "bin", "pairs", "m", "c1", "c2", "plain m"], rows)
+    write(args.output, "bias", ["case", "selection", "bin", "galaxies", "m", "c1", "c2", "plain m"], rows)
 
 
 def rate(args):
@@ -282,7 +301,7 @@ def main():
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("run")
     one.add_argument("cases", nargs="+", choices=CASES)
-    one.add_argument("-n", type=int, default=1024, help="galaxies, each drawn four times")
+    one.add_argument("-n", type=int, default=1024, help="galaxies, each drawn eight times")
     one.add_argument("--seed", type=int, default=1)
     one.add_argument("-o", "--output", type=Path, required=True)
     one = commands.add_parser("table")

@@ -54,7 +54,7 @@ _TURNED = np.array([1, 1, 1, -1, -1, 1, 1], np.float32)
 _KNOWN_SKY = 0.3  # of a pixel's noise: the networks have seen such levels
 
 
-def shear_response(batch, network, sky, fit_sky=True, seed=0, correlation=None):
+def shear_response(batch, network, sky, fit_sky=True, seed=0, correlation=None, noise=None):
     """Measure two copies of each stamp, and their derivatives by shear, by the first network.
 
     Parameters
@@ -71,6 +71,8 @@ def shear_response(batch, network, sky, fit_sky=True, seed=0, correlation=None):
         Of the noise of the copies, which depends on it and on the pixels of each stamp.
     correlation : (ky, kx) ndarray, optional
         Autocorrelation of the noise; None for independent pixels.
+    noise : (N, 64, 64) ndarray, optional
+        Standard normal noise of the copies in place of that which is drawn, for comparisons.
 
     Returns
     -------
@@ -87,7 +89,7 @@ def shear_response(batch, network, sky, fit_sky=True, seed=0, correlation=None):
     single = _numbers_of_stamps(stamps, batch.gain, fit_sky)
     for rows, padded in fixed_batches(usable, BATCH_SIZE):
         arrays = _pixels(stamps[padded], sky[padded])
-        arrays["noise"] = _noise(arrays["data"], seed, correlation)
+        arrays["noise"] = _noise(arrays["data"], seed, correlation) if noise is None else noise[padded]
         arrays |= {name: array[padded] for name, array in single.items()}
         arrays |= {
             name: array[padded if len(array) > 1 else [0] * BATCH_SIZE] for name, array in of_psf.items()
@@ -163,21 +165,33 @@ def _noise(data, seed, correlation):
 
 
 class _Response:
-    """The compiled response of a live network, which threads may share."""
+    """The compiled response of a live network, which threads may share.
+
+    The model lies between two programs, so that the kernel can draw it.
+    """
 
     def __init__(self, network):
-        name = f"shear response of {network.first_name}"
-        self._program = Program(name, lambda: _response_function(network), static_argnames="grid")
-        self._lock, self._traced = threading.Lock(), set()
+        name = f"of {network.first_name}"
+        self._first = Program(f"mean {name}", lambda: _measurement(network))
+        self._program = Program(f"shear response {name}", lambda: _response_function(network))
+        self._lock, self._traced = threading.Lock(), False
 
-    def __call__(self, **arguments):
+    def __call__(self, *, transfer, grid, **arguments):
         # Keras keeps state while it traces; what it has traced may run in several threads at once.
-        if arguments["grid"] in self._traced:
-            return np.asarray(self._program(**arguments))
+        if self._traced:
+            return self._run(transfer, grid, arguments)
         with self._lock:
-            done = np.asarray(self._program(**arguments))
-            self._traced.add(arguments["grid"])
+            done = self._run(transfer, grid, arguments)
+            self._traced = True
             return done
+
+    def _run(self, transfer, grid, arguments):
+        data, ivar, view, sky, poisson = (arguments[k] for k in ("data", "ivar", "view", "sky", "poisson"))
+        first = np.asarray(self._first(data, ivar, view[:, 0], sky, poisson))
+        centre = first[:, 5:] + np.float32(_MIDDLE)
+        params = np.concatenate([first[:, :5], centre, np.zeros_like(first[:, :1])], 1)
+        model, slopes = render_with_derivatives(params, transfer, grid)
+        return np.asarray(self._program(first=first, model=model, slopes=slopes, **arguments))
 
 
 _RESPONSES = {}
@@ -188,17 +202,24 @@ def _response_of(network):
     return _RESPONSES.setdefault(network.first_name, _Response(network))
 
 
-def _response_function(network):
+def _measurement(network):
+    """Means of the first network as a function of pixels, for `Program`."""
     raw, components = network.first_function(), network.components
 
     def measured(data, ivar, view, sky, poisson):
         pixels, context, amplitude = network_inputs(data, ivar, view, sky, poisson)
         return mean_parameters(raw([pixels, context]), amplitude, components)
 
-    def response(data, ivar, noise, sky, poisson, inverse_gain, light, transfer, view, change, filters, grid):
+    return measured
+
+
+def _response_function(network):
+    measured = _measurement(network)
+
+    def response(
+        data, ivar, noise, sky, poisson, inverse_gain, light, view, change, filters, first, model, slopes
+    ):
         used = ivar > 0
-        first = measured(data, ivar, view[:, 0], sky, poisson)
-        model, slopes = _model(first, transfer, grid)
         variance = 1 / jnp.where(used, ivar, 1) + jnp.maximum(model, 0) * inverse_gain[:, None, None]
         noise = jnp.where(used, noise * jnp.sqrt(variance), 0)
         window = jnp.asarray(_window())
@@ -229,12 +250,6 @@ def _response_function(network):
 def _window():
     x = np.arange(SIDE) - _MIDDLE
     return (1 / (1 + np.exp((np.hypot(x[:, None], x) - _REACH) / _SOFT))).astype(np.float32)
-
-
-def _model(first, transfer, grid):
-    """Images of measured galaxies and their derivatives by the parameters."""
-    params = jnp.concatenate([first[:, :5], first[:, 5:] + _MIDDLE, jnp.zeros_like(first[:, :1])], 1)
-    return render_with_derivatives(params, transfer, grid)
 
 
 def _model_tangents(first, slopes):
