@@ -22,6 +22,7 @@ chunk of galaxies at a time.  The column ``plain`` is m of the average of g1 and
 """
 
 import argparse
+import os
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -64,7 +65,11 @@ CASES = {
     "correlated": {"smooth": 0.6},
     "bulge and disc": {"light": "bulge and disc"},
     "knots": {"light": "knots"},
+    "hst": {"light": "hst"},
 }
+#: Real galaxies in the format of galsim.RealGalaxyCatalog; drawn at 0.1 arcsec per pixel.
+HST = Path(os.environ.get("GALSHAPE_HST", "../shared/data/cosmos_hst_faint"))
+HST_CATALOG = "real_galaxy_catalog_26_extension_example.fits"
 
 
 @cache
@@ -99,42 +104,70 @@ def quarter_turned(truth):
     """The same galaxies after a quarter turn of the stamp."""
     x, y = truth["center"].T
     center = np.stack([y, SIZE - 1 - x], 1)
-    return truth | {"g": -truth["g"], "center": center, "turn": truth["turn"] + 90}
+    return truth | {"g": -truth["g"], "center": center, "turn": truth["turn"] - 90}
 
 
-def sersics(truth, g, e, jacobian):
+def sersics(truth, gamma, e, jacobian):
     """Images of unit flux of Sersic profiles."""
-    hlr, g1, g2 = FWHM * truth["size"], g.real, g.imag
+    sheared = composed(truth["g"], gamma)
+    hlr, g1, g2 = FWHM * truth["size"], sheared.real, sheared.imag
     if jacobian is not None:
         _, g1, g2 = transform_shape(1.0, g1, g2, np.linalg.inv(jacobian))
     grid = grid_for(SIZE, OVER)
-    ones = np.ones(len(g))
+    ones = np.ones(len(sheared))
     params = np.column_stack([ones, truth["n"], hlr, g1, g2, truth["center"], 0 * ones])
     transfer = transfer_functions(psf_array(FWHM, e), grid, OVER)
     return np.asarray(render(params.astype(np.float32), transfer, grid))
 
 
-def bulges_and_discs(truth, g, e, jacobian):
+def bulges_and_discs(truth, gamma, e, jacobian):
     """A third of the light in a bulge of n = 4 and half the size, in an exponential disc."""
-    disc = sersics(truth | {"n": np.ones(len(g))}, g, e, jacobian)
-    bulge = truth | {"n": np.full(len(g), 4.0), "size": truth["size"] / 2}
-    return (2 * disc + sersics(bulge, g, e, jacobian)) / 3
+    count = len(truth["n"])
+    disc = sersics(truth | {"n": np.ones(count)}, gamma, e, jacobian)
+    bulge = truth | {"n": np.full(count, 4.0), "size": truth["size"] / 2}
+    return (2 * disc + sersics(bulge, gamma, e, jacobian)) / 3
 
 
-def knots(truth, g, e, jacobian):
-    """Forty points of light, the same before and after the shear."""
-    psf, out = galsim.Moffat(beta=BETA, fwhm=FWHM).shear(e1=e), np.empty((len(g), SIZE, SIZE), np.float32)
-    for image, shape, size, seed, turn in zip(
-        out, g, truth["size"], truth["seed"], truth["turn"], strict=True
-    ):
-        rng = galsim.BaseDeviate(int(seed))
-        galaxy = galsim.RandomKnots(40, half_light_radius=FWHM * size, rng=rng)
-        galaxy = galaxy.rotate(turn * galsim.degrees).shear(g1=shape.real, g2=shape.imag)
-        image[:] = galsim.Convolve(galaxy, psf).drawImage(nx=SIZE, ny=SIZE, scale=1).array
+def drawn(truth, gamma, e, galaxy):
+    """Images by GalSim; a function of a row of the truth gives the galaxy before any shear."""
+    psf, count = galsim.Moffat(beta=BETA, fwhm=FWHM).shear(e1=e), len(truth["n"])
+    out = np.empty((count, SIZE, SIZE), np.float32)
+    for row, image in enumerate(out):
+        one = {name: values[row] for name, values in truth.items()}
+        light = galaxy(one).rotate(one["turn"] * galsim.degrees)
+        light = light.shear(g1=one["g"].real, g2=one["g"].imag).shear(g1=gamma.real, g2=gamma.imag)
+        image[:] = galsim.Convolve(light, psf).drawImage(nx=SIZE, ny=SIZE, scale=1).array
     return out
 
 
-LIGHT = {"sersic": sersics, "bulge and disc": bulges_and_discs, "knots": knots}
+def knots(truth, gamma, e, jacobian):
+    """Forty points of light, the same before and after the shear."""
+
+    def galaxy(one):
+        rng = galsim.BaseDeviate(int(one["seed"]))
+        return galsim.RandomKnots(40, half_light_radius=FWHM * one["size"], rng=rng)
+
+    return drawn(truth, gamma, e, galaxy)
+
+
+@cache
+def hst_galaxies():
+    """Real galaxies of unit flux, in pixels of 0.1 arcsec."""
+    catalog = galsim.RealGalaxyCatalog(HST_CATALOG, dir=str(HST))
+    return [galsim.RealGalaxy(catalog, index=i, flux=1.0).dilate(10.0) for i in range(catalog.nobjects)]
+
+
+def hst(truth, gamma, e, jacobian):
+    """Galaxies of the Hubble Space Telescope, turned at random and sheared further."""
+
+    def galaxy(one):
+        galaxies = hst_galaxies()
+        return galaxies[int(one["seed"]) % len(galaxies)].rotate(one["seed"] * 1e-3 * galsim.degrees)
+
+    return drawn(truth, gamma, e, galaxy)
+
+
+LIGHT = {"sersic": sersics, "bulge and disc": bulges_and_discs, "knots": knots, "hst": hst}
 
 
 def smoothed(noise, sigma):
@@ -156,7 +189,7 @@ def chunk_images(case, rng):
     noise, correlation = rng.normal(size=(2, CHUNK, SIZE, SIZE)), None
     if "smooth" in options:
         noise, correlation = smoothed(noise, options["smooth"])
-    flux = truth["snr"] / np.sqrt((images(truth, truth["g"]).astype(float) ** 2).sum((1, 2)))
+    flux = truth["snr"] / np.sqrt((images(truth, 0j).astype(float) ** 2).sum((1, 2)))
     ivar = np.ones((CHUNK, SIZE, SIZE), np.float32)
     if options.get("masked"):
         ivar[rng.uniform(size=ivar.shape) < 0.02] = 0
@@ -165,7 +198,7 @@ def chunk_images(case, rng):
     parts = []
     for sign in (1, -1):
         for some, both, weights in ((truth, noise, ivar), (quarter_turned(truth), *turned)):
-            light = images(some, composed(some["g"], sign * GAMMA * (1 + 1j))) * flux[:, None, None]
+            light = images(some, sign * GAMMA * (1 + 1j)) * flux[:, None, None]
             parts += [(light + both[i], weights, both[1 - i]) for i in range(2)]
     data, weights, added = (np.concatenate(p) for p in zip(*parts, strict=True))
     where = {}
@@ -279,7 +312,7 @@ def rate(args):
 
     rng = np.random.default_rng(1)
     truth = draw_truth(rng, 1024)
-    unit = sersics(truth, truth["g"], 0.0, None)
+    unit = sersics(truth, 0j, 0.0, None)
     flux = truth["snr"] / np.sqrt((unit.astype(float) ** 2).sum((1, 2)))
     data = unit * flux[:, None, None] + rng.normal(size=unit.shape)
     stamps = Stamps(data, np.ones(data.shape), psf_array(), psf_oversampling=OVER)
