@@ -12,7 +12,7 @@ with shears of +0.02 and -0.02 in both components.  What scatters is made to can
 
 So a galaxy is drawn eight times, and every single image has noise as any other.  Estimated is
 m = (g+ - g-) / 2 gamma - 1 and c = (g+ + g-) / 2 of `galshape_cnn.mean_shear`, with errors by leaving out one
-chunk of galaxies at a time.  The column ``plain`` is m of the average of g1 and g2 without response.
+chunk of galaxies at a time.  The column ``plain m`` is m of the average of g1 and g2 without response.
 
     python benchmarks/bench_shear.py run sersic -n 4096 -o /tmp/shear
     python benchmarks/bench_shear.py table /tmp/shear -o docs/shear
@@ -25,6 +25,7 @@ import argparse
 import os
 from dataclasses import replace
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 
 import galsim
@@ -36,12 +37,15 @@ from galshape_cnn.forward.render import render
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.geometry import transform_shape
 from galshape_cnn.infer.catalog.measurement import Measurement
+from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.likelihood.rendering import RenderedBatch
+from galshape_cnn.infer.shear.likelihood_response import likelihood_response
 from galshape_cnn.infer.shear.mean_shear import ShearedViews, shear_of_sums, shear_sums
 from galshape_cnn.infer.shear.response import shear_response
 from galshape_cnn.observe.observation import prepare
 
 SIZE, OVER, FWHM, BETA, GAMMA, CHUNK = 64, 2, 3.04, 2.5, 0.02, 64
+FARTHEST = 4.0  # of the distortions of HSM, noise included
 FEWEST = 3  # chunks, from which a standard error can be had
 SKY = 0.2 * np.array([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]])
 SHEARED_SKY = SKY @ np.array([[1.1, 0.0], [0.0, 0.9]])
@@ -67,6 +71,7 @@ CASES = {
     "knots": {"light": "knots"},
     "hst": {"light": "hst"},
 }
+METHODS = ("network", "ml", "hsm")
 #: Real galaxies in the format of galsim.RealGalaxyCatalog; drawn at 0.1 arcsec per pixel.
 HST = Path(os.environ.get("GALSHAPE_HST", "../shared/data/cosmos_hst_faint"))
 HST_CATALOG = "real_galaxy_catalog_26_extension_example.fits"
@@ -210,9 +215,15 @@ def chunk_images(case, rng):
 
 
 def measured(network, stamps, added, correlation):
-    """Catalogue that holds the response and nothing else."""
+    """Catalogue that holds the response and nothing else; "ml" in place of the network is another method."""
     batch, count = RenderedBatch.from_stamps(stamps), len(stamps)
-    sheared = shear_response(batch, network, np.zeros(count), correlation=correlation, noise=added)
+    noise = {"correlation": correlation, "noise": added}
+    if network == "ml":
+        start = np.tile([100, 1.5, FWHM, 0, 0, (SIZE - 1) / 2, (SIZE - 1) / 2, 0], (count, 1))
+        pixels = batch.stamps.data, batch.stamps.ivar, batch.transfer, batch.grid
+        sheared = likelihood_response(batch, maximize_likelihood(*pixels, start).params, **noise)
+    else:
+        sheared = shear_response(batch, network, np.zeros(count), **noise)
     blank = Measurement.empty(count)
     measurement = replace(blank, flags=np.zeros(count, int), sheared=sheared).in_units_of(1 / batch.unit)
     return ShapeCatalog.from_measurements(prepare(stamps), [measurement], method="network", meta={})
@@ -221,6 +232,8 @@ def measured(network, stamps, added, correlation):
 def chunk_sums(network, case, rng):
     """Sums for the mean shear of one chunk: by selection, sign of the shear and bin; last all."""
     truth, stamps, added, correlation = chunk_images(case, rng)
+    if network == "hsm":
+        return by_bin(truth, hsm_terms(stamps))[None]
     catalog = measured(network, stamps, added, correlation)
     if CASES[case].get("wrong"):  # responses to a shear seen through another PSF
         other = Stamps(stamps.data, stamps.ivar, psf_array(FWHM * 1.1), psf_oversampling=OVER)
@@ -237,24 +250,48 @@ def with_response_of(catalog, other):
 
 def of_selection(catalog, select, truth):
     """Sums of both signs, (2, bins + 1, 19)."""
-    out, half = [], len(catalog) // 2
-    for sign in range(2):
-        views = ShearedViews(catalog[np.arange(half) + sign * half], select)
-        by_bin = []
+    views = ShearedViews(catalog, select)
+    return by_bin(truth, shear_sums(views, np.arange(len(catalog)))[0])
+
+
+def by_bin(truth, terms):
+    """Sums of both signs, (2, bins + 1, 19), of the terms of each stamp, (N, 19)."""
+    out = []
+    for half in np.split(terms, 2):
+        sums = []
         for name, edges in BINS.items():
             label = np.clip(np.searchsorted(edges, truth[name], side="right") - 1, 0, len(edges) - 2)
-            sums = shear_sums(views, np.tile(label, half // len(label)))[0]
-            by_bin.append(np.concatenate([sums, np.zeros((len(edges) - 1 - len(sums), sums.shape[1]))]))
-        out.append(np.concatenate([*by_bin, by_bin[0].sum(0, keepdims=True)]))
-    return np.stack(out)
+            label = np.tile(label, len(half) // len(label))
+            sums += [half[label == one].sum(0) for one in range(len(edges) - 1)]
+        out.append([*sums, half.sum(0)])
+    return np.array(out)
+
+
+def hsm_terms(stamps):
+    """Terms of the mean shear by re-Gaussianization (Hirata & Seljak 2003), as GalSim has it, (N, 19).
+
+    Its distortions respond by 2 - |e|^2, which is all the calibration that it has.
+    """
+    psf = galsim.Image(stamps.psf[0].astype(float), scale=1 / OVER)
+    point = galsim.InterpolatedImage(psf).drawImage(nx=63, ny=63, scale=1, method="no_pixel")
+    terms = np.zeros((len(stamps), 19))
+    for row, data in zip(terms, stamps.data, strict=True):
+        found = galsim.hsm.EstimateShear(galsim.Image(data.astype(float), scale=1), point, strict=False)
+        e1, e2 = found.corrected_e1, found.corrected_e2
+        if found.error_message or not np.hypot(e1, e2) < FARTHEST:
+            continue
+        one = np.array([1, e1, e2])
+        row[:] = np.concatenate([one, (2 - e1**2 - e2**2) * np.eye(2).ravel(), *[one] * 4])
+    return terms
 
 
 def biases(sums):
-    """m, c1, c2, plain m, of sums (2, 19)."""
-    shear, _, _ = shear_of_sums(sums)
+    """m, c1, c2, m without the response of the selection, plain m, of sums (2, 19)."""
+    shear, response, _ = shear_of_sums(sums)
     plain = sums[:, 1:3] / sums[:, :1]
-    slope = ((shear[0] - shear[1]) / (2 * GAMMA)).mean()
-    return np.array([slope - 1, *shear.mean(0), ((plain[0] - plain[1]) / (2 * GAMMA)).mean() - 1])
+    without = np.linalg.solve(response, plain[..., None])[..., 0]
+    m, of_shapes, of_none = (((g[0] - g[1]) / (2 * GAMMA)).mean() - 1 for g in (shear, without, plain))
+    return np.array([m, *shear.mean(0), of_shapes, of_none])
 
 
 def with_errors(chunks):
@@ -266,9 +303,9 @@ def with_errors(chunks):
 
 def run(args):
     """Measure chunks of galaxies, of one case after the other, and keep their sums."""
-    network = ShapeEstimator().live_network()
+    network = ShapeEstimator().live_network() if args.method == "network" else args.method
     args.output.mkdir(parents=True, exist_ok=True)
-    files = {case: args.output / f"{case}--{args.seed}.npy" for case in args.cases}
+    files = {case: args.output / f"{args.method}--{case}--{args.seed}.npy" for case in args.cases}
     chunks = {case: list(np.load(file)) if file.exists() else [] for case, file in files.items()}
     for number in range(-(-args.n // CHUNK)):
         for case in args.cases:
@@ -287,23 +324,39 @@ def table(args):
     labels = [(name, f"{a:g}-{b:g}") for name, e in BINS.items() for a, b in zip(e[:-1], e[1:], strict=True)]
     labels.append(("all", ""))
     rows = []
-    for case in CASES:
-        files = sorted(args.folder.glob(f"{case}--*.npy"))
+    for method, case in product(METHODS, CASES):
+        files = sorted(args.folder.glob(f"{method}--{case}--*.npy"))
         if not files:
             continue
         chunks = np.concatenate([np.load(file) for file in files])
         if len(chunks) < FEWEST:
-            print(f"{case}: {len(chunks)} chunks are too few for an error")
+            print(f"{method}, {case}: {len(chunks)} chunks are too few for an error")
             continue
-        for number, selection in enumerate(SELECTIONS):
+        for number, selection in enumerate(list(SELECTIONS)[: chunks.shape[1]]):
             for index, (name, label) in enumerate(labels):
                 if name != "all" and (case != "sersic" or selection != "all"):
                     continue
                 value, error = with_errors(chunks[:, number, :, index])
                 cells = [f"{v:.4f}±{e:.4f}" for v, e in zip(value, error, strict=True)]
-                rows.append([case, selection, f"{name} {label}".strip(), len(chunks) * CHUNK, *cells])
+                rows.append([method, case, selection, f"{name} {label}".strip(), len(chunks) * CHUNK, *cells])
     args.output.mkdir(parents=True, exist_ok=True)
-    write(args.output, "bias", ["case", "selection", "bin", "galaxies", "m", "c1", "c2", "plain m"], rows)
+    write(
+        args.output,
+        "bias",
+        [
+            "method",
+            "case",
+            "selection",
+            "bin",
+            "galaxies",
+            "m",
+            "c1",
+            "c2",
+            "m without R_selection",
+            "plain m",
+        ],
+        rows,
+    )
 
 
 def rate(args):
@@ -334,6 +387,7 @@ def main():
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("run")
     one.add_argument("cases", nargs="+", choices=CASES)
+    one.add_argument("--method", choices=METHODS, default="network")
     one.add_argument("-n", type=int, default=1024, help="galaxies, each drawn eight times")
     one.add_argument("--seed", type=int, default=1)
     one.add_argument("-o", "--output", type=Path, required=True)

@@ -133,8 +133,7 @@ def filtered(images, factor):
 def _transforms():
     """Real matrices of the Fourier transforms along one axis, of stamps with a margin of zeros.
 
-    They stand for FFTs: those of XLA wait for threads of its pool while they hold one, and where as many
-    programs run at once as the pool has threads, all wait for ever.
+    Products with them take no longer than FFTs of this size, and a derivative along one axis is one product.
     """
     pixels = np.arange(SIDE)
     of_x, of_y = np.outer(pixels, _KX), np.outer(pixels, _KY)

@@ -18,8 +18,8 @@ def psf_shapes(psf_shape, table):
     Parameters
     ----------
     psf_shape : (str, str) or (N, 2) array_like
-        Names of two columns, or numbers: the components of the PSF's ellipticity at each galaxy, in the frame of
-        g1 and g2.
+        Names of two columns, or numbers: the components of the PSF's ellipticity at each galaxy, in the
+        frame of g1 and g2.
     table : `~astropy.table.Table`
         Of N galaxies.
 
@@ -40,7 +40,8 @@ def psf_shapes(psf_shape, table):
     shapes = np.asarray(psf_shape, float)
     if shapes.shape != (len(table), 2) or not np.isfinite(shapes).all():
         raise InputError(
-            f"psf_shape has shape {shapes.shape}; needed: finite numbers of shape {(len(table), 2)}, or two columns"
+            f"psf_shape has shape {shapes.shape}; needed: two columns, or finite numbers of shape "
+            f"{(len(table), 2)}"
         )
     return shapes
 

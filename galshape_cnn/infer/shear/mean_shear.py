@@ -64,7 +64,8 @@ def mean_shear(catalog, select=None, weights=None, by=None, *, errors="jackknife
     table : `~astropy.table.QTable`
         Columns ``g1``, ``g2``: mean shear; ``covariance`` (2, 2) of them; ``R`` (2, 2): mean response of the
         shapes; ``R_selection`` (2, 2): that of the selection and the weights; ``N``: galaxies of which a
-        copy was selected; with ``psf_shape`` also ``leakage`` and ``leakage_err``; before them, with ``by``, its value, or the edges ``low`` and ``high``.  A group
+        copy was selected; with ``psf_shape`` also ``leakage`` and ``leakage_err``; before them, with ``by``,
+        its value, or the edges ``low`` and ``high``.  A group
         without galaxies is NaN.
 
     Raises
@@ -172,17 +173,17 @@ class ShearedViews:
 
 def _measured(catalog):
     """Measured copies, table, and which rows may be used, of a catalogue or of its table."""
-    table = catalog if isinstance(catalog, Table) else None
-    if table is None and getattr(catalog, "response", None) is not None:
-        table = catalog.to_table()
-    if table is None or not {"shear_copies", "quality"} <= set(table.colnames):
+    if isinstance(catalog, Table) and {"shear_copies", "quality"} <= set(catalog.colnames):
+        columns = ShearedColumns.from_rows(np.ma.filled(np.ma.asarray(catalog["shear_copies"]), np.nan))
+        table = catalog[[name for name in catalog.colnames if name != "shear_copies"]]
+        return columns, table, np.asarray(catalog["quality"]) < len(LEVELS) - 1
+    if getattr(catalog, "response", None) is None:
         raise InputError(
-            "catalog has no shear response (columns shear_copies, quality); make it with shear_response=True"
+            "catalog has no shear response (in a table: columns shear_copies and quality); make it with "
+            "shear_response=True"
         )
-    table = table.copy()
-    copies = np.ma.filled(np.ma.asarray(table["shear_copies"]), np.nan)
-    table.remove_column("shear_copies")
-    return ShearedColumns.from_rows(copies), table, np.asarray(table["quality"]) < len(LEVELS) - 1
+    names = [name for name in catalog.column_names if name != "shear_copies"]
+    return catalog.sheared, catalog.to_table(names), catalog.is_usable
 
 
 def _checked(function, name):
