@@ -10,8 +10,6 @@ from functools import lru_cache
 import numpy as np
 
 __all__ = [
-    "NO_MAIN_GUARD",
-    "check_main_guard",
     "fixed_batches",
     "mapped",
     "one_blas_thread",
@@ -21,25 +19,6 @@ __all__ = [
 
 _BLAS_LOCK = threading.Lock()
 _BLAS_USERS = []  # who wants one thread; the first sets it, the last sets it back
-
-
-#: What is wrong where worker processes end before they begin to work.
-NO_MAIN_GUARD = (
-    "the worker processes ended before they began to work.  Each imports the script that started them: "
-    "there, what is not an import or a definition must stand under  if __name__ == '__main__':  "
-    "(or use no workers)"
-)
-
-
-def check_main_guard():
-    """End a worker process that runs the script which started it; its parent says what is wrong.
-
-    To be called before worker processes are started, and before anything that takes long.
-    """
-    from multiprocessing import current_process
-
-    if getattr(current_process(), "_inheriting", False):
-        raise SystemExit(1)
 
 
 def usable_cores():

@@ -4,9 +4,7 @@
 from contextlib import contextmanager
 from pathlib import Path
 
-from galshape_cnn.cli.detection_option import add_threshold_options, detection_from
-from galshape_cnn.cli.noise_option import add_noise_options, noise_error, noise_options
-from galshape_cnn.cli.options import (
+from galshape_cnn.cli.options.common import (
     add_estimator_options,
     add_image_options,
     load_estimator,
@@ -16,7 +14,9 @@ from galshape_cnn.cli.options import (
     progress_wanted,
     read_images,
 )
-from galshape_cnn.cli.psf_option import stars_if_needed
+from galshape_cnn.cli.options.detection import add_threshold_options, detection_from
+from galshape_cnn.cli.options.noise import add_noise_options, noise_error, noise_options
+from galshape_cnn.cli.options.psf import stars_if_needed
 from galshape_cnn.errors import FileError, InputError
 
 __all__ = ["add_parser", "run"]

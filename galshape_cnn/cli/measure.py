@@ -10,11 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from galshape_cnn.cli.detection_option import add_detection_options, targets
-from galshape_cnn.cli.exposures_option import add_exposures_option, measured_exposures
-from galshape_cnn.cli.magnitude_option import add_magnitude_columns, add_magnitude_option
-from galshape_cnn.cli.noise_option import add_noise_options, noise_error, noise_options
-from galshape_cnn.cli.options import (
+from galshape_cnn.cli.options.common import (
     add_estimator_options,
     add_image_options,
     image_options,
@@ -23,7 +19,11 @@ from galshape_cnn.cli.options import (
     progress_wanted,
     read_images,
 )
-from galshape_cnn.cli.psf_option import stars_if_needed
+from galshape_cnn.cli.options.detection import add_detection_options, targets
+from galshape_cnn.cli.options.exposures import add_exposures_option, measured_exposures
+from galshape_cnn.cli.options.magnitude import add_magnitude_columns, add_magnitude_option
+from galshape_cnn.cli.options.noise import add_noise_options, noise_error, noise_options
+from galshape_cnn.cli.options.psf import stars_if_needed
 from galshape_cnn.cli.wording import in_options
 from galshape_cnn.errors import InputError
 

@@ -12,7 +12,8 @@ from galshape_cnn.fingerprint import fingerprint
 from galshape_cnn.infer.catalog.columns import pass_through
 from galshape_cnn.infer.catalog.writable import warn_of_changes
 from galshape_cnn.infer.measure.options import measurement_keywords
-from galshape_cnn.parallel import check_main_guard, progress_bar
+from galshape_cnn.parallel import progress_bar
+from galshape_cnn.processes import check_main_guard
 from galshape_cnn.scale.blocks import join_rows, probe
 from galshape_cnn.scale.dataset import BlockFolder
 from galshape_cnn.scale.noise import settled_noise

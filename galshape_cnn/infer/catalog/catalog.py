@@ -266,7 +266,6 @@ class ShapeCatalog(FlaggedRows, CatalogRows, CatalogDisplay, CatalogShear, Catal
         return table
 
 
-
 def _column_attribute(definition):
     """Read-only attribute of `ShapeCatalog` for one column."""
     text = definition.description

@@ -63,7 +63,7 @@ def row_flags(batch, judged, network, options):
     flags : (N,) int64 ndarray
         Bits of `galshape_cnn.flags`.
     """
-    width = _widths(batch)
+    width = np.broadcast_to(psf_width(batch.stamps.psf, batch.stamps.psf_oversampling), len(batch))
     domain = {"snr": (network.domain["snr"][0], np.inf)} if "snr" in network.domain else {}
     if options.method == "network":  # likelihood and sampling depend on no training
         domain = network.domain
@@ -86,15 +86,6 @@ def row_flags(batch, judged, network, options):
         trusted = is_trusted(network.trust, options.method, judged.snr, ratio, judged.params[:, SINGLE.n])
         flags |= np.where(trusted, 0, Flag.UNTRUSTED)
     return flags
-
-
-def _widths(batch):
-    """Widths of the PSFs in pixels, (N,)."""
-    out = np.empty(len(batch))
-    for rows, _, full in batch.filled():
-        width = psf_width(full.stamps.psf, full.stamps.psf_oversampling)
-        out[rows] = width if len(width) == 1 else width[: len(rows)]
-    return out
 
 
 def _is_small(judged, width):

@@ -17,8 +17,8 @@ from galshape_cnn.cli import main
 from galshape_cnn.errors import FileError
 from galshape_cnn.observe.io.fits import read_image
 from galshape_cnn.observe.io.fits_scan import check_declared_sizes
-from galshape_cnn.observe.io.position_files import read_positions
-from galshape_cnn.observe.io.psf_files import read_psf
+from galshape_cnn.observe.io.psf.files import read_psf
+from galshape_cnn.observe.io.tables.position_files import read_positions
 from galshape_cnn.scale import open_source
 from galshape_cnn.study.report.from_table import read_catalog_table
 from galshape_cnn.study.simulate.mock_files import read_mocks

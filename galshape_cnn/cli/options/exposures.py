@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from galshape_cnn.cli.detection_option import targets
-from galshape_cnn.cli.options import load_estimator, progress_wanted
-from galshape_cnn.cli.psf_option import parse_psf
+from galshape_cnn.cli.options.common import load_estimator, progress_wanted
+from galshape_cnn.cli.options.detection import targets
+from galshape_cnn.cli.options.psf import parse_psf
 from galshape_cnn.errors import FileError, InputError
 
 __all__ = ["add_exposures_option", "measured_exposures", "read_exposures"]
@@ -65,7 +65,7 @@ def read_exposures(path):
     FileError
         If the list or one of its files cannot be read, or a column is missing or unknown.
     """
-    from galshape_cnn.observe.io.table_files import read_table
+    from galshape_cnn.observe.io.tables.table_files import read_table
 
     table = read_table(path)
     missing = [name for name in _NEEDED if name not in table.colnames]

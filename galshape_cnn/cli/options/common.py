@@ -6,7 +6,7 @@ import glob
 import sys
 from pathlib import Path
 
-from galshape_cnn.cli.psf_option import parse_psf
+from galshape_cnn.cli.options.psf import parse_psf
 from galshape_cnn.errors import FileError
 from galshape_cnn.infer.measure.options import METHODS
 
