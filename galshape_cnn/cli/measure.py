@@ -82,6 +82,11 @@ def add_parser(commands):
     )
     parser.add_argument("--stamp-size", type=positive_int, metavar="N", help="pixels used around each galaxy")
     parser.add_argument("--no-fit-sky", action="store_true", help="take the sky level as exactly zero")
+    parser.add_argument(
+        "--shear-response",
+        action="store_true",
+        help="measure how the shapes respond to a shear of the sky, for mean_shear (method network only)",
+    )
     add_magnitude_option(parser)
     add_noise_options(parser)
     add_estimator_options(parser)
@@ -301,6 +306,8 @@ def _how(args, source):
     how = {"method": args.method, **noise_options(args, source)}
     if args.no_fit_sky:  # otherwise as the network was trained
         how["fit_sky"] = False
+    if args.shear_response:
+        how["shear_response"] = True
     return settled_noise(source, how)
 
 

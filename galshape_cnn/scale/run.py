@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from astropy.table import QTable
 
-from galshape_cnn.errors import GalshapeWarning, InputError
+from galshape_cnn.errors import GalshapeWarning
 from galshape_cnn.fingerprint import fingerprint
 from galshape_cnn.infer.catalog.columns import pass_through
 from galshape_cnn.infer.catalog.writable import warn_of_changes
@@ -66,8 +66,8 @@ def measure_stream(
     settings : dict, optional
         Further things that decide the numbers, to be compared when a run goes on.
     **options
-        ``method``, ``fit_sky``, ``neighbours``, ``gain``, ``prior``, ``seed`` as in a call of the
-        estimator; everything else goes to `~galshape_cnn.scale.sources.open_source`.
+        ``method``, ``fit_sky``, ``neighbours``, ``gain``, ``prior``, ``seed``, ``shear_response`` as in a
+        call of the estimator; everything else goes to `~galshape_cnn.scale.sources.open_source`.
 
     Returns
     -------
@@ -188,18 +188,8 @@ def split_options(options):
     Returns
     -------
     how, rest : dict
-
-    Raises
-    ------
-    InputError
-        If the shear response is asked for, which tables do not hold.
     """
     how = {name: options[name] for name in measurement_keywords() if name in options}
-    if how.get("shear_response"):
-        raise InputError(
-            "shear_response=True: tables do not hold the response; call a ShapeEstimator for parts, "
-            "and add the galshape_cnn.infer.shear.mean_shear.shear_sums of the parts"
-        )
     return how, {name: value for name, value in options.items() if name not in how}
 
 

@@ -24,7 +24,7 @@ _OF_ONE = (
     "sci", "err", "var", "ivar", "weight", "error", "mask", "bad_bits", "band", "psf", "psf_ext", "gain",
     "read_noise", "sky_level", "noise_scale", "noise_correlation", "trim_psf",
 )  # fmt: skip
-_NOT_YET = ("workers", "scheduler")
+_NOT_YET = ("workers", "scheduler", "shear_response")
 
 
 def add_exposures_option(parser):

@@ -80,9 +80,10 @@ class Options:
             prior = Prior(prior)
         if prior is not None and method == "ml":
             raise InputError("prior is given, but method='ml' uses none; allowed: 'network', 'posterior'")
-        if shear_response and (method != "network" or prior is not None):
-            which = f"method={method!r}" if method != "network" else "a prior"
-            raise InputError(f"shear_response=True with {which}; allowed: method='network' without a prior")
+        if shear_response and (method == "posterior" or prior is not None):
+            which = f"method={method!r}" if method == "posterior" else "a prior"
+            allowed = "method='network' or 'ml' without a prior"
+            raise InputError(f"shear_response=True with {which}; allowed: {allowed}")
         seed = whole_number(seed, "seed", 0)
         return cls(method, bool(fit_sky), neighbours, None, None, prior, seed, bool(shear_response))
 

@@ -246,5 +246,9 @@ class Prior:
         """Logarithm of the density in n, hlr, g1 and g2 alone, -inf outside the support."""
         return self["n"].log_density(n) + self["hlr"].log_density(hlr) + self._log_shear(np.hypot(g1, g2))
 
+    def log_density_of_shear(self, g1, g2):
+        """Logarithm of the density in g1 and g2 alone, -inf outside the support."""
+        return self._log_shear(np.hypot(g1, g2))
+
     def _log_shear(self, g):
         return self["g"].log_density(g) - np.log(2 * np.pi * np.maximum(g, 1e-6))
