@@ -26,7 +26,15 @@ from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.nuisance import projected
 from galshape_cnn.parallel import fixed_batches
 
-__all__ = ["correlation_spectrum", "information", "sandwich", "stretching", "tempering", "widened"]
+__all__ = [
+    "correlation_spectrum",
+    "information",
+    "on_known",
+    "sandwich",
+    "stretching",
+    "tempering",
+    "widened",
+]
 
 
 @compiled(static_argnames="grid")
@@ -205,14 +213,14 @@ def stretching(covariance, supposed, actual):
 
     Parameters
     ----------
-    covariance : (N, 5, 5) ndarray
+    covariance : (N, R, R) ndarray
         The posterior's, with the tempered likelihood.
-    supposed, actual : (N, 5, 5) ndarray
+    supposed, actual : (N, R, R) ndarray
         Covariances of an unbiased estimate as the tempered likelihood supposes it, and as it is.
 
     Returns
     -------
-    stretch : (N, 5, 5) ndarray
+    stretch : (N, R, R) ndarray
         :math:`A = 1 + R\,(M - 1)` for deviations from the mean, with the response R as for
         `widened` and M, for which :math:`M B M^T = S`; the identity where they are unknown.
 
@@ -225,13 +233,41 @@ def stretching(covariance, supposed, actual):
     taken that is symmetric where B is the identity: it moves draws the least.
     """
     usable = _all_known(covariance, supposed, actual)
-    out = np.tile(np.eye(5), (len(covariance), 1, 1))
+    out = np.tile(np.eye(covariance.shape[-1]), (len(covariance), 1, 1))
     for row in np.flatnonzero(usable):
         root, response = _response(covariance[row], supposed[row])
         inverse = np.linalg.inv(root)
         values, vectors = np.linalg.eigh(inverse @ actual[row] @ inverse.T)
         change = (vectors * (np.sqrt(np.maximum(values, 0)) - 1)) @ vectors.T
         out[row] += root @ response @ change @ inverse
+    return out
+
+
+def on_known(function, covariance, supposed, actual, other):
+    """`widened` or `stretching` of matrices in which some parameters are unknown.
+
+    Parameters
+    ----------
+    function : callable
+        Of three arrays (M, K, K) of known parameters only, to one of the same shape.
+    covariance, supposed, actual : (N, R, R) ndarray
+        NaN in lines and columns of parameters that are unknown, such as the flux of a band without data.
+
+    other : (N, R, R) ndarray
+        What stands in the other lines and columns.
+
+    Returns
+    -------
+    out : (N, R, R) ndarray
+    """
+    known = np.logical_and.reduce(
+        [np.isfinite(np.diagonal(m, axis1=1, axis2=2)) for m in (covariance, supposed, actual)]
+    )
+    out = other.copy()
+    for pattern in np.unique(known, axis=0):
+        rows, some = np.flatnonzero((known == pattern).all(1)), np.flatnonzero(pattern)
+        at = np.ix_(rows, some, some)
+        out[at] = function(covariance[at], supposed[at], actual[at])
     return out
 
 

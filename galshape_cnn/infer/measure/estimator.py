@@ -265,12 +265,11 @@ class ShapeEstimator:
     def _measure_exposures(self, data, positions, options, cutting, threads, progress):
         """Catalogue of galaxies in several images."""
         from galshape_cnn.infer.catalog.exposures_catalog import ExposuresCatalog
-        from galshape_cnn.infer.measure.exposures import check_options, measure_exposures
+        from galshape_cnn.infer.measure.exposures import measure_exposures
         from galshape_cnn.infer.measure.record import recorded_exposures, recorded_options
         from galshape_cnn.observe.exposures import prepare_exposures
         from galshape_cnn.observe.noise.model import NoiseModel
 
-        check_options(options)
         exposures = prepare_exposures(data, positions, fit_sky=options.fit_sky, **cutting)
         bar = progress_bar(len(exposures), progress)
         with one_blas_thread():

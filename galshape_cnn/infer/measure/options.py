@@ -9,7 +9,16 @@ from galshape_cnn.errors import InputError
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.quantities import whole_number
 
-__all__ = ["METHODS", "NEIGHBOURS", "Options", "measurement_keywords", "prior_in_units_of"]
+__all__ = [
+    "METHODS",
+    "NEIGHBOURS",
+    "Options",
+    "measurement_keywords",
+    "prior_in_units_of",
+    "prior_of_training",
+]
+
+_BRIGHTEST = 1e5  # S/N that the prior of the training is continued to for sampling
 
 #: Estimators.
 METHODS = ("network", "ml", "posterior")
@@ -113,6 +122,25 @@ def measurement_keywords():
 
     own = ("method", "fit_sky", "neighbours", "prior", "seed", "shear_response")
     return (*own, *(item.name for item in fields(NoiseModel)))
+
+
+def prior_of_training(network, side):
+    """Prior that the likelihood is multiplied with where the user gave none.
+
+    Networks only propose: the prior of their training does not end where that ended.
+
+    Parameters
+    ----------
+    network : AmortizedPosterior
+    side : int
+        Of the stamps, in pixels.
+
+    Returns
+    -------
+    prior : Prior
+        Up to an S/N of 1e5 and half-light radii of half the stamp.
+    """
+    return network.prior.reaching(snr=_BRIGHTEST, hlr=side / 2)
 
 
 def prior_in_units_of(prior, unit):
