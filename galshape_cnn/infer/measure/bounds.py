@@ -30,7 +30,10 @@ class Judged:
     covariance, crb : (N, 5, 5) ndarray
         Stated covariance (NaN where there is none), of noise and structure, and bound, of noise alone.
     structure : (N, 5, 5) ndarray
-        What structure that no Sérsic profile has adds to the bound; zero where none is seen.
+        What structure that no Sérsic profile has, and noise beyond the noise map's, add to the bound; zero
+        where none is seen.
+    white : (N,) ndarray
+        Variance of the white noise in units of the noise map's; one unless that is significantly too small.
     snr, chi2, freedom : (N,) ndarray
         S/N, reduced chi-square and degrees of freedom.
     flags : (N,) int64 ndarray
@@ -43,6 +46,7 @@ class Judged:
     covariance: np.ndarray
     crb: np.ndarray
     structure: np.ndarray
+    white: np.ndarray
     snr: np.ndarray
     chi2: np.ndarray
     freedom: np.ndarray
@@ -83,13 +87,13 @@ def errors_of(batch, found, fitted, options):
     rows = np.arange(len(batch)) if options.correlation is not None else np.flatnonzero(fitted)
     if len(rows):
         crb, covariance, singular = _with_sandwich(batch, params, (crb, covariance, singular), rows, options)
-    structure = _structure(batch, params, examination, chi2 / freedom, freedom, options)
+    structure, white = _structure(batch, params, (examination, crb), chi2 / freedom, freedom, options)
     rows = np.flatnonzero(structure.any((1, 2)))
     if len(rows):
         covariance = covariance.copy()
         covariance[rows] = widened(covariance[rows], crb[rows], crb[rows] + structure[rows])
     flags = np.where(singular, Flag.SINGULAR, 0)
-    return Judged(params, covariance, crb, structure, snr, chi2 / freedom, freedom, flags, examination)
+    return Judged(params, covariance, crb, structure, white, snr, chi2 / freedom, freedom, flags, examination)
 
 
 def _examined(batch, params, fit_sky):
@@ -101,9 +105,10 @@ def _examined(batch, params, fit_sky):
     return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(batch)], *parts)
 
 
-def _structure(batch, params, examination, chi2, freedom, options):
-    """Covariance due to structure, of the rows in which it is seen; zero for the others."""
-    scaled, alike = examination, 1.0
+def _structure(batch, params, known, chi2, freedom, options):
+    """Covariance due to structure and noise beyond the map, zero where none is seen; and `Judged.white`."""
+    (examination, crb), alike = known, 1.0
+    scaled = examination
     if options.correlation is not None:
         scaled = as_if_independent(examination, options.correlation)
         alike = (options.correlation**2).sum()
@@ -114,13 +119,16 @@ def _structure(batch, params, examination, chi2, freedom, options):
         scaled.highest[:, 3],
     )
     likely = np.any([sign > least for sign, least in zip(signs, _LIKELY, strict=True)], axis=0)
-    out, shape = np.zeros((len(params), 5, 5)), SINGLE.reported
+    out, white, shape = np.zeros((len(params), 5, 5)), np.ones(len(params)), SINGLE.reported
     likely = np.flatnonzero(likely & np.isfinite(params).all(1))
     for rows, padded, full in batch.filled(likely, BLOCK):
         pixels = full.stamps.data, full.stamps.ivar, full.transfer, full.grid
         found = estimate_structure(params[padded], *pixels, options.fit_sky, full.gain, options.correlation)
-        out[rows] = found.covariance()[: len(rows), shape, shape]
-    return out
+        white[rows] = found.white[: len(rows)]
+        more = white[rows, None, None] - 1
+        noise = np.where(more > 0, more * crb[rows], 0)  # where there is none, a bound may be NaN
+        out[rows] = found.covariance()[: len(rows), shape, shape] + noise
+    return out, white
 
 
 def _with_sandwich(batch, params, errors, rows, options):
