@@ -50,6 +50,8 @@ class Stamps:
     center : (N, 2) array_like, optional
         x, y in the stamp where the galaxy is believed to be; the middle of
         the stamp without it.
+    given : (N, 2) array_like, optional
+        x, y in the stamp where somebody said that the galaxy is; NaN where nobody did, the default.
     psf_oversampling : int, optional
         PSF samples per pixel along each axis.
     skycoord : (N, 2) array_like, optional
@@ -89,6 +91,7 @@ class Stamps:
     jacobian: np.ndarray = None
     origin: np.ndarray = None
     center: np.ndarray = field(default=None, kw_only=True)
+    given: np.ndarray = field(default=None, kw_only=True)
     psf_oversampling: int = field(default=1, kw_only=True)
     skycoord: np.ndarray = field(default=None, kw_only=True)
     flags: np.ndarray = field(default=None, kw_only=True)
@@ -111,6 +114,7 @@ class Stamps:
             "jacobian": _checked_jacobian(self.jacobian, n),
             "origin": _per_row("origin", self.origin, (n, 2), np.int64, np.zeros(2, np.int64)),
             "center": _per_row("center", self.center, (n, 2), float, middle),
+            "given": _per_row("given", self.given, (n, 2), float, np.full(2, np.nan), finite=False),
             "flags": _per_row("flags", self.flags, (n,), np.int64, np.int64(0)),
         }
         if self.nuisance is not None:

@@ -32,7 +32,8 @@ def cutouts(seed, clumps):
 def measured(images, count, method="ml"):
     rng = np.random.default_rng(4)
     exposures = [
-        Exposure(images + rng.normal(size=images.shape), psf=PSF, error=1.0, band=f"b{k}") for k in range(count)
+        Exposure(images + rng.normal(size=images.shape), psf=PSF, error=1.0, band=f"b{k}")
+        for k in range(count)
     ]
     return ShapeEstimator()(exposures, method=method, neighbours="ignore")
 
