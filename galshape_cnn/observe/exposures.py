@@ -18,6 +18,7 @@ from galshape_cnn.forward.galaxy_model import GalaxyModel
 from galshape_cnn.forward.view import View
 from galshape_cnn.observe.inputs import read_frames
 from galshape_cnn.observe.noise.blank_sky import AUTO
+from galshape_cnn.observe.noise.ccd import checked_gain
 from galshape_cnn.observe.noise.model import NoiseModel
 from galshape_cnn.observe.observation import Observation, prepare
 from galshape_cnn.observe.positions import Positions, read_positions_argument
@@ -177,6 +178,10 @@ def prepare_exposures(
     frames = [_named(name, _frames_of, one) for name, one in zip(names, exposures, strict=True)]
     model = _model(exposures, fit_sky)
     units = [unit for _, unit in frames]
+    exposures = [
+        replace(one, gain=_named(name, checked_gain, one.gain, unit))
+        for name, one, unit in zip(names, exposures, units, strict=True)
+    ]
     factors = _factors(exposures, names, model, units)
     places = _positions(exposures, names, [wcs for wcs, _ in frames], positions)
     defaults = {"noise_correlation": noise_correlation, "noise_scale": noise_scale}

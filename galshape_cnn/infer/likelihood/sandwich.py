@@ -16,10 +16,12 @@ from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
+import scipy.fft
 
 from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.forward.render import BLOCK, render_with_derivatives
+from galshape_cnn.forward.kernel.library import serves
+from galshape_cnn.forward.render import BLOCK, images_and_derivatives, render_with_derivatives
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.nuisance import projected
 from galshape_cnn.parallel import fixed_batches
@@ -38,23 +40,35 @@ __all__ = [
 @compiled(static_argnames="grid")
 def _block(params, ivar, inverse_gain, transfer, nuisance, spectrum, grid):
     """H and V of a block of stamps."""
-    images, derivatives = render_with_derivatives(params, transfer, grid)
-    light = jnp.maximum(images - params[:, SINGLE.sky, None, None], 0)
-    weight = jnp.sqrt(ivar / (1 + ivar * light * inverse_gain[:, None, None]))
+    rendered = render_with_derivatives(params, transfer, grid)
+    return _products(jnp, jnp.fft, params, rendered, ivar, inverse_gain, nuisance, spectrum)
+
+
+def _by_kernel(params, ivar, inverse_gain, transfer, nuisance, spectrum, grid):
+    """The same without a program for each size of the stamps: nothing is compiled."""
+    rendered = images_and_derivatives(params, transfer, grid)
+    return _products(np, scipy.fft, params, rendered, ivar, inverse_gain, nuisance, spectrum)
+
+
+def _products(xp, fft, params, rendered, ivar, inverse_gain, nuisance, spectrum):
+    """H and V of rendered stamps, in NumPy or JAX."""
+    images, derivatives = rendered
+    light = xp.maximum(images - params[:, SINGLE.sky, None, None], 0)
+    weight = xp.sqrt(ivar / (1 + ivar * light * inverse_gain[:, None, None]))
     columns = derivatives * weight[:, None]
     n, k, size, _ = columns.shape
     if nuisance is not None:
         flat = nuisance.reshape(n, nuisance.shape[1], -1) * weight.reshape(n, 1, -1)
-        columns = projected(columns.reshape(n, k, -1), flat).reshape(columns.shape)
+        columns = projected(columns.reshape(n, k, -1), flat, xp).reshape(columns.shape)
     flat = columns.reshape(n, k, -1)
-    naive = jnp.einsum("bik,bjk->bij", flat, flat)
+    naive = flat @ xp.swapaxes(flat, 1, 2)
     if spectrum is None:
         return naive, naive
     side = spectrum.shape[0]
-    mixed = jnp.fft.irfft2(jnp.fft.rfft2(columns, s=(side, side)) * spectrum, s=(side, side))
+    mixed = fft.irfft2(fft.rfft2(columns, s=(side, side)) * spectrum, s=(side, side))
     mixed = mixed[..., :size, :size].reshape(n, k, -1)
-    actual = jnp.einsum("bik,bjk->bij", flat, mixed)
-    return naive, 0.5 * (actual + jnp.swapaxes(actual, 1, 2))
+    actual = flat @ xp.swapaxes(mixed, 1, 2)
+    return naive, 0.5 * (actual + xp.swapaxes(actual, 1, 2))
 
 
 def correlation_spectrum(correlation, size):
@@ -93,10 +107,11 @@ def information(batch, params, correlation=None):
     if batch.gain is not None:
         inverse_gain = (1 / batch.gain).astype(np.float32)
     naive, actual = np.full((2, len(params), 8, 8), np.nan, np.float32)
-    for rows, padded in fixed_batches(np.flatnonzero(known), BLOCK):
+    block, size = (_by_kernel, 1) if serves(transfer) else (_block, BLOCK)
+    for rows, padded in fixed_batches(np.flatnonzero(known), size):
         nuisance = None if stamps.nuisance is None else stamps.nuisance[padded]
         own = transfer if len(transfer) == 1 else transfer[padded]
-        both = _block(
+        both = block(
             params[padded], stamps.ivar[padded], inverse_gain[padded], own, nuisance, spectrum, grid
         )
         naive[rows], actual[rows] = (np.asarray(one)[: len(rows)] for one in both)

@@ -31,7 +31,10 @@ class Judged:
     covariance, crb : (N, 5, 5) ndarray
         Stated covariance (NaN where there is none), of noise and structure, and bound, of noise alone.
     structure : (N, 5, 5) ndarray
-        What structure that no Sérsic profile has adds to the bound; zero where none is seen.
+        What structure that no Sérsic profile has, and noise beyond the noise map's, add to the bound; zero
+        where none is seen.
+    white : (N,) ndarray
+        Variance of the white noise in units of the noise map's; one unless that is significantly too small.
     snr, chi2, freedom : (N,) ndarray
         S/N, reduced chi-square and degrees of freedom.
     flags : (N,) int64 ndarray
@@ -44,6 +47,7 @@ class Judged:
     covariance: np.ndarray
     crb: np.ndarray
     structure: np.ndarray
+    white: np.ndarray
     snr: np.ndarray
     chi2: np.ndarray
     freedom: np.ndarray
@@ -76,16 +80,20 @@ def errors_of(batch, found, fitted, options):
     rows = np.arange(len(batch)) if options.correlation is not None else np.flatnonzero(fitted)
     if len(rows):
         crb, covariance, singular = _with_sandwich(batch, params, (crb, covariance, singular), rows, options)
-    structure = np.zeros((len(params), 5, 5))
+    structure, white = np.zeros((len(params), 5, 5)), np.ones(len(params))
     rows, parts = structure_of(batch, judged, options)
     if parts is not None:
-        structure[rows] = parts.covariance()[:, SINGLE.reported, SINGLE.reported]
+        white[rows] = parts.white
+        more = parts.white[:, None, None] - 1
+        noise = np.where(more > 0, more * crb[rows], 0)  # where there is none, a bound may be NaN
+        structure[rows] = parts.covariance()[:, SINGLE.reported, SINGLE.reported] + noise
     rows = np.flatnonzero(structure.any((1, 2)))
     if len(rows):
         covariance = covariance.copy()
         covariance[rows] = widened(covariance[rows], crb[rows], crb[rows] + structure[rows])
     flags = np.where(singular, Flag.SINGULAR, 0)
-    return replace(judged, covariance=covariance, crb=crb, structure=structure, flags=flags)
+    errors = {"covariance": covariance, "crb": crb, "structure": structure, "white": white}
+    return replace(judged, **errors, flags=flags)
 
 
 def without_errors(batch, params, options):
@@ -115,9 +123,10 @@ def without_errors(batch, params, options):
         chi2 = chi2 - step * examination.score[:, sky]
         params[:, sky] += step
     freedom = np.maximum((batch.stamps.ivar > 0).sum((1, 2)) - len(options.model.free), 1)
-    nan, none = np.full((len(params), 5, 5), np.nan), np.zeros((len(params), 5, 5))
-    flags = np.zeros(len(params), np.int64)
-    return Judged(params, nan, nan, none, snr, chi2 / freedom, freedom, flags, examination)
+    n = len(params)
+    nan, none, white = np.full((n, 5, 5), np.nan), np.zeros((n, 5, 5)), np.ones(n)
+    flags = np.zeros(n, np.int64)
+    return Judged(params, nan, nan, none, white, snr, chi2 / freedom, freedom, flags, examination)
 
 
 def _examined(batch, params, fit_sky):
@@ -159,7 +168,7 @@ def structure_of(batch, judged, options):
     )
     likely = np.any([sign > least for sign, least in zip(signs, _LIKELY, strict=True)], axis=0)
     likely, found = np.flatnonzero(likely & np.isfinite(params).all(1)), []
-    for rows, padded, full in batch.filled(likely, BLOCK):
+    for rows, padded, full in batch.filled(likely, BLOCK, by_kernel=True):
         pixels = full.stamps.data, full.stamps.ivar, full.transfer, full.grid
         part = estimate_structure(params[padded], *pixels, options.fit_sky, full.gain, options.correlation)
         found.append(jax.tree.map(partial(_first, len(rows)), part))

@@ -77,12 +77,13 @@ def estimate(batch, network, options):
     estimate : Estimate
     """
     if options.method == "ml":
-        looks = [(rows, _look(full, len(rows), network, options)) for rows, _, full in batch.filled()]
+        batches = batch.filled(by_kernel=True)
+        looks = [(rows, _look(full, len(rows), network, options)) for rows, _, full in batches]
         return _maximum_likelihood(batch, looks, options)
     one = _sampled if options.method == "posterior" else _of_network
     parts = []
     for alike in _rows_of_one_unit(batch, options):
-        for rows, _, full in batch.filled(alike):
+        for rows, _, full in batch.filled(alike, by_kernel=True):
             look = _look(full, len(rows), network, options)
             parts.append((rows, one(batch[rows], look, network, options)))
     return Estimate.joined(len(batch), parts)

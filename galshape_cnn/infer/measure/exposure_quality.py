@@ -15,7 +15,7 @@ from galshape_cnn.infer.likelihood.sandwich import information, on_known, widene
 from galshape_cnn.infer.likelihood.structure import SIGNIFICANT, score_roots
 from galshape_cnn.infer.measure.bounds import structure_of, without_errors
 from galshape_cnn.infer.measure.exposure_gradients import ShapeDifferences, shape_differences
-from galshape_cnn.infer.measure.quality import LARGE, LARGEST_SHARE, row_flags
+from galshape_cnn.infer.measure.quality import LARGE, LARGEST_SHARE, limit_flags_of_n, row_flags
 
 __all__ = ["ExposureRows", "JudgedRows", "is_single", "judge"]
 
@@ -114,6 +114,7 @@ class _Errors:
     covariance: np.ndarray
     singular: np.ndarray
     differences: ShapeDifferences
+    white: list
 
     def variance(self, index):
         """The lesser of stated variance and that of an unbiased estimate, of one parameter."""
@@ -192,8 +193,8 @@ def judge(exposures, parts, rows, found, free, network, options, by_exposure):
     errors = _errors(exposures, looks, found, free, is_single(exposures, options))
     strength, chi2, freedom, gain = np.zeros((4, len(rows)))
     small, resolved = np.ones((2, len(rows)), bool)
-    for look in looks:
-        flags = _flags_of(look, errors, params, network, model)
+    for look, white in zip(looks, errors.white, strict=True):
+        flags = _flags_of(look, white, errors, params, network, model)
         at = (rows[look.here], look.part.exposure)
         judged, used = look.judged, (look.batch.stamps.ivar > 0).sum((1, 2))
         by_exposure.params[at] = look.own * SINGLE.units(look.batch.unit)
@@ -217,6 +218,9 @@ def judge(exposures, parts, rows, found, free, network, options, by_exposure):
     flags |= np.where(errors.differences.probability < _UNLIKELY, Flag.SHAPE_VARIES, 0)
     by_exposure.gradient[rows] = errors.differences.gradient
     by_exposure.gradient_error[rows] = errors.differences.error
+    if options.method == "network":
+        variance = errors.covariance[:, model.n, model.n]
+        flags |= limit_flags_of_n(params[:, model.n], variance, network.domain)
     snr = np.sqrt(strength)
     if "snr" in network.domain:
         flags |= np.where(snr < network.domain["snr"][0], Flag.LOW_SNR, 0)
@@ -259,8 +263,9 @@ def _errors(exposures, looks, found, free, is_single):
             total[look.here] += look.shared(matrix, found.params)
         matrices.append(own)
     crb, supposed, singular = joint_errors(model, naive, actual, free)
-    roots = _structure_roots(looks, found.params, naive)
-    structure = 0.0
+    roots, white = _structure_roots(looks, found.params, naive)
+    structure = _beyond_the_map(looks, matrices, white, found.params, naive, free)
+    matrices = [(own[0], own[1] * one[:, None, None]) for own, one in zip(matrices, white, strict=True)]
     for kind in roots:
         total = np.zeros(naive.shape)
         for look, root in zip(looks, kind, strict=True):
@@ -275,13 +280,30 @@ def _errors(exposures, looks, found, free, is_single):
         covariance = covariance.copy()
         own = covariance[rows], crb[rows], crb[rows] + structure[rows]
         covariance[rows] = on_known(widened, *own, covariance[rows])
-    return _Errors(crb, supposed, structure, covariance, singular, differences)
+    return _Errors(crb, supposed, structure, covariance, singular, differences, white)
+
+
+def _beyond_the_map(looks, matrices, white, params, fisher, free):
+    """What white noise beyond the noise maps adds to the covariance."""
+    more = np.zeros(fisher.shape)
+    for look, own, one in zip(looks, matrices, white, strict=True):
+        more[look.here] += look.shared((one - 1)[:, None, None] * own[1], params)
+    if not more.any():
+        return 0.0
+    return np.nan_to_num(joint_errors(looks[0].view.model, fisher, more, free)[0])
 
 
 def _structure_roots(looks, params, fisher):
-    """Roots of the scores of structure in each look, of galaxy and of sky; zero where none is seen."""
+    """Roots of the scores of structure in each look, of galaxy and of sky; zero where none is seen.
+
+    Second result: the variance (M,) of each look's white noise in units of its noise map's.
+    """
     n, out = len(params), []
     parts = [(look, *structure_of(look.batch, look.judged, look.options)) for look in looks]
+    white = [np.ones(len(look.here)) for look in looks]
+    for one, (_, rows, found) in zip(white, parts, strict=True):
+        if found is not None:
+            one[rows] = np.where(np.isfinite(found.white), found.white, 1.0)
     for kind in ("galaxy", "sky"):
         doubt, count, scores = np.zeros(n), np.zeros(n), []
         for look, rows, found in parts:
@@ -294,14 +316,14 @@ def _structure_roots(looks, params, fisher):
         seen = (doubt > SIGNIFICANT * np.sqrt(np.maximum(count, 1)))[:, None, None]
         roots = score_roots(scores, fisher)
         out.append([root * seen[look.here] for look, root in zip(looks, roots, strict=True)])
-    return out
+    return out, white
 
 
-def _flags_of(look, errors, params, network, model):
+def _flags_of(look, white, errors, params, network, model):
     """Flags of one exposure, decided on the errors of the joint fit."""
     unit = SINGLE.units(look.batch.unit)[:, SINGLE.reported]
     turn = look.view.jacobian(params[look.here])[:, SINGLE.reported, model.reported] / unit[:, :, None]
-    own = {}
+    own = {"white": white}
     for name in ("crb", "structure", "covariance"):
         joint = getattr(errors, name)[look.here]
         stated = np.isfinite(joint).any((1, 2))[:, None, None]

@@ -7,6 +7,7 @@ import numpy as np
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.quantities import whole_number
 
 __all__ = [
     "METHODS",
@@ -88,10 +89,12 @@ class Options:
             prior = Prior(prior)
         if prior is not None and method == "ml":
             raise InputError("prior is given, but method='ml' uses none; allowed: 'network', 'posterior'")
-        if shear_response and (method != "network" or prior is not None):
-            which = f"method={method!r}" if method != "network" else "a prior"
-            raise InputError(f"shear_response=True with {which}; allowed: method='network' without a prior")
-        return cls(method, bool(fit_sky), neighbours, None, None, prior, int(seed), bool(shear_response))
+        if shear_response and (method == "posterior" or prior is not None):
+            which = f"method={method!r}" if method == "posterior" else "a prior"
+            allowed = "method='network' or 'ml' without a prior"
+            raise InputError(f"shear_response=True with {which}; allowed: {allowed}")
+        seed = whole_number(seed, "seed", 0)
+        return cls(method, bool(fit_sky), neighbours, None, None, prior, seed, bool(shear_response))
 
     @property
     def model(self):

@@ -39,7 +39,14 @@ from galshape_cnn.infer.likelihood.nuisance import MarginalLikelihood
 from galshape_cnn.infer.posterior.proposal import DEGREES, StudentMixture
 from galshape_cnn.infer.posterior.target import ShapeTarget, first_proposal
 
-__all__ = ["PosteriorResult", "prior_penalty", "sample_evenly", "sample_posterior", "sample_target"]
+__all__ = [
+    "PosteriorResult",
+    "prior_penalty",
+    "raw_draws",
+    "sample_evenly",
+    "sample_posterior",
+    "sample_target",
+]
 
 
 _ROUNDS = (0.34, 0.33, 0.33)  # of the draws
@@ -145,6 +152,53 @@ def sample_posterior(
     """
     if n_samples < 64:
         raise InputError(f"n_samples={n_samples}; at least 64 are needed")
+    stamps = data, ivar, transfer, grid
+    fit, rows, target, mixture = _begun(stamps, proposal, prior, fit_sky, gain, nuisance)
+    result = PosteriorResult.blank(len(fit.params), n_samples, fit.flags)
+    if len(rows):
+        sample_target(result, rows, target, mixture, n_samples, seed)
+    return result
+
+
+def raw_draws(data, ivar, transfer, grid, proposal, prior, *, fit_sky=True, gain=None, n_draws=256, seed=0):
+    """Draws of each stamp's parameters from a fixed proposal, with their weights as they are.
+
+    The proposal learns from other draws, which are then forgotten, so that means of the weights times any
+    function have no bias, whatever the proposal is.
+
+    Parameters
+    ----------
+    data, ivar, transfer, grid, proposal, prior, fit_sky, gain, seed
+        As for `sample_posterior`.
+    n_draws : int, optional
+        Draws that are returned; as many are made before to learn from.
+
+    Returns
+    -------
+    params : (N, n_draws, 7) ndarray
+        flux, n, hlr, g1, g2, x, y; NaN in rows without data.
+    log_weights : (N, n_draws) ndarray
+        ln(likelihood times prior over proposal), up to a constant of each galaxy; -inf where the prior is
+        zero.
+    """
+    stamps = data, ivar, transfer, grid
+    fit, rows, target, mixture = _begun(stamps, proposal, prior, fit_sky, gain, None)
+    params = np.full((len(fit.params), n_draws, SINGLE.sky), np.nan)
+    log_weights = np.full((len(fit.params), n_draws), -np.inf)
+    if len(rows):
+        generators = _generators(target, seed)
+        first = _drawn(target, mixture, n_draws // 2, generators)
+        draws = _Draws(*first, (n_draws // 2,), mixture, mixture)
+        learned = _more(draws, target, n_draws // 2, generators)
+        last = learned.learned.learned(learned.u, _tempered(learned.weights())).joined(mixture, _DEFENSIVE)
+        u, flux, log_weights[rows] = _drawn(target, last, n_draws, generators)
+        params[rows] = _params_of(u, flux, target.model)
+    return params, log_weights
+
+
+def _begun(stamps, proposal, prior, fit_sky, gain, nuisance):
+    """Fit, rows that can be sampled, and of these the density and the first proposal."""
+    data, ivar, transfer, grid = stamps
     if proposal is not None and len(proposal.weights) != len(data):
         raise InputError(f"proposal holds {len(proposal.weights)} galaxies; data holds {len(data)}")
     start = _start(data, ivar, transfer, grid, proposal)
@@ -157,13 +211,19 @@ def sample_posterior(
     likelihood = StampLikelihood.from_stamps(data, ivar, transfer, grid)
     if nuisance is not None:
         likelihood = MarginalLikelihood.of(likelihood, nuisance)
-    result = PosteriorResult.blank(len(likelihood), n_samples, fit.flags)
     rows = np.flatnonzero(np.isfinite(fit.params).all(1))
-    if len(rows):
-        target = _target(likelihood[rows], fit, rows, prior, fit_sky, gain)
-        mixture = first_proposal(target, None if proposal is None else proposal[rows])
-        sample_target(result, rows, target, mixture, n_samples, seed)
-    return result
+    if not len(rows):
+        return fit, rows, None, None
+    target = _target(likelihood[rows], fit, rows, prior, fit_sky, gain)
+    return fit, rows, target, first_proposal(target, None if proposal is None else proposal[rows])
+
+
+def _params_of(u, flux, model):
+    """Parameters without sky levels of points and fluxes."""
+    coordinates = Coordinates(replace(model, exposures=()), log_flux=True, logit_n=True)
+    params = coordinates.params(np.concatenate([np.zeros(flux.shape), u], -1))
+    params[..., model.fluxes] = flux
+    return params
 
 
 def _target(likelihood, fit, rows, prior, fit_sky, gain):
@@ -366,10 +426,7 @@ def _even_points(count):
 def _summarise(result, rows, draws, inside, generators, model):
     """Moments and equally weighted samples of finished galaxies."""
     weights = draws.weights()
-    coordinates = Coordinates(replace(model, exposures=()), log_flux=True, logit_n=True)
-    params = coordinates.params(np.concatenate([np.zeros(draws.flux.shape), draws.u], -1))
-    params[..., model.fluxes] = draws.flux
-    params = np.where(weights[..., None] > 0, params, 0)
+    params = np.where(weights[..., None] > 0, _params_of(draws.u, draws.flux, model), 0)
     ess = _effective(weights)
     result.ess[rows], result.n_draws[rows] = ess, draws.u.shape[1]
     some = ess > 0
