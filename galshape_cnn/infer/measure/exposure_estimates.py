@@ -23,13 +23,9 @@ from galshape_cnn.infer.measure.estimates import estimate, limit_flags
 from galshape_cnn.infer.measure.options import prior_of_training
 from galshape_cnn.infer.network.combination import combined_posterior
 from galshape_cnn.infer.posterior.exposures_target import ExposuresTarget
-from galshape_cnn.infer.posterior.importance_sampling import (
-    PosteriorResult,
-    prior_penalty,
-    sample_evenly,
-    sample_target,
-)
-from galshape_cnn.infer.posterior.target import first_proposal
+from galshape_cnn.infer.posterior.importance_sampling import sample_evenly, sample_target
+from galshape_cnn.infer.posterior.result import PosteriorResult
+from galshape_cnn.infer.posterior.target import first_proposal, prior_penalty
 
 __all__ = [
     "ExposuresEstimate",

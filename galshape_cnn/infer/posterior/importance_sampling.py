@@ -33,11 +33,11 @@ from galshape_cnn.forward.coordinates import POSTERIOR, Coordinates
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.fit.moments import moment_start
-from galshape_cnn.infer.fit.variable_projection import Penalty
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood, source_weights
 from galshape_cnn.infer.likelihood.nuisance import MarginalLikelihood
 from galshape_cnn.infer.posterior.proposal import DEGREES, StudentMixture
-from galshape_cnn.infer.posterior.target import ShapeTarget, first_proposal
+from galshape_cnn.infer.posterior.result import PosteriorResult
+from galshape_cnn.infer.posterior.target import ShapeTarget, first_proposal, prior_penalty
 
 __all__ = [
     "PosteriorResult",
@@ -54,46 +54,6 @@ _ENOUGH = 0.15  # effective fraction below which a galaxy gets more draws
 _EXTRA_ROUNDS = 3
 _DEFENSIVE = 0.15  # share of the first proposal in each later one: it bounds the weights
 _FLAGGED = 40.0  # effective draws below which the widths are flagged
-
-
-@dataclass(frozen=True, eq=False)
-class PosteriorResult:
-    """Posteriors of N galaxies.
-
-    Attributes
-    ----------
-    mean : (N, R) ndarray
-        Posterior mean of flux (or of each), n, hlr, g1, g2.
-    covariance : (N, R, R) ndarray
-        Posterior covariance.
-    ess : (N,) ndarray
-        Effective number of draws.
-    n_draws : (N,) int ndarray
-        Draws that were made.
-    samples : (N, S, R) float32 ndarray
-        Equally weighted draws.
-    center : (N, 2) ndarray
-        Posterior mean of x, y.
-    flags : (N,) int64 ndarray
-        ``LOW_ESS`` where the effective number stays below 40; ``NO_DATA``.
-    """
-
-    mean: np.ndarray
-    covariance: np.ndarray
-    ess: np.ndarray
-    n_draws: np.ndarray
-    samples: np.ndarray
-    center: np.ndarray
-    flags: np.ndarray
-
-    @classmethod
-    def blank(cls, n, n_samples, fit_flags, model=SINGLE):
-        """Of n galaxies that were not sampled, with the flags of a fit that there are no data."""
-        count = len(model.reported_names)
-        samples = np.full((n, n_samples, count), np.nan, np.float32)
-        mean, covariance, center = (np.full((n, *k), np.nan) for k in ((count,), (count, count), (2,)))
-        flags = Flag.LOW_ESS | (fit_flags & Flag.NO_DATA)
-        return cls(mean, covariance, np.zeros(n), np.zeros(n, int), samples, center, flags)
 
 
 def sample_posterior(
@@ -235,32 +195,6 @@ def _target(likelihood, fit, rows, prior, fit_sky, gain):
         likelihood = source_weights(likelihood, best, gain)
     fisher = fit.fisher[rows] * unit[:, :, None] * unit[:, None, :]
     return ShapeTarget(likelihood, best, fisher, prior, fit_sky)
-
-
-def prior_penalty(prior, model=SINGLE):
-    r"""A Gaussian like the prior, which leads the search to the posterior's mode and no further.
-
-    Without it, maxima with \|g\| near one draw the proposal where the prior is zero.
-
-    Parameters
-    ----------
-    prior : object
-        A `Prior`, or anything with its density.
-    model : GalaxyModel, optional
-        Of the parameters.
-
-    Returns
-    -------
-    penalty : Penalty
-    """
-    center, sigma = np.zeros(model.size), np.full(model.size, np.inf)
-    center[model.n], sigma[model.n], sigma[model.shear] = np.log(2), 0.8, 0.4
-    if hasattr(prior, "sample"):
-        _, n, hlr, g1, g2 = prior.sample(np.random.default_rng(0), 2000).T
-        center[model.n], center[model.hlr] = np.log(n).mean(), np.log(hlr).mean()
-        spread = np.arctanh(np.hypot(g1, g2)).clip(0.05)
-        sigma[model.shape] = np.log(n).std(), np.log(hlr).std(), *2 * [np.sqrt(0.5 * (spread**2).mean())]
-    return Penalty(center, np.maximum(sigma, 0.1) ** -2.0)
 
 
 def _start(data, ivar, transfer, grid, proposal):

@@ -11,12 +11,13 @@ from galshape_cnn.forward.coordinates import POSTERIOR, Coordinates
 from galshape_cnn.forward.galaxy_model import SINGLE, GalaxyModel
 from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.forward.sersic import N_RANGE
+from galshape_cnn.infer.fit.variable_projection import Penalty
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 from galshape_cnn.infer.posterior.proposal import StudentMixture
 from galshape_cnn.linalg import cholesky_or, inverse_or_nan
 from galshape_cnn.parallel import filled_up
 
-__all__ = ["LARGEST_ETA", "ShapeTarget", "first_proposal", "in_blocks_of_draws"]
+__all__ = ["LARGEST_ETA", "ShapeTarget", "first_proposal", "in_blocks_of_draws", "prior_penalty"]
 
 # Spread of galaxies in logit n, ln hlr, eta1, eta2, x, y: what is known without data.
 _BROAD = np.array([1.8, 1.0, 0.4, 0.4, 1.0, 1.0])
@@ -233,3 +234,29 @@ def first_proposal(target, network=None):
         weights = np.concatenate([_NETWORK_SHARE * network.weights, (1 - _NETWORK_SHARE) * weights], 1)
     means = np.where(np.isfinite(means), means, mean[:, None])
     return StudentMixture(weights, means, chols)
+
+
+def prior_penalty(prior, model=SINGLE):
+    r"""A Gaussian like the prior, which leads the search to the posterior's mode and no further.
+
+    Without it, maxima with \|g\| near one draw the proposal where the prior is zero.
+
+    Parameters
+    ----------
+    prior : object
+        A `Prior`, or anything with its density.
+    model : GalaxyModel, optional
+        Of the parameters.
+
+    Returns
+    -------
+    penalty : Penalty
+    """
+    center, sigma = np.zeros(model.size), np.full(model.size, np.inf)
+    center[model.n], sigma[model.n], sigma[model.shear] = np.log(2), 0.8, 0.4
+    if hasattr(prior, "sample"):
+        _, n, hlr, g1, g2 = prior.sample(np.random.default_rng(0), 2000).T
+        center[model.n], center[model.hlr] = np.log(n).mean(), np.log(hlr).mean()
+        spread = np.arctanh(np.hypot(g1, g2)).clip(0.05)
+        sigma[model.shape] = np.log(n).std(), np.log(hlr).std(), *2 * [np.sqrt(0.5 * (spread**2).mean())]
+    return Penalty(center, np.maximum(sigma, 0.1) ** -2.0)
