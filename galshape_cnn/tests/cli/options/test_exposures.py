@@ -66,7 +66,6 @@ def test_command_writes_a_column_for_each_band(folder, truth, capsys):
         (["--psf", "x.fits"], 1, "--psf is given beside --exposures"),
         (["--workers", "2"], 1, "--workers is given beside --exposures, which it does not work with yet"),
         (["--zeropoint", "25"], 1, "--zeropoint is given beside --exposures"),
-        (["--method", "network"], 1, "--method network does not take several exposures yet"),
     ],
 )
 def test_options_of_one_image_are_refused(folder, capsys, options, status, message):
@@ -82,6 +81,15 @@ def test_options_of_one_image_are_refused(folder, capsys, options, status, messa
     assert main([*command, "--positions", str(folder / "places.csv"), *options]) == status
     assert message in capsys.readouterr().err
     assert not (folder / "no.ecsv").exists()
+
+
+def test_default_method_takes_a_list(folder):
+    out = folder / "network.ecsv"
+    command = ["measure", "--exposures", folder / "list.csv", "--positions", folder / "places.csv", "-o", out]
+    assert main([str(one) for one in command]) == 0
+    table = QTable.read(out)
+    assert np.isfinite(table["hlr_std"]).all()
+    assert {"hlr_gradient", "flux_g_std"} <= set(table.colnames)
 
 
 def test_folders_are_refused(folder, capsys):
