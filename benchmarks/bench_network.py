@@ -29,6 +29,7 @@ from astropy.table import Table
 from csv_tables import write
 
 from galshape_cnn import ShapeEstimator, Stamps
+from galshape_cnn.flags import Flag
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
 from galshape_cnn.study.simulate.config import load_config
 from galshape_cnn.study.simulate.galsim_stamps import draw_galaxy, draw_psf, nearest_index
@@ -102,8 +103,11 @@ def own_network(args):
     network, exact = (subject.measure(stamps, known, method=method) for method in ("network", "posterior"))
     lost = int(np.sum(~np.isfinite(network.params[:, :5]).all(1)))
     print(f"rows that are not finite: {lost} of {len(stamps)}")
-    rows = compare("default options", truth, network.params[:, :5], exact.params[:, :5])
-    shares = covered(truth, network.params[:, :5], network.covariance)
+    sampled = exact.flags & (Flag.NOT_SAMPLED | Flag.LOW_ESS) == 0  # other rows hold no exact posterior
+    print(f"posterior sampled: {sampled.sum()} of {len(stamps)}")
+    mine, best = network.params[sampled, :5], exact.params[sampled, :5]
+    rows = compare("default options", truth[sampled], mine, best)
+    shares = covered(truth[sampled], mine, network.covariance[sampled])
     return [row | more for row, more in zip(rows, shares, strict=True)]
 
 
