@@ -105,7 +105,8 @@ def own_network(args):
     exact, _, catalog = estimates(subject.estimator, stamps, "posterior", prior=subject.bundle.prior)
     lost = int(np.sum(~np.isfinite(network.params[:, :5]).all(1)))
     print(f"rows that are not finite: {lost} of {len(stamps)}")
-    sampled = np.asarray(catalog.flags) & (Flag.NOT_SAMPLED | Flag.LOW_ESS) == 0  # other rows hold no exact posterior
+    # other rows hold no exact posterior
+    sampled = np.asarray(catalog.flags) & (Flag.NOT_SAMPLED | Flag.LOW_ESS) == 0
     print(f"posterior sampled: {sampled.sum()} of {len(stamps)}")
     mine, best = network.params[sampled, :5], exact[sampled]
     rows = compare("default options", truth[sampled], mine, best)
