@@ -23,7 +23,7 @@ from galshape_cnn.cli.options import (
     progress_wanted,
     read_images,
 )
-from galshape_cnn.cli.psf_option import stars_if_needed
+from galshape_cnn.cli.psf_option import add_psf_error_option, psf_error_from, stars_if_needed
 from galshape_cnn.cli.wording import in_options
 from galshape_cnn.errors import InputError
 
@@ -82,6 +82,7 @@ def add_parser(commands):
     parser.add_argument("--no-fit-sky", action="store_true", help="take the sky level as exactly zero")
     add_magnitude_option(parser)
     add_noise_options(parser)
+    add_psf_error_option(parser)
     add_estimator_options(parser)
     add_image_options(parser)
     add_detection_options(parser)
@@ -289,7 +290,7 @@ def _how(args, source):
     """Options of the measurement, the same for every part of the source."""
     from galshape_cnn.scale.noise import settled_noise
 
-    how = {"method": args.method, **noise_options(args, source)}
+    how = {"method": args.method, **noise_options(args, source), **psf_error_from(args)}
     if args.no_fit_sky:  # otherwise as the network was trained
         how["fit_sky"] = False
     return settled_noise(source, how)

@@ -30,8 +30,8 @@ class Judged:
     covariance, crb : (N, 5, 5) ndarray
         Stated covariance (NaN where there is none), of noise and structure, and bound, of noise alone.
     structure : (N, 5, 5) ndarray
-        What structure that no Sérsic profile has, and noise beyond the noise map's, add to the bound; zero
-        where none is seen.
+        What structure that no Sérsic profile has, noise beyond the noise map's and an uncertain PSF add to
+        the bound; zero where none is seen.
     white : (N,) ndarray
         Variance of the white noise in units of the noise map's; one unless that is significantly too small.
     snr, chi2, freedom : (N,) ndarray
@@ -88,6 +88,8 @@ def errors_of(batch, found, fitted, options):
     if len(rows):
         crb, covariance, singular = _with_sandwich(batch, params, (crb, covariance, singular), rows, options)
     structure, white = _structure(batch, params, (examination, crb), chi2 / freedom, freedom, options)
+    if options.psf_error is not None:
+        structure += options.psf_error.covariance(batch, params, examination.fisher, options.fit_sky)
     rows = np.flatnonzero(structure.any((1, 2)))
     if len(rows):
         covariance = covariance.copy()
