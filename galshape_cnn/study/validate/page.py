@@ -71,10 +71,10 @@ _SECTIONS = (
         "Flags",
         "Completeness: how many rows that are wrong by more than five stated standard deviations have "
         "quality 1 or 2; and how many of those that the pixels contradict, which is what any test of one "
-        "stamp could find: noise-free data differ from the fitted model by more than 33 in χ² (8 for the errors of "
-        "the parameters, 25 for five standard deviations of one pattern), or the failure is one of the "
-        "noise, or a star. False alarms: how many rows within three σ have quality 1 or 2 where nothing is "
-        "wrong. Thresholds were fixed on other galaxies.",
+        "stamp could find: noise-free data differ from the fitted model by more than 33 in χ² (8 for the "
+        "errors of the parameters, 25 for five standard deviations of one pattern), or the failure is one "
+        "of the noise, or a star. False alarms: how many rows within three σ have quality 1 or 2 where "
+        "nothing is wrong. Thresholds were fixed on other galaxies.",
         ("flags",),
         ("flags",),
     ),
