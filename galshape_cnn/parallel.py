@@ -10,8 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 __all__ = [
-    "NO_MAIN_GUARD",
-    "check_main_guard",
+    "filled_up",
     "fixed_batches",
     "mapped",
     "one_blas_thread",
@@ -21,25 +20,6 @@ __all__ = [
 
 _BLAS_LOCK = threading.Lock()
 _BLAS_USERS = []  # who wants one thread; the first sets it, the last sets it back
-
-
-#: What is wrong where worker processes end before they begin to work.
-NO_MAIN_GUARD = (
-    "the worker processes ended before they began to work.  Each imports the script that started them: "
-    "there, what is not an import or a definition must stand under  if __name__ == '__main__':  "
-    "(or use no workers)"
-)
-
-
-def check_main_guard():
-    """End a worker process that runs the script which started it; its parent says what is wrong.
-
-    To be called before worker processes are started, and before anything that takes long.
-    """
-    from multiprocessing import current_process
-
-    if getattr(current_process(), "_inheriting", False):
-        raise SystemExit(1)
 
 
 def usable_cores():
@@ -76,8 +56,25 @@ def fixed_batches(rows, sizes):
     while start < len(rows):
         size = next((s for s in sizes if len(rows) - start >= s), sizes[-1])
         part = rows[start : start + size]
-        yield part, np.concatenate([part, np.full(size - len(part), part[0])])
+        yield part, filled_up(part, size)
         start += size
+
+
+def filled_up(rows, size):
+    """Rows, the first of them repeated behind until their number is a multiple of a size.
+
+    Parameters
+    ----------
+    rows : (M,) int ndarray
+        At least one.
+    size : int
+        The number of rows that functions are compiled for.
+
+    Returns
+    -------
+    rows : (K,) int ndarray
+    """
+    return np.concatenate([rows, np.full(-len(rows) % size, rows[0])])
 
 
 def mapped(function, items, threads):

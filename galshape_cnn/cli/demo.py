@@ -6,7 +6,7 @@ import time
 import numpy as np
 
 from galshape_cnn.cli.measure import summary
-from galshape_cnn.cli.options import (
+from galshape_cnn.cli.options.common import (
     add_estimator_options,
     load_estimator,
     make_folder,

@@ -4,11 +4,11 @@
 from contextlib import contextmanager
 from pathlib import Path
 
-from galshape_cnn.cli.detection_option import add_threshold_options, detection_from
-from galshape_cnn.cli.noise_option import add_noise_options, noise_error, noise_options
-from galshape_cnn.cli.options import (
+from galshape_cnn.cli.options.common import (
     add_estimator_options,
     add_image_options,
+    asked_options,
+    keep_defaults,
     load_estimator,
     make_folder,
     positive_float,
@@ -16,7 +16,9 @@ from galshape_cnn.cli.options import (
     progress_wanted,
     read_images,
 )
-from galshape_cnn.cli.psf_option import add_psf_error_option, psf_error_from, stars_if_needed
+from galshape_cnn.cli.options.detection import add_threshold_options, detection_from
+from galshape_cnn.cli.options.noise import add_noise_options, noise_error, noise_options
+from galshape_cnn.cli.options.psf import add_psf_error_option, psf_error_from, stars_if_needed
 from galshape_cnn.errors import FileError, InputError
 
 __all__ = ["add_parser", "run"]
@@ -56,6 +58,7 @@ def add_parser(commands):
         help="find the galaxies, as 'measure' does without --positions (default: their positions are given)",
     )
     add_threshold_options(group)
+    keep_defaults(parser)
     return parser
 
 
@@ -122,12 +125,13 @@ def run(args):
     keywords |= noise_options(args, _Opened(image)) | psf_error_from(args) | _galaxies(args)
     if args.stamp_size is not None:
         keywords["stamp_size"] = args.stamp_size
+    if args.no_fit_sky:  # otherwise as the network was trained
+        keywords["fit_sky"] = False
     with _executor(args.scheduler) as executor:
         table = inject(
             image,
             n=args.number,
             method=args.method,
-            fit_sky=not args.no_fit_sky,
             find=args.find,
             detection=detection_from(args),
             gain_in_map=args.gain_in_map,
@@ -137,6 +141,7 @@ def run(args):
             workers=args.workers,
             executor=executor,
             progress=progress_wanted(args),
+            record={"command": asked_options(args)},
             **keywords,
         )
     verdict = tables_of(table)["verdict"]

@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from galshape_cnn.cli.options import add_image_options, positive_int, read_images
+from galshape_cnn.cli.options.common import add_image_options, positive_int, read_images
 
 __all__ = ["add_parser", "run"]
 

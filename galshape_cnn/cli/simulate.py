@@ -3,7 +3,7 @@
 
 import os
 
-from galshape_cnn.cli.options import positive_int
+from galshape_cnn.cli.options.common import positive_int
 
 __all__ = ["add_parser", "run"]
 

@@ -3,7 +3,7 @@
 
 import sys
 
-from galshape_cnn.cli.options import make_folder, positive_int
+from galshape_cnn.cli.options.common import make_folder, positive_int
 
 __all__ = ["add_parser", "run"]
 

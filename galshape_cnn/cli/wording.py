@@ -28,6 +28,7 @@ _PHRASES = (
     (r"; give them, or stamp_size for its middle", "; give --positions, or --stamp-size for its middle"),
     (r"psf_includes_pixel=False", "--psf-without-pixel"),
     (r"fit_sky=False", "--no-fit-sky"),
+    (r"shear_response=True", "--shear-response"),
     (r" \(read files first\)", ""),
 )
 _EDGE = r"(?<![\w./'-])"

@@ -12,6 +12,7 @@ import numpy as np
 from galshape_cnn.errors import InputError, NoiseError
 from galshape_cnn.forward.psf.arrays import check_oversampling, check_psf
 from galshape_cnn.masked import filled, split_mask
+from galshape_cnn.quantities import flux_unit, plain_values, unit_of
 
 __all__ = ["MINIMUM_STAMP_SIZE", "Stamps"]
 
@@ -98,13 +99,16 @@ class Stamps:
     nuisance: np.ndarray = field(default=None, kw_only=True)
 
     def __post_init__(self):
-        data, ivar = _checked_pixels(self.data, self.ivar)
+        unit = flux_unit(unit_of(self.data) if self.unit is None else self.unit)
+        ivar = plain_values(self.ivar, None if unit is None else unit**-2, "ivar")
+        data, ivar = _checked_pixels(plain_values(self.data, unit, "data"), ivar)
         n, ny, nx = data.shape
         psf = check_psf(self.psf, name="psf", n_expected=n)
         middle = np.array([(nx - 1) / 2, (ny - 1) / 2])
         checked = {
             "data": data,
             "ivar": ivar,
+            "unit": unit,
             "psf": psf,
             "psf_oversampling": check_oversampling(self.psf_oversampling),
             "jacobian": _checked_jacobian(self.jacobian, n),

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 
 from galshape_cnn.environment import keep_freed_memory, keep_to_core, unset_of
 from galshape_cnn.errors import InputError
-from galshape_cnn.parallel import check_main_guard, usable_cores
+from galshape_cnn.parallel import usable_cores
+from galshape_cnn.processes import check_main_guard
 from galshape_cnn.scale.blocks import join_rows, probe
-from galshape_cnn.scale.run import BLOCK_ROWS, begin_run, fill_folder
+from galshape_cnn.scale.run import BLOCK_ROWS, begin_run, fill_folder, recording
 from galshape_cnn.scale.workers import ONE_THREAD, Job, drop_job, measure_of_job, take_job
 
 __all__ = ["DaskCrew", "connected", "measure_dask"]
@@ -192,7 +193,7 @@ def measure_dask(
     if folder.missing():
         crew = DaskCrew(Job(estimator, source, how, probe(estimator, source, how)), client)
         try:
-            fill_folder(folder, crew, progress)
+            fill_folder(folder, crew, progress, recording(options))
         finally:
             crew.close()
     return folder.finish()

@@ -7,15 +7,17 @@ workers is halved until the galaxy that does it is alone, and that becomes a row
 """
 
 import secrets
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 
-from galshape_cnn.environment import end_with_parent, environment, keep_freed_memory, keep_to_core
+from galshape_cnn.environment import environment, keep_to_core
 from galshape_cnn.errors import InputError
-from galshape_cnn.parallel import NO_MAIN_GUARD, check_main_guard, usable_cores
+from galshape_cnn.parallel import usable_cores
+from galshape_cnn.processes import NO_MAIN_GUARD, JobFile, check_main_guard, worker_pool
+from galshape_cnn.quantities import whole_number
 from galshape_cnn.scale.blocks import Schema, failed_rows, join_rows, measure_rows
 
 __all__ = [
@@ -86,14 +88,12 @@ def take_job(job):
     _JOBS[job.token] = job
 
 
-def _begin(job, numbers, count):
+def _begin(job_file, numbers, count):
     """What a process of its own does first."""
-    end_with_parent()
-    keep_freed_memory()
     with numbers.get_lock():
         index, numbers.value = numbers.value, numbers.value + 1
     keep_to_core(index, count)
-    take_job(job)
+    take_job(JobFile.read(job_file))
 
 
 def drop_job(token):
@@ -168,14 +168,13 @@ class ProcessCrew:
         self._job, self.count = job, count
         self._pool, self._futures = None, {}
         self._begun = False  # whether any process ever came so far
+        self._file = JobFile(job)
         self._renew()
 
     def _renew(self):
         """Start new processes."""
-        context = get_context("spawn")
-        self._numbers = context.Value("i", 0)
-        begin = self._job, self._numbers, self.count
-        self._pool = ProcessPoolExecutor(self.count, context, initializer=_begin, initargs=begin)
+        self._numbers = get_context("spawn").Value("i", 0)
+        self._pool = worker_pool(self.count, _begin, (self._file.path, self._numbers, self.count))
 
     def _check_begun(self):
         """Refuse to try again where no process has ever come to its work."""
@@ -225,6 +224,7 @@ class ProcessCrew:
     def close(self):
         """End the processes."""
         self._pool.shutdown(cancel_futures=True)
+        self._file.close()
 
 
 @contextmanager
@@ -247,8 +247,7 @@ def local_crew(job, workers=None):
     InputError
         If ``workers`` is below one.
     """
-    if workers is not None and workers < 1:
-        raise InputError(f"workers={workers}; at least one is needed")
+    workers = None if workers is None else whole_number(workers, "workers", 1)
     crew = ThreadCrew(job, usable_cores()) if workers is None else ProcessCrew(job, workers)
     try:
         yield crew

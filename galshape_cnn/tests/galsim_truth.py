@@ -49,9 +49,7 @@ def draw(params, psf, size=SIZE, jacobian=None):
     both = galsim.Convolve(galaxy, psf.withGSParams(gsparams), gsparams=gsparams)
     wcs = galsim.PixelScale(1.0) if jacobian is None else galsim.JacobianWCS(*np.ravel(jacobian))
     middle = (size - 1) / 2
-    return both.drawImage(
-        nx=size, ny=size, wcs=wcs, offset=(x - middle, y - middle), dtype=float
-    ).array + sky
+    return both.drawImage(nx=size, ny=size, wcs=wcs, offset=(x - middle, y - middle), dtype=float).array + sky
 
 
 def sampled_psf(psf, size=63):

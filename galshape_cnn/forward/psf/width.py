@@ -39,8 +39,9 @@ def psf_width(psf, oversampling):
     """
     level = 0.0
     for axis in (1, 2):
-        profile = psf.sum(axis, dtype=float)
-        level = level + np.abs(profile @ _waves(profile.shape[1], oversampling))
+        # each by itself: a product of all rounds by their number
+        profile = psf.sum(axis, dtype=float)[:, None]
+        level = level + np.abs(profile @ _waves(profile.shape[-1], oversampling))[:, 0]
     return width_from_levels(level / (2 * np.maximum(psf.sum((1, 2)), 1e-30)[:, None]))
 
 

@@ -21,6 +21,7 @@ from galshape_cnn.geometry import axis_ratio, position_angle, semi_major_radius
 from galshape_cnn.infer.catalog.columns import (
     COLUMN_DEFINITIONS,
     SHAPE_PARAMETERS,
+    SHEAR_COLUMNS,
     column_unit,
     complete_meta,
     identifiers,
@@ -213,7 +214,7 @@ class ShapeCatalog(FlaggedRows, CatalogRows, CatalogDisplay, CatalogShear, Catal
         columns["quality"] = quality_of(raw.flags)
         columns["q"], columns["pa"] = axis_ratio(g1, g2), position_angle(g1, g2)
         columns["r_eff"] = semi_major_radius(hlr, g1, g2)
-        return columns | derived_errors(self.parameters, self.error_covariance)
+        return columns | self._shear_columns() | derived_errors(self.parameters, self.error_covariance)
 
     def _column(self, definition):
         """One column, with its unit."""
@@ -229,6 +230,7 @@ class ShapeCatalog(FlaggedRows, CatalogRows, CatalogDisplay, CatalogShear, Catal
         absent = set() if self.method == "posterior" else {"ess"}
         absent |= set() if self.placement.has_sky else {"sky_centroid"}
         absent |= {"neighbour_fraction"} if self.meta.get("neighbours", "ignore") == "ignore" else set()
+        absent |= set() if self.meta.get("shear_response") else set(SHEAR_COLUMNS)
         names = [d.name for d in COLUMN_DEFINITIONS if d.name not in absent]
         return names if self.inputs is None else names + self.inputs.colnames
 
@@ -262,7 +264,6 @@ class ShapeCatalog(FlaggedRows, CatalogRows, CatalogDisplay, CatalogShear, Catal
                 table[name].info.description = definitions[name].description
                 table[name].info.meta = {"ucd": definitions[name].ucd}
         return table
-
 
 
 def _column_attribute(definition):

@@ -18,6 +18,7 @@ from galshape_cnn.flags import FLAG_DEFINITIONS
 __all__ = [
     "COLUMN_DEFINITIONS",
     "CONVENTIONS",
+    "SHEAR_COLUMNS",
     "SHAPE_PARAMETERS",
     "ColumnDefinition",
     "column_unit",
@@ -122,7 +123,22 @@ COLUMN_DEFINITIONS = (
         "share of the galaxy's light on pixels of other sources",
         "stat.value",
     ),
+    *(
+        ColumnDefinition(f"response_{i}{a}", "number", f"d(g{i}) / d(shear {a})", "stat.value")
+        for i in (1, 2)
+        for a in (1, 2)
+    ),
+    ColumnDefinition(
+        "shear_copies",
+        "number",
+        "what the response is made of: for two copies flux, n, hlr, g1, g2, snr, each with its derivatives "
+        "by both components of shear; 36 numbers, in the units of those columns",
+        "stat.value",
+    ),
 )
+
+#: Columns that there are with ``shear_response=True`` only.
+SHEAR_COLUMNS = tuple(d.name for d in COLUMN_DEFINITIONS if d.name.startswith(("response_", "shear_copies")))
 
 
 def column_unit(kind, flux_unit, has_sky):

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.infer.catalog.columns import SHEAR_COLUMNS
 from galshape_cnn.infer.shear.frames import reported_columns
 
 __all__ = ["CatalogShear"]
@@ -38,3 +39,11 @@ class CatalogShear:
     def response(self):
         """(N, 2, 2) ndarray: d(g1, g2) / d(gamma1, gamma2); None without ``shear_response=True``."""
         return None if self.sheared is None else self.sheared.response
+
+    def _shear_columns(self):
+        """Values of the columns `SHEAR_COLUMNS`; NaN without ``shear_response=True``."""
+        if self.sheared is None:
+            values = np.full((len(self), 4), np.nan), np.full((len(self), 36), np.nan)
+        else:
+            values = self.response.reshape(-1, 4), self.sheared.rows
+        return dict(zip(SHEAR_COLUMNS, [*values[0].T, values[1]], strict=True))

@@ -34,10 +34,12 @@ import numpy as np
 
 from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.forward.render import derivatives_block, in_blocks, point_block
+from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel.library import serves
+from galshape_cnn.forward.render import derivatives_block, images_and_derivatives, in_blocks, point_block
 from galshape_cnn.infer.likelihood.residuals import inverse_fisher
 
-__all__ = ["SIGNIFICANT", "Structure", "estimate_structure"]
+__all__ = ["SIGNIFICANT", "Structure", "estimate_structure", "summed_scores"]
 
 _SMOOTHING = 0.15  # of the half-light radius: width of a clump
 #: Standard deviations of the residuals' squares above which structure counts.
@@ -62,6 +64,8 @@ class Structure(NamedTuple):
         Excess of the squares of the residuals, in standard deviations of those of noise.
     clump : (N,) ndarray
         Flux of a clump, in the unit of the data; negative where residuals are smaller than noise.
+    galaxy_score, sky_score : (N, 8, 8) ndarray
+        Covariances of the score that structure of the galaxy, and of the sky, stands for.
     white : (N,) ndarray
         Variance of the white noise in units of the noise map's; one unless larger by 4.5 standard errors.
     """
@@ -71,6 +75,8 @@ class Structure(NamedTuple):
     galaxy_significance: np.ndarray
     sky_significance: np.ndarray
     clump: np.ndarray
+    galaxy_score: np.ndarray
+    sky_score: np.ndarray
     white: np.ndarray
 
     def covariance(self, least=SIGNIFICANT):
@@ -102,8 +108,37 @@ def estimate_structure(params, data, ivar, transfer, grid, fit_sky=True, gain=No
     inverse = np.broadcast_to(0.0 if gain is None else 1 / np.asarray(gain, float), len(data))
     numbers = [np.asarray(a, np.float32) for a in (params, data, ivar)]
     noise = np.array(_noise_of(correlation), np.float32)
-    result = _rows(*numbers, transfer, inverse.astype(np.float32), np.float32(fit_sky), noise, grid)
+    rows = _rows_by_kernel if serves(transfer) else _rows
+    result = rows(*numbers, transfer, inverse.astype(np.float32), np.float32(fit_sky), noise, grid)
     return jax.tree.map(lambda a: np.asarray(a, float), result)
+
+
+def summed_scores(scores, fisher):
+    """Covariance of the sum of scores that one random field has in several images.
+
+    The same clumps lie in all images of a galaxy, so their scores do not average out: they are taken to
+    depend on the field alike, with the correlation that leaves the symmetric roots of the covariances in
+    line.
+
+    Parameters
+    ----------
+    scores : sequence of (rows, (M, P, P) ndarray)
+        For each image, the galaxies and the covariances of its score by common parameters.
+    fisher : (N, P, P) ndarray
+        Of all images: its diagonal sets the units in which roots are taken.
+
+    Returns
+    -------
+    covariance : (N, P, P) ndarray
+    """
+    root = np.zeros(fisher.shape)
+    scale = np.sqrt(np.maximum(np.diagonal(fisher, axis1=1, axis2=2), 1e-300))
+    scale = scale[:, :, None] * scale[:, None, :]
+    for rows, covariance in scores:
+        values, vectors = np.linalg.eigh(covariance / scale[rows])
+        values = np.sqrt(np.maximum(values, 0))[:, None]
+        root[rows] += (vectors * values) @ np.swapaxes(vectors, 1, 2)
+    return root @ root * scale
 
 
 def _noise_of(correlation):
@@ -117,6 +152,22 @@ def _noise_of(correlation):
     near = [correlation[half[0] + dy, half[1] + dx] if half[0] >= dy and half[1] >= dx else 0.0
             for dy, dx in ((0, 1), (1, 0))]  # fmt: skip
     return (correlation**2).sum(), max(smoothed, 1e-3), max(1 - np.mean(near), 1e-3)
+
+
+def _rows_by_kernel(params, data, ivar, transfer, inverse_gain, fit_sky, noise, grid):
+    """Any number of stamps one after the other: large ones are not repeated to fill a batch."""
+    found = []
+    for row, pixels in enumerate(zip(data, ivar, inverse_gain, strict=True)):
+        one, own = params[row : row + 1], transfer if len(transfer) == 1 else transfer[row : row + 1]
+        (image,), (derivatives,) = images_and_derivatives(one, own, grid)
+        point = calls.images("point", one, own, grid)[0, 0]
+        found.append(_row(one[0], image, derivatives, point, *pixels, fit_sky, noise))
+    return jax.tree.map(lambda *parts: np.stack(parts), *found)
+
+
+@compiled
+def _row(params, image, derivatives, point, data, ivar, inverse_gain, fit_sky, noise):
+    return _one(params, image, derivatives, point, data, ivar, inverse_gain, fit_sky, noise)
 
 
 @compiled(static_argnames="grid")
@@ -145,7 +196,7 @@ def _one(params, image, derivatives, point, data, ivar, inverse_gain, fit_sky, n
     spread, back = _clumps(seen, light, kernel, size)
     own = (_convolved(light, jnp.fft.rfft2(_real(kernel) ** 2), size)[:size, :size] * root**2).ravel()
     back = back[:, :size, :size].reshape(SINGLE.size, -1) * root.ravel()
-    covariance = inverse @ spread @ inverse
+    covariance, lit = inverse @ spread @ inverse, spread
     left = own - 2 * (explained * back).sum(0) + (columns * (covariance @ columns)).sum(0)
     outside = ((weight < _BRIGHT) & (root.ravel() > 0)).reshape(size, size)
     white = _white_variance(rest.reshape(size, size), outside, noise)
@@ -156,7 +207,8 @@ def _one(params, image, derivatives, point, data, ivar, inverse_gain, fit_sky, n
     level, doubt = _sky_variance(rest.reshape(size, size), root, outside, white * noise[1])
     spread = _correlated(columns.reshape(SINGLE.size, size, size)).reshape(SINGLE.size, -1) @ columns.T
     sky = inverse @ spread @ inverse * jnp.maximum(level, 0)
-    return Structure(covariance * jnp.maximum(clump, 0), sky, significance, doubt, clump, white)
+    scores = lit * jnp.maximum(clump, 0), spread * jnp.maximum(level, 0)
+    return Structure(covariance * jnp.maximum(clump, 0), sky, significance, doubt, clump, *scores, white)
 
 
 def _gaussian(size, width):

@@ -7,8 +7,18 @@ import numpy as np
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.quantities import whole_number
 
-__all__ = ["METHODS", "NEIGHBOURS", "Options", "measurement_keywords", "prior_in_units_of"]
+__all__ = [
+    "METHODS",
+    "NEIGHBOURS",
+    "Options",
+    "measurement_keywords",
+    "prior_in_units_of",
+    "prior_of_training",
+]
+
+_BRIGHTEST = 1e5  # S/N that the prior of the training is continued to for sampling
 
 #: Estimators.
 METHODS = ("network", "ml", "posterior")
@@ -82,10 +92,12 @@ class Options:
             prior = Prior(prior)
         if prior is not None and method == "ml":
             raise InputError("prior is given, but method='ml' uses none; allowed: 'network', 'posterior'")
-        if shear_response and (method != "network" or prior is not None):
-            which = f"method={method!r}" if method != "network" else "a prior"
-            raise InputError(f"shear_response=True with {which}; allowed: method='network' without a prior")
-        settled = None, None, prior, int(seed), bool(shear_response), psf_error
+        if shear_response and (method == "posterior" or prior is not None):
+            which = f"method={method!r}" if method == "posterior" else "a prior"
+            allowed = "method='network' or 'ml' without a prior"
+            raise InputError(f"shear_response=True with {which}; allowed: {allowed}")
+        seed = whole_number(seed, "seed", 0)
+        settled = None, None, prior, seed, bool(shear_response), psf_error
         return cls(method, bool(fit_sky), neighbours, *settled)
 
     @property
@@ -114,6 +126,25 @@ def measurement_keywords():
 
     own = ("method", "fit_sky", "neighbours", "prior", "seed", "shear_response", "psf_error")
     return (*own, *(item.name for item in fields(NoiseModel)))
+
+
+def prior_of_training(network, side):
+    """Prior that the likelihood is multiplied with where the user gave none.
+
+    Networks only propose: the prior of their training does not end where that ended.
+
+    Parameters
+    ----------
+    network : AmortizedPosterior
+    side : int
+        Of the stamps, in pixels.
+
+    Returns
+    -------
+    prior : Prior
+        Up to an S/N of 1e5 and half-light radii of half the stamp.
+    """
+    return network.prior.reaching(snr=_BRIGHTEST, hlr=side / 2)
 
 
 def prior_in_units_of(prior, unit):

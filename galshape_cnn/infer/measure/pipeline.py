@@ -104,10 +104,14 @@ def _sheared(batch, params, network, options):
     """Measurements of the shear response; None where they are not wanted."""
     if not options.shear_response:
         return None
+    how = options.fit_sky, options.seed, options.correlation
+    if options.method == "ml":
+        from galshape_cnn.infer.shear.likelihood_response import likelihood_response
+
+        return likelihood_response(batch, params, *how)
     from galshape_cnn.infer.shear.response import shear_response
 
-    sky, correlation = params[:, SINGLE.sky], options.correlation
-    return shear_response(batch, network, sky, options.fit_sky, options.seed, correlation)
+    return shear_response(batch, network, params[:, SINGLE.sky], *how)
 
 
 def _not_measured(flags):

@@ -20,7 +20,7 @@ from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.infer.likelihood.residuals import as_if_independent, newton_steps, point_source_chi2
 from galshape_cnn.infer.network.trust import is_trusted
 
-__all__ = ["neighbour_flags", "row_flags", "settled_bounds"]
+__all__ = ["LARGE", "LARGEST_SHARE", "neighbour_flags", "row_flags", "settled_bounds"]
 
 _N_MARGIN = 0.02  # from a limit of n at which an estimate counts as sitting on it
 # A parameter at its limit with an error smaller than this is said to be known there, where hardly a galaxy
@@ -48,9 +48,11 @@ _STEP = 18.0  # squared distance to the likelihood's maximum: three of a thousan
 _SMALL = 0.75  # of the PSF's width: smaller galaxies are compared with a point source
 _RESOLVED = 13.0  # chi-square by which a galaxy, of four parameters more, must beat it
 _POINTS = 2 * BLOCK  # point sources at a time, of whatever number: one program, and few computed for nothing
-_LARGE = 1.5  # of the PSF's width: larger galaxies are resolved, whatever the error of the size
+#: Of the PSF's width: larger galaxies are resolved, whatever the error of the size.
+LARGE = 1.5
 _SHARED, _OUTSHONE = 0.2, 0.5  # of the light on pixels of others, for NEIGHBOR_LIGHT and BLENDED
-_LARGEST_SHARE = 0.5  # of flux or size that structure may move it by
+#: Of flux or size that structure may move it by.
+LARGEST_SHARE = 0.5
 _FEW = 16.0  # pixels around the centre: nearer than their root is not a neighbour
 
 
@@ -73,7 +75,7 @@ def row_flags(batch, judged, network, options):
     flags : (N,) int64 ndarray
         Bits of `galshape_cnn.flags`.
     """
-    width = _widths(batch)
+    width = np.broadcast_to(psf_width(batch.stamps.psf, batch.stamps.psf_oversampling), len(batch))
     domain = {"snr": (network.domain["snr"][0], np.inf)} if "snr" in network.domain else {}
     if options.method == "network":  # likelihood and sampling depend on no training
         domain = network.domain
@@ -101,15 +103,6 @@ def row_flags(batch, judged, network, options):
         trusted = is_trusted(network.trust, options.method, judged.snr, ratio, judged.params[:, SINGLE.n])
         flags |= np.where(trusted, 0, Flag.UNTRUSTED)
     return flags
-
-
-def _widths(batch):
-    """Widths of the PSFs in pixels, (N,)."""
-    out = np.empty(len(batch))
-    for rows, _, full in batch.filled():
-        width = psf_width(full.stamps.psf, full.stamps.psf_oversampling)
-        out[rows] = width if len(width) == 1 else width[: len(rows)]
-    return out
 
 
 def _is_small(judged, width):
@@ -249,7 +242,7 @@ def _misfit_flags(judged):
     which = [SINGLE.flux, SINGLE.hlr]
     sigma = np.sqrt(np.diagonal(judged.structure, axis1=1, axis2=2)[:, which])
     with np.errstate(invalid="ignore"):
-        return np.where((sigma > _LARGEST_SHARE * np.abs(judged.params[:, which])).any(1), Flag.MISFIT, 0)
+        return np.where((sigma > LARGEST_SHARE * np.abs(judged.params[:, which])).any(1), Flag.MISFIT, 0)
 
 
 def _residual_flags(judged, sharp):
@@ -291,6 +284,6 @@ def _unresolved(judged, width, point_chi2):
     size = SINGLE.hlr
     bounds = np.stack([(judged.crb + judged.structure)[:, size, size], judged.covariance[:, size, size]])
     with np.errstate(invalid="ignore"):
-        tiny = judged.params[:, size] < np.minimum(2 * np.sqrt(np.fmin(*bounds)), _LARGE * width)
+        tiny = judged.params[:, size] < np.minimum(2 * np.sqrt(np.fmin(*bounds)), LARGE * width)
         best = np.fmin(judged.examination.chi2, judged.chi2 * judged.freedom)
         return tiny | (point_chi2 - best < _RESOLVED)

@@ -37,9 +37,10 @@ from galshape_cnn.infer.network.features import (
     network_inputs,
 )
 from galshape_cnn.infer.network.likelihood_update import expansion_point, likelihood_features
-from galshape_cnn.infer.network.live_model import LiveModel
+from galshape_cnn.infer.network.live_model import NETWORK_BATCH, LiveModel
 from galshape_cnn.infer.posterior.mixture import MixturePosterior
 from galshape_cnn.infer.posterior.prior import Prior
+from galshape_cnn.parallel import fixed_batches
 
 __all__ = [
     "LARGE",
@@ -211,7 +212,7 @@ class AmortizedPosterior:
             data, ivar = block_average(data, ivar, factor)
             center = (center - (factor - 1) / 2) / factor
         psf = stamps.psf.astype(np.float32)
-        transfer = np.asarray(_network_view(psf, stamps.psf_oversampling, factor))
+        transfer = _network_view(psf, stamps.psf_oversampling, factor)
         # The network knows PSFs of unit sum.  An array that cuts the wings has less, and the galaxy
         # as much more flux.
         total = np.maximum(transfer[:, _ZERO_KY, _ZERO_KX].real, _SMALLEST_SUM)
@@ -273,9 +274,16 @@ def _first_where(rows, first, updated):
     return updated.with_components(k).replaced(rows, first.with_components(k))
 
 
-@compiled(static_argnames=("oversampling", "factor"))
 def _network_view(psf, oversampling, factor):
-    """Transfer functions at the network's wave numbers, per block-averaged pixel."""
+    """Transfer functions of any number of PSFs at the network's wave numbers, per block-averaged pixel."""
+    return np.concatenate([
+        np.asarray(_network_views(psf[padded], oversampling, factor))[: len(rows)]
+        for rows, padded in fixed_batches(np.arange(len(psf)), NETWORK_BATCH)
+    ])  # fmt: skip
+
+
+@compiled(static_argnames=("oversampling", "factor"))
+def _network_views(psf, oversampling, factor):
     ky, kx = PSF_KY / factor, PSF_KX / factor
     blur = _block_transfer(ky, factor)[:, None] * _block_transfer(kx, factor)
     return jax.lax.map(lambda one: transfer_at(one, ky, kx, oversampling), psf) * blur

@@ -9,8 +9,12 @@ import numpy as np
 from galshape_cnn.compilation import Program
 from galshape_cnn.errors import InputError
 from galshape_cnn.infer.network.architecture import load_weights, settle_backend, single_precision
+from galshape_cnn.parallel import fixed_batches
 
-__all__ = ["LiveModel"]
+__all__ = ["NETWORK_BATCH", "LiveModel"]
+
+#: Galaxies of one call of a compiled network.  More are no faster each, and a single galaxy costs as much.
+NETWORK_BATCH = 16
 
 
 class LiveModel:
@@ -21,7 +25,7 @@ class LiveModel:
 
     def __init__(self, name, build, weights):
         self.name, self._build, self._weights = name, build, weights
-        self._lock, self._traced = threading.Lock(), set()
+        self._lock, self._is_traced = threading.Lock(), False
         self._is_pure = settle_backend() == "jax"
         self.function = Program(name, self.pure) if self._is_pure else self._model().predict_on_batch
 
@@ -49,12 +53,33 @@ class LiveModel:
         return function
 
     def __call__(self, inputs):
+        """Outputs for any number of galaxies.
+
+        A matrix product rounds differently in another shape, so the network sees batches of one size, the
+        last filled up: the numbers of a galaxy do not depend on its company.
+
+        Parameters
+        ----------
+        inputs : (N, ...) array or list of them
+            Of N > 0 galaxies.
+
+        Returns
+        -------
+        outputs : (N, ...) ndarray
+        """
+        number = len(jax.tree.leaves(inputs)[0])
+        inputs = jax.tree.map(np.asarray, inputs)
+        outputs = []
+        for rows, padded in fixed_batches(np.arange(number), NETWORK_BATCH):
+            outputs.append(self._batch(jax.tree.map(lambda a, padded=padded: a[padded], inputs))[: len(rows)])
+        return np.concatenate(outputs)
+
+    def _batch(self, inputs):
         # Keras keeps state while it traces.  What it has traced is a pure function on JAX, and runs
         # in several threads at once.
-        shape = tuple(np.shape(a) for a in jax.tree.leaves(inputs))
-        if self._is_pure and shape in self._traced:
+        if self._is_pure and self._is_traced:
             return np.asarray(self.function(inputs))
         with self._lock:
             outputs = np.asarray(self.function(inputs))
-            self._traced.add(shape)
+            self._is_traced = True
             return outputs

@@ -21,8 +21,11 @@ effective number of draws, 1 / sum(w^2), is the proof of what the result is wort
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
+from scipy.special import gammaincinv, ndtri
+from scipy.stats import qmc
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.flags import Flag
@@ -36,7 +39,14 @@ from galshape_cnn.infer.likelihood.nuisance import MarginalLikelihood
 from galshape_cnn.infer.posterior.proposal import DEGREES, StudentMixture
 from galshape_cnn.infer.posterior.target import ShapeTarget, first_proposal
 
-__all__ = ["PosteriorResult", "prior_penalty", "sample_posterior", "sample_target"]
+__all__ = [
+    "PosteriorResult",
+    "prior_penalty",
+    "raw_draws",
+    "sample_evenly",
+    "sample_posterior",
+    "sample_target",
+]
 
 
 _ROUNDS = (0.34, 0.33, 0.33)  # of the draws
@@ -142,6 +152,53 @@ def sample_posterior(
     """
     if n_samples < 64:
         raise InputError(f"n_samples={n_samples}; at least 64 are needed")
+    stamps = data, ivar, transfer, grid
+    fit, rows, target, mixture = _begun(stamps, proposal, prior, fit_sky, gain, nuisance)
+    result = PosteriorResult.blank(len(fit.params), n_samples, fit.flags)
+    if len(rows):
+        sample_target(result, rows, target, mixture, n_samples, seed)
+    return result
+
+
+def raw_draws(data, ivar, transfer, grid, proposal, prior, *, fit_sky=True, gain=None, n_draws=256, seed=0):
+    """Draws of each stamp's parameters from a fixed proposal, with their weights as they are.
+
+    The proposal learns from other draws, which are then forgotten, so that means of the weights times any
+    function have no bias, whatever the proposal is.
+
+    Parameters
+    ----------
+    data, ivar, transfer, grid, proposal, prior, fit_sky, gain, seed
+        As for `sample_posterior`.
+    n_draws : int, optional
+        Draws that are returned; as many are made before to learn from.
+
+    Returns
+    -------
+    params : (N, n_draws, 7) ndarray
+        flux, n, hlr, g1, g2, x, y; NaN in rows without data.
+    log_weights : (N, n_draws) ndarray
+        ln(likelihood times prior over proposal), up to a constant of each galaxy; -inf where the prior is
+        zero.
+    """
+    stamps = data, ivar, transfer, grid
+    fit, rows, target, mixture = _begun(stamps, proposal, prior, fit_sky, gain, None)
+    params = np.full((len(fit.params), n_draws, SINGLE.sky), np.nan)
+    log_weights = np.full((len(fit.params), n_draws), -np.inf)
+    if len(rows):
+        generators = _generators(target, seed)
+        first = _drawn(target, mixture, n_draws // 2, generators)
+        draws = _Draws(*first, (n_draws // 2,), mixture, mixture)
+        learned = _more(draws, target, n_draws // 2, generators)
+        last = learned.learned.learned(learned.u, _tempered(learned.weights())).joined(mixture, _DEFENSIVE)
+        u, flux, log_weights[rows] = _drawn(target, last, n_draws, generators)
+        params[rows] = _params_of(u, flux, target.model)
+    return params, log_weights
+
+
+def _begun(stamps, proposal, prior, fit_sky, gain, nuisance):
+    """Fit, rows that can be sampled, and of these the density and the first proposal."""
+    data, ivar, transfer, grid = stamps
     if proposal is not None and len(proposal.weights) != len(data):
         raise InputError(f"proposal holds {len(proposal.weights)} galaxies; data holds {len(data)}")
     start = _start(data, ivar, transfer, grid, proposal)
@@ -154,13 +211,19 @@ def sample_posterior(
     likelihood = StampLikelihood.from_stamps(data, ivar, transfer, grid)
     if nuisance is not None:
         likelihood = MarginalLikelihood.of(likelihood, nuisance)
-    result = PosteriorResult.blank(len(likelihood), n_samples, fit.flags)
     rows = np.flatnonzero(np.isfinite(fit.params).all(1))
-    if len(rows):
-        target = _target(likelihood[rows], fit, rows, prior, fit_sky, gain)
-        mixture = first_proposal(target, None if proposal is None else proposal[rows])
-        sample_target(result, rows, target, mixture, n_samples, seed)
-    return result
+    if not len(rows):
+        return fit, rows, None, None
+    target = _target(likelihood[rows], fit, rows, prior, fit_sky, gain)
+    return fit, rows, target, first_proposal(target, None if proposal is None else proposal[rows])
+
+
+def _params_of(u, flux, model):
+    """Parameters without sky levels of points and fluxes."""
+    coordinates = Coordinates(replace(model, exposures=()), log_flux=True, logit_n=True)
+    params = coordinates.params(np.concatenate([np.zeros(flux.shape), u], -1))
+    params[..., model.fluxes] = flux
+    return params
 
 
 def _target(likelihood, fit, rows, prior, fit_sky, gain):
@@ -316,13 +379,54 @@ def sample_target(result, rows, target, mixture, n_samples, seed):
         draws = _more(draws, target, n_samples // 2, generators)
 
 
+def sample_evenly(target, mixture, count, seed):
+    """Posterior moments from few draws that are spread evenly.
+
+    They are a quasi-random set, shifted at random for each galaxy (Cranley & Patterson 1976, SIAM J. Numer.
+    Anal. 13, 904), so that errors of many galaxies average out.  Fluxes are not drawn: their means and
+    variances at each draw are known.
+
+    Parameters
+    ----------
+    target : ExposuresTarget
+        Density of N galaxies.
+    mixture : StudentMixture
+        To draw from.
+    count : int
+        Draws, a power of two.
+    seed : int
+        Of the shifts, which depend on it and on the galaxy's own pixels.
+
+    Returns
+    -------
+    result : PosteriorResult
+        Without samples.
+    """
+    n, model = len(target.best), target.model
+    shift = np.stack([g.uniform(size=(1, 8)) for g in _generators(target, seed)])
+    points = ((_even_points(count) + shift) % 1).clip(1e-6, 1 - 1e-6)
+    chi_square = 2 * gammaincinv(DEGREES / 2, points[..., 6])
+    u = mixture.draw(points[..., 7], ndtri(points[..., :6]), chi_square)
+    log_target, flux, variance = target.moments(u)
+    draws = _Draws(u, flux, log_target - mixture.log_density(u), (count,), mixture, mixture)
+    result = PosteriorResult.blank(n, 0, np.zeros(n, np.int64), model)
+    _summarise(result, np.arange(n), draws, np.arange(n), None, model)
+    more = np.einsum("ns,nsb->nb", draws.weights(), np.where(draws.weights()[..., None] > 0, variance, 0))
+    for band in range(len(model.bands)):
+        result.covariance[:, band, band] += more[:, band]
+    return result
+
+
+@lru_cache(maxsize=4)
+def _even_points(count):
+    """Quasi-random points (count, 8) in the unit cube."""
+    return qmc.Sobol(8, seed=20261128).random(count)
+
+
 def _summarise(result, rows, draws, inside, generators, model):
     """Moments and equally weighted samples of finished galaxies."""
     weights = draws.weights()
-    coordinates = Coordinates(replace(model, exposures=()), log_flux=True, logit_n=True)
-    params = coordinates.params(np.concatenate([np.zeros(draws.flux.shape), draws.u], -1))
-    params[..., model.fluxes] = draws.flux
-    params = np.where(weights[..., None] > 0, params, 0)
+    params = np.where(weights[..., None] > 0, _params_of(draws.u, draws.flux, model), 0)
     ess = _effective(weights)
     result.ess[rows], result.n_draws[rows] = ess, draws.u.shape[1]
     some = ess > 0
@@ -334,7 +438,7 @@ def _summarise(result, rows, draws, inside, generators, model):
     result.center[rows[some]] = mean[some, model.centre]
     result.covariance[rows[some]] = covariance[some]
     result.flags[rows] = np.where(ess < _FLAGGED, Flag.LOW_ESS, 0)
-    for i in np.flatnonzero(some):
+    for i in np.flatnonzero(some) if result.samples.shape[1] else ():
         chosen = _resampled(weights[i], result.samples.shape[1], generators[inside[i]])
         result.samples[rows[i]] = params[i, chosen, model.reported]
 

@@ -35,6 +35,17 @@ class ShearedColumns(NamedTuple):
     values: np.ndarray
     slopes: np.ndarray
 
+    @classmethod
+    def from_rows(cls, rows):
+        """From the column ``shear_copies``, (N, 36)."""
+        parts = np.asarray(rows, float).reshape(-1, 2, 6, 3)
+        return cls(parts[..., 0], parts[..., 1:])
+
+    @property
+    def rows(self):
+        """(N, 36) ndarray: the column ``shear_copies``: by copy, quantity, and value or derivative."""
+        return np.concatenate([self.values[..., None], self.slopes], -1).reshape(-1, 36)
+
     @property
     def shear(self):
         """(N, 2) ndarray: g1, g2, the mean of the copies."""

@@ -29,8 +29,6 @@ __all__ = ["Tangents", "filtered", "image_tangents", "psf_change", "psf_filters"
 
 _FFT = 96  # pixels: the stamps with a margin, so that opposite edges are apart
 _KY, _KX = 2 * np.pi * np.fft.fftfreq(_FFT), 2 * np.pi * np.fft.rfftfreq(_FFT)
-_EDGE = (_FFT - SIDE) // 2
-_MARGIN = ((0, 0), (_EDGE, _EDGE), (_EDGE, _EDGE))
 _FAINT = 0.003  # of the PSF's transfer function at zero: where it is less, its logarithm is of no use
 
 
@@ -83,8 +81,8 @@ def psf_filters(psf, oversampling):
 
     Returns
     -------
-    filters : (N, 3, 96, 49) complex jax array
-        D_1 ln P, D_2 ln P and (P - symmetrized P) / P.
+    filters : (N, 3, 49, 96) complex jax array
+        D_1 ln P, D_2 ln P and (P - symmetrized P) / P, by kx and ky.
     """
     change = psf_change(psf)
     return jax.lax.map(lambda one: _filters(*one, oversampling), (psf, change))
@@ -101,7 +99,8 @@ def _filters(psf, change, oversampling):
     inverse = jnp.conj(p) / (size + (_FAINT * psf.sum()) ** 2)
     kx, ky = _KX[None, :].astype(np.float32), _KY[:, None].astype(np.float32)
     other = wave_y @ (change @ wave_x)
-    return jnp.stack([kx * p_x - ky * p_y, ky * p_x + kx * p_y, other]) * inverse
+    of_psf = jnp.stack([kx * p_x - ky * p_y, ky * p_x + kx * p_y, other]) * inverse
+    return jnp.swapaxes(of_psf, 1, 2)
 
 
 def image_tangents(images, filters):
@@ -111,31 +110,59 @@ def image_tangents(images, filters):
     ----------
     images : (N, 64, 64) array
         Small at the edges.
-    filters : (N or 1, 3, 96, 49) complex array
+    filters : (N or 1, 3, 49, 96) complex array
         From `psf_filters`.
 
     Returns
     -------
     tangents : Tangents
     """
-    modes = jnp.fft.rfft2(jnp.pad(images, _MARGIN))
+    of_psf = _pixels(filters * _modes(images)[:, None])
     x = (np.arange(SIDE, dtype=np.float32) - (SIDE - 1) / 2)[None, :]
-    by_x = _pixels(1j * _slope(_KX)[None, :] * modes)
-    by_y = _pixels(1j * _slope(_KY)[:, None] * modes)
-    gamma1 = x.T * by_y - x * by_x - _pixels(filters[:, 0] * modes)
-    gamma2 = -x.T * by_x - x * by_y - _pixels(filters[:, 1] * modes)
-    return Tangents(gamma1, gamma2, _pixels(filters[:, 2] * modes))
+    by_x, by_y = images @ _SLOPE, jnp.swapaxes(jnp.swapaxes(images, 1, 2) @ _SLOPE, 1, 2)
+    gamma1 = x.T * by_y - x * by_x - of_psf[:, 0]
+    gamma2 = -x.T * by_x - x * by_y - of_psf[:, 1]
+    return Tangents(gamma1, gamma2, of_psf[:, 2])
 
 
 def filtered(images, factor):
-    """Images whose modes are multiplied by a factor, (N or 1, 96, 49)."""
-    return _pixels(factor * jnp.fft.rfft2(jnp.pad(images, _MARGIN)))
+    """Images whose modes are multiplied by a factor, (N or 1, 49, 96)."""
+    return _pixels(factor * _modes(images))
+
+
+def _transforms():
+    """Real matrices of the Fourier transforms along one axis, of stamps with a margin of zeros.
+
+    Products with them take no longer than FFTs of this size, and a derivative along one axis is one product.
+    """
+    pixels = np.arange(SIDE)
+    of_x, of_y = np.outer(pixels, _KX), np.outer(pixels, _KY)
+    along_x = np.concatenate([np.cos(of_x), -np.sin(of_x)], 1)
+    along_y = np.block([[np.cos(of_y), -np.sin(of_y)], [np.sin(of_y), np.cos(of_y)]])
+    twice = np.where((_KX == 0) | (_KX > np.pi - 1e-6), 1, 2) / _FFT**2
+    back_x = along_x.T * np.tile(twice, 2)[:, None]
+    k = np.where(_KX > np.pi - 1e-6, 0, _KX)  # the Nyquist frequency has no sign
+    real, imaginary = np.split(along_x, 2, 1)
+    slope = np.concatenate([-k * imaginary, k * real], 1) @ (back_x * _FFT)
+    return [matrix.astype(np.float32) for matrix in (along_x, along_y, along_y.T, back_x, slope)]
+
+
+_ALONG_X, _ALONG_Y, _BACK_Y, _BACK_X, _SLOPE = _transforms()
+
+
+def _modes(images):
+    """Fourier modes (..., 49, 96) of images (..., 64, 64), by kx and ky."""
+    lead = images.shape[:-2]
+    along = jnp.reshape(images @ _ALONG_X, (*lead, SIDE, 2, len(_KX)))
+    along = jnp.reshape(jnp.moveaxis(along, -3, -1), (*lead, 2, len(_KX), SIDE))
+    both = jnp.concatenate([along[..., 0, :, :], along[..., 1, :, :]], -1) @ _ALONG_Y
+    return jax.lax.complex(both[..., :_FFT], both[..., _FFT:])
 
 
 def _pixels(modes):
-    return jnp.fft.irfft2(modes, (_FFT, _FFT))[:, _EDGE : _EDGE + SIDE, _EDGE : _EDGE + SIDE]
-
-
-def _slope(k):
-    """Wave numbers, without the Nyquist frequency, which has no sign."""
-    return np.where(np.abs(k) > np.pi - 1e-6, 0, k).astype(np.float32)
+    """Images (..., 64, 64) of Fourier modes."""
+    lead = modes.shape[:-2]
+    both = jnp.concatenate([modes.real, modes.imag], -1) @ _BACK_Y
+    along = jnp.reshape(both, (*lead, len(_KX), 2, SIDE))
+    along = jnp.reshape(jnp.moveaxis(along, -1, -3), (*lead, SIDE, len(_KX), 2))
+    return jnp.concatenate([along[..., 0], along[..., 1]], -1) @ _BACK_X

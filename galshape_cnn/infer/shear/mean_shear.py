@@ -15,11 +15,14 @@ galaxy.
 from collections.abc import Callable
 
 import numpy as np
-from astropy.table import QTable
+from astropy.table import QTable, Table
 from astropy.units import Quantity
 
 from galshape_cnn.errors import InputError
+from galshape_cnn.flags import LEVELS
 from galshape_cnn.geometry import axis_ratio, position_angle, semi_major_radius
+from galshape_cnn.infer.shear.frames import ShearedColumns
+from galshape_cnn.infer.shear.leakage import leakage_slope, psf_shapes
 
 __all__ = ["ShearedViews", "mean_shear", "shear_of_sums", "shear_sums"]
 
@@ -29,13 +32,13 @@ _RESAMPLES = 500
 _ERRORS = ("jackknife", "bootstrap")
 
 
-def mean_shear(catalog, select=None, weights=None, by=None, *, errors="jackknife", seed=0):
+def mean_shear(catalog, select=None, weights=None, by=None, *, errors="jackknife", seed=0, psf_shape=None):
     """Mean shear of the galaxies of a catalogue.
 
     Parameters
     ----------
-    catalog : ShapeCatalog
-        Made with ``shear_response=True``.
+    catalog : ShapeCatalog or `~astropy.table.Table`
+        Made with ``shear_response=True``; a table of such a catalogue has the column ``shear_copies``.
     select : callable, optional
         Takes a table with the columns of ``catalog.to_table()`` and returns (N,) bool: True for galaxies to
         average.  It is called for sheared columns too.  Rows that could not be measured are
@@ -52,13 +55,17 @@ def mean_shear(catalog, select=None, weights=None, by=None, *, errors="jackknife
         place where neighbours share their shear.
     seed : int, optional
         Of the bootstrap.
+    psf_shape : (str, str) or (N, 2) array_like, optional
+        Two columns of the table, or numbers: the PSF's ellipticity at each galaxy in the frame of g1 and g2.
+        The slope of the calibrated shapes on it is the PSF leakage.
 
     Returns
     -------
     table : `~astropy.table.QTable`
         Columns ``g1``, ``g2``: mean shear; ``covariance`` (2, 2) of them; ``R`` (2, 2): mean response of the
         shapes; ``R_selection`` (2, 2): that of the selection and the weights; ``N``: galaxies of which a
-        copy was selected; before them, with ``by``, its value, or the edges ``low`` and ``high``.  A group
+        copy was selected; with ``psf_shape`` also ``leakage`` and ``leakage_err``; before them, with ``by``,
+        its value, or the edges ``low`` and ``high``.  A group
         without galaxies is NaN.
 
     Raises
@@ -89,6 +96,11 @@ def mean_shear(catalog, select=None, weights=None, by=None, *, errors="jackknife
     names, groups = _groups(by, views)
     blocks = np.arange(len(catalog)) * min(_BLOCKS, max(len(catalog), 1)) // max(len(catalog), 1)
     rows = [_row(views, blocks, member, errors, seed) for _, member in groups]
+    if psf_shape is not None:
+        shapes = psf_shapes(psf_shape, views.tables[0][0])
+        for row, (_, member) in zip(rows, groups, strict=True):
+            calibration = row["R"] + row["R_selection"]
+            row["leakage"] = leakage_slope(views, shapes, blocks, calibration, member)
     out = QTable()
     for number, name in enumerate(names):
         out[name] = [label[number] for label, _ in groups]
@@ -101,6 +113,9 @@ def mean_shear(catalog, select=None, weights=None, by=None, *, errors="jackknife
     ):
         out[name] = np.array([row[name] for row in rows], float).reshape(len(rows), *shape)
     out["N"] = np.array([row["N"] for row in rows], int)
+    if psf_shape is not None:
+        found = np.array([row["leakage"] for row in rows], float).reshape(-1, 2)
+        out["leakage"], out["leakage_err"] = found.T
     return out
 
 
@@ -121,13 +136,11 @@ class ShearedViews:
     """
 
     def __init__(self, catalog, select=None, weights=None):
-        if getattr(catalog, "response", None) is None:
-            raise InputError("catalog has no shear response; make it with shear_response=True")
-        self.columns, self.select, self.weights = catalog.sheared, _checked(select, "select"), weights
+        self.columns, self._plain, usable = _measured(catalog)
+        self.select, self.weights = _checked(select, "select"), weights
         shifts = ((0, 0.0), (0, _STEP), (0, -_STEP), (1, _STEP), (1, -_STEP))
         known = np.isfinite(self.columns.values).all((1, 2)) & np.isfinite(self.columns.slopes).all((1, 2, 3))
-        self.usable = known & catalog.is_usable
-        self._plain = catalog.to_table()
+        self.usable = known & usable
         self.tables = [[self._table(copy, *shift) for shift in shifts] for copy in range(2)]
         self.weight = [[self._weight(table) for table in of_copy] for of_copy in self.tables]
 
@@ -156,6 +169,21 @@ class ShearedViews:
         if self.weights is None:
             return chosen.astype(float)
         return np.where(chosen, _numbers(self.weights, table), 0.0)
+
+
+def _measured(catalog):
+    """Measured copies, table, and which rows may be used, of a catalogue or of its table."""
+    if isinstance(catalog, Table) and {"shear_copies", "quality"} <= set(catalog.colnames):
+        columns = ShearedColumns.from_rows(np.ma.filled(np.ma.asarray(catalog["shear_copies"]), np.nan))
+        table = catalog[[name for name in catalog.colnames if name != "shear_copies"]]
+        return columns, table, np.asarray(catalog["quality"]) < len(LEVELS) - 1
+    if getattr(catalog, "response", None) is None:
+        raise InputError(
+            "catalog has no shear response (in a table: columns shear_copies and quality); make it with "
+            "shear_response=True"
+        )
+    names = [name for name in catalog.column_names if name != "shear_copies"]
+    return catalog.sheared, catalog.to_table(names), catalog.is_usable
 
 
 def _checked(function, name):

@@ -52,14 +52,20 @@ def mean_parameters(raw, amplitude, components):
 
 
 def _covariances(factors):
-    """Covariances of components whose whitening matrices have these entries."""
-    index = np.arange(_DIM)
-    lower = jnp.zeros(factors.shape[:2] + (_DIM, _DIM), factors.dtype)
-    lower = lower.at[:, :, _LOWER[0], _LOWER[1]].set(factors)
-    scale = jnp.exp(jnp.clip(lower[..., index, index], -6, 9))
-    whitening = scale[..., None] * lower.at[..., index, index].set(1.0)
-    identity = jnp.broadcast_to(jnp.eye(_DIM, dtype=factors.dtype), whitening.shape)
-    chol = jax.scipy.linalg.solve_triangular(whitening, identity, lower=True)
+    """Covariances of components whose whitening matrices have these entries.
+
+    Substitution by hand: LAPACK's for many small matrices waits for threads of XLA's pool while it holds one,
+    and where as many programs run at once as the pool has threads, all wait for ever.
+    """
+    lower = dict(zip(zip(*_LOWER, strict=True), jnp.moveaxis(factors, -1, 0), strict=True))
+    rows = []  # of the inverse of the unit triangle
+    for i in range(_DIM):
+        row = jnp.broadcast_to(jnp.eye(_DIM, dtype=factors.dtype)[i], factors.shape[:2] + (_DIM,))
+        for j in range(i):
+            row = row - lower[i, j][..., None] * rows[j]
+        rows.append(row)
+    scale = jnp.stack([jnp.exp(jnp.clip(lower[i, i], -6, 9)) for i in range(_DIM)], -1)
+    chol = jnp.stack(rows, -2) / scale[..., None, :]
     return chol @ jnp.swapaxes(chol, -1, -2)
 
 

@@ -30,7 +30,7 @@ from galshape_cnn.observe.io.headers import full_header
 from galshape_cnn.observe.io.noise_hdus import read_uncertainty
 from galshape_cnn.observe.io.pairing import names_of_each, with_own_psf
 from galshape_cnn.observe.io.photometry import linear_unit_of
-from galshape_cnn.observe.io.psf_files import psf_of_hdu, read_psf, read_psfs
+from galshape_cnn.observe.io.psf.files import psf_of_hdu, read_psf, read_psfs
 from galshape_cnn.wcs import celestial_part
 
 __all__ = ["read_cutouts", "read_image"]

@@ -14,19 +14,20 @@ import json
 import os
 import shutil
 import warnings
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 
 from astropy.table import QTable, vstack
 
-from galshape_cnn.environment import keep_freed_memory
 from galshape_cnn.errors import FileError, GalshapeWarning, InputError
 from galshape_cnn.files import written_whole
 from galshape_cnn.fingerprint import fingerprint
 from galshape_cnn.infer.catalog.tables import write_table
 from galshape_cnn.parallel import progress_bar, usable_cores
+from galshape_cnn.processes import NO_MAIN_GUARD, JobFile, worker_pool
+from galshape_cnn.quantities import whole_number
 from galshape_cnn.study.inject.realisation import run_chunk
 
 __all__ = ["TABLE", "ChunkFolder", "run_all"]
@@ -62,8 +63,7 @@ def run_all(job, *, output=None, workers=None, executor=None, progress=False):
     FileError
         If the folder cannot be written.
     """
-    if workers is not None and workers < 1:
-        raise InputError(f"workers={workers}; at least one is needed")
+    workers = None if workers is None else whole_number(workers, "workers", 1)
     folder = None if output is None else ChunkFolder(output, _key(job))
     table = None if folder is None else folder.finished()
     if table is not None:
@@ -191,22 +191,27 @@ def _submitter(job, workers, executor):
     if executor is not None:
         yield lambda number: executor.submit(run_chunk, job, number)
         return
-    if workers is None:
+    file = None if workers is None else JobFile(job)
+    if file is None:
         pool = ThreadPoolExecutor(usable_cores(), "galshape")
         begin = lambda number: pool.submit(run_chunk, job, number)  # noqa: E731
     else:
-        pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (job,))
+        pool = worker_pool(workers, _begin, (file.path,))
         begin = lambda number: pool.submit(_of_this_process, number)  # noqa: E731
     try:
         yield begin
+    except BrokenProcessPool as error:
+        reason = f"workers={workers}: {NO_MAIN_GUARD}; or one was killed, for want of memory"
+        raise InputError(reason) from error
     finally:
         pool.shutdown(cancel_futures=True)  # after an error or an interruption nothing more is begun
+        if file is not None:
+            file.close()
 
 
-def _begin(job):
+def _begin(job_file):
     """What a process does first."""
-    keep_freed_memory()
-    _JOB[:] = [job]
+    _JOB[:] = [JobFile.read(job_file)]
 
 
 def _of_this_process(number):

@@ -16,7 +16,7 @@ from galshape_cnn.infer.catalog.columns import COLUMN_DEFINITIONS, SHAPE_PARAMET
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.likelihood.rendering import model_images
 from galshape_cnn.infer.measure.options import METHODS
-from galshape_cnn.observe.io.table_files import read_table
+from galshape_cnn.observe.io.tables.table_files import read_table
 from galshape_cnn.observe.noise.rescale import scaled_noise
 from galshape_cnn.observe.observation import prepare
 

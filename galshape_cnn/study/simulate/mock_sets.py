@@ -10,21 +10,19 @@ import hashlib
 import json
 import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import get_context
 
 import numpy as np
 from astropy.table import Table, vstack
 
-from galshape_cnn.environment import end_with_parent
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.files import written_whole
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.observe.stamps import Stamps
-from galshape_cnn.parallel import NO_MAIN_GUARD, check_main_guard
+from galshape_cnn.processes import NO_MAIN_GUARD, worker_pool
+from galshape_cnn.quantities import whole_number
 from galshape_cnn.study.simulate.mock_files import check_output, read_mocks, write_set
 
 __all__ = ["BLOCK_SIZE", "draw_mocks", "read_mocks", "write_mocks"]
@@ -126,12 +124,10 @@ def draw_mocks(config, n, *, engine="galsim", seed=1, workers=1, folder=None, re
 def _checked(config, n, engine, seed):
     from galshape_cnn.study.simulate.config import load_config
 
-    if isinstance(n, bool) or int(n) != n or n < 1:
-        raise InputError(f"n={n!r}; allowed: a whole number of galaxies, at least 1")
+    whole_number(n, "n", 1)
     if engine not in _ENGINES:
         raise InputError(f"engine={engine!r}; allowed: {', '.join(map(repr, _ENGINES))}")
-    if int(seed) != seed or seed < 0:
-        raise InputError(f"seed={seed!r}; allowed: a whole number >= 0")
+    whole_number(seed, "seed", 0)
     return config if hasattr(config, "keys") else load_config(config)
 
 
@@ -141,11 +137,8 @@ def _mapper(workers):
     if workers <= 1:
         yield map, 1
         return
-    # Spawned, because a forked copy of a process in which JAX runs may hang.
-    how = {"mp_context": get_context("spawn"), "initializer": end_with_parent}
-    check_main_guard()
     try:
-        with ProcessPoolExecutor(workers, **how) as pool:
+        with worker_pool(workers) as pool:
             yield pool.map, 2 * workers
     except BrokenProcessPool as error:
         raise InputError(f"workers={workers}: {NO_MAIN_GUARD}") from error

@@ -13,8 +13,8 @@ from astropy.table import QTable, Table
 
 import galshape_cnn
 from galshape_cnn.cli import COMMANDS, demo, main, measure
-from galshape_cnn.cli.detection_option import is_cutout
-from galshape_cnn.cli.psf_option import parse_psf
+from galshape_cnn.cli.options.detection import is_cutout
+from galshape_cnn.cli.options.psf import parse_psf
 from galshape_cnn.errors import GalshapeWarning, PSFError
 from galshape_cnn.flags import Flag
 from galshape_cnn.study.simulate.field import simulate_field
@@ -308,7 +308,7 @@ def test_what_is_a_cutout():
 
 
 def test_progress_is_shown_only_when_wanted(monkeypatch):
-    from galshape_cnn.cli.options import progress_wanted
+    from galshape_cnn.cli.options.common import progress_wanted
 
     monkeypatch.setattr(sys, "stdout", SimpleNamespace(isatty=lambda: False))
     assert not progress_wanted(SimpleNamespace(progress=False))

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from galshape_cnn.cli import main, report, simulate
-from galshape_cnn.cli.options import progress_wanted
+from galshape_cnn.cli.options.common import progress_wanted
 from galshape_cnn.cli.streams import standard_streams
 
 RUN = "import sys; from galshape_cnn.cli import main; sys.exit(main({}))"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from galshape_cnn.errors import FileError, PositionError
-from galshape_cnn.observe.io.position_files import read_positions
+from galshape_cnn.observe.io.tables.position_files import read_positions
 from galshape_cnn.observe.positions import read_positions_argument
 from galshape_cnn.tests.observe.test_positions import celestial
 

@@ -14,6 +14,9 @@ class Sleeper:
 
     token, seconds = "sleeper", 0.5
 
+    def __init__(self, size=0):
+        self.content = bytes(size)
+
     def measure(self, start, stop):
         time.sleep(self.seconds)
         return os.getpid()

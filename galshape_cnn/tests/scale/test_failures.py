@@ -145,12 +145,3 @@ def test_dask_is_an_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(InputError, match=r"pip install 'galshape-cnn\[dask\]'"), dask.connected():
         pass
-
-
-def test_shear_response_is_refused_by_streams():
-    with pytest.raises(InputError, match="shear_response=True"):
-        run_module.split_options({"shear_response": True})
-    assert run_module.split_options({"shear_response": False, "psf": 1}) == (
-        {"shear_response": False},
-        {"psf": 1},
-    )

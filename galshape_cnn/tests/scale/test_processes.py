@@ -58,14 +58,15 @@ UNGUARDED = """
 import sys
 from galshape_cnn.tests.scale.sleeper import Sleeper
 from galshape_cnn.scale.workers import ProcessCrew
-crew = ProcessCrew(Sleeper(), 2)
+crew = ProcessCrew(Sleeper({}), 2)
 print(crew.result(crew.submit(0, 8), 0, 8))
 """
 
 
-def test_a_script_without_main_guard_gets_one_clear_error(tmp_path):
+@pytest.mark.parametrize("size", [0, 2**22])  # the second is more than a pipe holds
+def test_a_script_without_main_guard_gets_one_clear_error(tmp_path, size):
     script = tmp_path / "script.py"
-    script.write_text(UNGUARDED)
+    script.write_text(UNGUARDED.format(size))
     done = subprocess.run(
         [sys.executable, script], capture_output=True, text=True, env=variables(), check=False, timeout=300
     )

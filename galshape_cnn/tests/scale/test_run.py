@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from astropy.table import QTable
 
-from galshape_cnn import ShapeEstimator
+from galshape_cnn import ShapeEstimator, mean_shear
 from galshape_cnn.cli import main
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.scale import measure_dask, measure_stream, read_blocks
@@ -354,3 +354,47 @@ def test_memory_is_flat(tmp_path):
         code = [sys.executable, "-c", MEMORY, path, str(tmp_path / str(n))]
         used.append(int(subprocess.run(code, capture_output=True, text=True, check=True).stdout))
     assert used[1] < used[0] + 150  # MB; the second cube alone is 340
+
+
+class Failing:
+    """The estimator of the package, but for galaxies with a pixel above a thousand."""
+
+    def __init__(self):
+        self.estimator = ShapeEstimator()
+
+    def __call__(self, data, **keywords):
+        if np.max(getattr(data, "data", data)) > 1000:
+            raise ValueError("no such galaxy")
+        return self.estimator(data, **keywords)
+
+
+def test_shear_response_is_in_the_blocks_and_in_tables(tmp_path):
+    data, psf = moments(6)
+    options = {"neighbours": "ignore", "shear_response": True}
+    whole = ShapeEstimator()(data[:4], psf=psf[:4], error=1.0, **options)
+    data[4:, 3, 3] = 1e4
+    cube, out = write_cube(tmp_path / "cube.fits", data, psf), tmp_path / "out"
+    first = measure_stream(Failing(), cube, out, block_rows=2, **options)
+    (out / "part-000001.parquet").unlink()  # as if it had been stopped before
+    assert measure_stream(Failing(), cube, out, block_rows=2, **options) == first
+    table = read_blocks(out)
+    assert first["errors"] == 2
+    assert np.isnan(table["shear_copies"][4:]).all()
+    assert np.isnan(table["response_12"][4:]).all()
+    np.testing.assert_array_equal(table["shear_copies"][:4], whole.shear_copies)
+    np.testing.assert_array_equal(table["response_21"][:4], whole.response[:, 1, 0])
+    rows = mean_shear(table)[0], mean_shear(whole)[0]
+    assert rows[0]["N"] == rows[1]["N"] > 0
+    for name in ("g1", "g2", "R", "R_selection"):
+        np.testing.assert_array_equal(rows[0][name], rows[1][name])
+    text = [str(tmp_path / "table.fits"), "--shear-response", "--neighbours", "ignore"]
+    assert main(["measure", write_cube(tmp_path / "good.fits", data[:4], psf[:4]), "-o", *text]) == 0
+    read = QTable.read(text[0])
+    np.testing.assert_array_equal(read["shear_copies"], whole.shear_copies)
+    np.testing.assert_array_equal(mean_shear(read)[0]["R"], rows[1]["R"])
+
+
+def test_other_estimators_refuse_the_shear_response_by_name(cube, tmp_path, capsys):
+    out = str(tmp_path / "table.fits")
+    assert main(["measure", cube, "-o", out, "--shear-response", "--method", "posterior"]) == 1
+    assert "--shear-response with" in capsys.readouterr().err

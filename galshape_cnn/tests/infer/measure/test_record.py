@@ -15,7 +15,7 @@ from galshape_cnn.infer.catalog.tables import write_table
 from galshape_cnn.infer.measure.options import Options
 from galshape_cnn.infer.measure.record import recorded_options
 from galshape_cnn.infer.posterior.prior import Prior
-from galshape_cnn.observe.io.table_files import read_table
+from galshape_cnn.observe.io.tables.table_files import read_table
 from galshape_cnn.observe.noise.model import NoiseModel
 from galshape_cnn.observe.observation import prepare
 

@@ -14,9 +14,9 @@ from astropy.wcs import WCS
 
 from galshape_cnn.errors import FileError, PSFError
 from galshape_cnn.observe.io.fits import read_cutouts, read_image
-from galshape_cnn.observe.io.position_files import read_positions
-from galshape_cnn.observe.io.psf_files import read_psf
-from galshape_cnn.observe.io.psfex import PsfExModel
+from galshape_cnn.observe.io.psf.files import read_psf
+from galshape_cnn.observe.io.psf.psfex import PsfExModel
+from galshape_cnn.observe.io.tables.position_files import read_positions
 from galshape_cnn.observe.observation import prepare
 
 SHAPE = (70, 80)

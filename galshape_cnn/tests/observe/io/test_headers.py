@@ -14,7 +14,7 @@ from galshape_cnn.observe.io import hdu_pixels
 from galshape_cnn.observe.io.fits import read_image
 from galshape_cnn.observe.io.lazy import AsinhPixels
 from galshape_cnn.observe.io.photometry import header_zeropoint
-from galshape_cnn.observe.io.psf_files import read_psf
+from galshape_cnn.observe.io.psf.files import read_psf
 from galshape_cnn.observe.observation import prepare
 from galshape_cnn.tests.standin import StandInEstimator
 from galshape_cnn.tests.survey_scene import SIDE, SIGMA, WCS_CARDS, pixel_psf, positions, scene

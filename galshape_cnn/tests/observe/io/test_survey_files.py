@@ -163,9 +163,7 @@ def decam(folder):
     cards = {"EXPTIME": 90.0, "FILTER": "g DECam", "TELESCOP": "CTIO 4.0-m telescope", "MAGZERO": 30.1}
     primary, own = fits.Header(cards), celestial({"GAINA": 4.0, "INHERIT": True})
     for kind, array in (("ooi", IMAGE + 150), ("oow", 1 / VARIANCE), ("ood", BAD.astype("i4"))):
-        ccds = [
-            fits.ImageHDU(one, own.copy(), name=ccd) for ccd, one in (("N26", 0 * array), ("S21", array))
-        ]
+        ccds = [fits.ImageHDU(one, own.copy(), name=ccd) for ccd, one in (("N26", 0 * array), ("S21", array))]
         fits.HDUList([fits.PrimaryHDU(header=primary), *ccds]).writeto(folder / f"c4d_{kind}.fits")
     return [str(folder / f"c4d_{kind}.fits") for kind in ("ooi", "oow", "ood")]
 

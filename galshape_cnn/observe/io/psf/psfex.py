@@ -40,7 +40,7 @@ class PsfExModel:
     Examples
     --------
     >>> import numpy as np
-    >>> from galshape_cnn.observe.io.psfex import PsfExModel
+    >>> from galshape_cnn.observe.io.psf.psfex import PsfExModel
     >>> round_psf = np.exp(-np.sum(np.mgrid[-9:10, -9:10] ** 2, axis=0) / 8)
     >>> psf = PsfExModel(round_psf[None], 0, (0.0, 0.0), (1.0, 1.0), 0.5)
     >>> psf(100, 200).shape

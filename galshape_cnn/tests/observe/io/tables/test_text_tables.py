@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from galshape_cnn.observe.io.text_tables import read_text_table
+from galshape_cnn.observe.io.tables.text_tables import read_text_table
 
 
 def savetxt(**options):

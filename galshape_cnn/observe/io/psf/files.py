@@ -12,8 +12,8 @@ from galshape_cnn.observe.io.fits_hdus import find_hdu, image_hdus, list_hdus, o
 from galshape_cnn.observe.io.headers import full_header
 from galshape_cnn.observe.io.lazy import UnitSum
 from galshape_cnn.observe.io.pairing import varying_parts
-from galshape_cnn.observe.io.piff import PiffModel, is_piff
-from galshape_cnn.observe.io.psfex import psfex_from_table
+from galshape_cnn.observe.io.psf.piff import PiffModel, is_piff
+from galshape_cnn.observe.io.psf.psfex import psfex_from_table
 
 __all__ = ["psf_of_hdu", "read_psf", "read_psfs"]
 

@@ -12,8 +12,8 @@ from astropy.io.votable.tree import Resource, VOTableFile
 from astropy.table import Table
 
 from galshape_cnn.errors import FileError
-from galshape_cnn.observe.io.position_files import read_positions
-from galshape_cnn.observe.io.table_files import read_table
+from galshape_cnn.observe.io.tables.position_files import read_positions
+from galshape_cnn.observe.io.tables.table_files import read_table
 
 FIRST = Table({"x": [1.0, 2.0], "y": [3.0, 4.0]})
 SECOND = Table({"x": [5.0], "y": [6.0]})

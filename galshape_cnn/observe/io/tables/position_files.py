@@ -5,7 +5,7 @@ import warnings
 
 from galshape_cnn.errors import FileError, PositionError
 from galshape_cnn.observe.catalog_conventions import READ_AS, holds_positions
-from galshape_cnn.observe.io.table_files import read_table, split_choice
+from galshape_cnn.observe.io.tables.table_files import read_table, split_choice
 
 __all__ = ["read_positions"]
 
@@ -16,8 +16,9 @@ def read_positions(path):
     Parameters
     ----------
     path : str or Path
-        As for `galshape_cnn.observe.io.table_files.read_table`; of a file with several tables the only one
-        that has positions.  Or regions of DS9 (needs the package ``regions``), whose centres are taken.
+        As for `galshape_cnn.observe.io.tables.table_files.read_table`; of a file with several tables the
+        only one that has positions.  Or regions of DS9 (needs the package ``regions``), whose centres are
+        taken.
 
     Returns
     -------

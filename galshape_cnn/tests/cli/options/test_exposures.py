@@ -7,7 +7,7 @@ from astropy.io import fits
 from astropy.table import QTable, Table
 
 from galshape_cnn.cli import main
-from galshape_cnn.cli.exposures_option import read_exposures
+from galshape_cnn.cli.options.exposures import read_exposures
 from galshape_cnn.errors import FileError
 from galshape_cnn.tests.exposure_scene import SETUP, TRUTH, exposure, galaxies
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from galshape_cnn.cli.detection_option import targets
-from galshape_cnn.cli.options import load_estimator, progress_wanted
-from galshape_cnn.cli.psf_option import parse_psf
+from galshape_cnn.cli.options.common import load_estimator, progress_wanted
+from galshape_cnn.cli.options.detection import targets
+from galshape_cnn.cli.options.psf import parse_psf
 from galshape_cnn.errors import FileError, InputError
 
 __all__ = ["add_exposures_option", "measured_exposures", "read_exposures"]
@@ -24,7 +24,7 @@ _OF_ONE = (
     "sci", "err", "var", "ivar", "weight", "error", "mask", "bad_bits", "band", "psf", "psf_ext", "gain",
     "read_noise", "sky_level", "noise_scale", "noise_correlation", "trim_psf",
 )  # fmt: skip
-_NOT_YET = ("workers", "scheduler")
+_NOT_YET = ("workers", "scheduler", "shear_response")
 
 
 def add_exposures_option(parser):
@@ -65,7 +65,7 @@ def read_exposures(path):
     FileError
         If the list or one of its files cannot be read, or a column is missing or unknown.
     """
-    from galshape_cnn.observe.io.table_files import read_table
+    from galshape_cnn.observe.io.tables.table_files import read_table
 
     table = read_table(path)
     missing = [name for name in _NEEDED if name not in table.colnames]
@@ -187,11 +187,11 @@ def measured_exposures(args, parser_defaults):
     exposures = read_exposures(args.exposures)
     positions = targets(args, exposures[0].data)
     options = {} if args.stamp_size is None else {"stamp_size": args.stamp_size}
+    options |= {"fit_sky": False} if args.no_fit_sky else {}  # otherwise as the network was trained
     return load_estimator(args.bundle)(
         exposures,
         positions=positions,
         method=args.method,
-        fit_sky=not args.no_fit_sky,
         neighbours=args.neighbours,
         psf_oversampling=args.psf_oversampling,
         psf_includes_pixel=not args.psf_without_pixel,

@@ -18,7 +18,7 @@ from astropy.table import Table
 from galshape_cnn.errors import FileError
 from galshape_cnn.observe.io.fits_hdus import find_hdu, open_fits
 from galshape_cnn.observe.io.fits_scan import check_declared_sizes
-from galshape_cnn.observe.io.text_tables import read_text_table
+from galshape_cnn.observe.io.tables.text_tables import read_text_table
 
 __all__ = ["read_table", "split_choice"]
 

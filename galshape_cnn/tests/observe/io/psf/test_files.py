@@ -14,12 +14,12 @@ from astropy.table import QTable, Table
 from photutils.psf import GriddedPSFModel, ImagePSF
 
 from galshape_cnn.cli import main, measure
-from galshape_cnn.cli.psf_option import parse_psf
+from galshape_cnn.cli.options.psf import parse_psf
 from galshape_cnn.errors import FileError, GalshapeWarning, InputError, PSFError
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.psf.arrays import trim_even
 from galshape_cnn.forward.psf.convert import PSFArrays, psf_arrays
-from galshape_cnn.observe.io.psf_files import read_psf, read_psfs
+from galshape_cnn.observe.io.psf.files import read_psf, read_psfs
 from galshape_cnn.observe.observation import prepare
 from galshape_cnn.tests.standin import StandInEstimator
 

@@ -100,7 +100,7 @@ def targets(args, data, error=None):
         If a threshold makes no sense, or ``--find`` is given for cutouts.
     """
     if args.positions is not None:
-        from galshape_cnn.observe.io.position_files import read_positions
+        from galshape_cnn.observe.io.tables.position_files import read_positions
 
         return read_positions(args.positions)
     if args.find and (isinstance(data, list) or np.ndim(data.data) != 2):

@@ -43,7 +43,7 @@ def parse_psf(text):
 
     Examples
     --------
-    >>> from galshape_cnn.cli.psf_option import parse_psf
+    >>> from galshape_cnn.cli.options.psf import parse_psf
     >>> parse_psf("gaussian:fwhm=0.7").fwhm
     0.7
     """

@@ -1,0 +1,238 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Copies of stamps with noise of our own, and their derivatives by shear.
+
+What every measurement of a response needs, whoever measures the copies; the theory is in
+`galshape_cnn.infer.shear.response`.
+"""
+
+from typing import NamedTuple
+from zlib import crc32
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from galshape_cnn.compilation import compiled
+from galshape_cnn.forward.psf.arrays import pad_psf
+from galshape_cnn.forward.transfer import grid_for, transfer_at, transfer_functions
+from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE
+from galshape_cnn.infer.likelihood.sandwich import correlation_spectrum
+from galshape_cnn.infer.network.features import PSF_KX, PSF_KY, SIDE, crop_center
+from galshape_cnn.infer.network.posterior import source_noise
+from galshape_cnn.infer.shear.generators import Tangents, filtered, image_tangents, psf_change, psf_filters
+from galshape_cnn.parallel import fixed_batches
+
+__all__ = [
+    "COPIES",
+    "MEASURED",
+    "MIDDLE",
+    "SLOTS",
+    "CopyBatch",
+    "copies_and_tangents",
+    "copy_batches",
+    "snr_and_gradient",
+    "with_snr",
+]
+
+#: What is measured on each copy.
+MEASURED = ("flux", "n", "hlr", "g1", "g2", "snr")
+#: The value, its derivatives by the two components of shear, and by the asymmetry of the PSF.
+SLOTS = ("value", "gamma1", "gamma2", "psf")
+#: Amplitude of the added noise in the two copies.
+COPIES = (0.5, -0.5)
+#: Middle of the stamps, about which galaxies are sheared.
+MIDDLE = (SIDE - 1) / 2
+
+_REACH, _SOFT = 20.0, 1.5  # pixels: within it the galaxy may differ from the model
+_KNOWN_SKY = 0.3  # of a pixel's noise: the networks have seen such levels
+
+
+class CopyBatch(NamedTuple):
+    """A batch of `BATCH_SIZE` stamps of 64 x 64 pixels.
+
+    Attributes
+    ----------
+    rows : (K,) int ndarray
+        Rows of the whole that the first K are; the others repeat the first.
+    padded : (BATCH_SIZE,) int ndarray
+        The same, filled up.
+    arrays : dict of str to ndarray
+        ``data``, ``ivar``, ``noise`` (standard normal), ``sky`` (1 where it is fitted), ``poisson``,
+        ``inverse_gain``, ``light`` (sum of the PSF) and, of normalised PSFs, ``transfer``, ``view``,
+        ``change``, ``filters``.
+    corner : (BATCH_SIZE, 2) int ndarray
+        x, y of their pixel [0, 0] in the stamps.
+    level : (BATCH_SIZE,) ndarray
+        Sky that was subtracted.
+    grid : FourierGrid
+        Of ``transfer``.
+    """
+
+    rows: np.ndarray
+    padded: np.ndarray
+    arrays: dict
+    corner: np.ndarray
+    level: np.ndarray
+    grid: object
+
+
+def copy_batches(batch, usable, sky, fit_sky=True, seed=0, correlation=None, noise=None):
+    """Stamps in batches, with the noise to be added.
+
+    Parameters
+    ----------
+    batch : RenderedBatch
+        N stamps.
+    usable : (M,) int ndarray
+        Rows to be measured, at least one.
+    sky, fit_sky, seed, correlation, noise
+        As for `galshape_cnn.infer.shear.response.shear_response`.
+
+    Yields
+    ------
+    part : CopyBatch
+    """
+    stamps = batch.stamps
+    of_psf = _psf_arrays(stamps.psf, stamps.psf_oversampling)
+    single = _numbers_of_stamps(stamps, batch.gain, fit_sky)
+    for rows, padded in fixed_batches(usable, BATCH_SIZE):
+        arrays, corner, level = _pixels(stamps[padded], sky[padded])
+        own = _noise(arrays["data"], seed, correlation) if noise is None else noise[padded]
+        arrays |= {"noise": np.asarray(own, np.float32)}
+        arrays |= {name: array[padded] for name, array in single.items()}
+        arrays |= {
+            name: array[padded if len(array) > 1 else [0] * BATCH_SIZE] for name, array in of_psf.items()
+        }
+        yield CopyBatch(rows, padded, arrays, corner, level, grid_for(SIDE, stamps.psf_oversampling))
+
+
+def _pixels(stamps, sky):
+    """The network's 64 x 64 pixels without a sky that is not small, their corner, and that sky."""
+    count = np.maximum((stamps.ivar > 0).sum((1, 2)), 1)
+    noise = np.sqrt(count / np.maximum(stamps.ivar.sum((1, 2), dtype=float), 1e-30))
+    level = np.where(np.abs(sky) > _KNOWN_SKY * noise, sky, 0.0)
+    data = np.where(stamps.ivar > 0, stamps.data - level[:, None, None], 0).astype(np.float32)
+    ivar, corner = crop_center(np.asarray(stamps.ivar, np.float32), stamps.center)
+    return {"data": crop_center(data, stamps.center)[0], "ivar": ivar}, corner, level
+
+
+def _numbers_of_stamps(stamps, gain, fit_sky):
+    """Further arguments of the compiled function, one number for each stamp."""
+    numbers = {
+        "sky": np.full(len(stamps), float(fit_sky)),
+        "poisson": source_noise(stamps, gain),
+        "inverse_gain": np.zeros(len(stamps)) if gain is None else 1 / gain,
+        "light": np.broadcast_to(stamps.psf.sum((1, 2), dtype=float), len(stamps)),
+    }
+    return {name: np.asarray(array, np.float32) for name, array in numbers.items()}
+
+
+def _psf_arrays(psf, oversampling):
+    """What depends on the PSFs alone, normalised; of one PSF if it is one for all."""
+    side = max(psf.shape[1:])
+    psf = pad_psf(psf, (side, side))
+    psf = (psf / psf.sum((1, 2), keepdims=True, dtype=float)).astype(np.float32)
+    transfer = transfer_functions(psf, grid_for(SIDE, oversampling), oversampling)
+    view, change, filters = _psf_functions(psf, oversampling)
+    arrays = {"transfer": transfer, "view": view, "change": change, "filters": filters}
+    return {name: np.asarray(array) for name, array in arrays.items()}
+
+
+@compiled(static_argnames="oversampling")
+def _psf_functions(psf, oversampling):
+    """What the network is told of PSFs and of their asymmetric parts, and the filters of images.
+
+    The first two are (N, 2, 15, 8): as they are, and after a quarter turn.
+    """
+
+    def view(arrays):
+        return jax.lax.map(lambda one: transfer_at(one, PSF_KY, PSF_KX, oversampling), arrays)
+
+    turned = jnp.rot90(psf, 1, (1, 2))
+    views = jnp.stack([view(psf), view(turned)], 1)
+    changes = jnp.stack([view(psf_change(psf)), view(psf_change(turned))], 1)
+    return views, changes, psf_filters(psf, oversampling)
+
+
+def _noise(data, seed, correlation):
+    """Standard normal noise for each stamp, from the seed and its own pixels."""
+    out = np.empty(data.shape, np.float32)
+    spectrum = correlation_spectrum(correlation, SIDE)
+    for one, stamp in zip(out, data, strict=True):
+        generator = np.random.default_rng([seed, crc32(stamp.tobytes())])
+        if spectrum is None:
+            generator.standard_normal(out=one, dtype=np.float32)
+        else:
+            side = len(spectrum)
+            modes = np.fft.rfft2(generator.standard_normal((side, side)))
+            modes *= np.sqrt(np.maximum(spectrum.real, 0))
+            one[:] = np.fft.irfft2(modes, (side, side))[:SIDE, :SIDE]
+    return out
+
+
+def copies_and_tangents(data, ivar, noise, inverse_gain, filters, first, model, slopes):
+    """Copies of stamps with noise added, and their derivatives by shear of the galaxy alone.
+
+    Parameters
+    ----------
+    data, ivar, noise, inverse_gain, filters
+        Of a `CopyBatch`.
+    first : (N, 7) array
+        flux, n, hlr, g1, g2 of a model of the galaxies, and x, y from the middle of the stamp.
+    model : (N, 64, 64) array
+        Its images.
+    slopes : (N, 8, 64, 64) array
+        Their derivatives.
+
+    Returns
+    -------
+    pixels : list of 2 tuples
+        Of each copy: data (N, 64, 64), and derivatives (3, N, 64, 64) in the order of `Tangents`.
+    weight : (N, 64, 64) array
+        Inverse variance with the photon noise of the model.
+    """
+    used = ivar > 0
+    variance = 1 / jnp.where(used, ivar, 1) + jnp.maximum(model, 0) * inverse_gain[:, None, None]
+    noise = jnp.where(used, noise * jnp.sqrt(variance), 0)
+    window = jnp.asarray(_window())
+    rest = image_tangents(jnp.where(used, data - model, 0) * window, filters)
+    galaxy = _model_tangents(first, slopes)._replace(psf=filtered(model, filters[:, 2]))
+    of_image = jnp.stack(list(map(jnp.add, rest, galaxy)))
+    of_noise = jnp.stack(image_tangents(noise * window, filters))
+    pixels = [
+        (data + amplitude * noise, jnp.where(used, of_image - of_noise / amplitude, 0))
+        for amplitude in COPIES
+    ]
+    return pixels, jnp.where(used, 1 / variance, 0)
+
+
+def _window():
+    x = np.arange(SIDE) - MIDDLE
+    return (1 / (1 + np.exp((np.hypot(x[:, None], x) - _REACH) / _SOFT))).astype(np.float32)
+
+
+def _model_tangents(first, slopes):
+    """Derivatives of images of measured galaxies by shear about the middle, exact to the edges."""
+    g = jax.lax.complex(first[:, 3], first[:, 4])
+    x, y = first[:, 5, None, None], first[:, 6, None, None]
+    along, across = (
+        d.real[:, None, None] * slopes[:, 3] + d.imag[:, None, None] * slopes[:, 4]
+        for d in (1 - g**2, 1j + 1j * g**2)
+    )
+    moved = x * slopes[:, 5] - y * slopes[:, 6], y * slopes[:, 5] + x * slopes[:, 6]
+    return Tangents(along + moved[0], across + moved[1], None)
+
+
+def snr_and_gradient(first, slopes, weight):
+    """S/N of measured galaxies, and the gradient of its logarithm by the first five parameters."""
+    row = jnp.einsum("nyx,nkyx->nk", slopes[:, 0] * weight, slopes[:, :5])
+    information = jnp.maximum(row[:, 0], 1e-30)  # ln S/N = ln flux + ln(information) / 2
+    return first[:, 0] * jnp.sqrt(information), row / (information * first[:, 0])[:, None]
+
+
+def with_snr(copy, first, snr, gradient):
+    """The S/N of a copy, to first order about that of the stamp, in place of its centre."""
+    relative = jnp.einsum("nsk,nk->ns", copy.at[:, 0].add(-first)[..., :5], gradient)
+    value = snr * jnp.exp(relative[:, 0])
+    ratio = relative.at[:, 0].set(1.0)
+    return jnp.concatenate([copy[..., :5], (value[:, None] * ratio)[..., None]], -1)
