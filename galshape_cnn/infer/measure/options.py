@@ -48,6 +48,8 @@ class Options:
         Of the posterior's draws, and of the noise of the shear response.
     shear_response : bool
         Whether the response of the shapes to shear is measured, see `galshape_cnn.infer.shear.response`.
+    psf_error : PSFUncertainty or None
+        How well the PSF is known, see `galshape_cnn.infer.measure.psf_error`.
     """
 
     method: str = "network"
@@ -58,14 +60,15 @@ class Options:
     prior: object = None
     seed: int = 0
     shear_response: bool = False
+    psf_error: object = None
 
     @classmethod
-    def checked(cls, *, method, fit_sky, neighbours, prior, seed, shear_response=False):
+    def checked(cls, *, method, fit_sky, neighbours, prior, seed, shear_response=False, psf_error=None):
         """Options from what a user may write.
 
         Parameters
         ----------
-        method, fit_sky, neighbours, seed, shear_response
+        method, fit_sky, neighbours, seed, shear_response, psf_error
             As the attributes.
         prior : Prior, mapping or None
             As the attribute, or what `Prior` is made of.
@@ -94,7 +97,8 @@ class Options:
             allowed = "method='network' or 'ml' without a prior"
             raise InputError(f"shear_response=True with {which}; allowed: {allowed}")
         seed = whole_number(seed, "seed", 0)
-        return cls(method, bool(fit_sky), neighbours, None, None, prior, seed, bool(shear_response))
+        settled = None, None, prior, seed, bool(shear_response), psf_error
+        return cls(method, bool(fit_sky), neighbours, *settled)
 
     @property
     def model(self):
@@ -120,7 +124,7 @@ def measurement_keywords():
     """
     from galshape_cnn.observe.noise.model import NoiseModel
 
-    own = ("method", "fit_sky", "neighbours", "prior", "seed", "shear_response")
+    own = ("method", "fit_sky", "neighbours", "prior", "seed", "shear_response", "psf_error")
     return (*own, *(item.name for item in fields(NoiseModel)))
 
 
