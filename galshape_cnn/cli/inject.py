@@ -18,7 +18,7 @@ from galshape_cnn.cli.options.common import (
 )
 from galshape_cnn.cli.options.detection import add_threshold_options, detection_from
 from galshape_cnn.cli.options.noise import add_noise_options, noise_error, noise_options
-from galshape_cnn.cli.options.psf import stars_if_needed
+from galshape_cnn.cli.options.psf import add_psf_error_option, psf_error_from, stars_if_needed
 from galshape_cnn.errors import FileError, InputError
 
 __all__ = ["add_parser", "run"]
@@ -43,6 +43,7 @@ def add_parser(commands):
     parser.add_argument("--stamp-size", type=positive_int, metavar="N", help="pixels used around each galaxy")
     parser.add_argument("--no-fit-sky", action="store_true", help="take the sky level as exactly zero")
     add_noise_options(parser)
+    add_psf_error_option(parser)
     parser.add_argument(
         "--gain-in-map",
         action="store_true",
@@ -121,7 +122,7 @@ def run(args):
     image, keywords = read_images(args)
     keywords |= noise_error(args, image)
     stars_if_needed(image, keywords, is_image=True)
-    keywords |= noise_options(args, _Opened(image)) | _galaxies(args)
+    keywords |= noise_options(args, _Opened(image)) | psf_error_from(args) | _galaxies(args)
     if args.stamp_size is not None:
         keywords["stamp_size"] = args.stamp_size
     if args.no_fit_sky:  # otherwise as the network was trained

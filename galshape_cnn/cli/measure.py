@@ -25,7 +25,7 @@ from galshape_cnn.cli.options.detection import add_detection_options, targets
 from galshape_cnn.cli.options.exposures import add_exposures_option, measured_exposures
 from galshape_cnn.cli.options.magnitude import add_magnitude_columns, add_magnitude_option
 from galshape_cnn.cli.options.noise import add_noise_options, noise_error, noise_options
-from galshape_cnn.cli.options.psf import stars_if_needed
+from galshape_cnn.cli.options.psf import add_psf_error_option, psf_error_from, stars_if_needed
 from galshape_cnn.cli.wording import in_options
 from galshape_cnn.errors import InputError
 
@@ -89,6 +89,7 @@ def add_parser(commands):
     )
     add_magnitude_option(parser)
     add_noise_options(parser)
+    add_psf_error_option(parser)
     add_estimator_options(parser)
     add_image_options(parser)
     add_detection_options(parser)
@@ -303,7 +304,7 @@ def _how(args, source):
     """Options of the measurement, the same for every part of the source."""
     from galshape_cnn.scale.noise import settled_noise
 
-    how = {"method": args.method, **noise_options(args, source)}
+    how = {"method": args.method, **noise_options(args, source), **psf_error_from(args)}
     if args.no_fit_sky:  # otherwise as the network was trained
         how["fit_sky"] = False
     if args.shear_response:

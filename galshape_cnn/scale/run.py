@@ -190,6 +190,15 @@ def split_options(options):
     how, rest : dict
     """
     how = {name: options[name] for name in measurement_keywords() if name in options}
+    if how.get("psf_error") is not None:  # here it is known what its arrays are
+        from galshape_cnn.infer.measure.psf_error import PSFUncertainty
+
+        how["psf_error"] = PSFUncertainty.checked(
+            how["psf_error"],
+            oversampling=options.get("psf_oversampling", 1),
+            includes_pixel=options.get("psf_includes_pixel", True),
+            normalize=options.get("normalize_psf", True),
+        )
     return how, {name: value for name, value in options.items() if name not in how}
 
 

@@ -14,14 +14,12 @@ Nuisance images, such as the derivatives of fitted neighbours, are projected out
 
 from dataclasses import replace
 
-import jax.numpy as jnp
 import numpy as np
-import scipy.fft
+from scipy import fft
 
-from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.kernel.library import serves
-from galshape_cnn.forward.render import BLOCK, images_and_derivatives, render_with_derivatives
+from galshape_cnn.forward.render import BLOCK, render_with_derivatives
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.nuisance import projected
 from galshape_cnn.parallel import fixed_batches
@@ -37,38 +35,27 @@ __all__ = [
 ]
 
 
-@compiled(static_argnames="grid")
-def _block(params, ivar, inverse_gain, transfer, nuisance, spectrum, grid):
-    """H and V of a block of stamps."""
-    rendered = render_with_derivatives(params, transfer, grid)
-    return _products(jnp, jnp.fft, params, rendered, ivar, inverse_gain, nuisance, spectrum)
+def _products(params, rendered, ivar, inverse_gain, nuisance, spectrum):
+    """H and V of rendered stamps.
 
-
-def _by_kernel(params, ivar, inverse_gain, transfer, nuisance, spectrum, grid):
-    """The same without a program for each size of the stamps: nothing is compiled."""
-    rendered = images_and_derivatives(params, transfer, grid)
-    return _products(np, scipy.fft, params, rendered, ivar, inverse_gain, nuisance, spectrum)
-
-
-def _products(xp, fft, params, rendered, ivar, inverse_gain, nuisance, spectrum):
-    """H and V of rendered stamps, in NumPy or JAX."""
+    In NumPy: transforms of XLA wait for ever where as many programs run as there are threads.
+    """
     images, derivatives = rendered
-    light = xp.maximum(images - params[:, SINGLE.sky, None, None], 0)
-    weight = xp.sqrt(ivar / (1 + ivar * light * inverse_gain[:, None, None]))
+    light = np.maximum(images - params[:, SINGLE.sky, None, None], 0)
+    weight = np.sqrt(ivar / (1 + ivar * light * inverse_gain[:, None, None]))
     columns = derivatives * weight[:, None]
     n, k, size, _ = columns.shape
     if nuisance is not None:
         flat = nuisance.reshape(n, nuisance.shape[1], -1) * weight.reshape(n, 1, -1)
-        columns = projected(columns.reshape(n, k, -1), flat, xp).reshape(columns.shape)
+        columns = projected(columns.reshape(n, k, -1), flat, np).reshape(columns.shape)
     flat = columns.reshape(n, k, -1)
-    naive = flat @ xp.swapaxes(flat, 1, 2)
+    naive = flat @ np.swapaxes(flat, 1, 2)
     if spectrum is None:
         return naive, naive
-    side = spectrum.shape[0]
-    mixed = fft.irfft2(fft.rfft2(columns, s=(side, side)) * spectrum, s=(side, side))
-    mixed = mixed[..., :size, :size].reshape(n, k, -1)
-    actual = flat @ xp.swapaxes(mixed, 1, 2)
-    return naive, 0.5 * (actual + xp.swapaxes(actual, 1, 2))
+    side = (spectrum.shape[0],) * 2
+    mixed = fft.irfft2(fft.rfft2(columns, s=side) * spectrum, s=side)[..., :size, :size]
+    actual = flat @ np.swapaxes(mixed.reshape(n, k, -1), 1, 2)
+    return naive, 0.5 * (actual + np.swapaxes(actual, 1, 2))
 
 
 def correlation_spectrum(correlation, size):
@@ -107,14 +94,14 @@ def information(batch, params, correlation=None):
     if batch.gain is not None:
         inverse_gain = (1 / batch.gain).astype(np.float32)
     naive, actual = np.full((2, len(params), 8, 8), np.nan, np.float32)
-    block, size = (_by_kernel, 1) if serves(transfer) else (_block, BLOCK)
-    for rows, padded in fixed_batches(np.flatnonzero(known), size):
+    for rows, padded in fixed_batches(np.flatnonzero(known), 1 if serves(transfer) else BLOCK):
         nuisance = None if stamps.nuisance is None else stamps.nuisance[padded]
         own = transfer if len(transfer) == 1 else transfer[padded]
-        both = block(
-            params[padded], stamps.ivar[padded], inverse_gain[padded], own, nuisance, spectrum, grid
+        rendered = map(np.asarray, render_with_derivatives(params[padded], own, grid))
+        both = _products(
+            params[padded], rendered, stamps.ivar[padded], inverse_gain[padded], nuisance, spectrum
         )
-        naive[rows], actual[rows] = (np.asarray(one)[: len(rows)] for one in both)
+        naive[rows], actual[rows] = (one[: len(rows)] for one in both)
     return naive, actual
 
 

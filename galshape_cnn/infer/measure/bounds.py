@@ -31,8 +31,8 @@ class Judged:
     covariance, crb : (N, 5, 5) ndarray
         Stated covariance (NaN where there is none), of noise and structure, and bound, of noise alone.
     structure : (N, 5, 5) ndarray
-        What structure that no Sérsic profile has, and noise beyond the noise map's, add to the bound; zero
-        where none is seen.
+        What structure that no Sérsic profile has, noise beyond the noise map's and an uncertain PSF add to
+        the bound; zero where none is seen.
     white : (N,) ndarray
         Variance of the white noise in units of the noise map's; one unless that is significantly too small.
     snr, chi2, freedom : (N,) ndarray
@@ -87,6 +87,8 @@ def errors_of(batch, found, fitted, options):
         more = parts.white[:, None, None] - 1
         noise = np.where(more > 0, more * crb[rows], 0)  # where there is none, a bound may be NaN
         structure[rows] = parts.covariance()[:, SINGLE.reported, SINGLE.reported] + noise
+    if options.psf_error is not None:
+        structure += options.psf_error.covariance(batch, params, fisher, options.fit_sky)
     rows = np.flatnonzero(structure.any((1, 2)))
     if len(rows):
         covariance = covariance.copy()

@@ -129,6 +129,7 @@ class ShapeEstimator:
         prior=None,
         seed=0,
         shear_response=False,
+        psf_error=None,
         threads=None,
         stamp_size=None,
         recenter=True,
@@ -193,6 +194,10 @@ class ShapeEstimator:
         shear_response : bool, optional
             With ``method='network'``: ``g1`` and ``g2`` are a measurement whose response to shear is
             known, ``catalog.response``, for `~galshape_cnn.mean_shear`.  See :doc:`/user_guide/mean_shear`.
+        psf_error : mapping or (K, py, px) array_like, optional
+            How well the PSF is known: ``{"size": 0.01, "ellipticity": 0.005}``, standard deviations of its
+            size over its size and of each component of its shear; or K PSFs that it may be instead, arrays
+            like ``psf``.  Errors count it, bounds (``_crb``) don't.  See :doc:`/user_guide/noise`.
         threads : int, optional
             Batches measured at the same time; by default one for each core this process may
             use.  The numbers do not depend on it.
@@ -214,6 +219,7 @@ class ShapeEstimator:
             `PositionError` say which kind.
         """
         from galshape_cnn.infer.measure.options import Options
+        from galshape_cnn.infer.measure.psf_error import PSFUncertainty
         from galshape_cnn.infer.measure.record import recorded_options
         from galshape_cnn.infer.network.conditions import settled_sky
         from galshape_cnn.observe.exposure import are_exposures
@@ -223,9 +229,11 @@ class ShapeEstimator:
 
         _check_unknown(unknown)
         fit_sky = settled_sky(self._bundle, fit_sky, method, gain)
+        sampling = {"oversampling": psf_oversampling, "includes_pixel": psf_includes_pixel}
+        psf_error = PSFUncertainty.checked(psf_error, normalize=normalize_psf, **sampling)
         options = Options.checked(
             method=method, fit_sky=fit_sky, neighbours=neighbours, prior=prior, seed=seed,
-            shear_response=shear_response,
+            shear_response=shear_response, psf_error=psf_error,
         )  # fmt: skip
         threads = usable_cores() if threads is None else whole_number(threads, "threads", 1)
         unit = flux_unit(unit)
@@ -237,7 +245,7 @@ class ShapeEstimator:
             of_one = {
                 "psf": psf, "error": error, "mask": mask, "wcs": wcs, "gain": gain, "read_noise": read_noise,
                 "sky_level": sky_level, "unit": unit, "listed": listed,
-                "shear_response": shear_response or None,
+                "shear_response": shear_response or None, "psf_error": psf_error,
             }  # fmt: skip
             _check_of_exposures(of_one)
             cutting |= {"noise_correlation": noise_correlation, "noise_scale": noise_scale}

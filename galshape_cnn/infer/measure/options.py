@@ -48,6 +48,8 @@ class Options:
         Of the posterior's draws, and of the noise of the shear response.
     shear_response : bool
         Whether the response of the shapes to shear is measured, see `galshape_cnn.infer.shear.response`.
+    psf_error : PSFUncertainty or None
+        How well the PSF is known, see `galshape_cnn.infer.measure.psf_error`.
     """
 
     method: str = "network"
@@ -58,14 +60,15 @@ class Options:
     prior: object = None
     seed: int = 0
     shear_response: bool = False
+    psf_error: object = None
 
     @classmethod
-    def checked(cls, *, method, fit_sky, neighbours, prior, seed, shear_response=False):
+    def checked(cls, *, method, fit_sky, neighbours, prior, seed, shear_response=False, psf_error=None):
         """Options from what a user may write.
 
         Parameters
         ----------
-        method, fit_sky, neighbours, seed, shear_response
+        method, fit_sky, neighbours, seed, shear_response, psf_error
             As the attributes.
         prior : Prior, mapping or None
             As the attribute, or what `Prior` is made of.
@@ -94,7 +97,8 @@ class Options:
             allowed = "method='network' or 'ml' without a prior"
             raise InputError(f"shear_response=True with {which}; allowed: {allowed}")
         seed = whole_number(seed, "seed", 0)
-        return cls(method, bool(fit_sky), neighbours, None, None, prior, seed, bool(shear_response))
+        settled = None, None, prior, seed, bool(shear_response), psf_error
+        return cls(method, bool(fit_sky), neighbours, *settled)
 
     @property
     def model(self):
@@ -120,14 +124,15 @@ def measurement_keywords():
     """
     from galshape_cnn.observe.noise.model import NoiseModel
 
-    own = ("method", "fit_sky", "neighbours", "prior", "seed", "shear_response")
+    own = ("method", "fit_sky", "neighbours", "prior", "seed", "shear_response", "psf_error")
     return (*own, *(item.name for item in fields(NoiseModel)))
 
 
 def prior_of_training(network, side):
     """Prior that the likelihood is multiplied with where the user gave none.
 
-    Networks only propose: the prior of their training does not end where that ended.
+    Networks only propose: the prior of their training does not end where that ended, unless its limits are
+    those of the galaxies (``keeps_limits``).
 
     Parameters
     ----------
@@ -138,8 +143,11 @@ def prior_of_training(network, side):
     Returns
     -------
     prior : Prior
-        Up to an S/N of 1e5 and half-light radii of half the stamp.
+        Up to an S/N of 1e5 and half-light radii of half the stamp; that of the training itself where its
+        limits are kept.
     """
+    if network.keeps_limits:
+        return network.prior
     return network.prior.reaching(snr=_BRIGHTEST, hlr=side / 2)
 
 

@@ -163,3 +163,12 @@ def test_a_posterior_squeezed_against_its_limit(estimator, clean, noise):
     halo = 2 * np.exp(-np.hypot(xx - 31.5, yy - 31.5) / 8)
     assert flagged(estimator, 3 * stars() + halo + noise, "PRIOR_LIMIT") > 0.9
     assert flagged(estimator, clean + noise, "PRIOR_LIMIT") == 0
+
+
+@pytest.mark.parametrize(("method", "flagged_share"), [("network", 1), ("ml", 0)])
+def test_a_galaxy_that_reaches_far_into_its_stamp(estimator, noise, method, flagged_share):
+    """Radius of 0.6 of half the stamp: the networks have seen no such galaxies, a fit copes."""
+    yy, xx = np.mgrid[:SIDE, :SIDE]
+    large = PSFConvolvedSersic2D(60000, 1.0, 19.0, 0.05, 0.0, 31.5, 31.5, psf=PSF)(xx, yy)
+    share = flagged(estimator, large + noise[:16], "STAMP_SMALL", method=method)
+    assert abs(share - flagged_share) < 0.1
