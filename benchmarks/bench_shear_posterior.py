@@ -21,7 +21,7 @@ from galshape_cnn.infer.likelihood.rendering import RenderedBatch
 from galshape_cnn.infer.posterior.prior import Prior
 from galshape_cnn.infer.shear.hierarchical import EDGE, log_shape_density, posterior_shear, shape_draws
 
-CHUNK, WIDTH, FAINTEST = 32, 0.25, 20.0
+CHUNK, WIDTH, FAINTEST, PARTS = 32, 0.25, 20.0, 6
 PRIOR = {
     "snr": {"kind": "loguniform", "low": FAINTEST / 2, "high": 400.0},
     "n": {"kind": "uniform", "low": BINS["n"][0], "high": BINS["n"][-1]},
@@ -74,7 +74,7 @@ def run(args):
 
 
 def table(args):
-    """Print m, its error from leaving out a tenth of the chunks at a time, and the width of the shapes."""
+    """Print m, the width of the shapes, and the error of the last m from leaving out parts of the chunks."""
     chunks = [np.load(path) for path in sorted(args.folder.glob(f"{args.draws}--*.npz"))]
     shapes, weights = (np.stack([one[k] for one in chunks]) for k in ("shapes", "log_weights"))
 
@@ -89,13 +89,16 @@ def table(args):
         ]
         return ((found[0].shear - found[1].shear) / (2 * GAMMA)).mean() - 1, found[0].width
 
-    parts = np.arange(len(chunks)) * min(10, len(chunks)) // len(chunks)
-    for count, correct in ((args.draws // 4, False), (args.draws // 4, True), (args.draws, True)):
-        value, width = m(parts >= 0, count, correct)
-        left = np.array([m(parts != part, count, correct)[0] for part in np.unique(parts)])
-        error = np.sqrt((len(left) - 1) / len(left) * ((left - left.mean()) ** 2).sum())
-        print(f"K={count} corrected={correct}: m = {value:+.4f} +- {error:.4f}, width {width:.3f} "
-              f"(true {WIDTH}), {len(chunks) * CHUNK} galaxies")  # fmt: skip
+    everything = np.ones(len(chunks), bool)
+    for count, correct in ((args.draws // 8, False), (args.draws // 8, True), (args.draws, True)):
+        value, width = m(everything, count, correct)
+        print(
+            f"K={count} corrected={correct}: m = {value:+.4f}, width {width:.3f} (true {WIDTH})", flush=True
+        )
+    parts = np.arange(len(chunks)) % PARTS
+    left = np.array([m(parts != part, args.draws, True)[0] for part in range(PARTS)])
+    error = np.sqrt((PARTS - 1) / PARTS * ((left - left.mean()) ** 2).sum())
+    print(f"+- {error:.4f} for the last, {len(chunks) * CHUNK} galaxies")
 
 
 def main():

@@ -115,6 +115,7 @@ FLAG_DEFINITIONS = (
     FlagDefinition(
         36, "UNCONSTRAINED", "size or shear at the edge of the allowed range, within its error", "note"
     ),
+    FlagDefinition(37, "SHAPE_VARIES", "one shape does not hold in all bands, as with colour gradients"),
 )
 
 

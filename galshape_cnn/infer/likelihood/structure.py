@@ -37,7 +37,7 @@ from galshape_cnn.forward.kernel.library import serves
 from galshape_cnn.forward.render import in_blocks, point_block, render_with_derivatives
 from galshape_cnn.infer.likelihood.residuals import inverse_fisher
 
-__all__ = ["SIGNIFICANT", "Structure", "estimate_structure", "summed_scores"]
+__all__ = ["SIGNIFICANT", "Structure", "estimate_structure", "score_roots"]
 
 _SMOOTHING = 0.15  # of the half-light radius: width of a clump
 #: Standard deviations of the residuals' squares above which structure counts.
@@ -118,32 +118,33 @@ def estimate_structure(params, data, ivar, transfer, grid, fit_sky=True, gain=No
     return Structure(*(np.stack(field).astype(float) for field in zip(*found, strict=True)))
 
 
-def summed_scores(scores, fisher):
-    """Covariance of the sum of scores that one random field has in several images.
+def score_roots(scores, fisher):
+    """Roots of the covariances of the scores that one random field has in several images.
 
     The same clumps lie in all images of a galaxy, so their scores do not average out: they are taken to
-    depend on the field alike, with the correlation that leaves the symmetric roots of the covariances in
-    line.
+    depend on the field alike, the sum of the images having the sum of the roots, which are the symmetric ones
+    in units of the errors.
 
     Parameters
     ----------
     scores : sequence of (rows, (M, P, P) ndarray)
         For each image, the galaxies and the covariances of its score by common parameters.
     fisher : (N, P, P) ndarray
-        Of all images: its diagonal sets the units in which roots are taken.
+        Of all images: its diagonal sets the units.
 
     Returns
     -------
-    covariance : (N, P, P) ndarray
+    roots : list of (M, P, P) ndarray
+        L of each image, with the covariance L L^T.
     """
-    root = np.zeros(fisher.shape)
     scale = np.sqrt(np.maximum(np.diagonal(fisher, axis1=1, axis2=2), 1e-300))
-    scale = scale[:, :, None] * scale[:, None, :]
+    out = []
     for rows, covariance in scores:
-        values, vectors = np.linalg.eigh(covariance / scale[rows])
+        unit = scale[rows]
+        values, vectors = np.linalg.eigh(covariance / (unit[:, :, None] * unit[:, None, :]))
         values = np.sqrt(np.maximum(values, 0))[:, None]
-        root[rows] += (vectors * values) @ np.swapaxes(vectors, 1, 2)
-    return root @ root * scale
+        out.append(unit[:, :, None] * ((vectors * values) @ np.swapaxes(vectors, 1, 2)))
+    return out
 
 
 def _noise_of(correlation):

@@ -12,15 +12,18 @@ from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.infer.likelihood.exposures import joint_errors
 from galshape_cnn.infer.likelihood.residuals import point_source_chi2
 from galshape_cnn.infer.likelihood.sandwich import information, on_known, widened
-from galshape_cnn.infer.likelihood.structure import SIGNIFICANT, summed_scores
+from galshape_cnn.infer.likelihood.structure import SIGNIFICANT, score_roots
 from galshape_cnn.infer.measure.bounds import structure_of, without_errors
-from galshape_cnn.infer.measure.quality import LARGE, LARGEST_SHARE, row_flags
+from galshape_cnn.infer.measure.exposure_gradients import ShapeDifferences, shape_differences
+from galshape_cnn.infer.measure.quality import LARGE, LARGEST_SHARE, limit_flags_of_n, row_flags
 
 __all__ = ["ExposureRows", "JudgedRows", "is_single", "judge"]
 
 #: Of the PSF's width: smaller galaxies are compared with a point source; chi-square by which a galaxy must
 #: beat it, in all images together.  As for one image.
 _SMALL, _RESOLVED = 0.75, 13.0
+
+_UNLIKELY = 1e-4  # probability of differences between bands, below which one shape does not hold in all
 
 #: Flags that concern the pixels of an image: one exposure that has them is reason for doubt of the row.
 _OF_ANY = (
@@ -48,6 +51,9 @@ class ExposureRows:
         Pixels that count.
     flags : (N, E) ndarray of int64
         Bits of `galshape_cnn.flags`.
+    gradient, gradient_error : (N,) ndarray
+        ln hlr in the last band minus that in the first, see
+        `galshape_cnn.infer.measure.exposure_gradients`.
     """
 
     params: np.ndarray
@@ -55,6 +61,8 @@ class ExposureRows:
     snr: np.ndarray
     n_pixels: np.ndarray
     flags: np.ndarray
+    gradient: np.ndarray
+    gradient_error: np.ndarray
 
     @classmethod
     def blank(cls, exposures):
@@ -67,7 +75,8 @@ class ExposureRows:
                 flags[index, number] = stamps.flags | np.where(empty, Flag.NO_DATA, 0)
         nan = np.full((*shape, SINGLE.size + 2), np.nan)
         params, chi2, snr = nan[..., :-2].copy(), nan[..., -2].copy(), nan[..., -1].copy()
-        return cls(params, chi2, snr, np.zeros(shape, int), flags)
+        gradient = np.full((2, len(flags)), np.nan)
+        return cls(params, chi2, snr, np.zeros(shape, int), flags, *gradient)
 
     def __getitem__(self, rows):
         return ExposureRows(*(value[rows] for value in vars(self).values()))
@@ -104,6 +113,8 @@ class _Errors:
     structure: np.ndarray
     covariance: np.ndarray
     singular: np.ndarray
+    differences: ShapeDifferences
+    white: list
 
     def variance(self, index):
         """The lesser of stated variance and that of an unbiased estimate, of one parameter."""
@@ -129,8 +140,12 @@ class _Look:
 
     def shared(self, matrix, params):
         """Products of two scores, (M, 8, 8) of this exposure, by the parameters of all."""
-        turn = self.view.jacobian(params[self.here]) / SINGLE.units(self.batch.unit)[:, :, None]
+        turn = self.turn(params)
         return np.swapaxes(turn, 1, 2) @ matrix @ turn
+
+    def turn(self, params):
+        """Derivative of this exposure's parameters (M, 8, P) by those of all."""
+        return self.view.jacobian(params[self.here]) / SINGLE.units(self.batch.unit)[:, :, None]
 
 
 def is_single(exposures, options):
@@ -178,8 +193,8 @@ def judge(exposures, parts, rows, found, free, network, options, by_exposure):
     errors = _errors(exposures, looks, found, free, is_single(exposures, options))
     strength, chi2, freedom, gain = np.zeros((4, len(rows)))
     small, resolved = np.ones((2, len(rows)), bool)
-    for look in looks:
-        flags = _flags_of(look, errors, params, network, model)
+    for look, white in zip(looks, errors.white, strict=True):
+        flags = _flags_of(look, white, errors, params, network, model)
         at = (rows[look.here], look.part.exposure)
         judged, used = look.judged, (look.batch.stamps.ivar > 0).sum((1, 2))
         by_exposure.params[at] = look.own * SINGLE.units(look.batch.unit)
@@ -200,6 +215,12 @@ def judge(exposures, parts, rows, found, free, network, options, by_exposure):
     flags |= np.where(errors.singular, Flag.SINGULAR, 0)
     flags |= np.where(tiny | (small & (gain < _RESOLVED)), Flag.UNRESOLVED, 0)
     flags |= _misfit(errors, params, model)
+    flags |= np.where(errors.differences.probability < _UNLIKELY, Flag.SHAPE_VARIES, 0)
+    by_exposure.gradient[rows] = errors.differences.gradient
+    by_exposure.gradient_error[rows] = errors.differences.error
+    if options.method == "network":
+        variance = errors.covariance[:, model.n, model.n]
+        flags |= limit_flags_of_n(params[:, model.n], variance, network.domain)
     snr = np.sqrt(strength)
     if "snr" in network.domain:
         flags |= np.where(snr < network.domain["snr"][0], Flag.LOW_SNR, 0)
@@ -233,14 +254,25 @@ def _errors(exposures, looks, found, free, is_single):
     """Errors of the joint fit; NaN where nothing is known."""
     model, n = exposures.model, len(found.params)
     naive, actual = np.zeros((2, n, model.size, model.size))
+    matrices = []
     for look in looks:
         own = [look.judged.examination.fisher] * 2
         if look.options.correlation is not None or look.part.treated.fitted[look.there].any():
             own = information(look.batch, look.own, look.options.correlation)
         for total, matrix in zip((naive, actual), own, strict=True):
             total[look.here] += look.shared(matrix, found.params)
+        matrices.append(own)
     crb, supposed, singular = joint_errors(model, naive, actual, free)
-    structure, covariance = _structure(looks, found.params, naive, free, model), found.covariance
+    roots, white = _structure_roots(looks, found.params, naive)
+    structure = _beyond_the_map(looks, matrices, white, found.params, naive, free)
+    matrices = [(own[0], own[1] * one[:, None, None]) for own, one in zip(matrices, white, strict=True)]
+    for kind in roots:
+        total = np.zeros(naive.shape)
+        for look, root in zip(looks, kind, strict=True):
+            total[look.here] += root
+        structure = structure + joint_errors(model, naive, total @ np.swapaxes(total, 1, 2), free)[0]
+    covariance = found.covariance
+    differences = shape_differences(looks, matrices, roots, found.params, free, model)
     if is_single:  # the network knew of no correlation and no fitted neighbour
         covariance = on_known(widened, covariance, supposed, crb, covariance)
     rows = np.flatnonzero(np.nan_to_num(structure).any((1, 2)))
@@ -248,34 +280,50 @@ def _errors(exposures, looks, found, free, is_single):
         covariance = covariance.copy()
         own = covariance[rows], crb[rows], crb[rows] + structure[rows]
         covariance[rows] = on_known(widened, *own, covariance[rows])
-    return _Errors(crb, supposed, structure, covariance, singular)
+    return _Errors(crb, supposed, structure, covariance, singular, differences, white)
 
 
-def _structure(looks, params, fisher, free, model):
-    """Covariance due to structure, which is the same in all images; zero where it is not seen."""
-    n, out = len(params), 0.0
+def _beyond_the_map(looks, matrices, white, params, fisher, free):
+    """What white noise beyond the noise maps adds to the covariance."""
+    more = np.zeros(fisher.shape)
+    for look, own, one in zip(looks, matrices, white, strict=True):
+        more[look.here] += look.shared((one - 1)[:, None, None] * own[1], params)
+    if not more.any():
+        return 0.0
+    return np.nan_to_num(joint_errors(looks[0].view.model, fisher, more, free)[0])
+
+
+def _structure_roots(looks, params, fisher):
+    """Roots of the scores of structure in each look, of galaxy and of sky; zero where none is seen.
+
+    Second result: the variance (M,) of each look's white noise in units of its noise map's.
+    """
+    n, out = len(params), []
     parts = [(look, *structure_of(look.batch, look.judged, look.options)) for look in looks]
+    white = [np.ones(len(look.here)) for look in looks]
+    for one, (_, rows, found) in zip(white, parts, strict=True):
+        if found is not None:
+            one[rows] = np.where(np.isfinite(found.white), found.white, 1.0)
     for kind in ("galaxy", "sky"):
         doubt, count, scores = np.zeros(n), np.zeros(n), []
         for look, rows, found in parts:
-            count[look.here] += 1
-            if found is None:
-                continue
-            doubt[look.here[rows]] += np.nan_to_num(getattr(found, f"{kind}_significance"))
             own = np.zeros((len(look.here), SINGLE.size, SINGLE.size))
-            own[rows] = np.nan_to_num(getattr(found, f"{kind}_score"))
+            count[look.here] += 1
+            if found is not None:
+                doubt[look.here[rows]] += np.nan_to_num(getattr(found, f"{kind}_significance"))
+                own[rows] = np.nan_to_num(getattr(found, f"{kind}_score"))
             scores.append((look.here, look.shared(own, params)))
-        seen = doubt > SIGNIFICANT * np.sqrt(np.maximum(count, 1))
-        spread = summed_scores(scores, fisher) * seen[:, None, None]
-        out = out + joint_errors(model, fisher, spread, free)[0]
-    return out
+        seen = (doubt > SIGNIFICANT * np.sqrt(np.maximum(count, 1)))[:, None, None]
+        roots = score_roots(scores, fisher)
+        out.append([root * seen[look.here] for look, root in zip(looks, roots, strict=True)])
+    return out, white
 
 
-def _flags_of(look, errors, params, network, model):
+def _flags_of(look, white, errors, params, network, model):
     """Flags of one exposure, decided on the errors of the joint fit."""
     unit = SINGLE.units(look.batch.unit)[:, SINGLE.reported]
     turn = look.view.jacobian(params[look.here])[:, SINGLE.reported, model.reported] / unit[:, :, None]
-    own = {}
+    own = {"white": white}
     for name in ("crb", "structure", "covariance"):
         joint = getattr(errors, name)[look.here]
         stated = np.isfinite(joint).any((1, 2))[:, None, None]

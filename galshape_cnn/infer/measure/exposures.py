@@ -29,6 +29,7 @@ from galshape_cnn.infer.measure.exposure_estimates import (
 )
 from galshape_cnn.infer.measure.exposure_quality import ExposureRows, is_single, judge
 from galshape_cnn.infer.measure.neighbours import Treated, listed_positions, segment, treat
+from galshape_cnn.infer.measure.quality import settled_bounds
 from galshape_cnn.infer.network.likelihood_update import expansion_point
 from galshape_cnn.infer.network.posterior import sky_free_posterior
 from galshape_cnn.observe.stamps import Stamps
@@ -201,6 +202,10 @@ def _measured(exposures, parts, rows, network, options, by_exposure):
     flags = (
         found.flags | judged.flags | np.where(free[:, exposures.model.fluxes].all(1), 0, Flag.BAND_MISSING)
     )
+    # flux of the last band, n, hlr, g1, g2, as of one image
+    last = slice(exposures.model.n - 1, exposures.model.shear.stop)
+    five = found.params[:, last], (judged.crb + judged.structure)[:, last, last]
+    flags = settled_bounds(flags, *five, side)
     errors = judged.covariance, judged.crb, judged.snr, judged.chi2, found.ess
     params = np.where(known, found.params, np.nan)
     return Measurement(

@@ -131,7 +131,8 @@ def measurement_keywords():
 def prior_of_training(network, side):
     """Prior that the likelihood is multiplied with where the user gave none.
 
-    Networks only propose: the prior of their training does not end where that ended.
+    Networks only propose: the prior of their training does not end where that ended, unless its limits are
+    those of the galaxies (``keeps_limits``).
 
     Parameters
     ----------
@@ -142,8 +143,11 @@ def prior_of_training(network, side):
     Returns
     -------
     prior : Prior
-        Up to an S/N of 1e5 and half-light radii of half the stamp.
+        Up to an S/N of 1e5 and half-light radii of half the stamp; that of the training itself where its
+        limits are kept.
     """
+    if network.keeps_limits:
+        return network.prior
     return network.prior.reaching(snr=_BRIGHTEST, hlr=side / 2)
 
 

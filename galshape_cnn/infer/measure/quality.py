@@ -20,7 +20,14 @@ from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.infer.likelihood.residuals import as_if_independent, newton_steps, point_source_chi2
 from galshape_cnn.infer.network.trust import is_trusted
 
-__all__ = ["LARGE", "LARGEST_SHARE", "neighbour_flags", "row_flags", "settled_bounds"]
+__all__ = [
+    "LARGE",
+    "LARGEST_SHARE",
+    "limit_flags_of_n",
+    "neighbour_flags",
+    "row_flags",
+    "settled_bounds",
+]
 
 _N_MARGIN = 0.02  # from a limit of n at which an estimate counts as sitting on it
 # A parameter at its limit with an error smaller than this is said to be known there, where hardly a galaxy
@@ -82,7 +89,8 @@ def row_flags(batch, judged, network, options):
     flags = _domain_flags(judged, width, domain) | _psf_flags(batch.stamps, domain)
     flags |= _shape_flags(batch.stamps, judged, _REACH.get(options.method, 1.0)) | _misfit_flags(judged)
     if options.method == "network":
-        flags |= _limit_flags(judged, network.domain)
+        variance = judged.covariance[:, SINGLE.n, SINGLE.n]
+        flags |= limit_flags_of_n(judged.params[:, SINGLE.n], variance, network.domain)
     tested = judged
     if options.correlation is not None:  # expected, so that it is no reason for doubt
         scaled = as_if_independent(judged.examination, options.correlation)
@@ -170,12 +178,23 @@ def _shape_flags(stamps, judged, largest):
     )
 
 
-def _limit_flags(judged, domain):
-    """``PRIOR_LIMIT`` where the mean of n is nearer to the training's limit than its width lets it be."""
-    high = domain.get("n", N_RANGE)[1]
+def limit_flags_of_n(n, variance, domain):
+    """``PRIOR_LIMIT`` where the mean of n is nearer to the training's limit than its width lets it be.
+
+    Parameters
+    ----------
+    n, variance : (N,) ndarray
+        Posterior mean and variance.
+    domain : dict
+        Ranges of the training.
+
+    Returns
+    -------
+    flags : (N,) ndarray of int
+    """
     with np.errstate(invalid="ignore"):
-        sigma = np.sqrt(judged.covariance[:, SINGLE.n, SINGLE.n])
-        return np.where(high - judged.params[:, SINGLE.n] < _PILED_UP * sigma, Flag.PRIOR_LIMIT, 0)
+        near = domain.get("n", N_RANGE)[1] - n < _PILED_UP * np.sqrt(variance)
+    return np.where(near, Flag.PRIOR_LIMIT, 0)
 
 
 def settled_bounds(flags, params, covariance, size):

@@ -68,6 +68,7 @@ def test_one_exposure_is_the_network_of_a_single_image(scene, estimator):
     single = estimator(one.data, psf=one.psf, error=one.error, wcs=one.wcs, **options)
     np.testing.assert_allclose(joint.parameters, single.parameters, rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(joint.covariance, single.covariance, rtol=1e-3, atol=1e-9)
+    np.testing.assert_array_equal(joint.flags, single.flags)
 
 
 def test_a_band_without_data_is_nan(scene, estimator):

@@ -7,7 +7,7 @@ import pytest
 
 from galshape_cnn import Exposure, ShapeEstimator
 from galshape_cnn.flags import Flag
-from galshape_cnn.infer.likelihood.structure import summed_scores
+from galshape_cnn.infer.likelihood.structure import score_roots
 
 N, SIZE = 24, 64
 PSF = galsim.Moffat(beta=3, fwhm=3.0)
@@ -75,14 +75,13 @@ def test_widths_of_the_posterior_follow(clumpy):
     assert np.median(std[:, 2:] / crb[:, 2:]) > 3
 
 
-def test_summed_scores_of_equal_images_add_as_amplitudes():
+def test_roots_of_the_scores():
     rng = np.random.default_rng(1)
     factor = rng.normal(size=(2, 4, 4))
     covariance = factor @ np.swapaxes(factor, 1, 2)
     fisher = np.tile(np.diag([4.0, 1.0, 9.0, 2.0]), (2, 1, 1))
-    rows = np.arange(2)
-    once = summed_scores([(rows, covariance)], fisher)
-    np.testing.assert_allclose(once, covariance, rtol=1e-9)
-    thrice = summed_scores([(rows, covariance)] * 3, fisher)
-    np.testing.assert_allclose(thrice, 9 * covariance, rtol=1e-9)
-    np.testing.assert_array_equal(summed_scores([(rows[:1], covariance[:1])], fisher)[1], 0)
+    (first, second) = score_roots([(np.arange(2), covariance), (np.arange(1), 4 * covariance[:1])], fisher)
+    np.testing.assert_allclose(first @ np.swapaxes(first, 1, 2), covariance, rtol=1e-9)
+    np.testing.assert_allclose(
+        second, 2 * first[:1], rtol=1e-9
+    )  # of one field: the sum has 9 times its square
