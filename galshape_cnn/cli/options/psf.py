@@ -107,7 +107,7 @@ def psf_error_from(args):
     if args.psf_error is None:
         return {}
     from galshape_cnn.infer.measure.psf_error import PSFUncertainty
-    from galshape_cnn.observe.io.psf_files import read_psf
+    from galshape_cnn.observe.io.psf.files import read_psf
 
     if "=" in args.psf_error and not Path(args.psf_error).exists():
         pairs = [item.partition("=") for item in args.psf_error.split(",")]

@@ -34,7 +34,7 @@ _N_MARGIN = 0.02  # from a limit of n at which an estimate counts as sitting on 
 # is: what a neighbour makes of one.  With a larger error the limit is one value of many, and the others hold.
 # Fixed on injections into a DECaLS image (S/N 5 to 60), judged on others and in HSC and KiDS.
 _KNOWN_N, _KNOWN_SHEAR = 0.5, 0.3
-_FLAT = 0.85  # shear, above which a search that ended at a limit may have ended at that of the shear
+_FLAT = 0.85  # shear that counts as at its limit of 0.9: no galaxy has q below 0.08
 _PILED_UP = 0.5  # of its width that a posterior's mean is from a limit; no smooth one inside gets below one
 # Pixels or radii, and errors, by which a centre may be off: where the galaxy was found, and what was given.
 # The latter, injected into DECaLS r: 2 of 408 right rows are farther, 6 of 16 wrong ones of no other caution.
@@ -224,7 +224,7 @@ def settled_bounds(flags, params, covariance, size):
         along = shear / length[:, None]
         radial = np.sqrt(np.einsum("ni,nij,nj->n", along, covariance[:, SINGLE.shear, SINGLE.shear], along))
         flat = (length > _FLAT) & (radial < _KNOWN_SHEAR)
-        known = at_bound & (flat | (hlr > 0.98 * size))
+        known = flat | at_bound & (hlr > 0.98 * size)
         low_n = (n < N_RANGE[0] + _N_MARGIN) & (np.sqrt(covariance[:, SINGLE.n, SINGLE.n]) < _KNOWN_N)
     flags = flags & ~Flag.PARAMETER_AT_BOUND | np.where(known | low_n, Flag.PARAMETER_AT_BOUND, 0)
     return flags | np.where(at_bound & ~known, Flag.UNCONSTRAINED, 0)
