@@ -4,11 +4,13 @@
 Sections::
 
     python benchmarks/bench_network.py seed --n 5000          # galaxies of the seed's prior
+    python benchmarks/bench_network.py own --bundle B.asdf    # a network of the seed's configuration alone
     python benchmarks/bench_network.py psfs --n 600           # PSFs unlike those of the training
     python benchmarks/bench_network.py calibration --n 30000  # coverage over the domain
     python benchmarks/bench_network.py speed                  # galaxies per second
 
-``seed`` gives both methods the prior the galaxies are drawn from.  ``psfs`` draws the same galaxies with
+``seed`` gives both methods the prior the galaxies are drawn from.  ``own`` measures as users do, arrays in
+and no option set, so that everything is as the bundle has it.  ``psfs`` draws the same galaxies with
 each kind of PSF; ``--psf NAME=FILE.fits[EXT]`` adds measured ones (effective, one sample per pixel).
 ``calibration`` draws galaxies of the training's prior with GalSim, or many more with ``--engine fast``.
 ``--bundle`` measures another network than the one that ships.  ``-o TABLE.csv`` keeps the numbers, as the
@@ -27,6 +29,7 @@ from astropy.table import Table
 from csv_tables import write
 
 from galshape_cnn import ShapeEstimator, Stamps
+from galshape_cnn.flags import Flag
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
 from galshape_cnn.study.simulate.config import load_config
 from galshape_cnn.study.simulate.galsim_stamps import draw_galaxy, draw_psf, nearest_index
@@ -86,6 +89,29 @@ def seed_prior(args):
     rows += compare("prior of the training", truth, own, exact)
     print(f"effective draws of the posterior: median {np.median(catalog.ess):.0f}")
     return rows
+
+
+def own_network(args):
+    """A network trained for the seed's prior, by default options, beside the exact posterior of its prior."""
+    if args.mocks:
+        stamps, table = read_mocks(args.mocks)
+    else:
+        stamps, table = draw_mocks("seed", args.n, seed=args.seed, workers=os.cpu_count())
+    stamps, table = stamps[: args.n], table[: args.n]
+    truth = np.stack([np.asarray(table[name], float) for name in TRUTH], 1)
+    subject, known = Subject(load(args.bundle).bundle), np.zeros(len(stamps), bool)
+    network = subject.measure(stamps, known)
+    # without ``prior`` the posterior reaches beyond the sizes of the training
+    exact, _, catalog = estimates(subject.estimator, stamps, "posterior", prior=subject.bundle.prior)
+    lost = int(np.sum(~np.isfinite(network.params[:, :5]).all(1)))
+    print(f"rows that are not finite: {lost} of {len(stamps)}")
+    # other rows hold no exact posterior
+    sampled = np.asarray(catalog.flags) & (Flag.NOT_SAMPLED | Flag.LOW_ESS) == 0
+    print(f"posterior sampled: {sampled.sum()} of {len(stamps)}")
+    mine, best = network.params[sampled, :5], exact[sampled]
+    rows = compare("default options", truth[sampled], mine, best)
+    shares = covered(truth[sampled], mine, network.covariance[sampled])
+    return [row | more for row, more in zip(rows, shares, strict=True)]
 
 
 def unseen_psfs(args):
@@ -216,7 +242,9 @@ def load(bundle):
     return ShapeEstimator() if bundle is None else ShapeEstimator.load(bundle)
 
 
-SECTIONS = {"seed": seed_prior, "psfs": psf_section, "calibration": calibration, "speed": speed}
+SECTIONS = {
+    "seed": seed_prior, "own": own_network, "psfs": psf_section, "calibration": calibration, "speed": speed,
+}  # fmt: skip
 
 
 def documented(section, row):
@@ -233,7 +261,11 @@ def documented(section, row):
     if section == "psfs":
         more = {"the same over that of the first PSF": f"{row['degradation']:.3f}"}
         return {"PSF": row["case"]} | out | {"RMSE over exact RMSE": ratio} | more
-    out = {"prior": row["case"]} | out | {"RMSE": f"{row['rmse']:.4f}±{row['rmse_se']:.4f}"}
+    out = (
+        {"options" if section == "own" else "prior": row["case"]}
+        | out
+        | {"RMSE": f"{row['rmse']:.4f}±{row['rmse_se']:.4f}"}
+    )
     out |= {"exact RMSE": f"{row['exact_rmse']:.4f}", "ratio": ratio}
     for k in (1, 2):
         held = row.get(f"within_{k}_sigma")

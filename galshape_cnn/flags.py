@@ -77,7 +77,7 @@ FLAG_DEFINITIONS = (
     FlagDefinition(4, "MASKED", "more than 30 % of the stamp's central half is masked", "note"),
     FlagDefinition(5, "CENTER_MASKED", "a pixel within 1.5 px of the centre is masked"),
     FlagDefinition(6, "RECENTER_FAILED", "no centroid found; the given position was kept"),
-    FlagDefinition(7, "FAR_CENTROID", "centroid is implausibly far from the given position"),
+    FlagDefinition(7, "FAR_CENTROID", "centre is implausibly far from where the galaxy was said to be"),
     FlagDefinition(8, "NEIGHBOR", "another source in the stamp: masked, fitted or without effect", "note"),
     FlagDefinition(9, "LOW_SNR", "S/N below the range the estimator was trained for"),
     FlagDefinition(10, "HIGH_SNR", "S/N above the range the estimator was trained for"),
@@ -87,7 +87,7 @@ FLAG_DEFINITIONS = (
     FlagDefinition(14, "POOR_FIT", "residuals inconsistent with one Sersic profile, PSF and noise", "note"),
     FlagDefinition(15, "N_AT_BOUND", "Sersic index at the edge of the allowed range", "note"),
     FlagDefinition(
-        16, "PARAMETER_AT_BOUND", "size, shear or the lower end of n at the edge of the allowed range"
+        16, "PARAMETER_AT_BOUND", "size, shear or n at the edge of the allowed range, and said to be known"
     ),
     FlagDefinition(17, "NOT_CONVERGED", "maximum-likelihood fit did not converge"),
     FlagDefinition(18, "SINGULAR", "Fisher matrix ill-conditioned: bounds are unreliable or NaN"),
@@ -112,6 +112,10 @@ FLAG_DEFINITIONS = (
         34, "NOT_SAMPLED", "sampling failed: the row holds the maximum-likelihood estimate", "note"
     ),
     FlagDefinition(35, "BAND_MISSING", "a band has no data of the galaxy: its columns are NaN"),
+    FlagDefinition(
+        36, "UNCONSTRAINED", "size or shear at the edge of the allowed range, within its error", "note"
+    ),
+    FlagDefinition(37, "SHAPE_VARIES", "one shape does not hold in all bands, as with colour gradients"),
 )
 
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 __all__ = [
+    "filled_up",
     "fixed_batches",
     "mapped",
     "one_blas_thread",
@@ -55,8 +56,25 @@ def fixed_batches(rows, sizes):
     while start < len(rows):
         size = next((s for s in sizes if len(rows) - start >= s), sizes[-1])
         part = rows[start : start + size]
-        yield part, np.concatenate([part, np.full(size - len(part), part[0])])
+        yield part, filled_up(part, size)
         start += size
+
+
+def filled_up(rows, size):
+    """Rows, the first of them repeated behind until their number is a multiple of a size.
+
+    Parameters
+    ----------
+    rows : (M,) int ndarray
+        At least one.
+    size : int
+        The number of rows that functions are compiled for.
+
+    Returns
+    -------
+    rows : (K,) int ndarray
+    """
+    return np.concatenate([rows, np.full(-len(rows) % size, rows[0])])
 
 
 def mapped(function, items, threads):

@@ -7,6 +7,8 @@ from pathlib import Path
 from galshape_cnn.cli.options.common import (
     add_estimator_options,
     add_image_options,
+    asked_options,
+    keep_defaults,
     load_estimator,
     make_folder,
     positive_float,
@@ -16,7 +18,7 @@ from galshape_cnn.cli.options.common import (
 )
 from galshape_cnn.cli.options.detection import add_threshold_options, detection_from
 from galshape_cnn.cli.options.noise import add_noise_options, noise_error, noise_options
-from galshape_cnn.cli.options.psf import stars_if_needed
+from galshape_cnn.cli.options.psf import add_psf_error_option, psf_error_from, stars_if_needed
 from galshape_cnn.errors import FileError, InputError
 
 __all__ = ["add_parser", "run"]
@@ -41,6 +43,7 @@ def add_parser(commands):
     parser.add_argument("--stamp-size", type=positive_int, metavar="N", help="pixels used around each galaxy")
     parser.add_argument("--no-fit-sky", action="store_true", help="take the sky level as exactly zero")
     add_noise_options(parser)
+    add_psf_error_option(parser)
     parser.add_argument(
         "--gain-in-map",
         action="store_true",
@@ -55,6 +58,7 @@ def add_parser(commands):
         help="find the galaxies, as 'measure' does without --positions (default: their positions are given)",
     )
     add_threshold_options(group)
+    keep_defaults(parser)
     return parser
 
 
@@ -118,15 +122,16 @@ def run(args):
     image, keywords = read_images(args)
     keywords |= noise_error(args, image)
     stars_if_needed(image, keywords, is_image=True)
-    keywords |= noise_options(args, _Opened(image)) | _galaxies(args)
+    keywords |= noise_options(args, _Opened(image)) | psf_error_from(args) | _galaxies(args)
     if args.stamp_size is not None:
         keywords["stamp_size"] = args.stamp_size
+    if args.no_fit_sky:  # otherwise as the network was trained
+        keywords["fit_sky"] = False
     with _executor(args.scheduler) as executor:
         table = inject(
             image,
             n=args.number,
             method=args.method,
-            fit_sky=not args.no_fit_sky,
             find=args.find,
             detection=detection_from(args),
             gain_in_map=args.gain_in_map,
@@ -136,6 +141,7 @@ def run(args):
             workers=args.workers,
             executor=executor,
             progress=progress_wanted(args),
+            record={"command": asked_options(args)},
             **keywords,
         )
     verdict = tables_of(table)["verdict"]

@@ -13,7 +13,9 @@ import numpy as np
 from galshape_cnn.cli.options.common import (
     add_estimator_options,
     add_image_options,
+    asked_options,
     image_options,
+    keep_defaults,
     load_estimator,
     positive_int,
     progress_wanted,
@@ -23,7 +25,7 @@ from galshape_cnn.cli.options.detection import add_detection_options, targets
 from galshape_cnn.cli.options.exposures import add_exposures_option, measured_exposures
 from galshape_cnn.cli.options.magnitude import add_magnitude_columns, add_magnitude_option
 from galshape_cnn.cli.options.noise import add_noise_options, noise_error, noise_options
-from galshape_cnn.cli.options.psf import stars_if_needed
+from galshape_cnn.cli.options.psf import add_psf_error_option, psf_error_from, stars_if_needed
 from galshape_cnn.cli.wording import in_options
 from galshape_cnn.errors import InputError
 
@@ -87,10 +89,11 @@ def add_parser(commands):
     )
     add_magnitude_option(parser)
     add_noise_options(parser)
+    add_psf_error_option(parser)
     add_estimator_options(parser)
     add_image_options(parser)
     add_detection_options(parser)
-    parser.set_defaults(defaults={action.dest: action.default for action in parser._actions})
+    keep_defaults(parser)
     return parser
 
 
@@ -143,7 +146,9 @@ def _of_exposures(args):
         )
     check_table_path(args.output, args.overwrite)
     catalog = measured_exposures(args, args.defaults)
-    write_table(catalog.to_table(), args.output, args.overwrite)
+    table = catalog.to_table()
+    table.meta["command"] = asked_options(args)
+    write_table(table, args.output, args.overwrite)
     return summary(catalog)
 
 
@@ -159,7 +164,7 @@ def _into_table(args):
     with _crew(args, _job(source, _how(args, source), load_estimator(args.bundle))) as crew:
         rows = measure_all(crew, len(source), progress_wanted(args))
     table = rows.catalog.to_table()
-    add_magnitude_columns(args, table, source.example())
+    _finish(args, source.example(), table)
     for row, error in rows.errors[:_SHOWN]:
         print(f"galshape: warning: row {row}: {in_options(error)}", file=sys.stderr)
     with warnings.catch_warnings():
@@ -185,10 +190,15 @@ def _into_folder(args):
     if folder.missing():
         example = source.example()
         with _crew(args, _job(source, how, estimator)) as crew:
-            finish = partial(add_magnitude_columns, args, data=example)
-            fill_folder(folder, crew, progress_wanted(args), finish)
+            fill_folder(folder, crew, progress_wanted(args), partial(_finish, args, example))
     counts = folder.finish()
     return counted(counts["rows"], args.method, counts["clean"], counts["flags"], counts["errors"])
+
+
+def _finish(args, example, table):
+    """Add to a table what the estimator does not know: magnitudes, and options of the command."""
+    add_magnitude_columns(args, table, example)
+    table.meta["command"] = asked_options(args)
 
 
 def summary(catalog, errors=0):
@@ -294,7 +304,7 @@ def _how(args, source):
     """Options of the measurement, the same for every part of the source."""
     from galshape_cnn.scale.noise import settled_noise
 
-    how = {"method": args.method, **noise_options(args, source)}
+    how = {"method": args.method, **noise_options(args, source), **psf_error_from(args)}
     if args.no_fit_sky:  # otherwise as the network was trained
         how["fit_sky"] = False
     if args.shear_response:

@@ -12,7 +12,7 @@ _NAMES = (
     *("sci", "err", "var", "ivar", "weight", "mask", "psf", "band", "error", "positions", "method", "gain"),
     *("neighbours", "workers", "scheduler", "zeropoint", "bundle", "seed"),
     *("stamp_size", "bad_bits", "psf_oversampling", "read_noise", "sky_level", "noise_scale"),
-    *("noise_correlation", "psf_ext", "trim_psf", "block_rows"),
+    *("noise_correlation", "psf_error", "psf_ext", "trim_psf", "block_rows"),
 )
 _ANY = "|".join(sorted(_NAMES, key=len, reverse=True))
 _LONG = "|".join(name for name in _NAMES if "_" in name)

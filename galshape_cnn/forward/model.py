@@ -1,6 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """The galaxy as an astropy model, for every fitter of `astropy.modeling`."""
 
+import astropy.units as u
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,7 @@ from galshape_cnn.forward.render import render, render_with_derivatives
 from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.masked import filled
+from galshape_cnn.quantities import plain_values
 
 __all__ = ["G_LIMIT", "HLR_MINIMUM", "PSFConvolvedSersic2D", "pixel_indices"]
 
@@ -130,8 +132,8 @@ class PSFConvolvedSersic2D(Fittable2DModel):
     Raises
     ------
     InputError
-        If a parameter is not a single number, or, on evaluation by the user, out of range or
-        coordinates are not whole pixels apart.
+        If a parameter is not a single number or has a unit that does not fit, or, on evaluation by the
+        user, is out of range or coordinates are not whole pixels apart.
     PSFError
         If the PSF is missing or cannot be used.
 
@@ -191,6 +193,9 @@ class PSFConvolvedSersic2D(Fittable2DModel):
                 raise InputError(f"{name} has shape {np.shape(value)}; one galaxy per model is allowed")
         if isinstance(flux, Quantity) and not isinstance(sky, Quantity):
             values["sky"] = sky * flux.unit
+        for name, value in values.items():
+            if name not in ("flux", "sky"):
+                plain_values(value, u.pix if name in ("hlr", "x_0", "y_0") else None, name)
         position = [[float(getattr(one, "value", one)) for one in (x_0, y_0)]]
         arrays = psf_arrays(
             psf,

@@ -69,7 +69,7 @@ def check_stamp_size(stamp_size):
     """
     if stamp_size is None:
         return
-    if isinstance(stamp_size, np.ndarray):
+    if isinstance(stamp_size, np.ndarray) and stamp_size.ndim:
         if stamp_size.dtype.kind not in "iu" or (stamp_size < MINIMUM_STAMP_SIZE).any():
             raise InputError(
                 f"column stamp_size of positions must hold whole numbers of pixels >= {MINIMUM_STAMP_SIZE}"

@@ -3,11 +3,25 @@
 
 from dataclasses import dataclass
 
-import numpy as np
+import astropy.units as u
 
 from galshape_cnn.errors import InputError
+from galshape_cnn.observe.noise.ccd import checked_gain
+from galshape_cnn.quantities import plain_magnitude, plain_number
 
 __all__ = ["Exposure", "are_exposures"]
+
+
+def _length(value, name):
+    return plain_number(value, name, "a positive number, or a length", unit=u.nm, above=0)
+
+
+#: How the numbers of an exposure are read.
+_NUMBERS = {
+    "zeropoint": plain_magnitude,
+    "gain": lambda value, name: checked_gain(value, None),
+    "wavelength": _length,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,16 +37,16 @@ class Exposure:
         As for `galshape_cnn.ShapeEstimator`.
     band : str, optional
         Name of the filter.  Exposures of one band share the flux.
-    zeropoint : float, optional
+    zeropoint : float or Quantity, optional
         Magnitude of a flux of one.  Exposures of one band with different zero points are brought to
         that of the first.
-    gain : float, optional
+    gain : float or Quantity, optional
         Electrons per unit of flux, > 0, when the noise map lacks the galaxy's own photon noise.
     noise_correlation, noise_scale : optional
         As for `galshape_cnn.ShapeEstimator`: noise of neighbouring pixels that is not independent, and a
         factor by which the noise map is too small.  Without them those of the estimator's call hold.
-    wavelength : float, optional
-        Of the band, > 0, in any unit that all exposures share.
+    wavelength : float or Quantity, optional
+        Of the band, > 0: a number in any unit that all exposures share, or a Quantity, which becomes nm.
     name : str, optional
         For messages and for the catalogue's ``exposure_table``; by default band and number.
 
@@ -67,13 +81,14 @@ class Exposure:
             value = getattr(self, key)
             if not (isinstance(value, str) or (key == "name" and value is None)):
                 raise InputError(f"{key}={value!r} of an Exposure; allowed: a text")
-        for key, positive in (("zeropoint", False), ("gain", True), ("wavelength", True)):
+        for key, check in _NUMBERS.items():
             value = getattr(self, key)
-            if value is None:
-                continue
-            if not (np.ndim(value) == 0 and np.isfinite(value) and (value > 0 or not positive)):
-                wanted = "a positive number" if positive else "a finite number"
-                raise InputError(f"{key}={value!r} of an Exposure of band {self.band!r}; allowed: {wanted}")
+            if value is None or (key == "gain" and hasattr(value, "unit")):
+                continue  # the unit of a gain is compared with that of the pixels when they are read
+            try:
+                object.__setattr__(self, key, check(value, key))
+            except InputError as error:
+                raise InputError(f"Exposure of band {self.band!r}: {error}") from error
 
     def __repr__(self):
         known = [f"{key}={getattr(self, key)!r}" for key in ("name", "band", "zeropoint")

@@ -17,6 +17,8 @@ from galshape_cnn.flags import SEVERE, Flag
 from galshape_cnn.forward.galaxy_model import GalaxyModel
 from galshape_cnn.forward.view import View
 from galshape_cnn.observe.inputs import read_frames
+from galshape_cnn.observe.noise.blank_sky import AUTO
+from galshape_cnn.observe.noise.ccd import checked_gain
 from galshape_cnn.observe.noise.model import NoiseModel
 from galshape_cnn.observe.observation import Observation, prepare
 from galshape_cnn.observe.positions import Positions, read_positions_argument
@@ -176,6 +178,10 @@ def prepare_exposures(
     frames = [_named(name, _frames_of, one) for name, one in zip(names, exposures, strict=True)]
     model = _model(exposures, fit_sky)
     units = [unit for _, unit in frames]
+    exposures = [
+        replace(one, gain=_named(name, checked_gain, one.gain, unit))
+        for name, one, unit in zip(names, exposures, units, strict=True)
+    ]
     factors = _factors(exposures, names, model, units)
     places = _positions(exposures, names, [wcs for wcs, _ in frames], positions)
     defaults = {"noise_correlation": noise_correlation, "noise_scale": noise_scale}
@@ -183,8 +189,8 @@ def prepare_exposures(
         _named(name, _observation, one, place, defaults, cutting)
         for name, one, place in zip(names, exposures, places, strict=True)
     ]
-    observations, correlations, records = zip(*made, strict=True)
-    _say_of_noise(dict(zip(names, records, strict=True)))
+    observations, correlations, records, unasked = zip(*made, strict=True)
+    _say_of_noise(dict(zip(names, unasked, strict=True)))
     counts = {len(one) for one in observations}
     if len(counts) > 1:
         listed = ", ".join(f"{name}: {len(one)}" for name, one in zip(names, observations, strict=True))
@@ -301,7 +307,10 @@ def _positions(exposures, names, wcses, positions):
 
 
 def _observation(exposure, positions, defaults, cutting):
-    """Stamps of an exposure, which need not show any galaxy; correlation and record of its noise."""
+    """Stamps of an exposure, which need not show any galaxy; correlation and records of its noise.
+
+    The last record is of what was measured without having been asked for.
+    """
     own = {name: getattr(exposure, name) for name in defaults}
     own = {name: defaults[name] if value is None else value for name, value in own.items()}
     noise = NoiseModel(exposure.gain, **own)
@@ -311,7 +320,9 @@ def _observation(exposure, positions, defaults, cutting):
     )  # fmt: skip
     with warnings.catch_warnings():  # said once, of all exposures
         warnings.filterwarnings("ignore", message="blank pixels of the image", category=GalshapeWarning)
-        return noise.applied(observation)
+        observation, correlation, record = noise.applied(observation)
+    unasked = {name for name, value in own.items() if isinstance(value, str) and value == AUTO}
+    return observation, correlation, record, {name: record[name] for name in unasked & set(record)}
 
 
 def _say_of_noise(records):

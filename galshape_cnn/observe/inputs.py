@@ -24,6 +24,7 @@ from galshape_cnn.observe.noise.uncertainty import (
 )
 from galshape_cnn.observe.pixels import Stack, read_pixels
 from galshape_cnn.observe.stamps import MINIMUM_STAMP_SIZE
+from galshape_cnn.quantities import flux_unit
 from galshape_cnn.wcs import celestial_part
 
 __all__ = ["Frame", "read_frames"]
@@ -132,7 +133,7 @@ def read_frames(data, *, error=None, mask=None, wcs=None, unit=None):
         _per_frame("mask", mask, n),
         _per_frame("wcs", wcs, n),
     )
-    unit = raws[0].unit if unit is None else unit
+    unit = raws[0].unit if unit is None else flux_unit(unit)
     known_wcs = {}
     frames = [
         _make_frame(raw, one_error, one_mask, one_wcs, unit, "data" if n == 1 else f"data[{row}]", known_wcs)
@@ -188,7 +189,7 @@ def _stacked_frames(data, error, mask, wcs, unit):
         return None
     if masks and masks[0].dtype.kind not in "bui":
         return None
-    unit = raw.unit if unit is None else unit
+    unit = raw.unit if unit is None else flux_unit(unit)
     shared = _merge_wcs(raw.wcs, wcs, "data[0]", {}), _unit_factor(raw.unit, unit, "data[0]")
     return [_frame_of(stack, row, raw, *shared) for row in range(len(raw.array))], unit
 

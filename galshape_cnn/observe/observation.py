@@ -347,4 +347,5 @@ def _make_stamps(rows, selected, psf, recenter):
         skycoord = move_on_sky(rows.radec[selected], rows.jacobian[selected], center - xy)
     flags |= found.flags | mask_flags(ivar, center - origin)
     parts = {"data": data, "ivar": ivar, "jacobian": rows.jacobian[selected], "origin": origin}
-    return parts | {"center": center - origin, "skycoord": skycoord, "flags": flags}, informed
+    given = xy - origin if rows.is_image else None  # the middle of a cutout is nobody's word
+    return parts | {"center": center - origin, "given": given, "skycoord": skycoord, "flags": flags}, informed

@@ -12,6 +12,7 @@ import numpy as np
 from galshape_cnn.errors import InputError, NoiseError
 from galshape_cnn.forward.psf.arrays import check_oversampling, check_psf
 from galshape_cnn.masked import filled, split_mask
+from galshape_cnn.quantities import flux_unit, plain_values, unit_of
 
 __all__ = ["MINIMUM_STAMP_SIZE", "Stamps"]
 
@@ -49,6 +50,8 @@ class Stamps:
     center : (N, 2) array_like, optional
         x, y in the stamp where the galaxy is believed to be; the middle of
         the stamp without it.
+    given : (N, 2) array_like, optional
+        x, y in the stamp where somebody said that the galaxy is; NaN where nobody did, the default.
     psf_oversampling : int, optional
         PSF samples per pixel along each axis.
     skycoord : (N, 2) array_like, optional
@@ -88,6 +91,7 @@ class Stamps:
     jacobian: np.ndarray = None
     origin: np.ndarray = None
     center: np.ndarray = field(default=None, kw_only=True)
+    given: np.ndarray = field(default=None, kw_only=True)
     psf_oversampling: int = field(default=1, kw_only=True)
     skycoord: np.ndarray = field(default=None, kw_only=True)
     flags: np.ndarray = field(default=None, kw_only=True)
@@ -95,18 +99,22 @@ class Stamps:
     nuisance: np.ndarray = field(default=None, kw_only=True)
 
     def __post_init__(self):
-        data, ivar = _checked_pixels(self.data, self.ivar)
+        unit = flux_unit(unit_of(self.data) if self.unit is None else self.unit)
+        ivar = plain_values(self.ivar, None if unit is None else unit**-2, "ivar")
+        data, ivar = _checked_pixels(plain_values(self.data, unit, "data"), ivar)
         n, ny, nx = data.shape
         psf = check_psf(self.psf, name="psf", n_expected=n)
         middle = np.array([(nx - 1) / 2, (ny - 1) / 2])
         checked = {
             "data": data,
             "ivar": ivar,
+            "unit": unit,
             "psf": psf,
             "psf_oversampling": check_oversampling(self.psf_oversampling),
             "jacobian": _checked_jacobian(self.jacobian, n),
             "origin": _per_row("origin", self.origin, (n, 2), np.int64, np.zeros(2, np.int64)),
             "center": _per_row("center", self.center, (n, 2), float, middle),
+            "given": _per_row("given", self.given, (n, 2), float, np.full(2, np.nan), finite=False),
             "flags": _per_row("flags", self.flags, (n,), np.int64, np.int64(0)),
         }
         if self.nuisance is not None:

@@ -155,6 +155,8 @@ def _call(estimator, source, start, stop, how):
     catalog = estimator(data, threads=1, strict=strict, **keywords, **how).without_stamps()
     catalog = replace(catalog, measurement=replace(catalog.measurement, samples=None))
     inputs = source.inputs(start, stop)
+    if catalog.inputs is None:  # what the source knows of its rows without positions
+        catalog = replace(catalog, inputs=pass_through(inputs))
     if inputs is None or "id" not in inputs.colnames:
         catalog = replace(catalog, ids=np.arange(start + 1, stop + 1))
     return catalog

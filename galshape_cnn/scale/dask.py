@@ -9,7 +9,7 @@ from galshape_cnn.errors import InputError
 from galshape_cnn.parallel import usable_cores
 from galshape_cnn.processes import check_main_guard
 from galshape_cnn.scale.blocks import join_rows, probe
-from galshape_cnn.scale.run import BLOCK_ROWS, begin_run, fill_folder
+from galshape_cnn.scale.run import BLOCK_ROWS, begin_run, fill_folder, recording
 from galshape_cnn.scale.workers import ONE_THREAD, Job, drop_job, measure_of_job, take_job
 
 __all__ = ["DaskCrew", "connected", "measure_dask"]
@@ -193,7 +193,7 @@ def measure_dask(
     if folder.missing():
         crew = DaskCrew(Job(estimator, source, how, probe(estimator, source, how)), client)
         try:
-            fill_folder(folder, crew, progress)
+            fill_folder(folder, crew, progress, recording(options))
         finally:
             crew.close()
     return folder.finish()

@@ -228,7 +228,7 @@ def _held(source):
 
 @dataclass(frozen=True, eq=False)
 class FileSource(Source):
-    """Many files with one cutout each.
+    """Many files with one cutout each; the column ``file`` says which row is from which.
 
     Parameters
     ----------
@@ -274,6 +274,14 @@ class FileSource(Source):
         paths = [os.fspath(path) for path in self.paths]
         names = self.names if self._names[0] == self.names else self._names
         return fingerprint([paths, names, self.keywords])
+
+    def inputs(self, start, stop):
+        """The column ``file``, by which rows are found again; None for one file, whose rows need no name."""
+        from astropy.table import Table
+
+        if len(self) == 1:
+            return None
+        return Table({"file": [os.fspath(path) for path in self.paths[start:stop]]})
 
     def read(self, start, stop):
         """Data and keywords of a range of rows, as the estimator takes them."""

@@ -14,6 +14,7 @@ from galshape_cnn.infer.catalog.writable import warn_of_changes
 from galshape_cnn.infer.measure.options import measurement_keywords
 from galshape_cnn.parallel import progress_bar
 from galshape_cnn.processes import check_main_guard
+from galshape_cnn.quantities import whole_number
 from galshape_cnn.scale.blocks import join_rows, probe
 from galshape_cnn.scale.dataset import BlockFolder
 from galshape_cnn.scale.noise import settled_noise
@@ -27,6 +28,7 @@ __all__ = [
     "configuration_of",
     "measure_all",
     "measure_stream",
+    "recording",
     "source_columns",
     "split_options",
 ]
@@ -101,7 +103,7 @@ def measure_stream(
     if folder.missing():
         job = Job(estimator, source, how, probe(estimator, source, how))
         with local_crew(job, workers) as crew:
-            fill_folder(folder, crew, progress)
+            fill_folder(folder, crew, progress, recording(options))
     return folder.finish()
 
 
@@ -123,11 +125,35 @@ def begin_run(estimator, data, output, block_rows, settings, options):
     folder : BlockFolder
     """
     how, rest = split_options(options)
+    block_rows = whole_number(block_rows, "block_rows", 1)
     source = open_source(data, **rest)
     warn_of_changes(source_columns(source), ".parquet")
     how = settled_noise(source, how)
     configuration = configuration_of(estimator, source, how, settings)
     return source, how, BlockFolder(output, configuration, len(source), block_rows)
+
+
+def recording(options):
+    """What adds to the metadata of a block how its files were read, which no estimator knows.
+
+    Parameters
+    ----------
+    options : dict
+        Keywords of `measure_stream`.
+
+    Returns
+    -------
+    finish : callable or None
+        For `fill_folder`.
+    """
+    names = {name: value for name, value in (options.get("names") or {}).items() if value}
+    if not names:
+        return None
+
+    def finish(table):
+        table.meta["options"] = {**table.meta.get("options", {}), "names": names}
+
+    return finish
 
 
 def source_columns(source):
@@ -164,6 +190,15 @@ def split_options(options):
     how, rest : dict
     """
     how = {name: options[name] for name in measurement_keywords() if name in options}
+    if how.get("psf_error") is not None:  # here it is known what its arrays are
+        from galshape_cnn.infer.measure.psf_error import PSFUncertainty
+
+        how["psf_error"] = PSFUncertainty.checked(
+            how["psf_error"],
+            oversampling=options.get("psf_oversampling", 1),
+            includes_pixel=options.get("psf_includes_pixel", True),
+            normalize=options.get("normalize_psf", True),
+        )
     return how, {name: value for name, value in options.items() if name not in how}
 
 

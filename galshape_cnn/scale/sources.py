@@ -7,9 +7,11 @@ from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 
 import numpy as np
+from astropy.table import hstack
 
 from galshape_cnn.errors import FileError, InputError, PositionError
 from galshape_cnn.fingerprint import fingerprint
+from galshape_cnn.infer.catalog.columns import keep_apart
 from galshape_cnn.observe.io.pairing import check_psf_count
 from galshape_cnn.scale.file_sources import CubeSource, FileSource, MockSource, rows_of
 from galshape_cnn.scale.images import open_image
@@ -228,8 +230,13 @@ class PlacedSource(Source):
         return data, {**keywords, "positions": part}
 
     def inputs(self, start, stop):
-        """Columns that pass through, or None."""
-        return None if self._known.table is None else self._known.table[start:stop]
+        """Columns that pass through, those of the cutouts first, or None."""
+        own = self.cutouts.inputs(start, stop)
+        given = None if self._known.table is None else self._known.table[start:stop]
+        if own is None or given is None:
+            return given if own is None else own
+        keep_apart(given, {name.lower() for name in own.colnames})
+        return hstack([own, given], join_type="exact", metadata_conflicts="silent")
 
 
 def open_source(data, *, positions=None, names=None, **keywords):

@@ -17,6 +17,7 @@ from galshape_cnn.environment import environment, keep_to_core
 from galshape_cnn.errors import InputError
 from galshape_cnn.parallel import usable_cores
 from galshape_cnn.processes import NO_MAIN_GUARD, JobFile, check_main_guard, worker_pool
+from galshape_cnn.quantities import whole_number
 from galshape_cnn.scale.blocks import Schema, failed_rows, join_rows, measure_rows
 
 __all__ = [
@@ -246,8 +247,7 @@ def local_crew(job, workers=None):
     InputError
         If ``workers`` is below one.
     """
-    if workers is not None and workers < 1:
-        raise InputError(f"workers={workers}; at least one is needed")
+    workers = None if workers is None else whole_number(workers, "workers", 1)
     crew = ThreadCrew(job, usable_cores()) if workers is None else ProcessCrew(job, workers)
     try:
         yield crew

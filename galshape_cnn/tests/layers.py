@@ -5,7 +5,7 @@ __all__ = ["FOUNDATION", "LAYERS"]
 
 #: Modules of the top folder, bottom to top.
 FOUNDATION = ["errors", "environment", "files", "own_files", "flags", "geometry", "linalg", "masked"]
-FOUNDATION += ["fingerprint", "wcs", "parallel", "processes", "compilation"]
+FOUNDATION += ["quantities", "fingerprint", "wcs", "parallel", "processes", "compilation"]
 
 #: Folders above them, bottom to top: each imports only from itself and from what stands before it.
 LAYERS = {

@@ -14,62 +14,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from galshape_cnn import compilation as programs
 from galshape_cnn.compilation import Program, compiled, prove
 from galshape_cnn.environment import CACHE_VARIABLE
-from galshape_cnn.infer.network.amortized import AmortizedPosterior
-from galshape_cnn.infer.network.architecture import build_network, import_keras
-from galshape_cnn.infer.network.bundle import Bundle
-from galshape_cnn.infer.network.features import CONTEXT_SIZE
+from galshape_cnn.tests.program_scene import Traced, X, clean, half, kept_programs, names
 
-X = np.arange(6, dtype=np.float32).reshape(2, 3)
-
-
-@pytest.fixture
-def folder(monkeypatch, tmp_path):
-    """Where programs are kept; not yet there."""
-    own = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()
-    monkeypatch.setattr(programs, "_prove_at_exit", lambda folder: None)
-    monkeypatch.setattr(programs, "_newest_source", lambda: 0.0)  # of a developer at work
-    programs._circumstances.cache_clear()
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "kept"))
-    yield tmp_path / "kept" / programs._circumstances()
-    programs._circumstances.cache_clear()
-    jax.config.update("jax_compilation_cache_dir", own)
-    compilation_cache.reset_cache()
-
-
-class Traced:
-    """A function that counts how often it is traced."""
-
-    def __init__(self, function):
-        self.count, self._function = 0, function
-
-    def program(self, **options):
-        """As a new process would have it."""
-
-        def function(x, times=1):
-            self.count += 1
-            return self._function(x, times)
-
-        return Program("f", lambda: function, **options)
-
-
-def half(x, times=1):
-    return {"half": x / 2 * times, "big": x > 2}
+folder = kept_programs
 
 
 def solved(a, b):
     """Calls LAPACK."""
     return jnp.linalg.solve(a, b)
-
-
-def names(folder):
-    return sorted(path.suffix for path in folder.iterdir())
 
 
 def test_a_program_is_found_once_another_process_has_run_it(folder):
@@ -104,12 +60,6 @@ np.testing.assert_allclose(Program("solved", None)(a, a), np.eye(3), atol=1e-6)
         [sys.executable, "-c", code], capture_output=True, text=True, env=clean(), check=False
     )
     assert done.returncode == 0, done.stderr
-
-
-def clean():
-    """Variables for a process that keeps programs."""
-    own = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
-    return own | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def test_shapes_types_and_static_arguments_tell_programs_apart(folder):
@@ -334,109 +284,3 @@ def test_threads_share_the_work_of_one(folder):
         thread.join()
     assert traced.count == 1
     np.testing.assert_array_equal(results, [X / 2] * 8)
-
-
-def test_networks_weights_are_found_without_building_it():
-    bundle = Bundle.shipped()
-    live = AmortizedPosterior(bundle)
-    model = build_network(bundle.network, initialize=False)
-    count = len(model.weights)
-    standardise = [list(map(id, model.weights)).index(id(w)) for w in model.get_layer("standardise").weights]
-    assert standardise == [0, 1]
-    np.testing.assert_array_equal(live._mean, bundle.weights[0])
-    assert [len(part._weights) for part in (live._forward, live._update)] == [
-        count,
-        len(bundle.weights) - count,
-    ]
-
-
-@pytest.mark.parametrize("setting", ["floatx", "dtype_policy"])
-def test_networks_precision_is_not_the_users(setting, folder):
-    config = import_keras().config
-    rng = np.random.default_rng(1)
-    inputs = [rng.normal(size=(2, 16, 16, 48)).astype("f4"), rng.normal(size=(2, CONTEXT_SIZE)).astype("f4")]
-    usual = AmortizedPosterior(Bundle.shipped())._forward(inputs)
-    before, change = getattr(config, setting)(), getattr(config, f"set_{setting}")
-    change("float16")
-    try:
-        live = AmortizedPosterior(Bundle.shipped())
-        np.testing.assert_array_equal(live._forward.function.jitted(inputs), usual)
-        assert getattr(config, setting)() != before
-    finally:
-        change(before)
-
-
-RUN = """
-import sys, warnings
-from galshape_cnn.cli import main
-code = main(["measure", *sys.argv[1:], "--overwrite"])
-print(code, "keras" in sys.modules)
-"""
-
-
-def test_second_run_of_the_command_needs_no_keras_and_gives_the_same_rows(tmp_path):
-    from astropy.io import fits
-
-    from galshape_cnn.study.simulate.mock_sets import draw_mocks
-
-    stamps, _ = draw_mocks("seed", 3, engine="fast")
-    hdus = [
-        fits.PrimaryHDU(),
-        fits.ImageHDU(stamps.data, name="SCI"),
-        fits.ImageHDU(stamps.ivar, name="IVAR"),
-    ]
-    psf = stamps.psf[:, 1::2, 1::2]
-    hdus.append(fits.ImageHDU(psf / psf.sum((1, 2), keepdims=True), name="PSF"))
-    fits.HDUList(hdus).writeto(tmp_path / "cube.fits")
-    env, tables = clean() | {CACHE_VARIABLE: str(tmp_path / "kept")}, []
-    for imported in ("True", "False"):
-        command = [sys.executable, "-c", RUN, str(tmp_path / "cube.fits"), "-o", str(tmp_path / "out.ecsv")]
-        done = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
-        assert done.stdout.splitlines()[-1].split() == ["0", imported], done.stderr
-        lines = (tmp_path / "out.ecsv").read_text().splitlines()
-        tables.append([line for line in lines if not line.startswith("#")])
-    assert tables[0] == tables[1]
-    assert len(tables[0]) == 4
-    assert not [path for path in (tmp_path / "kept").rglob("*") if path.suffix]
-
-
-@pytest.mark.skipif(os.name == "nt", reason="links and modes of POSIX")
-@pytest.mark.parametrize("how", ["link", "writable file", "writable folder"])
-def test_a_program_that_others_can_have_put_there_is_not_run(folder, how, tmp_path):
-    Traced(half).program()(X)
-    prove(folder.parent)
-    (path,) = folder.iterdir()
-    if how == "link":
-        path.rename(tmp_path / "evil")
-        path.symlink_to(tmp_path / "evil")
-    else:
-        os.chmod(path if how == "writable file" else folder, 0o777)
-    traced = Traced(half)
-    traced.program()(X)
-    assert traced.count == 1
-
-
-@pytest.mark.skipif(os.name == "nt", reason="links of POSIX")
-def test_clearing_follows_no_links(folder, tmp_path, monkeypatch):
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "precious").write_bytes(bytes(2000))
-    folder.mkdir(parents=True)
-    (folder / "link").symlink_to(outside / "precious")
-    (folder.parent / "galshape-linked").symlink_to(outside)
-    monkeypatch.setattr(programs, "_LARGEST", 0)
-    programs._clear(folder.parent)
-    assert (outside / "precious").exists()
-    assert (folder / "link").is_symlink()
-
-
-@pytest.mark.skipif(os.name == "nt", reason="modes of POSIX")
-def test_programs_are_closed_to_others(folder):
-    old = os.umask(0)
-    try:
-        Traced(half).program()(X)
-        prove(folder.parent)
-    finally:
-        os.umask(old)
-    (path,) = folder.iterdir()
-    assert [oct(one.stat().st_mode)[-3:] for one in (path, folder, folder.parent)] == ["600", "700", "700"]

@@ -11,10 +11,13 @@ from galshape_cnn.errors import FileError
 from galshape_cnn.infer.measure.options import METHODS
 
 __all__ = [
+    "WITHOUT_RECORD",
     "add_estimator_options",
     "add_image_options",
+    "asked_options",
     "expand_patterns",
     "image_options",
+    "keep_defaults",
     "load_estimator",
     "make_folder",
     "progress_wanted",
@@ -27,6 +30,45 @@ _PSF_HELP = (
     "kolmogorov:fwhm=0.7  airy:fwhm=0.1,obscuration=0.3 (arcsec with a WCS, else pixels; fwhm=2.5px: pixels; "
     "optional g1=, g2=); or 'stars': estimated from those in the image, as is done without --psf"
 )
+
+
+#: Options that no number depends on, or that the table says in another way: everything else is recorded.
+WITHOUT_RECORD = {
+    "help", "input", "output", "overwrite", "workers", "scheduler", "block_rows", "progress",
+    "bundle",  # by the network's hash
+}  # fmt: skip
+
+
+def asked_options(args):
+    """Options of the command that differ from their defaults, for the metadata of its table.
+
+    Whatever option is added to the command is recorded, unless `WITHOUT_RECORD` names it.
+
+    Parameters
+    ----------
+    args : `argparse.Namespace`
+        With ``defaults``, see `keep_defaults`.
+
+    Returns
+    -------
+    asked : dict
+        Plain numbers, texts, truth values, lists of them.
+    """
+    known = args.defaults.items()
+    changed = {name: getattr(args, name) for name, default in known if getattr(args, name) != default}
+    return {name: value for name, value in changed.items() if name not in WITHOUT_RECORD}
+
+
+def keep_defaults(parser):
+    """Keep the defaults of a command's options beside them, as ``defaults``.
+
+    Parameters
+    ----------
+    parser : `argparse.ArgumentParser`
+        With all of its options; changed in place.
+    """
+    defaults = {action.dest: action.default for action in parser._actions if action.dest != "help"}
+    parser.set_defaults(defaults=defaults)
 
 
 def hdu(text):

@@ -187,11 +187,11 @@ def measured_exposures(args, parser_defaults):
     exposures = read_exposures(args.exposures)
     positions = targets(args, exposures[0].data)
     options = {} if args.stamp_size is None else {"stamp_size": args.stamp_size}
+    options |= {"fit_sky": False} if args.no_fit_sky else {}  # otherwise as the network was trained
     return load_estimator(args.bundle)(
         exposures,
         positions=positions,
         method=args.method,
-        fit_sky=not args.no_fit_sky,
         neighbours=args.neighbours,
         psf_oversampling=args.psf_oversampling,
         psf_includes_pixel=not args.psf_without_pixel,

@@ -1,13 +1,14 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What follows ``--psf``: a profile, the stars of the image, or a file."""
+"""What follows ``--psf`` and ``--psf-error``: a profile, the stars of the image, numbers, or a file."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 
-from galshape_cnn.errors import GalshapeError, GalshapeWarning, PSFError
+from galshape_cnn.errors import GalshapeError, GalshapeWarning, InputError, PSFError
 
-__all__ = ["PSF_PROFILES", "parse_psf", "stars_if_needed"]
+__all__ = ["PSF_PROFILES", "add_psf_error_option", "parse_psf", "psf_error_from", "stars_if_needed"]
 
 #: Profiles that ``--psf`` knows, with the parameters of each and their defaults.
 PSF_PROFILES = {
@@ -67,6 +68,57 @@ def parse_psf(text):
         raise PSFError(f"--psf {text}: needs fwhm= above 0")
     profile = _draw_profile(name, values, text)
     return _pixel_arrays(profile) if in_pixels else profile
+
+
+def add_psf_error_option(parser):
+    """Add ``--psf-error``.
+
+    Parameters
+    ----------
+    parser : `argparse.ArgumentParser`
+        Changed in place.
+    """
+    parser.add_argument(
+        "--psf-error",
+        metavar="ERROR",
+        help="how well the PSF is known, for the errors: size=0.01,ellipticity=0.005 (1 sigma of its size "
+        "over its size, and of each component of its shear), or a FITS cube of PSFs that it may be instead",
+    )
+
+
+def psf_error_from(args):
+    """How well the PSF is known.
+
+    Parameters
+    ----------
+    args : `argparse.Namespace`
+        With ``psf_error``, ``psf_oversampling`` and ``psf_without_pixel``.
+
+    Returns
+    -------
+    options : dict
+        ``psf_error`` of an estimator; empty where the option is not given.
+
+    Raises
+    ------
+    InputError, FileError
+        If it is neither numbers nor a file of PSFs.
+    """
+    if args.psf_error is None:
+        return {}
+    from galshape_cnn.infer.measure.psf_error import PSFUncertainty
+    from galshape_cnn.observe.io.psf_files import read_psf
+
+    if "=" in args.psf_error and not Path(args.psf_error).exists():
+        pairs = [item.partition("=") for item in args.psf_error.split(",")]
+        value = {name.strip(): text.strip() for name, _, text in pairs}
+    else:
+        value = read_psf(args.psf_error)
+    sampling = {"oversampling": args.psf_oversampling, "includes_pixel": not args.psf_without_pixel}
+    try:
+        return {"psf_error": PSFUncertainty.checked(value, **sampling)}
+    except InputError as error:
+        raise InputError(f"--psf-error {args.psf_error}: {error}") from error
 
 
 def _draw_profile(name, values, text):

@@ -102,13 +102,15 @@ def mended_psf(psf, normalize=True):
 
 def _rings(array):
     """Median of the rim and of a ring inside it, error of the first, radius of the second in the rim's."""
+    from astropy.stats import mad_std
+
     ny, nx = array.shape[1:]
     y, x = np.mgrid[:ny, :nx]
     radius = np.maximum(np.abs(y - ny // 2) / max(ny // 2, 1), np.abs(x - nx // 2) / max(nx // 2, 1))
     ring = np.abs(radius - _RING) <= max(0.51 / (min(ny, nx) // 2 or 1), 0.05)
     rims = array[:, radius >= 1], array[:, ring]
     rim, inner = (np.median(one, axis=1) if one.shape[1] else np.zeros(len(array)) for one in rims)
-    scatter = 1.4826 * np.median(np.abs(rims[0] - rim[:, None]), axis=1)
+    scatter = mad_std(rims[0], axis=1)
     return rim, inner, scatter / np.sqrt(max(rims[0].shape[1] / 4, 1)), radius[ring].mean()
 
 

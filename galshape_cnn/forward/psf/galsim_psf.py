@@ -48,6 +48,6 @@ def draw_effective_psf(psf, jacobian, oversampling, side, folding_threshold):
             image = careful.drawImage(**options)
         except galsim.GalSimFFTSizeError:
             image = effective.drawImage(**options)
-    except galsim.GalSimError as error:
+    except (galsim.GalSimError, MemoryError) as error:
         raise PSFError(f"psf cannot be drawn by GalSim: {error}") from error
     return image.array.copy()

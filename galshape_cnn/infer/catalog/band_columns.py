@@ -140,6 +140,7 @@ def band_definitions(bands, zeropoints, columns):
                 out += _of_magnitude(end, zeropoint)
             text = "number of exposures that show the galaxy"
             out.append(ColumnDefinition("n_exposures", "number", text, "meta.number"))
+            out += _of_gradient(bands)
     return tuple(one for one in out if one.name in columns)
 
 
@@ -147,6 +148,17 @@ def _for_band(definition, band, suffix):
     """A column of a flux, for one band."""
     name = "_".join(filter(None, ("flux", band, suffix)))
     return replace(definition, name=name, description=f"{definition.description}, band {band}")
+
+
+def _of_gradient(bands):
+    """Difference of the size between the first and the last band, and its error."""
+    if len(bands) < 2:
+        return []
+    text = f"ln(hlr) in band {bands[-1]} minus that in band {bands[0]}, if each band had a shape of its own"
+    return [
+        ColumnDefinition("hlr_gradient", "number", text, "phys.angSize;arith.diff"),
+        ColumnDefinition("hlr_gradient_err", "number", "standard deviation of hlr_gradient", "stat.error"),
+    ]
 
 
 def _of_snr(end):

@@ -230,7 +230,7 @@ class ShapeCatalog(FlaggedRows, CatalogRows, CatalogDisplay, CatalogShear, Catal
         absent = set() if self.method == "posterior" else {"ess"}
         absent |= set() if self.placement.has_sky else {"sky_centroid"}
         absent |= {"neighbour_fraction"} if self.meta.get("neighbours", "ignore") == "ignore" else set()
-        absent |= set() if self.meta.get("shear_response") else set(SHEAR_COLUMNS)
+        absent |= set() if self.meta.get("options", {}).get("shear_response") else set(SHEAR_COLUMNS)
         names = [d.name for d in COLUMN_DEFINITIONS if d.name not in absent]
         return names if self.inputs is None else names + self.inputs.colnames
 

@@ -260,6 +260,9 @@ class ExposuresCatalog(ShapeCatalog):
         columns["r_eff"] = semi_major_radius(parameters[:, model.hlr], g1, g2)
         columns |= derived_errors(five, self.error_covariance[:, last, last])
         columns["n_exposures"] = self.seen.sum(1)
+        if len(self.bands) > 1:
+            columns["hlr_gradient"] = self.by_exposure.gradient
+            columns["hlr_gradient_err"] = self.by_exposure.gradient_error
         for number in range(len(self.bands)):
             inside = np.array(model.exposures) == number
             snr = np.where(self.seen[:, inside], self.by_exposure.snr[:, inside], 0)

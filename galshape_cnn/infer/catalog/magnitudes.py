@@ -6,6 +6,7 @@ import numpy as np
 
 from galshape_cnn.infer.catalog.columns import keep_apart
 from galshape_cnn.masked import filled
+from galshape_cnn.quantities import plain_magnitude
 
 __all__ = ["add_magnitudes"]
 
@@ -24,10 +25,15 @@ def add_magnitudes(table, zeropoint, source="given"):
     table : `~astropy.table.Table`
         Changed in place.  Columns of these names that came with the positions get the prefix ``input_``;
         those of an earlier call are replaced.
-    zeropoint : float
-        Magnitude of one unit of flux.
+    zeropoint : float or Quantity
+        Magnitude of one unit of flux, also in ``mag`` or ``ABmag``.
     source : str, optional
         Where the zero point is from, for the description of the column.
+
+    Raises
+    ------
+    InputError
+        If ``zeropoint`` is no finite magnitude.
 
     Examples
     --------
@@ -38,6 +44,7 @@ def add_magnitudes(table, zeropoint, source="given"):
     >>> table["mag"]
     <Quantity [17.5,  nan] mag>
     """
+    zeropoint = plain_magnitude(zeropoint, "zeropoint")
     _make_room(table)
     flux, bound = (filled(table[name].value) for name in ("flux", "flux_err"))
     good = np.where(flux > 0, flux, np.nan)  # also where a join of tables left it masked

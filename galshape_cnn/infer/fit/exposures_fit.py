@@ -78,7 +78,7 @@ class _Problem:
         return moved(theta, step, self.size, self.coordinates)
 
 
-def fit_exposures(likelihood, start, size, again=None, penalty=None):
+def fit_exposures(likelihood, start, size, again=None, penalty=None, steps=LIMITS.steps):
     """Maximise the likelihood of galaxies in several exposures.
 
     Parameters
@@ -94,17 +94,19 @@ def fit_exposures(likelihood, start, size, again=None, penalty=None):
         badly or ended at a limit of size or shear.  The better end is kept.
     penalty : Penalty, optional
         A Gaussian prior on the coordinates, which chi-square and Fisher matrix then contain.
+    steps : int, optional
+        Of a search, at most.
 
     Returns
     -------
     fit : ExposuresFit
     """
-    fit = _fitted(likelihood, start, size, penalty)
+    fit = _fitted(likelihood, start, size, penalty, steps)
     excess = (fit.chi2 - likelihood.n_data) / np.sqrt(2 * np.maximum(likelihood.n_data, 1))
     rows = np.flatnonzero((fit.flags & ~Flag.N_AT_BOUND != 0) | (excess > _POOR))
     if again is None or not len(rows):
         return fit
-    second = _fitted(likelihood[rows], again(rows), size, penalty)
+    second = _fitted(likelihood[rows], again(rows), size, penalty, steps)
     converged = [(one & (Flag.NOT_CONVERGED | Flag.NO_DATA)) == 0 for one in (fit.flags[rows], second.flags)]
     change = converged[1].astype(int) - converged[0]
     better = (change > 0) | ((change == 0) & (second.chi2 < fit.chi2[rows]))
@@ -113,16 +115,16 @@ def fit_exposures(likelihood, start, size, again=None, penalty=None):
     return fit
 
 
-def _fitted(likelihood, start, size, penalty):
+def _fitted(likelihood, start, size, penalty, steps):
     """One search from one start, and again with the photon noise of what it found."""
     coordinates = Coordinates(likelihood.model)
     theta = coordinates.clipped(coordinates.of(start), size)
     photons = any(part.gain is not None for part in likelihood.parts)
-    weighted = likelihood
+    weighted, limits = likelihood, LIMITS._replace(steps=steps)
     for _ in range(_REWEIGHTINGS if photons else 1):
         if photons:
             weighted = likelihood.with_photons(coordinates.params(theta))
-        points, done, _ = search(_Problem(weighted, size, penalty), theta, LIMITS)
+        points, done, _ = search(_Problem(weighted, size, penalty), theta, limits)
         theta = points.theta
     inverse = np.linalg.inv(coordinates.derivative(theta))
     fisher = np.swapaxes(inverse, 1, 2) @ points.fisher @ inverse

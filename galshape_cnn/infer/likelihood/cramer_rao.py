@@ -20,6 +20,8 @@ from galshape_cnn.infer.likelihood.cramer_rao_exposures import are_several, join
 from galshape_cnn.infer.likelihood.design_points import holds_many, split_points
 from galshape_cnn.infer.likelihood.fisher import bound, check_error, fisher_matrices, same_unit, snr
 from galshape_cnn.masked import filled
+from galshape_cnn.observe.noise.ccd import checked_gain
+from galshape_cnn.quantities import plain_number, plain_values
 
 __all__ = ["CramerRaoBound", "cramer_rao_bound"]
 
@@ -119,7 +121,7 @@ def cramer_rao_bound(
     shape : (int, int), optional
         ny, nx of the stamp, at least 8 each; that of ``error`` or ``mask`` if they are
         arrays, otherwise (64, 64).
-    pixel_scale : float or (N,) array_like, optional
+    pixel_scale : float, Quantity or (N,) array_like, optional
         Arcsec per pixel, for an image with north up and east left.
     jacobian : (2, 2) array_like, optional
         d(u, v)/d(x, y) in arcsec per pixel, for any other orientation.
@@ -129,7 +131,7 @@ def cramer_rao_bound(
         False if a PSF array is not yet convolved with the pixel.
     normalize_psf : bool, optional
         Scale the PSF to unit sum.
-    gain : float or (N,) array_like, optional
+    gain : float, Quantity or (N,) array_like, optional
         Electrons per unit of flux: adds the photon noise of the galaxy.
     fit_sky, fit_centroid : bool, optional
         False if the sky level, or the centre, is known beforehand.
@@ -218,8 +220,10 @@ def _information(
 ):  # fmt: skip
     """Parameters (8,) in pixels, Fisher matrix (1, 8, 8), S/N and Jacobian of one exposure."""
     values = _parameters(params, center)
+    unit = getattr(values["flux"], "unit", None)
     flux, error = same_unit(values["flux"], error, "params['flux']")
-    values["flux"] = flux
+    values |= {"flux": flux, "sky": plain_values(values.get("sky", 0.0), unit, "params['sky']")}
+    gain = checked_gain(gain, unit)
     ivar = _inverse_variance(error, mask, shape)
     jacobian = _jacobian(jacobian, pixel_scale)
     pixel = _in_pixels(values, jacobian, ivar.shape)
@@ -232,7 +236,7 @@ def _information(
         normalize=normalize_psf,
         stamp_size=max(ivar.shape),
     )
-    return pixel, *_fisher_and_snr(pixel, ivar, arrays, _positive("gain", gain)), jacobian
+    return pixel, *_fisher_and_snr(pixel, ivar, arrays, gain), jacobian
 
 
 def _parameters(params, center):
@@ -258,14 +262,9 @@ def _parameters(params, center):
 
 
 def _number(name, value):
-    """A finite float, whatever its unit."""
-    try:
-        number = float(getattr(value, "value", value))
-    except (TypeError, ValueError) as problem:
-        raise InputError(f"params[{name!r}] is {value!r}; one number is needed") from problem
-    if not np.isfinite(number):
-        raise InputError(f"params[{name!r}]={number}; a finite number is needed")
-    return number
+    """A finite float; of the nuisances those with a unit that fits."""
+    unit = u.pix if name in ("x", "y") else None
+    return plain_number(value, f"params[{name!r}]", "one finite number", unit=unit)
 
 
 def _radius(hlr, is_angle):
@@ -309,22 +308,16 @@ def _jacobian(jacobian, pixel_scale):
     if jacobian is not None and pixel_scale is not None:
         raise InputError("jacobian and pixel_scale both say how large a pixel is; give one of them")
     if pixel_scale is not None:
-        return np.eye(2) * _positive("pixel_scale", pixel_scale)
+        if getattr(pixel_scale, "unit", None) is not None and pixel_scale.unit.is_equivalent(u.arcsec):
+            pixel_scale = pixel_scale / u.pix
+        allowed = "one finite number > 0 of arcsec per pixel"
+        return np.eye(2) * plain_number(pixel_scale, "pixel_scale", allowed, unit=u.arcsec / u.pix, above=0)
     if jacobian is None:
         return None
     jacobian = np.asarray(jacobian, float)
     if jacobian.shape != (2, 2) or not np.isfinite(jacobian).all() or np.linalg.det(jacobian) == 0:
         raise InputError(f"jacobian is {jacobian.tolist()}; an invertible (2, 2) matrix is needed")
     return jacobian
-
-
-def _positive(name, value):
-    """A positive number, or None."""
-    if value is None:
-        return None
-    if np.ndim(value) or not (np.isfinite(value) and value > 0):
-        raise InputError(f"{name}={value!r}; allowed: one finite number > 0")
-    return float(value)
 
 
 def _inverse_variance(error, mask, shape):

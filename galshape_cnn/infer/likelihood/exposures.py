@@ -18,8 +18,9 @@ import numpy as np
 from galshape_cnn.forward.galaxy_model import SINGLE, GalaxyModel
 from galshape_cnn.forward.view import View
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood, source_weights
+from galshape_cnn.infer.likelihood.sandwich import sandwich
 
-__all__ = ["ExposureStamps", "JointLikelihood"]
+__all__ = ["ExposureStamps", "JointLikelihood", "joint_errors"]
 
 _RIDGE = 1e-9  # of the equilibrated linear equations
 _LEAST_FLUX = 0.3  # in units of a pixel's noise: what the kernel is asked to render at least
@@ -212,6 +213,38 @@ class JointLikelihood:
         change = np.zeros_like(gradient)
         change[:, linear] = found
         return change
+
+
+def joint_errors(model, naive, actual, free):
+    """Covariance of a weighted fit to several images, reached and supposed.
+
+    Parameters
+    ----------
+    model : GalaxyModel
+        With P parameters, R of them reported.
+    naive, actual : (N, P, P) ndarray
+        Sums over the images of the Fisher matrices for independent noise, and of the covariances of the
+        score.
+    free : (N, P) ndarray of bool
+        Parameters that are fitted.
+
+    Returns
+    -------
+    reached, supposed : (N, R, R) ndarray
+        With the actual noise, and with independent noise of the same weights; NaN where unknown.
+    singular : (N,) ndarray of bool
+        As for `galshape_cnn.infer.likelihood.fisher.bound`.
+    """
+    both = free[:, :, None] & free[:, None, :]
+    # relative to the errors of each parameter alone: single precision then holds any unit
+    scale = np.sqrt(np.where(free, np.diagonal(naive, axis1=1, axis2=2), 1.0))
+    scale = np.where(scale > 0, scale, 1.0)
+    unit = scale[:, :, None] * scale[:, None, :]
+    naive, actual = (np.where(both, m / unit, np.eye(model.size)).astype(np.float32) for m in (naive, actual))
+    reached, singular = sandwich(naive, actual, model.fit_sky, model)
+    supposed, _ = sandwich(naive, naive, model.fit_sky, model)
+    known, unit = both[:, model.reported, model.reported], unit[:, model.reported, model.reported]
+    return *(np.where(known, one / unit, np.nan) for one in (reached, supposed)), singular
 
 
 def _without_light(fluxes, size):

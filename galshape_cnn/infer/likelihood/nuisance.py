@@ -28,7 +28,7 @@ _DRAWS_AT_ONCE = 4  # blocks
 _RIDGE = 1e-6  # of the nuisance images' equilibrated products
 
 
-def projected(columns, nuisance):
+def projected(columns, nuisance, xp=jnp):
     """Columns without their part along the nuisance images.
 
     Parameters
@@ -37,18 +37,20 @@ def projected(columns, nuisance):
         Whitened images.
     nuisance : (..., m, pixels) array
         Whitened nuisance images; zeros count for none.
+    xp : module, optional
+        `jax.numpy`, or `numpy` for arrays of NumPy.
 
     Returns
     -------
-    columns : (..., k, pixels) jax array
+    columns : (..., k, pixels) array of that module
     """
-    norm = jnp.sqrt(jnp.sum(nuisance**2, -1, keepdims=True))
-    unit = nuisance / jnp.maximum(norm, 1e-20)
-    ridge = jnp.where(norm[..., 0] > 1e-20, _RIDGE, 1.0)
-    products = jnp.einsum("...ik,...jk->...ij", unit, unit) + ridge[..., None] * jnp.eye(unit.shape[-2])
-    along = jnp.einsum("...ik,...jk->...ij", columns, unit)
-    amplitude = jnp.linalg.solve(products, jnp.swapaxes(along, -1, -2))
-    return columns - jnp.einsum("...ji,...jk->...ik", amplitude, unit)
+    norm = xp.sqrt(xp.sum(nuisance**2, -1, keepdims=True))
+    unit = nuisance / xp.maximum(norm, 1e-20)
+    ridge = xp.where(norm[..., 0] > 1e-20, _RIDGE, 1.0)
+    products = unit @ xp.swapaxes(unit, -1, -2) + ridge[..., None] * xp.eye(unit.shape[-2])
+    along = columns @ xp.swapaxes(unit, -1, -2)
+    amplitude = xp.linalg.solve(products, xp.swapaxes(along, -1, -2))
+    return columns - xp.swapaxes(amplitude, -1, -2) @ unit
 
 
 @compiled(static_argnames="grid")

@@ -29,6 +29,7 @@ from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.kernel import calls
 from galshape_cnn.forward.kernel.library import serves
 from galshape_cnn.forward.render import derivatives_block, in_blocks, point_block
+from galshape_cnn.linalg import inverse_or_nan
 
 __all__ = [
     "SCALES",
@@ -281,25 +282,28 @@ def _examine_one(params, image, derivatives, data, ivar, inverse_gain, fit_sky):
     )  # fmt: skip
 
 
-def inverse_fisher(fisher, fit_sky, sky=SINGLE.sky):
+def inverse_fisher(fisher, fit_sky, sky=SINGLE.sky, xp=jnp):
     """Inverse of a Fisher matrix of which one parameter, the sky, may be known.
 
     Parameters
     ----------
-    fisher : (P, P) jax array
+    fisher : (P, P) array
     fit_sky : float
         1 if the sky is free; 0 gives it no variance.
     sky : int, optional
         Place of the sky among the parameters.
+    xp : module, optional
+        `jax.numpy`, or `numpy` for an array of NumPy.
 
     Returns
     -------
-    inverse : (P, P) jax array
+    inverse : (P, P) array of that module
     """
-    used = jnp.ones(len(fisher)).at[sky].set(fit_sky)
-    scale = used / jnp.sqrt(jnp.maximum(jnp.diagonal(fisher), 1e-30))
-    matrix = fisher * scale[:, None] * scale + jnp.diag(1 - used) + _RIDGE * jnp.eye(len(fisher))
-    return jnp.linalg.inv(matrix) * scale[:, None] * scale
+    used = xp.where(xp.arange(len(fisher)) == sky, fit_sky, 1.0).astype(fisher.dtype)
+    scale = used / xp.sqrt(xp.maximum(xp.diagonal(fisher), 1e-30))
+    matrix = fisher * scale[:, None] * scale + xp.diag(1 - used) + _RIDGE * xp.eye(len(fisher))
+    invert = inverse_or_nan if xp is np else jnp.linalg.inv
+    return invert(matrix) * scale[:, None] * scale
 
 
 def _second_derivatives(light):

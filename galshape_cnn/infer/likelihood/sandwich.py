@@ -14,39 +14,48 @@ Nuisance images, such as the derivatives of fitted neighbours, are projected out
 
 from dataclasses import replace
 
-import jax.numpy as jnp
 import numpy as np
+from scipy import fft
 
-from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.kernel.library import serves
 from galshape_cnn.forward.render import BLOCK, render_with_derivatives
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.nuisance import projected
 from galshape_cnn.parallel import fixed_batches
 
-__all__ = ["correlation_spectrum", "information", "sandwich", "stretching", "tempering", "widened"]
+__all__ = [
+    "correlation_spectrum",
+    "information",
+    "on_known",
+    "sandwich",
+    "stretching",
+    "tempering",
+    "widened",
+]
 
 
-@compiled(static_argnames="grid")
-def _block(params, ivar, inverse_gain, transfer, nuisance, spectrum, grid):
-    """H and V of a block of stamps."""
-    images, derivatives = render_with_derivatives(params, transfer, grid)
-    light = jnp.maximum(images - params[:, SINGLE.sky, None, None], 0)
-    weight = jnp.sqrt(ivar / (1 + ivar * light * inverse_gain[:, None, None]))
+def _products(params, rendered, ivar, inverse_gain, nuisance, spectrum):
+    """H and V of rendered stamps.
+
+    In NumPy: transforms of XLA wait for ever where as many programs run as there are threads.
+    """
+    images, derivatives = rendered
+    light = np.maximum(images - params[:, SINGLE.sky, None, None], 0)
+    weight = np.sqrt(ivar / (1 + ivar * light * inverse_gain[:, None, None]))
     columns = derivatives * weight[:, None]
     n, k, size, _ = columns.shape
     if nuisance is not None:
         flat = nuisance.reshape(n, nuisance.shape[1], -1) * weight.reshape(n, 1, -1)
-        columns = projected(columns.reshape(n, k, -1), flat).reshape(columns.shape)
+        columns = projected(columns.reshape(n, k, -1), flat, np).reshape(columns.shape)
     flat = columns.reshape(n, k, -1)
-    naive = jnp.einsum("bik,bjk->bij", flat, flat)
+    naive = flat @ np.swapaxes(flat, 1, 2)
     if spectrum is None:
         return naive, naive
-    side = spectrum.shape[0]
-    mixed = jnp.fft.irfft2(jnp.fft.rfft2(columns, s=(side, side)) * spectrum, s=(side, side))
-    mixed = mixed[..., :size, :size].reshape(n, k, -1)
-    actual = jnp.einsum("bik,bjk->bij", flat, mixed)
-    return naive, 0.5 * (actual + jnp.swapaxes(actual, 1, 2))
+    side = (spectrum.shape[0],) * 2
+    mixed = fft.irfft2(fft.rfft2(columns, s=side) * spectrum, s=side)[..., :size, :size]
+    actual = flat @ np.swapaxes(mixed.reshape(n, k, -1), 1, 2)
+    return naive, 0.5 * (actual + np.swapaxes(actual, 1, 2))
 
 
 def correlation_spectrum(correlation, size):
@@ -85,13 +94,14 @@ def information(batch, params, correlation=None):
     if batch.gain is not None:
         inverse_gain = (1 / batch.gain).astype(np.float32)
     naive, actual = np.full((2, len(params), 8, 8), np.nan, np.float32)
-    for rows, padded in fixed_batches(np.flatnonzero(known), BLOCK):
+    for rows, padded in fixed_batches(np.flatnonzero(known), 1 if serves(transfer) else BLOCK):
         nuisance = None if stamps.nuisance is None else stamps.nuisance[padded]
         own = transfer if len(transfer) == 1 else transfer[padded]
-        both = _block(
-            params[padded], stamps.ivar[padded], inverse_gain[padded], own, nuisance, spectrum, grid
+        rendered = map(np.asarray, render_with_derivatives(params[padded], own, grid))
+        both = _products(
+            params[padded], rendered, stamps.ivar[padded], inverse_gain[padded], nuisance, spectrum
         )
-        naive[rows], actual[rows] = (np.asarray(one)[: len(rows)] for one in both)
+        naive[rows], actual[rows] = (one[: len(rows)] for one in both)
     return naive, actual
 
 
@@ -190,14 +200,14 @@ def stretching(covariance, supposed, actual):
 
     Parameters
     ----------
-    covariance : (N, 5, 5) ndarray
+    covariance : (N, R, R) ndarray
         The posterior's, with the tempered likelihood.
-    supposed, actual : (N, 5, 5) ndarray
+    supposed, actual : (N, R, R) ndarray
         Covariances of an unbiased estimate as the tempered likelihood supposes it, and as it is.
 
     Returns
     -------
-    stretch : (N, 5, 5) ndarray
+    stretch : (N, R, R) ndarray
         :math:`A = 1 + R\,(M - 1)` for deviations from the mean, with the response R as for
         `widened` and M, for which :math:`M B M^T = S`; the identity where they are unknown.
 
@@ -210,13 +220,41 @@ def stretching(covariance, supposed, actual):
     taken that is symmetric where B is the identity: it moves draws the least.
     """
     usable = _all_known(covariance, supposed, actual)
-    out = np.tile(np.eye(5), (len(covariance), 1, 1))
+    out = np.tile(np.eye(covariance.shape[-1]), (len(covariance), 1, 1))
     for row in np.flatnonzero(usable):
         root, response = _response(covariance[row], supposed[row])
         inverse = np.linalg.inv(root)
         values, vectors = np.linalg.eigh(inverse @ actual[row] @ inverse.T)
         change = (vectors * (np.sqrt(np.maximum(values, 0)) - 1)) @ vectors.T
         out[row] += root @ response @ change @ inverse
+    return out
+
+
+def on_known(function, covariance, supposed, actual, other):
+    """`widened` or `stretching` of matrices in which some parameters are unknown.
+
+    Parameters
+    ----------
+    function : callable
+        Of three arrays (M, K, K) of known parameters only, to one of the same shape.
+    covariance, supposed, actual : (N, R, R) ndarray
+        NaN in lines and columns of parameters that are unknown, such as the flux of a band without data.
+
+    other : (N, R, R) ndarray
+        What stands in the other lines and columns.
+
+    Returns
+    -------
+    out : (N, R, R) ndarray
+    """
+    known = np.logical_and.reduce(
+        [np.isfinite(np.diagonal(m, axis1=1, axis2=2)) for m in (covariance, supposed, actual)]
+    )
+    out = other.copy()
+    for pattern in np.unique(known, axis=0):
+        rows, some = np.flatnonzero((known == pattern).all(1)), np.flatnonzero(pattern)
+        at = np.ix_(rows, some, some)
+        out[at] = function(covariance[at], supposed[at], actual[at])
     return out
 
 

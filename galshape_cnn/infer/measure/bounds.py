@@ -1,7 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Errors of estimates: the Cramér-Rao bound, or the sandwich where the weights do not know the noise."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from galshape_cnn.infer.likelihood.residuals import Examination, as_if_independe
 from galshape_cnn.infer.likelihood.sandwich import information, sandwich, widened
 from galshape_cnn.infer.likelihood.structure import estimate_structure
 
-__all__ = ["Judged", "errors_of"]
+__all__ = ["Judged", "errors_of", "structure_of", "without_errors"]
 
 _LIKELY = 1.0, 1.5, 3.0  # of squares near the galaxy, all squares and smoothed residuals: worth a closer look
 
@@ -30,7 +31,10 @@ class Judged:
     covariance, crb : (N, 5, 5) ndarray
         Stated covariance (NaN where there is none), of noise and structure, and bound, of noise alone.
     structure : (N, 5, 5) ndarray
-        What structure that no Sérsic profile has adds to the bound; zero where none is seen.
+        What structure that no Sérsic profile has, noise beyond the noise map's and an uncertain PSF add to
+        the bound; zero where none is seen.
+    white : (N,) ndarray
+        Variance of the white noise in units of the noise map's; one unless that is significantly too small.
     snr, chi2, freedom : (N,) ndarray
         S/N, reduced chi-square and degrees of freedom.
     flags : (N,) int64 ndarray
@@ -43,6 +47,7 @@ class Judged:
     covariance: np.ndarray
     crb: np.ndarray
     structure: np.ndarray
+    white: np.ndarray
     snr: np.ndarray
     chi2: np.ndarray
     freedom: np.ndarray
@@ -68,7 +73,49 @@ def errors_of(batch, found, fitted, options):
     -------
     judged : Judged
     """
-    params = found.params.copy()
+    judged = without_errors(batch, found.params, options)
+    params, fisher = judged.params, judged.examination.fisher
+    crb, singular = bound(fisher.astype(np.float32), fit_sky=options.fit_sky)
+    covariance = found.covariance
+    rows = np.arange(len(batch)) if options.correlation is not None else np.flatnonzero(fitted)
+    if len(rows):
+        crb, covariance, singular = _with_sandwich(batch, params, (crb, covariance, singular), rows, options)
+    structure, white = np.zeros((len(params), 5, 5)), np.ones(len(params))
+    rows, parts = structure_of(batch, judged, options)
+    if parts is not None:
+        white[rows] = parts.white
+        more = parts.white[:, None, None] - 1
+        noise = np.where(more > 0, more * crb[rows], 0)  # where there is none, a bound may be NaN
+        structure[rows] = parts.covariance()[:, SINGLE.reported, SINGLE.reported] + noise
+    if options.psf_error is not None:
+        structure += options.psf_error.covariance(batch, params, fisher, options.fit_sky)
+    rows = np.flatnonzero(structure.any((1, 2)))
+    if len(rows):
+        covariance = covariance.copy()
+        covariance[rows] = widened(covariance[rows], crb[rows], crb[rows] + structure[rows])
+    flags = np.where(singular, Flag.SINGULAR, 0)
+    errors = {"covariance": covariance, "crb": crb, "structure": structure, "white": white}
+    return replace(judged, **errors, flags=flags)
+
+
+def without_errors(batch, params, options):
+    """S/N, chi-square and what the pixels say at the estimates.
+
+    Parameters
+    ----------
+    batch : RenderedBatch
+        N stamps.
+    params : (N, 8) ndarray
+        Estimates; of the sky, where it is fitted, the best is found.
+    options : Options
+        ``fit_sky`` is used.
+
+    Returns
+    -------
+    judged : Judged
+        Errors are NaN, without structure.
+    """
+    params = params.copy()
     examination = _examined(batch, params, options.fit_sky)
     flux, sky = SINGLE.flux, SINGLE.sky
     snr = np.abs(params[:, flux]) * np.sqrt(examination.fisher[:, flux, flux])
@@ -77,19 +124,11 @@ def errors_of(batch, found, fitted, options):
         step = examination.score[:, sky] / np.maximum(examination.fisher[:, sky, sky], 1e-30)
         chi2 = chi2 - step * examination.score[:, sky]
         params[:, sky] += step
-    crb, singular = bound(examination.fisher.astype(np.float32), fit_sky=options.fit_sky)
     freedom = np.maximum((batch.stamps.ivar > 0).sum((1, 2)) - len(options.model.free), 1)
-    covariance = found.covariance
-    rows = np.arange(len(batch)) if options.correlation is not None else np.flatnonzero(fitted)
-    if len(rows):
-        crb, covariance, singular = _with_sandwich(batch, params, (crb, covariance, singular), rows, options)
-    structure = _structure(batch, params, examination, chi2 / freedom, freedom, options)
-    rows = np.flatnonzero(structure.any((1, 2)))
-    if len(rows):
-        covariance = covariance.copy()
-        covariance[rows] = widened(covariance[rows], crb[rows], crb[rows] + structure[rows])
-    flags = np.where(singular, Flag.SINGULAR, 0)
-    return Judged(params, covariance, crb, structure, snr, chi2 / freedom, freedom, flags, examination)
+    n = len(params)
+    nan, none, white = np.full((n, 5, 5), np.nan), np.zeros((n, 5, 5)), np.ones(n)
+    flags = np.zeros(n, np.int64)
+    return Judged(params, nan, nan, none, white, snr, chi2 / freedom, freedom, flags, examination)
 
 
 def _examined(batch, params, fit_sky):
@@ -101,26 +140,47 @@ def _examined(batch, params, fit_sky):
     return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(batch)], *parts)
 
 
-def _structure(batch, params, examination, chi2, freedom, options):
-    """Covariance due to structure, of the rows in which it is seen; zero for the others."""
-    scaled, alike = examination, 1.0
+def structure_of(batch, judged, options):
+    """Structure of the rows that are worth a closer look.
+
+    Parameters
+    ----------
+    batch : RenderedBatch
+        N stamps.
+    judged : Judged
+        Of the same.
+    options : Options
+        ``fit_sky`` and ``correlation`` are used.
+
+    Returns
+    -------
+    rows : (M,) ndarray of int
+    structure : `~galshape_cnn.infer.likelihood.structure.Structure` or None
+        Of these rows; None if there are none.
+    """
+    params, scaled, alike = judged.params, judged.examination, 1.0
     if options.correlation is not None:
-        scaled = as_if_independent(examination, options.correlation)
+        scaled = as_if_independent(scaled, options.correlation)
         alike = (options.correlation**2).sum()
     near, number = scaled.inner, np.maximum(scaled.inner_number, 1e-6)
     signs = (
         (near - number) / np.sqrt(2 * number),
-        (chi2 - 1) * np.sqrt(freedom / alike / 2),
+        (judged.chi2 - 1) * np.sqrt(judged.freedom / alike / 2),
         scaled.highest[:, 3],
     )
     likely = np.any([sign > least for sign, least in zip(signs, _LIKELY, strict=True)], axis=0)
-    out, shape = np.zeros((len(params), 5, 5)), SINGLE.reported
-    likely = np.flatnonzero(likely & np.isfinite(params).all(1))
-    for rows, padded, full in batch.filled(likely, BLOCK):
+    likely, found = np.flatnonzero(likely & np.isfinite(params).all(1)), []
+    for rows, padded, full in batch.filled(likely, BLOCK, by_kernel=True):
         pixels = full.stamps.data, full.stamps.ivar, full.transfer, full.grid
-        found = estimate_structure(params[padded], *pixels, options.fit_sky, full.gain, options.correlation)
-        out[rows] = found.covariance()[: len(rows), shape, shape]
-    return out
+        part = estimate_structure(params[padded], *pixels, options.fit_sky, full.gain, options.correlation)
+        found.append(jax.tree.map(partial(_first, len(rows)), part))
+    if not found:
+        return likely, None
+    return likely, jax.tree.map(lambda *arrays: np.concatenate(arrays), *found)
+
+
+def _first(count, array):
+    return array[:count]
 
 
 def _with_sandwich(batch, params, errors, rows, options):

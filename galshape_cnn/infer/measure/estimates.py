@@ -11,14 +11,13 @@ from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.sandwich import information, sandwich, stretching, tempering
-from galshape_cnn.infer.measure.options import prior_in_units_of
+from galshape_cnn.infer.measure.options import prior_in_units_of, prior_of_training
 from galshape_cnn.infer.network.amortized import posterior_moments
 from galshape_cnn.infer.network.posterior import sky_free_posterior
 from galshape_cnn.infer.network.reweighting import reweighted_moments
 
-__all__ = ["Estimate", "estimate"]
+__all__ = ["Estimate", "estimate", "limit_flags"]
 
-_BRIGHTEST = 1e5  # S/N that the prior of the training is continued to for sampling
 _FEWEST_DRAWS = 5  # effective draws, below which a row is not taken from them
 _AT_LIMIT, _PILED_UP = 0.97, 0.05  # of a limit of the prior, and share of the draws beyond that
 _FEW_DRAWS = 40  # effective draws of a reweighted answer below which it is flagged
@@ -168,8 +167,8 @@ def _sampled(batch, look, network, options):
         power = tempering(*information(batch, look.params, options.correlation), options.fit_sky)
         ivar, gain = ivar * power[:, None, None], None if gain is None else gain * power
     asked = options.prior
-    if asked is None:  # the network proposes, the prior of its training ends where that ended
-        asked = network.prior.reaching(snr=_BRIGHTEST, hlr=batch.stamps.data.shape[-1] / 2)
+    if asked is None:
+        asked = prior_of_training(network, batch.stamps.data.shape[-1])
     prior = prior_in_units_of(asked, batch.unit[0])
     result = sample_posterior(
         stamps.data, ivar, batch.transfer, batch.grid, look.posterior, prior,
@@ -180,13 +179,24 @@ def _sampled(batch, look, network, options):
     params[good, SINGLE.reported], params[good, SINGLE.centre] = result.mean[good], result.center[good]
     if options.correlation is not None:
         result = _stretched(result, batch, params, power, prior, options)
-    flags = result.flags | _limit_flags(result.samples, asked)
+    flags = result.flags | limit_flags(result.samples, asked)
     sampled = Estimate(params, result.covariance, flags, result.ess, result.samples)
     return _with_likelihood(sampled, batch, look, options)
 
 
-def _limit_flags(samples, prior):
-    """``PRIOR_LIMIT`` where draws pile up at the largest size or ellipticity that the prior allows."""
+def limit_flags(samples, prior):
+    """``PRIOR_LIMIT`` where draws pile up at the largest size or ellipticity that the prior allows.
+
+    Parameters
+    ----------
+    samples : (N, S, 5) ndarray
+        Draws of flux, n, hlr, g1, g2.
+    prior : Prior
+
+    Returns
+    -------
+    flags : (N,) ndarray of int
+    """
     with np.errstate(invalid="ignore"):
         large = samples[..., SINGLE.hlr] > _AT_LIMIT * prior["hlr"].high
         flat = np.hypot(*np.moveaxis(samples[..., SINGLE.shear], -1, 0)) > _AT_LIMIT * prior["g"].high

@@ -13,6 +13,7 @@ from galshape_cnn.infer.catalog.catalog import ShapeCatalog
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.network.bundle import Bundle
 from galshape_cnn.parallel import mapped, one_blas_thread, progress_bar, usable_cores
+from galshape_cnn.quantities import flux_unit, whole_number
 
 __all__ = ["ShapeEstimator"]
 
@@ -128,6 +129,7 @@ class ShapeEstimator:
         prior=None,
         seed=0,
         shear_response=False,
+        psf_error=None,
         threads=None,
         stamp_size=None,
         recenter=True,
@@ -177,10 +179,10 @@ class ShapeEstimator:
             significant; None takes pixels as independent.  See :doc:`/user_guide/noise`.
         noise_scale : float, 'auto', 'estimate' or None, optional
             Factor by which the noise map is too small, > 0; likewise.
-        gain : float, optional
+        gain : float or Quantity, optional
             Electrons per unit of flux, > 0.  Give it when the noise map does not contain the
             galaxy's own photon noise.
-        read_noise, sky_level : float, optional
+        read_noise, sky_level : float or Quantity, optional
             With ``gain``, these replace ``error`` where there is no noise map: read noise in
             electrons, and the level of the sky where that was subtracted (otherwise it is
             measured).  See `galshape_cnn.observe.noise.ccd.detector_error`.
@@ -192,6 +194,10 @@ class ShapeEstimator:
         shear_response : bool, optional
             With ``method='network'``: ``g1`` and ``g2`` are a measurement whose response to shear is
             known, ``catalog.response``, for `~galshape_cnn.mean_shear`.  See :doc:`/user_guide/mean_shear`.
+        psf_error : mapping or (K, py, px) array_like, optional
+            How well the PSF is known: ``{"size": 0.01, "ellipticity": 0.005}``, standard deviations of its
+            size over its size and of each component of its shear; or K PSFs that it may be instead, arrays
+            like ``psf``.  Errors count it, bounds (``_crb``) don't.  See :doc:`/user_guide/noise`.
         threads : int, optional
             Batches measured at the same time; by default one for each core this process may
             use.  The numbers do not depend on it.
@@ -213,6 +219,7 @@ class ShapeEstimator:
             `PositionError` say which kind.
         """
         from galshape_cnn.infer.measure.options import Options
+        from galshape_cnn.infer.measure.psf_error import PSFUncertainty
         from galshape_cnn.infer.measure.record import recorded_options
         from galshape_cnn.infer.network.conditions import settled_sky
         from galshape_cnn.observe.exposure import are_exposures
@@ -222,11 +229,14 @@ class ShapeEstimator:
 
         _check_unknown(unknown)
         fit_sky = settled_sky(self._bundle, fit_sky, method, gain)
+        sampling = {"oversampling": psf_oversampling, "includes_pixel": psf_includes_pixel}
+        psf_error = PSFUncertainty.checked(psf_error, normalize=normalize_psf, **sampling)
         options = Options.checked(
             method=method, fit_sky=fit_sky, neighbours=neighbours, prior=prior, seed=seed,
-            shear_response=shear_response,
+            shear_response=shear_response, psf_error=psf_error,
         )  # fmt: skip
-        threads = usable_cores() if threads is None else int(threads)
+        threads = usable_cores() if threads is None else whole_number(threads, "threads", 1)
+        unit = flux_unit(unit)
         cutting = {
             "stamp_size": stamp_size, "recenter": recenter, "psf_oversampling": psf_oversampling,
             "psf_includes_pixel": psf_includes_pixel, "normalize_psf": normalize_psf,
@@ -235,18 +245,19 @@ class ShapeEstimator:
             of_one = {
                 "psf": psf, "error": error, "mask": mask, "wcs": wcs, "gain": gain, "read_noise": read_noise,
                 "sky_level": sky_level, "unit": unit, "listed": listed,
-                "shear_response": shear_response or None,
+                "shear_response": shear_response or None, "psf_error": psf_error,
             }  # fmt: skip
             _check_of_exposures(of_one)
             cutting |= {"noise_correlation": noise_correlation, "noise_scale": noise_scale}
             return self._measure_exposures(data, positions, options, cutting, threads, progress)
         cutting |= {"psf": psf, "unit": unit}
-        noise = NoiseModel(gain, read_noise, sky_level, noise_correlation, noise_scale)
+        given = NoiseModel(gain, read_noise, sky_level, noise_correlation, noise_scale)
+        noise = given.in_units_of(data, unit)
         observation = prepare(
-            data, error=noise.error_of(data, error, mask), mask=mask, wcs=wcs, positions=positions,
+            data, error=noise.error_of(data, error, mask, unit), mask=mask, wcs=wcs, positions=positions,
             listed=listed, strict=strict, **cutting,
         )  # fmt: skip
-        asked = recorded_options(options, noise, observation, {"error": error} | cutting)
+        asked = recorded_options(options, given, observation, {"error": error} | cutting)
         observation, correlation, record = noise.applied(observation)
         options = options.with_noise(noise.gain, correlation)
         searched = isinstance(data, Stamps) and options.neighbours != "ignore"
@@ -255,7 +266,6 @@ class ShapeEstimator:
                 observation, options, threads, progress, to_examine=searched
             )
         meta = self._meta() | {"neighbours": options.neighbours, "options": asked} | record
-        meta["shear_response"] = options.shear_response
         catalog = ShapeCatalog.from_measurements(observation, measurements, method=method, meta=meta)
         _warn_of_lost_rows(catalog)
         return catalog
@@ -263,12 +273,11 @@ class ShapeEstimator:
     def _measure_exposures(self, data, positions, options, cutting, threads, progress):
         """Catalogue of galaxies in several images."""
         from galshape_cnn.infer.catalog.exposures_catalog import ExposuresCatalog
-        from galshape_cnn.infer.measure.exposures import check_options, measure_exposures
+        from galshape_cnn.infer.measure.exposures import measure_exposures
         from galshape_cnn.infer.measure.record import recorded_exposures, recorded_options
         from galshape_cnn.observe.exposures import prepare_exposures
         from galshape_cnn.observe.noise.model import NoiseModel
 
-        check_options(options)
         exposures = prepare_exposures(data, positions, fit_sky=options.fit_sky, **cutting)
         bar = progress_bar(len(exposures), progress)
         with one_blas_thread():

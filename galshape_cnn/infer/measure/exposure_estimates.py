@@ -1,22 +1,52 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Estimates of galaxies in several images: those of the fit, or posterior means by importance sampling."""
+"""Estimates of galaxies in several images: those of the fit, or posterior means by importance sampling.
+
+``"network"`` combines the posteriors that the networks state of each image (`combined_posterior`).  That
+alone is not enough: each network's own error is a fraction of the error from one image, and adds up, so the
+result scatters 20 to 30 % more than the exact posterior mean in flux, n and size.  Two steps of Fisher
+scoring on all images together lead from there to the posterior's mode, and a few draws, spread evenly about
+it and weighted by the likelihood, give the moments.
+"""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.fit.exposures_fit import fit_exposures
+from galshape_cnn.infer.likelihood.exposures import joint_errors
 from galshape_cnn.infer.likelihood.nuisance import MarginalLikelihood
-from galshape_cnn.infer.likelihood.sandwich import information, tempering
+from galshape_cnn.infer.likelihood.sandwich import information, on_known, stretching, tempering
+from galshape_cnn.infer.measure.estimates import estimate, limit_flags
+from galshape_cnn.infer.measure.options import prior_of_training
+from galshape_cnn.infer.network.combination import combined_posterior
 from galshape_cnn.infer.posterior.exposures_target import ExposuresTarget
-from galshape_cnn.infer.posterior.importance_sampling import PosteriorResult, prior_penalty, sample_target
+from galshape_cnn.infer.posterior.importance_sampling import (
+    PosteriorResult,
+    prior_penalty,
+    sample_evenly,
+    sample_target,
+)
 from galshape_cnn.infer.posterior.target import first_proposal
 
-__all__ = ["ExposuresEstimate", "of_fit", "sample_exposures"]
+__all__ = [
+    "ExposuresEstimate",
+    "SamplingTask",
+    "network_exposures",
+    "of_fit",
+    "of_one_image",
+    "sample_exposures",
+]
 
 _SAMPLES = 256  # as for one image
+_STEPS = 2  # of Fisher scoring from the combined networks
+_EVEN, _MORE = 64, 128  # draws of "network", and of those rows of which few of them count
+_FEW, _FEWEST = (
+    12.0,
+    5.0,
+)  # effective draws that call for more, and below which the row is not taken from them
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,15 +92,46 @@ def of_fit(fit, likelihood):
     return ExposuresEstimate(fit.params * likelihood.units, nan, fit.flags, nan[:, 0, 0])
 
 
-def sample_exposures(exposures, likelihood, found, start, again, side, network, options):
-    """Posterior means; maximum likelihood where there are no draws to speak of.
+def of_one_image(parts, likelihood, network, options):
+    """The networks' answer for a single exposure, which is that for a single image.
 
     Parameters
+    ----------
+    parts : list of (ExposurePart, places)
+        Whose stamps the parts of the likelihood are.
+    likelihood : JointLikelihood
+        Of N galaxies.
+    network : AmortizedPosterior
+    options : Options
+
+    Returns
+    -------
+    estimate : ExposuresEstimate
+    """
+    model, units, n = likelihood.model, likelihood.units, len(likelihood)
+    params, count = np.full((n, model.size), np.nan), len(model.reported_names)
+    covariance, flags = np.full((n, count, count), np.nan), np.zeros(n, np.int64)
+    for (part, there), stamps in zip(parts, likelihood.parts, strict=True):
+        found, rows = estimate(part.batch[there], network, options), stamps.rows
+        own = SINGLE.units(stamps.likelihood.scale)
+        params[rows] = stamps.view.outward(found.params / own) * units[rows]
+        turn = np.linalg.inv(stamps.view.jacobian(params[rows])[:, SINGLE.reported, model.reported])
+        turn = turn / own[:, None, SINGLE.reported] * units[rows, model.reported, None]
+        covariance[rows] = turn @ found.covariance @ np.swapaxes(turn, 1, 2)
+        flags[rows] = found.flags
+    return ExposuresEstimate(params, covariance, flags, np.full(n, np.nan))
+
+
+@dataclass(frozen=True)
+class SamplingTask:
+    """Galaxies in several images whose posterior is to be sampled.
+
+    Attributes
     ----------
     exposures : Exposures
     likelihood : JointLikelihood
         Of N galaxies.
-    found : list of (ExposurePart, places)
+    parts : tuple of (ExposurePart, places)
         Whose stamps the parts of the likelihood are.
     start, again
         As for `galshape_cnn.infer.fit.exposures_fit.fit_exposures`.
@@ -79,52 +140,199 @@ def sample_exposures(exposures, likelihood, found, start, again, side, network, 
     network : AmortizedPosterior
         The prior of its training holds without another.
     options : Options
-        ``prior`` (lengths in pixels of the reference exposure; that of the amplitude is not used: fluxes have
-        a flat prior above zero) and ``seed``.
+        ``prior`` (lengths in pixels of the reference exposure) and ``seed``.
+    """
+
+    exposures: object
+    likelihood: object
+    parts: tuple
+    start: np.ndarray
+    again: object
+    side: int
+    network: object
+    options: object
+
+    @cached_property
+    def prior(self):
+        """`Prior` that the likelihood is multiplied with."""
+        asked = self.options.prior
+        return prior_of_training(self.network, self.side) if asked is None else asked
+
+    @cached_property
+    def powers(self):
+        """For each part, the power (M,) of its likelihood that makes up for correlated noise, or None."""
+        out = []
+        for stamps, matrices in zip(self.likelihood.parts, self.information(self.start), strict=True):
+            correlated = self.exposures.correlations[stamps.view.exposure] is not None
+            out.append(tempering(*matrices, self.options.fit_sky) if correlated else None)
+        return out
+
+    def information(self, params):
+        """Fisher matrix and covariance of the score of each part with correlated noise; None for others."""
+        for (part, there), stamps in zip(self.parts, self.likelihood.parts, strict=True):
+            correlation = self.exposures.correlations[part.exposure]
+            if correlation is None:
+                yield None
+                continue
+            own = stamps.view.params(params[stamps.rows]) * SINGLE.units(stamps.likelihood.scale)
+            yield information(part.batch[there], own, correlation)
+
+
+def sample_exposures(task):
+    """Posterior means by importance sampling; maximum likelihood where there are no draws to speak of.
+
+    Parameters
+    ----------
+    task : SamplingTask
 
     Returns
     -------
     estimate : ExposuresEstimate
     """
-    model, n = likelihood.model, len(likelihood)
-    prior = network.prior.reaching(hlr=side / 2) if options.prior is None else options.prior
-    tempered = _tempered(exposures, likelihood, found, start, options)
-    fit = fit_exposures(tempered, start, side, again, prior_penalty(prior, model))
-    weighted = _with_nuisance(tempered, found).with_photons(fit.params)
-    target = ExposuresTarget(weighted, fit.params, fit.fisher, prior, side)
-    result = PosteriorResult.blank(n, _SAMPLES, fit.flags, model)
-    sample_target(result, np.arange(n), target, first_proposal(target), _SAMPLES, options.seed)
-    units = likelihood.units
-    params, flags = fit.params * units, result.flags
-    params[:, model.reported] = result.mean * units[:, model.reported]
-    params[:, model.centre] = result.center
-    lost = np.flatnonzero(result.ess == 0)
-    covariance = result.covariance * _outer(units[:, model.reported])
-    samples = (result.samples * units[:, None, model.reported]).astype(np.float32)
-    if len(lost):
-        best = of_fit(fit_exposures(likelihood[lost], start[lost], side), likelihood[lost])
-        params[lost], flags[lost] = best.params, best.flags | Flag.NOT_SAMPLED
-    return ExposuresEstimate(params, covariance, flags, result.ess, samples)
+    fit, target = _target(task, task.start, task.again)
+    n = len(task.likelihood)
+    result = PosteriorResult.blank(n, _SAMPLES, fit.flags, task.likelihood.model)
+    sample_target(result, np.arange(n), target, first_proposal(target), _SAMPLES, task.options.seed)
+    return _with_likelihood(_estimate(task, target, result), task)
 
 
-def _outer(vectors):
-    return vectors[:, :, None] * vectors[:, None, :]
+def network_exposures(task):
+    """Posterior means from the networks' answers to each image, and few draws for all of them.
+
+    Parameters
+    ----------
+    task : SamplingTask
+
+    Returns
+    -------
+    estimate : ExposuresEstimate
+        Without samples.
+    """
+    _, target = _target(task, _combined_start(task), steps=_STEPS)
+    mixture = first_proposal(target)
+    result = sample_evenly(target, mixture, _EVEN, task.options.seed)
+    rows = np.flatnonzero(result.ess < _FEW)
+    if len(rows):
+        more = PosteriorResult.blank(len(rows), _MORE, result.flags[rows], task.likelihood.model)
+        sample_target(more, np.arange(len(rows)), target[rows], mixture[rows], _MORE, task.options.seed)
+        for name in ("mean", "covariance", "ess", "center"):
+            getattr(result, name)[rows] = getattr(more, name)
+    found = _estimate(task, target, result)
+    flags = np.where(result.ess < _FEW, Flag.LOW_ESS, 0)
+    found = _with_likelihood(replace(found, flags=flags, samples=None), task)
+    return replace(found, ess=np.full(len(flags), np.nan))
 
 
-def _tempered(exposures, likelihood, found, start, options):
+def _combined_start(task):
+    """Mean of the networks' combined posteriors; of rows without, the start of the fit."""
+    likelihood, pieces = task.likelihood, []
+    for (part, there), stamps in zip(task.parts, likelihood.parts, strict=True):
+        mean = part.mean[there].copy()
+        mean[:, SINGLE.flux] -= np.log(stamps.likelihood.scale)  # fluxes in units of the likelihood
+        pieces.append((stamps.rows, stamps.view, mean, part.chol[there]))
+    model = likelihood.model
+    mean, _ = combined_posterior(model, len(likelihood), pieces, task.network.prior)
+    start = task.start.copy()
+    some = np.isfinite(mean)
+    some[:, model.searched] &= some[:, model.searched].all(1)[:, None]
+    start[:, model.without_sky][some] = mean[some]
+    return start
+
+
+def _target(task, start, again=None, **how):
+    """Fit under the prior, and the posterior's density with the weights of the best-fitting model."""
+    tempered = _tempered(task)
+    penalty = prior_penalty(task.prior, tempered.model)
+    fit = fit_exposures(tempered, start, task.side, again, penalty, **how)
+    weighted = _with_nuisance(tempered, task.parts).with_photons(fit.params)
+    return fit, ExposuresTarget(weighted, fit.params, fit.fisher, task.prior, task.side)
+
+
+def _estimate(task, target, result):
+    """Result of sampling in the unit of the user, widths mended where noise is correlated."""
+    model, units = task.likelihood.model, task.likelihood.units
+    params = target.best.copy()
+    good = result.ess > 0
+    params[good, model.reported], params[good, model.centre] = result.mean[good], result.center[good]
+    covariance, samples = result.covariance, result.samples
+    stretch = _stretch(task, params, covariance)
+    if stretch is not None:
+        covariance = np.where(np.isfinite(covariance), covariance, 0)
+        covariance = stretch @ covariance @ np.swapaxes(stretch, 1, 2)
+        covariance = np.where(np.isfinite(result.covariance), covariance, np.nan)
+        samples = _stretched(samples, result.mean, stretch, model, task.prior)
+    own = units[:, model.reported]
+    flags = result.flags
+    if samples.shape[1]:
+        flags = flags | limit_flags(samples[..., model.n - 1 :], task.prior)
+    return ExposuresEstimate(
+        params * units, covariance * own[:, :, None] * own[:, None], flags, result.ess,
+        (samples * own[:, None]).astype(np.float32),
+    )  # fmt: skip
+
+
+def _stretch(task, params, covariance):
+    """Linear map of deviates that mends what one power for all parameters left; None without correlations."""
+    if all(power is None for power in task.powers):
+        return None
+    model, n = task.likelihood.model, len(params)
+    naive, actual = np.zeros((2, n, model.size, model.size))
+    parts = zip(task.likelihood.parts, task.powers, task.information(params), strict=True)
+    for stamps, power, matrices in parts:
+        if matrices is None:
+            own = stamps.view.params(params[stamps.rows])
+            matrices = 2 * [stamps.likelihood.normal_equations(own, np.arange(len(own)))[2]]
+            scale, power = np.ones_like(own), np.ones(len(own))
+        else:
+            scale = SINGLE.units(stamps.likelihood.scale)
+        turn = stamps.view.jacobian(params[stamps.rows]) * scale[:, :, None]
+        for total, matrix, weight in zip((naive, actual), matrices, (power, power**2), strict=True):
+            total[stamps.rows] += weight[:, None, None] * (np.swapaxes(turn, 1, 2) @ matrix @ turn)
+    reached, supposed, _ = joint_errors(model, naive, actual, task.likelihood.free())
+    return on_known(
+        stretching, covariance, supposed, reached, np.tile(np.eye(covariance.shape[-1]), (n, 1, 1))
+    )
+
+
+def _stretched(samples, mean, stretch, model, prior):
+    """Draws moved away from their mean; those that would leave the prior stay where they are."""
+    offset = samples - mean[:, None]
+    known = np.isfinite(offset)
+    moved = mean[:, None] + np.einsum("nij,nsj->nsi", stretch, np.where(known, offset, 0))
+    shape = np.moveaxis(moved[..., model.shape], -1, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        possible = np.isfinite(prior.log_density_of_shape(*shape))
+        possible &= ((moved > 0) | ~known)[..., model.fluxes].all(-1)
+    return np.where(possible[..., None] & known, moved, samples)
+
+
+def _with_likelihood(found, task):
+    """Estimates by sampling, by maximum likelihood where there are too few draws to speak of."""
+    lost = np.flatnonzero(~(found.ess >= _FEWEST))
+    if not len(lost):
+        return found
+    likelihood = task.likelihood[lost]
+    best = of_fit(fit_exposures(likelihood, task.start[lost], task.side), likelihood)
+    params, covariance, flags = found.params.copy(), found.covariance.copy(), found.flags.copy()
+    params[lost], covariance[lost] = best.params, best.covariance
+    flags[lost] = (flags[lost] & ~(Flag.LOW_ESS | Flag.PRIOR_LIMIT)) | best.flags | Flag.NOT_SAMPLED
+    samples = found.samples
+    if samples is not None:
+        samples = samples.copy()
+        samples[lost] = np.nan
+    return ExposuresEstimate(params, covariance, flags, found.ess, samples)
+
+
+def _tempered(task):
     """The likelihood with the weights of exposures of correlated noise lowered by what that costs."""
     parts = []
-    for (part, there), stamps in zip(found, likelihood.parts, strict=True):
-        correlation = exposures.correlations[part.exposure]
-        if correlation is not None:
-            own = stamps.view.params(start[stamps.rows])
-            own = own * SINGLE.units(stamps.likelihood.scale)
-            power = tempering(*information(part.batch[there], own, correlation), options.fit_sky)
+    for stamps, power in zip(task.likelihood.parts, task.powers, strict=True):
+        if power is not None:
             ivar = (stamps.likelihood.ivar * power[:, None, None]).astype(np.float32)
             gain = None if stamps.gain is None else stamps.gain * power
             stamps = replace(stamps, likelihood=replace(stamps.likelihood, ivar=ivar), gain=gain)
         parts.append(stamps)
-    return replace(likelihood, parts=tuple(parts))
+    return replace(task.likelihood, parts=tuple(parts))
 
 
 def _with_nuisance(likelihood, found):

@@ -9,22 +9,27 @@ from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.psf.width import psf_width
 from galshape_cnn.forward.render import BLOCK
+from galshape_cnn.infer.likelihood.exposures import joint_errors
 from galshape_cnn.infer.likelihood.residuals import point_source_chi2
-from galshape_cnn.infer.likelihood.sandwich import information, sandwich
-from galshape_cnn.infer.measure.bounds import errors_of
-from galshape_cnn.infer.measure.estimates import Estimate
-from galshape_cnn.infer.measure.quality import row_flags
+from galshape_cnn.infer.likelihood.sandwich import information, on_known, widened
+from galshape_cnn.infer.likelihood.structure import SIGNIFICANT, score_roots
+from galshape_cnn.infer.measure.bounds import structure_of, without_errors
+from galshape_cnn.infer.measure.exposure_gradients import ShapeDifferences, shape_differences
+from galshape_cnn.infer.measure.quality import LARGE, LARGEST_SHARE, limit_flags_of_n, row_flags
 
-__all__ = ["ExposureRows", "JudgedRows", "judge"]
+__all__ = ["ExposureRows", "JudgedRows", "is_single", "judge"]
 
 #: Of the PSF's width: smaller galaxies are compared with a point source; chi-square by which a galaxy must
 #: beat it, in all images together.  As for one image.
 _SMALL, _RESOLVED = 0.75, 13.0
 
+_UNLIKELY = 1e-4  # probability of differences between bands, below which one shape does not hold in all
+
 #: Flags that concern the pixels of an image: one exposure that has them is reason for doubt of the row.
 _OF_ANY = (
     Flag.EDGE | Flag.MASKED | Flag.CENTER_MASKED | Flag.NEIGHBOR | Flag.POOR_FIT | Flag.PSF_ESTIMATED
-    | Flag.SATURATED | Flag.SPIKE | Flag.CORRELATED_NOISE | Flag.N_AT_BOUND
+    | Flag.SATURATED | Flag.SPIKE | Flag.CORRELATED_NOISE | Flag.N_AT_BOUND | Flag.PSF_OUT_OF_DOMAIN
+    | Flag.SIZE_OUT_OF_DOMAIN | Flag.INCONSISTENT
 )  # fmt: skip
 #: Flags that a row has when all its exposures have them.
 _OF_ALL = Flag.RECENTER_FAILED | Flag.FAR_CENTROID | Flag.STAMP_SMALL
@@ -46,6 +51,9 @@ class ExposureRows:
         Pixels that count.
     flags : (N, E) ndarray of int64
         Bits of `galshape_cnn.flags`.
+    gradient, gradient_error : (N,) ndarray
+        ln hlr in the last band minus that in the first, see
+        `galshape_cnn.infer.measure.exposure_gradients`.
     """
 
     params: np.ndarray
@@ -53,6 +61,8 @@ class ExposureRows:
     snr: np.ndarray
     n_pixels: np.ndarray
     flags: np.ndarray
+    gradient: np.ndarray
+    gradient_error: np.ndarray
 
     @classmethod
     def blank(cls, exposures):
@@ -65,7 +75,8 @@ class ExposureRows:
                 flags[index, number] = stamps.flags | np.where(empty, Flag.NO_DATA, 0)
         nan = np.full((*shape, SINGLE.size + 2), np.nan)
         params, chi2, snr = nan[..., :-2].copy(), nan[..., -2].copy(), nan[..., -1].copy()
-        return cls(params, chi2, snr, np.zeros(shape, int), flags)
+        gradient = np.full((2, len(flags)), np.nan)
+        return cls(params, chi2, snr, np.zeros(shape, int), flags, *gradient)
 
     def __getitem__(self, rows):
         return ExposureRows(*(value[rows] for value in vars(self).values()))
@@ -73,12 +84,41 @@ class ExposureRows:
 
 @dataclass(frozen=True, eq=False)
 class JudgedRows:
-    """Bound (N, R, R), S/N, reduced chi-square and flags (N,) of rows."""
+    """What all images say of rows.
+
+    Attributes
+    ----------
+    crb, structure, covariance : (N, R, R) ndarray
+        Bound (in correlated noise the sandwich), what structure adds to it, and the posterior's covariance,
+        which contains it.
+    snr, chi2 : (N,) ndarray
+        S/N, and reduced chi-square.
+    flags : (N,) ndarray of int64
+    """
 
     crb: np.ndarray
+    structure: np.ndarray
+    covariance: np.ndarray
     snr: np.ndarray
     chi2: np.ndarray
     flags: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class _Errors:
+    """Covariances (N, R, R) of all images together: reached, supposed, of structure, and stated."""
+
+    crb: np.ndarray
+    supposed: np.ndarray
+    structure: np.ndarray
+    covariance: np.ndarray
+    singular: np.ndarray
+    differences: ShapeDifferences
+    white: list
+
+    def variance(self, index):
+        """The lesser of stated variance and that of an unbiased estimate, of one parameter."""
+        return np.fmin((self.crb + self.structure)[:, index, index], self.covariance[:, index, index])
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +138,32 @@ class _Look:
         """Parameters in the exposure's pixels, fluxes in the batch's unit."""
         return self.judged.params
 
+    def shared(self, matrix, params):
+        """Products of two scores, (M, 8, 8) of this exposure, by the parameters of all."""
+        turn = self.turn(params)
+        return np.swapaxes(turn, 1, 2) @ matrix @ turn
 
-def judge(exposures, parts, rows, params, free, network, options, by_exposure):
+    def turn(self, params):
+        """Derivative of this exposure's parameters (M, 8, P) by those of all."""
+        return self.view.jacobian(params[self.here]) / SINGLE.units(self.batch.unit)[:, :, None]
+
+
+def is_single(exposures, options):
+    """Whether the answer is that of a network to a single image.
+
+    Parameters
+    ----------
+    exposures : Exposures
+    options : Options
+
+    Returns
+    -------
+    single : bool
+    """
+    return options.method == "network" and len(exposures.names) == 1
+
+
+def judge(exposures, parts, rows, found, free, network, options, by_exposure):
     """Judge galaxies at the parameters that fit all their images.
 
     Parameters
@@ -109,8 +173,8 @@ def judge(exposures, parts, rows, params, free, network, options, by_exposure):
         All stamps.
     rows : (M,) ndarray of int
         The galaxies.
-    params : (M, P) ndarray
-        Of the exposures' model, in the unit of the user.
+    found : ExposuresEstimate
+        Parameters and covariance in the unit of the user.
     free : (M, P) ndarray of bool
         Which of them were fitted.
     network : AmortizedPosterior
@@ -123,13 +187,14 @@ def judge(exposures, parts, rows, params, free, network, options, by_exposure):
     -------
     judged : JudgedRows
     """
+    params, model = found.params, exposures.model
     looks = [_look(exposures, part, *part.places(rows), rows, params, options) for part in parts]
     looks = [look for look in looks if look is not None]
-    crb, singular = _errors(exposures, looks, params, free)
-    strength, chi2, freedom = np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(len(rows))
-    gain, small = np.zeros(len(rows)), np.ones(len(rows), bool)
-    for look in looks:
-        flags = _flags_of(look, crb, params, network, exposures.model)
+    errors = _errors(exposures, looks, found, free, is_single(exposures, options))
+    strength, chi2, freedom, gain = np.zeros((4, len(rows)))
+    small, resolved = np.ones((2, len(rows)), bool)
+    for look, white in zip(looks, errors.white, strict=True):
+        flags = _flags_of(look, white, errors, params, network, model)
         at = (rows[look.here], look.part.exposure)
         judged, used = look.judged, (look.batch.stamps.ivar > 0).sum((1, 2))
         by_exposure.params[at] = look.own * SINGLE.units(look.batch.unit)
@@ -138,21 +203,38 @@ def judge(exposures, parts, rows, params, free, network, options, by_exposure):
         strength[look.here] += judged.snr**2
         chi2[look.here] += judged.chi2 * judged.freedom
         freedom[look.here] += used
-        better, is_small = _against_point(look)
+        better, is_small, is_large = _against_point(look)
         gain[look.here] += better
         small[look.here] &= is_small
-    freedom = np.maximum(freedom - free.sum(1), 1)
+        resolved[look.here] &= is_large
+    chi2 = chi2 / np.maximum(freedom - free.sum(1), 1)
     own = np.where(exposures.seen[rows], by_exposure.flags[rows], 0)
     common = np.where(exposures.seen[rows], by_exposure.flags[rows], -1)
     flags = np.bitwise_or.reduce(own, 1) & _OF_ANY | np.bitwise_and.reduce(common, 1) & _OF_ALL
-    hlr = exposures.model.hlr
-    tiny = params[:, hlr] < 2 * np.sqrt(crb[:, hlr, hlr])
-    flags |= np.where(singular, Flag.SINGULAR, 0)
+    tiny = ~resolved & (params[:, model.hlr] < 2 * np.sqrt(errors.variance(model.hlr)))
+    flags |= np.where(errors.singular, Flag.SINGULAR, 0)
     flags |= np.where(tiny | (small & (gain < _RESOLVED)), Flag.UNRESOLVED, 0)
+    flags |= _misfit(errors, params, model)
+    flags |= np.where(errors.differences.probability < _UNLIKELY, Flag.SHAPE_VARIES, 0)
+    by_exposure.gradient[rows] = errors.differences.gradient
+    by_exposure.gradient_error[rows] = errors.differences.error
+    if options.method == "network":
+        variance = errors.covariance[:, model.n, model.n]
+        flags |= limit_flags_of_n(params[:, model.n], variance, network.domain)
     snr = np.sqrt(strength)
     if "snr" in network.domain:
         flags |= np.where(snr < network.domain["snr"][0], Flag.LOW_SNR, 0)
-    return JudgedRows(crb, snr, chi2 / freedom, flags)
+        above = (snr > network.domain["snr"][1]) & is_single(exposures, options)
+        flags |= np.where(above, Flag.HIGH_SNR, 0)
+    return JudgedRows(errors.crb, errors.structure, errors.covariance, snr, chi2, flags)
+
+
+def _misfit(errors, params, model):
+    """``MISFIT`` where structure moves a flux or the size by too much for errors to first order."""
+    which = [*range(model.n), model.hlr]
+    sigma = np.sqrt(np.diagonal(errors.structure, axis1=1, axis2=2)[:, which])
+    with np.errstate(invalid="ignore"):
+        return np.where((sigma > LARGEST_SHARE * np.abs(params[:, which])).any(1), Flag.MISFIT, 0)
 
 
 def _look(exposures, part, there, here, rows, params, options):
@@ -161,50 +243,96 @@ def _look(exposures, part, there, here, rows, params, options):
         return None
     view, batch = exposures.view(rows[here], part.exposure), part.batch[there]
     own = view.params(params[here]) / SINGLE.units(batch.unit)
-    nan = np.full((len(own), 5, 5), np.nan)
-    found = Estimate(own, nan, np.zeros(len(own), np.int64), nan[:, 0, 0])
-    options = replace(options, method="ml", gain=exposures.gains[part.exposure], correlation=None)
-    judged = errors_of(batch, found, np.zeros(len(own), bool), options)
-    options = replace(options, correlation=exposures.correlations[part.exposure])
-    return _Look(part, there, here, view, batch, judged, options)
+    if not is_single(exposures, options):  # likelihood and sampling depend on no training
+        options = replace(options, method="ml")
+    gain, correlation = exposures.gains[part.exposure], exposures.correlations[part.exposure]
+    options = options.with_noise(gain, correlation)
+    return _Look(part, there, here, view, batch, without_errors(batch, own, options), options)
 
 
-def _errors(exposures, looks, params, free):
-    """Bound of the joint fit, or sandwich where noise is correlated; NaN where nothing is known."""
-    model, n = exposures.model, len(params)
+def _errors(exposures, looks, found, free, is_single):
+    """Errors of the joint fit; NaN where nothing is known."""
+    model, n = exposures.model, len(found.params)
     naive, actual = np.zeros((2, n, model.size, model.size))
-    changed = np.zeros(n, bool)
+    matrices = []
     for look in looks:
-        turn = look.view.jacobian(params[look.here]) / SINGLE.units(look.batch.unit)[:, :, None]
         own = [look.judged.examination.fisher] * 2
-        fitted = look.part.treated.fitted[look.there]
-        if look.options.correlation is not None or fitted.any():
+        if look.options.correlation is not None or look.part.treated.fitted[look.there].any():
             own = information(look.batch, look.own, look.options.correlation)
-            changed[look.here] |= fitted | (look.options.correlation is not None)
         for total, matrix in zip((naive, actual), own, strict=True):
-            total[look.here] += np.swapaxes(turn, 1, 2) @ matrix @ turn
-    both = free[:, :, None] & free[:, None, :]
-    # relative to the errors of each parameter alone: single precision then holds any unit
-    scale = np.sqrt(np.where(free, np.diagonal(naive, axis1=1, axis2=2), 1.0))
-    scale = np.where(scale > 0, scale, 1.0)
-    unit = scale[:, :, None] * scale[:, None, :]
-    naive, actual = (np.where(both, m / unit, np.eye(model.size)).astype(np.float32) for m in (naive, actual))
-    crb, singular = sandwich(naive, actual, model.fit_sky, model)
-    known = both[:, model.reported, model.reported]
-    return np.where(known, crb / unit[:, model.reported, model.reported], np.nan), singular
+            total[look.here] += look.shared(matrix, found.params)
+        matrices.append(own)
+    crb, supposed, singular = joint_errors(model, naive, actual, free)
+    roots, white = _structure_roots(looks, found.params, naive)
+    structure = _beyond_the_map(looks, matrices, white, found.params, naive, free)
+    matrices = [(own[0], own[1] * one[:, None, None]) for own, one in zip(matrices, white, strict=True)]
+    for kind in roots:
+        total = np.zeros(naive.shape)
+        for look, root in zip(looks, kind, strict=True):
+            total[look.here] += root
+        structure = structure + joint_errors(model, naive, total @ np.swapaxes(total, 1, 2), free)[0]
+    covariance = found.covariance
+    differences = shape_differences(looks, matrices, roots, found.params, free, model)
+    if is_single:  # the network knew of no correlation and no fitted neighbour
+        covariance = on_known(widened, covariance, supposed, crb, covariance)
+    rows = np.flatnonzero(np.nan_to_num(structure).any((1, 2)))
+    if len(rows):
+        covariance = covariance.copy()
+        own = covariance[rows], crb[rows], crb[rows] + structure[rows]
+        covariance[rows] = on_known(widened, *own, covariance[rows])
+    return _Errors(crb, supposed, structure, covariance, singular, differences, white)
 
 
-def _flags_of(look, crb, params, network, model):
+def _beyond_the_map(looks, matrices, white, params, fisher, free):
+    """What white noise beyond the noise maps adds to the covariance."""
+    more = np.zeros(fisher.shape)
+    for look, own, one in zip(looks, matrices, white, strict=True):
+        more[look.here] += look.shared((one - 1)[:, None, None] * own[1], params)
+    if not more.any():
+        return 0.0
+    return np.nan_to_num(joint_errors(looks[0].view.model, fisher, more, free)[0])
+
+
+def _structure_roots(looks, params, fisher):
+    """Roots of the scores of structure in each look, of galaxy and of sky; zero where none is seen.
+
+    Second result: the variance (M,) of each look's white noise in units of its noise map's.
+    """
+    n, out = len(params), []
+    parts = [(look, *structure_of(look.batch, look.judged, look.options)) for look in looks]
+    white = [np.ones(len(look.here)) for look in looks]
+    for one, (_, rows, found) in zip(white, parts, strict=True):
+        if found is not None:
+            one[rows] = np.where(np.isfinite(found.white), found.white, 1.0)
+    for kind in ("galaxy", "sky"):
+        doubt, count, scores = np.zeros(n), np.zeros(n), []
+        for look, rows, found in parts:
+            own = np.zeros((len(look.here), SINGLE.size, SINGLE.size))
+            count[look.here] += 1
+            if found is not None:
+                doubt[look.here[rows]] += np.nan_to_num(getattr(found, f"{kind}_significance"))
+                own[rows] = np.nan_to_num(getattr(found, f"{kind}_score"))
+            scores.append((look.here, look.shared(own, params)))
+        seen = (doubt > SIGNIFICANT * np.sqrt(np.maximum(count, 1)))[:, None, None]
+        roots = score_roots(scores, fisher)
+        out.append([root * seen[look.here] for look, root in zip(looks, roots, strict=True)])
+    return out, white
+
+
+def _flags_of(look, white, errors, params, network, model):
     """Flags of one exposure, decided on the errors of the joint fit."""
     unit = SINGLE.units(look.batch.unit)[:, SINGLE.reported]
     turn = look.view.jacobian(params[look.here])[:, SINGLE.reported, model.reported] / unit[:, :, None]
-    joint = np.where(np.isfinite(crb[look.here]), crb[look.here], 0)
-    judged = replace(look.judged, crb=turn @ joint @ np.swapaxes(turn, 1, 2))
-    return row_flags(look.batch, judged, network, look.options) & ~_OF_ROW
+    own = {"white": white}
+    for name in ("crb", "structure", "covariance"):
+        joint = getattr(errors, name)[look.here]
+        stated = np.isfinite(joint).any((1, 2))[:, None, None]
+        own[name] = np.where(stated, turn @ np.nan_to_num(joint) @ np.swapaxes(turn, 1, 2), np.nan)
+    return row_flags(look.batch, replace(look.judged, **own), network, look.options) & ~_OF_ROW
 
 
 def _against_point(look):
-    """Chi-square that a galaxy wins over a point source, and whether it is small enough to ask."""
+    """Chi-square that a galaxy wins over a point source, if it is small enough to ask, and if it is large."""
     width = np.broadcast_to(
         psf_width(look.batch.stamps.psf, look.batch.stamps.psf_oversampling), len(look.here)
     )
@@ -214,4 +342,4 @@ def _against_point(look):
         arrays = look.own[padded], full.stamps.data, full.stamps.ivar, full.transfer
         point = point_source_chi2(*arrays, full.grid, look.options.fit_sky, full.gain)[: len(rows)]
         better[rows] = point - (look.judged.chi2 * look.judged.freedom)[rows]
-    return better, small
+    return better, small, look.own[:, SINGLE.hlr] >= LARGE * width

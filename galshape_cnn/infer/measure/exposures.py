@@ -11,7 +11,6 @@ from functools import partial
 
 import numpy as np
 
-from galshape_cnn.errors import InputError
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.coordinates import POSTERIOR
 from galshape_cnn.forward.galaxy_model import SINGLE
@@ -21,18 +20,22 @@ from galshape_cnn.infer.fit.moments import moment_start
 from galshape_cnn.infer.likelihood.exposures import ExposureStamps, JointLikelihood
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE, RenderedBatch
-from galshape_cnn.infer.measure.exposure_estimates import of_fit, sample_exposures
-from galshape_cnn.infer.measure.exposure_quality import ExposureRows, judge
+from galshape_cnn.infer.measure.exposure_estimates import (
+    SamplingTask,
+    network_exposures,
+    of_fit,
+    of_one_image,
+    sample_exposures,
+)
+from galshape_cnn.infer.measure.exposure_quality import ExposureRows, is_single, judge
 from galshape_cnn.infer.measure.neighbours import Treated, listed_positions, segment, treat
+from galshape_cnn.infer.measure.quality import settled_bounds
 from galshape_cnn.infer.network.likelihood_update import expansion_point
 from galshape_cnn.infer.network.posterior import sky_free_posterior
 from galshape_cnn.observe.stamps import Stamps
 from galshape_cnn.parallel import mapped
 
-__all__ = ["EXPOSURE_METHODS", "ExposurePart", "check_options", "measure_exposures"]
-
-#: Methods that several images can be measured with.
-EXPOSURE_METHODS = ("ml", "posterior")
+__all__ = ["ExposurePart", "measure_exposures"]
 
 _TOGETHER = 256  # galaxies that are fitted together
 _SAFE_SNR = 1e-3  # of an exposure whose network gives no start
@@ -77,25 +80,6 @@ class ExposurePart:
         return there, here
 
 
-def check_options(options):
-    """Refuse what several images cannot be measured with yet.
-
-    Parameters
-    ----------
-    options : Options
-
-    Raises
-    ------
-    InputError
-        Naming the option.
-    """
-    if options.method not in EXPOSURE_METHODS:
-        raise InputError(
-            f"method={options.method!r} does not take several exposures yet; allowed: "
-            f"{', '.join(map(repr, EXPOSURE_METHODS))}"
-        )
-
-
 def measure_exposures(exposures, network, options, threads=1, advance=None):
     """Measure galaxies in several images.
 
@@ -104,7 +88,7 @@ def measure_exposures(exposures, network, options, threads=1, advance=None):
     exposures : galshape_cnn.observe.exposures.Exposures
         The stamps of N galaxies.
     network : AmortizedPosterior
-        The live network, which gives the starts.
+        The live network, which gives the starts, and with ``method='network'`` the answer for a single image.
     options : Options
         ``method`` and ``neighbours``; gains and correlations are those of the exposures.
     threads : int, optional
@@ -121,7 +105,6 @@ def measure_exposures(exposures, network, options, threads=1, advance=None):
     measured : list of list of (rows, Stamps)
         The pixels that were measured, of each exposure.
     """
-    check_options(options)
     parts = [
         part for number in range(len(exposures.names))
         for part in _parts(exposures, number, network, options, threads)
@@ -205,20 +188,29 @@ def _measured(exposures, parts, rows, network, options, by_exposure):
     start, best = _start(likelihood, found)
     side = int(exposures.placement(rows[:1], exposures.reference[rows[:1]])["side"][0])
     again = partial(_start_again, likelihood, start, best)
-    if options.method == "posterior":
-        found = sample_exposures(exposures, likelihood, found, start, again, side, network, options)
+    if is_single(exposures, options):
+        found = of_one_image(found, likelihood, network, options)
+    elif options.method != "ml":
+        task = SamplingTask(exposures, likelihood, tuple(found), start, again, side, network, options)
+        found = sample_exposures(task) if options.method == "posterior" else network_exposures(task)
     else:
         found = of_fit(fit_exposures(likelihood, start, side, again), likelihood)
-    params, free = found.params, likelihood.free()
-    judged = judge(exposures, parts, rows, params, free, network, options, by_exposure)
+    free = likelihood.free()
+    judged = judge(exposures, parts, rows, found, free, network, options, by_exposure)
     known = free.copy()
     known[:, exposures.model.skies] = exposures.seen[rows]  # a sky that is not fitted is zero
     flags = (
         found.flags | judged.flags | np.where(free[:, exposures.model.fluxes].all(1), 0, Flag.BAND_MISSING)
     )
-    errors = found.covariance, judged.crb, judged.snr, judged.chi2, found.ess
-    params = np.where(known, params, np.nan)
-    return Measurement(params, *errors, flags, found.samples, model=exposures.model)
+    # flux of the last band, n, hlr, g1, g2, as of one image
+    last = slice(exposures.model.n - 1, exposures.model.shear.stop)
+    five = found.params[:, last], (judged.crb + judged.structure)[:, last, last]
+    flags = settled_bounds(flags, *five, side)
+    errors = judged.covariance, judged.crb, judged.snr, judged.chi2, found.ess
+    params = np.where(known, found.params, np.nan)
+    return Measurement(
+        params, *errors, flags, found.samples, structure=judged.structure, model=exposures.model
+    )
 
 
 def _likelihood(exposures, parts, rows):

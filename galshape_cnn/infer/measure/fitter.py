@@ -19,6 +19,7 @@ from galshape_cnn.infer.likelihood.fisher import check_error
 from galshape_cnn.infer.measure.options import METHODS
 from galshape_cnn.masked import split_mask
 from galshape_cnn.observe.stamps import Stamps
+from galshape_cnn.quantities import plain_values
 
 __all__ = ["CNNFitter"]
 
@@ -107,8 +108,7 @@ class CNNFitter:
             raise NoiseError("weights is missing; give 1/sigma of each pixel")
         x, y, z, weights = _without_masked(x, y, z, weights)
         unit = getattr(z, "unit", None)
-        if hasattr(weights, "unit"):
-            weights = weights.to_value("" if unit is None else 1 / unit)
+        weights = plain_values(weights, None if unit is None else 1 / unit, "weights")
         return self._fit(model, x, y, z, weights=np.asarray(weights, float))
 
     @fitter_unit_support

@@ -7,8 +7,18 @@ import numpy as np
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.quantities import whole_number
 
-__all__ = ["METHODS", "NEIGHBOURS", "Options", "measurement_keywords", "prior_in_units_of"]
+__all__ = [
+    "METHODS",
+    "NEIGHBOURS",
+    "Options",
+    "measurement_keywords",
+    "prior_in_units_of",
+    "prior_of_training",
+]
+
+_BRIGHTEST = 1e5  # S/N that the prior of the training is continued to for sampling
 
 #: Estimators.
 METHODS = ("network", "ml", "posterior")
@@ -38,6 +48,8 @@ class Options:
         Of the posterior's draws, and of the noise of the shear response.
     shear_response : bool
         Whether the response of the shapes to shear is measured, see `galshape_cnn.infer.shear.response`.
+    psf_error : PSFUncertainty or None
+        How well the PSF is known, see `galshape_cnn.infer.measure.psf_error`.
     """
 
     method: str = "network"
@@ -48,14 +60,15 @@ class Options:
     prior: object = None
     seed: int = 0
     shear_response: bool = False
+    psf_error: object = None
 
     @classmethod
-    def checked(cls, *, method, fit_sky, neighbours, prior, seed, shear_response=False):
+    def checked(cls, *, method, fit_sky, neighbours, prior, seed, shear_response=False, psf_error=None):
         """Options from what a user may write.
 
         Parameters
         ----------
-        method, fit_sky, neighbours, seed, shear_response
+        method, fit_sky, neighbours, seed, shear_response, psf_error
             As the attributes.
         prior : Prior, mapping or None
             As the attribute, or what `Prior` is made of.
@@ -83,7 +96,9 @@ class Options:
             which = f"method={method!r}" if method == "posterior" else "a prior"
             allowed = "method='network' or 'ml' without a prior"
             raise InputError(f"shear_response=True with {which}; allowed: {allowed}")
-        return cls(method, bool(fit_sky), neighbours, None, None, prior, int(seed), bool(shear_response))
+        seed = whole_number(seed, "seed", 0)
+        settled = None, None, prior, seed, bool(shear_response), psf_error
+        return cls(method, bool(fit_sky), neighbours, *settled)
 
     @property
     def model(self):
@@ -109,8 +124,31 @@ def measurement_keywords():
     """
     from galshape_cnn.observe.noise.model import NoiseModel
 
-    own = ("method", "fit_sky", "neighbours", "prior", "seed", "shear_response")
+    own = ("method", "fit_sky", "neighbours", "prior", "seed", "shear_response", "psf_error")
     return (*own, *(item.name for item in fields(NoiseModel)))
+
+
+def prior_of_training(network, side):
+    """Prior that the likelihood is multiplied with where the user gave none.
+
+    Networks only propose: the prior of their training does not end where that ended, unless its limits are
+    those of the galaxies (``keeps_limits``).
+
+    Parameters
+    ----------
+    network : AmortizedPosterior
+    side : int
+        Of the stamps, in pixels.
+
+    Returns
+    -------
+    prior : Prior
+        Up to an S/N of 1e5 and half-light radii of half the stamp; that of the training itself where its
+        limits are kept.
+    """
+    if network.keeps_limits:
+        return network.prior
+    return network.prior.reaching(snr=_BRIGHTEST, hlr=side / 2)
 
 
 def prior_in_units_of(prior, unit):

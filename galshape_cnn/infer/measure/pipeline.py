@@ -15,7 +15,7 @@ from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE, RenderedBatch
 from galshape_cnn.infer.measure.bounds import errors_of
 from galshape_cnn.infer.measure.estimates import estimate
 from galshape_cnn.infer.measure.neighbours import segment, treat
-from galshape_cnn.infer.measure.quality import neighbour_flags, row_flags
+from galshape_cnn.infer.measure.quality import neighbour_flags, row_flags, settled_bounds
 
 __all__ = ["measure_batch", "measured_together"]
 
@@ -89,6 +89,7 @@ def _measured(treated, usable, network, options):
     found = estimate(batch, network, options)
     judged = errors_of(batch, found, treated.fitted[usable], options)
     flags = found.flags | judged.flags | row_flags(batch, judged, network, options)
+    flags = settled_bounds(flags, judged.params, judged.crb + judged.structure, batch.grid.size)
     params = np.full((len(usable), SINGLE.size), np.nan)
     params[usable] = judged.params
     fraction = treated.light_on_others(params)[usable]

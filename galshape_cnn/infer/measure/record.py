@@ -1,13 +1,14 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """What was asked for, as the metadata of a catalogue keep it: every option that changes a number."""
 
+import os
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from numbers import Integral, Real
 
 import numpy as np
 
-__all__ = ["recorded_exposures", "recorded_options"]
+__all__ = ["recorded_call", "recorded_exposures", "recorded_options"]
 
 _LONGEST = 200  # characters of a description
 
@@ -35,9 +36,10 @@ def recorded_options(options, noise, observation, cutting):
     record : dict
         Of numbers, texts, None and dictionaries of these.
     """
-    plain = [item.name for item in fields(options) if item.name not in ("prior", "correlation")]
+    plain = [item.name for item in fields(options) if item.name not in ("prior", "correlation", "psf_error")]
     record = {name: _described(getattr(options, name)) for name in plain}
     record["prior"] = None if options.prior is None else _plain(options.prior.config)
+    record["psf_error"] = None if options.psf_error is None else _plain(options.psf_error.record)
     record |= {name: _described(value) for name, value in vars(noise).items()}
     record |= {name: _described(value) for name, value in cutting.items()}
     return record | {"positions": observation.understood or None}
@@ -69,8 +71,28 @@ def recorded_exposures(exposures, names):
     }
 
 
+def recorded_call(arguments):
+    """Arguments of any call, as far as they were given.
+
+    Parameters
+    ----------
+    arguments : dict
+        Names and values; what is None is left out.
+
+    Returns
+    -------
+    record : dict
+        As `recorded_options`.
+    """
+    return {name: _plain(value) for name, value in arguments.items() if value is not None}
+
+
 def _plain(value):
-    """Nested mappings and sequences with Python's own numbers."""
+    """Nested mappings, sequences and dataclasses without arrays with Python's own numbers."""
+    if isinstance(getattr(value, "config", None), Mapping):  # a prior
+        value = value.config
+    elif is_dataclass(value) and not hasattr(value, "array"):
+        value = {item.name: getattr(value, item.name) for item in fields(value)}
     if isinstance(value, Mapping):
         return {str(name): _plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
@@ -90,6 +112,8 @@ def _described(value):
         return float(value)
     if type(value).__module__.startswith("galsim"):
         return _shortened(repr(value))
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, np.ndarray):
         return _array(value)
     if hasattr(value, "to_string"):  # a unit

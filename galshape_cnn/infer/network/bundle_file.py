@@ -59,11 +59,11 @@ class ArrayPlace:
             raise BundleError(f"an array lies in {str(self.source)[:60]!r}; allowed: in this file")
         if not isinstance(shape, list) or len(shape) > 4 or not all(map(_is_count, shape)):
             raise BundleError(f"an array has the shape {str(shape)[:60]}")
-        if node["datatype"] not in _TYPES or node["byteorder"] not in ("little", "big"):
-            kind = f"{node['datatype']}, {node['byteorder']}"[:60]
+        kind, order = node["datatype"], node["byteorder"]
+        if not isinstance(kind, str) or kind not in _TYPES or order not in ("little", "big"):
+            kind = f"{kind}, {order}"[:60]
             raise BundleError(f"an array is of type {kind}; allowed: {', '.join(_TYPES)}")
-        order = "<" if node["byteorder"] == "little" else ">"
-        self.shape, self.dtype = tuple(shape), np.dtype(order + _TYPES[node["datatype"]])
+        self.shape, self.dtype = tuple(shape), np.dtype(("<" if order == "little" else ">") + _TYPES[kind])
 
     @property
     def nbytes(self):

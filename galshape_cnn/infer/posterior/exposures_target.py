@@ -1,12 +1,18 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Posterior of galaxies in several images: likelihood of all of them times the prior of the shape.
+r"""Posterior of galaxies in several images: likelihood of all of them times the prior of the shape.
 
 Given shape and centre the likelihood is Gaussian in the flux of each band and the sky level of each exposure.
-Sky levels are integrated out; fluxes, which have a flat prior above zero, are integrated out and drawn.
+Sky levels are integrated out.  Fluxes are drawn from that Gaussian, above zero, and weighted by their prior.
+
+A prior on S/N says how the S/N of all images together is distributed, and that every ratio of the S/N of the
+bands is equally likely: with :math:`\phi_b = f_b \sqrt{F_{bb}}` the S/N of a band and S that of all,
+:math:`p(\phi_1 \ldots \phi_B) \propto p(S)\,S^{1-B}`.  A band may be dark, and with one band it is the prior
+of one image.
 """
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -24,6 +30,17 @@ _LEAST_FLUX = 0.3  # in units of a pixel's noise: what the kernel is asked to re
 _FAINTEST = -8.0  # standard deviations below zero at which the draw of a flux is cut off
 
 
+class _GivenShape(NamedTuple):
+    """At given shapes: log prior and likelihood (N, S); mean / sigma, sigma, S/N of fluxes (N, S, B)."""
+
+    prior: np.ndarray
+    log_likelihood: np.ndarray
+    strength: np.ndarray
+    sigma: np.ndarray
+    seen: np.ndarray
+    light: np.ndarray
+
+
 @dataclass(frozen=True, eq=False)
 class ExposuresTarget:
     """Posterior density of N galaxies over logit n, ln hlr, eta1, eta2, x, y.
@@ -37,7 +54,8 @@ class ExposuresTarget:
     fisher : (N, P, P) ndarray
         Fisher matrix there.
     prior : Prior
-        Of which that of n, hlr (in pixels of the reference frame) and the shear counts.
+        Of n, hlr (in pixels of the reference frame), the shear, and S/N or flux.  A prior on flux holds with
+        one band; with several, fluxes above zero are equally likely.
     size : int
         Side of the reference stamps, pixels.
     """
@@ -97,28 +115,74 @@ class ExposuresTarget:
         flux : (N, S, B) ndarray
             In `flux_units`; NaN for bands without data.
         """
+        given = self._given_shape(u)
+        flux = given.sigma * (given.strength - ndtri((1 - uniform) * ndtr(given.strength)))
+        return self._density(u, given, flux), flux
+
+    def moments(self, u):
+        """Log density, and mean and variance of the fluxes at each point.
+
+        Parameters
+        ----------
+        u : (N, S, 6) ndarray
+            Points.
+
+        Returns
+        -------
+        log_density : (N, S) ndarray
+            With respect to ``u``, up to a constant for each galaxy, with the prior of the mean fluxes.
+        mean, variance : (N, S, B) ndarray
+            Of the fluxes given the point, in `flux_units`; NaN for bands without data.
+        """
+        given = self._given_shape(u)
+        ratio = np.exp(-0.5 * given.strength**2 - log_ndtr(given.strength)) / np.sqrt(2 * np.pi)
+        mean = given.sigma * (given.strength + ratio)  # of a Gaussian that is cut off at zero
+        variance = given.sigma**2 * np.maximum(1 - ratio * (ratio + given.strength), 0)
+        return self._density(u, given, mean), mean, variance
+
+    def _density(self, u, given, flux):
+        """Log density at points and fluxes."""
+        theta = np.zeros((*u.shape[:2], self.coordinates.model.size))
+        theta[..., self.model.searched] = u
+        prior = given.prior + self._prior_of_amplitude(np.where(given.seen, flux, 0), given.light)
+        density = given.log_likelihood + prior + self.coordinates.log_determinant(theta)
+        usable = np.isfinite(density) & (~given.seen | np.isfinite(flux)).all(-1)
+        return np.where(usable, density, -np.inf)
+
+    def _given_shape(self, u):
+        """What is known at given shapes and centres."""
         theta = np.zeros((*u.shape[:2], self.coordinates.model.size))
         theta[..., self.model.searched] = u
         params = self.coordinates.params(theta)
         prior = self._prior_of_shape(params)
         possible = self._is_inside(u, params) & np.isfinite(prior)
-        chi2, log_volume, pull, weight, trial = self._given_shape(params, possible)
+        chi2, log_volume, pull, weight, trial, light = self._equations(params, possible)
         seen = self.likelihood.free()[:, None, self.model.fluxes]
         weight = np.where(seen & (weight > 0), weight, np.nan)
         mean, sigma = trial + pull / weight, 1 / np.sqrt(weight)
         strength = np.maximum(mean / sigma, _FAINTEST)
         evidence = 0.5 * pull**2 / weight - 0.5 * np.log(weight) + log_ndtr(strength)
-        log_volume = log_volume + np.where(seen, evidence, 0).sum(-1)
-        flux = sigma * (strength - ndtri((1 - uniform) * ndtr(strength)))
-        density = -0.5 * chi2 + log_volume + prior + self.coordinates.log_determinant(theta)
-        usable = possible & np.isfinite(density) & (~seen | np.isfinite(flux)).all(-1)
-        return np.where(usable, density, -np.inf), flux
+        log_likelihood = -0.5 * chi2 + log_volume + np.where(seen, evidence, 0).sum(-1)
+        log_likelihood = np.where(possible, log_likelihood, -np.inf)
+        return _GivenShape(prior, log_likelihood, strength, sigma, seen, light)
 
     def _prior_of_shape(self, params):
-        """Log density of n, hlr, g1, g2; that of the amplitude is constant."""
+        """Log density of n, hlr, g1, g2."""
         shape = np.moveaxis(params[..., self.model.shape], -1, 0)
         with np.errstate(invalid="ignore", divide="ignore"):
             return self.prior.log_density_of_shape(*shape)
+
+    def _prior_of_amplitude(self, flux, light):
+        """Log density of the fluxes (N, S, B), of which a unit has the squared S/N ``light``."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            if self.prior.by_snr:
+                seen = light > 0
+                snr = np.sqrt((flux**2 * light).sum(-1))
+                volume = 0.5 * np.log(np.where(seen, light, 1)).sum(-1)
+                return self.prior["snr"].log_density(snr) + volume + (1 - seen.sum(-1)) * np.log(snr)
+            if len(self.model.bands) > 1:
+                return 0.0
+            return self.prior["flux"].log_density(flux[..., 0] * self.flux_units[:, None, 0])
 
     def _is_inside(self, u, params):
         """Points worth rendering."""
@@ -127,15 +191,15 @@ class ExposuresTarget:
         inside &= np.hypot(u[..., 2], u[..., 3]) < LARGEST_ETA
         return inside & (params[..., model.hlr] > 1e-3) & (params[..., model.hlr] < 2 * size)
 
-    def _given_shape(self, params, possible):
-        """Chi-square without sky, ln of its volume, score and information of each flux, and at which flux."""
+    def _equations(self, params, possible):
+        """Chi-square without sky, ln of its volume; score, information, value and S/N of each flux."""
         model, shape = self.model, possible.shape
         trial = model.with_sky(params, self.best[:, None, model.skies])
         flux = self.best[:, model.fluxes]
         flux = np.where(np.abs(flux) < _LEAST_FLUX, np.copysign(_LEAST_FLUX, flux), flux)
         trial[..., model.fluxes] = flux[:, None]
         chi2, log_volume = np.zeros(shape), np.zeros(shape)
-        pull, weight = np.zeros((2, *shape, len(model.bands)))
+        pull, weight, light = np.zeros((3, *shape, len(model.bands)))
         for part in self.likelihood.parts:
             least, volume, own = self._given_one(part, trial, possible)
             chi2[part.rows] += least
@@ -143,7 +207,8 @@ class ExposuresTarget:
             factor = np.broadcast_to(part.view.factor, len(part.rows))[:, None]
             pull[part.rows, :, part.view.band] += factor * own[0]
             weight[part.rows, :, part.view.band] += factor**2 * own[1]
-        return chi2, log_volume, pull, weight, trial[..., model.fluxes]
+            light[part.rows, :, part.view.band] += factor**2 * own[2]
+        return chi2, log_volume, pull, weight, trial[..., model.fluxes], light
 
     def _given_one(self, part, trial, possible):
         """The same of one part, by its own flux."""
@@ -153,15 +218,16 @@ class ExposuresTarget:
         own = part.view[np.repeat(rows, BLOCK)].params(params).reshape(*blocks.shape, SINGLE.size)
         chi2, gradient, fisher = part.likelihood.linear_equations_of_draws(own, rows)
         light, across, level = fisher[..., 0, 0], fisher[..., 0, 1], fisher[..., 1, 1]
-        pull, sky_pull = gradient[..., 0], gradient[..., 1]
+        pull, sky_pull, strength = gradient[..., 0], gradient[..., 1], light
         volume = np.zeros_like(chi2)
         if self.model.fit_sky:
             chi2, volume = chi2 - sky_pull**2 / level, -0.5 * np.log(level)
             pull, light = pull - across * sky_pull / level, light - across**2 / level
         # a galaxy as flat as the sky is no model, nor is what single precision cannot render
         sound = np.isfinite(chi2) & np.isfinite(pull) & (light > 1e-6 * fisher[..., 0, 0])
-        out = [np.full(shape, fill) for fill in (np.inf, 0.0, 0.0, 0.0)]
-        values = np.where(sound, chi2, np.inf), volume, np.where(sound, pull, 0), np.where(sound, light, 0)
+        out = [np.full(shape, fill) for fill in (np.inf, 0.0, 0.0, 0.0, 0.0)]
+        sums = (np.where(sound, one, 0) for one in (pull, light, strength))
+        values = np.where(sound, chi2, np.inf), volume, *sums
         for array, value in zip(out, values, strict=True):
             array[rows[:, None], blocks] = value
         return out[0], out[1], out[2:]

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from galshape_cnn.errors import InputError
+from galshape_cnn.quantities import plain_number
 
 __all__ = ["Distribution", "Prior"]
 
@@ -29,6 +30,8 @@ _REQUIRED = {
     "rayleigh": {"sigma", "low", "high"},
     "mixture": {"weights", "parts"},
 }
+#: In what the numbers of a distribution are counted, where that must be said.
+_UNITS = {"flux": ", in the unit of the pixels", "hlr": " of pixels"}
 _GRID = 4001
 
 
@@ -51,9 +54,14 @@ def _reaching(spec, high):
     return {**spec, "high": max(spec["high"], high)}
 
 
+def _as_dict(spec):
+    """A copy of a mapping; what is none is refused later, by name."""
+    return dict(spec) if hasattr(spec, "keys") else spec
+
+
 def _check(spec, name):
     kind = spec.get("kind") if hasattr(spec, "get") else None
-    if kind not in _REQUIRED:
+    if not isinstance(kind, str) or kind not in _REQUIRED:
         raise InputError(f"prior {name!r}: kind={kind!r}, allowed: {sorted(_REQUIRED)}")
     keys = set(spec) - {"kind"}
     if keys != _REQUIRED[kind]:
@@ -62,8 +70,13 @@ def _check(spec, name):
     if kind == "mixture":
         for part in spec["parts"]:
             _check(part, name)
-    elif not spec["low"] < spec["high"]:
-        raise InputError(f"prior {name!r}: low={spec['low']} must be below high={spec['high']}")
+        return
+    allowed = f"a plain finite number{_UNITS.get(name, '')}"
+    low, high = (plain_number(spec[key], f"prior {name!r}: {key}", allowed) for key in ("low", "high"))
+    if not low < high:
+        raise InputError(f"prior {name!r}: low={low} must be below high={high}")
+    for key in keys - {"low", "high"}:
+        plain_number(spec[key], f"prior {name!r}: {key}", "a plain number above 0", above=0)
 
 
 @dataclass(frozen=True)
@@ -149,10 +162,12 @@ class Prior:
     config: dict
 
     def __post_init__(self):
+        if not hasattr(self.config, "keys"):
+            raise InputError(f"prior is a {type(self.config).__name__}; a mapping of distributions is needed")
         keys = set(self.config)
         if keys not in ({"n", "hlr", "g", "flux"}, {"n", "hlr", "g", "snr"}):
-            raise InputError(f"a prior needs n, hlr, g and one of flux, snr; got {sorted(keys)}")
-        parts = {key: Distribution(dict(self.config[key]), key) for key in sorted(keys)}
+            raise InputError(f"a prior needs n, hlr, g and one of flux, snr; got {sorted(map(str, keys))}")
+        parts = {key: Distribution(_as_dict(self.config[key]), key) for key in sorted(keys)}
         object.__setattr__(self, "_parts", parts)
         if parts["g"].high >= 1 or parts["g"].low < 0:
             raise InputError("prior 'g' must lie in [0, 1)")

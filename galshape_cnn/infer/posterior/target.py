@@ -14,6 +14,7 @@ from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 from galshape_cnn.infer.posterior.proposal import StudentMixture
 from galshape_cnn.linalg import cholesky_or, inverse_or_nan
+from galshape_cnn.parallel import filled_up
 
 __all__ = ["LARGEST_ETA", "ShapeTarget", "first_proposal", "in_blocks_of_draws"]
 
@@ -176,10 +177,8 @@ def in_blocks_of_draws(possible):
         draws = np.flatnonzero(wanted)
         if not len(draws):
             draws = np.zeros(1, int)
-        short = -len(draws) % BLOCK
-        filled = np.concatenate([draws, np.full(short, draws[0])]).reshape(-1, BLOCK)
-        blocks.append(filled)
-        rows.append(np.full(len(filled), row))
+        blocks.append(filled_up(draws, BLOCK).reshape(-1, BLOCK))
+        rows.append(np.full(len(blocks[-1]), row))
     return np.concatenate(rows), np.concatenate(blocks)
 
 

@@ -20,8 +20,13 @@ __all__ = ["Level", "build_levels", "has_uniform_noise", "local_maxima", "robust
 
 #: A smoothed pixel needs this share of its kernel on good pixels.
 _SMALLEST_COVERAGE = 0.25
+#: Standard deviation of normal deviates over the median of their moduli.
+_SIGMA_OF_MEDIAN = 1.4826
 #: More than this is light of a galaxy that fills the stamp, not correlated noise.
 _LARGEST_EXCESS = 3.0
+#: Side of the stamps above which smoothing is done in strips, their width, and how many of its widths the
+#: Gaussian is followed: beyond is less than a single-precision number resolves.
+_LARGE_SIDE, _STRIP, _REACH = 128, 64, 6.0
 
 
 @dataclass(frozen=True)
@@ -174,15 +179,15 @@ def _smooth(signal, weight, variance, sigma, step):
     """Normalised convolution of one level, and its noise."""
     kernels = [_band(side, sigma) for side in signal.shape[1:]]
     squares = [kernel**2 for kernel in kernels]
-    covered = _apply(kernels, weight) / step**2
+    covered = _apply(kernels, weight, sigma) / step**2
     enough = covered > _SMALLEST_COVERAGE
     norm = np.where(enough, covered, 1) * step**2
-    amplitude = np.where(enough, _apply(kernels, signal) / norm, 0)
+    amplitude = np.where(enough, _apply(kernels, signal, sigma) / norm, 0)
     if variance.shape[1:] == (1, 1):
         spread = np.outer(*(square.sum(axis=1) for square in squares))
         noise = np.sqrt(variance) * (np.sqrt(spread) / norm)
     else:
-        noise = np.sqrt(_apply(squares, variance)) / norm
+        noise = np.sqrt(_apply(squares, variance, sigma)) / norm
         noise = np.where(enough & (noise > 0), noise, np.inf)
     noise = noise * _noise_excess(amplitude / noise)[:, None, None]
     return Level(amplitude.astype(np.float32), noise.astype(np.float32), step, sigma * step)
@@ -199,7 +204,7 @@ def _noise_excess(significance):
     if len(outer) > 1024:
         outer = _outside(ny, nx, 0.4, 2)
     outer = np.take(significance.reshape(n, -1), outer, axis=1)
-    spread = _median(np.abs(outer), outer != 0) * 1.4826
+    spread = _median(np.abs(outer), outer != 0) * _SIGMA_OF_MEDIAN
     return np.clip(np.where(np.isfinite(spread), spread, 1), 1, _LARGEST_EXCESS).astype(np.float32)
 
 
@@ -210,11 +215,28 @@ def _band(side, sigma):
     return (np.exp(-0.5 * (distance / sigma) ** 2) / (np.sqrt(2 * np.pi) * sigma)).astype(np.float32)
 
 
-def _apply(kernels, array):
-    """Smooth along y and x."""
+def _apply(kernels, array, sigma):
+    """Smooth along y and x.
+
+    The matrices of large stamps are almost empty: they are applied in strips, which read no farther than the
+    Gaussian reaches.
+    """
     along_y, along_x = kernels
     # Stamp by stamp: one product of all rounds as their number has it.
-    return np.matmul(along_y, np.matmul(array, along_x))
+    if max(array.shape[1:]) <= _LARGE_SIDE:
+        return np.matmul(along_y, np.matmul(array, along_x))
+    reach, rows, out = int(np.ceil(_REACH * sigma)), np.empty_like(array), np.empty_like(array)
+    for here, read in _strips(array.shape[2], reach):
+        rows[:, :, here] = np.matmul(array[:, :, read], along_x[read, here])
+    for here, read in _strips(array.shape[1], reach):
+        out[:, here] = np.matmul(along_y[here, read], rows[:, read])
+    return out
+
+
+def _strips(side, reach):
+    """Slices of the strips of an axis, and of what each reads."""
+    for start in range(0, side, _STRIP):
+        yield slice(start, start + _STRIP), slice(max(start - reach, 0), start + _STRIP + reach)
 
 
 def local_maxima(array):

@@ -12,11 +12,13 @@ from their models.  The scatter of neighbouring pixels says whether that is true
 
 import warnings
 
+import astropy.units as u
 import numpy as np
 
 from galshape_cnn.errors import GalshapeWarning, InputError, NoiseError
+from galshape_cnn.quantities import plain_number, unit_of
 
-__all__ = ["detector_error"]
+__all__ = ["checked_detector", "checked_gain", "detector_error"]
 
 _MOST_ROWS = 256  # of an image that are read: a large one stays on disk
 _TOLERANCE = 1.3  # factor between the scatter of the pixels and what they should have
@@ -29,11 +31,11 @@ def detector_error(data, gain, read_noise, sky_level=None, mask=None):
     ----------
     data : NDData, array_like, or sequence of them
         One image, cutouts, or a cube of cutouts.
-    gain : float
+    gain : float or Quantity
         Electrons per unit of the pixel values, > 0.
-    read_noise : float
+    read_noise : float or Quantity
         Electrons, >= 0, in all that makes one pixel (of N exposures added: times the root of N).
-    sky_level : float, optional
+    sky_level : float or Quantity, optional
         Sky that was subtracted from the image, in the unit of the pixels; without it the
         sky is still there, and is measured.
     mask : array_like of bool, optional
@@ -47,7 +49,7 @@ def detector_error(data, gain, read_noise, sky_level=None, mask=None):
     Raises
     ------
     InputError
-        If a number is not possible, or ``data`` has its own noise.
+        If a number is not possible or has a unit that does not fit, or ``data`` has its own noise.
     NoiseError
         If the pixels scatter more than this noise by a factor of 1.3, as they do when the
         sky was subtracted and ``sky_level`` is not given.
@@ -62,13 +64,67 @@ def detector_error(data, gain, read_noise, sky_level=None, mask=None):
     """
     if gain is None:
         raise InputError("read_noise is given without gain; electrons become pixel values by both")
-    if not (np.ndim(read_noise) == 0 and np.isfinite(read_noise) and read_noise >= 0):
-        raise InputError(f"read_noise={read_noise!r}; allowed: a number of electrons >= 0")
-    if sky_level is not None and not (np.ndim(sky_level) == 0 and np.isfinite(sky_level)):
-        raise InputError(f"sky_level={sky_level!r}; allowed: one finite number in the unit of the pixels")
+    unit = unit_of(data)
+    gain = checked_gain(gain, unit)
+    read_noise, sky_level = checked_detector(read_noise, sky_level, unit)
     frames = _frames(data, mask)
     sigmas = np.array([_one(pixels, bad, gain, read_noise, sky_level) for pixels, bad in frames])
     return float(sigmas[0]) if len(sigmas) == 1 else sigmas
+
+
+def checked_gain(gain, unit):
+    """The gain as a plain number.
+
+    Parameters
+    ----------
+    gain : float, Quantity or None
+        Electrons per unit of flux, > 0; a Quantity in electron / unit.
+    unit : astropy unit or None
+        Of the fluxes.
+
+    Returns
+    -------
+    gain : float or None
+
+    Raises
+    ------
+    InputError
+        If it is no positive number, or has another unit.
+    """
+    if gain is None:
+        return None
+    allowed = "a positive number of electrons per unit of flux"
+    return plain_number(gain, "gain", allowed, unit=u.electron / (unit or u.one), above=0)
+
+
+def checked_detector(read_noise, sky_level, unit):
+    """Read noise and level of the sky as plain numbers.
+
+    Parameters
+    ----------
+    read_noise : float, Quantity or None
+        Electrons, >= 0.
+    sky_level : float, Quantity or None
+        In the unit of the pixels.
+    unit : astropy unit or None
+        Of the pixels.
+
+    Returns
+    -------
+    read_noise, sky_level : float or None
+
+    Raises
+    ------
+    InputError
+        If one is no such number, or has another unit.
+    """
+    if read_noise is not None:
+        allowed = "a number of electrons >= 0"
+        read_noise = plain_number(read_noise, "read_noise", allowed, unit=u.electron, least=0)
+    if sky_level is not None:
+        allowed = "one finite number in the unit of the pixels"
+        sky_level = plain_number(sky_level, "sky_level", allowed, unit=unit)
+    return read_noise, sky_level
 
 
 def _frames(data, mask):

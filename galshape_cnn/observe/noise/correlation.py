@@ -291,6 +291,8 @@ def blank_pixel_sums(groups):
 
 def _blank_pixels(stamps, sigma):
     """Of each stamp, pixels in units of the noise (zero unless blank) and which are blank."""
+    from astropy.stats import mad_std
+
     stamps = stamps.in_units_of(stamps.noise_unit)
     levels = build_levels(stamps.data, stamps.ivar, sigma)[:3:2]
     level = robust_background(stamps.data, stamps.ivar > 0)[:, None, None]
@@ -303,7 +305,7 @@ def _blank_pixels(stamps, sigma):
         blank = (stamps.ivar[row] > 0) & ~binary_dilation(source, iterations=int(np.ceil(2 * sigma)))
         if not blank.any():
             continue
-        spread = 1.4826 * np.median(np.abs(values[row][blank] - np.median(values[row][blank])))
+        spread = mad_std(values[row][blank])
         blank &= np.abs(values[row] - np.median(values[row][blank])) < _CLIP * spread
         if not blank.any():
             continue

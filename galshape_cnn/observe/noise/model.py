@@ -4,13 +4,12 @@
 import warnings
 from dataclasses import dataclass, fields, replace
 
-import numpy as np
-
 from galshape_cnn.errors import GalshapeWarning, InputError
 from galshape_cnn.observe.noise.blank_sky import AUTO, measured_noise
-from galshape_cnn.observe.noise.ccd import detector_error
+from galshape_cnn.observe.noise.ccd import checked_detector, checked_gain, detector_error
 from galshape_cnn.observe.noise.correlation import EstimatedCorrelation, noise_correlation
 from galshape_cnn.observe.noise.rescale import checked_scale, scaled_noise
+from galshape_cnn.quantities import unit_of
 
 __all__ = ["NoiseModel"]
 
@@ -21,9 +20,9 @@ class NoiseModel:
 
     Attributes
     ----------
-    gain : float or None
+    gain : float, Quantity or None
         Electrons per unit of flux, > 0, where the noise map lacks the galaxies' own photon noise.
-    read_noise, sky_level : float or None
+    read_noise, sky_level : float, Quantity or None
         With ``gain``, in place of a noise map: see `galshape_cnn.observe.noise.ccd.detector_error`.
     noise_correlation : array_like, galsim.CorrelatedNoise, EstimatedCorrelation, 'auto', 'estimate' or None
         Autocorrelation of the noise.
@@ -38,10 +37,8 @@ class NoiseModel:
     noise_scale: float | str | None = AUTO
 
     def __post_init__(self):
-        gain = self.gain
-        if gain is not None and not (np.ndim(gain) == 0 and np.isfinite(gain) and gain > 0):
-            raise InputError(f"gain={gain!r}; allowed: a positive number of electrons per unit of flux")
-        object.__setattr__(self, "gain", None if gain is None else float(gain))
+        if getattr(self.gain, "unit", None) is None:  # otherwise that of the pixels must be known
+            object.__setattr__(self, "gain", checked_gain(self.gain, None))
         if self.noise_scale is not None and not _is_auto(self.noise_scale):
             object.__setattr__(self, "noise_scale", checked_scale(self.noise_scale))
 
@@ -95,7 +92,31 @@ class NoiseModel:
             _say(**found)
         return replace(self, **found)
 
-    def error_of(self, data, error, mask):
+    def in_units_of(self, data, unit=None):
+        """The same noise in plain numbers: electrons, and units of the fluxes.
+
+        Parameters
+        ----------
+        data : NDData, array_like, sequence of them, or Stamps
+            The user's data, whose unit that of the pixels is.
+        unit : astropy unit or None, optional
+            Of the fluxes; that of the pixels without it.
+
+        Returns
+        -------
+        noise : NoiseModel
+
+        Raises
+        ------
+        InputError
+            If a number has a unit that does not fit.
+        """
+        own = unit_of(data)
+        read_noise, sky_level = checked_detector(self.read_noise, self.sky_level, own)
+        gain = checked_gain(self.gain, own if unit is None else unit)
+        return replace(self, gain=gain, read_noise=read_noise, sky_level=sky_level)
+
+    def error_of(self, data, error, mask, unit=None):
         """Error of the pixels: as given, or from the detector.
 
         Parameters
@@ -106,6 +127,8 @@ class NoiseModel:
             What the user gave as ``error``.
         mask : array_like of bool or None
             True for bad pixels.
+        unit : astropy unit or None, optional
+            Of the fluxes, by which ``gain`` counts; that of the pixels without it.
 
         Returns
         -------
@@ -123,7 +146,10 @@ class NoiseModel:
             raise InputError("read_noise and error both describe the noise; give one of them")
         if self.read_noise is None:
             raise InputError("sky_level is given without read_noise, which may be 0")
-        return detector_error(data, self.gain, self.read_noise, self.sky_level, mask)
+        own = unit_of(data)
+        ratio = 1.0 if unit is None or own is None or self.gain is None else own.to(unit)
+        gain = None if self.gain is None else self.gain * ratio
+        return detector_error(data, gain, self.read_noise, self.sky_level, mask)
 
     def applied(self, observation):
         """Stamps with their noise scaled, and the autocorrelation to use.

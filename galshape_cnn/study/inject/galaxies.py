@@ -25,6 +25,8 @@ from astropy.table import Table
 from galshape_cnn.errors import InputError
 from galshape_cnn.geometry import axis_ratio
 from galshape_cnn.infer.posterior.prior import Prior
+from galshape_cnn.masked import filled
+from galshape_cnn.quantities import plain_values
 
 __all__ = ["KINDS", "TRUTHS", "checked_kinds", "default_prior", "galaxy_rows", "population"]
 
@@ -106,7 +108,7 @@ def checked_kinds(kinds):
     return {name: value / total for name, value in weights.items() if value}
 
 
-def population(prior, catalogue, has_sky):
+def population(prior, catalogue, has_sky, unit=None):
     """Where the parameters of the galaxies come from.
 
     Parameters
@@ -117,6 +119,8 @@ def population(prior, catalogue, has_sky):
         Columns ``flux`` or ``snr``; ``n``; ``hlr`` or ``r_eff``; ``g1`` and ``g2``, or ``q`` and ``pa``.
     has_sky : bool
         Whether sizes without a unit are in arcsec, as the measured ones are; otherwise in pixels.
+    unit : astropy unit or None, optional
+        Of the image, and so of fluxes.
 
     Returns
     -------
@@ -136,10 +140,10 @@ def population(prior, catalogue, has_sky):
         return prior if isinstance(prior, Prior) else Prior(prior)
     if prior is not None:
         raise InputError("prior and catalogue both say what to inject; give one of them")
-    return _read_catalogue(catalogue, u.arcsec if has_sky else u.pix)
+    return _read_catalogue(catalogue, u.arcsec if has_sky else u.pix, unit)
 
 
-def _read_catalogue(catalogue, length):
+def _read_catalogue(catalogue, length, flux):
     """Columns of the user's table under the names and in the units of the truth."""
     names = getattr(catalogue, "colnames", None)
     if names is None:
@@ -158,7 +162,7 @@ def _read_catalogue(catalogue, length):
     by_snr = "snr" in names and "flux" not in names
     table = {
         "snr": _numbers(catalogue, "snr") if by_snr else nothing,
-        "flux": nothing if by_snr else _numbers(catalogue, "flux", None),
+        "flux": nothing if by_snr else _numbers(catalogue, "flux", flux),
         "n": _numbers(catalogue, "n"),
         "hlr": hlr,
         "g1": g1,
@@ -168,14 +172,12 @@ def _read_catalogue(catalogue, length):
     return Table(table)
 
 
-def _numbers(catalogue, name, unit=u.dimensionless_unscaled):
-    """A column as plain numbers; ``unit`` None takes them as they are."""
-    column = catalogue[name]
+def _numbers(catalogue, name, unit=None):
+    """A column as plain numbers in a unit, NaN where masked."""
+    column = plain_values(catalogue[name], unit, f"column {name} of catalogue")
     try:
-        if unit is not None and getattr(column, "unit", None) is not None:
-            return np.asarray(u.Quantity(column).to_value(unit), float)
-        return np.ma.filled(np.ma.asarray(getattr(column, "value", column), float), np.nan)
-    except (TypeError, ValueError, u.UnitConversionError) as error:
+        return filled(column)
+    except (TypeError, ValueError) as error:
         raise InputError(f"column {name} of catalogue: {error}") from error
 
 

@@ -1,11 +1,17 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """`inject`: known galaxies into the user's own image, measured by the same path as any other."""
 
+from dataclasses import replace
+
 from galshape_cnn.errors import InputError
+from galshape_cnn.infer.measure.record import recorded_call
 from galshape_cnn.study.inject.running import run_all
 from galshape_cnn.study.inject.setup import make_job
 
 __all__ = ["inject"]
+
+#: Arguments that are data; the network is known by its hash.
+_NOT_RECORDED = ("mask", "wcs", "estimator")
 
 
 def inject(
@@ -25,6 +31,7 @@ def inject(
     executor=None,
     progress=False,
     estimator=None,
+    record=None,
     **options,
 ):
     """Draw known galaxies into an image, measure them there, and return truth and measurement.
@@ -75,6 +82,8 @@ def inject(
         Show a progress bar.
     estimator : ShapeEstimator, optional
         By default that of the network that comes with the package.
+    record : dict, optional
+        What the metadata are to hold beside the arguments.
     **options
         ``error``, ``mask``, ``wcs``, ``real_galaxies``, ``pixel_scale``, ``detection``, ``clearance``,
         ``avoid``, ``true_psf``, ``gain_in_map``: see `galshape_cnn.study.inject.setup.make_job`;
@@ -114,7 +123,8 @@ def inject(
         raise InputError("workers and executor both say who works; give one of them")
     known = {"n": n, "psf": psf, "prior": prior, "catalogue": catalogue, "kinds": kinds, "method": method}
     known |= {"find": find, "gain": gain, "seed": seed, "estimator": estimator}
-    job = make_job(image, **known, **options)
+    asked = {name: value for name, value in {**known, **options}.items() if name not in _NOT_RECORDED}
+    job = replace(make_job(image, **known, **options), asked=recorded_call(asked) | (record or {}))
     table = run_all(job, output=output, workers=workers, executor=executor, progress=progress)
     if output is not None:
         from galshape_cnn.study.inject.results import write_results

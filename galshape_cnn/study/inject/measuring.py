@@ -162,7 +162,7 @@ def _together(observations):
 
 def _joined_stamps(parts):
     """One batch of stamps of one size."""
-    names = ("data", "ivar", "jacobian", "origin", "center", "flags")
+    names = ("data", "ivar", "jacobian", "origin", "center", "given", "flags")
     arrays = {name: np.concatenate([getattr(one, name) for one in parts]) for name in names}
     if parts[0].skycoord is not None:
         arrays["skycoord"] = np.concatenate([one.skycoord for one in parts])

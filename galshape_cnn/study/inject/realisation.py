@@ -83,6 +83,8 @@ class Job:
         Side of the stamps, pixels.
     is_sized : bool
         Whether that holds for galaxies that are found, too.
+    asked : dict or None
+        What the user gave, for the metadata.
     """
 
     estimator: object
@@ -107,6 +109,7 @@ class Job:
     real_scale: float = 1.0
     stamp_size: int = 64
     is_sized: bool = False
+    asked: dict | None = None
 
     @property
     def cutting_found(self):
@@ -165,6 +168,7 @@ class Job:
             "gain_in_map": self.gain_in_map,
             "sources_in_image": len(self.field.xy),
             "image_shape": list(self.image.data.shape),
+            "options": self.asked,
         }
 
 

@@ -27,6 +27,7 @@ from galshape_cnn.fingerprint import fingerprint
 from galshape_cnn.infer.catalog.tables import write_table
 from galshape_cnn.parallel import progress_bar, usable_cores
 from galshape_cnn.processes import NO_MAIN_GUARD, JobFile, worker_pool
+from galshape_cnn.quantities import whole_number
 from galshape_cnn.study.inject.realisation import run_chunk
 
 __all__ = ["TABLE", "ChunkFolder", "run_all"]
@@ -62,8 +63,7 @@ def run_all(job, *, output=None, workers=None, executor=None, progress=False):
     FileError
         If the folder cannot be written.
     """
-    if workers is not None and workers < 1:
-        raise InputError(f"workers={workers}; at least one is needed")
+    workers = None if workers is None else whole_number(workers, "workers", 1)
     folder = None if output is None else ChunkFolder(output, _key(job))
     table = None if folder is None else folder.finished()
     if table is not None:

@@ -3,6 +3,7 @@
 
 import warnings
 
+import astropy.units as u
 import numpy as np
 from astropy.nddata import NDData, StdDevUncertainty
 
@@ -12,6 +13,7 @@ from galshape_cnn.forward.psf.convert import psf_arrays
 from galshape_cnn.forward.psf.width import psf_width
 from galshape_cnn.geometry import semi_major_radius
 from galshape_cnn.observe.noise.model import NoiseModel
+from galshape_cnn.quantities import plain_number, whole_number
 from galshape_cnn.study.inject.galaxies import checked_kinds, default_prior, galaxy_rows, population
 from galshape_cnn.study.inject.places import AVOID, Room, find_field, plan_realisations
 from galshape_cnn.wcs import sky_geometry
@@ -97,25 +99,25 @@ def make_job(
     """
     from galshape_cnn.study.inject.realisation import Job
 
-    n, seed = _whole(n, "n", 1), _whole(seed, "seed", 0)
+    n, seed = whole_number(n, "n", 1), whole_number(seed, "seed", 0)
     _check_choices(avoid, clearance, gain, gain_in_map)
     kinds = checked_kinds(kinds)
     image = _survey_image(image, error, mask, wcs)
     psf = _known_psf(image, psf)
-    side = _STAMP_SIZE if stamp_size is None else _whole(stamp_size, "stamp_size", 8)
+    side = _STAMP_SIZE if stamp_size is None else whole_number(stamp_size, "stamp_size", 8)
     options = {"psf_oversampling": psf_oversampling, "psf_includes_pixel": psf_includes_pixel}
     cutting = {"psf": psf, "stamp_size": side, **options, "normalize_psf": normalize_psf}
     scale, fwhm = _scale_and_width(image, cutting)
     if catalogue is None:
         prior = _whole_prior(prior, default_prior(fwhm, side))
-    galaxies = population(prior, catalogue, image.wcs is not None)
+    galaxies = population(prior, catalogue, image.wcs is not None, image.unit)
     real, real_scale = _real_galaxies(kinds, real_galaxies, image, pixel_scale)
     field = find_field(image, detection)
     room = Room(float(clearance), avoid, fwhm / 2, side / 2 + 1, side + _DRAWN_MARGIN)
     rows = galaxy_rows(galaxies, kinds, 0, n, seed, scale)
     realisation, xy = _planned(field, room, rows, fwhm, scale, seed)
     call = {"method": method, **measuring}
-    known = NoiseModel.from_keywords(measuring | {"gain": gain})
+    known = NoiseModel.from_keywords(measuring | {"gain": gain}).in_units_of(image)
     noise, factor = _settled_noise(image, xy, cutting, known)
     call |= {name: getattr(noise, name) for name in ("noise_correlation", "noise_scale")}
     if noise.gain is not None and not gain_in_map:
@@ -146,13 +148,6 @@ def make_job(
     )
 
 
-def _whole(value, name, least):
-    """A whole number that is not below the least."""
-    if isinstance(value, bool) or np.ndim(value) or int(value) != value or value < least:
-        raise InputError(f"{name}={value!r}; allowed: a whole number, at least {least}")
-    return int(value)
-
-
 def _whole_prior(prior, default):
     """A prior in which distributions that are not given are those of the default one."""
     if prior is None:
@@ -166,8 +161,7 @@ def _whole_prior(prior, default):
 def _check_choices(avoid, clearance, gain, gain_in_map):
     if avoid not in AVOID:
         raise InputError(f"avoid={avoid!r}; allowed: {', '.join(map(repr, AVOID))}")
-    if not (np.ndim(clearance) == 0 and 0 <= clearance < np.inf):
-        raise InputError(f"clearance={clearance!r}; allowed: a number of half-light radii >= 0")
+    plain_number(clearance, "clearance", "a number of half-light radii >= 0", least=0)
     if gain is None and gain_in_map:
         raise InputError(
             "gain_in_map is given without gain; photon noise needs the electrons per unit of flux"
@@ -267,9 +261,11 @@ def _real_galaxies(kinds, real_galaxies, image, pixel_scale):
         return None, 1.0
     from galshape_cnn.study.inject.profiles import open_real_galaxies
 
-    if image.wcs is None and not (pixel_scale is not None and 0 < pixel_scale < np.inf):
-        raise InputError(f"pixel_scale={pixel_scale!r}; real galaxies need the arcsec per pixel, or a WCS")
-    return open_real_galaxies(real_galaxies), 1.0 if image.wcs is not None else 1 / float(pixel_scale)
+    scale = 1.0
+    if image.wcs is None:
+        allowed = "a number > 0; real galaxies need the arcsec per pixel, or a WCS"
+        scale = plain_number(pixel_scale, "pixel_scale", allowed, unit=u.arcsec, above=0)
+    return open_real_galaxies(real_galaxies), 1 / scale
 
 
 def _planned(field, room, rows, fwhm, scale, seed):

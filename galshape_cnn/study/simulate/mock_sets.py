@@ -22,6 +22,7 @@ from galshape_cnn.files import written_whole
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.observe.stamps import Stamps
 from galshape_cnn.processes import NO_MAIN_GUARD, worker_pool
+from galshape_cnn.quantities import whole_number
 from galshape_cnn.study.simulate.mock_files import check_output, read_mocks, write_set
 
 __all__ = ["BLOCK_SIZE", "draw_mocks", "read_mocks", "write_mocks"]
@@ -123,12 +124,10 @@ def draw_mocks(config, n, *, engine="galsim", seed=1, workers=1, folder=None, re
 def _checked(config, n, engine, seed):
     from galshape_cnn.study.simulate.config import load_config
 
-    if isinstance(n, bool) or int(n) != n or n < 1:
-        raise InputError(f"n={n!r}; allowed: a whole number of galaxies, at least 1")
+    whole_number(n, "n", 1)
     if engine not in _ENGINES:
         raise InputError(f"engine={engine!r}; allowed: {', '.join(map(repr, _ENGINES))}")
-    if int(seed) != seed or seed < 0:
-        raise InputError(f"seed={seed!r}; allowed: a whole number >= 0")
+    whole_number(seed, "seed", 0)
     return config if hasattr(config, "keys") else load_config(config)
 
 

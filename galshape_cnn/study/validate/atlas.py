@@ -7,6 +7,7 @@ The estimator is called as users call it, with recentring and all flags.
 import numpy as np
 from astropy.table import Table
 
+from galshape_cnn.flags import quality_of
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
 from galshape_cnn.infer.likelihood.rendering import model_images
@@ -50,9 +51,9 @@ def run_atlas(subject, *, count, seed, families=None, report=None):
     -------
     table : `~astropy.table.Table`
         One row for each family, strength, S/N: ``bias_*`` and ``bias_se_*``, the mean error over
-        the bound; ``within_*``, the fraction within one stated standard deviation; ``flagged``;
-        counts of rows that are wrong, good, and flagged among them; and of the wrong ones that the
-        pixels contradict (``visible``), whatever detects it.
+        the bound; ``within_*``, the fraction within one stated standard deviation; ``flagged``, that of
+        quality 1 or 2; counts of rows that are wrong, good, and flagged among them; and of the wrong ones
+        that the pixels contradict (``visible``), whatever detects it.
     """
     base = draw_base(count, seed)
     rows = []
@@ -86,7 +87,7 @@ def _measure_family(subject, base, name, seed):
 
 
 def _measure(subject, fit_sky, clean, data, error, mask, params, psf):
-    """Errors, bounds, stated sigmas (N, 5), whether each row is flagged and visibly wrong (N,)."""
+    """Errors, bounds, stated sigmas (N, 5), which rows have quality 1 or 2, and are visibly wrong (N,)."""
     told = {"psf": psf, "psf_oversampling": PSF_OVERSAMPLING, "normalize_psf": False}
     if conditions_of(subject.bundle).fit_sky is None:  # else its default, which is all that it knows
         told["fit_sky"] = fit_sky
@@ -96,7 +97,7 @@ def _measure(subject, fit_sky, clean, data, error, mask, params, psf):
     found = catalog.measurement
     stated = to_errors(found.covariance, found.params)
     errors = errors_of(found.params[:, SINGLE.reported], params[:, SINGLE.reported])
-    return errors, bound, stated, found.flags != 0, _contradiction(catalog, clean) > VISIBLE
+    return errors, bound, stated, quality_of(found.flags) > 0, _contradiction(catalog, clean) > VISIBLE
 
 
 def _contradiction(catalog, clean):
@@ -170,7 +171,7 @@ def score_flags(atlas):
     Returns
     -------
     table : `~astropy.table.Table`
-        ``completeness`` is the flagged fraction of rows wrong by more than five stated standard
+        ``completeness`` is the fraction of quality 1 or 2 of rows wrong by more than five stated standard
         deviations; ``of_visible`` of those among them that the pixels contradict; ``false_alarms``
         that of rows within three at nominal strengths; NaN where there are no such rows.  The last
         row, ``all``, is the sum.

@@ -6,6 +6,7 @@ from matplotlib.colors import Normalize, SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from galshape_cnn.flags import quality_of
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
 from galshape_cnn.study.validate.atlas_cases import FAMILIES
 from galshape_cnn.study.validate.plots import AXIS_LABELS, ERROR_LABELS
@@ -201,9 +202,9 @@ def plot_flags(scores):
     left.set_yticks(y, titles)
     left.axvline(0.9, color="black", ls=":")
     right.axvline(0.02, color="black", ls=":")
-    left.set(xlim=(0, 1.35), xlabel="flagged fraction of rows wrong by 5 sigma (goal: above dots)")
+    left.set(xlim=(0, 1.35), xlabel="quality 1 or 2 among rows wrong by 5 sigma (goal: above dots)")
     limit = max(0.1, 1.6 * np.nanmax(np.nan_to_num(scores["false_alarms"])))
-    right.set(xlim=(0, limit), xlabel="flagged fraction of good rows (goal: below dots)")
+    right.set(xlim=(0, limit), xlabel="quality 1 or 2 among good rows (goal: below dots)")
     return figure
 
 
@@ -247,7 +248,7 @@ def _square_ratio(galaxies, name):
 def _quantity_map(galaxies, key, edges, quantity):
     """Worst mean pull, mean coverage or flagged fraction in cells."""
     if quantity == "flagged":
-        return _cells(galaxies, key, edges, (np.asarray(galaxies["flags"]) != 0).astype(float))
+        return _cells(galaxies, key, edges, (quality_of(galaxies["flags"]) > 0).astype(float))
     maps = []
     for name in SHAPE_PARAMETERS:
         pull = np.asarray(galaxies[f"error_{name}"]) / np.asarray(galaxies[f"std_{name}"])

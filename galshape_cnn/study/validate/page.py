@@ -50,7 +50,7 @@ _SECTIONS = (
     ),
     (
         "Where results can be trusted",
-        "Galaxies of the prior without a flag, in cells of what was <em>measured</em>. A cell is trusted "
+        "Galaxies of the prior of quality 0, in cells of what was <em>measured</em>. A cell is trusted "
         "where the mean error stays within 0.3 stated σ and the fractions within one and two σ near those "
         "of a Gaussian, for all five parameters, as far as the number of galaxies can tell. A bundle keeps "
         "this table, and rows elsewhere are flagged UNTRUSTED.",
@@ -62,19 +62,19 @@ _SECTIONS = (
         "What happens to ordinary galaxies (n 0.8 to 4, radius half a PSF to one and a half) when "
         "something is wrong: the mean error of the worst parameter in units of the Cramér–Rao bound at the "
         "truth; the fraction of errors within one stated σ (68 % is right), mean over the parameters; and "
-        "the fraction of rows that any flag marks. Where a parameter has no true value (n of a bulge with "
+        "the fraction of rows of quality 1 or 2. Where a parameter has no true value (n of a bulge with "
         "a disc) it is left out.",
         ("atlas", "neighbours"),
         ("atlas",),
     ),
     (
         "Flags",
-        "Completeness: how many rows that are wrong by more than five stated standard deviations carry a "
-        "flag; and how many of those that the pixels contradict, which is what any test of one stamp could "
-        "find: noise-free data differ from the fitted model by more than 33 in χ² (8 for the errors of "
-        "the parameters, 25 for five standard deviations of one pattern), or the failure is one of the "
-        "noise, or a star. False alarms: how many rows within three σ carry a flag where nothing is wrong. "
-        "Thresholds were fixed on other galaxies.",
+        "Completeness: how many rows that are wrong by more than five stated standard deviations have "
+        "quality 1 or 2; and how many of those that the pixels contradict, which is what any test of one "
+        "stamp could find: noise-free data differ from the fitted model by more than 33 in χ² (8 for the "
+        "errors of the parameters, 25 for five standard deviations of one pattern), or the failure is one "
+        "of the noise, or a star. False alarms: how many rows within three σ have quality 1 or 2 where "
+        "nothing is wrong. Thresholds were fixed on other galaxies.",
         ("flags",),
         ("flags",),
     ),

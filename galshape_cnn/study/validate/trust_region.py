@@ -2,14 +2,14 @@
 """The region in which each method is trustworthy, found on galaxies of the prior.
 
 Cells are of *measured* S/N, half-light radius over PSF width and Sérsic index, since a user
-knows no others, and only galaxies without a flag count.  A cell with fewer than `FEWEST` galaxies is judged
+knows no others, and only galaxies of quality 0 count.  A cell with fewer than `FEWEST` galaxies is judged
 by the galaxies of all n in it, and if those are too few, by all of its S/N.
 """
 
 import numpy as np
 from astropy.table import Table
 
-from galshape_cnn.flags import Flag
+from galshape_cnn.flags import quality_of
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
 from galshape_cnn.infer.network.trust import AXES
 from galshape_cnn.study.validate.benchmark_prior import PREFIXES
@@ -46,7 +46,7 @@ def find_region(galaxies):
     """
     rows = []
     for method, prefix in PREFIXES.items():
-        index, pulls = _unflagged(galaxies, prefix)
+        index, pulls = _selected(galaxies, prefix)
         shape = tuple(len(EDGES[axis]) - 1 for axis in AXES)
         for cell in np.ndindex(shape):
             level, inside = _deciding(index, cell)
@@ -78,7 +78,7 @@ def region_of(table):
 
 
 def trusted_share(galaxies, table):
-    """Fraction of the unflagged galaxies that lie in trusted cells, by method.
+    """Fraction of the galaxies of quality 0 that lie in trusted cells, by method.
 
     Parameters
     ----------
@@ -91,15 +91,15 @@ def trusted_share(galaxies, table):
     """
     out, shape = {}, tuple(len(EDGES[axis]) - 1 for axis in AXES)
     for method, prefix in PREFIXES.items():
-        index, _ = _unflagged(galaxies, prefix)
+        index, _ = _selected(galaxies, prefix)
         trusted = np.asarray(table["trusted"][table["method"] == method]).reshape(shape)
         out[method] = float(trusted[tuple(index.T)].mean()) if len(index) else np.nan
     return out
 
 
-def _unflagged(galaxies, prefix):
+def _selected(galaxies, prefix):
     """Cell (M, 3) and pulls (M, 5) of the galaxies that count."""
-    flags = np.asarray(galaxies[f"{prefix}flags"]) & ~Flag.UNTRUSTED
+    quality = quality_of(galaxies[f"{prefix}flags"])
     values = np.column_stack([galaxies[f"{prefix}m_{axis}"] for axis in AXES]).astype(float)
     pulls = np.column_stack(
         [
@@ -107,7 +107,7 @@ def _unflagged(galaxies, prefix):
             for name in SHAPE_PARAMETERS
         ]
     )
-    good = (flags == 0) & np.isfinite(values).all(1) & np.isfinite(pulls).all(1)
+    good = (quality == 0) & np.isfinite(values).all(1) & np.isfinite(pulls).all(1)
     index = np.empty((int(good.sum()), len(AXES)), int)
     for k, axis in enumerate(AXES):
         index[:, k] = np.clip(

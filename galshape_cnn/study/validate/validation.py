@@ -20,6 +20,7 @@ from astropy.table import Table
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.files import written_whole
 from galshape_cnn.infer.network.bundle import Bundle
+from galshape_cnn.quantities import whole_number
 
 __all__ = ["FULL", "QUICK", "draw_figures", "validate_bundle"]
 
@@ -116,8 +117,7 @@ def _checked_folder(folder):
 
 
 def _checked_sizes(quick, seed, sizes):
-    if int(seed) != seed or seed < 0:
-        raise InputError(f"seed={seed!r}; allowed: a whole number >= 0")
+    whole_number(seed, "seed", 0)
     default = QUICK if quick else FULL
     unknown = set(sizes or {}) - set(default)
     if unknown:

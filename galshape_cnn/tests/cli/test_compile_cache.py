@@ -2,10 +2,12 @@
 """Where the command line keeps compiled functions."""
 
 import os
+import subprocess
 import sys
 
 from galshape_cnn.cli.compile_cache import compile_cache
 from galshape_cnn.environment import CACHE_VARIABLE
+from galshape_cnn.tests.program_scene import clean
 
 
 def test_compiled_functions_are_kept_in_the_users_cache(monkeypatch, tmp_path):
@@ -53,3 +55,37 @@ def test_jax_is_not_given_a_folder_that_others_can_write(monkeypatch, tmp_path):
     if os.name != "nt":
         with compile_cache(by_jax=True):
             assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+
+
+RUN = """
+import sys, warnings
+from galshape_cnn.cli import main
+code = main(["measure", *sys.argv[1:], "--overwrite"])
+print(code, "keras" in sys.modules)
+"""
+
+
+def test_second_run_of_the_command_needs_no_keras_and_gives_the_same_rows(tmp_path):
+    from astropy.io import fits
+
+    from galshape_cnn.study.simulate.mock_sets import draw_mocks
+
+    stamps, _ = draw_mocks("seed", 3, engine="fast")
+    hdus = [
+        fits.PrimaryHDU(),
+        fits.ImageHDU(stamps.data, name="SCI"),
+        fits.ImageHDU(stamps.ivar, name="IVAR"),
+    ]
+    psf = stamps.psf[:, 1::2, 1::2]
+    hdus.append(fits.ImageHDU(psf / psf.sum((1, 2), keepdims=True), name="PSF"))
+    fits.HDUList(hdus).writeto(tmp_path / "cube.fits")
+    env, tables = clean() | {CACHE_VARIABLE: str(tmp_path / "kept")}, []
+    for imported in ("True", "False"):
+        command = [sys.executable, "-c", RUN, str(tmp_path / "cube.fits"), "-o", str(tmp_path / "out.ecsv")]
+        done = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
+        assert done.stdout.splitlines()[-1].split() == ["0", imported], done.stderr
+        lines = (tmp_path / "out.ecsv").read_text().splitlines()
+        tables.append([line for line in lines if not line.startswith("#")])
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == 4
+    assert not [path for path in (tmp_path / "kept").rglob("*") if path.suffix]

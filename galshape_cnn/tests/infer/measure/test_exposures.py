@@ -194,16 +194,9 @@ def test_rows_and_slices(catalog):
     assert len(catalog[0].exposure_table()) == 3
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"psf": np.ones((5, 5))}, "psf= is given beside a list of Exposures"),
-        ({"method": "network"}, "method='network' does not take several exposures yet"),
-    ],
-)
-def test_what_cannot_be_done_is_refused(scene, estimator, options, message):
-    with pytest.raises(InputError, match=message):
-        estimator(scene[2], positions=scene[0], **({"method": "ml"} | options))
+def test_what_belongs_to_an_exposure_is_refused_beside_a_list(scene, estimator):
+    with pytest.raises(InputError, match="psf= is given beside a list of Exposures"):
+        estimator(scene[2], positions=scene[0], method="ml", psf=np.ones((5, 5)))
 
 
 def test_data_must_be_exposures_all(scene, estimator):

@@ -75,11 +75,16 @@ def test_spread_of_the_noise():
     np.testing.assert_allclose(noise_spread(ivar), [0, np.log(2) / 2, 0])
 
 
-def test_an_estimator_follows_its_network():
+def cutouts(count):
+    """Images of a galaxy with noise, and a PSF."""
     y, x = np.mgrid[:64, :64] - 31.5
-    image = 50 * np.exp(-np.hypot(x, y) / 2.5) + np.random.default_rng(1).normal(size=(64, 64))
+    noise = np.random.default_rng(1).normal(size=(count, 64, 64))
     py, px = np.mgrid[-15:16, -15:16]
-    psf = np.exp(-(px**2 + py**2) / 4)
+    return 50 * np.exp(-np.hypot(x, y) / 2.5) + noise, np.exp(-(px**2 + py**2) / 4)
+
+
+def test_an_estimator_follows_its_network():
+    (image,), psf = cutouts(1)
     estimator = ShapeEstimator(trained(sky=0, valid=1))
     with pytest.raises(InputError, match="fit_sky=True"):
         estimator(image, psf=psf, error=1.0, fit_sky=True)

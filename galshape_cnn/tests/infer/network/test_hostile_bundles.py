@@ -55,6 +55,8 @@ ODD = {
     ),
     "needs": ("shape: [272]", "shape: [100000000000]"),
     "of type int64": ("datatype: float16", "datatype: int64"),
+    "of type []": ("datatype: float16", "datatype: []"),
+    "of type float16, []": ("byteorder: little", "byteorder: []"),
     "its prior cannot be used": ("kind: uniform", "kind: unknown"),
     "its domain is malformed": ("snr: [5.0, 1000.0]", "snr: [a, b]"),
     "is damaged": ("steps: 3", "steps: [3"),

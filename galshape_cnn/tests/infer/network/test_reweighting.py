@@ -49,3 +49,21 @@ def test_priors_that_do_not_meet(posterior):
     mean, _, ess = reweighted_moments(posterior, Prior(far), Prior(WIDE))
     assert ess[0] == 0
     assert np.isnan(mean[0]).all()
+
+
+@pytest.mark.parametrize("width", [0.5, 3.0, 30.0])
+def test_limits_of_its_own_prior_are_kept(width):
+    """A posterior with light beyond the limits of its prior, up to radii of 1e12 pixels and more."""
+    center = [200.0, 2.0, 11.9, 0.1, -0.05, 31.5, 31.5]  # hlr just below its limit
+    u = np.concatenate([POSTERIOR.of([center])[:, None]] * 2, 1)
+    sigma = np.array([[0.05, 0.4, 0.2, 0.05, 0.05, 0.1, 0.1], [0.05, 0.4, width, 0.3, 0.3, 0.1, 0.1]])
+    posterior = MixturePosterior(np.array([[0.5, 0.5]]), u, np.eye(7) * sigma[None, :, None])
+    own = Prior(WIDE)
+    mean, covariance, ess = reweighted_moments(posterior, own, own)
+    wild = posterior_moments(posterior)[0]
+    assert wild[0, 2] > 12
+    assert 5 < mean[0, 2] < 12
+    assert np.hypot(*mean[0, 3:5]) < 0.7
+    assert np.isfinite(covariance).all()
+    assert np.sqrt(covariance[0, 2, 2]) < 12
+    assert 20 < ess[0] <= 256

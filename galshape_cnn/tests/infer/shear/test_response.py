@@ -159,7 +159,7 @@ def test_means_are_those_of_the_network(network):
 def test_catalogue_has_the_response(estimator):
     cat = estimator(stamps(images(shapes())), shear_response=True, neighbours="ignore")
     assert cat.response.shape == (ROWS, 2, 2)
-    assert cat.meta["shear_response"] is True
+    assert cat.meta["options"]["shear_response"] is True
     np.testing.assert_array_equal(np.stack([cat.g1, cat.g2], 1), cat.sheared.shear)
     plain = estimator(stamps(images(shapes())), neighbours="ignore")
     assert plain.response is None

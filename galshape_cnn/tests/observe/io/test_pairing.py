@@ -12,7 +12,7 @@ from galshape_cnn.observe.io.fits import read_cutouts, read_image
 from galshape_cnn.observe.io.pairing import names_of_each
 from galshape_cnn.observe.observation import prepare
 from galshape_cnn.scale import open_source
-from galshape_cnn.tests.observe.io.test_psf_files import gaussian
+from galshape_cnn.tests.observe.io.psf.test_files import gaussian
 from galshape_cnn.tests.standin import StandInEstimator
 
 N = 5

@@ -1,4 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
+import inspect
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -6,11 +7,16 @@ import pytest
 from astropy.nddata import NDData
 from astropy.table import QTable, Table
 
+from galshape_cnn import inject
 from galshape_cnn.errors import GalshapeError, InputError
 from galshape_cnn.flags import Flag
 from galshape_cnn.geometry import axis_ratio, position_angle
+from galshape_cnn.infer.measure.record import recorded_call
+from galshape_cnn.observe.detect.sources import Detection
 from galshape_cnn.study.inject import realisation
+from galshape_cnn.study.inject.injection import _NOT_RECORDED
 from galshape_cnn.study.inject.places import find_field
+from galshape_cnn.study.inject.setup import make_job
 from galshape_cnn.tests.study.inject.scene import BAD, PSF, SHAPE, Estimator, image, injected
 
 SIDE = 64
@@ -277,3 +283,24 @@ def test_any_psf_draws_the_same_galaxy():
     np.testing.assert_allclose(one["true_flux"], two["true_flux"], rtol=2e-3)
     np.testing.assert_array_equal(one["true_flux"], three["true_flux"])
     assert PSF.shape == (25, 25)
+
+
+def test_every_argument_is_recorded():
+    """An argument that is added has to be recorded, or to be named here with a reason."""
+    not_recorded = {
+        "image", "mask", "wcs", "estimator",  # data; the network by its hash
+        "output", "workers", "executor", "progress", "record", "options", "measuring",
+    }  # fmt: skip
+    given = {"kinds": {"sersic": 2.0, "spiral": 1.0}, "clearance": 1.0, "detection": Detection(threshold=5.0)}
+    given |= {"prior": {"n": {"kind": "uniform", "low": 1.0, "high": 2.0}}, "fit_sky": False}
+    table = inject(image(), n=2, psf=PSF, estimator=Estimator(), record={"more": 1}, **given)
+    found = table.meta["injection"]["options"]
+    assert found["more"] == 1
+    for name in ("kinds", "clearance", "prior", "fit_sky"):
+        assert found[name] == given[name]
+    assert found["detection"]["threshold"] == 5.0
+    assert found["psf"].startswith("array of")
+    arguments = {*inspect.signature(inject).parameters, *inspect.signature(make_job).parameters}
+    asked = dict.fromkeys(arguments - not_recorded, 3)
+    assert set(recorded_call(asked)) == set(asked)
+    assert not set(asked) & set(_NOT_RECORDED)

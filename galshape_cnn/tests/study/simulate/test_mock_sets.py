@@ -118,7 +118,7 @@ def test_seeds_differ_from_each_other_and_from_training():
     [
         ({"n": 0}, "n=0; allowed: a whole number"),
         ({"engine": "magic"}, "engine='magic'; allowed: 'galsim', 'fast'"),
-        ({"seed": -1}, "seed=-1; allowed: a whole number >= 0"),
+        ({"seed": -1}, "seed=-1; allowed: a whole number, at least 0"),
     ],
 )
 def test_impossible_arguments(arguments, message):

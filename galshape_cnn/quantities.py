@@ -1,0 +1,195 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Numbers that users give, with a unit or without: as plain numbers, or refused by name.
+
+astropy is imported only where there is a unit: the command line reads its options without it.
+"""
+
+import numpy as np
+
+from galshape_cnn.errors import InputError
+
+__all__ = [
+    "flux_unit",
+    "plain_magnitude",
+    "plain_number",
+    "plain_values",
+    "unit_of",
+    "whole_number",
+]
+
+
+def unit_of(data):
+    """Unit that data carry.
+
+    Parameters
+    ----------
+    data : NDData, Quantity, Stamps, array_like, or sequence of them
+        Of a sequence it is that of the first.
+
+    Returns
+    -------
+    unit : astropy unit or None
+    """
+    if isinstance(data, list | tuple) and len(data):
+        return unit_of(data[0])
+    return getattr(data, "unit", None)
+
+
+def flux_unit(unit, name="unit"):
+    """A unit of fluxes, from itself or its name.
+
+    Parameters
+    ----------
+    unit : astropy unit, str or None
+        What the user says.
+    name : str, optional
+        Name of the argument, for the message.
+
+    Returns
+    -------
+    unit : astropy unit or None
+
+    Raises
+    ------
+    InputError
+        If there is no such unit, or it is one of logarithms.
+    """
+    if unit is None:
+        return None
+    import astropy.units as u
+
+    try:
+        known = u.Unit(unit)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}={unit!r}; allowed: an astropy unit of fluxes, or its name") from error
+    if not isinstance(known, u.UnitBase):  # mag, dex
+        raise InputError(f"{name}={str(known)!r} is one of logarithms; allowed: a linear unit of fluxes")
+    return known
+
+
+def plain_values(value, unit, name):
+    """Values without unit, in the one in which an argument is meant.
+
+    Parameters
+    ----------
+    value : object
+        Anything with a unit is converted, anything else comes back as it is.
+    unit : astropy unit or None
+        None for numbers without dimension.
+    name : str
+        Name of the argument, for the message.
+
+    Returns
+    -------
+    value : object
+        The same type without its unit.
+
+    Raises
+    ------
+    InputError
+        If the units do not fit.
+    """
+    own = getattr(value, "unit", None)
+    if own is None:
+        return value
+    import astropy.units as u
+
+    wanted = u.dimensionless_unscaled if unit is None else unit
+    try:
+        factor = own.to(wanted)
+    except (u.UnitsError, AttributeError, TypeError) as error:
+        allowed = "no unit" if wanted == u.dimensionless_unscaled else f"numbers, or a Quantity in {wanted}"
+        raise InputError(f"{name} has unit {str(own) or 'one'}; allowed: {allowed}") from error
+    plain = value.value if hasattr(value, "value") else np.ma.asarray(value)
+    return plain if factor == 1 else plain * factor
+
+
+def plain_number(value, name, allowed, *, unit=None, above=-np.inf, least=-np.inf):
+    """One finite number.
+
+    Parameters
+    ----------
+    value : object
+        What the user gave.
+    name : str
+        Name of the argument, for the message.
+    allowed : str
+        What it may be, for the message.
+    unit : astropy unit or None, optional
+        In which a Quantity is counted; None for numbers without dimension.
+    above, least : float, optional
+        The number must be above the one, and at least the other.
+
+    Returns
+    -------
+    number : float
+
+    Raises
+    ------
+    InputError
+        If it is no such number, or has another unit.
+    """
+    plain = plain_values(value, unit, name)
+    try:
+        number = np.nan if np.ndim(plain) or isinstance(plain, str | bytes) else float(plain)
+    except (TypeError, ValueError):
+        number = np.nan
+    if not (np.isfinite(number) and number > above and number >= least):
+        raise InputError(f"{name}={value!r}; allowed: {allowed}")
+    return number
+
+
+def plain_magnitude(value, name):
+    """One finite magnitude.
+
+    Parameters
+    ----------
+    value : float, Quantity or Magnitude
+        ``25.0``, ``25 * u.mag``, or of any system: ``25 * u.ABmag``.
+    name : str
+        Name of the argument, for the message.
+
+    Returns
+    -------
+    magnitude : float
+
+    Raises
+    ------
+    InputError
+        If it is anything else.
+    """
+    allowed, unit = "one finite magnitude, a number or in mag", getattr(value, "unit", None)
+    if unit is None:
+        return plain_number(value, name, allowed)
+    import astropy.units as u
+
+    value = value.value if getattr(unit, "function_unit", unit) == u.mag else value
+    return plain_number(value, name, allowed, unit=u.mag)
+
+
+def whole_number(value, name, least):
+    """A whole number that is not below the least.
+
+    Parameters
+    ----------
+    value : object
+        What the user gave.
+    name : str
+        Name of the argument, for the message.
+    least : int
+        Smallest one that is allowed.
+
+    Returns
+    -------
+    number : int
+
+    Raises
+    ------
+    InputError
+        If it is anything else.
+    """
+    allowed = f"a whole number, at least {least}"
+    number = plain_number(np.nan if isinstance(value, bool) else value, name, allowed, least=least)
+    if number != int(number):
+        raise InputError(f"{name}={value!r}; allowed: {allowed}")
+    return int(number) if not isinstance(value, int) else value
