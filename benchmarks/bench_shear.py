@@ -337,6 +337,8 @@ def table(args):
                 if name != "all" and (case != "sersic" or selection != "all"):
                     continue
                 value, error = with_errors(chunks[:, number, :, index])
+                if not np.isfinite(error).all():  # a cut in pixels leaves nothing in arcsec
+                    continue
                 cells = [f"{v:.4f}±{e:.4f}" for v, e in zip(value, error, strict=True)]
                 rows.append([method, case, selection, f"{name} {label}".strip(), len(chunks) * CHUNK, *cells])
     args.output.mkdir(parents=True, exist_ok=True)

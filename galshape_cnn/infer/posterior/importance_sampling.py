@@ -20,7 +20,7 @@ proposal that has learned from the very draws it reweights loses the tails (with
 effective number of draws, 1 / sum(w^2), is the proof of what the result is worth.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -35,7 +35,16 @@ from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.fit.moments import moment_start
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood, source_weights
 from galshape_cnn.infer.likelihood.nuisance import MarginalLikelihood
-from galshape_cnn.infer.posterior.proposal import DEGREES, StudentMixture
+from galshape_cnn.infer.posterior.draws import (
+    DEFENSIVE,
+    Draws,
+    drawn,
+    effective,
+    random_generators,
+    tempered,
+    with_more,
+)
+from galshape_cnn.infer.posterior.proposal import DEGREES
 from galshape_cnn.infer.posterior.result import PosteriorResult
 from galshape_cnn.infer.posterior.target import ShapeTarget, first_proposal, prior_penalty
 
@@ -52,7 +61,6 @@ __all__ = [
 _ROUNDS = (0.34, 0.33, 0.33)  # of the draws
 _ENOUGH = 0.15  # effective fraction below which a galaxy gets more draws
 _EXTRA_ROUNDS = 3
-_DEFENSIVE = 0.15  # share of the first proposal in each later one: it bounds the weights
 _FLAGGED = 40.0  # effective draws below which the widths are flagged
 
 
@@ -146,12 +154,12 @@ def raw_draws(data, ivar, transfer, grid, proposal, prior, *, fit_sky=True, gain
     params = np.full((len(fit.params), n_draws, SINGLE.sky), np.nan)
     log_weights = np.full((len(fit.params), n_draws), -np.inf)
     if len(rows):
-        generators = _generators(target, seed)
-        first = _drawn(target, mixture, n_draws // 2, generators)
-        draws = _Draws(*first, (n_draws // 2,), mixture, mixture)
-        learned = _more(draws, target, n_draws // 2, generators)
-        last = learned.learned.learned(learned.u, _tempered(learned.weights())).joined(mixture, _DEFENSIVE)
-        u, flux, log_weights[rows] = _drawn(target, last, n_draws, generators)
+        generators = random_generators(target, seed)
+        first = drawn(target, mixture, n_draws // 2, generators)
+        draws = Draws(*first, (n_draws // 2,), mixture, mixture)
+        learned = with_more(draws, target, n_draws // 2, generators)
+        last = learned.learned.learned(learned.u, tempered(learned.weights())).joined(mixture, DEFENSIVE)
+        u, flux, log_weights[rows] = drawn(target, last, n_draws, generators)
         params[rows] = _params_of(u, flux, target.model)
     return params, log_weights
 
@@ -204,82 +212,6 @@ def _start(data, ivar, transfer, grid, proposal):
     return SINGLE.with_sky(POSTERIOR.params(mean))
 
 
-@dataclass(eq=False)
-class _Draws:
-    """All draws so far of M galaxies, of ``counts`` a round, and what they taught."""
-
-    u: np.ndarray
-    flux: np.ndarray
-    log_ratio: np.ndarray  # target over the proposal of the draw's own round
-    counts: tuple
-    first: StudentMixture
-    learned: StudentMixture
-
-    def __getitem__(self, rows):
-        first, learned = self.first[rows], self.learned[rows]
-        return _Draws(self.u[rows], self.flux[rows], self.log_ratio[rows], self.counts, first, learned)
-
-    def weights(self):
-        """Normalised importance weights (M, S); zero where no draw is possible.
-
-        A round counts in proportion to its effective fraction.
-        """
-        peak = self.log_ratio.max(1, keepdims=True)
-        ratio = np.exp(self.log_ratio - np.where(np.isfinite(peak), peak, 0))
-        rounds = np.split(ratio, np.cumsum(self.counts)[:-1], axis=1)
-        weight = np.concatenate([r * _round_worth(r)[:, None] for r in rounds], 1)
-        return weight / np.maximum(weight.sum(1, keepdims=True), 1e-300)
-
-
-def _round_worth(ratio):
-    """Effective fraction of one round, at least a thousandth."""
-    total, square = ratio.sum(1), (ratio**2).sum(1)
-    return np.maximum(total**2 / np.maximum(square, 1e-300) / ratio.shape[1], 1e-3)
-
-
-def _effective(weights):
-    """Effective number of draws, (M,)."""
-    square = (weights**2).sum(1)
-    return np.where(square > 0, 1 / np.maximum(square, 1e-300), 0.0)
-
-
-def _tempered(weights, least=24.0):
-    """Weights flattened until they are worth a few draws, to learn from."""
-    out = weights
-    for power in (0.6, 0.35, 0.2, 0.1):
-        few = _effective(out) < least
-        if not few.any():
-            break
-        flat = np.where(weights[few] > 0, np.maximum(weights[few], 1e-300) ** power, 0)
-        out = out.copy()
-        out[few] = flat / np.maximum(flat.sum(1, keepdims=True), 1e-300)
-    return out
-
-
-def _generators(target, seed):
-    """One random generator for each galaxy, from the seed and its own pixels."""
-    return [np.random.default_rng([seed, number]) for number in target.fingerprints()]
-
-
-def _drawn(target, mixture, count, generators):
-    """A round of draws from a mixture: points, fluxes and log ratios."""
-    uniform = np.stack([g.uniform(size=(count, 1 + target.deviates)) for g in generators])
-    normal = np.stack([g.standard_normal((count, 6)) for g in generators])
-    u = mixture.draw(uniform[..., 0], normal, np.stack([g.chisquare(DEGREES, count) for g in generators]))
-    log_target, flux = target(u, uniform[..., 1:])
-    return u, flux, log_target - mixture.log_density(u)
-
-
-def _more(draws, target, count, generators):
-    """Learn from the draws so far and add a round."""
-    learned = draws.learned.learned(draws.u, _tempered(draws.weights()))
-    new = _drawn(target, learned.joined(draws.first, _DEFENSIVE), count, generators)
-    joined = (
-        np.concatenate(pair, 1) for pair in zip((draws.u, draws.flux, draws.log_ratio), new, strict=True)
-    )
-    return _Draws(*joined, (*draws.counts, count), draws.first, learned)
-
-
 def sample_target(result, rows, target, mixture, n_samples, seed):
     """Draw in rounds, more of them where few draws count, and summarise.
 
@@ -296,13 +228,13 @@ def sample_target(result, rows, target, mixture, n_samples, seed):
     n_samples, seed : int
         As for `sample_posterior`.
     """
-    generators = _generators(target, seed)
+    generators = random_generators(target, seed)
     counts = np.ceil(np.array(_ROUNDS) * n_samples).astype(int).tolist()
-    draws = _Draws(*_drawn(target, mixture, counts[0], generators), (counts[0],), mixture, mixture)
+    draws = Draws(*drawn(target, mixture, counts[0], generators), (counts[0],), mixture, mixture)
     for count in counts[1:]:
-        draws = _more(draws, target, count, generators)
+        draws = with_more(draws, target, count, generators)
     for extra in range(_EXTRA_ROUNDS + 1):
-        ess = _effective(draws.weights())
+        ess = effective(draws.weights())
         low = (ess < _ENOUGH * draws.u.shape[1]) & (extra < _EXTRA_ROUNDS)
         finished = np.flatnonzero(~low)
         _summarise(result, rows[finished], draws[finished], finished, generators, target.model)
@@ -310,7 +242,7 @@ def sample_target(result, rows, target, mixture, n_samples, seed):
             return
         rows, target, draws = rows[low], target[np.flatnonzero(low)], draws[np.flatnonzero(low)]
         generators = [g for g, more in zip(generators, low, strict=True) if more]
-        draws = _more(draws, target, n_samples // 2, generators)
+        draws = with_more(draws, target, n_samples // 2, generators)
 
 
 def sample_evenly(target, mixture, count, seed):
@@ -337,12 +269,12 @@ def sample_evenly(target, mixture, count, seed):
         Without samples.
     """
     n, model = len(target.best), target.model
-    shift = np.stack([g.uniform(size=(1, 8)) for g in _generators(target, seed)])
+    shift = np.stack([g.uniform(size=(1, 8)) for g in random_generators(target, seed)])
     points = ((_even_points(count) + shift) % 1).clip(1e-6, 1 - 1e-6)
     chi_square = 2 * gammaincinv(DEGREES / 2, points[..., 6])
     u = mixture.draw(points[..., 7], ndtri(points[..., :6]), chi_square)
     log_target, flux, variance = target.moments(u)
-    draws = _Draws(u, flux, log_target - mixture.log_density(u), (count,), mixture, mixture)
+    draws = Draws(u, flux, log_target - mixture.log_density(u), (count,), mixture, mixture)
     result = PosteriorResult.blank(n, 0, np.zeros(n, np.int64), model)
     _summarise(result, np.arange(n), draws, np.arange(n), None, model)
     more = np.einsum("ns,nsb->nb", draws.weights(), np.where(draws.weights()[..., None] > 0, variance, 0))
@@ -361,7 +293,7 @@ def _summarise(result, rows, draws, inside, generators, model):
     """Moments and equally weighted samples of finished galaxies."""
     weights = draws.weights()
     params = np.where(weights[..., None] > 0, _params_of(draws.u, draws.flux, model), 0)
-    ess = _effective(weights)
+    ess = effective(weights)
     result.ess[rows], result.n_draws[rows] = ess, draws.u.shape[1]
     some = ess > 0
     mean = np.einsum("ns,nsp->np", weights, params)

@@ -43,7 +43,9 @@ COPIES = (0.5, -0.5)
 #: Middle of the stamps, about which galaxies are sheared.
 MIDDLE = (SIDE - 1) / 2
 
-_REACH, _SOFT = 20.0, 1.5  # pixels: within it the galaxy may differ from the model
+#: Radius and softness in pixels: within the inner window the galaxy may differ from the model.  The outer one
+#: ends the image before its edge; its own derivatives lie outside the inner one.
+_INNER, _OUTER = (24.0, 1.0), (28.5, 0.8)
 _KNOWN_SKY = 0.3  # of a pixel's noise: the networks have seen such levels
 
 
@@ -194,11 +196,11 @@ def copies_and_tangents(data, ivar, noise, inverse_gain, filters, first, model, 
     used = ivar > 0
     variance = 1 / jnp.where(used, ivar, 1) + jnp.maximum(model, 0) * inverse_gain[:, None, None]
     noise = jnp.where(used, noise * jnp.sqrt(variance), 0)
-    window = jnp.asarray(_window())
-    rest = image_tangents(jnp.where(used, data - model, 0) * window, filters)
+    inner, outer = (jnp.asarray(_window(*one)) for one in (_INNER, _OUTER))
+    rest = image_tangents(jnp.where(used, data - model, 0) * outer, filters)
     galaxy = _model_tangents(first, slopes)._replace(psf=filtered(model, filters[:, 2]))
-    of_image = jnp.stack(list(map(jnp.add, rest, galaxy)))
-    of_noise = jnp.stack(image_tangents(noise * window, filters))
+    of_image = inner * jnp.stack(rest) + jnp.stack(galaxy)
+    of_noise = inner * jnp.stack(image_tangents(noise * outer, filters))
     pixels = [
         (data + amplitude * noise, jnp.where(used, of_image - of_noise / amplitude, 0))
         for amplitude in COPIES
@@ -206,9 +208,9 @@ def copies_and_tangents(data, ivar, noise, inverse_gain, filters, first, model, 
     return pixels, jnp.where(used, 1 / variance, 0)
 
 
-def _window():
+def _window(reach, soft):
     x = np.arange(SIDE) - MIDDLE
-    return (1 / (1 + np.exp((np.hypot(x[:, None], x) - _REACH) / _SOFT))).astype(np.float32)
+    return (1 / (1 + np.exp((np.hypot(x[:, None], x) - reach) / soft))).astype(np.float32)
 
 
 def _model_tangents(first, slopes):

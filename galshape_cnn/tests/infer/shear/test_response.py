@@ -79,6 +79,8 @@ def test_derivatives_without_noise_are_exact(network):
         off = center[:, :, slot] - (high - low)[:, :, 0] / (2 * GAMMA)
         assert np.abs(off[..., 3:5]).max() < 0.01
         assert np.abs(off[..., 3:5].mean((0, 1))).max() < 0.002
+        relative = off[..., [0, 2, 5]] / center[:, :, 0][..., [0, 2, 5]]  # on them selections are made
+        assert np.abs(relative).max() < 0.02
 
 
 def test_derivatives_are_those_of_sheared_galaxies(network):

@@ -1,0 +1,142 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Draws of importance sampling: rounds of them, their weights, and what the next proposal learns."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from galshape_cnn.infer.posterior.proposal import DEGREES, StudentMixture
+
+__all__ = ["DEFENSIVE", "Draws", "drawn", "effective", "random_generators", "tempered", "with_more"]
+
+#: Share of the first proposal in each later one: it bounds the weights.
+DEFENSIVE = 0.15
+
+
+@dataclass(eq=False)
+class Draws:
+    """All draws so far of M galaxies, and what they taught.
+
+    Attributes
+    ----------
+    u : (M, S, 6) ndarray
+        Points.
+    flux, log_ratio : (M, S) ndarray
+        A flux of each, and ln(target over the proposal of the draw's own round).
+    counts : tuple of int
+        Draws of each round.
+    first, learned : StudentMixture
+        The first proposal, and the one learned last.
+    """
+
+    u: np.ndarray
+    flux: np.ndarray
+    log_ratio: np.ndarray
+    counts: tuple
+    first: StudentMixture
+    learned: StudentMixture
+
+    def __getitem__(self, rows):
+        first, learned = self.first[rows], self.learned[rows]
+        return Draws(self.u[rows], self.flux[rows], self.log_ratio[rows], self.counts, first, learned)
+
+    def weights(self):
+        """Normalised importance weights (M, S); zero where no draw is possible.
+
+        A round counts in proportion to its effective fraction.
+        """
+        peak = self.log_ratio.max(1, keepdims=True)
+        ratio = np.exp(self.log_ratio - np.where(np.isfinite(peak), peak, 0))
+        rounds = np.split(ratio, np.cumsum(self.counts)[:-1], axis=1)
+        weight = np.concatenate([r * _round_worth(r)[:, None] for r in rounds], 1)
+        return weight / np.maximum(weight.sum(1, keepdims=True), 1e-300)
+
+
+def _round_worth(ratio):
+    """Effective fraction of one round, at least a thousandth."""
+    total, square = ratio.sum(1), (ratio**2).sum(1)
+    return np.maximum(total**2 / np.maximum(square, 1e-300) / ratio.shape[1], 1e-3)
+
+
+def effective(weights):
+    """Effective number of draws, (M,).
+
+    Parameters
+    ----------
+    weights : (M, S) ndarray
+        Normalised; zero for a galaxy without any.
+    """
+    square = (weights**2).sum(1)
+    return np.where(square > 0, 1 / np.maximum(square, 1e-300), 0.0)
+
+
+def tempered(weights, least=24.0):
+    """Weights flattened until they are worth a few draws, to learn from.
+
+    Parameters
+    ----------
+    weights : (M, S) ndarray
+        Normalised.
+    least : float, optional
+        Effective number wanted.
+    """
+    out = weights
+    for power in (0.6, 0.35, 0.2, 0.1):
+        few = effective(out) < least
+        if not few.any():
+            break
+        flat = np.where(weights[few] > 0, np.maximum(weights[few], 1e-300) ** power, 0)
+        out = out.copy()
+        out[few] = flat / np.maximum(flat.sum(1, keepdims=True), 1e-300)
+    return out
+
+
+def random_generators(target, seed):
+    """One random generator for each galaxy, from the seed and its own pixels.
+
+    Parameters
+    ----------
+    target : ShapeTarget or ExposuresTarget
+        Density of M galaxies.
+    seed : int
+    """
+    return [np.random.default_rng([seed, number]) for number in target.fingerprints()]
+
+
+def drawn(target, mixture, count, generators):
+    """A round of draws from a mixture: points, fluxes and log ratios.
+
+    Parameters
+    ----------
+    target : ShapeTarget or ExposuresTarget
+        Density of M galaxies.
+    mixture : StudentMixture
+        To draw from.
+    count : int
+        Draws of each.
+    generators : list of numpy.random.Generator
+        One for each galaxy.
+    """
+    uniform = np.stack([g.uniform(size=(count, 1 + target.deviates)) for g in generators])
+    normal = np.stack([g.standard_normal((count, 6)) for g in generators])
+    u = mixture.draw(uniform[..., 0], normal, np.stack([g.chisquare(DEGREES, count) for g in generators]))
+    log_target, flux = target(u, uniform[..., 1:])
+    return u, flux, log_target - mixture.log_density(u)
+
+
+def with_more(draws, target, count, generators):
+    """Learn from the draws so far and add a round.
+
+    Parameters
+    ----------
+    draws : Draws
+        Of M galaxies.
+    target, count, generators
+        As for `drawn`.
+    """
+    learned = draws.learned.learned(draws.u, tempered(draws.weights()))
+    new = drawn(target, learned.joined(draws.first, DEFENSIVE), count, generators)
+    joined = (
+        np.concatenate(pair, 1) for pair in zip((draws.u, draws.flux, draws.log_ratio), new, strict=True)
+    )
+    return Draws(*joined, (*draws.counts, count), draws.first, learned)
