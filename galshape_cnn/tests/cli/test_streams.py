@@ -68,7 +68,9 @@ def test_interrupt_by_the_keyboard_ends_the_process_with_one_line(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", heard + code], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    time.sleep(6)
+    until = time.monotonic() + 120
+    while not list(tmp_path.iterdir()) and time.monotonic() < until:  # the folder of finished parts
+        time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130

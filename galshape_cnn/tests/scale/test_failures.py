@@ -106,7 +106,7 @@ def test_a_bad_file_costs_its_own_row(tmp_path, monkeypatch, capsys):
 def test_an_input_that_is_all_wrong_raises(cube, tmp_path):
     with pytest.raises(InputError, match="stamp_size=3"):
         measure_stream(StandInEstimator(), cube, tmp_path / "out", stamp_size=3)
-    with pytest.raises(InputError, match="workers=0; at least one"):
+    with pytest.raises(InputError, match="workers=0; allowed: a whole number, at least 1"):
         measure_stream(StandInEstimator(), cube, tmp_path / "other", workers=0)
 
 
