@@ -264,13 +264,17 @@ def pixels_and_noise(data, error):
 
 
 def _smoothed(flat, fwhm):
-    """Smoothed image over its noise, had the pixels independent noise."""
-    from astropy.convolution import Gaussian2DKernel, convolve_fft
+    """Smoothed image over its noise, had the pixels independent noise; zero beyond the edges."""
+    from astropy.convolution import Gaussian1DKernel
     from astropy.stats import gaussian_fwhm_to_sigma
+    from scipy.ndimage import convolve1d
 
-    kernel = Gaussian2DKernel(fwhm * gaussian_fwhm_to_sigma)
-    smooth = convolve_fft(flat, kernel, normalize_kernel=True, allow_huge=True)
-    return smooth / np.sqrt(np.sum((kernel.array / kernel.array.sum()) ** 2))
+    kernel = Gaussian1DKernel(fwhm * gaussian_fwhm_to_sigma).array
+    kernel = kernel / kernel.sum()
+    smooth = flat
+    for axis in (0, 1):
+        smooth = convolve1d(smooth, kernel, axis=axis, mode="constant")
+    return smooth / np.sum(kernel**2)
 
 
 def _detected(smooth, bad, detection):
