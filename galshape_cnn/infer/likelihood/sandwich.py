@@ -36,10 +36,7 @@ __all__ = [
 
 
 def _products(params, rendered, ivar, inverse_gain, nuisance, spectrum):
-    """H and V of rendered stamps.
-
-    In NumPy: transforms of XLA wait for ever where as many programs run as there are threads.
-    """
+    """H and V of rendered stamps, in NumPy: no program is compiled for each size."""
     images, derivatives = rendered
     light = np.maximum(images - params[:, SINGLE.sky, None, None], 0)
     weight = np.sqrt(ivar / (1 + ivar * light * inverse_gain[:, None, None]))
