@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from bench_shear import BINS, FWHM, GAMMA, OVER, SIZE, draw_truth, psf_array, quarter_turned, sersics
+from shear_galaxies import BINS, FWHM, GAMMA, OVER, SIZE, draw_truth, psf_array, quarter_turned, sersics
 
 from galshape_cnn import ShapeEstimator, Stamps
 from galshape_cnn.infer.likelihood.rendering import RenderedBatch

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-__all__ = ["cholesky_or", "cholesky_or_nan", "inverse_or_nan"]
+__all__ = ["cholesky_or", "cholesky_or_nan", "inverse_or_nan", "scaled_inverse"]
 
 
 def cholesky_or_nan(matrices):
@@ -53,6 +53,28 @@ def inverse_or_nan(matrices):
     inverses : (..., D, D) ndarray
     """
     return _one_by_one(np.linalg.inv, matrices)
+
+
+def scaled_inverse(matrices, least=1e-7):
+    """Pseudo-inverses of Fisher matrices after scaling to unit diagonal, and the scales.
+
+    Parameters
+    ----------
+    matrices : (N, D, D) ndarray
+        Symmetric and finite.
+    least : float, optional
+        Eigenvalues of the scaled matrix below this share of the largest count as zero.
+
+    Returns
+    -------
+    inverses : (N, D, D) ndarray
+        Of the scaled matrices; divided by ``scales`` those of the matrices.
+    scales : (N, D, D) ndarray
+        By which the matrices were divided.
+    """
+    scale = np.sqrt(np.maximum(np.diagonal(matrices, axis1=1, axis2=2), 1e-30))
+    scales = scale[:, :, None] * scale[:, None, :]
+    return np.linalg.pinv(matrices / scales, rcond=least, hermitian=True), scales
 
 
 def _one_by_one(function, matrices):

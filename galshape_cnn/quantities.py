@@ -67,7 +67,7 @@ def flux_unit(unit, name="unit"):
     return known
 
 
-def plain_values(value, unit, name):
+def plain_values(value, unit, name, power=1):
     """Values without unit, in the one in which an argument is meant.
 
     Parameters
@@ -78,6 +78,9 @@ def plain_values(value, unit, name):
         None for numbers without dimension.
     name : str
         Name of the argument, for the message.
+    power : int, optional
+        The argument is meant in this power of ``unit``, which is raised only where the argument has a unit:
+        there are units so absurd that they have no power.
 
     Returns
     -------
@@ -94,7 +97,7 @@ def plain_values(value, unit, name):
         return value
     import astropy.units as u
 
-    wanted = u.dimensionless_unscaled if unit is None else unit
+    wanted = u.dimensionless_unscaled if unit is None else unit**power
     try:
         factor = own.to(wanted)
     except (u.UnitsError, AttributeError, TypeError) as error:

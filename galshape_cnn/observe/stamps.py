@@ -100,9 +100,7 @@ class Stamps:
 
     def __post_init__(self):
         unit = flux_unit(unit_of(self.data) if self.unit is None else self.unit)
-        ivar = self.ivar
-        if getattr(ivar, "unit", None) is not None:  # there are units so absurd that they have no power
-            ivar = plain_values(ivar, None if unit is None else unit**-2, "ivar")
+        ivar = plain_values(self.ivar, unit, "ivar", power=-2)
         data, ivar = _checked_pixels(plain_values(self.data, unit, "data"), ivar)
         n, ny, nx = data.shape
         psf = check_psf(self.psf, name="psf", n_expected=n)

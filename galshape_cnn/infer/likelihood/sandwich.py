@@ -22,6 +22,7 @@ from galshape_cnn.forward.kernel.library import serves
 from galshape_cnn.forward.render import BLOCK, render_with_derivatives
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.nuisance import projected
+from galshape_cnn.linalg import scaled_inverse
 from galshape_cnn.parallel import fixed_batches
 
 __all__ = [
@@ -128,9 +129,7 @@ def sandwich(naive, actual, fit_sky=True, model=SINGLE):
         np.where(good[:, None, None], m, np.eye(model.size)).astype(float)[:, keep][:, :, keep]
         for m in (naive, actual)
     )
-    scale = np.sqrt(np.diagonal(h, axis1=1, axis2=2))
-    unit = scale[:, :, None] * scale[:, None, :]
-    inverse = np.linalg.pinv(h / unit, rcond=1e-7, hermitian=True)
+    inverse, unit = scaled_inverse(h)
     covariance = (inverse @ (v / unit) @ inverse / unit)[:, model.reported, model.reported]
     return np.where(good[:, None, None], covariance, np.nan), singular
 

@@ -2,7 +2,6 @@
 """Errors of estimates: the Cramér-Rao bound, or the sandwich where the weights do not know the noise."""
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 import jax
 import numpy as np
@@ -13,7 +12,7 @@ from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.residuals import Examination, as_if_independent, examine
 from galshape_cnn.infer.likelihood.sandwich import information, sandwich, widened
-from galshape_cnn.infer.likelihood.structure import estimate_structure
+from galshape_cnn.infer.likelihood.structure import Structure, estimate_structure
 
 __all__ = ["Judged", "errors_of", "structure_of", "without_errors"]
 
@@ -173,14 +172,10 @@ def structure_of(batch, judged, options):
     for rows, padded, full in batch.filled(likely, BLOCK, by_kernel=True):
         pixels = full.stamps.data, full.stamps.ivar, full.transfer, full.grid
         part = estimate_structure(params[padded], *pixels, options.fit_sky, full.gain, options.correlation)
-        found.append(jax.tree.map(partial(_first, len(rows)), part))
+        found.append([array[: len(rows)] for array in part])
     if not found:
         return likely, None
-    return likely, jax.tree.map(lambda *arrays: np.concatenate(arrays), *found)
-
-
-def _first(count, array):
-    return array[:count]
+    return likely, Structure(*map(np.concatenate, zip(*found, strict=True)))
 
 
 def _with_sandwich(batch, params, errors, rows, options):

@@ -8,20 +8,22 @@ import numpy as np
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.psf.width import psf_width
-from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.infer.likelihood.exposures import joint_errors
-from galshape_cnn.infer.likelihood.residuals import point_source_chi2
 from galshape_cnn.infer.likelihood.sandwich import information, on_known, widened
 from galshape_cnn.infer.likelihood.structure import SIGNIFICANT, score_roots
 from galshape_cnn.infer.measure.bounds import structure_of, without_errors
 from galshape_cnn.infer.measure.exposure_gradients import ShapeDifferences, shape_differences
-from galshape_cnn.infer.measure.quality import LARGE, LARGEST_SHARE, limit_flags_of_n, row_flags
+from galshape_cnn.infer.measure.quality import (
+    LARGE,
+    LARGEST_SHARE,
+    RESOLVED,
+    SMALL,
+    chi2_of_points,
+    limit_flags_of_n,
+    row_flags,
+)
 
 __all__ = ["ExposureRows", "JudgedRows", "is_single", "judge"]
-
-#: Of the PSF's width: smaller galaxies are compared with a point source; chi-square by which a galaxy must
-#: beat it, in all images together.  As for one image.
-_SMALL, _RESOLVED = 0.75, 13.0
 
 _UNLIKELY = 1e-4  # probability of differences between bands, below which one shape does not hold in all
 
@@ -213,7 +215,7 @@ def judge(exposures, parts, rows, found, free, network, options, by_exposure):
     flags = np.bitwise_or.reduce(own, 1) & _OF_ANY | np.bitwise_and.reduce(common, 1) & _OF_ALL
     tiny = ~resolved & (params[:, model.hlr] < 2 * np.sqrt(errors.variance(model.hlr)))
     flags |= np.where(errors.singular, Flag.SINGULAR, 0)
-    flags |= np.where(tiny | (small & (gain < _RESOLVED)), Flag.UNRESOLVED, 0)
+    flags |= np.where(tiny | (small & (gain < RESOLVED)), Flag.UNRESOLVED, 0)
     flags |= _misfit(errors, params, model)
     flags |= np.where(errors.differences.probability < _UNLIKELY, Flag.SHAPE_VARIES, 0)
     by_exposure.gradient[rows] = errors.differences.gradient
@@ -336,10 +338,7 @@ def _against_point(look):
     width = np.broadcast_to(
         psf_width(look.batch.stamps.psf, look.batch.stamps.psf_oversampling), len(look.here)
     )
-    small = look.own[:, SINGLE.hlr] < _SMALL * width
-    better = np.zeros(len(small))
-    for rows, padded, full in look.batch.filled(np.flatnonzero(small), 2 * BLOCK):
-        arrays = look.own[padded], full.stamps.data, full.stamps.ivar, full.transfer
-        point = point_source_chi2(*arrays, full.grid, look.options.fit_sky, full.gain)[: len(rows)]
-        better[rows] = point - (look.judged.chi2 * look.judged.freedom)[rows]
+    small = look.own[:, SINGLE.hlr] < SMALL * width
+    points = chi2_of_points(look.batch, look.own, np.flatnonzero(small), look.options)
+    better = np.where(small, points - look.judged.chi2 * look.judged.freedom, 0.0)
     return better, small, look.own[:, SINGLE.hlr] >= LARGE * width

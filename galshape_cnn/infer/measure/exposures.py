@@ -165,7 +165,7 @@ def _look(batch, network, options):
     chol = np.full((len(batch), POSTERIOR.model.size, POSTERIOR.model.size), np.nan)
     sky = np.zeros(len(batch))
     usable = np.flatnonzero((batch.stamps.ivar > 0).any((1, 2)))
-    for rows, _, full in batch.filled(usable):
+    for rows, _, full in batch.filled(usable, by_kernel=True):
         posterior, _, level = sky_free_posterior(full, network, options.fit_sky)
         mean[rows], chol[rows] = (one[: len(rows)] for one in expansion_point(posterior))
         sky[rows] = level[: len(rows)]

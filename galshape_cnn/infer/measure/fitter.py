@@ -107,8 +107,7 @@ class CNNFitter:
         if weights is None:
             raise NoiseError("weights is missing; give 1/sigma of each pixel")
         x, y, z, weights = _without_masked(x, y, z, weights)
-        unit = getattr(z, "unit", None)
-        weights = plain_values(weights, None if unit is None else 1 / unit, "weights")
+        weights = plain_values(weights, getattr(z, "unit", None), "weights", power=-1)
         return self._fit(model, x, y, z, weights=np.asarray(weights, float))
 
     @fitter_unit_support

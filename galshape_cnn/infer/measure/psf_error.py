@@ -25,6 +25,7 @@ from galshape_cnn.forward.psf.convert import psf_arrays
 from galshape_cnn.forward.transfer import transfer_functions
 from galshape_cnn.infer.likelihood.rendering import model_images
 from galshape_cnn.infer.likelihood.residuals import examine
+from galshape_cnn.linalg import scaled_inverse
 
 __all__ = ["PSFUncertainty"]
 
@@ -34,7 +35,6 @@ _ALLOWED = (
     "numbers from 0 to 0.5"
 )
 _LARGEST = 0.5
-_RIDGE = 1e-7  # relative; of the inverse of the Fisher matrix, as for the sandwich covariance
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,12 +186,9 @@ class PSFUncertainty:
 def _inverse(fisher, fit_sky):
     """Inverse of (N, 8, 8) Fisher matrices over the parameters that were fitted, zero for the others."""
     free = replace(SINGLE, fit_sky=bool(fit_sky)).free
-    matrix = fisher[:, free][:, :, free]
-    scale = np.sqrt(np.maximum(np.diagonal(matrix, axis1=1, axis2=2), 1e-30))
-    unit = scale[:, :, None] * scale[:, None, :]
+    inverse, unit = scaled_inverse(fisher[:, free][:, :, free])
     out = np.zeros(fisher.shape)
-    inverse = np.linalg.pinv(matrix / unit, rcond=_RIDGE, hermitian=True) / unit
-    out[np.ix_(range(len(out)), free, free)] = inverse
+    out[np.ix_(range(len(out)), free, free)] = inverse / unit
     return out
 
 

@@ -23,6 +23,9 @@ from galshape_cnn.infer.network.trust import is_trusted
 __all__ = [
     "LARGE",
     "LARGEST_SHARE",
+    "RESOLVED",
+    "SMALL",
+    "chi2_of_points",
     "limit_flags_of_n",
     "neighbour_flags",
     "row_flags",
@@ -52,8 +55,10 @@ _SMEAR = 18.0  # chi-square of three patterns of a wrong PSF
 _LAG = 4.5  # correlation of adjacent pixels, standard deviations
 _TIED = 4  # equal pixels at the top of a core
 _STEP = 18.0  # squared distance to the likelihood's maximum: three of a thousand of chi-square with five
-_SMALL = 0.75  # of the PSF's width: smaller galaxies are compared with a point source
-_RESOLVED = 13.0  # chi-square by which a galaxy, of four parameters more, must beat it
+#: Of the PSF's width: smaller galaxies are compared with a point source.
+SMALL = 0.75
+#: Chi-square by which a galaxy, of four parameters more, must beat it.
+RESOLVED = 13.0
 _POINTS = 2 * BLOCK  # point sources at a time, of whatever number: one program, and few computed for nothing
 #: Of the PSF's width: larger galaxies are resolved, whatever the error of the size.
 LARGE = 1.5
@@ -102,7 +107,7 @@ def row_flags(batch, judged, network, options):
     flags |= _residual_flags(replace(tested, examination=found), _is_sharp(judged.examination))
     small = np.flatnonzero(_is_small(judged, width))
     flags |= np.where(
-        _unresolved(judged, width, _point_chi2(batch, judged.params, small, options)), Flag.UNRESOLVED, 0
+        _unresolved(judged, width, chi2_of_points(batch, judged.params, small, options)), Flag.UNRESOLVED, 0
     )
     if options.method == "network":
         flags |= np.where(_off_maximum(judged, options.model), Flag.INCONSISTENT, 0)
@@ -116,11 +121,28 @@ def row_flags(batch, judged, network, options):
 def _is_small(judged, width):
     """Rows that are to be compared with a point source."""
     with np.errstate(invalid="ignore"):
-        return judged.params[:, SINGLE.hlr] < _SMALL * width
+        return judged.params[:, SINGLE.hlr] < SMALL * width
 
 
-def _point_chi2(batch, params, rows, options):
-    """Chi-square of a point source for some rows, NaN for the others."""
+def chi2_of_points(batch, params, rows, options):
+    """Chi-square of a point source in place of some galaxies.
+
+    Parameters
+    ----------
+    batch : RenderedBatch
+        N stamps.
+    params : (N, 8) ndarray
+        Where the galaxies are.
+    rows : (M,) int ndarray
+        Those that are asked for.
+    options : Options
+        ``fit_sky`` is used.
+
+    Returns
+    -------
+    chi2 : (N,) ndarray
+        NaN for the others.
+    """
     out = np.full(len(params), np.nan)
     for part, padded, full in batch.filled(rows, _POINTS, by_kernel=True):
         arrays = params[padded], full.stamps.data, full.stamps.ivar, full.transfer
@@ -305,4 +327,4 @@ def _unresolved(judged, width, point_chi2):
     with np.errstate(invalid="ignore"):
         tiny = judged.params[:, size] < np.minimum(2 * np.sqrt(np.fmin(*bounds)), LARGE * width)
         best = np.fmin(judged.examination.chi2, judged.chi2 * judged.freedom)
-        return tiny | (point_chi2 - best < _RESOLVED)
+        return tiny | (point_chi2 - best < RESOLVED)
