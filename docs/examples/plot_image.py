@@ -84,7 +84,7 @@ for name, count in catalog.flag_counts().items():
 truth = match_truth(table, field.truth)
 figure, axes = plt.subplots(1, 3, figsize=(9, 3.2), layout="constrained")
 for axis, name in zip(axes, ("hlr", "g1", "g2"), strict=True):
-    for rows, color, label in ((~clean, "#D55E00", "flagged"), (clean, "#0072B2", "no flags")):
+    for rows, color, label in ((~clean, "#D55E00", "quality 1, 2"), (clean, "#0072B2", "quality 0")):
         measured, true = (np.asarray(t[name][rows], float) for t in (table, truth))
         error = np.asarray(table[f"{name}_err"][rows], float)
         axis.errorbar(true, measured, np.minimum(error, 2), fmt="o", ms=4, lw=0.8, color=color, label=label)

@@ -313,7 +313,8 @@ def _draw_ratio(axis, snr, ratio, clean):
     """Points of one parameter."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    for rows, color, face, label in ((~clean, _ORANGE, "none", "flagged"), (clean, _BLUE, _BLUE, "no flags")):
+    kinds = (~clean, _ORANGE, "none", "quality 1, 2"), (clean, _BLUE, _BLUE, "quality 0")
+    for rows, color, face, label in kinds:
         axis.plot(snr[rows], ratio[rows], "o", ms=4, color=color, mfc=face, alpha=0.7, label=label)
     axis.axhline(1, color="black", lw=0.8)
     axis.set(xscale="log", yscale="log", xlabel="S/N")

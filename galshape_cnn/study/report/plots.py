@@ -62,7 +62,8 @@ def _measured_against_true(axis, table, truth, name, suffix, clean):
     measured, sigma, true = (
         u.Quantity(column, unit).value for column in (table[name], table[f"{name}_{suffix}"], truth[name])
     )
-    for rows, color, face, label in ((~clean, ORANGE, "none", "flagged"), (clean, BLUE, BLUE, "no flags")):
+    kinds = (~clean, ORANGE, "none", "quality 1, 2"), (clean, BLUE, BLUE, "quality 0")
+    for rows, color, face, label in kinds:
         style = {"fmt": "o", "ms": 4, "mfc": face, "color": color, "elinewidth": 0.8, "alpha": 0.75}
         axis.errorbar(true[rows], measured[rows], sigma[rows], label=f"{label} ({rows.sum()})", **style)
     low, high = (0.2, 6.4) if name == "n" else _limits(true, name in LOGARITHMIC)
