@@ -60,10 +60,10 @@ shown[:8]
 # Look
 # ----
 #
-# Data, model and residual of the brightest galaxy without a flag.  The residual is in units of the noise:
+# Data, model and residual of the brightest galaxy of quality 0.  The residual is in units of the noise:
 # with a good model it looks like noise.
 
-clean = table["flags"] == 0
+clean = table["quality"] == 0
 brightest = int(np.argmax(np.where(clean, table["snr"], 0)))
 figure, axes = plt.subplots(1, 3, figsize=(9, 3.2), layout="constrained")
 _ = catalog.plot(brightest, axes=axes)
