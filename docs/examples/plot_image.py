@@ -100,6 +100,6 @@ for axis, name in zip(axes, ("hlr", "g1", "g2"), strict=True):
 axes[0].legend(frameon=False)
 pull = np.concatenate([values for values in pulls(table[clean], truth[clean]).values()])
 print(
-    f"pulls of {clean.sum()} galaxies without flags: mean {pull.mean():+.2f}, "
+    f"pulls of {clean.sum()} galaxies of quality 0: mean {pull.mean():+.2f}, "
     f"standard deviation {pull.std():.2f}"
 )
