@@ -213,7 +213,8 @@ def stages(folder, arguments):
         ("network and second look", estimates, "sky_free_posterior"),
         ("moments of its answer", estimates, "posterior_moments"),
         ("bounds, chi-square, residuals", bounds, "examine"),
-        ("point sources", quality, "_point_chi2"),
+        ("errors under misfit", bounds, "structure_of"),
+        ("point sources", quality, "chi2_of_points"),
     ]
     for name, module, function in places[1:]:
         setattr(module, function, partial(_counted, spent, name, getattr(module, function)))
