@@ -25,6 +25,7 @@ The covariance of the estimates then has, beside that of the noise, the term
 :math:`H^{-1} D W^{1/2} C W^{1/2} D^T H^{-1}` of a sandwich (Huber 1967; White 1982, Econometrica 50, 1).
 """
 
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -88,7 +89,9 @@ class Structure(NamedTuple):
         return out
 
 
-def estimate_structure(params, data, ivar, transfer, grid, fit_sky=True, gain=None, correlation=None):
+def estimate_structure(
+    params, data, ivar, transfer, grid, fit_sky=True, gain=None, correlation=None, least=SIGNIFICANT
+):
     """Estimate the structure of galaxies, and what it does to their parameters.
 
     Parameters
@@ -97,6 +100,9 @@ def estimate_structure(params, data, ivar, transfer, grid, fit_sky=True, gain=No
         As for `galshape_cnn.infer.likelihood.residuals.examine`.
     correlation : (ky, kx) ndarray, optional
         Odd-sized autocorrelation of the noise.
+    least : float, optional
+        Significance up to which a structure is taken as zero; finding out what it does takes ten times as
+        long as finding out that there is none.
 
     Returns
     -------
@@ -106,15 +112,14 @@ def estimate_structure(params, data, ivar, transfer, grid, fit_sky=True, gain=No
     inverse = np.broadcast_to(0.0 if gain is None else 1 / np.asarray(gain, float), len(data))
     params, data, ivar = (np.asarray(a, np.float32) for a in (params, data, ivar))
     noise, inverse, found = _noise_of(correlation), inverse.astype(np.float32), []
-    step = (
-        1 if serves(params, transfer) else max(len(params), 1)
-    )  # compiled for all; the kernel needs less memory
+    step = 1 if serves(params, transfer) else max(len(params), 1)  # compiled for all; else little memory
     for start in range(0, len(params), step):
         part = slice(start, start + step)
         own = transfer if len(transfer) == 1 else transfer[part]
         rendered = map(np.asarray, render_with_derivatives(params[part], own, grid))
-        arrays = *rendered, _points(params[part], own, grid), data[part], ivar[part], inverse[part]
-        found += [_one(*row, fit_sky, noise) for row in zip(params[part], *arrays, strict=True)]
+        points = cache(partial(_points, params[part], own, grid))  # few rows ask for them
+        rows = zip(params[part], *rendered, data[part], ivar[part], inverse[part], strict=True)
+        found += [_one(*row, fit_sky, noise, least, partial(_nth, points, k)) for k, row in enumerate(rows)]
     return Structure(*(np.stack(field).astype(float) for field in zip(*found, strict=True)))
 
 
@@ -172,7 +177,11 @@ def _compiled_points(params, transfer, grid):
     return in_blocks(point_block, params, transfer, grid)[:, 0]
 
 
-def _one(params, image, derivatives, point, data, ivar, inverse_gain, fit_sky, noise):
+def _nth(function, k):
+    return function()[k]
+
+
+def _one(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise, least, point):
     light = np.maximum(image - params[SINGLE.sky], 0)
     root = np.sqrt(ivar / (1 + ivar * light * inverse_gain))
     columns = (derivatives * root).reshape(SINGLE.size, -1)
@@ -182,24 +191,35 @@ def _one(params, image, derivatives, point, data, ivar, inverse_gain, fit_sky, n
     rest = residual - (columns @ residual) @ explained
     weight = ((light * root) ** 2 / (1 + (light * root) ** 2)).ravel()
     size = light.shape[-1]
+    outside = ((weight < _BRIGHT) & (root.ravel() > 0)).reshape(size, size)
+    white = _white_variance(rest.reshape(size, size), outside, noise)
+    excess = (weight * (rest**2 - white * (1 - (explained * columns).sum(0)))).sum()
+    total = white * np.sqrt(2 * noise[0] * (weight**2).sum())
+    significance = np.where(total > 0, excess / total, 0.0)
+    level, doubt = _sky_variance(rest.reshape(size, size), root, outside, white * noise[1])
+    galaxy = sky = galaxy_score = sky_score = np.zeros((SINGLE.size, SINGLE.size))
+    clump = 0.0
+    if significance > least:  # most rows end here, and the transforms take most of the time
+        clump, galaxy, galaxy_score = _of_galaxy(params, point(), light, root, columns, explained, inverse,
+                                                 weight, excess)  # fmt: skip
+    if doubt > least:
+        spread = _correlated(columns.reshape(SINGLE.size, size, size)).reshape(SINGLE.size, -1) @ columns.T
+        sky, sky_score = inverse @ spread @ inverse * np.maximum(level, 0), spread * np.maximum(level, 0)
+    return Structure(galaxy, sky, significance, doubt, clump, galaxy_score, sky_score, white)
+
+
+def _of_galaxy(params, point, light, root, columns, explained, inverse, weight, excess):
+    """Flux of a clump, and the covariances of parameters and of the score."""
+    size = light.shape[-1]
     kernel = _kernel(point, params)
     seen = _convolved((columns.reshape(8, size, size) * root), np.conj(kernel), size)
     spread, back = _clumps(seen, light, kernel, size)
     own = (_convolved(light, fft.rfft2(_real(kernel) ** 2), size)[:size, :size] * root**2).ravel()
     back = back[:, :size, :size].reshape(SINGLE.size, -1) * root.ravel()
-    covariance, lit = inverse @ spread @ inverse, spread
+    covariance = inverse @ spread @ inverse
     left = own - 2 * (explained * back).sum(0) + (columns * (covariance @ columns)).sum(0)
-    outside = ((weight < _BRIGHT) & (root.ravel() > 0)).reshape(size, size)
-    white = _white_variance(rest.reshape(size, size), outside, noise)
-    excess = (weight * (rest**2 - white * (1 - (explained * columns).sum(0)))).sum()
     clump = excess / np.maximum((weight * left).sum(), 1e-20)
-    total = white * np.sqrt(2 * noise[0] * (weight**2).sum())
-    significance = np.where(total > 0, excess / total, 0.0)
-    level, doubt = _sky_variance(rest.reshape(size, size), root, outside, white * noise[1])
-    spread = _correlated(columns.reshape(SINGLE.size, size, size)).reshape(SINGLE.size, -1) @ columns.T
-    sky = inverse @ spread @ inverse * np.maximum(level, 0)
-    scores = lit * np.maximum(clump, 0), spread * np.maximum(level, 0)
-    return Structure(covariance * np.maximum(clump, 0), sky, significance, doubt, clump, *scores, white)
+    return clump, covariance * np.maximum(clump, 0), spread * np.maximum(clump, 0)
 
 
 def _gaussian(size, width):
@@ -222,9 +242,10 @@ def _white_variance(rest, outside, noise):
             (outside[1:], outside[:-1], rest[1:], rest[:-1]),
         )
     ]
-    squares = np.sort(np.concatenate(parts))
+    squares = np.concatenate(parts)
     number = np.isfinite(squares).sum()
-    variance = squares[np.maximum(number // 2, 1)] / (2 * _MEDIAN * noise[2])
+    middle = np.maximum(number // 2, 1)
+    variance = np.partition(squares, middle)[middle] / (2 * _MEDIAN * noise[2])
     error = _WHITE_ERROR * np.sqrt(noise[0] / np.maximum(outside.sum(), 1))
     return np.where((number > 0) & (variance - 1 > _WHITE_SIGMAS * error), variance, 1.0)
 

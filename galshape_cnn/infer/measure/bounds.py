@@ -12,7 +12,7 @@ from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.residuals import Examination, as_if_independent, examine
 from galshape_cnn.infer.likelihood.sandwich import information, sandwich, widened
-from galshape_cnn.infer.likelihood.structure import Structure, estimate_structure
+from galshape_cnn.infer.likelihood.structure import SIGNIFICANT, Structure, estimate_structure
 
 __all__ = ["Judged", "errors_of", "structure_of", "without_errors"]
 
@@ -139,7 +139,7 @@ def _examined(batch, params, fit_sky):
     return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(batch)], *parts)
 
 
-def structure_of(batch, judged, options):
+def structure_of(batch, judged, options, least=SIGNIFICANT):
     """Structure of the rows that are worth a closer look.
 
     Parameters
@@ -150,6 +150,8 @@ def structure_of(batch, judged, options):
         Of the same.
     options : Options
         ``fit_sky`` and ``correlation`` are used.
+    least : float, optional
+        As for `~galshape_cnn.infer.likelihood.structure.estimate_structure`.
 
     Returns
     -------
@@ -171,7 +173,8 @@ def structure_of(batch, judged, options):
     likely, found = np.flatnonzero(likely & np.isfinite(params).all(1)), []
     for rows, padded, full in batch.filled(likely, BLOCK, by_kernel=True):
         pixels = full.stamps.data, full.stamps.ivar, full.transfer, full.grid
-        part = estimate_structure(params[padded], *pixels, options.fit_sky, full.gain, options.correlation)
+        known = options.fit_sky, full.gain, options.correlation, least
+        part = estimate_structure(params[padded], *pixels, *known)
         found.append([array[: len(rows)] for array in part])
     if not found:
         return likely, None

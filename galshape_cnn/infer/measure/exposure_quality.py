@@ -301,7 +301,8 @@ def _structure_roots(looks, params, fisher):
     Second result: the variance (M,) of each look's white noise in units of its noise map's.
     """
     n, out = len(params), []
-    parts = [(look, *structure_of(look.batch, look.judged, look.options)) for look in looks]
+    # what no image alone shows, all together may
+    parts = [(look, *structure_of(look.batch, look.judged, look.options, least=0)) for look in looks]
     white = [np.ones(len(look.here)) for look in looks]
     for one, (_, rows, found) in zip(white, parts, strict=True):
         if found is not None:

@@ -97,9 +97,30 @@ def test_units_and_known_sky():
     params, _, found = fitted(images, 100)
     pixels = images * 100 / np.sqrt((images**2).sum((1, 2), keepdims=True))
     pixels = pixels + np.random.default_rng(1).normal(size=images.shape)
-    known = estimate_structure(params, pixels, np.ones(images.shape), TRANSFER, GRID, fit_sky=False)
+    pixels = params, pixels, np.ones(images.shape), TRANSFER, GRID
+    known, found = (estimate_structure(*pixels, fit_sky=fit, least=-np.inf) for fit in (False, True))
     assert (known.galaxy[:, 7] == 0).all()
     np.testing.assert_allclose(known.clump, found.clump, rtol=0.5, atol=2)
+
+
+def test_what_is_not_significant_is_left_out_and_the_rest_stays():
+    params, _, _ = fitted(smooth()[:16], 100)
+    data = np.asarray(render(params.astype(np.float32), TRANSFER, GRID), float)
+    data += np.random.default_rng(4).normal(size=data.shape)
+    data[:8] += 1.5 * gaussian_filter(np.random.default_rng(2).normal(size=(8, SIZE, SIZE)), (0, 2, 2))
+    every, some = (
+        estimate_structure(params, data, np.ones(data.shape), TRANSFER, GRID, least=least)
+        for least in (-np.inf, 0.5)
+    )
+    for kind in ("galaxy", "sky"):
+        significance = getattr(every, f"{kind}_significance")
+        np.testing.assert_array_equal(getattr(some, f"{kind}_significance"), significance)
+        seen = significance > 0.5
+        assert seen.any()
+        assert not seen.all()
+        for name in (kind, f"{kind}_score"):
+            np.testing.assert_array_equal(getattr(some, name)[seen], getattr(every, name)[seen])
+            assert not getattr(some, name)[~seen].any()
 
 
 @pytest.mark.parametrize("gain", [None, 10.0])
