@@ -12,11 +12,14 @@ from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.residuals import Examination, as_if_independent, examine
 from galshape_cnn.infer.likelihood.sandwich import information, sandwich, widened
-from galshape_cnn.infer.likelihood.structure import SIGNIFICANT, Structure, estimate_structure
+from galshape_cnn.infer.likelihood.structure import (
+    SIGNIFICANT,
+    Structure,
+    estimate_structure,
+    may_have_structure,
+)
 
 __all__ = ["Judged", "errors_of", "structure_of", "without_errors"]
-
-_LIKELY = 1.0, 1.5, 3.0  # of squares near the galaxy, all squares and smoothed residuals: worth a closer look
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,13 +166,7 @@ def structure_of(batch, judged, options, least=SIGNIFICANT):
     if options.correlation is not None:
         scaled = as_if_independent(scaled, options.correlation)
         alike = (options.correlation**2).sum()
-    near, number = scaled.inner, np.maximum(scaled.inner_number, 1e-6)
-    signs = (
-        (near - number) / np.sqrt(2 * number),
-        (judged.chi2 - 1) * np.sqrt(judged.freedom / alike / 2),
-        scaled.highest[:, 3],
-    )
-    likely = np.any([sign > least for sign, least in zip(signs, _LIKELY, strict=True)], axis=0)
+    likely = may_have_structure(scaled, judged.chi2, judged.freedom / alike, least)
     likely, found = np.flatnonzero(likely & np.isfinite(params).all(1)), []
     for rows, padded, full in batch.filled(likely, BLOCK, by_kernel=True):
         pixels = full.stamps.data, full.stamps.ivar, full.transfer, full.grid
