@@ -276,8 +276,8 @@ def _network_view(psf, oversampling, factor):
     """Transfer functions of any number of PSFs at the network's wave numbers, per block-averaged pixel."""
     ky, kx = PSF_KY / factor, PSF_KX / factor
     blur = _block_transfer(ky, factor)[:, None] * _block_transfer(kx, factor)
-    views = [transfer_at(one, ky, kx, oversampling, np) for one in psf]  # each alone: no number of another's
-    return (np.stack(views) * blur).astype(np.complex64)
+    # NumPy multiplies one matrix after the other, so no number depends on another PSF
+    return (transfer_at(psf, ky, kx, oversampling, np) * blur).astype(np.complex64)
 
 
 def _block_transfer(k, factor):
