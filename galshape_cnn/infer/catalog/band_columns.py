@@ -8,6 +8,7 @@ import numpy as np
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.infer.catalog.columns import COLUMN_DEFINITIONS, ColumnDefinition
+from galshape_cnn.linalg import quadratic_form
 
 __all__ = ["band_columns", "band_definitions", "band_of", "color_of"]
 
@@ -105,7 +106,7 @@ def color_of(names, bands, zeropoints, parameters, covariance):
     with np.errstate(invalid="ignore"):
         flux = np.where(parameters[:, index] > 0, parameters[:, index], np.nan)
         slope = _POGSON * np.array([-1, 1]) / flux
-        variance = np.einsum("ni,nij,nj->n", slope, covariance[:, index][:, :, index], slope)
+        variance = quadratic_form(covariance[:, index][:, :, index], slope)
         color = -2.5 * np.log10(flux[:, 0] / flux[:, 1]) + (0.0 if zero[0] is None else zero[0] - zero[1])
         return color * u.mag, np.sqrt(np.where(variance >= 0, variance, np.nan)) * u.mag
 

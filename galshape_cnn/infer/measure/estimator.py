@@ -249,7 +249,7 @@ class ShapeEstimator:
             }  # fmt: skip
             _check_of_exposures(of_one)
             cutting |= {"noise_correlation": noise_correlation, "noise_scale": noise_scale}
-            return self._measure_exposures(data, positions, options, cutting, threads, progress)
+            return self._measure_exposures(data, positions, options, cutting, threads, progress, strict)
         cutting |= {"psf": psf, "unit": unit}
         given = NoiseModel(gain, read_noise, sky_level, noise_correlation, noise_scale)
         noise = given.in_units_of(data, unit)
@@ -270,7 +270,7 @@ class ShapeEstimator:
         _warn_of_lost_rows(catalog)
         return catalog
 
-    def _measure_exposures(self, data, positions, options, cutting, threads, progress):
+    def _measure_exposures(self, data, positions, options, cutting, threads, progress, strict):
         """Catalogue of galaxies in several images."""
         from galshape_cnn.infer.catalog.exposures_catalog import ExposuresCatalog
         from galshape_cnn.infer.measure.exposures import measure_exposures
@@ -278,7 +278,7 @@ class ShapeEstimator:
         from galshape_cnn.observe.exposures import prepare_exposures
         from galshape_cnn.observe.noise.model import NoiseModel
 
-        exposures = prepare_exposures(data, positions, fit_sky=options.fit_sky, **cutting)
+        exposures = prepare_exposures(data, positions, fit_sky=options.fit_sky, strict=strict, **cutting)
         bar = progress_bar(len(exposures), progress)
         with one_blas_thread():
             found = measure_exposures(exposures, self.live_network(), options, threads, bar)
