@@ -22,7 +22,12 @@ from galshape_cnn.cli.options.common import (
     read_images,
 )
 from galshape_cnn.cli.options.detection import add_detection_options, targets
-from galshape_cnn.cli.options.exposures import add_exposures_option, exposures_source
+from galshape_cnn.cli.options.exposures import (
+    add_exposures_option,
+    add_vary_option,
+    exposures_source,
+    vary_from,
+)
 from galshape_cnn.cli.options.magnitude import add_magnitude_columns, add_magnitude_option
 from galshape_cnn.cli.options.noise import add_noise_options, noise_error, noise_options
 from galshape_cnn.cli.options.psf import add_psf_error_option, psf_error_from, stars_if_needed
@@ -89,6 +94,7 @@ def add_parser(commands):
     add_magnitude_option(parser)
     add_noise_options(parser)
     add_psf_error_option(parser)
+    add_vary_option(parser)
     add_estimator_options(parser)
     add_image_options(parser)
     add_detection_options(parser)
@@ -252,6 +258,7 @@ def source_from(args):
     from galshape_cnn.scale.images import replaced
     from galshape_cnn.scale.sources import ImageSource, is_mock_set, open_source
 
+    vary_from(args)  # refused before anything is read
     if args.exposures is not None:
         return exposures_source(args)
     paths, names, keywords = image_options(args)
@@ -289,7 +296,7 @@ def _how(args, source):
     """The source, its noise settled, and options of the measurement that are the same for all its parts."""
     from galshape_cnn.scale.noise import settled_noise
 
-    how = {"method": args.method, **noise_options(args, source), **psf_error_from(args)}
+    how = {"method": args.method, **noise_options(args, source), **psf_error_from(args), **vary_from(args)}
     if args.no_fit_sky:  # otherwise as the network was trained
         how["fit_sky"] = False
     if args.shear_response:

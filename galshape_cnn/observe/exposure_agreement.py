@@ -56,7 +56,7 @@ class AgreedExposures:
         return found
 
 
-def agreed_exposures(exposures, positions=None, fit_sky=True):
+def agreed_exposures(exposures, positions=None, fit_sky=True, vary=()):
     """Check that exposures fit together, before their pixels are looked at.
 
     Parameters
@@ -67,6 +67,8 @@ def agreed_exposures(exposures, positions=None, fit_sky=True):
         As for `prepare_exposures`.
     fit_sky : bool, optional
         Whether the sky levels are to be fitted.
+    vary : tuple of (str, int), optional
+        As of `GalaxyModel`.
 
     Returns
     -------
@@ -80,7 +82,7 @@ def agreed_exposures(exposures, positions=None, fit_sky=True):
     names = _names(exposures)
     exposures = [_named(name, opened, one) for name, one in zip(names, exposures, strict=True)]
     frames = [_named(name, _frames_of, one) for name, one in zip(names, exposures, strict=True)]
-    model = _model(exposures, fit_sky)
+    model = _model(exposures, names, fit_sky, vary)
     units = tuple(unit for _, unit in frames)
     exposures = tuple(
         replace(one, gain=_named(name, checked_gain, one.gain, unit))
@@ -140,13 +142,39 @@ def _frames_of(exposure):
     return (frames[0].wcs if is_image else [one.wcs for one in frames]), unit
 
 
-def _model(exposures, fit_sky):
+def _model(exposures, names, fit_sky, vary):
     """Bands in the order of their first exposures."""
     bands = tuple(dict.fromkeys(one.band for one in exposures))
     if len(bands) > 1 and "" in bands:
         missing = [k for k, one in enumerate(exposures) if not one.band]
         raise InputError(f"data[{missing[0]}] has no band, others have; give band= to all exposures")
-    return GalaxyModel(bands, tuple(bands.index(one.band) for one in exposures), bool(fit_sky))
+    numbers = tuple(bands.index(one.band) for one in exposures)
+    wavelengths = _wavelengths(exposures, names, vary) if vary else ()
+    return GalaxyModel(bands, numbers, bool(fit_sky), vary, wavelengths)
+
+
+def _wavelengths(exposures, names, vary):
+    """Wavelength of each band, of which there must be more than the orders of what varies."""
+    found = {}
+    for one, name in zip(exposures, names, strict=True):
+        if one.wavelength is None:
+            raise InputError(
+                f"exposure {name!r} of band {one.band!r} has no wavelength, which vary= needs; give "
+                "wavelength= to it"
+            )
+        first = found.setdefault(one.band, one.wavelength)
+        if one.wavelength != first:
+            raise InputError(
+                f"exposure {name!r} of band {one.band!r} has wavelength {one.wavelength:.6g}, another one of "
+                f"the band {first:.6g}; they must be equal"
+            )
+    different = len(set(found.values()))
+    for name, order in vary:
+        if order >= different:
+            raise InputError(
+                f"vary={{{name!r}: {order}}} with {different} wavelengths; allowed: orders below their number"
+            )
+    return tuple(found.values())
 
 
 def _factors(exposures, names, model, units):

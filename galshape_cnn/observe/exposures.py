@@ -154,6 +154,7 @@ def prepare_exposures(
     positions=None,
     *,
     fit_sky=True,
+    vary=(),
     noise_correlation=None,
     noise_scale=None,
     strict=True,
@@ -169,6 +170,8 @@ def prepare_exposures(
         On the sky, or x, y of the first exposure.  None for cutouts.
     fit_sky : bool, optional
         Whether the sky levels are to be fitted.
+    vary : tuple of (str, int), optional
+        What of the shape varies between bands, as of `GalaxyModel`.
     noise_correlation, noise_scale : optional
         Of exposures that say nothing of it; as for `galshape_cnn.ShapeEstimator`.
     strict : bool, optional
@@ -186,7 +189,7 @@ def prepare_exposures(
     InputError
         If the exposures contradict each other; its subclasses if noise, PSF or positions cannot be used.
     """
-    agreed = agreed_exposures(exposures, positions, fit_sky)
+    agreed = agreed_exposures(exposures, positions, fit_sky, vary)
     names, model = agreed.names, agreed.model
     defaults = {"noise_correlation": noise_correlation, "noise_scale": noise_scale}
     made = agreed.of_each(_observation, defaults, cutting, strict)

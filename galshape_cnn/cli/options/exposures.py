@@ -10,7 +10,7 @@ from galshape_cnn.cli.options.psf import parse_psf
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.observe.exposure import Exposure, ImageFile, opened
 
-__all__ = ["add_exposures_option", "exposures_source", "read_exposures"]
+__all__ = ["add_exposures_option", "add_vary_option", "exposures_source", "read_exposures", "vary_from"]
 
 #: Columns of the list, and which of them are numbers.
 _NEEDED = ("image", "band")
@@ -43,6 +43,53 @@ def add_exposures_option(parser):
         "or psf as for --psf), zeropoint, gain, wavelength, hdu, name, noise_scale, noise_correlation; "
         "galaxies are found in the first image where --positions is not given",
     )
+
+
+def add_vary_option(parser):
+    """Add ``--vary``.
+
+    Parameters
+    ----------
+    parser : `argparse.ArgumentParser`
+        Changed in place.
+    """
+    parser.add_argument(
+        "--vary",
+        metavar="ORDERS",
+        help="with --exposures and --method ml: what of the shape varies between bands, and its polynomial "
+        "order in ln(wavelength), such as hlr=1,n=1,g=0; the list then has a column wavelength",
+    )
+
+
+def vary_from(args):
+    """What of the shape varies between bands.
+
+    Parameters
+    ----------
+    args : `argparse.Namespace`
+        With ``vary`` and ``exposures``.
+
+    Returns
+    -------
+    options : dict
+        ``vary`` of an estimator; empty where the option is not given.
+
+    Raises
+    ------
+    InputError
+        If it is no list of names and numbers, or given without ``--exposures``.
+    """
+    if args.vary is None:
+        return {}
+    if args.exposures is None:
+        raise InputError("--vary is of use with --exposures only: one image has one wavelength")
+    pairs = [item.partition("=") for item in args.vary.split(",")]
+    try:
+        return {"vary": {name.strip(): int(text) for name, _, text in pairs}}
+    except ValueError:
+        raise InputError(
+            f"--vary {args.vary}: names and whole numbers are needed, such as hlr=1,n=1"
+        ) from None
 
 
 def read_exposures(path):

@@ -10,7 +10,14 @@ import numpy as np
 from galshape_cnn.flags import quality_of
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.geometry import axis_ratio, frame_derivative, position_angle, semi_major_radius
-from galshape_cnn.infer.catalog.band_columns import band_columns, band_definitions, band_of, color_of
+from galshape_cnn.infer.catalog.band_columns import (
+    band_columns,
+    band_definitions,
+    band_of,
+    by_band,
+    color_of,
+    shape_index,
+)
 from galshape_cnn.infer.catalog.catalog import ShapeCatalog, frozen
 from galshape_cnn.infer.catalog.columns import (
     column_unit,
@@ -20,6 +27,7 @@ from galshape_cnn.infer.catalog.columns import (
 )
 from galshape_cnn.infer.catalog.placement import Placement, derived_errors
 from galshape_cnn.infer.catalog.rows import ExposuresRows
+from galshape_cnn.linalg import quadratic_form
 
 __all__ = ["ExposuresCatalog"]
 
@@ -133,12 +141,16 @@ class ExposuresCatalog(ExposuresRows, ShapeCatalog):
 
     @cached_property
     def parameters(self):
-        """(N, R) ndarray: fluxes, n, hlr, g1, g2 without units, in the reported frame."""
+        """(N, R) ndarray: fluxes, n, hlr, g1, g2 (by band where they vary), no units, reported frame."""
+        if self.galaxy_model.coefficients:
+            return frozen(self._by_band[0])
         return frozen(self._framed(self.measurement.params[:, self.galaxy_model.reported]))
 
     def _carried(self, covariance):
         """Covariances of fluxes, n, hlr, g1, g2 carried to the reported frame."""
         model = self.galaxy_model
+        if model.coefficients:
+            return self._carried_by_band(covariance)
         if not self.placement.has_sky:
             return np.array(covariance)
         derivative = np.tile(np.eye(len(model.reported_names)), (len(self), 1, 1))
@@ -151,6 +163,19 @@ class ExposuresCatalog(ExposuresRows, ShapeCatalog):
         known = np.isfinite(covariance)
         moved = derivative @ np.where(known, covariance, 0) @ np.swapaxes(derivative, 1, 2)
         return np.where(known & np.isfinite(moved), moved, np.nan)
+
+    @cached_property
+    def _by_band(self):
+        """Values and derivative of what the table has, where the shape varies."""
+        return by_band(self.measurement.params, self.galaxy_model, self.placement)
+
+    def _carried_by_band(self, covariance):
+        """Covariances of what the table has, where the shape varies."""
+        values, derivative = self._by_band
+        moved = derivative @ np.nan_to_num(covariance) @ np.swapaxes(derivative, 1, 2)
+        base = self.galaxy_model.n
+        stated = np.isfinite(covariance[:, base, base])[:, None] & np.isfinite(values)
+        return np.where(stated[:, :, None] & stated[:, None, :], moved, np.nan)
 
     @cached_property
     def covariance(self):
@@ -197,7 +222,7 @@ class ExposuresCatalog(ExposuresRows, ShapeCatalog):
         x, y = self.placement.image_position(*centre)
         columns = {"id": self.ids, "x_centroid": x, "y_centroid": y}
         columns["sky_centroid"] = self.placement.sky_position(*centre)
-        names, parameters = model.reported_names, self.parameters
+        (names, index), parameters = shape_index(model), self.parameters
         columns |= dict(zip(names, parameters.T, strict=True))
         every = (("err", self.error_covariance), ("std", self.covariance), ("crb", self.crb_covariance))
         for suffix, covariance in every:
@@ -207,21 +232,38 @@ class ExposuresCatalog(ExposuresRows, ShapeCatalog):
         columns |= {name: getattr(raw, name) for name in ("snr", "chi2", "ess", "flags")} | {
             "quality": quality_of(raw.flags)
         }
-        last = slice(model.n - 1, model.shear.stop)
-        five = parameters[:, last]
-        g1, g2 = parameters[:, model.shear].T
-        columns["q"], columns["pa"] = axis_ratio(g1, g2), position_angle(g1, g2)
-        columns["r_eff"] = semi_major_radius(parameters[:, model.hlr], g1, g2)
-        columns |= derived_errors(five, self.error_covariance[:, last, last])
+        varying = {which for which, _ in model.terms}
+        for band, at in zip(self.bands, index, strict=True):
+            for name, values in self._derived(at).items():
+                stem, _, error = name.partition("_err")
+                varies = varying & ({1, 2, 3} if stem == "r_eff" else {2, 3})
+                columns[f"{stem}_{band}{'_err' if name != stem else ''}" if varies else name] = values
         columns["n_exposures"] = self.seen.sum(1)
         if len(self.bands) > 1:
-            columns["hlr_gradient"] = self.by_exposure.gradient
-            columns["hlr_gradient_err"] = self.by_exposure.gradient_error
+            gradient = self.by_exposure.gradient, self.by_exposure.gradient_error
+            if 1 in varying:
+                gradient = self._fitted_gradient(index[[0, -1], 1])
+            columns["hlr_gradient"], columns["hlr_gradient_err"] = gradient
         for number in range(len(self.bands)):
             inside = np.array(model.exposures) == number
             snr = np.where(self.seen[:, inside], self.by_exposure.snr[:, inside], 0)
             columns |= band_columns(self.bands, number, self.zeropoints[number], snr, columns)
         return columns
+
+    def _derived(self, index):
+        """Axis ratio, position angle, semi-major radius and their errors of the shape in some columns."""
+        five = [0, *index]
+        hlr, g1, g2 = self.parameters[:, index[1:]].T
+        out = {"q": axis_ratio(g1, g2), "pa": position_angle(g1, g2), "r_eff": semi_major_radius(hlr, g1, g2)}
+        return out | derived_errors(self.parameters[:, five], self.error_covariance[:, five][:, :, five])
+
+    def _fitted_gradient(self, ends):
+        """ln of the half-light radius in the last band over that in the first, as fitted, and its error."""
+        sizes = self.parameters[:, ends]
+        slope = np.array([-1, 1]) / sizes
+        variance = quadratic_form(self.error_covariance[:, ends][:, :, ends], slope)
+        with np.errstate(invalid="ignore"):
+            return np.log(sizes[:, 1] / sizes[:, 0]), np.sqrt(variance)
 
     @cached_property
     def definitions(self):
@@ -230,6 +272,8 @@ class ExposuresCatalog(ExposuresRows, ShapeCatalog):
 
     def _column(self, definition):
         """One column, with its unit."""
+        if definition.name not in self._columns:
+            raise AttributeError(definition.name)
         values = self._columns[definition.name]
         if definition.kind == "sky":
             return values
@@ -245,7 +289,10 @@ class ExposuresCatalog(ExposuresRows, ShapeCatalog):
             for definition in self.definitions:
                 if definition.name == name:
                     return self._column(definition)
-        raise AttributeError(f"a catalogue of exposures has no column or attribute {name!r}")
+            near = [f"{name}_{band}" for band in self.bands if f"{name}_{band}" in self._columns]
+            hint = f"; it has {', '.join(near)}" if near else ""
+            raise AttributeError(f"a catalogue of exposures has no column or attribute {name!r}{hint}")
+        raise AttributeError(name)
 
     @property
     def column_names(self):

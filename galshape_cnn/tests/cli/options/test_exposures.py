@@ -116,6 +116,26 @@ def test_a_folder_holds_the_same_rows_and_goes_on(folder, capsys):
     assert table.meta["command"]["exposures"] == str(folder / "list.csv")
 
 
+def test_shapes_that_vary_with_wavelength(folder, capsys):
+    table = Table.read(folder / "list.csv")
+    command = ["measure", "--positions", folder / "places.csv", "--method", "ml", "--vary", "hlr=1,n=0", "-o"]
+    command = [str(one) for one in (*command, folder / "vary.fits", "--exposures")]
+    assert main([*command, str(folder / "list.csv")]) == 1
+    assert "exposure 'g1' of band 'g' has no wavelength" in capsys.readouterr().err
+    table["wavelength"] = [480.0, 640.0]
+    table.write(folder / "colours.csv")
+    assert main([*command, str(folder / "colours.csv")]) == 0
+    found = QTable.read(folder / "vary.fits")
+    assert {"hlr_g", "hlr_r_err", "r_eff_g", "n", "g1"} <= set(found.colnames)
+    assert "hlr" not in found.colnames
+    capsys.readouterr()
+    for orders, message in (("hlr", "names and whole numbers"), ("size=1", "allowed: 'n', 'hlr', 'g'")):
+        assert main([*command, str(folder / "colours.csv"), "--overwrite", "--vary", orders]) == 1
+        assert message in capsys.readouterr().err
+    assert main(["measure", str(folder / "g.fits"), "-o", str(folder / "o.fits"), "--vary", "hlr=1"]) == 1
+    assert "--vary is of use with --exposures only" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_processes_give_the_same(folder):
     command = ["measure", "--exposures", folder / "list.csv", "--positions", folder / "places.csv"]
