@@ -108,6 +108,7 @@ class ShapeEstimator:
                 self._network = AmortizedPosterior(self._bundle)
             return self._network
 
+    @one_blas_thread()  # from the first step: recentring and noise have many small products too
     def __call__(
         self,
         data,
@@ -267,10 +268,9 @@ class ShapeEstimator:
         observation, correlation, record = noise.applied(observation)
         options = options.with_noise(noise.gain, correlation)
         searched = isinstance(data, Stamps) and options.neighbours != "ignore"
-        with one_blas_thread():
-            observation, measurements = self._measure_groups(
-                observation, options, threads, progress, to_examine=searched
-            )
+        observation, measurements = self._measure_groups(
+            observation, options, threads, progress, to_examine=searched
+        )
         meta = self._meta() | {"neighbours": options.neighbours, "options": asked} | record
         catalog = ShapeCatalog.from_measurements(observation, measurements, method=method, meta=meta)
         _warn_of_lost_rows(catalog)
@@ -287,8 +287,7 @@ class ShapeEstimator:
         model = {"fit_sky": options.fit_sky, "vary": options.vary}
         exposures = prepare_exposures(data, positions, strict=strict, **model, **cutting)
         bar = progress_bar(len(exposures), progress)
-        with one_blas_thread():
-            found = measure_exposures(exposures, self.live_network(), options, threads, bar)
+        found = measure_exposures(exposures, self.live_network(), options, threads, bar)
         noise = NoiseModel(noise_correlation=cutting["noise_correlation"], noise_scale=cutting["noise_scale"])
         asked = recorded_options(options, noise, exposures.observations[0], cutting)
         asked["exposures"] = recorded_exposures(data, exposures.names)

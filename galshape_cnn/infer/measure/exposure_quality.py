@@ -37,6 +37,7 @@ _OF_ANY = (
 _OF_ALL = Flag.RECENTER_FAILED | Flag.FAR_CENTROID | Flag.STAMP_SMALL
 #: Flags of one image that say nothing of an exposure, or are decided for all exposures together.
 _OF_ROW = Flag.LOW_SNR | Flag.HIGH_SNR | Flag.UNTRUSTED | Flag.UNRESOLVED | Flag.SINGULAR
+_SUSPECTED = 1.0  # significance of structure in one image from which it counts in the sum over images
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,7 +305,8 @@ def _structure_roots(looks, params, fisher):
     Second result: the variance (M,) of each look's white noise in units of its noise map's.
     """
     n, out = len(params), []
-    parts = [(look, *structure_of(look.batch, look.judged, look.options)) for look in looks]
+    # what no image alone shows, all together may
+    parts = [(look, *structure_of(look.batch, look.judged, look.options, _SUSPECTED)) for look in looks]
     white = [np.ones(len(look.here)) for look in looks]
     for one, (_, rows, found) in zip(white, parts, strict=True):
         if found is not None:

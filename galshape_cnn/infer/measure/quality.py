@@ -17,7 +17,8 @@ from galshape_cnn.forward.psf.shape import psf_shape
 from galshape_cnn.forward.psf.width import psf_width
 from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.forward.sersic import N_RANGE
-from galshape_cnn.infer.likelihood.residuals import as_if_independent, newton_steps, point_source_chi2
+from galshape_cnn.infer.likelihood.point_source import point_source_chi2
+from galshape_cnn.infer.likelihood.residuals import as_if_independent, newton_steps
 from galshape_cnn.infer.network.trust import is_trusted
 from galshape_cnn.linalg import quadratic_form
 
