@@ -246,7 +246,7 @@ class ExposuresCatalog(ExposuresRows, ShapeCatalog):
             columns["hlr_gradient"], columns["hlr_gradient_err"] = gradient
         for number in range(len(self.bands)):
             inside = np.array(model.exposures) == number
-            snr = np.where(self.seen[:, inside], self.by_exposure.snr[:, inside], 0)
+            snr = np.where(self.seen[:, inside], np.nan_to_num(self.by_exposure.snr[:, inside]), 0)
             columns |= band_columns(self.bands, number, self.zeropoints[number], snr, columns)
         return columns
 
