@@ -8,7 +8,6 @@ import numpy as np
 from galshape_cnn.cli.options.detection import targets
 from galshape_cnn.cli.options.psf import parse_psf
 from galshape_cnn.errors import FileError, InputError
-from galshape_cnn.observe.exposure import Exposure, ImageFile, opened
 
 __all__ = [
     "add_exposures_option",
@@ -151,6 +150,7 @@ def exposures_source(args):
     InputError
         If an option cannot be used with it.
     """
+    from galshape_cnn.observe.exposure import opened
     from galshape_cnn.scale.exposures_source import ExposuresSource
 
     exposures, keywords = listed_exposures(args)
@@ -211,6 +211,7 @@ def _beside(path, text):
 
 def _exposure(row, names, path):
     """One exposure of the list."""
+    from galshape_cnn.observe.exposure import Exposure
     from galshape_cnn.observe.io.photometry import header_zeropoint
 
     entry = {name: _entry(row, name, names) for name in _COLUMNS}
@@ -236,6 +237,8 @@ def _exposure(row, names, path):
 
 def _image(file, entry, files, own_psf):
     """File of one row with its noise, mask and PSF; of several images in it, that of the band."""
+    from galshape_cnn.observe.exposure import ImageFile
+
     hdu = entry["hdu"]
     hdu = int(hdu) if hdu is not None and hdu.isdigit() else hdu
     choices = {"sci": hdu, "err": files["error"], "var": files["variance"], "weight": files["weight"]}
