@@ -27,7 +27,7 @@ from galshape_cnn.study.simulate.psf_families import (
     without_wings,
 )
 
-__all__ = ["MockStream", "inputs_of", "observe", "training_rows"]
+__all__ = ["MockStream", "inputs_of", "observe", "training_rows", "transfers"]
 
 #: Cut at the Nyquist frequency, PSFs sharper than this FWHM, in pixels, would ring: that part of a batch, in
 #: sixteenths, is rendered with twice the bandwidth, at four times the cost.
@@ -38,8 +38,20 @@ _CENTER = (SIDE - 1) / 2
 
 
 @partial(jax.jit, static_argnames="grid")
-def _transfers(psfs, grid):
-    """Transfer functions of analytic PSFs."""
+def transfers(psfs, grid):
+    """Transfer functions of analytic PSFs.
+
+    Parameters
+    ----------
+    psfs : tuple of array
+        What `PSF_ARRAYS` names, N rows each, in single precision.
+    grid : FourierGrid
+        Stamp size and bandwidth.
+
+    Returns
+    -------
+    transfer : (N, 2 K, K) complex jax array
+    """
     return jax.lax.map(lambda psf: transfer_on_modes(*psf, grid.ky, grid.kx), psfs, batch_size=BLOCK)
 
 
@@ -114,7 +126,7 @@ def _simulate(params, psfs, nuisance, seed, *, sharp, paired, masks):
     unit = np.empty((drawn, SIDE, SIDE), np.float32)
     for part, grid in ((slice(0, sharp), _SHARP_GRID), (slice(sharp, drawn), _GRID)):
         if part.stop > part.start:
-            transfer = _transfers(tuple(p[part] for p in psfs), grid)
+            transfer = transfers(tuple(p[part] for p in psfs), grid)
             unit[part] = render(params[part], transfer, grid)
     rng = np.random.Generator(np.random.SFC64(seed))
     normal = rng.standard_normal((len(params), SIDE, SIDE), np.float32)
@@ -191,6 +203,7 @@ class MockStream:
         self._offset = config["nuisance"]["offset"] if offset is None else offset
         self._fwhm = Distribution(config["psf"]["fwhm"], "psf.fwhm")
         self._sigma = Distribution(config["noise"]["sigma"], "noise.sigma")
+        self._sharp = np.mean(self._fwhm.sample(np.random.default_rng(0), 4096) < _SHARP)
 
     def _nuisance(self, rng, size, sigma):
         noise, nuisance = self.config["noise"], self.config["nuisance"]
@@ -268,8 +281,7 @@ class MockStream:
         sharp : (size,) ndarray of bool
         """
         count = size // 2 if self._paired else size
-        widths = np.sort(self._fwhm.sample(np.random.default_rng(0), 4096))
-        part = np.ceil(_PARTS * np.mean(widths < _SHARP)) / _PARTS
+        part = np.ceil(_PARTS * self._sharp) / _PARTS
         return np.tile(np.arange(count) < round(part * count), 2 if self._paired else 1)
 
     def simulate(self, number, size):
