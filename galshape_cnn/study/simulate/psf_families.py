@@ -205,8 +205,8 @@ def without_wings(rng, psfs, beta):
 
     A network that has seen one family of PSFs, of any width, has seen one number in all the entries of its
     context.  What its answer does when they change in any other way is arbitrary, so it has to see what
-    arrays do to them.  They end between 12 and 64 pixels from the middle.  The wings are those of a power law,
-    cut along a circle.
+    arrays do to them.  They end between 12 and 64 pixels from the middle.  The wings are those of a power
+    law, cut along a circle.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ from galshape_cnn.study.simulate.psf_families import (
     without_wings,
 )
 
-__all__ = ["MockStream", "inputs_of", "observe", "training_rows", "transfers"]
+__all__ = ["MockStream", "inputs_of", "network_view", "observe", "training_rows", "transfers"]
 
 #: Cut at the Nyquist frequency, PSFs sharper than this FWHM, in pixels, would ring: that part of a batch, in
 #: sixteenths, is rendered with twice the bandwidth, at four times the cost.
@@ -56,8 +56,18 @@ def transfers(psfs, grid):
 
 
 @jax.jit
-def _network_view(psfs):
-    """Transfer functions at the wave numbers of the network's context."""
+def network_view(psfs):
+    """Transfer functions at the wave numbers of the network's context.
+
+    Parameters
+    ----------
+    psfs : tuple of array
+        What `PSF_ARRAYS` names, N rows each, in single precision.
+
+    Returns
+    -------
+    transfer : (N, 15, 8) complex jax array
+    """
     return jax.vmap(lambda *psf: transfer_on_modes(*psf, PSF_KY, PSF_KX))(*psfs)
 
 
@@ -131,7 +141,7 @@ def _simulate(params, psfs, nuisance, seed, *, sharp, paired, masks):
     rng = np.random.Generator(np.random.SFC64(seed))
     normal = rng.standard_normal((len(params), SIDE, SIDE), np.float32)
     observed = _observed(unit, amplitude, nuisance, seed, normal, paired=paired, masks=masks)
-    return *observed, _network_view(psfs)
+    return *observed, network_view(psfs)
 
 
 @jax.jit

@@ -110,7 +110,9 @@ def _collect(network, config, output, report, mocks):
             path = f"{output}.update-{chunk:04d}.npz"
             if not os.path.exists(path):
                 numbers = range(chunk * _CHUNK, (chunk + 1) * _CHUNK)
-                rows = list(pool.map(lambda number: likelihood_mocks(network, stream, number, limits), numbers))
+                rows = list(
+                    pool.map(lambda number: likelihood_mocks(network, stream, number, limits), numbers)
+                )
                 rows = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
                 with written_whole(path) as beside:
                     np.savez(beside, **rows)
