@@ -103,13 +103,13 @@ def _collect(network, config, output, report, mocks):
     seed = config["training"]["seed"] + _SEED_OFFSET
     stream = training_stream(config, seed) if mocks is None else RecordedMocks(mocks, seed)
     limits = config.get("snr_range", (0.0, np.inf))
-    chunks = -(-int(config["update"]["galaxies"]) // (_CHUNK * _BATCH))
-    parts = []
+    batches = -(-int(config["update"]["galaxies"]) // _BATCH)
+    chunks, parts = -(-batches // _CHUNK), []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for chunk in range(chunks):
             path = f"{output}.update-{chunk:04d}.npz"
             if not os.path.exists(path):
-                numbers = range(chunk * _CHUNK, (chunk + 1) * _CHUNK)
+                numbers = range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, batches))
                 rows = list(
                     pool.map(lambda number: likelihood_mocks(network, stream, number, limits), numbers)
                 )
