@@ -144,7 +144,10 @@ def _observe(base, change, snr, rng=None):
     window = np.s_[:, cut : cut + change.crop, cut : cut + change.crop]
     params[:, SINGLE.centre] -= cut
     psf = base.psf if change.psf is None else change.psf
-    return data[window], np.full(unit.shape, float(change.stated))[window], mask[window], params, psf
+    noise = base.domain.unit
+    params[:, SINGLE.amplitudes] *= noise
+    error = np.full(unit.shape, noise * change.stated)
+    return data[window] * noise, error[window], mask[window], params, psf
 
 
 def _row(error, bound, stated, flagged, visible, family):

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from galshape_cnn.infer.network.conditions import conditions_of
+from galshape_cnn.infer.posterior.prior import Distribution, Prior
 
 __all__ = ["AtlasDomain", "domain_of"]
 
 _MARGIN = 0.1  # in the logarithm of sizes: estimates scatter, and a limit crossed is flagged
+_LARGEST = 1.3  # radius of a disc of the atlas over that of the galaxy it is made from
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class AtlasDomain:
         Of the PSF, pixels.
     n, hlr : (float, float)
         Limits of index and half-light radius (pixels), beside those of ordinary galaxies.
+    unit : float
+        Noise of a pixel.
     unknown : tuple of str
         Families whose strengths are all outside of the training: none of them is nominal.
     without : tuple of str
@@ -41,6 +45,7 @@ class AtlasDomain:
     fwhm: tuple = (2.5, 4.0)
     n: tuple = (0.8, 4.0)
     hlr: tuple = (0.0, np.inf)
+    unit: float = 1.0
     unknown: tuple = ()
     without: tuple = ()
 
@@ -72,11 +77,18 @@ def domain_of(bundle):
         beta=usual.beta if beta is None else float(beta),
         fwhm=fwhm,
         n=_common(usual.n, limits["n"]),
-        hlr=(max(low, 0.0) * np.exp(_MARGIN), high * np.exp(-_MARGIN)),
+        hlr=(max(low, 0.0) * np.exp(_MARGIN), high * np.exp(-_MARGIN) / _LARGEST),
+        unit=_noise(config) if isinstance(config, dict) else 1.0,
         unknown=(() if known.masks else ("masked",))
         + (() if beta is None else ("undersampled", "unseen_psf")),
         without=("sky_fitted",) if known.fit_sky is False else ("sky_wrong",) if known.fit_sky else (),
     )
+
+
+def _noise(config):
+    """Noise of the training, where its prior on fluxes makes that matter."""
+    sigma = Distribution(config["noise"]["sigma"], "noise.sigma")
+    return 1.0 if Prior(config["prior"]).by_snr else float(np.sqrt(sigma.low * sigma.high))
 
 
 def _common(one, other):

@@ -266,6 +266,7 @@ def test_atlas_keeps_to_what_the_network_was_made_for(bundle):
     own = domain_of(replace(bundle, domain=limits, weights=(mean, variance, *bundle.weights[2:])))
     assert own.levels == (20, 60)
     assert own.beta == 2.0
+    assert 200 < own.unit < 400
     assert own.without == ("sky_fitted",)
     assert set(own.unknown) == {"masked", "undersampled", "unseen_psf"}
     drawn = draw_base(16, 1, domain=own)
@@ -274,6 +275,10 @@ def test_atlas_keeps_to_what_the_network_was_made_for(bundle):
     assert (hlr < 2.61).all()
     assert hlr.max() > 1.5 * hlr.min()
     assert drawn.moffat(3.0) == galsim.Moffat(beta=2.0, fwhm=3.0)
+    data, error, _, params, _ = atlas._observe(drawn, FAMILIES["sky_wrong"].change(drawn, 0.3, None), 60)
+    assert (error == own.unit).all()
+    np.testing.assert_allclose(np.sqrt(((data - params[:, 7, None, None]) ** 2).sum((1, 2))), 60 * own.unit)
+    np.testing.assert_allclose(params[:, 7], 0.3 * own.unit)
     table = Table({"snr": [30, 60, 200]})
     assert list(in_domain(table, limits)["snr"]) == [30, 60]
     assert not len(in_domain(table, limits | {"hlr": [2.0, 9.0]}))
