@@ -177,14 +177,14 @@ def render(params, transfer, grid):
 
     Returns
     -------
-    images : (N, size, size) jax array
-        Flux per pixel.
+    images : (N, size, size) array
+        Flux per pixel; of NumPy where the kernel computes it, else of JAX.
     """
     if not serves(params, transfer):
         return _rendered(params, transfer, grid)
     params = np.asarray(params, np.float32)
     unit = calls.images("image", params, transfer, grid)[:, 0]
-    return jnp.asarray(params[:, 0, None, None] * unit + params[:, 7, None, None])
+    return params[:, 0, None, None] * unit + params[:, 7, None, None]
 
 
 @compiled(static_argnames="grid")
@@ -202,15 +202,14 @@ def render_with_derivatives(params, transfer, grid):
 
     Returns
     -------
-    images : (N, size, size) jax array
-        Flux per pixel.
-    derivatives : (N, 8, size, size) jax array
+    images : (N, size, size) array
+        Flux per pixel; of NumPy where the kernel computes it, else of JAX.
+    derivatives : (N, 8, size, size) array
         d(image) / d(parameter), in the order of `PARAMETERS`.
     """
     if not serves(params, transfer):
         return _rendered_with_derivatives(params, transfer, grid)
-    images, derivatives = images_and_derivatives(np.asarray(params, np.float32), transfer, grid)
-    return jnp.asarray(images), jnp.asarray(derivatives)
+    return images_and_derivatives(np.asarray(params, np.float32), transfer, grid)
 
 
 @compiled(static_argnames="grid")

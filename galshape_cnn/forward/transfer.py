@@ -44,28 +44,30 @@ def _waves(k, samples, oversampling):
     return np.cos(phase), -np.sin(phase)
 
 
-def transfer_at(psf, ky, kx, oversampling=1):
+def transfer_at(psf, ky, kx, oversampling=1, xp=jnp):
     """Fourier transform of PSF arrays on a rectangular grid of wave numbers.
 
     Parameters
     ----------
-    psf : (N, py, px) array
+    psf : (..., py, px) array
         Odd-sized PSF samples, the PSF's centre on the central one.
     ky, kx : (Ky,), (Kx,) ndarray
         Wave numbers in radians per image pixel.
     oversampling : int
         PSF samples per image pixel.
+    xp : module, optional
+        `jax.numpy`, or `numpy`.
 
     Returns
     -------
-    transfer : (N, Ky, Kx) complex jax array
+    transfer : (..., Ky, Kx) complex array
         Equal to the sum of the samples at zero wave number.
     """
     cos_y, sin_y = _waves(ky, psf.shape[-2], oversampling)
     cos_x, sin_x = _waves(kx, psf.shape[-1], oversampling)
-    psf = jnp.asarray(psf)
+    psf = xp.asarray(psf)
     real, imag = psf @ cos_x.T, psf @ sin_x.T
-    return jax.lax.complex(cos_y @ real - sin_y @ imag, cos_y @ imag + sin_y @ real)
+    return (cos_y @ real - sin_y @ imag) + 1j * (cos_y @ imag + sin_y @ real)
 
 
 def transfer_functions(psf, grid, oversampling=1):
@@ -82,11 +84,11 @@ def transfer_functions(psf, grid, oversampling=1):
 
     Returns
     -------
-    transfer : (N, 2 K, K) complex jax array
-        Fourier transform of the PSF on the grid.
+    transfer : (N, 2 K, K) complex array
+        Fourier transform of the PSF on the grid; of NumPy where the kernel computes it, else of JAX.
     """
     if serves(psf) and psf.shape[1] % 2 and psf.shape[2] % 2:
-        return jnp.asarray(calls.transfer(psf, grid, oversampling))
+        return calls.transfer(psf, grid, oversampling)
     return _transfer_functions(psf, grid, oversampling)
 
 

@@ -191,7 +191,9 @@ def _stacked_frames(data, error, mask, wcs, unit):
         return None
     unit = raw.unit if unit is None else flux_unit(unit)
     shared = _merge_wcs(raw.wcs, wcs, "data[0]", {}), _unit_factor(raw.unit, unit, "data[0]")
-    return [_frame_of(stack, row, raw, *shared) for row in range(len(raw.array))], unit
+    alone = replace(raw, uncertainty=None, mask=None)
+    names = "error" if raw.uncertainty is None else "data.uncertainty"
+    return [_frame_of(stack, row, alone, names, *shared) for row in range(len(raw.array))], unit
 
 
 def _is_cube(array, like):
@@ -199,13 +201,15 @@ def _is_cube(array, like):
     return isinstance(array, np.ndarray) and array.ndim == 3 and len(array) > 1 and array.shape == like.shape
 
 
-def _frame_of(stack, row, raw, wcs, factor):
+def _frame_of(stack, row, raw, name, wcs, factor):
     """One of the frames of a stack, as it would be by itself."""
-    name = "error" if raw.uncertainty is None else f"data[{row}].uncertainty"
-    noise = stack.noise if np.ndim(stack.noise.array) == 0 else stack.noise[row]
+    if name != "error":
+        name = name.replace("data", f"data[{row}]")
+    array = stack.noise.array
+    noise = replace(stack.noise, array=array if np.ndim(array) == 0 else array[row], name=name)
     mask = None if stack.mask is None else stack.mask[row]
-    one = _slice(replace(raw, uncertainty=None, mask=None), row)
-    return Frame(one.array, replace(noise, name=name), mask, wcs, one.psf, factor, stack)
+    one = _slice(raw, row)
+    return Frame(one.array, noise, mask, wcs, one.psf, factor, stack)
 
 
 def _refuse_empty():

@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 _KINDS = {"image": (0, 1), "point": (1, 3), "slopes": (2, 7)}
-_RESULTS = 94  # numbers of an examination
+_RESULTS = 97  # numbers of an examination
 
 
 def _single(array):
@@ -141,8 +141,8 @@ def examination(params, data, ivar, transfer, grid, inverse_gain, fit_sky, smoot
         Units of the image per electron.
     fit_sky : bool
         Whether the sky is among the parameters.
-    smoothers : (3, size, size) array_like
-        Matrices that smooth along an axis.
+    smoothers : (5, size, size) array_like
+        Matrices that smooth along an axis; the last two for the sky, to be taken as they are and squared.
     reach : sequence of int
         How many pixels from the diagonal each is different from zero.
     limits : sequence of float
@@ -150,7 +150,7 @@ def examination(params, data, ivar, transfer, grid, inverse_gain, fit_sky, smoot
 
     Returns
     -------
-    numbers : (N, 94) float64 ndarray
+    numbers : (N, 97) float64 ndarray
     """
     out = np.empty((len(params), _RESULTS))
     how = _single(smoothers), np.asarray(reach, np.int32), np.asarray(limits, float)

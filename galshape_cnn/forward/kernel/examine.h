@@ -1,7 +1,7 @@
 /* Licensed under a 3-clause BSD style license - see LICENSE.rst */
 /* What the pixels say of a measured galaxy: galshape_cnn.infer.likelihood.residuals tells what the numbers are. */
 
-enum { COLUMNS = 11, SCALES = 4, RESULTS = 94 };
+enum { COLUMNS = 11, SCALES = 4, SMOOTHERS = 5, RESULTS = 97 };
 
 static double dot(const float *a, const float *b, size_t n) {
     double total = 0;
@@ -105,11 +105,11 @@ static void banded_left(const float *band, int padded, const float *b, int size,
     }
 }
 
-/* Smoothing matrices laid out for products, both ways: (3, 2, padded, padded). */
+/* Smoothing matrices laid out for products, both ways: (5, 2, padded, padded); the last two are the sky's. */
 static void packed_smoothers(const float *smoothers, int size, float *out) {
     int padded = rounded_up(size, 2 * VL);
     size_t plane = (size_t)padded * padded;
-    for (int s = 0; s < SCALES - 1; s++, out += 2 * plane)
+    for (int s = 0; s < SMOOTHERS; s++, out += 2 * plane)
         for (int y = 0; y < size; y++)
             for (int x = 0; x < size; x++) {
                 float one = smoothers[((size_t)s * size + y) * size + x];
@@ -138,7 +138,7 @@ static void smoothed_extremes(const float *rest, const float *smoothers, const i
 /* Numbers that `examined` needs beside the images. */
 static size_t examination_memory(int size) {
     size_t padded = rounded_up(size, 2 * VL) + 4;
-    return (COLUMNS + 5) * ((size_t)size * size + 2 * VL) + 9 * padded * padded;
+    return (COLUMNS + 6) * ((size_t)size * size + 2 * VL) + (2 * SMOOTHERS + 3) * padded * padded;
 }
 
 /* Weights, residuals and whitened columns; returns the highest light. */
@@ -272,15 +272,88 @@ static double residual_flux_fraction(const float *params, const float *residual,
     return total / (all > 1e-20 ? all : 1e-20);
 }
 
+/* Sum of the squares of an image smoothed by a band, or of the smoothed image, where `outside` is one. */
+static double smoothed_sum(const float *image, const float *outside, const float *band, int reach, int size,
+                           int squares, float *memory) {
+    int padded = rounded_up(size, 2 * VL), rows = rounded_up(size, 4);
+    size_t plane = (size_t)padded * padded;
+    float *source = memory, *half = source + plane, *whole = half + plane;
+    double total = 0;
+    memset(source, 0, 4 * plane);
+    for (int y = 0; y < size; y++) memcpy(source + (size_t)y * padded, image + (size_t)y * size, 4 * size);
+    banded_right(source, padded, band + plane, padded, size, rows, reach, half);
+    banded_left(band, padded, half, size, rows, reach, whole);
+    for (int y = 0; y < size; y++) {
+        const float *line = whole + (size_t)y * padded, *out = outside + (size_t)y * size;
+        float sum = 0;
+        for (int x = 0; x < size; x++) sum += out[x] * (squares ? line[x] * line[x] : line[x]);
+        total += sum;
+    }
+    return total;
+}
+
+/* How much structure the residuals have that noise has not: galshape_cnn.infer.likelihood.structure.  Squares
+ * where the galaxy is bright, in standard deviations of those of noise; mean square of the smoothed residuals
+ * of the sky, and the number of pixels that it is of.  `bands`: those of the sky. */
+static void structure(const float *residual, const float *light, const float *root, const float *columns,
+                      const double *inverse, const double *score, const float *bands, int reach, int size,
+                      float *rest, float *memory, double *out) {
+    size_t area = (size_t)size * size, plane = (size_t)rounded_up(size, 2 * VL) * rounded_up(size, 2 * VL);
+    float matrix[64], times[8], chunk[11 * CHUNK], *outside = rest + area + VL, *good = outside + area + VL;
+    double excess = 0, weights = 0;
+    for (int i = 0; i < 8; i++) {
+        double sum = 0;
+        for (int j = 0; j < 8; j++) matrix[8 * i + j] = inverse[8 * i + j], sum += inverse[8 * i + j] * score[j];
+        times[i] = sum;
+    }
+    for (size_t from = 0; from < area; from += CHUNK) {
+        int used = area - from < CHUNK ? (int)(area - from) : CHUNK, padded = rounded_up(used, VL);
+        for (int i = 0; i < 11; i++) {
+            const float *one = i < 8 ? columns + i * area : i == 8 ? residual : i == 9 ? light : root;
+            memcpy(chunk + i * CHUNK, one + from, 4 * used);
+            for (int k = used; k < padded; k++) chunk[i * CHUNK + k] = 0;
+        }
+        V more = {0}, square = {0};
+        for (int k = 0; k < padded; k += VL) {
+            V column[8], r = load(chunk + 8 * CHUNK + k), g = load(chunk + 10 * CHUNK + k), known = {0};
+            for (int i = 0; i < 8; i++) column[i] = load(chunk + i * CHUNK + k);
+            for (int i = 0; i < 8; i++) {
+                V sum = {0};
+                for (int j = 0; j < 8; j++) sum += matrix[8 * i + j] * column[j];
+                known += sum * column[i];
+                r -= times[i] * column[i];
+            }
+            V bright = larger(load(chunk + 9 * CHUNK + k), splat(0.0f)) * g;
+            bright = bright * bright;
+            V weight = bright / (1.0f + bright);
+            more += weight * (r * r - 1.0f + known);
+            square += weight * weight;
+            V one = splat(1.0f), none = splat(0.0f);
+            store(chunk + k, r);
+            store(chunk + CHUNK + k, select_((weight < splat(0.1f)) & (g > none), one, none));
+            store(chunk + 2 * CHUNK + k, select_(g > none, one, none));
+        }
+        excess += sum_of(more), weights += sum_of(square);
+        memcpy(rest + from, chunk, 4 * used);
+        memcpy(outside + from, chunk + CHUNK, 4 * used);
+        memcpy(good + from, chunk + 2 * CHUNK, 4 * used);
+    }
+    double number = smoothed_sum(good, outside, bands + 2 * plane, reach, size, 0, memory);
+    out[0] = weights > 0 ? excess / sqrt(2 * weights) : 0;
+    out[2] = number > 1 ? number : 1;
+    out[1] = smoothed_sum(rest, outside, bands, reach, size, 1, memory) / out[2];
+}
+
 /* All statistics of a galaxy that has been rendered with SLOPES; `limits`: ridge, core, bright, tie, and three
  * of the residual flux fraction. */
 static void examined(Work *w, const float *params, const float *data, const float *ivar, float inverse_gain,
                      int fit_sky, const int *reach, const double *limits, double *out) {
     int size = w->plan->size;
     size_t area = (size_t)size * size, padded = area + 2 * VL;
-    size_t packed_ = (size_t)rounded_up(size, 2 * VL) * rounded_up(size, 2 * VL) * 2 * (SCALES - 1);
-    float *smoothers = w->more, *columns = smoothers + packed_, *light = columns + COLUMNS * area + VL, *root = light + padded,
-          *residual = root + padded, *rest = residual + padded, *pattern = rest + padded;
+    size_t packed_ = (size_t)rounded_up(size, 2 * VL) * rounded_up(size, 2 * VL) * 2;
+    float *smoothers = w->more, *columns = smoothers + SMOOTHERS * packed_, *light = columns + COLUMNS * area + VL;
+    float *root = light + padded, *residual = root + padded, *rest = residual + padded, *pattern = rest + padded;
+    float *memory = pattern + 2 * padded;
     float highest = whiten(w, params, data, ivar, inverse_gain, light, root, residual, columns);
     double products[WIDEST * WIDEST], inverse[2][COLUMNS * COLUMNS], explained[2] = {0}, times[COLUMNS] = {0};
     all_products(columns, residual, area, products);
@@ -306,12 +379,14 @@ static void examined(Work *w, const float *params, const float *data, const floa
     *out++ = dot(rest, rest, area);
     inner_of(rest, light, root, area, out);
     lags_of(rest, root, size, out + 2);
-    smoothed_extremes(rest, smoothers, reach, size, params + 5, pattern + padded, out + 4, out + 8, out + 12);
+    smoothed_extremes(rest, smoothers, reach, size, params + 5, memory, out + 4, out + 8, out + 12);
     out += 16;
     out[0] = explained[1] - explained[0];
     out[1] = core_amplitude(rest, light, root, limits[1] * highest, columns, inverse[1], area, pattern);
     out[2] = tied(data, light, root, limits[2] * highest, limits[3], area);
     out[3] = residual_flux_fraction(params, residual, light, root, limits + 4, size);
+    structure(residual, light, root, columns, inverse[0], score, smoothers + (SCALES - 1) * packed_,
+              reach[SCALES - 1], size, rest, memory, out + 4);
 }
 
 /* Chi-square of the best point source near a galaxy that has been rendered with POINT. */

@@ -23,3 +23,5 @@
 
 #include "features.h"
 
+#include "network.h"
+

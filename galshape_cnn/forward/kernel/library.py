@@ -16,7 +16,7 @@ import numpy as np
 
 from galshape_cnn.errors import InputError
 
-__all__ = ["KERNEL_VARIABLE", "call", "instructions", "serves"]
+__all__ = ["KERNEL_VARIABLE", "call", "chosen", "instructions", "serves"]
 
 #: ``off`` switches the library off, ``base``, ``avx2`` and ``avx512`` choose its instructions.
 KERNEL_VARIABLE = "GALSHAPE_KERNEL"
@@ -50,8 +50,19 @@ def instructions():
     return _library()[1]
 
 
-def _chosen():
-    """The instructions to use, or None."""
+def chosen():
+    """Set of instructions to use.
+
+    Returns
+    -------
+    name : str or None
+        None without the library, or where the user wants none.
+
+    Raises
+    ------
+    InputError
+        If ``GALSHAPE_KERNEL`` names instructions that this processor does not have.
+    """
     possible = instructions()
     wanted = os.environ.get(KERNEL_VARIABLE, "").strip().lower()
     if not possible or wanted in ("off", "0", "no"):
@@ -75,7 +86,7 @@ def serves(*arrays):
         False without the library, on other devices, in double precision, and within JAX's
         transformations.
     """
-    if _chosen() is None:
+    if chosen() is None:
         return False
     import jax
 
@@ -98,7 +109,7 @@ def call(name, *arguments):
     MemoryError
         If there was no memory for it.
     """
-    function = getattr(_library()[0], f"galshape_{name}_{_chosen()}")
+    function = getattr(_library()[0], f"galshape_{name}_{chosen()}")
     pointers = [
         one if not hasattr(one, "ctypes") else one.ctypes.data_as(ctypes.c_void_p) for one in arguments
     ]

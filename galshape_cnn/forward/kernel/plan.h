@@ -19,4 +19,22 @@ typedef struct {
     const double *profile;                 /* (n_knots, 2) */
     double ln_n0, ln_n_step, ln_k0, ln_k_step;
 } Plan;
+
+/* A layer: (inputs, width), packed for the set of instructions; the bias padded to whole vectors. */
+typedef struct {
+    const float *weights, *bias;
+    int32_t inputs, width;
+} Dense;
+
+/* A network.  Layers one after the other: those of the context; the one of each scaling of maps; patches,
+ * halving, two of each block, halving, two of each block; joints, and the last.  A chain has joints and a last
+ * one only. */
+typedef struct {
+    int32_t context, contexts;              /* size, and layers, of the context */
+    int32_t patch, middle, deep;            /* widths of the maps, multiples of 16 */
+    int32_t middle_blocks, deep_blocks, joints, all;
+    const float *mean, *over;               /* (context): standardisation */
+    const Dense *layers;                    /* (all) */
+    const float *const *norms;              /* scale and shift of each block, and before the joints */
+} Net;
 #endif

@@ -18,7 +18,7 @@ typedef float VU __attribute__((vector_size(4 * VL), aligned(4), may_alias));
 
 INLINE V load(const float *p) { return *(const VU *)p; }
 INLINE void store(float *p, V v) { *(VU *)p = v; }
-INLINE V splat(float x) { return (V){0} + x; }
+INLINE V splat(float x) { return x - (V){0}; } /* unlike x + 0 it is x for -0 too, so nothing is added */
 INLINE V select_(VI mask, V yes, V no) { return (V)((mask & (VI)yes) | (~mask & (VI)no)); }
 INLINE V larger(V a, V b) { return select_(a > b, a, b); }
 INLINE V smaller(V a, V b) { return select_(a < b, a, b); }

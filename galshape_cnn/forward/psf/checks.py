@@ -130,19 +130,23 @@ def _missing(rim, inner, ring, array):
 
 def _offsets(array):
     """Centroids in a window as wide as the PSF, x, y in samples from the central one."""
-    ny, nx = array.shape[1:]
-    y, x = np.mgrid[:ny, :nx].astype(float)
-    y, x = y - ny // 2, x - nx // 2
-    light = np.maximum(array, 0)
-    core = np.where(light > 0.2 * light.max((1, 2), keepdims=True), light, 0)
-    width2 = ((x**2 + y**2) * core).sum((1, 2)) / core.sum((1, 2)) / 2 + 0.5
-    at = np.stack([(x * core).sum((1, 2)), (y * core).sum((1, 2))], 1) / core.sum((1, 2))[:, None]
+    y, x = (np.arange(side) - side // 2.0 for side in array.shape[1:])
+    core = np.where(array > 0.2 * np.maximum(array.max((1, 2), keepdims=True), 0), array, 0)
+    rows, columns = core.sum(2), core.sum(1)
+    total = rows.sum(1)
+    width2 = (rows @ y**2 + columns @ x**2) / total / 2 + 0.5
+    at = np.stack([columns @ x, rows @ y], 1) / total[:, None]
     for _ in range(_ROUNDS):
-        dx, dy = x - at[:, 0, None, None], y - at[:, 1, None, None]
-        weight = np.exp(-0.5 * (dx**2 + dy**2) / (_WINDOW**2 * width2[:, None, None])) * array
-        total = np.maximum(weight.sum((1, 2)), 1e-30)
-        at = at + 2 * np.stack([(dx * weight).sum((1, 2)), (dy * weight).sum((1, 2))], 1) / total[:, None]
+        (x0, x1), (y0, y1) = (_window(one - at[:, [k]], width2) for k, one in enumerate((x, y)))
+        sums = np.stack([y0, y1], 1) @ array @ np.stack([x0, x1], 2)  # (N, 2, 2): by y, by x
+        at = at + 2 * np.stack([sums[:, 0, 1], sums[:, 1, 0]], 1) / np.maximum(sums[:, 0, :1], 1e-30)
     return np.where(np.isfinite(at), at, 0)
+
+
+def _window(distance, width2):
+    """Gaussian window along an axis, and the same times the distance."""
+    window = np.exp(-0.5 * distance**2 / (_WINDOW**2 * width2[:, None]))
+    return window, distance * window
 
 
 def _shifted(image, by):

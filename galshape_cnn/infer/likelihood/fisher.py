@@ -98,7 +98,7 @@ def _normal(params, data, ivar, transfer, gain, grid):
     inverse = 0.0 if gain is None else 1 / np.asarray(gain, float)
     rows = np.arange(len(params))
     found = calls.normal_equations(params, rows, data, ivar, transfer, grid, inverse)
-    return tuple(jnp.asarray(one.astype(np.float32)) for one in found)
+    return tuple(one.astype(np.float32) for one in found)
 
 
 @compiled(static_argnames="grid")
@@ -130,11 +130,11 @@ def score_and_fisher(params, data, ivar, transfer, grid, gain=None):
 
     Returns
     -------
-    chi2 : (N,) jax array
-        :math:`r^T W r`.
-    score : (N, 8) jax array
+    chi2 : (N,) array
+        :math:`r^T W r`; of NumPy where the kernel computes it, else of JAX.
+    score : (N, 8) array
         With respect to the parameters.
-    fisher : (N, 8, 8) jax array
+    fisher : (N, 8, 8) array
         :math:`D^T W D`.
     """
     return _normal(params, data, ivar, transfer, gain, grid)
@@ -164,7 +164,7 @@ def fisher_matrices(params, ivar, transfer, grid, gain=None):
 
     Returns
     -------
-    fisher : (N, 8, 8) jax array
+    fisher : (N, 8, 8) array
         In float32, or float64 inside ``jax.enable_x64(True)``.
 
     Notes
@@ -176,7 +176,7 @@ def fisher_matrices(params, ivar, transfer, grid, gain=None):
     thousand for 500 electrons of sky), and it is an artefact of the Gaussian, since for
     photons, which follow Poisson's law, the term kept is the whole information.
     """
-    return _normal(params, jnp.zeros_like(ivar), ivar, transfer, gain, grid)[2]
+    return _normal(params, 0 * ivar, ivar, transfer, gain, grid)[2]
 
 
 def bound(fisher, fit_sky=True, fit_centroid=True, model=SINGLE):

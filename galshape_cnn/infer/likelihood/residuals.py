@@ -28,28 +28,35 @@ from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.kernel import calls
 from galshape_cnn.forward.kernel.library import serves
-from galshape_cnn.forward.render import derivatives_block, in_blocks, point_block
+from galshape_cnn.forward.render import derivatives_block, in_blocks
 from galshape_cnn.linalg import inverse_or_nan
 
 __all__ = [
+    "BRIGHT",
+    "RIDGE",
     "SCALES",
+    "SKY_SCALE",
     "Examination",
     "as_if_independent",
     "examine",
     "inverse_fisher",
+    "inverse_gain",
     "newton_steps",
-    "point_source_chi2",
+    "sky_smoothers",
+    "sky_variance",
 ]
 
 #: Widths, in pixels, of the Gaussians that residuals are smoothed with; 0 is no smoothing.
 SCALES = (0.0, 1.0, 2.0, 4.0)
-_RIDGE = 1e-6  # of the equilibrated Fisher matrix, for single precision
+RIDGE = 1e-6  # of the equilibrated Fisher matrix, for single precision
 _CORE = 0.6  # of the model's peak: brighter pixels are its core
 _TIE = 0.02  # of the noise: closer pixels are called equal
 _RFF_RADII, _RFF_PIXELS = 2.0, 2.0  # half-light radii, and pixels, within which residual light counts
 _MEAN_ABSOLUTE = 0.7979  # of a normal deviate
 _BRIGHT = 0.3  # of the model's peak: where equal pixels are looked for
-_LIMITS = _RIDGE, _CORE, _BRIGHT, _TIE, _RFF_RADII, _RFF_PIXELS, _MEAN_ABSOLUTE  # as the kernel takes them
+SKY_SCALE = 4.0  # pixels: width of the Gaussian that residuals of the sky are smoothed with
+BRIGHT = 0.1  # weight of a pixel for the galaxy's structure, below which it counts for the sky's
+_LIMITS = RIDGE, _CORE, _BRIGHT, _TIE, _RFF_RADII, _RFF_PIXELS, _MEAN_ABSOLUTE  # as the kernel takes them
 
 
 class Examination(NamedTuple):
@@ -84,6 +91,10 @@ class Examination(NamedTuple):
         Residual flux fraction (Hoyos et al. 2011, MNRAS 411, 2439; Blakeslee et al. 2006, ApJ 644, 30):
         the sum of abs(data - model) less what noise gives, 0.8 sigma for each pixel, over the model's
         light, within two half-light radii of the ellipse, and two pixels more for small galaxies.
+    galaxy_excess : (N,) ndarray
+        Squares of what eight parameters leave where the galaxy is bright, in standard deviations of noise.
+    sky_square, sky_number : (N,) ndarray
+        Mean square of the same, smoothed by 4 pixels, away from the galaxy, and of how many pixels.
     """
 
     chi2: np.ndarray
@@ -100,6 +111,9 @@ class Examination(NamedTuple):
     core: np.ndarray
     tied: np.ndarray
     rff: np.ndarray
+    galaxy_excess: np.ndarray
+    sky_square: np.ndarray
+    sky_number: np.ndarray
 
 
 def examine(params, data, ivar, transfer, grid, fit_sky=True, gain=None):
@@ -127,10 +141,11 @@ def examine(params, data, ivar, transfer, grid, fit_sky=True, gain=None):
         Of float64 arrays.
     """
     numbers = [np.asarray(a, np.float32) for a in (params, data, ivar)]
-    inverse = _inverse_gain(gain, len(data))
+    inverse = inverse_gain(gain, len(data))
     if serves(*numbers, transfer):
-        smoothers, limits = _smoothers(grid.size), _LIMITS
-        how = inverse, fit_sky, smoothers, [_reach(one) for one in SCALES[1:]], limits
+        smoothers = np.concatenate([_smoothers(grid.size), sky_smoothers(grid.size)])
+        reaches = [_reach(one) for one in (*SCALES[1:], SKY_SCALE)]
+        how = inverse, fit_sky, smoothers, reaches, _LIMITS
         return _named(calls.examination(*numbers, transfer, grid, *how))
     result = _examine_rows(*numbers, transfer, inverse, np.float32(fit_sky), grid)
     return jax.tree.map(lambda a: np.asarray(a, float), result)
@@ -138,7 +153,7 @@ def examine(params, data, ivar, transfer, grid, fit_sky=True, gain=None):
 
 def _named(numbers):
     """An examination from numbers one after the other, as the kernel has them."""
-    shapes = [(), (8,), (8, 8), (), (), (), (2,), *[(len(SCALES),)] * 3, (), (), (), ()]
+    shapes = [(), (8,), (8, 8), (), (), (), (2,), *[(len(SCALES),)] * 3, *[()] * 7]
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
     parts = np.split(numbers, ends[:-1], axis=1)
     return Examination(*(one.reshape(-1, *shape) for one, shape in zip(parts, shapes, strict=True)))
@@ -149,47 +164,8 @@ def _reach(sigma):
     return int(np.ceil(np.sqrt(-2 * np.log(1e-8)) * sigma))
 
 
-def point_source_chi2(params, data, ivar, transfer, grid, fit_sky=True, gain=None):
-    """Chi-square of the best point source near each galaxy.
-
-    Parameters
-    ----------
-    params, data, ivar, transfer, grid, fit_sky, gain
-        As for `examine`.
-
-    Returns
-    -------
-    chi2 : (N,) float64 ndarray
-        Flux, centre and sky are fitted to first order, from the galaxy's.
-    """
-    numbers = [np.asarray(a, np.float32) for a in (params, data, ivar)]
-    inverse = _inverse_gain(gain, len(data))
-    if serves(*numbers, transfer):
-        return calls.point_chi2(*numbers, transfer, grid, inverse, fit_sky, _RIDGE)
-    result = _point_rows(*numbers, transfer, inverse, np.float32(fit_sky), grid)
-    return np.asarray(result, float)
-
-
-@compiled(static_argnames="grid")
-def _point_rows(params, data, ivar, transfer, inverse_gain, fit_sky, grid):
-    def block(params, transfer, *rows):
-        *rows, grid = rows
-        images = point_block(params, transfer, grid)
-        return jax.vmap(partial(_point_one, fit_sky=fit_sky))(params, images, *rows)
-
-    return in_blocks(block, params, transfer, grid, data, ivar, inverse_gain)
-
-
-def _point_one(params, images, data, ivar, inverse_gain, fit_sky):
-    light = params[SINGLE.flux] * images[0]
-    root = jnp.sqrt(ivar / (1 + ivar * jnp.maximum(light, 0.0) * inverse_gain))
-    residual = ((data - light - params[SINGLE.sky]) * root).ravel()
-    columns = (jnp.concatenate([images, jnp.ones_like(images[:1])]) * root).reshape(4, -1)
-    score = columns @ residual
-    return residual @ residual - score @ inverse_fisher(columns @ columns.T, fit_sky, sky=3) @ score
-
-
-def _inverse_gain(gain, number):
+def inverse_gain(gain, number):
+    """Units of the image per electron, (number,) float32; zero without a gain."""
     inverse = 0.0 if gain is None else 1 / np.asarray(gain, float)
     return np.broadcast_to(inverse, number).astype(np.float32)
 
@@ -223,7 +199,16 @@ def as_if_independent(examination, correlation):
         lowest=examination.lowest / spread,
         smear=examination.smear / area,
         core=examination.core / np.sqrt(area),
+        galaxy_excess=examination.galaxy_excess / np.sqrt(alike),
+        sky_square=examination.sky_square / sky_variance(correlation),
     )
+
+
+def sky_variance(correlation):
+    """Of noise of unit variance with a correlation, smoothed as the sky's residuals are."""
+    half = [side // 2 for side in correlation.shape]
+    y, x = np.mgrid[-half[0] : half[0] + 1, -half[1] : half[1] + 1]
+    return max((correlation * np.exp(-(x**2 + y**2) / (4 * SKY_SCALE**2))).sum(), 1e-3)
 
 
 def newton_steps(examination, free):
@@ -241,7 +226,7 @@ def newton_steps(examination, free):
     """
     fisher = examination.fisher[:, free][:, :, free]
     scale = np.sqrt(np.maximum(np.diagonal(fisher, axis1=1, axis2=2), 1e-30))
-    matrix = fisher / scale[:, :, None] / scale[:, None, :] + _RIDGE * np.eye(len(free))
+    matrix = fisher / scale[:, :, None] / scale[:, None, :] + RIDGE * np.eye(len(free))
     matrix = np.where(np.isfinite(matrix).all((1, 2), keepdims=True), matrix, np.eye(len(free)))
     inverse = np.linalg.inv(matrix)
     step = (inverse @ (examination.score[:, free] / scale)[..., None])[..., 0] / scale
@@ -279,7 +264,23 @@ def _examine_one(params, image, derivatives, data, ivar, inverse_gain, fit_sky):
         residual @ residual, score[:size], fisher[:size, :size], (rest**2).sum(), *_inner(rest, light * root),
         _lags(rest, root > 0), *_extremes(rest, params[SINGLE.centre]), explained[1] - explained[0], core,
         _tied(data, light, root), _residual_flux_fraction(params, residual.reshape(data.shape), light, root),
+        *_structure(residual, columns[:size], inverses[0], light, root),
     )  # fmt: skip
+
+
+def _structure(residual, columns, inverse, light, root):
+    """How much structure the residuals have that noise has not: ``galaxy_excess`` and what follows."""
+    explained = inverse @ columns
+    rest = residual - (columns @ residual) @ explained
+    bright = (jnp.maximum(light, 0) * root).ravel() ** 2
+    weight = bright / (1 + bright)
+    excess = (weight * (rest**2 - 1 + (explained * columns).sum(0))).sum()
+    spread = jnp.sqrt(2 * (weight**2).sum())
+    outside = (weight < BRIGHT).reshape(light.shape) & (root > 0)
+    along, squared = sky_smoothers(len(light))
+    number = jnp.maximum(((squared @ (root > 0) @ squared) * outside).sum(), 1.0)
+    square = ((along @ rest.reshape(light.shape) @ along) ** 2 * outside).sum() / number
+    return jnp.where(spread > 0, excess / jnp.maximum(spread, 1e-20), 0.0), square, number
 
 
 def inverse_fisher(fisher, fit_sky, sky=SINGLE.sky, xp=jnp):
@@ -301,7 +302,7 @@ def inverse_fisher(fisher, fit_sky, sky=SINGLE.sky, xp=jnp):
     """
     used = xp.where(xp.arange(len(fisher)) == sky, fit_sky, 1.0).astype(fisher.dtype)
     scale = used / xp.sqrt(xp.maximum(xp.diagonal(fisher), 1e-30))
-    matrix = fisher * scale[:, None] * scale + xp.diag(1 - used) + _RIDGE * xp.eye(len(fisher))
+    matrix = fisher * scale[:, None] * scale + xp.diag(1 - used) + RIDGE * xp.eye(len(fisher))
     invert = inverse_or_nan if xp is np else jnp.linalg.inv
     return invert(matrix) * scale[:, None] * scale
 
@@ -337,6 +338,14 @@ def _smoothers(size):
     x = np.arange(size)
     matrices = [np.exp(-0.5 * ((x[:, None] - x) / sigma) ** 2) for sigma in SCALES[1:]]
     return np.stack([m / np.sqrt((m**2).sum(1, keepdims=True)) for m in matrices]).astype(np.float32)
+
+
+@lru_cache(maxsize=16)
+def sky_smoothers(size):
+    """(2, size, size) matrices along an axis, of unit sum of squares but at the rim, and of their squares."""
+    distance = np.arange(size)[:, None] - np.arange(size)
+    along = np.exp(-0.5 * (distance / SKY_SCALE) ** 2) / np.sqrt(np.sqrt(np.pi) * SKY_SCALE)
+    return np.stack([along, along**2]).astype(np.float32)
 
 
 def _extremes(rest, center):

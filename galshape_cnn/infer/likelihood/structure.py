@@ -25,29 +25,41 @@ The covariance of the estimates then has, beside that of the noise, the term
 :math:`H^{-1} D W^{1/2} C W^{1/2} D^T H^{-1}` of a sandwich (Huber 1967; White 1982, Econometrica 50, 1).
 """
 
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
 from scipy import fft
 
-from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.forward.kernel import calls
 from galshape_cnn.forward.kernel.library import serves
-from galshape_cnn.forward.render import in_blocks, point_block, render_with_derivatives
-from galshape_cnn.infer.likelihood.residuals import inverse_fisher
+from galshape_cnn.forward.render import render_with_derivatives
+from galshape_cnn.infer.likelihood.point_source import point_images
+from galshape_cnn.infer.likelihood.residuals import (
+    BRIGHT,
+    SKY_SCALE,
+    inverse_fisher,
+    sky_smoothers,
+    sky_variance,
+)
 
-__all__ = ["SIGNIFICANT", "Structure", "estimate_structure", "score_roots"]
+__all__ = [
+    "SIGNIFICANT",
+    "Structure",
+    "estimate_structure",
+    "may_have_structure",
+    "score_roots",
+    "sky_significance",
+]
 
 _SMOOTHING = 0.15  # of the half-light radius: width of a clump
 #: Standard deviations of the residuals' squares above which structure counts.
 SIGNIFICANT = 2.5
-_SCALE = 4.0  # pixels: width of the Gaussian that residuals of the sky are smoothed with
-_BRIGHT = 0.1  # weight of a pixel for the galaxy's structure, below which it counts for the sky's
 _MEDIAN = 0.45493642  # of the squares of normal deviates
 #: Standard errors; and the error of one such variance times the root of the number of pixels: 2.17 +- 0.03
 #: in 2000 images of 60x60 pixels.
 _WHITE_SIGMAS, _WHITE_ERROR = 4.5, 2.2
+_MORE_NOISE = 3.0  # standard deviations of chi-square: less is no white noise of 4.5 of the above
 _CONSERVED = 0.5  # of the clumps' light that the smooth profile lacks: those of a galaxy share its flux
 
 
@@ -88,7 +100,9 @@ class Structure(NamedTuple):
         return out
 
 
-def estimate_structure(params, data, ivar, transfer, grid, fit_sky=True, gain=None, correlation=None):
+def estimate_structure(
+    params, data, ivar, transfer, grid, fit_sky=True, gain=None, correlation=None, least=SIGNIFICANT
+):
     """Estimate the structure of galaxies, and what it does to their parameters.
 
     Parameters
@@ -97,6 +111,9 @@ def estimate_structure(params, data, ivar, transfer, grid, fit_sky=True, gain=No
         As for `galshape_cnn.infer.likelihood.residuals.examine`.
     correlation : (ky, kx) ndarray, optional
         Odd-sized autocorrelation of the noise.
+    least : float, optional
+        Significance up to which a structure is taken as zero; finding out what it does takes ten times as
+        long as finding out that there is none.
 
     Returns
     -------
@@ -106,16 +123,40 @@ def estimate_structure(params, data, ivar, transfer, grid, fit_sky=True, gain=No
     inverse = np.broadcast_to(0.0 if gain is None else 1 / np.asarray(gain, float), len(data))
     params, data, ivar = (np.asarray(a, np.float32) for a in (params, data, ivar))
     noise, inverse, found = _noise_of(correlation), inverse.astype(np.float32), []
-    step = (
-        1 if serves(params, transfer) else max(len(params), 1)
-    )  # compiled for all; the kernel needs less memory
+    step = 1 if serves(params, transfer) else max(len(params), 1)  # compiled for all; else little memory
     for start in range(0, len(params), step):
         part = slice(start, start + step)
         own = transfer if len(transfer) == 1 else transfer[part]
         rendered = map(np.asarray, render_with_derivatives(params[part], own, grid))
-        arrays = *rendered, _points(params[part], own, grid), data[part], ivar[part], inverse[part]
-        found += [_one(*row, fit_sky, noise) for row in zip(params[part], *arrays, strict=True)]
+        points = cache(partial(point_images, params[part], own, grid))  # few rows ask for them
+        rows = zip(params[part], *rendered, data[part], ivar[part], inverse[part], strict=True)
+        found += [_one(*row, fit_sky, noise, least, partial(_nth, points, k)) for k, row in enumerate(rows)]
     return Structure(*(np.stack(field).astype(float) for field in zip(*found, strict=True)))
+
+
+def may_have_structure(examination, chi2, freedom, least=SIGNIFICANT):
+    """Rows whose structure, or white noise beyond the noise map's, can be significant: few.
+
+    More white noise lowers the significance of structure, so that as if there were none bounds it.
+
+    Parameters
+    ----------
+    examination : galshape_cnn.infer.likelihood.residuals.Examination
+        Of N galaxies; as if their noise were independent.
+    chi2 : (N,) ndarray
+        Reduced chi-square.
+    freedom : (N,) ndarray
+        Degrees of freedom, of independent noise.
+    least : float, optional
+        Significance of structure.
+
+    Returns
+    -------
+    rows : (N,) ndarray of bool
+    """
+    sky = sky_significance(examination.sky_square, examination.sky_number)
+    white = (chi2 - 1) * np.sqrt(freedom / 2) > _MORE_NOISE
+    return (examination.galaxy_excess > least) | (sky > least) | white
 
 
 def score_roots(scores, fisher):
@@ -153,26 +194,16 @@ def _noise_of(correlation):
     if correlation is None:
         return 1.0, 1.0, 1.0
     half = [side // 2 for side in correlation.shape]
-    y, x = np.mgrid[-half[0] : half[0] + 1, -half[1] : half[1] + 1]
-    smoothed = (correlation * np.exp(-(x**2 + y**2) / (4 * _SCALE**2))).sum()
     near = [correlation[half[0] + dy, half[1] + dx] if half[0] >= dy and half[1] >= dx else 0.0
             for dy, dx in ((0, 1), (1, 0))]  # fmt: skip
-    return (correlation**2).sum(), max(smoothed, 1e-3), max(1 - np.mean(near), 1e-3)
+    return (correlation**2).sum(), sky_variance(correlation), max(1 - np.mean(near), 1e-3)
 
 
-def _points(params, transfer, grid):
-    """Point sources of unit flux at the galaxies' places, (N, size, size)."""
-    if serves(params, transfer):
-        return calls.images("point", params, transfer, grid)[:, 0]
-    return np.asarray(_compiled_points(params, transfer, grid))
+def _nth(function, k):
+    return function()[k]
 
 
-@compiled(static_argnames="grid")
-def _compiled_points(params, transfer, grid):
-    return in_blocks(point_block, params, transfer, grid)[:, 0]
-
-
-def _one(params, image, derivatives, point, data, ivar, inverse_gain, fit_sky, noise):
+def _one(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise, least, point):
     light = np.maximum(image - params[SINGLE.sky], 0)
     root = np.sqrt(ivar / (1 + ivar * light * inverse_gain))
     columns = (derivatives * root).reshape(SINGLE.size, -1)
@@ -182,34 +213,41 @@ def _one(params, image, derivatives, point, data, ivar, inverse_gain, fit_sky, n
     rest = residual - (columns @ residual) @ explained
     weight = ((light * root) ** 2 / (1 + (light * root) ** 2)).ravel()
     size = light.shape[-1]
+    outside = ((weight < BRIGHT) & (root.ravel() > 0)).reshape(size, size)
+    white = _white_variance(rest.reshape(size, size), outside, noise)
+    excess = (weight * (rest**2 - white * (1 - (explained * columns).sum(0)))).sum()
+    total = white * np.sqrt(2 * noise[0] * (weight**2).sum())
+    significance = np.where(total > 0, excess / total, 0.0)
+    level, doubt = _sky_variance(rest.reshape(size, size), root, outside, white * noise[1])
+    galaxy = sky = galaxy_score = sky_score = np.zeros((SINGLE.size, SINGLE.size))
+    clump = 0.0
+    if significance > least:  # most rows end here, and the transforms take most of the time
+        clump, galaxy, galaxy_score = _of_galaxy(params, point(), light, root, columns, explained, inverse,
+                                                 weight, excess)  # fmt: skip
+    if doubt > least:
+        spread = _correlated(columns.reshape(SINGLE.size, size, size)).reshape(SINGLE.size, -1) @ columns.T
+        sky, sky_score = inverse @ spread @ inverse * np.maximum(level, 0), spread * np.maximum(level, 0)
+    return Structure(galaxy, sky, significance, doubt, clump, galaxy_score, sky_score, white)
+
+
+def _of_galaxy(params, point, light, root, columns, explained, inverse, weight, excess):
+    """Flux of a clump, and the covariances of parameters and of the score."""
+    size = light.shape[-1]
     kernel = _kernel(point, params)
     seen = _convolved((columns.reshape(8, size, size) * root), np.conj(kernel), size)
     spread, back = _clumps(seen, light, kernel, size)
     own = (_convolved(light, fft.rfft2(_real(kernel) ** 2), size)[:size, :size] * root**2).ravel()
     back = back[:, :size, :size].reshape(SINGLE.size, -1) * root.ravel()
-    covariance, lit = inverse @ spread @ inverse, spread
+    covariance = inverse @ spread @ inverse
     left = own - 2 * (explained * back).sum(0) + (columns * (covariance @ columns)).sum(0)
-    outside = ((weight < _BRIGHT) & (root.ravel() > 0)).reshape(size, size)
-    white = _white_variance(rest.reshape(size, size), outside, noise)
-    excess = (weight * (rest**2 - white * (1 - (explained * columns).sum(0)))).sum()
     clump = excess / np.maximum((weight * left).sum(), 1e-20)
-    total = white * np.sqrt(2 * noise[0] * (weight**2).sum())
-    significance = np.where(total > 0, excess / total, 0.0)
-    level, doubt = _sky_variance(rest.reshape(size, size), root, outside, white * noise[1])
-    spread = _correlated(columns.reshape(SINGLE.size, size, size)).reshape(SINGLE.size, -1) @ columns.T
-    sky = inverse @ spread @ inverse * np.maximum(level, 0)
-    scores = lit * np.maximum(clump, 0), spread * np.maximum(level, 0)
-    return Structure(covariance * np.maximum(clump, 0), sky, significance, doubt, clump, *scores, white)
-
-
-def _gaussian(size, width):
-    distance = np.arange(size)[:, None] - np.arange(size)
-    return np.exp(-0.5 * (distance / width) ** 2).astype(np.float32)
+    return clump, covariance * np.maximum(clump, 0), spread * np.maximum(clump, 0)
 
 
 def _correlated(images):
     """Images convolved with the correlation of the sky's structure."""
-    along = _gaussian(images.shape[-1], np.sqrt(2) * _SCALE)
+    distance = np.arange(images.shape[-1])[:, None] - np.arange(images.shape[-1])
+    along = np.exp(-0.25 * (distance / SKY_SCALE) ** 2).astype(np.float32)
     return along @ images @ along
 
 
@@ -222,22 +260,26 @@ def _white_variance(rest, outside, noise):
             (outside[1:], outside[:-1], rest[1:], rest[:-1]),
         )
     ]
-    squares = np.sort(np.concatenate(parts))
+    squares = np.concatenate(parts)
     number = np.isfinite(squares).sum()
-    variance = squares[np.maximum(number // 2, 1)] / (2 * _MEDIAN * noise[2])
+    middle = np.maximum(number // 2, 1)
+    variance = np.partition(squares, middle)[middle] / (2 * _MEDIAN * noise[2])
     error = _WHITE_ERROR * np.sqrt(noise[0] / np.maximum(outside.sum(), 1))
     return np.where((number > 0) & (variance - 1 > _WHITE_SIGMAS * error), variance, 1.0)
 
 
 def _sky_variance(rest, root, outside, noise):
     """Variance of the sky's structure in units of the noise, and its significance."""
-    along = _gaussian(len(rest), _SCALE) / np.sqrt(np.sqrt(np.pi) * _SCALE)  # unit sum of squares
-    smooth = along @ rest @ along
-    covered = (along**2) @ (root > 0) @ (along**2)
-    number = np.maximum((covered * outside).sum(), 1.0)
-    excess = (smooth**2 * outside).sum() / number - noise
+    along, squared = sky_smoothers(len(rest))
+    number = np.maximum(((squared @ (root > 0) @ squared) * outside).sum(), 1.0)
+    square = ((along @ rest @ along) ** 2 * outside).sum() / number
     # smoothing makes of unit variance, so correlated, the area under the product of both correlations
-    return excess / (2 * np.pi * _SCALE**2), excess / noise * np.sqrt(number / (4 * np.pi * _SCALE**2))
+    return (square - noise) / (2 * np.pi * SKY_SCALE**2), sky_significance(square / noise, number)
+
+
+def sky_significance(square, number):
+    """Excess of a mean square of smoothed residuals of unit variance, in standard deviations of noise."""
+    return (square - 1) * np.sqrt(number / (4 * np.pi * SKY_SCALE**2))
 
 
 def _kernel(point, params):

@@ -12,11 +12,14 @@ from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.residuals import Examination, as_if_independent, examine
 from galshape_cnn.infer.likelihood.sandwich import information, sandwich, widened
-from galshape_cnn.infer.likelihood.structure import Structure, estimate_structure
+from galshape_cnn.infer.likelihood.structure import (
+    SIGNIFICANT,
+    Structure,
+    estimate_structure,
+    may_have_structure,
+)
 
 __all__ = ["Judged", "errors_of", "structure_of", "without_errors"]
-
-_LIKELY = 1.0, 1.5, 3.0  # of squares near the galaxy, all squares and smoothed residuals: worth a closer look
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +142,7 @@ def _examined(batch, params, fit_sky):
     return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(batch)], *parts)
 
 
-def structure_of(batch, judged, options):
+def structure_of(batch, judged, options, least=SIGNIFICANT):
     """Structure of the rows that are worth a closer look.
 
     Parameters
@@ -150,6 +153,8 @@ def structure_of(batch, judged, options):
         Of the same.
     options : Options
         ``fit_sky`` and ``correlation`` are used.
+    least : float, optional
+        As for `~galshape_cnn.infer.likelihood.structure.estimate_structure`.
 
     Returns
     -------
@@ -161,17 +166,12 @@ def structure_of(batch, judged, options):
     if options.correlation is not None:
         scaled = as_if_independent(scaled, options.correlation)
         alike = (options.correlation**2).sum()
-    near, number = scaled.inner, np.maximum(scaled.inner_number, 1e-6)
-    signs = (
-        (near - number) / np.sqrt(2 * number),
-        (judged.chi2 - 1) * np.sqrt(judged.freedom / alike / 2),
-        scaled.highest[:, 3],
-    )
-    likely = np.any([sign > least for sign, least in zip(signs, _LIKELY, strict=True)], axis=0)
+    likely = may_have_structure(scaled, judged.chi2, judged.freedom / alike, least)
     likely, found = np.flatnonzero(likely & np.isfinite(params).all(1)), []
     for rows, padded, full in batch.filled(likely, BLOCK, by_kernel=True):
         pixels = full.stamps.data, full.stamps.ivar, full.transfer, full.grid
-        part = estimate_structure(params[padded], *pixels, options.fit_sky, full.gain, options.correlation)
+        known = options.fit_sky, full.gain, options.correlation, least
+        part = estimate_structure(params[padded], *pixels, *known)
         found.append([array[: len(rows)] for array in part])
     if not found:
         return likely, None

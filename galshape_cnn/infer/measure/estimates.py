@@ -85,7 +85,8 @@ def estimate(batch, network, options):
     for alike in _rows_of_one_unit(batch, options):
         for rows, _, full in batch.filled(alike, by_kernel=True):
             look = _look(full, len(rows), network, options)
-            parts.append((rows, one(batch[rows], look, network, options)))
+            own = full if len(full) == len(rows) else batch[rows]
+            parts.append((rows, one(own, look, network, options)))
     return Estimate.joined(len(batch), parts)
 
 

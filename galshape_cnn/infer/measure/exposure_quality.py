@@ -37,6 +37,7 @@ _OF_ANY = (
 _OF_ALL = Flag.RECENTER_FAILED | Flag.FAR_CENTROID | Flag.STAMP_SMALL
 #: Flags of one image that say nothing of an exposure, or are decided for all exposures together.
 _OF_ROW = Flag.LOW_SNR | Flag.HIGH_SNR | Flag.UNTRUSTED | Flag.UNRESOLVED | Flag.SINGULAR
+_SUSPECTED = 1.0  # significance of structure in one image from which it counts in the sum over images
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,16 +70,19 @@ class ExposureRows:
     @classmethod
     def blank(cls, exposures):
         """Of exposures that were not looked at: flags of their stamps."""
-        shape = exposures.seen.shape
-        flags = np.zeros(shape, np.int64)
+        out = cls.empty(exposures.seen.shape)
         for number, observation in enumerate(exposures.observations):
             for index, stamps in observation.groups:
-                empty = ~(stamps.ivar > 0).any((1, 2))
-                flags[index, number] = stamps.flags | np.where(empty, Flag.NO_DATA, 0)
-        nan = np.full((*shape, SINGLE.size + 2), np.nan)
-        params, chi2, snr = nan[..., :-2].copy(), nan[..., -2].copy(), nan[..., -1].copy()
-        gradient = np.full((2, len(flags)), np.nan)
-        return cls(params, chi2, snr, np.zeros(shape, int), flags, *gradient)
+                no_data = ~(stamps.ivar > 0).any((1, 2))
+                out.flags[index, number] = stamps.flags | np.where(no_data, Flag.NO_DATA, 0)
+        return out
+
+    @classmethod
+    def empty(cls, shape):
+        """Of nothing: (N, E) rows of NaN without flags."""
+        params, (chi2, snr) = np.full((*shape, SINGLE.size), np.nan), np.full((2, *shape), np.nan)
+        gradient = np.full((2, shape[0]), np.nan)
+        return cls(params, chi2, snr, np.zeros(shape, int), np.zeros(shape, np.int64), *gradient)
 
     def __getitem__(self, rows):
         return ExposureRows(*(value[rows] for value in vars(self).values()))
@@ -301,7 +305,8 @@ def _structure_roots(looks, params, fisher):
     Second result: the variance (M,) of each look's white noise in units of its noise map's.
     """
     n, out = len(params), []
-    parts = [(look, *structure_of(look.batch, look.judged, look.options)) for look in looks]
+    # what no image alone shows, all together may
+    parts = [(look, *structure_of(look.batch, look.judged, look.options, _SUSPECTED)) for look in looks]
     white = [np.ones(len(look.here)) for look in looks]
     for one, (_, rows, found) in zip(white, parts, strict=True):
         if found is not None:

@@ -10,12 +10,10 @@ fits: a rule that depends on the stamp alone.
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 
-import jax
 import numpy as np
 from scipy.special import ndtri
 from scipy.stats import qmc
 
-from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.coordinates import POSTERIOR
 from galshape_cnn.forward.galaxy_model import SINGLE_WITHOUT_SKY as MODEL
 from galshape_cnn.forward.transfer import transfer_at
@@ -37,11 +35,11 @@ from galshape_cnn.infer.network.features import (
     mirrored_edges,
     network_inputs,
 )
+from galshape_cnn.infer.network.kernel_networks import chain_of, network_of
 from galshape_cnn.infer.network.likelihood_update import expansion_point, likelihood_features
-from galshape_cnn.infer.network.live_model import NETWORK_BATCH, LiveModel
+from galshape_cnn.infer.network.live_model import LiveModel
 from galshape_cnn.infer.posterior.mixture import MixturePosterior
 from galshape_cnn.infer.posterior.prior import Prior
-from galshape_cnn.parallel import fixed_batches
 
 __all__ = [
     "LARGE",
@@ -118,7 +116,7 @@ class AmortizedPosterior:
         self.has_update = update is not None
         first, second = split_weights(bundle.weights, update)
         build = partial(build_network, bundle.network, initialize=False)
-        self._forward = LiveModel(f"network {bundle.sha256}", build, first)
+        self._forward = LiveModel(f"network {bundle.sha256}", build, first, network_of(bundle.network, first))
         mean, variance = first[:2]
         self._mean, self._deviation = mean, np.sqrt(variance)
         self._varied, self._held = variance > CONSTANT_VARIANCE, HeldContext(mean, variance)
@@ -130,7 +128,7 @@ class AmortizedPosterior:
         self._edge = int(np.ceil(self._offset)) if known else 0
         if self.has_update:
             build = partial(build_update, update, len(second[0]))
-            self._update = LiveModel(f"update {bundle.sha256}", build, second)
+            self._update = LiveModel(f"update {bundle.sha256}", build, second, chain_of(second))
             self._update_components = int(update["components"])
 
     @cached_property
@@ -282,17 +280,10 @@ def _first_where(rows, first, updated):
 
 def _network_view(psf, oversampling, factor):
     """Transfer functions of any number of PSFs at the network's wave numbers, per block-averaged pixel."""
-    return np.concatenate([
-        np.asarray(_network_views(psf[padded], oversampling, factor))[: len(rows)]
-        for rows, padded in fixed_batches(np.arange(len(psf)), NETWORK_BATCH)
-    ])  # fmt: skip
-
-
-@compiled(static_argnames=("oversampling", "factor"))
-def _network_views(psf, oversampling, factor):
     ky, kx = PSF_KY / factor, PSF_KX / factor
     blur = _block_transfer(ky, factor)[:, None] * _block_transfer(kx, factor)
-    return jax.lax.map(lambda one: transfer_at(one, ky, kx, oversampling), psf) * blur
+    # NumPy multiplies one matrix after the other, so no number depends on another PSF
+    return (transfer_at(psf, ky, kx, oversampling, np) * blur).astype(np.complex64)
 
 
 def _block_transfer(k, factor):

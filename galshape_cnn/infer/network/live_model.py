@@ -8,6 +8,7 @@ import numpy as np
 
 from galshape_cnn.compilation import Program
 from galshape_cnn.errors import InputError
+from galshape_cnn.forward.kernel.library import serves
 from galshape_cnn.infer.network.architecture import load_weights, settle_backend, single_precision
 from galshape_cnn.parallel import fixed_batches
 
@@ -20,14 +21,27 @@ NETWORK_BATCH = 16
 class LiveModel:
     """A model as a function of its inputs that threads may share, compiled where the backend is JAX.
 
-    There the model is built when it is to be traced: not at all where its program was kept.
+    There the model is built when it is to be traced: not at all where the kernel
+    computes it.
+
+    Parameters
+    ----------
+    name : str
+        Tells the model apart from all others.
+    build : callable
+        Returns it without its weights.
+    weights : sequence of ndarray
+        As `galshape_cnn.infer.network.architecture.load_weights` takes them.
+    by_kernel : galshape_cnn.infer.network.kernel_networks.KernelNetwork or None
+        The same of the compiled kernel, which stands in for JAX on a processor.
     """
 
-    def __init__(self, name, build, weights):
+    def __init__(self, name, build, weights, by_kernel=None):
         self.name, self._build, self._weights = name, build, weights
+        self._by_kernel = by_kernel
         self._lock, self._is_traced = threading.Lock(), False
         self._is_pure = settle_backend() == "jax"
-        self.function = Program(name, self.pure) if self._is_pure else self._model().predict_on_batch
+        self.function = Program(self.pure) if self._is_pure else self._model().predict_on_batch
 
     def _model(self):
         with single_precision():
@@ -55,8 +69,8 @@ class LiveModel:
     def __call__(self, inputs):
         """Outputs for any number of galaxies.
 
-        A matrix product rounds differently in another shape, so the network sees batches of one size, the
-        last filled up: the numbers of a galaxy do not depend on its company.
+        A matrix product rounds differently in another shape, so without the kernel the network sees batches
+        of one size, the last filled up: the numbers of a galaxy do not depend on its company.
 
         Parameters
         ----------
@@ -67,9 +81,11 @@ class LiveModel:
         -------
         outputs : (N, ...) ndarray
         """
-        number = len(jax.tree.leaves(inputs)[0])
         inputs = jax.tree.map(np.asarray, inputs)
-        outputs = []
+        leaves = jax.tree.leaves(inputs)
+        if self._is_pure and self._by_kernel is not None and serves(*leaves):
+            return self._by_kernel(*leaves)
+        number, outputs = len(leaves[0]), []
         for rows, padded in fixed_batches(np.arange(number), NETWORK_BATCH):
             outputs.append(self._batch(jax.tree.map(lambda a, padded=padded: a[padded], inputs))[: len(rows)])
         return np.concatenate(outputs)

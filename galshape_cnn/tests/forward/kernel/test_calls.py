@@ -15,7 +15,8 @@ from galshape_cnn.forward.render import render, render_with_derivatives
 from galshape_cnn.forward.transfer import transfer_functions
 from galshape_cnn.infer.likelihood.fisher import score_and_fisher
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
-from galshape_cnn.infer.likelihood.residuals import examine, point_source_chi2
+from galshape_cnn.infer.likelihood.point_source import point_source_chi2
+from galshape_cnn.infer.likelihood.residuals import examine
 from galshape_cnn.infer.network.features import network_inputs
 
 pytestmark = pytest.mark.skipif(not instructions(), reason="the package was installed without a compiler")

@@ -10,7 +10,8 @@ from galshape_cnn.forward.render import BLOCK, render
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.likelihood.fisher import bound
-from galshape_cnn.infer.likelihood.structure import estimate_structure
+from galshape_cnn.infer.likelihood.residuals import examine
+from galshape_cnn.infer.likelihood.structure import estimate_structure, may_have_structure, sky_significance
 
 N, SIZE = 64, 64
 GRID = grid_for(SIZE, 1)
@@ -97,9 +98,30 @@ def test_units_and_known_sky():
     params, _, found = fitted(images, 100)
     pixels = images * 100 / np.sqrt((images**2).sum((1, 2), keepdims=True))
     pixels = pixels + np.random.default_rng(1).normal(size=images.shape)
-    known = estimate_structure(params, pixels, np.ones(images.shape), TRANSFER, GRID, fit_sky=False)
+    pixels = params, pixels, np.ones(images.shape), TRANSFER, GRID
+    known, found = (estimate_structure(*pixels, fit_sky=fit, least=-np.inf) for fit in (False, True))
     assert (known.galaxy[:, 7] == 0).all()
     np.testing.assert_allclose(known.clump, found.clump, rtol=0.5, atol=2)
+
+
+def test_what_is_not_significant_is_left_out_and_the_rest_stays():
+    params, _, _ = fitted(smooth()[:16], 100)
+    data = np.asarray(render(params.astype(np.float32), TRANSFER, GRID), float)
+    data += np.random.default_rng(4).normal(size=data.shape)
+    data[:8] += 1.5 * gaussian_filter(np.random.default_rng(2).normal(size=(8, SIZE, SIZE)), (0, 2, 2))
+    every, some = (
+        estimate_structure(params, data, np.ones(data.shape), TRANSFER, GRID, least=least)
+        for least in (-np.inf, 0.5)
+    )
+    for kind in ("galaxy", "sky"):
+        significance = getattr(every, f"{kind}_significance")
+        np.testing.assert_array_equal(getattr(some, f"{kind}_significance"), significance)
+        seen = significance > 0.5
+        assert seen.any()
+        assert not seen.all()
+        for name in (kind, f"{kind}_score"):
+            np.testing.assert_array_equal(getattr(some, name)[seen], getattr(every, name)[seen])
+            assert not getattr(some, name)[~seen].any()
 
 
 @pytest.mark.parametrize("gain", [None, 10.0])
@@ -117,3 +139,30 @@ def test_rows_do_not_depend_on_their_company(gain):
     assert len(one) == BLOCK // 2
     for before, after in zip(*results, strict=True):
         np.testing.assert_array_equal(before[one], after[other])
+
+
+def test_the_first_pass_finds_the_rows_that_have_structure():
+    """Its numbers are those of the closer look, where white noise is that of the noise map."""
+    params, _, _ = fitted(smooth()[:24], 100)
+    data = np.asarray(render(params.astype(np.float32), TRANSFER, GRID), float)
+    rng = np.random.default_rng(8)
+    data += rng.normal(size=data.shape)
+    data[8:16] += gaussian_filter(rng.normal(size=(8, SIZE, SIZE)), (0, 3, 3)) * 4
+    data[16:] += rng.normal(size=(8, SIZE, SIZE))
+    ivar = np.ones(data.shape)
+    ivar[:, 3:9, 20:50] = 0
+    pixels = params, data, ivar, TRANSFER, GRID
+    first, closer = examine(*pixels), estimate_structure(*pixels, least=np.inf)
+    sky = sky_significance(first.sky_square, first.sky_number)
+    alike = closer.white == 1
+    assert 12 < alike.sum() < 24
+    np.testing.assert_allclose(first.galaxy_excess[alike], closer.galaxy_significance[alike], atol=0.01)
+    np.testing.assert_allclose(sky[alike], closer.sky_significance[alike], rtol=1e-3, atol=0.01)
+    assert (first.galaxy_excess > closer.galaxy_significance - 0.01).all()
+    assert (sky > closer.sky_significance - 0.01).all()
+    freedom = (ivar > 0).sum((1, 2)) - 8
+    rows = may_have_structure(first, first.chi2 / freedom, freedom)
+    wanted = (closer.galaxy_significance > 2.5) | (closer.sky_significance > 2.5) | (closer.white > 1)
+    assert rows[wanted].all()
+    assert wanted[16:].all()
+    assert not rows.all()

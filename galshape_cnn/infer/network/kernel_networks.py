@@ -1,0 +1,193 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The networks of a bundle as functions of the compiled kernel: nothing is traced, compiled or filled up."""
+
+import ctypes
+from functools import cache
+
+import numpy as np
+
+from galshape_cnn.forward.kernel.library import call, chosen
+
+__all__ = ["KernelNetwork", "chain_of", "network_of"]
+
+_FLOATS = ctypes.POINTER(ctypes.c_float)
+_LANES = 16  # of the widest set of instructions: what widths of maps are multiples of, and biases padded to
+_STANDARDISE_EPSILON = 1e-5  # of the layer "standardise", see `galshape_cnn.infer.network.architecture`
+
+
+class _Dense(ctypes.Structure):
+    """``Dense`` of ``plan.h``."""
+
+    _fields_ = [
+        ("weights", _FLOATS),
+        ("bias", _FLOATS),
+        ("inputs", ctypes.c_int32),
+        ("width", ctypes.c_int32),
+    ]
+
+
+class _Net(ctypes.Structure):
+    """``Net`` of ``plan.h``."""
+
+    _fields_ = [
+        *(
+            (name, ctypes.c_int32)
+            for name in ("context", "contexts", "patch", "middle", "deep", "middle_blocks", "deep_blocks")
+        ),
+        ("joints", ctypes.c_int32),
+        ("all", ctypes.c_int32),
+        ("mean", _FLOATS),
+        ("over", _FLOATS),
+        ("layers", ctypes.POINTER(_Dense)),
+        ("norms", ctypes.POINTER(_FLOATS)),
+    ]
+
+
+class KernelNetwork:
+    """One network; threads may share it.
+
+    Parameters
+    ----------
+    function : {'network', 'chain'}
+        Of the kernel.
+    numbers : dict
+        Integers of ``Net`` of ``plan.h``.
+    mean, variance : (context,) ndarray
+        Standardisation.
+    layers : list of (kernel, bias)
+        In the order of ``Net``; kernels (inputs, width).
+    norms : list of ndarray
+        Scale and shift of each.
+    """
+
+    def __init__(self, function, numbers, mean, variance, layers, norms):
+        self._function, self._numbers, self._layers = function, numbers, layers
+        over = 1 / np.sqrt(np.asarray(variance, float) + _STANDARDISE_EPSILON)
+        self._shared = [_single(one) for one in (mean, over, *norms)]
+        self._outputs = layers[-1][0].shape[1]
+        self._net = cache(self._packed)
+
+    def __call__(self, *inputs):
+        """Outputs (N, width of the last layer) of any number of galaxies, one by one.
+
+        Parameters
+        ----------
+        *inputs : (N, ...) array_like
+            Of the network: pixels and context; of a chain: its features.
+
+        Returns
+        -------
+        outputs : (N, width) float32 ndarray
+        """
+        inputs = [_single(one) for one in inputs]
+        out = np.empty((len(inputs[0]), self._outputs), np.float32)
+        net = self._net(chosen())[0]
+        call(self._function, ctypes.byref(net), ctypes.c_int64(len(out)), *inputs, out)
+        return out
+
+    def _packed(self, instructions):
+        """The structure for a set of instructions, and the arrays that it points to."""
+        kept = [(_packed_matrix(kernel), _padded(bias)) for kernel, bias in self._layers]
+        layers = (_Dense * len(kept))(*(
+            _Dense(_floats(matrix), _floats(bias), *kernel.shape)
+            for (matrix, bias), (kernel, _) in zip(kept, self._layers, strict=True)
+        ))  # fmt: skip
+        mean, over, *norms = map(_floats, self._shared)
+        norms = (_FLOATS * max(len(norms), 1))(*norms)
+        net = _Net(**self._numbers, all=len(kept), mean=mean, over=over, layers=layers, norms=norms)
+        return net, kept, layers, norms
+
+
+def network_of(config, weights):
+    """The convolutional network of a bundle.
+
+    Parameters
+    ----------
+    config : mapping
+        As for `galshape_cnn.infer.network.architecture.build_network`.
+    weights : sequence of ndarray
+        As `~galshape_cnn.infer.network.architecture.load_weights` takes them.
+
+    Returns
+    -------
+    network : KernelNetwork or None
+        None where the kernel does not have such a network.
+    """
+    patch, middle, deep = (config[f"{name}_width"] for name in ("patch", "middle", "deep"))
+    if any(width % _LANES for width in (patch, middle, deep)) or not config["context"] or not config["dense"]:
+        return None
+    rest = iter(weights)
+    mean, variance = next(rest), next(rest)
+
+    def layer(inputs, width):
+        return np.asarray(next(rest), np.float32).reshape(inputs, width), next(rest)
+
+    known, contexts, films, stages, norms = len(mean), [], [], [], []
+    for width in config["context"]:
+        contexts.append(layer(known, width))
+        known = width
+
+    def blocks(count, width):
+        for _ in range(count):
+            films.append(layer(known, 2 * width))
+            norms.extend((next(rest), next(rest)))
+            stages.extend((layer(9 * width, width), layer(width, width)))
+
+    films.append(layer(known, 2 * patch))
+    stages.extend((layer(48, patch), layer(4 * patch, middle)))
+    blocks(config["middle_blocks"], middle)
+    stages.append(layer(4 * middle, deep))
+    blocks(config["deep_blocks"], deep)
+    norms.extend((next(rest), next(rest)))
+    joints = list(_chain(16 * deep + known + len(mean), rest))
+    numbers = {"patch": patch, "middle": middle, "deep": deep}
+    numbers |= {f"{name}_blocks": config[f"{name}_blocks"] for name in ("middle", "deep")}
+    numbers |= {"context": len(mean), "contexts": len(contexts), "joints": len(joints) - 1}
+    layers = [*contexts, *films, *stages, *joints]
+    return KernelNetwork("network", numbers, mean, variance, layers, norms)
+
+
+def chain_of(weights):
+    """The network of the second look, a chain of layers.
+
+    Parameters
+    ----------
+    weights : sequence of ndarray
+        Of `galshape_cnn.infer.network.architecture.build_update`.
+
+    Returns
+    -------
+    network : KernelNetwork
+    """
+    rest = iter(weights)
+    mean, variance = next(rest), next(rest)
+    layers = list(_chain(len(mean), rest))
+    numbers = {"context": len(mean), "joints": len(layers) - 1}
+    return KernelNetwork("chain", numbers, mean, variance, layers, [])
+
+
+def _chain(inputs, rest):
+    """Layers one after the other, from all weights that are left."""
+    for kernel in rest:
+        matrix = np.asarray(kernel, np.float32).reshape(inputs, -1)
+        yield matrix, next(rest)
+        inputs = matrix.shape[1]
+
+
+def _single(array):
+    return np.ascontiguousarray(array, np.float32)
+
+
+def _floats(array):
+    return array.ctypes.data_as(_FLOATS)
+
+
+def _packed_matrix(matrix):
+    inputs, width = matrix.shape
+    out = np.empty(inputs * (width + -width % _LANES), np.float32)
+    call("pack", ctypes.c_int64(inputs), ctypes.c_int64(width), _single(matrix), out)
+    return out
+
+
+def _padded(bias):
+    return np.pad(_single(bias), (0, -len(bias) % _LANES))

@@ -1,0 +1,110 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""The networks by the compiled kernel against Keras, each galaxy by itself."""
+
+import numpy as np
+import pytest
+
+from galshape_cnn.forward.kernel.library import KERNEL_VARIABLE, instructions
+from galshape_cnn.infer.network.architecture import DEFAULT_NETWORK, build_network, build_update
+from galshape_cnn.infer.network.features import CONTEXT_SIZE
+from galshape_cnn.infer.network.kernel_networks import chain_of, network_of
+from galshape_cnn.infer.network.live_model import LiveModel
+
+pytestmark = pytest.mark.skipif(not instructions(), reason="the package was installed without a compiler")
+
+#: What bundles of one's own may have: other depths, odd widths of what is no map, one layer.
+CONFIGURATIONS = {
+    "shipped": DEFAULT_NETWORK,
+    "flat": DEFAULT_NETWORK | {"middle_blocks": 0, "deep_blocks": 0, "context": [50], "dense": [70]},
+    "deep": DEFAULT_NETWORK
+    | {"middle_blocks": 2, "middle_width": 48, "deep_width": 80, "dense": [33, 48, 9], "components": 1},
+}
+
+
+def random_weights(model, seed):
+    """Weights of any size that keeps the maps' numbers near one."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for variable in model.weights:
+        shape = tuple(variable.shape)
+        scale = 1 / np.sqrt(np.prod(shape[:-1])) if len(shape) > 1 else 0.3
+        out.append((scale * rng.normal(size=shape) + (len(shape) == 1) * 0.8).astype(np.float32))
+    out[1] = np.abs(out[1]) + 0.1
+    return out
+
+
+def inputs_of(n, seed=3):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(n, *shape)).astype(np.float32) for shape in ((16, 16, 48), (CONTEXT_SIZE,))]
+
+
+@pytest.mark.parametrize("chosen", instructions())
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_outputs_are_those_of_keras(name, chosen, monkeypatch):
+    config = CONFIGURATIONS[name]
+    model = build_network(config)
+    weights = random_weights(model, 1)
+    model.set_weights(weights)
+    inputs = inputs_of(21)  # a whole group of sixteen, and one that is not full
+    monkeypatch.setenv(KERNEL_VARIABLE, chosen)
+    expected = np.asarray(model.predict_on_batch(inputs))
+    found = network_of(config, weights)(*inputs)
+    assert found.shape == expected.shape
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(found, expected, rtol=0, atol=3e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("chosen", instructions())
+def test_chains_are_those_of_keras(chosen, monkeypatch):
+    config, rng = {"dense": [40, 19], "components": 2}, np.random.default_rng(5)
+    model = build_update(config, 37, np.zeros(37), np.ones(37))
+    weights = random_weights(model, 2)
+    model.set_weights(weights)
+    features = rng.normal(size=(19, 37)).astype(np.float32)
+    monkeypatch.setenv(KERNEL_VARIABLE, chosen)
+    expected = np.asarray(model.predict_on_batch(features))
+    np.testing.assert_allclose(
+        chain_of(weights)(features), expected, rtol=0, atol=2e-5 * np.abs(expected).max()
+    )
+
+
+def test_a_galaxy_does_not_know_its_company():
+    weights = random_weights(build_network(DEFAULT_NETWORK), 1)
+    network, inputs = network_of(DEFAULT_NETWORK, weights), inputs_of(35)
+    together = network(*inputs)
+    for rows in ([0], [3, 17], [34, 2, 20, 1, 9], np.arange(35)[::-1]):
+        np.testing.assert_array_equal(network(*(one[rows] for one in inputs)), together[rows])
+
+
+def test_a_row_that_is_not_finite_is_alone():
+    weights = random_weights(build_network(DEFAULT_NETWORK), 1)
+    network, (pixels, context) = network_of(DEFAULT_NETWORK, weights), inputs_of(18)
+    expected = network(pixels, context)
+    context[3] = np.nan
+    pixels[17] = np.inf
+    found = network(pixels, context)
+    assert np.isnan(found[[3, 17]]).all()
+    good = np.setdiff1d(np.arange(18), [3, 17])
+    np.testing.assert_array_equal(found[good], expected[good])
+
+
+def test_widths_that_are_no_multiple_of_a_vector_are_left_to_keras(monkeypatch):
+    config = DEFAULT_NETWORK | {"deep_width": 100}
+    model = build_network(config)
+    weights = random_weights(model, 1)
+    assert network_of(config, weights) is None
+    live = LiveModel("narrow", lambda: build_network(config, initialize=False), weights)
+    assert live(inputs_of(3)).shape == (3, 108)
+
+
+def test_live_models_ask_the_kernel_where_it_serves(monkeypatch):
+    weights = random_weights(build_network(DEFAULT_NETWORK), 1)
+
+    def build():
+        raise AssertionError("built though the kernel has it")
+
+    live = LiveModel("one", build, weights, network_of(DEFAULT_NETWORK, weights))
+    assert live(inputs_of(3)).shape == (3, 108)
+    monkeypatch.setenv(KERNEL_VARIABLE, "off")
+    with pytest.raises(AssertionError, match="built though"):
+        live(inputs_of(3))
