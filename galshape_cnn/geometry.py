@@ -296,6 +296,16 @@ def shear_derivative(eta):
     -------
     derivative : (..., 2, 2) ndarray
         d(g1, g2) / d(eta1, eta2).
+
+    Examples
+    --------
+    Along the shear it falls with its size, as ``|g| = tanh |eta|``; across it hardly does:
+
+    >>> import numpy as np
+    >>> from galshape_cnn.geometry import shear_derivative
+    >>> shear_derivative(np.array([0.5, 0.0])).round(3)
+    array([[0.786, 0.   ],
+           [0.   , 0.924]])
     """
     size = np.hypot(eta[..., 0], eta[..., 1])
     safe = np.where(size > 1e-8, size, 1.0)
