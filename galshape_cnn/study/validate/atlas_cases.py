@@ -143,7 +143,8 @@ def draw_base(count, seed, fwhm=None, domain=AtlasDomain()):  # noqa: B008, froz
     rng = np.random.default_rng([seed, 5])
     n = nearest_index(rng.uniform(*domain.n, count))
     drawn_fwhm = rng.uniform(*domain.fwhm, count)
-    low, high = np.clip(np.array([[0.5], [1.5]]) * drawn_fwhm, *domain.hlr)
+    high = np.clip(1.5 * drawn_fwhm, *domain.hlr)
+    low = np.clip(np.minimum(0.5 * drawn_fwhm, 0.5 * high), *domain.hlr)  # some range, whatever the limits
     hlr = low + (high - low) * (rng.uniform(0.5, 1.5, count) - 0.5)
     g, angle = np.minimum(rng.rayleigh(0.2, count), 0.5), rng.uniform(0, 2 * np.pi, count)
     fwhm = drawn_fwhm if fwhm is None else np.full(count, float(fwhm))

@@ -16,7 +16,7 @@ from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
 from galshape_cnn.observe.stamps import Stamps
 from galshape_cnn.study.simulate.galsim_stamps import PSF_OVERSAMPLING, draw_galaxy, draw_psf
 from galshape_cnn.study.validate.estimates import true_bounds
-from galshape_cnn.study.validate.statistics import bias_and_scatter, rmse
+from galshape_cnn.study.validate.statistics import bias_and_scatter, rmse, rmse_ratio
 
 __all__ = ["NOISE", "PUBLISHED", "SEED_GALAXY", "UNITS", "in_domain", "run_seed_benchmark"]
 
@@ -67,7 +67,8 @@ def run_seed_benchmark(subject, *, draws, slow_draws, seed, report=None):
     Returns
     -------
     table : `~astropy.table.Table`
-        One row for each S/N, method and parameter, in the units of `UNITS`.
+        One row for each S/N, method and parameter, in the units of `UNITS`; ``ratio`` is the RMSE of the
+        network over that of the posterior, in the realisations that both have measured.
     """
     psf = galsim.Moffat(beta=2.0, fwhm=0.5 / _SCALE)
     array = draw_psf(psf)
@@ -78,6 +79,7 @@ def run_seed_benchmark(subject, *, draws, slow_draws, seed, report=None):
         clean = draw_galaxy(SEED_GALAXY, psf)
         stamps = _stamps(clean + noise, sigma, array)
         crb = true_bounds(stamps[:1], SEED_GALAXY[None], [False])[0][0]
+        errors, first = {}, len(rows)
         for method in ("network", "ml", "posterior"):
             if report is not None:
                 report(f"S/N {snr}, {method}", len(rows) // 5, 3 * len(NOISE) + len(PUBLISHED))
@@ -88,6 +90,9 @@ def run_seed_benchmark(subject, *, draws, slow_draws, seed, report=None):
                 response = _response(subject, psf, array, noise, sigma)
                 limit = response @ crb @ response.T
             rows += _rows(snr, method, found, crb, limit)
+            errors[method] = (found - SEED_GALAXY[SINGLE.reported])[:slow_draws]
+        for row, mine, exact in zip(rows[first:], errors["network"].T, errors["posterior"].T, strict=False):
+            row["ratio"], row["ratio_se"] = rmse_ratio(mine, exact)
         rows += _published_rows(snr, crb)
     return Table(rows=rows)
 
@@ -147,6 +152,7 @@ def _rows(snr, method, found, crb, limit):
                 "number": int(np.isfinite(errors).sum()), "bias": bias, "bias_se": bias_se,
                 "scatter": scatter, "scatter_se": scatter_se, "rmse": root, "rmse_se": root_se,
                 "crb": np.sqrt(crb[k, k]) / unit, "biased_bound": np.sqrt(limit[k, k]) / unit,
+                "ratio": np.nan, "ratio_se": np.nan,
             }
         )  # fmt: skip
     return rows
@@ -165,6 +171,7 @@ def _published_rows(snr, crb):
                     "bias": bias, "bias_se": np.nan, "scatter": scatter, "scatter_se": np.nan,
                     "rmse": np.hypot(bias, scatter), "rmse_se": np.nan,
                     "crb": np.sqrt(crb[k, k]) / unit, "biased_bound": np.nan,
+                    "ratio": np.nan, "ratio_se": np.nan,
                 }
             )  # fmt: skip
     return rows

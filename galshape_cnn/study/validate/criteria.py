@@ -129,12 +129,9 @@ def _seed_lines(table):
     for snr in dict.fromkeys(table["snr"]):
         for parameter in dict.fromkeys(table["parameter"]):
             here = table[(table["snr"] == snr) & (table["parameter"] == parameter)]
-            found = {row["method"]: row for row in here}
-            network, exact = found["network"], found["posterior"]
-            ratio = network["rmse"] / exact["rmse"]
-            error = ratio * np.hypot(network["rmse_se"] / network["rmse"], exact["rmse_se"] / exact["rmse"])
+            network = here[here["method"] == "network"][0]
             name = f"seed galaxy, S/N {snr}: RMSE / RMSE of the exact posterior mean"
-            lines.append(_judged(name, parameter, ratio, error, "seed_ratio"))
+            lines.append(_judged(name, parameter, network["ratio"], network["ratio_se"], "seed_ratio"))
             if np.isfinite(network["biased_bound"]):
                 name = f"seed galaxy, S/N {snr}: scatter / bound for its own bias"
                 share = network["scatter"] / network["biased_bound"]

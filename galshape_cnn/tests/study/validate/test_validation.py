@@ -65,6 +65,7 @@ def seed_table(ratio=1.0):
     for method, rmse_value in (("network", ratio), ("posterior", 1.0)):
         for name in SHAPE_PARAMETERS:
             row = {"snr": 30, "method": method, "parameter": name, "rmse": rmse_value, "rmse_se": 0.02}
+            row |= {"ratio": ratio if method == "network" else np.nan, "ratio_se": 0.02}
             rows.append(row | {"scatter": 1.0, "scatter_se": 0.02, "biased_bound": 0.9})
     return Table(rows=rows)
 
