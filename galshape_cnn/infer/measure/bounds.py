@@ -104,7 +104,13 @@ def errors_of(batch, found, fitted, options):
         known = judged.chi2 * judged.freedom, (supposed, crb + structure)
         profile = profile_covariance(batch, params, *known, options.fit_sky)
     flags = np.where(singular, Flag.SINGULAR, 0)
-    errors = {"covariance": covariance, "crb": crb, "structure": structure, "profile": profile, "white": white}
+    errors = {
+        "covariance": covariance,
+        "crb": crb,
+        "structure": structure,
+        "profile": profile,
+        "white": white,
+    }
     return replace(judged, **errors, flags=flags)
 
 
