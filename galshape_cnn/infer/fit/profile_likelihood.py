@@ -2,13 +2,13 @@
 r"""Errors of a fit where chi-square is no parabola: how badly a galaxy of high Sérsic index fits.
 
 The wings of a galaxy of high n may be in the noise.  A fit then finds a smaller one of low n, and the
-curvature of chi-square *there* promises errors with which the truth is off by many of them.  Chi-square itself
-knows better: held at n = 4, with everything else fitted again, it is larger by a few units only (a profile
-likelihood: Murphy & van der Vaart 2000, J. Am. Stat. Assoc. 95, 449).
+curvature of chi-square *there* promises errors with which the truth is off by many of them.  Chi-square
+itself knows better: held at n = 4, with everything else fitted again, it is larger by a few units only (a
+profile likelihood: Murphy & van der Vaart 2000, J. Am. Stat. Assoc. 95, 449).
 
 With :math:`\delta` the way from the best fit to that one, in flux, n, hlr, g1 and g2, a parabola has
-:math:`\Delta\chi^2 = \delta^T B^{-1} \delta`, B being the bound.  Where it is much smaller, by a factor s, the
-covariance C gets a term along :math:`\delta` that makes this way as long in standard deviations as
+:math:`\Delta\chi^2 = \delta^T B^{-1} \delta`, B being the bound.  Where it is much smaller, by a factor s,
+the covariance C gets a term along :math:`\delta` that makes this way as long in standard deviations as
 chi-square says it is:
 
 .. math:: C' = C + \frac{1/s - 1}{\delta^T C^{-1} \delta}\,\delta\delta^T

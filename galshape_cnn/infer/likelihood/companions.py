@@ -1,15 +1,15 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 r"""Sources that hide in the light of a galaxy: too close for a peak of their own.
 
-A source within a width or two of the PSF's of the centre is no separate peak, and the galaxy's profile takes
-in most of it: the fit is good, and wrong.  What the eight parameters cannot take in is left in the residuals
-:math:`r_\perp = (1 - \Pi) r`, :math:`\Pi = D^T H^{-1} D`.  With the whitened image P of a point source at some
-place, its flux and the significance of that are
+A source within a width or two of the PSF's of the centre is no separate peak, and the galaxy's profile
+takes in most of it: the fit is good, and wrong.  What the eight parameters cannot take in is left in the
+residuals :math:`r_\perp = (1 - \Pi) r`, :math:`\Pi = D^T H^{-1} D`.  With the whitened image P of a point
+source at some place, its flux and the significance of that are
 
 .. math:: f = \frac{P^T r_\perp}{P^T (1 - \Pi) P}, \qquad s = f \sqrt{P^T (1 - \Pi) P},
 
-and the fit that knows nothing of it is off by :math:`f H^{-1} D P`, to first order.  The denominator counts how
-much of the source is hidden.
+and the fit that knows nothing of it is off by :math:`f H^{-1} D P`, to first order.  The denominator counts
+how much of the source is hidden.
 """
 
 import numpy as np
@@ -48,8 +48,8 @@ def has_companion(
     Returns
     -------
     hidden : (N,) ndarray of bool
-        Whether somewhere within 1.4 widths a point source of 4.2 standard deviations is missing from the model,
-        that moves a parameter by its stated error.
+        Whether somewhere within 1.4 widths a point source of 4.2 standard deviations is missing from the
+        model, that moves a parameter by its stated error.
     """
     params, data, ivar = (np.asarray(a, np.float32) for a in (params, data, ivar))
     inverse = inverse_gain(gain, len(data))

@@ -125,7 +125,7 @@ def row_flags(batch, judged, network, options):
 
 
 def _with_companion(batch, judged, examination, width, options):
-    """Rows in whose light another source hides; only those with something left near the centre are searched."""
+    """Rows in whose light another source hides; those that leave nothing near the centre are not searched."""
     bounds = np.diagonal(judged.crb + judged.structure + judged.profile, axis1=1, axis2=2)
     errors = np.sqrt(np.diagonal(judged.covariance, axis1=1, axis2=2))
     errors = np.where(np.isfinite(errors), errors, np.sqrt(bounds))
