@@ -9,7 +9,8 @@ source at some place, its flux and the significance of that are
 .. math:: f = \frac{P^T r_\perp}{P^T (1 - \Pi) P}, \qquad s = f \sqrt{P^T (1 - \Pi) P},
 
 and the fit that knows nothing of it is off by :math:`f H^{-1} D P`, to first order.  The denominator counts
-how much of the source is hidden.
+how much of the source is hidden.  A galaxy with clumps of its own has many such places: a companion is one
+that accounts for much of what is left of the galaxy.
 """
 
 import numpy as np
@@ -25,6 +26,9 @@ __all__ = ["has_companion"]
 _REACH = 1.4  # widths of the PSF from the centre in which sources are looked for
 _SIGNIFICANT = 4.2  # standard deviations of its flux
 _MOVES = 1.0  # stated errors by which it moves a parameter, to first order
+_ALONE = (
+    0.4  # of the squares that are left where the galaxy is bright, beyond those of noise, that it makes up
+)
 _HALF = 3.0  # widths of the PSF: half the side of the part of the stamp that is looked at
 _VISIBLE = 0.05  # of the square of a point source, that the galaxy's parameters do not take in at least
 
@@ -49,7 +53,7 @@ def has_companion(
     -------
     hidden : (N,) ndarray of bool
         Whether somewhere within 1.4 widths a point source of 4.2 standard deviations is missing from the
-        model, that moves a parameter by its stated error.
+        model, that moves a parameter by its stated error and makes up most of what is left.
     """
     params, data, ivar = (np.asarray(a, np.float32) for a in (params, data, ivar))
     inverse = inverse_gain(gain, len(data))
@@ -62,11 +66,11 @@ def has_companion(
         light = np.maximum(image - params[k, SINGLE.sky], 0)
         weight = ivar[k] / (1 + ivar[k] * light * inverse[k])
         pixels = derivatives, (data[k] - image), weight, point
-        out[k] = _one(params[k], errors[k], float(width[k]), pixels, fit_sky, correlation)
+        out[k] = _one(params[k], errors[k], float(width[k]), light, pixels, fit_sky, correlation)
     return out
 
 
-def _one(params, errors, width, pixels, fit_sky, correlation):
+def _one(params, errors, width, light, pixels, fit_sky, correlation):
     derivatives, residual, weight, point = pixels
     columns = derivatives.reshape(SINGLE.size, -1)
     weighted = columns * weight.ravel()
@@ -85,9 +89,12 @@ def _one(params, errors, width, pixels, fit_sky, correlation):
     near = np.hypot(x - place[0], y[:, None] - place[1]) < _REACH * width
     near &= square > _VISIBLE * whole
     flux = np.where(near, score, 0) / np.where(near, square, 1)
-    significance = flux * np.sqrt(np.where(near, square, 0) / _alike(point, correlation))
+    gained = np.where(flux > 0, flux * score, 0)
+    significance = np.sqrt(gained / _alike(point, correlation))
     moves = np.abs(flux * explained[SINGLE.reported] / errors[:, None, None]).max(0)
-    return bool(((significance > _SIGNIFICANT) & (moves > _MOVES)).any())
+    bright = light**2 * weight
+    left = (bright / (1 + bright) * (rest**2 * weight - 1)).sum()
+    return bool(((significance > _SIGNIFICANT) & (moves > _MOVES) & (gained > _ALONE * left)).any())
 
 
 def _window(centre, half, size):

@@ -20,6 +20,7 @@ from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.infer.likelihood.companions import has_companion
 from galshape_cnn.infer.likelihood.point_source import point_source_chi2
 from galshape_cnn.infer.likelihood.residuals import as_if_independent, newton_steps
+from galshape_cnn.infer.likelihood.structure import SIGNIFICANT
 from galshape_cnn.infer.network.trust import is_trusted
 
 __all__ = [
@@ -322,7 +323,8 @@ def _residual_flags(judged, sharp):
         pattern = (np.abs(found.core) > _CUT) | (found.smear > _SMEAR)
         poor = (np.abs(chi2 - 1) > spread) | unlikely | pattern | (found.lowest[:, 1:].min(1) < -_PEAK)
         poor |= (single > _SPIKE) | (found.lowest[:, 0] < -_SPIKE) | (smooth > _PEAK).any(1)
-        correlated = found.lags.max(1) > _LAG
+        # what structure of the galaxy leaves is correlated too, and counted in the errors
+        correlated = (found.lags.max(1) > _LAG) & ~(found.galaxy_excess > SIGNIFICANT)
     return (
         np.where(poor, Flag.POOR_FIT, 0)
         | np.where(neighbor, Flag.NEIGHBOR, 0)
