@@ -26,6 +26,7 @@ __all__ = [
     "position_angle",
     "reduced_shear",
     "semi_major_radius",
+    "shear_derivative",
     "shear_matrix",
     "transform_shape",
 ]
@@ -281,3 +282,26 @@ def frame_derivative(g1, g2, jacobian):
     out[..., 3, 3], out[..., 3, 4] = slope.real, -slope.imag * sign
     out[..., 4, 3], out[..., 4, 4] = slope.imag, slope.real * sign
     return out
+
+
+def shear_derivative(eta):
+    """Derivative of the reduced shear by the conformal shear.
+
+    Parameters
+    ----------
+    eta : (..., 2) ndarray
+        Conformal shear, eta1, eta2.
+
+    Returns
+    -------
+    derivative : (..., 2, 2) ndarray
+        d(g1, g2) / d(eta1, eta2).
+    """
+    size = np.hypot(eta[..., 0], eta[..., 1])
+    safe = np.where(size > 1e-8, size, 1.0)
+    direction = np.where((size > 1e-8)[..., None], eta / safe[..., None], [1.0, 0.0])
+    across = np.where(size > 1e-8, np.tanh(size) / safe, 1.0)
+    along = 1 / np.cosh(size) ** 2
+    outer = direction[..., :, None] * direction[..., None, :]
+    across, along = across[..., None, None], along[..., None, None]
+    return across * np.eye(2) + (along - across) * outer

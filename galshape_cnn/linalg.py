@@ -3,7 +3,24 @@
 
 import numpy as np
 
-__all__ = ["cholesky_or", "cholesky_or_nan", "inverse_or_nan", "scaled_inverse"]
+__all__ = ["cholesky_or", "cholesky_or_nan", "inverse_or_nan", "quadratic_form", "scaled_inverse"]
+
+
+def quadratic_form(matrices, vectors):
+    """v^T M v of each matrix and vector, to the last bit whatever others there are.
+
+    `numpy.einsum` of three operands adds up in an order that depends on how many there are.
+
+    Parameters
+    ----------
+    matrices : (N, D, D) ndarray
+    vectors : (N, D) ndarray
+
+    Returns
+    -------
+    forms : (N,) ndarray
+    """
+    return ((matrices @ vectors[..., None])[..., 0] * vectors).sum(-1)
 
 
 def cholesky_or_nan(matrices):

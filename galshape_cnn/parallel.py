@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 _BLAS_LOCK = threading.Lock()
-_BLAS_USERS = []  # who wants one thread; the first sets it, the last sets it back
+_BLAS_USERS, _BLAS_BEFORE = [], []  # who wants one thread, and what there was before the first
 
 
 def usable_cores():
@@ -107,7 +107,7 @@ def _blas_libraries():
     import scipy.linalg  # noqa: F401  its library is to be found too
     from threadpoolctl import ThreadpoolController
 
-    return ThreadpoolController()
+    return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
 @contextmanager
@@ -119,17 +119,22 @@ def one_blas_thread():
     """
     with _BLAS_LOCK:
         if not _BLAS_USERS:
-            limit = _blas_libraries().limit(limits=1, user_api="blas")
-        else:
-            limit = _BLAS_USERS[0]
-        _BLAS_USERS.append(limit)
+            _BLAS_BEFORE[:] = [one.num_threads for one in _blas_libraries()]
+            _set_blas_threads([1] * len(_BLAS_BEFORE))
+        _BLAS_USERS.append(None)
     try:
         yield
     finally:
         with _BLAS_LOCK:
             _BLAS_USERS.pop()
             if not _BLAS_USERS:
-                limit.restore_original_limits()
+                _set_blas_threads(_BLAS_BEFORE)
+
+
+def _set_blas_threads(counts):
+    for library, count in zip(_blas_libraries(), counts, strict=True):
+        # newer threadpoolctl does nothing in any thread but the first that ever set a number
+        getattr(library, "_real_set_num_threads", library.set_num_threads)(count)
 
 
 def progress_bar(total, wanted):

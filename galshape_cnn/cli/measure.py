@@ -22,12 +22,16 @@ from galshape_cnn.cli.options.common import (
     read_images,
 )
 from galshape_cnn.cli.options.detection import add_detection_options, targets
-from galshape_cnn.cli.options.exposures import add_exposures_option, measured_exposures
+from galshape_cnn.cli.options.exposures import (
+    add_exposures_option,
+    add_vary_option,
+    exposures_source,
+    vary_from,
+)
 from galshape_cnn.cli.options.magnitude import add_magnitude_columns, add_magnitude_option
 from galshape_cnn.cli.options.noise import add_noise_options, noise_error, noise_options
 from galshape_cnn.cli.options.psf import add_psf_error_option, psf_error_from, stars_if_needed
 from galshape_cnn.cli.wording import in_options
-from galshape_cnn.errors import InputError
 
 __all__ = ["add_parser", "is_table", "run", "source_from", "summary"]
 
@@ -90,6 +94,7 @@ def add_parser(commands):
     add_magnitude_option(parser)
     add_noise_options(parser)
     add_psf_error_option(parser)
+    add_vary_option(parser)
     add_estimator_options(parser)
     add_image_options(parser)
     add_detection_options(parser)
@@ -100,9 +105,7 @@ def add_parser(commands):
 def run(args):
     """Measure and write the table, or the folder."""
     start = time.perf_counter()
-    if args.exposures is not None:
-        text = _of_exposures(args)
-    elif is_table(args.output):
+    if is_table(args.output):
         text = _into_table(args)
     else:
         text = _into_folder(args)
@@ -136,22 +139,6 @@ def is_table(output):
     return suffix in TABLE_SUFFIXES or (bool(suffix) and not Path(output).is_dir())
 
 
-def _of_exposures(args):
-    """Measure several images together, then write one table."""
-    from galshape_cnn.infer.catalog.tables import check_table_path, write_table
-
-    if not is_table(args.output):
-        raise InputError(
-            f"-o {args.output} is a folder of blocks, which --exposures does not write yet; give a table"
-        )
-    check_table_path(args.output, args.overwrite)
-    catalog = measured_exposures(args, args.defaults)
-    table = catalog.to_table()
-    table.meta["command"] = asked_options(args)
-    write_table(table, args.output, args.overwrite)
-    return summary(catalog)
-
-
 def _into_table(args):
     """Measure everything, then write one table."""
     from galshape_cnn.infer.catalog.tables import check_table_path, write_table
@@ -161,7 +148,8 @@ def _into_table(args):
     check_table_path(args.output, args.overwrite)
     source = source_from(args)
     _say_what_changes(source, Path(args.output).suffix.lower())
-    with _crew(args, _job(source, _how(args, source), load_estimator(args.bundle))) as crew:
+    source, how = _how(args, source)
+    with _crew(args, _job(source, how, load_estimator(args.bundle))) as crew:
         rows = measure_all(crew, len(source), progress_wanted(args))
     table = rows.catalog.to_table()
     _finish(args, source.example(), table)
@@ -182,7 +170,7 @@ def _into_folder(args):
     _say_what_changes(source, ".parquet")
     estimator = load_estimator(args.bundle)
     settings = {"zeropoint": args.zeropoint}
-    how = _how(args, source)
+    source, how = _how(args, source)
     configuration = configuration_of(estimator, source, how, settings)
     if args.overwrite:
         BlockFolder.clear(args.output)
@@ -197,7 +185,8 @@ def _into_folder(args):
 
 def _finish(args, example, table):
     """Add to a table what the estimator does not know: magnitudes, and options of the command."""
-    add_magnitude_columns(args, table, example)
+    if args.exposures is None:  # those of a list have zero points of their own
+        add_magnitude_columns(args, table, example)
     table.meta["command"] = asked_options(args)
 
 
@@ -269,6 +258,9 @@ def source_from(args):
     from galshape_cnn.scale.images import replaced
     from galshape_cnn.scale.sources import ImageSource, is_mock_set, open_source
 
+    vary_from(args)  # refused before anything is read
+    if args.exposures is not None:
+        return exposures_source(args)
     paths, names, keywords = image_options(args)
     if args.stamp_size is not None:
         keywords["stamp_size"] = args.stamp_size
@@ -301,10 +293,10 @@ def _with_positions(args, data, source):
 
 
 def _how(args, source):
-    """Options of the measurement, the same for every part of the source."""
+    """The source, its noise settled, and options of the measurement that are the same for all its parts."""
     from galshape_cnn.scale.noise import settled_noise
 
-    how = {"method": args.method, **noise_options(args, source), **psf_error_from(args)}
+    how = {"method": args.method, **noise_options(args, source), **psf_error_from(args), **vary_from(args)}
     if args.no_fit_sky:  # otherwise as the network was trained
         how["fit_sky"] = False
     if args.shear_response:

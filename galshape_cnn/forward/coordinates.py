@@ -23,7 +23,8 @@ from scipy.special import expit
 
 from galshape_cnn.forward.galaxy_model import SINGLE, SINGLE_WITHOUT_SKY, GalaxyModel
 from galshape_cnn.forward.sersic import N_RANGE
-from galshape_cnn.geometry import conformal_shear, reduced_shear
+from galshape_cnn.forward.varying import LARGEST_COEFFICIENT
+from galshape_cnn.geometry import conformal_shear, reduced_shear, shear_derivative
 
 __all__ = ["ETA_MAX", "FIT", "HLR_MIN", "POSTERIOR", "Coordinates"]
 
@@ -143,7 +144,7 @@ class Coordinates:
         n = theta[..., model.n]
         derivative[..., model.n, model.n] = self.slope_of_n(self._n(n) if self.logit_n else np.exp(n))
         derivative[..., model.hlr, model.hlr] = np.exp(theta[..., model.hlr])
-        derivative[..., model.shear, model.shear] = _shear_derivative(theta[..., model.shear])
+        derivative[..., model.shear, model.shear] = shear_derivative(theta[..., model.shear])
         return derivative
 
     def log_determinant(self, theta):
@@ -189,6 +190,7 @@ class Coordinates:
         out[:, model.hlr] = np.clip(out[:, model.hlr], np.log(HLR_MIN), np.log(size))
         eta = np.hypot(*_pair(out, model.shear))
         out[:, model.shear] *= np.minimum(1, ETA_MAX / np.maximum(eta, 1e-12))[:, None]
+        out[:, model.varying] = np.clip(out[:, model.varying], -LARGEST_COEFFICIENT, LARGEST_COEFFICIENT)
         out[:, model.centre] = np.clip(out[:, model.centre], -0.5, size - 0.5)
         return out
 
@@ -196,18 +198,6 @@ class Coordinates:
 def _pair(array, where):
     """The two columns of a slice."""
     return array[..., where.start], array[..., where.start + 1]
-
-
-def _shear_derivative(eta):
-    """d(g1, g2) / d(eta1, eta2), (..., 2, 2), of (..., 2) conformal shears."""
-    size = np.hypot(eta[..., 0], eta[..., 1])
-    safe = np.where(size > 1e-8, size, 1.0)
-    direction = np.where((size > 1e-8)[..., None], eta / safe[..., None], [1.0, 0.0])
-    across = np.where(size > 1e-8, np.tanh(size) / safe, 1.0)
-    along = 1 / np.cosh(size) ** 2
-    outer = direction[..., :, None] * direction[..., None, :]
-    across, along = across[..., None, None], along[..., None, None]
-    return across * np.eye(2) + (along - across) * outer
 
 
 #: Of the fit: flux, ln n, ln hlr, eta1, eta2, x, y, sky.

@@ -6,6 +6,8 @@ from functools import cached_property
 
 import numpy as np
 
+from galshape_cnn.forward.varying import SHAPE_OF, polynomials
+
 __all__ = ["SINGLE", "SINGLE_WITHOUT_SKY", "GalaxyModel"]
 
 _SHAPE = ("n", "hlr", "g1", "g2")
@@ -16,9 +18,10 @@ _CENTRE = ("x", "y")
 class GalaxyModel:
     """Parameters of one Sérsic galaxy seen in one image or in several.
 
-    One shape and one centre hold in all images.  There is a flux for each band and a sky level for each
-    exposure.  In every array of parameters the order is: fluxes, n, hlr, g1, g2, x, y, sky levels;
-    with one image these are ``flux, n, hlr, g1, g2, x, y, sky``.
+    One shape and one centre hold in all images, or the shape varies with wavelength, see
+    `galshape_cnn.forward.varying`.  There is a flux for each band and a sky level for each exposure.  In
+    every array of parameters the order is: fluxes, n, hlr, g1, g2, coefficients of what varies, x, y, sky
+    levels; with one image these are ``flux, n, hlr, g1, g2, x, y, sky``.
 
     Being hashable, a model may be a static argument of compiled functions.
 
@@ -30,15 +33,19 @@ class GalaxyModel:
         Number of the band of each exposure.  Empty for a model without sky levels.
     fit_sky : bool, optional
         Whether the sky levels are fitted; otherwise they are known.
+    vary : tuple of (str, int), optional
+        Order > 0, in ln(wavelength), of what varies between bands: ``n``, ``hlr`` or ``g``.
+    wavelengths : tuple of float, optional
+        Of the bands, where something varies.
 
     Attributes
     ----------
     n, hlr : int
         Index of the Sérsic index (in [0.3, 6.2]) and of the circularised half-light radius (> 0).
-    fluxes, shear, centre, skies : slice
-        Fluxes by band; g1, g2 (\\|g\\| < 1); x, y (0-based pixels); sky levels by exposure.
+    fluxes, shear, varying, centre, skies : slice
+        Fluxes by band; g1, g2 (\\|g\\| < 1); coefficients; x, y (0-based pixels); sky levels by exposure.
     shape, searched, reported, without_sky : slice
-        n to g2; n to y, which enter the image non-linearly; fluxes to g2; all but the sky levels.
+        n to g2; n to y, which enter the image non-linearly; fluxes to coefficients; all but the sky levels.
 
     Examples
     --------
@@ -52,6 +59,30 @@ class GalaxyModel:
     bands: tuple = ("",)
     exposures: tuple = (0,)
     fit_sky: bool = True
+    vary: tuple = ()
+    wavelengths: tuple = ()
+
+    @cached_property
+    def terms(self):
+        """Of each coefficient: which of n, hlr, g1, g2 it changes, and its order, ascending."""
+        most = max((order for _, order in self.vary), default=0)
+        return tuple(
+            (which, one)
+            for one in range(1, most + 1)
+            for name, order in self.vary
+            if one <= order
+            for which in SHAPE_OF[name]
+        )
+
+    @property
+    def coefficients(self):
+        """Number of coefficients of what varies."""
+        return len(self.terms)
+
+    @cached_property
+    def polynomials(self):
+        """(B, K) ndarray: Chebyshev polynomials of each band's ln(wavelength), from the first order on."""
+        return polynomials(self.wavelengths, max(order for _, order in self.vary))
 
     @cached_property
     def names(self):
@@ -59,11 +90,12 @@ class GalaxyModel:
         fluxes = ("flux",) if len(self.bands) == 1 else tuple(f"flux_{band}" for band in self.bands)
         number = len(self.exposures)
         skies = ("sky",) if number == 1 else tuple(f"sky_{one}" for one in range(number))
-        return (*fluxes, *_SHAPE, *_CENTRE, *skies)
+        varying = tuple(f"{_SHAPE[which]}_{order}" for which, order in self.terms)
+        return (*fluxes, *_SHAPE, *varying, *_CENTRE, *skies)
 
     @property
     def reported_names(self):
-        """Names of the parameters with a column of their own: fluxes, n, hlr, g1, g2."""
+        """Names of the parameters that are reported: fluxes, n, hlr, g1, g2, and coefficients."""
         return self.names[self.reported]
 
     @cached_property
@@ -87,9 +119,14 @@ class GalaxyModel:
         return slice(self.n + 2, self.n + 4)
 
     @cached_property
+    def varying(self):
+        """Where the coefficients of what varies are."""
+        return slice(self.n + 4, self.n + 4 + self.coefficients)
+
+    @cached_property
     def centre(self):
         """Where x, y are."""
-        return slice(self.n + 4, self.n + 6)
+        return slice(self.varying.stop, self.varying.stop + 2)
 
     @cached_property
     def fluxes(self):
@@ -99,7 +136,7 @@ class GalaxyModel:
     @cached_property
     def skies(self):
         """Where the sky levels are, one for each exposure."""
-        return slice(self.n + 6, self.size)
+        return slice(self.centre.stop, self.size)
 
     @cached_property
     def shape(self):
@@ -109,17 +146,17 @@ class GalaxyModel:
     @cached_property
     def searched(self):
         """Where the parameters are that do not enter linearly: shape and centre."""
-        return slice(self.n, self.n + 6)
+        return slice(self.n, self.centre.stop)
 
     @cached_property
     def reported(self):
-        """Where the parameters are that the catalogue has columns of: fluxes and shape."""
-        return slice(0, self.n + 4)
+        """Where the parameters are that the catalogue has columns of: fluxes, shape and its coefficients."""
+        return slice(0, self.varying.stop)
 
     @cached_property
     def without_sky(self):
         """All parameters but the sky levels."""
-        return slice(0, self.n + 6)
+        return slice(0, self.centre.stop)
 
     @property
     def flux(self):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from galshape_cnn.forward.galaxy_model import SINGLE, GalaxyModel
+from galshape_cnn.forward.varying import band_shape
 from galshape_cnn.geometry import frame_derivative, transform_shape
 
 __all__ = ["View"]
@@ -81,6 +82,12 @@ class View:
     def _sky(self):
         return self.model.skies.start + self.exposure
 
+    def _shape(self, params):
+        """n, hlr, g1, g2 in the exposure's band, reference frame, and their derivative if they vary."""
+        if not self.model.coefficients:
+            return params[:, self.model.shape], None
+        return band_shape(params, self.model, self.band)
+
     def params(self, params):
         """Parameters of the exposure's own image.
 
@@ -97,9 +104,9 @@ class View:
         model = self.model
         out = np.empty((len(params), SINGLE.size))
         out[:, SINGLE.flux] = params[:, self.band] * self.factor
-        out[:, SINGLE.n] = params[:, model.n]
-        shape = transform_shape(params[:, model.hlr], *params[:, model.shear].T, self.frame)
-        out[:, _FRAMED] = np.stack(shape, -1)
+        own = self._shape(params)[0]
+        out[:, SINGLE.n] = own[:, 0]
+        out[:, _FRAMED] = np.stack(transform_shape(*own[:, 1:].T, self.frame), -1)
         offset = params[:, model.centre] - self.reference
         out[:, SINGLE.centre] = self.pixel + (self.frame @ offset[..., None])[..., 0]
         out[:, SINGLE.sky] = params[:, self._sky]
@@ -116,7 +123,7 @@ class View:
         Returns
         -------
         params : (N, P) float64 ndarray
-            Fluxes of other bands and sky levels of other exposures are zero.
+            Fluxes of other bands, sky levels of other exposures, and coefficients of what varies are zero.
         """
         model, back = self.model, np.linalg.inv(self.frame)
         out = np.zeros((len(params), model.size))
@@ -144,9 +151,15 @@ class View:
         model = self.model
         out = np.zeros((len(params), SINGLE.size, model.size))
         out[:, SINGLE.flux, self.band] = self.factor
-        out[:, SINGLE.n, model.n] = 1
-        shape = frame_derivative(*params[:, model.shear].T, self.frame)
-        out[:, _FRAMED, model.hlr : model.shear.stop] = shape[:, _FRAMED, _FRAMED]
+        own, derivative = self._shape(params)
+        framed = frame_derivative(*own[:, 2:].T, self.frame)[:, _FRAMED, _FRAMED]
+        if derivative is None:
+            out[:, SINGLE.n, model.n] = 1
+            out[:, _FRAMED, model.hlr : model.shear.stop] = framed
+        else:
+            both = slice(model.n, model.varying.stop)
+            out[:, SINGLE.n, both] = derivative[:, 0]
+            out[:, _FRAMED, both] = framed @ derivative[:, 1:]
         out[:, SINGLE.centre, model.centre] = self.frame
         out[:, SINGLE.sky, self._sky] = 1
         return out

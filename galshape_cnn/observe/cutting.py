@@ -12,6 +12,7 @@ from galshape_cnn.observe.stamps import MINIMUM_STAMP_SIZE
 from galshape_cnn.wcs import sky_geometry
 
 __all__ = [
+    "FAR_AWAY",
     "Rows",
     "bucket_size",
     "check_stamp_size",
@@ -26,7 +27,7 @@ _BUCKETS = (64, 96, 128, 192, 256, 384, 512)
 #: Side of the stamps cut from an image, in pixels, when the user does not say.
 _DEFAULT_STAMP_SIZE = 64
 #: Pixel positions beyond this are as good as infinitely far away.
-_FAR_AWAY = 10**9
+FAR_AWAY = 10**9
 #: Pixel scales, in arcsec, that a WCS may have, and the least ratio of them in two directions.
 _PIXEL_SCALES, _FLATTEST_PIXEL = (1e-6, 1e6), 1e-3
 #: Frames of a stack that are read at a time: few enough to stay in the processor's cache.
@@ -159,7 +160,7 @@ def make_rows(frames, xy, is_image, stamp_size, strict=True):
             f"{xy[0, 0]:.1f}, {xy[0, 1]:.1f} and the image has {limits[0, 0]}x{limits[0, 1]} (x, y) pixels"
         )
     known = np.where(
-        np.isfinite(xy).all(axis=1, keepdims=True), np.clip(xy, -_FAR_AWAY, _FAR_AWAY), middle[frame]
+        np.isfinite(xy).all(axis=1, keepdims=True), np.clip(xy, -FAR_AWAY, FAR_AWAY), middle[frame]
     )
     default = _DEFAULT_STAMP_SIZE if is_image else None
     if stamp_size is None or np.ndim(stamp_size) == 0:

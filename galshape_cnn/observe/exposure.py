@@ -1,15 +1,18 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """`Exposure`: one of several images of the same galaxies."""
 
-from dataclasses import dataclass
+import os
+from copy import copy
+from dataclasses import dataclass, field, replace
 
 import astropy.units as u
+import numpy as np
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.observe.noise.ccd import checked_gain
 from galshape_cnn.quantities import plain_magnitude, plain_number
 
-__all__ = ["Exposure", "are_exposures"]
+__all__ = ["Exposure", "ImageFile", "are_exposures", "axes_of", "opened"]
 
 
 def _length(value, name):
@@ -25,14 +28,45 @@ _NUMBERS = {
 
 
 @dataclass(frozen=True, eq=False)
+class ImageFile:
+    """An image or a cube in a file, which each process opens for itself: small to pickle.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    names : dict
+        Options of `galshape_cnn.observe.io.fits.read_image`.
+    """
+
+    path: str
+    names: dict = field(default_factory=dict)
+
+    def open(self):
+        """`~astropy.nddata.NDData`, its pixels on disk; an image is opened once, a cube each time."""
+        from galshape_cnn.observe.io.fits import read_image
+
+        if "_image" not in self.__dict__:
+            image = read_image(self.path, **self.names)
+            if np.ndim(image.data) != 2:  # whatever was read of a cube stays in memory until it is closed
+                return image
+            object.__setattr__(self, "_image", image)
+        return self._image
+
+    def __getstate__(self):
+        return {"path": self.path, "names": self.names}
+
+
+@dataclass(frozen=True, eq=False)
 class Exposure:
     """One image of a field, or one cutout of each galaxy, with what belongs to it.
 
     Parameters
     ----------
-    data : NDData, (ny, nx) or (N, ny, nx) array_like, or sequence of N
+    data : NDData, (ny, nx) or (N, ny, nx) array_like, sequence of N, or path-like
         One image; or N cutouts: then cutout i of every exposure shows galaxy i.  Pixels hold flux, not
-        surface brightness.
+        surface brightness.  A file is read as by `~galshape_cnn.read_image`, once it is needed; ``psf`` and
+        ``error`` replace its own.
     psf, error, mask, wcs : optional
         As for `galshape_cnn.ShapeEstimator`.
     band : str, optional
@@ -77,6 +111,8 @@ class Exposure:
     name: str | None = None
 
     def __post_init__(self):
+        if isinstance(self.data, (str, os.PathLike)):
+            object.__setattr__(self, "data", ImageFile(os.fspath(self.data)))
         for key in ("band", "name"):
             value = getattr(self, key)
             if not (isinstance(value, str) or (key == "name" and value is None)):
@@ -120,3 +156,37 @@ def are_exposures(data):
         if not isinstance(one, Exposure):
             raise InputError(f"data[{number}] is a {type(one).__name__}; others are Exposures, so must it be")
     return True
+
+
+def axes_of(data):
+    """Number of axes of an image (2), or of a cube or a list of cutouts (3)."""
+    if isinstance(data, (list, tuple)):
+        return 1 + (axes_of(data[0]) if len(data) else 0)
+    return np.ndim(data.data if hasattr(data, "uncertainty") else data)
+
+
+def opened(exposure):
+    """An exposure with the image of its file, if it has one.
+
+    Parameters
+    ----------
+    exposure : Exposure
+
+    Returns
+    -------
+    exposure : Exposure
+        Whose ``data`` are no file; a PSF and an error of its own replace those of the file.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read.
+    """
+    if not isinstance(exposure.data, ImageFile):
+        return exposure
+    image = copy(exposure.data.open())
+    if exposure.psf is not None:
+        image.psf = None
+    if exposure.error is not None:
+        image.uncertainty = None
+    return replace(exposure, data=image)

@@ -7,24 +7,27 @@ scale, WCS, orientation, size, unit, depth, PSF and mask.  What ties them togeth
 """
 
 import warnings
-from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from galshape_cnn.errors import GalshapeWarning, InputError, PositionError
+from galshape_cnn.errors import GalshapeWarning
 from galshape_cnn.flags import SEVERE, Flag
 from galshape_cnn.forward.galaxy_model import GalaxyModel
 from galshape_cnn.forward.view import View
-from galshape_cnn.observe.inputs import read_frames
+from galshape_cnn.observe.exposure import axes_of
+from galshape_cnn.observe.exposure_agreement import agreed_exposures, check_counts
 from galshape_cnn.observe.noise.blank_sky import AUTO
-from galshape_cnn.observe.noise.ccd import checked_gain
 from galshape_cnn.observe.noise.model import NoiseModel
-from galshape_cnn.observe.observation import Observation, prepare
-from galshape_cnn.observe.positions import Positions, read_positions_argument
-from galshape_cnn.wcs import offset_on_sky, pixel_positions
+from galshape_cnn.observe.observation import prepare
+from galshape_cnn.wcs import offset_on_sky
 
-__all__ = ["Exposures", "prepare_exposures"]
+__all__ = [
+    "Exposures",
+    "prepare_exposures",
+    "settled_noise",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +150,15 @@ class Exposures:
 
 
 def prepare_exposures(
-    exposures, positions=None, *, fit_sky=True, noise_correlation=None, noise_scale=None, **cutting
+    exposures,
+    positions=None,
+    *,
+    fit_sky=True,
+    vary=(),
+    noise_correlation=None,
+    noise_scale=None,
+    strict=True,
+    **cutting,
 ):
     """Cut the galaxies out of several images.
 
@@ -155,12 +166,16 @@ def prepare_exposures(
     ----------
     exposures : sequence of Exposure
         All images, or all cutouts.
-    positions : Table, SkyCoord or (N, 2) array_like, optional
+    positions : Table, SkyCoord, (N, 2) array_like or ExposurePositions, optional
         On the sky, or x, y of the first exposure.  None for cutouts.
     fit_sky : bool, optional
         Whether the sky levels are to be fitted.
+    vary : tuple of (str, int), optional
+        What of the shape varies between bands, as of `GalaxyModel`.
     noise_correlation, noise_scale : optional
         Of exposures that say nothing of it; as for `galshape_cnn.ShapeEstimator`.
+    strict : bool, optional
+        Refuse cutouts without noise; otherwise such rows are only flagged.
     **cutting
         ``stamp_size``, ``recenter``, ``psf_oversampling``, ``psf_includes_pixel``, ``normalize_psf``: see
         `galshape_cnn.observe.observation.prepare`.
@@ -174,38 +189,23 @@ def prepare_exposures(
     InputError
         If the exposures contradict each other; its subclasses if noise, PSF or positions cannot be used.
     """
-    names = _names(exposures)
-    frames = [_named(name, _frames_of, one) for name, one in zip(names, exposures, strict=True)]
-    model = _model(exposures, fit_sky)
-    units = [unit for _, unit in frames]
-    exposures = [
-        replace(one, gain=_named(name, checked_gain, one.gain, unit))
-        for name, one, unit in zip(names, exposures, units, strict=True)
-    ]
-    factors = _factors(exposures, names, model, units)
-    places = _positions(exposures, names, [wcs for wcs, _ in frames], positions)
+    agreed = agreed_exposures(exposures, positions, fit_sky, vary)
+    names, model = agreed.names, agreed.model
     defaults = {"noise_correlation": noise_correlation, "noise_scale": noise_scale}
-    made = [
-        _named(name, _observation, one, place, defaults, cutting)
-        for name, one, place in zip(names, exposures, places, strict=True)
-    ]
+    made = agreed.of_each(_observation, defaults, cutting, strict)
     observations, correlations, records, unasked = zip(*made, strict=True)
     _say_of_noise(dict(zip(names, unasked, strict=True)))
-    counts = {len(one) for one in observations}
-    if len(counts) > 1:
-        listed = ", ".join(f"{name}: {len(one)}" for name, one in zip(names, observations, strict=True))
-        raise InputError(f"the exposures hold different numbers of cutouts ({listed}); they must be equal")
+    check_counts(names, observations)
     seen = np.stack([_has_data(one) for one in observations], 1)
-    _refuse_unseen(observations, positions)
     first = [model.exposures.index(band) for band in range(len(model.bands))]
     return Exposures(
         names,
         model,
         observations,
-        factors,
-        tuple(units[number] for number in first),
-        tuple(exposures[number].zeropoint for number in first),
-        tuple(one.gain for one in exposures),
+        agreed.factors,
+        tuple(agreed.units[number] for number in first),
+        tuple(agreed.exposures[number].zeropoint for number in first),
+        tuple(one.gain for one in agreed.exposures),
         correlations,
         {name: record for name, record in zip(names, records, strict=True) if record},
         seen,
@@ -213,116 +213,75 @@ def prepare_exposures(
     )
 
 
-def _names(exposures):
-    """A name for each exposure, all different."""
-    if not len(exposures):
-        raise InputError("data is an empty list; at least one Exposure is needed")
-    count, names = Counter(), []
-    for one in exposures:
-        count[one.band] += 1
-        names.append(one.name or f"{one.band or 'exposure'}{count[one.band]}")
-    twice = [name for name, number in Counter(names).items() if number > 1]
-    if twice:
-        raise InputError(f"two exposures have the name {twice[0]!r}; give each its own name=")
-    return tuple(names)
+def settled_noise(exposures, positions=None, *, noise_correlation=None, noise_scale=None, **cutting):
+    """Exposures with nothing of their noise left to estimate, for runs that measure galaxies in parts.
+
+    Parameters
+    ----------
+    exposures, positions, noise_correlation, noise_scale, **cutting
+        As for `prepare_exposures`; what is to be estimated from stamps is so from these galaxies.
+
+    Returns
+    -------
+    settled : list of dict
+        ``noise_correlation`` and ``noise_scale`` of each exposure.
+    """
+    agreed = agreed_exposures(exposures, positions)
+    defaults = {"noise_correlation": noise_correlation, "noise_scale": noise_scale}
+    found, unasked = zip(*agreed.of_each(_settled, defaults, cutting), strict=True)
+    _say_of_noise(dict(zip(agreed.names, unasked, strict=True)))
+    return list(found)
 
 
-def _named(name, function, *args):
-    """Call a function; errors of the input say which exposure they are about."""
-    try:
-        return function(*args)
-    except InputError as error:
-        raise type(error)(f"exposure {name!r}: {error}") from error
+def _noise(exposure, defaults):
+    """`NoiseModel` of an exposure, and the names of what is measured without having been asked for."""
+    own = {name: getattr(exposure, name) for name in defaults}
+    own = {name: defaults[name] if value is None else value for name, value in own.items()}
+    return NoiseModel(exposure.gain, **own), {n for n, v in own.items() if isinstance(v, str) and v == AUTO}
 
 
-def _frames_of(exposure):
-    """WCS and unit of an exposure, pixels untouched; a list of WCS for cutouts."""
-    frames, unit = read_frames(exposure.data, error=exposure.error, mask=exposure.mask, wcs=exposure.wcs)
-    return (frames[0].wcs if len(frames) == 1 else [one.wcs for one in frames]), unit
+def _cut(exposure, where, cutting, strict):
+    """Stamps of an exposure, which need not show any galaxy."""
+    positions, listed = where
+    return prepare(
+        exposure.data, psf=exposure.psf, error=exposure.error, mask=exposure.mask, wcs=exposure.wcs,
+        positions=positions, listed=listed, strict=strict and positions is None, **cutting,
+    )  # fmt: skip
 
 
-def _model(exposures, fit_sky):
-    """Bands in the order of their first exposures."""
-    bands = tuple(dict.fromkeys(one.band for one in exposures))
-    if len(bands) > 1 and "" in bands:
-        missing = [k for k, one in enumerate(exposures) if not one.band]
-        raise InputError(f"data[{missing[0]}] has no band, others have; give band= to all exposures")
-    return GalaxyModel(bands, tuple(bands.index(one.band) for one in exposures), bool(fit_sky))
+@contextmanager
+def _without_word_of_noise():
+    """What is measured of the noise is said once, of all exposures."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="blank pixels of the image", category=GalshapeWarning)
+        yield
 
 
-def _factors(exposures, names, model, units):
-    """Pixel values of each exposure over those of the first one of its band, for the same light."""
-    factors = np.ones(len(exposures))
-    for number, (one, band) in enumerate(zip(exposures, model.exposures, strict=True)):
-        first = model.exposures.index(band)
-        other = exposures[first]
-        if (one.zeropoint is None) != (other.zeropoint is None):
-            without = names[number] if one.zeropoint is None else names[first]
-            raise InputError(
-                f"exposure {without!r} of band {one.band!r} has no zeropoint, others of the band have; give "
-                "it to all exposures of the band, or to none if their pixels count the same light alike"
-            )
-        if one.zeropoint is not None:
-            factors[number] = 10 ** (0.4 * (one.zeropoint - other.zeropoint))
-        elif units[number] != units[first]:
-            factors[number] = 1 / _unit_ratio(units[number], units[first], names[number], one.band)
-    return factors
-
-
-def _unit_ratio(unit, other, name, band):
-    """One unit in another."""
-    import astropy.units as u
-
-    try:
-        return (unit or u.dimensionless_unscaled).to(other or u.dimensionless_unscaled)
-    except u.UnitConversionError as error:
-        raise InputError(
-            f"exposure {name!r} of band {band!r} has unit {unit}, another one of the band {other}; units "
-            "that can be converted are needed, or zeropoint= for each"
-        ) from error
-
-
-def _positions(exposures, names, wcses, positions):
-    """Positions of the galaxies in each exposure; None for cutouts."""
-    if positions is None:
-        return [None] * len(exposures)
-    have = [wcs is not None for wcs in wcses]
-    for name, wcs in zip(names, wcses, strict=True):
-        if isinstance(wcs, list):
-            raise PositionError(f"positions are given, but exposure {name!r} holds cutouts; leave them out")
-    if any(have) and not all(have):
-        without, other = names[have.index(False)], names[have.index(True)]
-        raise InputError(
-            f"exposure {without!r} has no WCS, {other!r} has one; give one to all, or to none if the images "
-            "are aligned pixel to pixel"
-        )
-    first = read_positions_argument(positions, wcses[0])
-    if not any(have):
-        shapes = {np.shape(getattr(one.data, "data", one.data)) for one in exposures}
-        if len(shapes) > 1:
-            raise InputError(f"exposures without WCS must be aligned, but have shapes {sorted(shapes)}")
-        return [first, *(replace(first, table=None) for _ in exposures[1:])]
-    coords = first.on_sky(wcses[0])
-    return [first, *(Positions(pixel_positions(wcs, coords)) for wcs in wcses[1:])]
-
-
-def _observation(exposure, positions, defaults, cutting):
-    """Stamps of an exposure, which need not show any galaxy; correlation and records of its noise.
+def _observation(exposure, where, defaults, cutting, strict):
+    """Stamps of an exposure; correlation and records of its noise.
 
     The last record is of what was measured without having been asked for.
     """
-    own = {name: getattr(exposure, name) for name in defaults}
-    own = {name: defaults[name] if value is None else value for name, value in own.items()}
-    noise = NoiseModel(exposure.gain, **own)
-    observation = prepare(
-        exposure.data, psf=exposure.psf, error=exposure.error, mask=exposure.mask, wcs=exposure.wcs,
-        positions=positions, strict=positions is None, **cutting,
-    )  # fmt: skip
-    with warnings.catch_warnings():  # said once, of all exposures
-        warnings.filterwarnings("ignore", message="blank pixels of the image", category=GalshapeWarning)
+    noise, automatic = _noise(exposure, defaults)
+    observation = _cut(exposure, where, cutting, strict)
+    with _without_word_of_noise():
         observation, correlation, record = noise.applied(observation)
-    unasked = {name for name, value in own.items() if isinstance(value, str) and value == AUTO}
-    return observation, correlation, record, {name: record[name] for name in unasked & set(record)}
+    return observation, correlation, record, {name: record[name] for name in automatic & set(record)}
+
+
+def _settled(exposure, where, defaults, cutting):
+    """Noise of an exposure with nothing left to estimate, and what was measured without being asked for."""
+    noise, automatic = _noise(exposure, defaults)
+    if axes_of(exposure.data) != 2:  # of cutouts nothing is measured without being asked for
+        noise = replace(noise, **dict.fromkeys(automatic))
+    if noise.is_estimated:
+        with _without_word_of_noise():
+            noise = noise.settled(_cut(exposure, where, cutting, strict=False))
+    found = {name: getattr(noise, name) for name in defaults}
+    unasked = {name: found[name] for name in automatic if found[name] is not None}
+    if "noise_correlation" in unasked:
+        unasked["noise_correlation"] = {"area": unasked["noise_correlation"].array.sum()}
+    return found, unasked
 
 
 def _say_of_noise(records):
@@ -349,14 +308,3 @@ def _has_data(observation):
         bad = (stamps.flags & (SEVERE & ~Flag.NOT_MEASURED)) > 0
         seen[index] = (stamps.ivar > 0).any((1, 2)) & ~bad
     return seen
-
-
-def _refuse_unseen(observations: tuple[Observation, ...], positions):
-    """Refuse a call in which no exposure shows any of the positions."""
-    if positions is None:
-        return
-    flags = np.array([np.concatenate([s.flags for _, s in one.groups]) for one in observations])
-    if (flags & Flag.OFF_IMAGE > 0).all():
-        raise PositionError(
-            f"positions: none of the {len(observations[0])} lies inside any of the {len(observations)} images"
-        )

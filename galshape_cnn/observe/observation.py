@@ -12,6 +12,7 @@ from galshape_cnn.forward.psf.arrays import FORMS
 from galshape_cnn.forward.psf.checks import mended_psf
 from galshape_cnn.forward.psf.convert import PSFArrays, is_galsim, psf_arrays
 from galshape_cnn.observe.cutting import (
+    FAR_AWAY,
     bucket_size,
     check_informed,
     check_stamp_size,
@@ -177,12 +178,19 @@ def prepare(
     psfs = _row_psfs(rows, psf, options)
     psfs, about_psf = _mended(psfs, psf, frames, bool(normalize_psf))
     groups = _make_groups(rows, psfs, bool(recenter), unit, np.broadcast_to(about_psf, len(rows)), strict)
-    listed, first = listed or (rows.xy if is_image else None, 0)
+    listed, first = listed or (positions.xy if is_image else None, 0)
+    listed = None if listed is None else _reachable(listed)
     image = frames[0] if is_image else None
     has_sky = rows.radec is not None
     return Observation(
         groups, len(rows), table, unit, has_sky, is_image, listed, first, image, positions.understood
     )
+
+
+def _reachable(xy):
+    """Listed places as finite numbers; unknown ones are where no stamp reaches."""
+    xy = np.asarray(xy, float)
+    return np.clip(np.where(np.isfinite(xy), xy, -FAR_AWAY), -FAR_AWAY, FAR_AWAY)
 
 
 def _pass_through(stamps, keywords):

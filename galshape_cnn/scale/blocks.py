@@ -9,33 +9,27 @@ from astropy.table import Table, vstack
 
 from galshape_cnn.infer.catalog.catalog import ShapeCatalog
 from galshape_cnn.infer.catalog.columns import identifiers, join_identifiers, pass_through
-from galshape_cnn.infer.catalog.measurement import Measurement
-from galshape_cnn.infer.catalog.placement import Placement
 
 __all__ = ["Rows", "Schema", "failed_rows", "join_rows", "measure_rows", "probe"]
 
+#: Parts of a catalogue that are joined in a way of their own, or are the same for all of its rows.
+_ONE_FOR_ALL = {"ids", "inputs", "stamps", "method", "meta", "unit", "exposures", "units", "zeropoints"}
 _PROBED = 256  # rows tried for one that says what columns and units the table has
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Schema:
     """What all rows of a run have in common.
 
     Attributes
     ----------
-    unit : astropy unit or None
-        Of the pixel values.
-    has_sky : bool
-        Whether there are sky positions.
-    meta : dict
-        Provenance.
+    catalog : ShapeCatalog
+        Of one of its galaxies, with all that does not depend on which.
     columns : tuple of str
         Columns that pass through to the table, by their names there.
     """
 
-    unit: object
-    has_sky: bool
-    meta: dict
+    catalog: ShapeCatalog
     columns: tuple = ()
 
 
@@ -93,7 +87,7 @@ def probe(estimator, source, how):
             first = first or error
             continue
         columns = () if catalog.inputs is None else tuple(catalog.inputs.colnames)
-        return Schema(catalog.unit, catalog.placement.has_sky, catalog.meta, columns)
+        return Schema(catalog, columns)
     raise first
 
 
@@ -123,18 +117,18 @@ def measure_rows(estimator, source, start, stop, how, schema):
         # Whatever a reader or a matrix may raise: the culprit is found by halving.
         if stop - start == 1:
             text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            return Rows(start, _blank(source, start, stop, how, schema), [(start, text)])
+            return Rows(start, _blank(source, start, stop, schema), [(start, text)])
     middle = (start + stop) // 2
     halves = [measure_rows(estimator, source, *r, how, schema) for r in ((start, middle), (middle, stop))]
     return join_rows(halves)
 
 
-def failed_rows(source, start, stop, how, schema, message):
+def failed_rows(source, start, stop, schema, message):
     """Blank rows for a range that could not be tried.
 
     Parameters
     ----------
-    source, start, stop, how, schema
+    source, start, stop, schema
         As for `measure_rows`.
     message : str
         Why.
@@ -144,7 +138,7 @@ def failed_rows(source, start, stop, how, schema, message):
     rows : Rows
     """
     errors = [(row, message) for row in range(start, stop)]
-    return Rows(start, _blank(source, start, stop, how, schema), errors)
+    return Rows(start, _blank(source, start, stop, schema), errors)
 
 
 def _call(estimator, source, start, stop, how):
@@ -164,23 +158,21 @@ def _call(estimator, source, start, stop, how):
 
 def _check(catalog, schema):
     """Refuse rows that do not fit into the table."""
-    if catalog.unit != schema.unit:
-        raise ValueError(f"the unit of the pixels is {catalog.unit}, that of the first galaxy {schema.unit}")
-    if catalog.placement.has_sky != schema.has_sky:
+    first = schema.catalog
+    if catalog.unit != first.unit:
+        raise ValueError(f"the unit of the pixels is {catalog.unit}, that of the first galaxy {first.unit}")
+    if catalog.placement.has_sky != first.placement.has_sky:
         raise ValueError("a WCS is missing or was not expected: all galaxies have one, or none has")
 
 
-def _blank(source, start, stop, how, schema):
+def _blank(source, start, stop, schema):
     """Rows that were not measured."""
-    n, inputs = stop - start, source.inputs(start, stop)
-    with_id = inputs is not None and "id" in inputs.colnames
-    ids = identifiers(None if with_id else np.arange(start + 1, stop + 1), inputs, n)
-    placement = Placement.from_groups(n, (), schema.has_sky)
-    location = np.full((n, 2), -1)
-    method, inputs = how.get("method", "network"), pass_through(inputs)
-    inputs = inputs[list(schema.columns)] if schema.columns else None
-    nothing = Measurement.empty(n)
-    return ShapeCatalog(ids, method, schema.meta, schema.unit, nothing, placement, inputs, None, location)
+    n, table = stop - start, source.inputs(start, stop)
+    with_id = table is not None and "id" in table.colnames
+    blank = schema.catalog.blank(
+        identifiers(None if with_id else np.arange(start + 1, stop + 1), table, n), table
+    )
+    return replace(blank, inputs=blank.inputs[list(schema.columns)] if schema.columns else None)
 
 
 def join_rows(parts):
@@ -202,15 +194,16 @@ def join_rows(parts):
     if catalogs[0].inputs is not None:
         inputs = vstack([Table(one.inputs) for one in catalogs], metadata_conflicts="silent")
         inputs = type(catalogs[0].inputs)(inputs)
-    whole = replace(
-        catalogs[0],
-        ids=join_identifiers([one.ids for one in catalogs]),
-        measurement=_concatenated([one.measurement for one in catalogs]),
-        placement=_concatenated([one.placement for one in catalogs]),
-        inputs=inputs,
-        location=np.concatenate([one.location for one in catalogs]),
-    )
+    # whatever has a row for each galaxy; the rest is the same in all parts
+    arrays = [item.name for item in fields(catalogs[0]) if item.name not in _ONE_FOR_ALL]
+    joined = {name: _joined([getattr(one, name) for one in catalogs]) for name in arrays}
+    whole = replace(catalogs[0], ids=join_identifiers([one.ids for one in catalogs]), inputs=inputs, **joined)
     return Rows(parts[0].start, whole, [error for part in parts for error in part.errors])
+
+
+def _joined(items):
+    """One array, or dataclass of arrays, from several."""
+    return np.concatenate(items) if isinstance(items[0], np.ndarray) else _concatenated(items)
 
 
 def _concatenated(items):

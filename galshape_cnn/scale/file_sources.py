@@ -18,7 +18,7 @@ from galshape_cnn.observe.io.pairing import check_psf_count, names_of_each, with
 from galshape_cnn.scale.images import open_image
 from galshape_cnn.scale.source import Source
 
-__all__ = ["CubeSource", "FileSource", "MockSource", "rows_of"]
+__all__ = ["CubeSource", "FileSource", "MockSource", "rows_of", "rows_of_cube"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,18 +72,35 @@ class CubeSource(Source):
 
     def read(self, start, stop):
         """Data and keywords of a range of rows, as the estimator takes them."""
-        from astropy.nddata import NDData
-
         image, keywords = self._open(), dict(self.keywords)
-        parts = {"mask": _copied(image.mask, start, stop), "wcs": image.wcs, "unit": image.unit}
-        if image.uncertainty is not None:
-            kind, unit = type(image.uncertainty), image.uncertainty.unit
-            array = _copied(image.uncertainty.array, start, stop)
-            parts["uncertainty"] = kind(array, unit=unit, copy=False)
         if image.psf is not None:
             keywords["psf"] = image.psf
         keywords = {name: rows_of(value, self._n, start, stop) for name, value in keywords.items()}
-        return NDData(_copied(image.data, start, stop), **parts), keywords
+        return rows_of_cube(image, start, stop), keywords
+
+
+def rows_of_cube(image, start, stop):
+    """Rows of a cube in memory, without its PSF.
+
+    Parameters
+    ----------
+    image : `~astropy.nddata.NDData`
+        A cube.
+    start, stop : int
+        The rows.
+
+    Returns
+    -------
+    part : `~astropy.nddata.NDData`
+    """
+    from astropy.nddata import NDData
+
+    parts = {"mask": _copied(image.mask, start, stop), "wcs": image.wcs, "unit": image.unit}
+    if image.uncertainty is not None:
+        kind, unit = type(image.uncertainty), image.uncertainty.unit
+        array = _copied(image.uncertainty.array, start, stop)
+        parts["uncertainty"] = kind(array, unit=unit, copy=False)
+    return NDData(_copied(image.data, start, stop), **parts)
 
 
 def rows_of(value, n, start, stop):

@@ -7,7 +7,7 @@ _ROWS = 256  # at the beginning of the source, from which the noise is estimated
 
 
 def settled_noise(source, how):
-    """Options in which scale and autocorrelation of the noise are settled, not to be estimated by each part.
+    """A source and options in which scale and autocorrelation of the noise are settled for all parts.
 
     Parameters
     ----------
@@ -18,6 +18,8 @@ def settled_noise(source, how):
 
     Returns
     -------
+    source : Source
+        The same; of several exposures, of which each has noise of its own, one that knows it.
     how : dict
         With ``noise_scale`` and ``noise_correlation`` as numbers, arrays or None: measured on the image
         where they were ``'auto'`` or missing, on the first 256 rows where they were ``'estimate'``.
@@ -31,10 +33,12 @@ def settled_noise(source, how):
     from galshape_cnn.observe.observation import prepare
 
     noise, names = NoiseModel.from_keywords(how), ("noise_scale", "noise_correlation")
+    if hasattr(source, "settled"):
+        return source.settled(**{name: getattr(noise, name) for name in names}), how | dict.fromkeys(names)
     if noise.is_automatic and not source.is_image:
         kept = {name: getattr(noise, name) for name in names}
-        return how | {name: None if isinstance(value, str) else value for name, value in kept.items()}
+        return source, how | {name: None if isinstance(value, str) else value for name, value in kept.items()}
     if noise.is_estimated:
         data, keywords = source.read(0, min(len(source), 1 if noise.is_automatic else _ROWS))
         noise = noise.settled(prepare(data, **keywords | {"strict": not noise.is_automatic}))
-    return how | {name: getattr(noise, name) for name in names}
+    return source, how | {name: getattr(noise, name) for name in names}

@@ -120,6 +120,7 @@ def begin_run(estimator, data, output, block_rows, settings, options):
     Returns
     -------
     source : Source
+        Its noise settled, if that belongs to it.
     how : dict
         Options of the measurement, the same for every part of the source.
     folder : BlockFolder
@@ -128,7 +129,7 @@ def begin_run(estimator, data, output, block_rows, settings, options):
     block_rows = whole_number(block_rows, "block_rows", 1)
     source = open_source(data, **rest)
     warn_of_changes(source_columns(source), ".parquet")
-    how = settled_noise(source, how)
+    source, how = settled_noise(source, how)
     configuration = configuration_of(estimator, source, how, settings)
     return source, how, BlockFolder(output, configuration, len(source), block_rows)
 

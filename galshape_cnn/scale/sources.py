@@ -12,7 +12,9 @@ from astropy.table import hstack
 from galshape_cnn.errors import FileError, InputError, PositionError
 from galshape_cnn.fingerprint import fingerprint
 from galshape_cnn.infer.catalog.columns import keep_apart
+from galshape_cnn.observe.exposure import are_exposures
 from galshape_cnn.observe.io.pairing import check_psf_count
+from galshape_cnn.scale.exposures_source import ExposuresSource
 from galshape_cnn.scale.file_sources import CubeSource, FileSource, MockSource, rows_of
 from galshape_cnn.scale.images import open_image
 from galshape_cnn.scale.source import Source
@@ -244,12 +246,12 @@ def open_source(data, *, positions=None, names=None, **keywords):
 
     Parameters
     ----------
-    data : Stamps, array_like, NDData, path-like or sequence of paths
+    data : Stamps, array_like, NDData, path-like, sequence of paths, or sequence of Exposure
         `~galshape_cnn.Stamps`; an ``(N, ny, nx)`` array, also memory-mapped or HDF5; an image
         with ``positions``; a FITS cube; a set of ``galshape simulate``; HDF5 with ``data``,
-        ``ivar``, ``psf``; or one-galaxy FITS files.
+        ``ivar``, ``psf``; one-galaxy FITS files; or `~galshape_cnn.Exposure`, of images or cutouts.
     positions : optional
-        Of the galaxies in an image.
+        Of the galaxies in an image, or in several exposures.
     names : dict, optional
         Options of `galshape_cnn.scale.images.open_image`.
     **keywords
@@ -279,6 +281,10 @@ def open_source(data, *, positions=None, names=None, **keywords):
 
     if hasattr(data, "read") and hasattr(data, "identity"):
         return data
+    if are_exposures(data):
+        if names:
+            raise InputError("names= is given beside a list of Exposures, which say how their files are read")
+        return ExposuresSource(data, positions, keywords)
     if isinstance(data, Stamps):
         return StampSource(data)
     if positions is not None:
@@ -291,8 +297,8 @@ def open_source(data, *, positions=None, names=None, **keywords):
     if isinstance(data, (list, tuple)) and all(isinstance(one, (str, Path)) for one in data):
         return FileSource(tuple(data), names or {}, keywords)
     raise InputError(
-        f"data is a {type(data).__name__}; Stamps, an (N, ny, nx) array, an image with positions, a path or "
-        "a list of paths is needed"
+        f"data is a {type(data).__name__}; Stamps, an (N, ny, nx) array, an image with positions, a path, or "
+        "a list of paths or Exposures is needed"
     )
 
 

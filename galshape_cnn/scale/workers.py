@@ -74,7 +74,7 @@ class Job:
 
     def give_up(self, start, stop, reason):
         """Blank rows for a range that cannot be measured."""
-        return failed_rows(self.source, start, stop, self.how, self.schema, reason)
+        return failed_rows(self.source, start, stop, self.schema, reason)
 
 
 def take_job(job):

@@ -10,6 +10,8 @@ from astropy.table import QTable, Table
 from galshape_cnn import Exposure, ShapeEstimator
 from galshape_cnn.cli import main
 from galshape_cnn.errors import GalshapeWarning
+from galshape_cnn.flags import Flag
+from galshape_cnn.observe.detect.sources import find_galaxies
 from galshape_cnn.observe.io.fits import read_image
 
 # what is said of the noise and the PSFs of real images
@@ -105,3 +107,23 @@ def test_kids_bands_without_wcs(real_data):
     assert (catalog.n_exposures == 3).all()
     assert catalog.bands == ("r", "i", "Z")
     assert "sky_centroid" not in catalog.to_table().colnames
+
+
+def test_shapes_that_vary_explain_the_brightest_decals_galaxies(real_data):
+    """One shape does not hold in g, r and z; one that changes by power laws of the wavelength does."""
+    folder = real_data / "legacysurvey_dr9_cutout"
+    cutout, psf = (str(folder / f"{name}_59.1067_-30.4848.fits") for name in ("cutout", "copsf"))
+    exposures = [
+        Exposure(read_image(cutout, sci=1 + 2 * k, weight=2 + 2 * k, psf=f"{psf}[{k}]"), band=band,
+                 zeropoint=22.5, wavelength=wavelength)
+        for k, (band, wavelength) in enumerate((("g", 480), ("r", 640), ("z", 920)))
+    ]  # fmt: skip
+    found, pixels = find_galaxies(exposures[1].data), np.asarray(exposures[1].data.data)
+    x, y = (np.rint(np.asarray(found[name])).astype(int) for name in "xy")
+    light = [pixels[max(b - 6, 0) : b + 7, max(a - 6, 0) : a + 7].sum() for a, b in zip(x, y, strict=True)]
+    brightest = found[np.argsort(light)[::-1][:3]]
+    one = ShapeEstimator()(exposures, positions=brightest, method="ml")
+    assert (one.flags & Flag.SHAPE_VARIES > 0).all()
+    varied = ShapeEstimator()(exposures, positions=brightest, method="ml", vary={"hlr": 1, "n": 1, "g": 1})
+    assert not (varied.flags & Flag.SHAPE_VARIES).any()
+    assert (varied.chi2 < one.chi2).all()

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from galshape_cnn.cli.options.common import load_estimator, progress_wanted
 from galshape_cnn.cli.options.detection import targets
 from galshape_cnn.cli.options.psf import parse_psf
 from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.observe.exposure import Exposure, ImageFile, opened
 
-__all__ = ["add_exposures_option", "measured_exposures", "read_exposures"]
+__all__ = ["add_exposures_option", "add_vary_option", "exposures_source", "read_exposures", "vary_from"]
 
 #: Columns of the list, and which of them are numbers.
 _NEEDED = ("image", "band")
@@ -24,7 +24,7 @@ _OF_ONE = (
     "sci", "err", "var", "ivar", "weight", "error", "mask", "bad_bits", "band", "psf", "psf_ext", "gain",
     "read_noise", "sky_level", "noise_scale", "noise_correlation", "trim_psf",
 )  # fmt: skip
-_NOT_YET = ("workers", "scheduler", "shear_response")
+_NOT_YET = ("shear_response", "psf_error")
 
 
 def add_exposures_option(parser):
@@ -45,8 +45,55 @@ def add_exposures_option(parser):
     )
 
 
+def add_vary_option(parser):
+    """Add ``--vary``.
+
+    Parameters
+    ----------
+    parser : `argparse.ArgumentParser`
+        Changed in place.
+    """
+    parser.add_argument(
+        "--vary",
+        metavar="ORDERS",
+        help="with --exposures and --method ml: what of the shape varies between bands, and its polynomial "
+        "order in ln(wavelength), such as hlr=1,n=1,g=0; the list then has a column wavelength",
+    )
+
+
+def vary_from(args):
+    """What of the shape varies between bands.
+
+    Parameters
+    ----------
+    args : `argparse.Namespace`
+        With ``vary`` and ``exposures``.
+
+    Returns
+    -------
+    options : dict
+        ``vary`` of an estimator; empty where the option is not given.
+
+    Raises
+    ------
+    InputError
+        If it is no list of names and numbers, or given without ``--exposures``.
+    """
+    if args.vary is None:
+        return {}
+    if args.exposures is None:
+        raise InputError("--vary is of use with --exposures only: one image has one wavelength")
+    pairs = [item.partition("=") for item in args.vary.split(",")]
+    try:
+        return {"vary": {name.strip(): int(text) for name, _, text in pairs}}
+    except ValueError:
+        raise InputError(
+            f"--vary {args.vary}: names and whole numbers are needed, such as hlr=1,n=1"
+        ) from None
+
+
 def read_exposures(path):
-    """Exposures of a list in a file; pixels of large images stay on disk.
+    """Exposures of a list in a file; their images stay on disk.
 
     Parameters
     ----------
@@ -78,6 +125,36 @@ def read_exposures(path):
     return [_exposure(row, table.colnames, Path(path)) for row in table]
 
 
+def exposures_source(args):
+    """Source of the galaxies in the exposures of the list that the arguments name.
+
+    Parameters
+    ----------
+    args : `argparse.Namespace`
+        Of ``galshape measure``.
+
+    Returns
+    -------
+    source : ExposuresSource
+
+    Raises
+    ------
+    FileError
+        If the list or one of its files cannot be read.
+    InputError
+        If an option cannot be used with it.
+    """
+    from galshape_cnn.scale.exposures_source import ExposuresSource
+
+    _check(args)
+    exposures = read_exposures(args.exposures)
+    positions = targets(args, opened(exposures[0]).data)
+    keywords = {"psf_oversampling": args.psf_oversampling, "psf_includes_pixel": not args.psf_without_pixel}
+    if args.stamp_size is not None:
+        keywords["stamp_size"] = args.stamp_size
+    return ExposuresSource(exposures, positions, keywords)
+
+
 def _entry(row, name, names):
     """What a row says in one column as text, or None."""
     if name not in names or np.ma.is_masked(row[name]):
@@ -104,7 +181,6 @@ def _beside(path, text):
 
 def _exposure(row, names, path):
     """One exposure of the list."""
-    from galshape_cnn import Exposure
     from galshape_cnn.observe.io.photometry import header_zeropoint
 
     entry = {name: _entry(row, name, names) for name in _COLUMNS}
@@ -116,7 +192,8 @@ def _exposure(row, names, path):
     image = _image(_beside(path, entry["image"]), entry, files, profile is None)
     numbers = {name: _number(row, name, names, where) for name in _NUMBERS}
     if numbers["zeropoint"] is None and "zeropoint" not in names:
-        found = header_zeropoint(image.meta or {}, image.unit)
+        pixels = image.open()
+        found = header_zeropoint(pixels.meta or {}, pixels.unit)
         numbers["zeropoint"] = None if found is None or not found.exact else found.magnitude
     scale = entry["noise_scale"]
     if scale not in (None, "estimate"):
@@ -128,22 +205,19 @@ def _exposure(row, names, path):
 
 
 def _image(file, entry, files, own_psf):
-    """Image of one row with its noise, mask and PSF; of a file with several images, that of the band."""
-    from galshape_cnn.observe.io.fits import read_image
-
+    """File of one row with its noise, mask and PSF; of several images in it, that of the band."""
     hdu = entry["hdu"]
     hdu = int(hdu) if hdu is not None and hdu.isdigit() else hdu
     choices = {"sci": hdu, "err": files["error"], "var": files["variance"], "weight": files["weight"]}
     choices |= {"mask": files["mask"], "psf": files["psf"] if own_psf else None}
-    choices = {name: _hdu_number(value) for name, value in choices.items()}
+    image = ImageFile(file, {name: _hdu_number(value) for name, value in choices.items()})
     try:
-        image = read_image(file, **choices)
+        image.open()
     except FileError:
         if hdu is not None:
             raise
-        image = read_image(file, band=entry["band"], **choices)
-    if not own_psf:
-        image.psf = None
+        image = ImageFile(file, image.names | {"band": entry["band"]})
+        image.open()
     return image
 
 
@@ -151,50 +225,12 @@ def _hdu_number(value):
     return int(value) if isinstance(value, str) and value.isdigit() else value
 
 
-def _check(args, parser_defaults):
+def _check(args):
     """Refuse options that the list, or a run on several exposures, has no use for."""
     for name in (*_OF_ONE, *_NOT_YET):
-        if getattr(args, name) != parser_defaults.get(name):
+        if getattr(args, name) != args.defaults.get(name):
             option = "--" + name.replace("_", "-")
             why = "whose list says it of each image" if name in _OF_ONE else "which it does not work with yet"
             raise InputError(f"{option} is given beside --exposures, {why}")
-    if args.zeropoint not in ("none", parser_defaults.get("zeropoint")):
+    if args.zeropoint not in ("none", args.defaults.get("zeropoint")):
         raise InputError("--zeropoint is given beside --exposures, whose list has a column zeropoint")
-
-
-def measured_exposures(args, parser_defaults):
-    """Catalogue of the galaxies in the exposures of a list.
-
-    Parameters
-    ----------
-    args : `argparse.Namespace`
-        Of ``galshape measure``.
-    parser_defaults : dict
-        What its options are where they are not given.
-
-    Returns
-    -------
-    catalog : ExposuresCatalog
-
-    Raises
-    ------
-    FileError
-        If the list or one of its files cannot be read.
-    InputError
-        If an option cannot be used with it.
-    """
-    _check(args, parser_defaults)
-    exposures = read_exposures(args.exposures)
-    positions = targets(args, exposures[0].data)
-    options = {} if args.stamp_size is None else {"stamp_size": args.stamp_size}
-    options |= {"fit_sky": False} if args.no_fit_sky else {}  # otherwise as the network was trained
-    return load_estimator(args.bundle)(
-        exposures,
-        positions=positions,
-        method=args.method,
-        neighbours=args.neighbours,
-        psf_oversampling=args.psf_oversampling,
-        psf_includes_pixel=not args.psf_without_pixel,
-        progress=progress_wanted(args),
-        **options,
-    )

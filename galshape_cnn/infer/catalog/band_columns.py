@@ -7,10 +7,16 @@ import astropy.units as u
 import numpy as np
 
 from galshape_cnn.errors import InputError
+from galshape_cnn.forward.varying import band_shape
+from galshape_cnn.geometry import frame_derivative
 from galshape_cnn.infer.catalog.columns import COLUMN_DEFINITIONS, ColumnDefinition
+from galshape_cnn.linalg import quadratic_form
 
-__all__ = ["band_columns", "band_definitions", "band_of", "color_of"]
+__all__ = ["band_columns", "band_definitions", "band_of", "by_band", "color_of", "shape_index"]
 
+#: What each band may have.
+_OF_BANDS = ("flux", "n", "hlr", "g1", "g2", "q", "pa", "r_eff")
+_SHAPE = ("n", "hlr", "g1", "g2")
 # Magnitudes per unit of ln(flux).
 _POGSON = 2.5 / np.log(10)
 
@@ -36,6 +42,68 @@ def band_of(name, bands):
     """
     fitting = [k for k, band in enumerate(bands) if f"{name}_".startswith(f"flux_{band}_")]
     return max(fitting, key=lambda k: len(bands[k])) if fitting else 0
+
+
+def shape_index(model):
+    """Columns of a table that hold the shape in each band.
+
+    Parameters
+    ----------
+    model : GalaxyModel
+        With B bands.
+
+    Returns
+    -------
+    names : tuple of str
+        Of the fluxes and what follows: n, hlr, g1, g2, those that vary with wavelength for each band.
+    index : (B, 4) ndarray of int
+        Which of them are n, hlr, g1, g2 in each band.
+    """
+    names, index = list(model.names[model.fluxes]), np.zeros((len(model.bands), 4), int)
+    varying = {which for which, _ in model.terms}
+    for which, name in enumerate(_SHAPE):
+        ends = [f"_{band}" for band in model.bands] if which in varying else [""]
+        index[:, which] = len(names) + np.arange(len(model.bands)) % len(ends)
+        names += [name + end for end in ends]
+    return tuple(names), index
+
+
+def by_band(params, model, placement):
+    """Fluxes and the shape in each band, in the reported frame, of a model whose shape varies.
+
+    Parameters
+    ----------
+    params : (N, P) ndarray
+        Coefficients that were not fitted are NaN, and count as zero.
+    model : GalaxyModel
+    placement : Placement
+        Of N galaxies.
+
+    Returns
+    -------
+    values : (N, K) ndarray
+        With the names of `shape_index`; NaN in bands without data.
+    derivative : (N, K, R) ndarray
+        By the reported parameters of the model, zero where these are unknown.
+    """
+    names, index = shape_index(model)
+    bands, n = len(model.bands), len(params)
+    known = np.array(params)
+    known[:, model.varying] = np.nan_to_num(known[:, model.varying])
+    values, derivative = np.full((n, len(names)), np.nan), np.zeros((n, len(names), model.reported.stop))
+    values[:, :bands] = params[:, model.fluxes]
+    derivative[:, range(bands), range(bands)] = 1
+    for band in range(bands):
+        with np.errstate(invalid="ignore"):
+            shape, own = band_shape(known, model, band)
+            framed = placement.shapes(np.column_stack([np.ones(n), shape]))[:, 1:]
+            if placement.has_sky:
+                own = frame_derivative(*shape[:, 2:].T, placement.jacobian)[:, 1:, 1:] @ own
+        for which, at in enumerate(index[band]):
+            seen = np.isfinite(params[:, band]) | ((index[:, which] == at).sum() > 1)
+            values[seen, at] = framed[seen, which]
+            derivative[seen, at, model.n :] = np.nan_to_num(own[seen, which])
+    return values, derivative
 
 
 def band_columns(bands, number, zeropoint, snr, columns):
@@ -105,7 +173,7 @@ def color_of(names, bands, zeropoints, parameters, covariance):
     with np.errstate(invalid="ignore"):
         flux = np.where(parameters[:, index] > 0, parameters[:, index], np.nan)
         slope = _POGSON * np.array([-1, 1]) / flux
-        variance = np.einsum("ni,nij,nj->n", slope, covariance[:, index][:, :, index], slope)
+        variance = quadratic_form(covariance[:, index][:, :, index], slope)
         color = -2.5 * np.log10(flux[:, 0] / flux[:, 1]) + (0.0 if zero[0] is None else zero[0] - zero[1])
         return color * u.mag, np.sqrt(np.where(variance >= 0, variance, np.nan)) * u.mag
 
@@ -128,9 +196,9 @@ def band_definitions(bands, zeropoints, columns):
     """
     out = []
     for one in COLUMN_DEFINITIONS:
-        stem, _, suffix = one.name.partition("_")
-        if stem == "flux" and len(bands) > 1:
-            out += [_for_band(one, band, suffix) for band in bands]
+        stem, suffix = _stem_of(one.name)
+        if f"{stem}_{bands[0]}" in columns and stem in _OF_BANDS:
+            out += [_for_band(one, stem, band, suffix) for band in bands]
         elif one.name in columns:
             out.append(one)
         if one.name == "snr":
@@ -144,9 +212,15 @@ def band_definitions(bands, zeropoints, columns):
     return tuple(one for one in out if one.name in columns)
 
 
-def _for_band(definition, band, suffix):
-    """A column of a flux, for one band."""
-    name = "_".join(filter(None, ("flux", band, suffix)))
+def _stem_of(name):
+    """What a column is of, and ``err``, ``std`` or ``crb``."""
+    stem, _, suffix = name.rpartition("_")
+    return (stem, suffix) if suffix in ("err", "std", "crb") else (name, "")
+
+
+def _for_band(definition, stem, band, suffix):
+    """A column of something that each band has, for one band."""
+    name = "_".join(filter(None, (stem, band, suffix)))
     return replace(definition, name=name, description=f"{definition.description}, band {band}")
 
 

@@ -183,6 +183,41 @@ class ShapeCatalog(FlaggedRows, CatalogRows, CatalogDisplay, CatalogShear, Catal
         """
         return replace(self, stamps=None)
 
+    def blank(self, ids, table):
+        """A catalogue of galaxies that were not measured, with the columns of this one.
+
+        Parameters
+        ----------
+        ids : (N,) array_like
+            Identifiers.
+        table : `~astropy.table.Table` or None
+            That came with the positions.
+
+        Returns
+        -------
+        catalog : ShapeCatalog
+            All NaN, flagged ``NOT_MEASURED``.
+        """
+        n = len(ids)
+        return replace(
+            self,
+            ids=ids,
+            measurement=Measurement.empty(n, self.measurement.model),
+            placement=Placement.from_groups(n, (), self.placement.has_sky),
+            inputs=self.passed_through(table),
+            stamps=None,
+            location=np.full((n, *self.location.shape[1:]), -1),
+            **self._blank_parts(n),
+        )
+
+    def passed_through(self, table):
+        """Columns of a table that came with the positions, as this catalogue names them, or None."""
+        return pass_through(table)
+
+    def _blank_parts(self, n):
+        """What else a catalogue of n galaxies without data has, by name."""
+        return {}
+
     @cached_property
     def covariance(self):
         """(N, 5, 5) ndarray: posterior covariance of flux, n, hlr, g1, g2; NaN for ``'ml'``."""

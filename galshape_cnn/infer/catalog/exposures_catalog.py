@@ -6,28 +6,34 @@ from functools import cached_property
 
 import astropy.units as u
 import numpy as np
-from astropy.table import QTable
 
-from galshape_cnn.errors import InputError
 from galshape_cnn.flags import quality_of
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.geometry import axis_ratio, frame_derivative, position_angle, semi_major_radius
-from galshape_cnn.infer.catalog.band_columns import band_columns, band_definitions, band_of, color_of
+from galshape_cnn.infer.catalog.band_columns import (
+    band_columns,
+    band_definitions,
+    band_of,
+    by_band,
+    color_of,
+    shape_index,
+)
 from galshape_cnn.infer.catalog.catalog import ShapeCatalog, frozen
 from galshape_cnn.infer.catalog.columns import (
     column_unit,
     complete_meta,
     identifiers,
     keep_apart,
-    pass_through,
 )
 from galshape_cnn.infer.catalog.placement import Placement, derived_errors
+from galshape_cnn.infer.catalog.rows import ExposuresRows
+from galshape_cnn.linalg import quadratic_form
 
 __all__ = ["ExposuresCatalog"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ExposuresCatalog(ShapeCatalog):
+class ExposuresCatalog(ExposuresRows, ShapeCatalog):
     """Shapes, sizes and fluxes of N galaxies that were measured in E exposures together.
 
     Made by calling a `~galshape_cnn.ShapeEstimator` with a list of `~galshape_cnn.Exposure`.  With several
@@ -89,7 +95,7 @@ class ExposuresCatalog(ShapeCatalog):
             exposures.units[0],
             measurement,
             Placement(*(place[name] for name in names), exposures.has_sky),
-            pass_through(exposures.table),
+            None,
             tuple(stamps),
             location,
             exposures.names,
@@ -98,9 +104,7 @@ class ExposuresCatalog(ShapeCatalog):
             by_exposure,
             exposures.seen,
         )
-        if catalog.inputs is not None:
-            keep_apart(catalog.inputs, {d.name.lower() for d in catalog.definitions})
-        return catalog
+        return replace(catalog, inputs=catalog.passed_through(exposures.table))
 
     @property
     def galaxy_model(self):
@@ -116,6 +120,18 @@ class ExposuresCatalog(ShapeCatalog):
         """Chosen rows as a catalogue."""
         return replace(super()._chosen(rows), by_exposure=self.by_exposure[rows], seen=self.seen[rows])
 
+    def passed_through(self, table):
+        """Columns that came with the positions, names kept apart from those of bands too."""
+        inputs = super().passed_through(table)
+        if inputs is not None:
+            keep_apart(inputs, {d.name.lower() for d in self.definitions})
+        return inputs
+
+    def _blank_parts(self, n):
+        """What else a catalogue of n galaxies without data has, by name."""
+        seen = np.zeros((n, len(self.exposures)), bool)
+        return {"by_exposure": self.by_exposure.empty(seen.shape), "seen": seen}
+
     def _framed(self, parameters):
         """Fluxes, n, hlr, g1, g2 carried to the reported frame."""
         model, out = self.galaxy_model, np.array(parameters)
@@ -125,12 +141,16 @@ class ExposuresCatalog(ShapeCatalog):
 
     @cached_property
     def parameters(self):
-        """(N, R) ndarray: fluxes, n, hlr, g1, g2 without units, in the reported frame."""
+        """(N, R) ndarray: fluxes, n, hlr, g1, g2 (by band where they vary), no units, reported frame."""
+        if self.galaxy_model.coefficients:
+            return frozen(self._by_band[0])
         return frozen(self._framed(self.measurement.params[:, self.galaxy_model.reported]))
 
     def _carried(self, covariance):
         """Covariances of fluxes, n, hlr, g1, g2 carried to the reported frame."""
         model = self.galaxy_model
+        if model.coefficients:
+            return self._carried_by_band(covariance)
         if not self.placement.has_sky:
             return np.array(covariance)
         derivative = np.tile(np.eye(len(model.reported_names)), (len(self), 1, 1))
@@ -143,6 +163,19 @@ class ExposuresCatalog(ShapeCatalog):
         known = np.isfinite(covariance)
         moved = derivative @ np.where(known, covariance, 0) @ np.swapaxes(derivative, 1, 2)
         return np.where(known & np.isfinite(moved), moved, np.nan)
+
+    @cached_property
+    def _by_band(self):
+        """Values and derivative of what the table has, where the shape varies."""
+        return by_band(self.measurement.params, self.galaxy_model, self.placement)
+
+    def _carried_by_band(self, covariance):
+        """Covariances of what the table has, where the shape varies."""
+        values, derivative = self._by_band
+        moved = derivative @ np.nan_to_num(covariance) @ np.swapaxes(derivative, 1, 2)
+        base = self.galaxy_model.n
+        stated = np.isfinite(covariance[:, base, base])[:, None] & np.isfinite(values)
+        return np.where(stated[:, :, None] & stated[:, None, :], moved, np.nan)
 
     @cached_property
     def covariance(self):
@@ -181,60 +214,6 @@ class ExposuresCatalog(ShapeCatalog):
         covariance = self.crb_covariance if self.method == "ml" else self.covariance
         return color_of((first, second), self.bands, self.zeropoints, self.parameters, covariance)
 
-    def samples(self, i):
-        """Posterior samples of one galaxy.
-
-        Parameters
-        ----------
-        i : int
-            Row number.
-
-        Returns
-        -------
-        samples : (S, R) ndarray
-            Equally weighted draws of fluxes, n, hlr, g1, g2, without units, in the frame of the table; NaN
-            for the flux of a band without data.
-
-        """
-        row = self._sampled_row(i)
-        model, out = self.galaxy_model, np.array(self.measurement.samples[row], float)
-        shape = slice(model.n - 1, model.shear.stop)
-        out[:, model.shape] = self.placement[row : row + 1].shapes(out[None, :, shape])[0][:, 1:]
-        return out[np.isfinite(out[:, model.shape]).all(1)]
-
-    def exposure_table(self):
-        """What each exposure says of each galaxy, at the parameters that fit all of them.
-
-        Returns
-        -------
-        table : `~astropy.table.QTable`
-            A row for each galaxy and exposure: ``id``, ``exposure``, ``band``, ``seen``, ``x``, ``y``
-            (0-based pixels of the exposure), ``flux``, ``sky`` (in its own unit), ``snr``, ``chi2``,
-            ``n_pixels``, ``flags``.
-        """
-        n, count = self.seen.shape
-        rows = self.by_exposure
-        bands = [self.bands[band] for band in self.galaxy_model.exposures]
-        origin = np.full((n, count, 2), np.nan)
-        for row, number in zip(
-            *np.nonzero((self.location[..., 0] >= 0) & (self.stamps is not None)), strict=True
-        ):
-            group, member = self.location[row, number]
-            origin[row, number] = self.stamps[group].origin[member]
-        table = QTable(meta={"bands": list(self.bands)})
-        table["id"] = np.repeat(self.ids, count)
-        table["exposure"], table["band"] = np.tile(self.exposures, n), np.tile(bands, n)
-        table["seen"] = self.seen.ravel()
-        place = rows.params[..., SINGLE.centre] + origin
-        table["x"], table["y"] = (place[..., k].ravel() * u.pix for k in (0, 1))
-        table["flux"], table["sky"] = (
-            rows.params[..., SINGLE.flux].ravel(),
-            rows.params[..., SINGLE.sky].ravel(),
-        )
-        for name in ("snr", "chi2", "n_pixels", "flags"):
-            table[name] = getattr(rows, name).ravel()
-        return table
-
     @cached_property
     def _columns(self):
         """Values of every column, without units, by name."""
@@ -243,7 +222,7 @@ class ExposuresCatalog(ShapeCatalog):
         x, y = self.placement.image_position(*centre)
         columns = {"id": self.ids, "x_centroid": x, "y_centroid": y}
         columns["sky_centroid"] = self.placement.sky_position(*centre)
-        names, parameters = model.reported_names, self.parameters
+        (names, index), parameters = shape_index(model), self.parameters
         columns |= dict(zip(names, parameters.T, strict=True))
         every = (("err", self.error_covariance), ("std", self.covariance), ("crb", self.crb_covariance))
         for suffix, covariance in every:
@@ -253,21 +232,38 @@ class ExposuresCatalog(ShapeCatalog):
         columns |= {name: getattr(raw, name) for name in ("snr", "chi2", "ess", "flags")} | {
             "quality": quality_of(raw.flags)
         }
-        last = slice(model.n - 1, model.shear.stop)
-        five = parameters[:, last]
-        g1, g2 = parameters[:, model.shear].T
-        columns["q"], columns["pa"] = axis_ratio(g1, g2), position_angle(g1, g2)
-        columns["r_eff"] = semi_major_radius(parameters[:, model.hlr], g1, g2)
-        columns |= derived_errors(five, self.error_covariance[:, last, last])
+        varying = {which for which, _ in model.terms}
+        for band, at in zip(self.bands, index, strict=True):
+            for name, values in self._derived(at).items():
+                stem, _, error = name.partition("_err")
+                varies = varying & ({1, 2, 3} if stem == "r_eff" else {2, 3})
+                columns[f"{stem}_{band}{'_err' if name != stem else ''}" if varies else name] = values
         columns["n_exposures"] = self.seen.sum(1)
         if len(self.bands) > 1:
-            columns["hlr_gradient"] = self.by_exposure.gradient
-            columns["hlr_gradient_err"] = self.by_exposure.gradient_error
+            gradient = self.by_exposure.gradient, self.by_exposure.gradient_error
+            if 1 in varying:
+                gradient = self._fitted_gradient(index[[0, -1], 1])
+            columns["hlr_gradient"], columns["hlr_gradient_err"] = gradient
         for number in range(len(self.bands)):
             inside = np.array(model.exposures) == number
             snr = np.where(self.seen[:, inside], self.by_exposure.snr[:, inside], 0)
             columns |= band_columns(self.bands, number, self.zeropoints[number], snr, columns)
         return columns
+
+    def _derived(self, index):
+        """Axis ratio, position angle, semi-major radius and their errors of the shape in some columns."""
+        five = [0, *index]
+        hlr, g1, g2 = self.parameters[:, index[1:]].T
+        out = {"q": axis_ratio(g1, g2), "pa": position_angle(g1, g2), "r_eff": semi_major_radius(hlr, g1, g2)}
+        return out | derived_errors(self.parameters[:, five], self.error_covariance[:, five][:, :, five])
+
+    def _fitted_gradient(self, ends):
+        """ln of the half-light radius in the last band over that in the first, as fitted, and its error."""
+        sizes = self.parameters[:, ends]
+        slope = np.array([-1, 1]) / sizes
+        variance = quadratic_form(self.error_covariance[:, ends][:, :, ends], slope)
+        with np.errstate(invalid="ignore"):
+            return np.log(sizes[:, 1] / sizes[:, 0]), np.sqrt(variance)
 
     @cached_property
     def definitions(self):
@@ -276,6 +272,8 @@ class ExposuresCatalog(ShapeCatalog):
 
     def _column(self, definition):
         """One column, with its unit."""
+        if definition.name not in self._columns:
+            raise AttributeError(definition.name)
         values = self._columns[definition.name]
         if definition.kind == "sky":
             return values
@@ -291,7 +289,10 @@ class ExposuresCatalog(ShapeCatalog):
             for definition in self.definitions:
                 if definition.name == name:
                     return self._column(definition)
-        raise AttributeError(f"a catalogue of exposures has no column or attribute {name!r}")
+            near = [f"{name}_{band}" for band in self.bands if f"{name}_{band}" in self._columns]
+            hint = f"; it has {', '.join(near)}" if near else ""
+            raise AttributeError(f"a catalogue of exposures has no column or attribute {name!r}{hint}")
+        raise AttributeError(name)
 
     @property
     def column_names(self):
@@ -300,96 +301,3 @@ class ExposuresCatalog(ShapeCatalog):
         absent |= set() if self.placement.has_sky else {"sky_centroid"}
         names = [d.name for d in self.definitions if d.name not in absent]
         return names if self.inputs is None else names + self.inputs.colnames
-
-    def stamp(self, i, exposure=0):
-        """Data of one galaxy in one exposure.
-
-        Parameters
-        ----------
-        i : int
-            Row number.
-        exposure : int or str, optional
-            Number or name of the exposure.
-
-        Returns
-        -------
-        stamps : Stamps
-            A batch of one.
-
-        Raises
-        ------
-        InputError
-            If the data are gone, or the exposure does not show the galaxy.
-        """
-        row, number = self._row(i), self._exposure(exposure)
-        if self.stamps is None:
-            raise InputError("this catalogue was stripped by without_stamps(); its data are gone")
-        group, member = self.location[row, number]
-        if group < 0:
-            raise InputError(f"exposure {self.exposures[number]!r} does not show row {row}")
-        return self.stamps[group][member : member + 1]
-
-    def _exposure(self, exposure):
-        """Number of an exposure."""
-        if exposure in self.exposures:
-            return self.exposures.index(exposure)
-        if isinstance(exposure, int | np.integer) and 0 <= exposure < len(self.exposures):
-            return int(exposure)
-        raise InputError(f"exposure={exposure!r}; allowed: {', '.join(self.exposures)}, or their numbers")
-
-    def model(self, i, exposure=0):
-        """The galaxy that was measured as one exposure sees it, as an astropy model.
-
-        Parameters
-        ----------
-        i : int
-            Row number.
-        exposure : int or str, optional
-            Number or name of the exposure.
-
-        Returns
-        -------
-        model : PSFConvolvedSersic2D
-            In the pixels and the unit of the exposure.
-        """
-        from galshape_cnn.forward.model import PSFConvolvedSersic2D
-
-        row, stamp = self._row(i), self.stamp(i, exposure)
-        flux, n, hlr, g1, g2, x, y, sky = self.by_exposure.params[row, self._exposure(exposure)]
-        x, y = stamp.origin[0] + (x, y)
-        how = {"psf": stamp.psf[0], "psf_oversampling": stamp.psf_oversampling}
-        return PSFConvolvedSersic2D(flux, n, hlr, g1, g2, x, y, sky, **how)
-
-    def plot(self, i, axes=None):
-        """Draw data, model and residual of one galaxy in each exposure that shows it.
-
-        Parameters
-        ----------
-        i : int
-            Row number.
-        axes : (E, 3) array of `matplotlib.axes.Axes`, optional
-            Where to draw, a line for each exposure that shows the galaxy; by default a new figure.
-
-        Returns
-        -------
-        axes : (E, 3) ndarray of `matplotlib.axes.Axes`
-        """
-        from galshape_cnn.infer.catalog.plotting import checked_axes, draw_stamp
-
-        numbers = np.flatnonzero(self.seen[self._row(i)])
-        if not len(numbers):
-            raise InputError(f"no exposure shows row {i}")
-        figure = {"figsize": (9, 3.0 * len(numbers)), "layout": "constrained", "squeeze": False}
-        axes = checked_axes(axes, (len(numbers), 3), figure)
-        for line, number in zip(axes, numbers, strict=True):
-            draw_stamp(line, self.stamp(i, number), self.model(i, number))
-            line[0].set_ylabel(f"{self.exposures[number]}: y (pixels)")
-        return axes
-
-    def plot_corner(self, i, axes=None):
-        """Not available for several exposures."""
-        raise InputError("plot_corner() is for one image; samples(i) holds the draws")
-
-    def plot_bound_ratio(self, axes=None):
-        """Not available for several exposures."""
-        raise InputError("plot_bound_ratio() is for one image")

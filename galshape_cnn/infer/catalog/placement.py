@@ -13,6 +13,7 @@ import numpy as np
 from astropy.coordinates import SkyCoord
 
 from galshape_cnn.geometry import frame_derivative, transform_shape
+from galshape_cnn.linalg import quadratic_form
 
 __all__ = ["Placement", "derived_errors"]
 
@@ -210,5 +211,5 @@ def derived_errors(parameters, covariance):
 
 def _sigma(gradient, covariance):
     """Standard deviation of a linear combination; NaN where the covariance is none."""
-    variance = np.einsum("ni,nij,nj->n", gradient, covariance, gradient)
+    variance = quadratic_form(covariance, gradient)
     return np.sqrt(np.where(variance >= 0, variance, np.nan))

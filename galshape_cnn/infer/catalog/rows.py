@@ -1,12 +1,15 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """What a catalogue knows of one galaxy: its samples, pixels and model."""
 
+import astropy.units as u
 import numpy as np
+from astropy.table import QTable
 
 from galshape_cnn.errors import InputError
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.catalog.measurement import sample_quantiles
 
-__all__ = ["CatalogRows"]
+__all__ = ["CatalogRows", "ExposuresRows"]
 
 
 class CatalogRows:
@@ -124,3 +127,154 @@ class CatalogRows:
             return range(len(self))[i]
         except IndexError:
             raise IndexError(f"row {i} of a catalogue of {len(self)} galaxies") from None
+
+
+class ExposuresRows:
+    """Methods of a catalogue of several exposures that concern one row, or one of them."""
+
+    def samples(self, i):
+        """Posterior samples of one galaxy.
+
+        Parameters
+        ----------
+        i : int
+            Row number.
+
+        Returns
+        -------
+        samples : (S, R) ndarray
+            Equally weighted draws of fluxes, n, hlr, g1, g2, without units, in the frame of the table; NaN
+            for the flux of a band without data.
+
+        """
+        row = self._sampled_row(i)
+        model, out = self.galaxy_model, np.array(self.measurement.samples[row], float)
+        shape = slice(model.n - 1, model.shear.stop)
+        out[:, model.shape] = self.placement[row : row + 1].shapes(out[None, :, shape])[0][:, 1:]
+        return out[np.isfinite(out[:, model.shape]).all(1)]
+
+    def exposure_table(self):
+        """What each exposure says of each galaxy, at the parameters that fit all of them.
+
+        Returns
+        -------
+        table : `~astropy.table.QTable`
+            A row for each galaxy and exposure: ``id``, ``exposure``, ``band``, ``seen``, ``x``, ``y``
+            (0-based pixels of the exposure), ``flux``, ``sky`` (in its own unit), ``snr``, ``chi2``,
+            ``n_pixels``, ``flags``.
+        """
+        n, count = self.seen.shape
+        rows = self.by_exposure
+        bands = [self.bands[band] for band in self.galaxy_model.exposures]
+        origin = np.full((n, count, 2), np.nan)
+        for row, number in zip(
+            *np.nonzero((self.location[..., 0] >= 0) & (self.stamps is not None)), strict=True
+        ):
+            group, member = self.location[row, number]
+            origin[row, number] = self.stamps[group].origin[member]
+        table = QTable(meta={"bands": list(self.bands)})
+        table["id"] = np.repeat(self.ids, count)
+        table["exposure"], table["band"] = np.tile(self.exposures, n), np.tile(bands, n)
+        table["seen"] = self.seen.ravel()
+        place = rows.params[..., SINGLE.centre] + origin
+        table["x"], table["y"] = (place[..., k].ravel() * u.pix for k in (0, 1))
+        table["flux"], table["sky"] = (
+            rows.params[..., SINGLE.flux].ravel(),
+            rows.params[..., SINGLE.sky].ravel(),
+        )
+        for name in ("snr", "chi2", "n_pixels", "flags"):
+            table[name] = getattr(rows, name).ravel()
+        return table
+
+    def stamp(self, i, exposure=0):
+        """Data of one galaxy in one exposure.
+
+        Parameters
+        ----------
+        i : int
+            Row number.
+        exposure : int or str, optional
+            Number or name of the exposure.
+
+        Returns
+        -------
+        stamps : Stamps
+            A batch of one.
+
+        Raises
+        ------
+        InputError
+            If the data are gone, or the exposure does not show the galaxy.
+        """
+        row, number = self._row(i), self._exposure(exposure)
+        if self.stamps is None:
+            raise InputError("this catalogue was stripped by without_stamps(); its data are gone")
+        group, member = self.location[row, number]
+        if group < 0:
+            raise InputError(f"exposure {self.exposures[number]!r} does not show row {row}")
+        return self.stamps[group][member : member + 1]
+
+    def _exposure(self, exposure):
+        """Number of an exposure."""
+        if exposure in self.exposures:
+            return self.exposures.index(exposure)
+        if isinstance(exposure, int | np.integer) and 0 <= exposure < len(self.exposures):
+            return int(exposure)
+        raise InputError(f"exposure={exposure!r}; allowed: {', '.join(self.exposures)}, or their numbers")
+
+    def model(self, i, exposure=0):
+        """The galaxy that was measured as one exposure sees it, as an astropy model.
+
+        Parameters
+        ----------
+        i : int
+            Row number.
+        exposure : int or str, optional
+            Number or name of the exposure.
+
+        Returns
+        -------
+        model : PSFConvolvedSersic2D
+            In the pixels and the unit of the exposure.
+        """
+        from galshape_cnn.forward.model import PSFConvolvedSersic2D
+
+        row, stamp = self._row(i), self.stamp(i, exposure)
+        flux, n, hlr, g1, g2, x, y, sky = self.by_exposure.params[row, self._exposure(exposure)]
+        x, y = stamp.origin[0] + (x, y)
+        how = {"psf": stamp.psf[0], "psf_oversampling": stamp.psf_oversampling}
+        return PSFConvolvedSersic2D(flux, n, hlr, g1, g2, x, y, sky, **how)
+
+    def plot(self, i, axes=None):
+        """Draw data, model and residual of one galaxy in each exposure that shows it.
+
+        Parameters
+        ----------
+        i : int
+            Row number.
+        axes : (E, 3) array of `matplotlib.axes.Axes`, optional
+            Where to draw, a line for each exposure that shows the galaxy; by default a new figure.
+
+        Returns
+        -------
+        axes : (E, 3) ndarray of `matplotlib.axes.Axes`
+        """
+        from galshape_cnn.infer.catalog.plotting import checked_axes, draw_stamp
+
+        numbers = np.flatnonzero(self.seen[self._row(i)])
+        if not len(numbers):
+            raise InputError(f"no exposure shows row {i}")
+        figure = {"figsize": (9, 3.0 * len(numbers)), "layout": "constrained", "squeeze": False}
+        axes = checked_axes(axes, (len(numbers), 3), figure)
+        for line, number in zip(axes, numbers, strict=True):
+            draw_stamp(line, self.stamp(i, number), self.model(i, number))
+            line[0].set_ylabel(f"{self.exposures[number]}: y (pixels)")
+        return axes
+
+    def plot_corner(self, i, axes=None):
+        """Not available for several exposures."""
+        raise InputError("plot_corner() is for one image; samples(i) holds the draws")
+
+    def plot_bound_ratio(self, axes=None):
+        """Not available for several exposures."""
+        raise InputError("plot_bound_ratio() is for one image")

@@ -19,7 +19,9 @@ from galshape_cnn.forward.sersic import N_RANGE
 __all__ = ["bounded_step", "moved", "room_to_bounds", "turned"]
 
 _RIDGE = 1e-7  # of the equilibrated Fisher matrix: the precision of its entries
-_LONGEST_STEP = np.array([0.9, 0.9, 0.5, 0.5, 1.5, 1.5])  # ln n, ln hlr, eta, eta, x, y
+_LONGEST_STEP = np.array([0.9, 0.9, 0.5, 0.5])  # ln n, ln hlr, eta, eta
+_LONGEST_CHANGE = 0.5  # of a coefficient of what varies with wavelength
+_LONGEST_MOVE = 1.5  # of x, y
 
 
 def _bounded(model):
@@ -94,7 +96,8 @@ def bounded_step(gradient, fisher, damping, room, model=SINGLE):
         end = _nearest(target, metric, low[rows], high[rows])
         step[rows] += np.einsum("nij,njk,nk->ni", inverse[rows, :, where], metric, end - target)
         step[rows, where] = end
-    longest = np.max(np.abs(step[:, model.searched]) / _LONGEST_STEP, axis=1)
+    limits = [*_LONGEST_STEP, *model.coefficients * [_LONGEST_CHANGE], *2 * [_LONGEST_MOVE]]
+    longest = np.max(np.abs(step[:, model.searched]) / limits, axis=1)
     step /= np.maximum(longest, 1)[:, None]
     promise = 2 * (gradient * step).sum(1) - np.einsum("ni,nij,nj->n", step, fisher, step)
     return step, promise

@@ -119,11 +119,16 @@ class JointLikelihood:
 
     def free(self):
         """Parameters that some pixel says something of, and that are fitted, (N, P) ndarray of bool."""
-        seen = np.zeros((len(self), self.model.size), bool)
-        seen[:, self.model.searched] = True
+        model, seen = self.model, np.zeros((len(self), self.model.size), bool)
+        seen[:, model.searched] = True
         for part in self.parts:
             seen[part.rows, part.view.band] = True
-            seen[part.rows, self.model.skies.start + part.view.exposure] = self.model.fit_sky
+            seen[part.rows, model.skies.start + part.view.exposure] = model.fit_sky
+        if model.coefficients:  # a polynomial has no more of them than the galaxy is seen at wavelengths
+            different = np.unique(model.wavelengths, return_inverse=True)[1]
+            at = np.stack([seen[:, model.fluxes][:, different == one].any(1) for one in set(different)], 1)
+            order = np.array([order for _, order in model.terms])
+            seen[:, model.varying] = order < at.sum(1)[:, None]
         return seen
 
     def with_photons(self, params):

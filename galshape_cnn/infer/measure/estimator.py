@@ -108,6 +108,7 @@ class ShapeEstimator:
                 self._network = AmortizedPosterior(self._bundle)
             return self._network
 
+    @one_blas_thread()  # from the first step: recentring and noise have many small products too
     def __call__(
         self,
         data,
@@ -130,6 +131,7 @@ class ShapeEstimator:
         seed=0,
         shear_response=False,
         psf_error=None,
+        vary=None,
         threads=None,
         stamp_size=None,
         recenter=True,
@@ -198,6 +200,9 @@ class ShapeEstimator:
             How well the PSF is known: ``{"size": 0.01, "ellipticity": 0.005}``, standard deviations of its
             size over its size and of each component of its shear; or K PSFs that it may be instead, arrays
             like ``psf``.  Errors count it, bounds (``_crb``) don't.  See :doc:`/user_guide/noise`.
+        vary : mapping of str to int, optional
+            Of several exposures by ``'ml'``: polynomial orders in ln(wavelength) of ``n``, ``hlr``, ``g``,
+            whose columns then end with a band.  See :doc:`/user_guide/exposures`.
         threads : int, optional
             Batches measured at the same time; by default one for each core this process may
             use.  The numbers do not depend on it.
@@ -233,7 +238,7 @@ class ShapeEstimator:
         psf_error = PSFUncertainty.checked(psf_error, normalize=normalize_psf, **sampling)
         options = Options.checked(
             method=method, fit_sky=fit_sky, neighbours=neighbours, prior=prior, seed=seed,
-            shear_response=shear_response, psf_error=psf_error,
+            shear_response=shear_response, psf_error=psf_error, vary=vary,
         )  # fmt: skip
         threads = usable_cores() if threads is None else whole_number(threads, "threads", 1)
         unit = flux_unit(unit)
@@ -249,7 +254,9 @@ class ShapeEstimator:
             }  # fmt: skip
             _check_of_exposures(of_one)
             cutting |= {"noise_correlation": noise_correlation, "noise_scale": noise_scale}
-            return self._measure_exposures(data, positions, options, cutting, threads, progress)
+            return self._measure_exposures(data, positions, options, cutting, threads, progress, strict)
+        if options.vary:
+            raise InputError("vary= is given, but data is no list of Exposures; one image has one wavelength")
         cutting |= {"psf": psf, "unit": unit}
         given = NoiseModel(gain, read_noise, sky_level, noise_correlation, noise_scale)
         noise = given.in_units_of(data, unit)
@@ -261,16 +268,15 @@ class ShapeEstimator:
         observation, correlation, record = noise.applied(observation)
         options = options.with_noise(noise.gain, correlation)
         searched = isinstance(data, Stamps) and options.neighbours != "ignore"
-        with one_blas_thread():
-            observation, measurements = self._measure_groups(
-                observation, options, threads, progress, to_examine=searched
-            )
+        observation, measurements = self._measure_groups(
+            observation, options, threads, progress, to_examine=searched
+        )
         meta = self._meta() | {"neighbours": options.neighbours, "options": asked} | record
         catalog = ShapeCatalog.from_measurements(observation, measurements, method=method, meta=meta)
         _warn_of_lost_rows(catalog)
         return catalog
 
-    def _measure_exposures(self, data, positions, options, cutting, threads, progress):
+    def _measure_exposures(self, data, positions, options, cutting, threads, progress, strict):
         """Catalogue of galaxies in several images."""
         from galshape_cnn.infer.catalog.exposures_catalog import ExposuresCatalog
         from galshape_cnn.infer.measure.exposures import measure_exposures
@@ -278,10 +284,10 @@ class ShapeEstimator:
         from galshape_cnn.observe.exposures import prepare_exposures
         from galshape_cnn.observe.noise.model import NoiseModel
 
-        exposures = prepare_exposures(data, positions, fit_sky=options.fit_sky, **cutting)
+        model = {"fit_sky": options.fit_sky, "vary": options.vary}
+        exposures = prepare_exposures(data, positions, strict=strict, **model, **cutting)
         bar = progress_bar(len(exposures), progress)
-        with one_blas_thread():
-            found = measure_exposures(exposures, self.live_network(), options, threads, bar)
+        found = measure_exposures(exposures, self.live_network(), options, threads, bar)
         noise = NoiseModel(noise_correlation=cutting["noise_correlation"], noise_scale=cutting["noise_scale"])
         asked = recorded_options(options, noise, exposures.observations[0], cutting)
         asked["exposures"] = recorded_exposures(data, exposures.names)

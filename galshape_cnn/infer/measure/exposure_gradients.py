@@ -91,12 +91,26 @@ def _widening(model, band):
     return out
 
 
+def _differences(seen, pattern, model):
+    """Which differences are not those of a polynomial that is fitted: its order and one bands have none."""
+    order = np.zeros(_SHAPE, int)
+    for free, (which, one) in zip(pattern[model.varying], model.terms, strict=True):
+        order[which] = max(order[which], one * free)
+    return np.array(
+        [model.size + _SHAPE * band + which for k, band in enumerate(seen) for which in range(_SHAPE)
+         if k > order[which]],
+        int,
+    )  # fmt: skip
+
+
 def _fill(out, rows, equations, params, pattern, model):
     """Put the differences of rows with data in the same bands into the result."""
     seen = np.flatnonzero(pattern[model.fluxes])
     if len(seen) < 2:
         return
-    own = (model.size + _SHAPE * seen[1:, None] + np.arange(_SHAPE)).ravel()
+    own = _differences(seen, pattern, model)
+    if not len(own):
+        return
     keep = np.concatenate([np.flatnonzero(pattern), own])
     score, fisher, actual = equations[0][:, keep], *(m[:, keep][:, :, keep] for m in equations[1:])
     scale = np.sqrt(np.maximum(np.diagonal(fisher, axis1=1, axis2=2), 1e-300))
@@ -110,8 +124,9 @@ def _fill(out, rows, equations, params, pattern, model):
     covariance = np.where(good[:, None, None], covariance, np.eye(len(own)))
     chi2 = (step * (np.linalg.pinv(covariance, rcond=1e-9, hermitian=True) @ step[..., None])[..., 0]).sum(1)
     out.probability[rows] = np.where(good, chdtrc(len(own), np.maximum(np.nan_to_num(chi2), 0)), 1.0)
-    if seen[0] == 0 and seen[-1] == len(model.bands) - 1:
-        at = len(own) - _SHAPE + 1  # hlr of the last band
+    size_of_last = model.size + _SHAPE * (len(model.bands) - 1) + 1
+    if seen[0] == 0 and size_of_last in own:
+        at = int(np.flatnonzero(own == size_of_last)[0])
         size = scale[:, last][:, at] * params[:, model.hlr]
         out.gradient[rows] = np.where(good, step[:, at] / size, np.nan)
         out.error[rows] = np.where(good, np.sqrt(np.maximum(covariance[:, at, at], 0)) / size, np.nan)

@@ -70,16 +70,19 @@ class ExposureRows:
     @classmethod
     def blank(cls, exposures):
         """Of exposures that were not looked at: flags of their stamps."""
-        shape = exposures.seen.shape
-        flags = np.zeros(shape, np.int64)
+        out = cls.empty(exposures.seen.shape)
         for number, observation in enumerate(exposures.observations):
             for index, stamps in observation.groups:
-                empty = ~(stamps.ivar > 0).any((1, 2))
-                flags[index, number] = stamps.flags | np.where(empty, Flag.NO_DATA, 0)
-        nan = np.full((*shape, SINGLE.size + 2), np.nan)
-        params, chi2, snr = nan[..., :-2].copy(), nan[..., -2].copy(), nan[..., -1].copy()
-        gradient = np.full((2, len(flags)), np.nan)
-        return cls(params, chi2, snr, np.zeros(shape, int), flags, *gradient)
+                no_data = ~(stamps.ivar > 0).any((1, 2))
+                out.flags[index, number] = stamps.flags | np.where(no_data, Flag.NO_DATA, 0)
+        return out
+
+    @classmethod
+    def empty(cls, shape):
+        """Of nothing: (N, E) rows of NaN without flags."""
+        params, (chi2, snr) = np.full((*shape, SINGLE.size), np.nan), np.full((2, *shape), np.nan)
+        gradient = np.full((2, shape[0]), np.nan)
+        return cls(params, chi2, snr, np.zeros(shape, int), np.zeros(shape, np.int64), *gradient)
 
     def __getitem__(self, rows):
         return ExposureRows(*(value[rows] for value in vars(self).values()))

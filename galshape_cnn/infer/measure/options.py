@@ -1,12 +1,14 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """What a measurement is asked to do, in one object."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.varying import SHAPE_OF
 from galshape_cnn.quantities import whole_number
 
 __all__ = [
@@ -50,6 +52,8 @@ class Options:
         Whether the response of the shapes to shear is measured, see `galshape_cnn.infer.shear.response`.
     psf_error : PSFUncertainty or None
         How well the PSF is known, see `galshape_cnn.infer.measure.psf_error`.
+    vary : tuple of (str, int)
+        What of the shape varies between bands, and its order > 0 in ln(wavelength).
     """
 
     method: str = "network"
@@ -61,9 +65,12 @@ class Options:
     seed: int = 0
     shear_response: bool = False
     psf_error: object = None
+    vary: tuple = ()
 
     @classmethod
-    def checked(cls, *, method, fit_sky, neighbours, prior, seed, shear_response=False, psf_error=None):
+    def checked(
+        cls, *, method, fit_sky, neighbours, prior, seed, shear_response=False, psf_error=None, vary=None
+    ):
         """Options from what a user may write.
 
         Parameters
@@ -72,6 +79,8 @@ class Options:
             As the attributes.
         prior : Prior, mapping or None
             As the attribute, or what `Prior` is made of.
+        vary : mapping of str to int, or None
+            Orders of ``n``, ``hlr``, ``g``; 0 for what does not vary.
 
         Returns
         -------
@@ -97,7 +106,8 @@ class Options:
             allowed = "method='network' or 'ml' without a prior"
             raise InputError(f"shear_response=True with {which}; allowed: {allowed}")
         seed = whole_number(seed, "seed", 0)
-        settled = None, None, prior, seed, bool(shear_response), psf_error
+        vary = _checked_orders(vary, method)
+        settled = None, None, prior, seed, bool(shear_response), psf_error, vary
         return cls(method, bool(fit_sky), neighbours, *settled)
 
     @property
@@ -114,6 +124,25 @@ class Options:
         return replace(self, method=method)
 
 
+def _checked_orders(vary, method):
+    """What varies, and its order above zero."""
+    if vary is None:
+        return ()
+    if not isinstance(vary, Mapping):
+        raise InputError(f"vary={vary!r}; allowed: a mapping such as {{'hlr': 1, 'n': 1}}")
+    unknown = [name for name in vary if name not in SHAPE_OF]
+    if unknown:
+        raise InputError(f"vary={{{unknown[0]!r}: ...}}; allowed: {', '.join(map(repr, SHAPE_OF))}")
+    orders = {name: whole_number(vary[name], f"vary[{name!r}]", 0) for name in SHAPE_OF if name in vary}
+    found = tuple((name, order) for name, order in orders.items() if order)
+    if found and method != "ml":
+        raise InputError(
+            f"vary= with method={method!r}: there is no prior of how shapes change with wavelength; allowed: "
+            "method='ml'"
+        )
+    return found
+
+
 def measurement_keywords():
     """Keywords of an estimator's call that say how to measure; all others say what.
 
@@ -124,7 +153,7 @@ def measurement_keywords():
     """
     from galshape_cnn.observe.noise.model import NoiseModel
 
-    own = ("method", "fit_sky", "neighbours", "prior", "seed", "shear_response", "psf_error")
+    own = ("method", "fit_sky", "neighbours", "prior", "seed", "shear_response", "psf_error", "vary")
     return (*own, *(item.name for item in fields(NoiseModel)))
 
 

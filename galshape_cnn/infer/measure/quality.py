@@ -22,6 +22,7 @@ from galshape_cnn.infer.likelihood.point_source import point_source_chi2
 from galshape_cnn.infer.likelihood.residuals import as_if_independent, newton_steps
 from galshape_cnn.infer.likelihood.structure import SIGNIFICANT
 from galshape_cnn.infer.network.trust import is_trusted
+from galshape_cnn.linalg import quadratic_form
 
 __all__ = [
     "LARGE",
@@ -268,7 +269,7 @@ def settled_bounds(flags, params, covariance, size):
     at_bound = flags & Flag.PARAMETER_AT_BOUND > 0
     with np.errstate(invalid="ignore", divide="ignore"):
         along = shear / length[:, None]
-        radial = np.sqrt(np.einsum("ni,nij,nj->n", along, covariance[:, SINGLE.shear, SINGLE.shear], along))
+        radial = np.sqrt(quadratic_form(covariance[:, SINGLE.shear, SINGLE.shear], along))
         flat = (length > _FLAT) & (radial < _KNOWN_SHEAR)
         known = flat | at_bound & (hlr > 0.98 * size)
         low_n = (n < N_RANGE[0] + _N_MARGIN) & (np.sqrt(covariance[:, SINGLE.n, SINGLE.n]) < _KNOWN_N)

@@ -21,8 +21,8 @@ NETWORK_BATCH = 16
 class LiveModel:
     """A model as a function of its inputs that threads may share, compiled where the backend is JAX.
 
-    There the model is built when it is to be traced: not at all where its program was kept, or where the
-    kernel computes it.
+    There the model is built when it is to be traced: not at all where the kernel
+    computes it.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class LiveModel:
         self._by_kernel = by_kernel
         self._lock, self._is_traced = threading.Lock(), False
         self._is_pure = settle_backend() == "jax"
-        self.function = Program(name, self.pure) if self._is_pure else self._model().predict_on_batch
+        self.function = Program(self.pure) if self._is_pure else self._model().predict_on_batch
 
     def _model(self):
         with single_precision():

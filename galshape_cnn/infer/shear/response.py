@@ -90,9 +90,8 @@ class _Response:
     """
 
     def __init__(self, network):
-        name = f"of {network.first_name}"
-        self._first = Program(f"mean {name}", lambda: _measurement(network))
-        self._program = Program(f"shear response {name}", lambda: _response_function(network))
+        self._first = Program(lambda: _measurement(network))
+        self._program = Program(lambda: _response_function(network))
         self._lock, self._traced = threading.Lock(), False
 
     def __call__(self, *, transfer, grid, **arguments):

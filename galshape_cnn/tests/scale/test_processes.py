@@ -80,7 +80,7 @@ import os, sys
 import numpy as np
 from galshape_cnn.compilation import Program
 from galshape_cnn.errors import ForkedError
-program = Program("double", lambda: lambda x: 2 * x)
+program = Program(lambda: lambda x: 2 * x)
 assert program(np.ones(3))[0] == 2
 child = os.fork()
 if not child:

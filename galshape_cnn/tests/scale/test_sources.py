@@ -6,12 +6,15 @@ import tracemalloc
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.nddata import NDData
 from astropy.table import Table
 
 from galshape_cnn import Stamps
 from galshape_cnn.errors import FileError, InputError, PositionError
 from galshape_cnn.fingerprint import fingerprint
 from galshape_cnn.flags import Flag
+from galshape_cnn.infer.measure.neighbours import listed_positions
+from galshape_cnn.observe.observation import prepare
 from galshape_cnn.scale import measure_stream, open_source, read_blocks
 from galshape_cnn.scale import run as run_module
 from galshape_cnn.tests.standin import StandInEstimator
@@ -158,3 +161,18 @@ def test_hdf5_needs_its_data_sets(tmp_path):
         file["data"] = np.zeros((2, 8, 8))
     with pytest.raises(FileError, match="has no data set ivar, psf; data, ivar and psf are needed"):
         open_source(tmp_path / "set.h5").read(0, 1)
+
+
+def test_an_unknown_position_costs_its_own_row_and_is_no_neighbour(tmp_path):
+    """A masked row of a list, or one that no WCS reaches; the galaxy is in the middle of the image."""
+    image = np.random.default_rng(3).normal(size=(128, 128))
+    image[60:68, 60:68] += 20
+    places, options = np.array([[63.5, 63.5], [np.nan, np.nan]]), {"error": 1.0, "psf": np.ones((3, 3)) / 9}
+    whole = prepare(image, positions=places, **options)
+    alone = prepare(image, positions=places[:1], **options)
+    assert len(listed_positions(whole)[0][0]) == 0
+    np.testing.assert_array_equal(whole.groups[0][1].flags[0], alone.groups[0][1].flags[0])
+    summary = measure_stream(
+        StandInEstimator(), NDData(image), tmp_path / "out", positions=places, block_rows=1, **options
+    )
+    assert (summary["rows"], summary["errors"], summary["flags"]["OFF_IMAGE"]) == (2, 0, 1)

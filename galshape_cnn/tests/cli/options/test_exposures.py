@@ -9,7 +9,10 @@ from astropy.table import QTable, Table
 from galshape_cnn.cli import main
 from galshape_cnn.cli.options.exposures import read_exposures
 from galshape_cnn.errors import FileError
+from galshape_cnn.observe.exposure import opened
+from galshape_cnn.scale import read_blocks
 from galshape_cnn.tests.exposure_scene import SETUP, TRUTH, exposure, galaxies
+from galshape_cnn.tests.stream_scene import assert_same
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +44,8 @@ def test_list_is_read(folder):
     first, second = read_exposures(folder / "list.csv")
     assert (first.band, first.zeropoint, first.gain) == ("g", 25.0, None)
     assert (second.band, second.zeropoint, second.gain) == ("r", 26.0, 1e9)
-    assert first.data.psf.shape == (45, 45)
-    assert second.data.psf is None
+    assert opened(first).data.psf.shape == (45, 45)
+    assert opened(second).data.psf is None
     assert second.psf.fwhm == pytest.approx(0.78)
 
 
@@ -64,7 +67,12 @@ def test_command_writes_a_column_for_each_band(folder, truth, capsys):
     ("options", "status", "message"),
     [
         (["--psf", "x.fits"], 1, "--psf is given beside --exposures"),
-        (["--workers", "2"], 1, "--workers is given beside --exposures, which it does not work with yet"),
+        (
+            ["--shear-response"],
+            1,
+            "--shear-response is given beside --exposures, which it does not work with",
+        ),
+        (["--psf-error", "size=0.01"], 1, "--psf-error is given beside --exposures, which it does not work"),
         (["--zeropoint", "25"], 1, "--zeropoint is given beside --exposures"),
     ],
 )
@@ -92,9 +100,49 @@ def test_default_method_takes_a_list(folder):
     assert {"hlr_gradient", "flux_g_std"} <= set(table.colnames)
 
 
-def test_folders_are_refused(folder, capsys):
-    assert main(["measure", "--exposures", str(folder / "list.csv"), "-o", str(folder / "blocks")]) == 1
-    assert "folder of blocks" in capsys.readouterr().err
+def test_a_folder_holds_the_same_rows_and_goes_on(folder, capsys):
+    command = ["measure", "--exposures", folder / "list.csv", "--positions", folder / "places.csv"]
+    command = [str(one) for one in (*command, "--method", "ml", "-o")]
+    assert main([*command, str(folder / "one.fits")]) == 0
+    blocks = folder / "blocks"
+    assert main([*command, str(blocks), "--block-rows", "3"]) == 0
+    (blocks / "part-000001.parquet").unlink()
+    assert main([*command, str(blocks), "--block-rows", "3"]) == 0
+    assert "measured 4 galaxies (ml)" in capsys.readouterr().out
+    table = read_blocks(blocks)
+    whole = QTable.read(folder / "one.fits")
+    for name in ("flux_g", "flux_r", "n", "hlr", "mag_r", "flags"):
+        np.testing.assert_array_equal(table[name], whole[name])
+    assert table.meta["command"]["exposures"] == str(folder / "list.csv")
+
+
+def test_shapes_that_vary_with_wavelength(folder, capsys):
+    table = Table.read(folder / "list.csv")
+    command = ["measure", "--positions", folder / "places.csv", "--method", "ml", "--vary", "hlr=1,n=0", "-o"]
+    command = [str(one) for one in (*command, folder / "vary.fits", "--exposures")]
+    assert main([*command, str(folder / "list.csv")]) == 1
+    assert "exposure 'g1' of band 'g' has no wavelength" in capsys.readouterr().err
+    table["wavelength"] = [480.0, 640.0]
+    table.write(folder / "colours.csv")
+    assert main([*command, str(folder / "colours.csv")]) == 0
+    found = QTable.read(folder / "vary.fits")
+    assert {"hlr_g", "hlr_r_err", "r_eff_g", "n", "g1"} <= set(found.colnames)
+    assert "hlr" not in found.colnames
+    capsys.readouterr()
+    for orders, message in (("hlr", "names and whole numbers"), ("size=1", "allowed: 'n', 'hlr', 'g'")):
+        assert main([*command, str(folder / "colours.csv"), "--overwrite", "--vary", orders]) == 1
+        assert message in capsys.readouterr().err
+    assert main(["measure", str(folder / "g.fits"), "-o", str(folder / "o.fits"), "--vary", "hlr=1"]) == 1
+    assert "--vary is of use with --exposures only" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_processes_give_the_same(folder):
+    command = ["measure", "--exposures", folder / "list.csv", "--positions", folder / "places.csv"]
+    command = [str(one) for one in (*command, "--method", "ml", "-o")]
+    assert main([*command, str(folder / "threads.fits")]) == 0
+    assert main([*command, str(folder / "processes.fits"), "--workers", "2"]) == 0
+    assert_same(QTable.read(folder / "processes.fits"), QTable.read(folder / "threads.fits"))
 
 
 def test_images_or_a_list_and_not_both(folder, capsys):

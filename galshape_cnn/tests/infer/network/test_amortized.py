@@ -4,14 +4,12 @@
 import numpy as np
 import pytest
 
+from galshape_cnn.forward.kernel.library import KERNEL_VARIABLE
 from galshape_cnn.infer.network.amortized import AmortizedPosterior
 from galshape_cnn.infer.network.architecture import build_network, import_keras
 from galshape_cnn.infer.network.bundle import Bundle
 from galshape_cnn.infer.network.features import CONTEXT_SIZE
 from galshape_cnn.infer.network.live_model import NETWORK_BATCH
-from galshape_cnn.tests.program_scene import kept_programs
-
-folder = kept_programs
 
 
 def test_networks_weights_are_found_without_building_it():
@@ -29,7 +27,8 @@ def test_networks_weights_are_found_without_building_it():
 
 
 @pytest.mark.parametrize("setting", ["floatx", "dtype_policy"])
-def test_networks_precision_is_not_the_users(setting, folder):
+def test_networks_precision_is_not_the_users(setting, monkeypatch):
+    monkeypatch.setenv(KERNEL_VARIABLE, "off")  # which knows no other precision
     config = import_keras().config
     rng = np.random.default_rng(1)
     n = NETWORK_BATCH  # a product of another shape rounds differently

@@ -1,0 +1,92 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+r"""Shapes that change with wavelength: polynomials in ln(wavelength) of ln n, ln hlr and the shear.
+
+With :math:`t_b` the logarithm of a band's wavelength, shifted and scaled so that the bands span -1 to 1, the
+shape in a band has the coordinates of `galshape_cnn.forward.coordinates`
+
+.. math:: u_b = u + \sum_{k=1}^{K} c_k\, T_k(t_b)
+
+with Chebyshev polynomials :math:`T_k` and coefficients :math:`c_k`, parameters of the model; u is that of its
+n, hlr, g1, g2.  A line in these coordinates is a power law of n and hlr with the wavelength, positive
+whatever the coefficients (the idea is that of GALFITM; Haeussler et al. 2013, MNRAS 430, 330).
+"""
+
+import numpy as np
+from numpy.polynomial import chebyshev
+
+from galshape_cnn.forward.sersic import N_RANGE
+from galshape_cnn.geometry import conformal_shear, reduced_shear, shear_derivative
+
+__all__ = ["LARGEST_COEFFICIENT", "SHAPE_OF", "band_shape", "polynomials"]
+
+#: Which of n, hlr, g1, g2 the name of something that varies stands for.
+SHAPE_OF = {"n": (0,), "hlr": (1,), "g": (2, 3)}
+#: Of each polynomial in ln n, ln hlr and eta: a factor of seven on either side.
+LARGEST_COEFFICIENT = 2.0
+_SHEAR = slice(2, 4)
+
+
+def polynomials(wavelengths, order):
+    """Chebyshev polynomials of ln(wavelength), which the bands span from -1 to 1.
+
+    Parameters
+    ----------
+    wavelengths : sequence of float
+        Of B bands, > 0, in any unit; not all equal.
+    order : int
+        The highest.
+
+    Returns
+    -------
+    values : (B, order) ndarray
+        Of the first to that one.
+    """
+    t = np.log(np.asarray(wavelengths, float))
+    t = (2 * t - t.min() - t.max()) / (t.max() - t.min())
+    return chebyshev.chebvander(t, order)[:, 1:]
+
+
+def band_shape(params, model, band):
+    """n, hlr, g1, g2 in a band, and their derivative.
+
+    Parameters
+    ----------
+    params : (N, P) ndarray
+        Of the model.
+    model : GalaxyModel
+        With a shape that varies.
+    band : int
+
+    Returns
+    -------
+    shape : (N, 4) float64 ndarray
+        n inside its range.
+    derivative : (N, 4, 4 + S) ndarray
+        By n, hlr, g1, g2 and the S coefficients.
+    """
+    shape = np.array(params[:, model.shape], float)
+    rate = np.zeros((len(shape), 4, model.coefficients))  # of the coordinates, by the coefficients
+    for column, (which, order) in enumerate(model.terms):
+        rate[:, which, column] = model.polynomials[band, order - 1]
+    change = (rate @ params[:, model.varying, None])[..., 0]
+    derivative = np.concatenate([np.tile(np.eye(4), (len(shape), 1, 1)), rate], 2)
+    ratio = np.exp(change[:, :2])
+    free = (shape[:, 0] * ratio[:, 0] > N_RANGE[0]) & (shape[:, 0] * ratio[:, 0] < N_RANGE[1])
+    shape[:, :2] *= ratio
+    derivative[:, [0, 1], [0, 1]] = ratio
+    derivative[:, :2, 4:] *= shape[:, :2, None]
+    shape[:, 0] = np.clip(shape[:, 0], *N_RANGE)
+    derivative[:, 0] *= free[:, None]  # what is held at a limit does not move
+    if any(which >= _SHEAR.start for which, _ in model.terms):
+        _add_shear(shape, derivative, change[:, _SHEAR])
+    return shape, derivative
+
+
+def _add_shear(shape, derivative, change):
+    """Change the conformal shear of shapes and their derivatives, in place."""
+    eta = np.stack(conformal_shear(*shape[:, _SHEAR].T), -1)
+    there = eta + change
+    shape[:, _SHEAR] = np.stack(reduced_shear(*there.T), -1)
+    outward = shear_derivative(there)
+    derivative[:, _SHEAR, _SHEAR] = outward @ np.linalg.inv(shear_derivative(eta))
+    derivative[:, _SHEAR, 4:] = outward @ derivative[:, _SHEAR, 4:]

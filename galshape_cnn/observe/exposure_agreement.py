@@ -1,0 +1,209 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""What several exposures must agree on, checked before their pixels are looked at."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from galshape_cnn.errors import InputError
+from galshape_cnn.forward.galaxy_model import GalaxyModel
+from galshape_cnn.observe.exposure import axes_of, opened
+from galshape_cnn.observe.exposure_positions import ExposurePositions, exposure_positions
+from galshape_cnn.observe.inputs import read_frames
+from galshape_cnn.observe.noise.ccd import checked_gain
+
+__all__ = ["AgreedExposures", "agreed_exposures", "check_counts"]
+
+
+@dataclass(frozen=True, eq=False)
+class AgreedExposures:
+    """Exposures that do not contradict each other.
+
+    Attributes
+    ----------
+    names : tuple of str
+        All different.
+    exposures : tuple of Exposure
+        Opened, gains in plain numbers.
+    model : GalaxyModel
+    units : tuple
+        Unit of the pixels of each, or None.
+    factors : (E,) ndarray
+        As of `Exposures`.
+    positions : ExposurePositions or None
+    """
+
+    names: tuple
+    exposures: tuple
+    model: GalaxyModel
+    units: tuple
+    factors: np.ndarray
+    positions: ExposurePositions | None
+
+    def of_each(self, function, *args):
+        """Call a function with each exposure, its positions and its place in their list.
+
+        Returns
+        -------
+        found : list
+            What it returns; errors of the input say which exposure they are about.
+        """
+        found = []
+        for number, (name, one) in enumerate(zip(self.names, self.exposures, strict=True)):
+            where = (None, None) if self.positions is None else self.positions.of_exposure(number)
+            found.append(_named(name, function, one, where, *args))
+        return found
+
+
+def agreed_exposures(exposures, positions=None, fit_sky=True, vary=()):
+    """Check that exposures fit together, before their pixels are looked at.
+
+    Parameters
+    ----------
+    exposures : sequence of Exposure
+        All images, or all cutouts.
+    positions : optional
+        As for `prepare_exposures`.
+    fit_sky : bool, optional
+        Whether the sky levels are to be fitted.
+    vary : tuple of (str, int), optional
+        As of `GalaxyModel`.
+
+    Returns
+    -------
+    agreed : AgreedExposures
+
+    Raises
+    ------
+    InputError
+        If they contradict each other; its subclasses if a file or the positions cannot be used.
+    """
+    names = _names(exposures)
+    exposures = [_named(name, opened, one) for name, one in zip(names, exposures, strict=True)]
+    frames = [_named(name, _frames_of, one) for name, one in zip(names, exposures, strict=True)]
+    model = _model(exposures, names, fit_sky, vary)
+    units = tuple(unit for _, unit in frames)
+    exposures = tuple(
+        replace(one, gain=_named(name, checked_gain, one.gain, unit))
+        for name, one, unit in zip(names, exposures, units, strict=True)
+    )
+    factors = _factors(exposures, names, model, units)
+    places = exposure_positions(exposures, names, [wcs for wcs, _ in frames], positions)
+    return AgreedExposures(names, exposures, model, units, factors, places)
+
+
+def check_counts(names, parts):
+    """Refuse exposures that hold different numbers of cutouts.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of the exposures.
+    parts : sequence of sized
+        What has as many entries as each has galaxies.
+
+    Raises
+    ------
+    InputError
+        If the numbers differ.
+    """
+    if len({len(one) for one in parts}) > 1:
+        listed = ", ".join(f"{name}: {len(one)}" for name, one in zip(names, parts, strict=True))
+        raise InputError(f"the exposures hold different numbers of cutouts ({listed}); they must be equal")
+
+
+def _names(exposures):
+    """A name for each exposure, all different."""
+    if not len(exposures):
+        raise InputError("data is an empty list; at least one Exposure is needed")
+    count, names = Counter(), []
+    for one in exposures:
+        count[one.band] += 1
+        names.append(one.name or f"{one.band or 'exposure'}{count[one.band]}")
+    twice = [name for name, number in Counter(names).items() if number > 1]
+    if twice:
+        raise InputError(f"two exposures have the name {twice[0]!r}; give each its own name=")
+    return tuple(names)
+
+
+def _named(name, function, *args):
+    """Call a function; errors of the input say which exposure they are about."""
+    try:
+        return function(*args)
+    except InputError as error:
+        raise type(error)(f"exposure {name!r}: {error}") from error
+
+
+def _frames_of(exposure):
+    """WCS and unit of an exposure, pixels untouched; a list of WCS for cutouts."""
+    frames, unit = read_frames(exposure.data, error=exposure.error, mask=exposure.mask, wcs=exposure.wcs)
+    is_image = axes_of(exposure.data) == 2
+    return (frames[0].wcs if is_image else [one.wcs for one in frames]), unit
+
+
+def _model(exposures, names, fit_sky, vary):
+    """Bands in the order of their first exposures."""
+    bands = tuple(dict.fromkeys(one.band for one in exposures))
+    if len(bands) > 1 and "" in bands:
+        missing = [k for k, one in enumerate(exposures) if not one.band]
+        raise InputError(f"data[{missing[0]}] has no band, others have; give band= to all exposures")
+    numbers = tuple(bands.index(one.band) for one in exposures)
+    wavelengths = _wavelengths(exposures, names, vary) if vary else ()
+    return GalaxyModel(bands, numbers, bool(fit_sky), vary, wavelengths)
+
+
+def _wavelengths(exposures, names, vary):
+    """Wavelength of each band, of which there must be more than the orders of what varies."""
+    found = {}
+    for one, name in zip(exposures, names, strict=True):
+        if one.wavelength is None:
+            raise InputError(
+                f"exposure {name!r} of band {one.band!r} has no wavelength, which vary= needs; give "
+                "wavelength= to it"
+            )
+        first = found.setdefault(one.band, one.wavelength)
+        if one.wavelength != first:
+            raise InputError(
+                f"exposure {name!r} of band {one.band!r} has wavelength {one.wavelength:.6g}, another one of "
+                f"the band {first:.6g}; they must be equal"
+            )
+    different = len(set(found.values()))
+    for name, order in vary:
+        if order >= different:
+            raise InputError(
+                f"vary={{{name!r}: {order}}} with {different} wavelengths; allowed: orders below their number"
+            )
+    return tuple(found.values())
+
+
+def _factors(exposures, names, model, units):
+    """Pixel values of each exposure over those of the first one of its band, for the same light."""
+    factors = np.ones(len(exposures))
+    for number, (one, band) in enumerate(zip(exposures, model.exposures, strict=True)):
+        first = model.exposures.index(band)
+        other = exposures[first]
+        if (one.zeropoint is None) != (other.zeropoint is None):
+            without = names[number] if one.zeropoint is None else names[first]
+            raise InputError(
+                f"exposure {without!r} of band {one.band!r} has no zeropoint, others of the band have; give "
+                "it to all exposures of the band, or to none if their pixels count the same light alike"
+            )
+        if one.zeropoint is not None:
+            factors[number] = 10 ** (0.4 * (one.zeropoint - other.zeropoint))
+        elif units[number] != units[first]:
+            factors[number] = 1 / _unit_ratio(units[number], units[first], names[number], one.band)
+    return factors
+
+
+def _unit_ratio(unit, other, name, band):
+    """One unit in another."""
+    import astropy.units as u
+
+    try:
+        return (unit or u.dimensionless_unscaled).to(other or u.dimensionless_unscaled)
+    except u.UnitConversionError as error:
+        raise InputError(
+            f"exposure {name!r} of band {band!r} has unit {unit}, another one of the band {other}; units "
+            "that can be converted are needed, or zeropoint= for each"
+        ) from error

@@ -1,0 +1,112 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Where the galaxies of a list are in each of several images."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from galshape_cnn.errors import InputError, PositionError
+from galshape_cnn.observe.positions import Positions, read_positions_argument
+from galshape_cnn.wcs import pixel_positions
+
+__all__ = ["ExposurePositions", "exposure_positions"]
+
+
+@dataclass(frozen=True, eq=False)
+class ExposurePositions:
+    """Positions of N galaxies in each of E images, which may be a part of a longer list.
+
+    Attributes
+    ----------
+    places : tuple of Positions
+        One for each image; the first has the other columns of the user's table.
+    listed : tuple of (M, 2) ndarray
+        x, y of the whole list in each image: galaxies outside the part are neighbours of those in it.
+    first : int
+        Place of the first galaxy of the part in the list.
+    """
+
+    places: tuple
+    listed: tuple
+    first: int = 0
+
+    @classmethod
+    def of(cls, places):
+        """Of a whole list."""
+        return cls(tuple(places), tuple(one.xy for one in places))
+
+    def __len__(self):
+        return len(self.places[0].xy)
+
+    def __getitem__(self, rows):
+        """A part of the list; a slice with a start."""
+        table = self.places[0].table
+        first = replace(
+            self.places[0], xy=self.places[0].xy[rows], table=None if table is None else table[rows], sky=None
+        )
+        others = [replace(one, xy=one.xy[rows]) for one in self.places[1:]]
+        return ExposurePositions((first, *others), self.listed, self.first + rows.start)
+
+    def of_exposure(self, number):
+        """Positions in an image, and the list as `galshape_cnn.observe.observation.prepare` takes it."""
+        return self.places[number], (self.listed[number], self.first)
+
+
+def exposure_positions(exposures, names, wcses, positions):
+    """Positions of galaxies in each exposure.
+
+    Parameters
+    ----------
+    exposures : sequence of Exposure
+        Opened.
+    names : sequence of str
+        Of the exposures.
+    wcses : sequence
+        WCS of each, or None; a list of them for cutouts.
+    positions : Table, SkyCoord, (N, 2) array_like or ExposurePositions, optional
+        On the sky, or x, y of the first exposure; or known already.
+
+    Returns
+    -------
+    places : ExposurePositions or None
+        None for cutouts.
+
+    Raises
+    ------
+    InputError
+        If only some have a WCS, or none has and they are not aligned.
+    PositionError
+        If positions are given for cutouts, cannot be used, or none lies inside any of the images.
+    """
+    if positions is None or isinstance(positions, ExposurePositions):
+        return positions
+    have = [wcs is not None for wcs in wcses]
+    for name, wcs in zip(names, wcses, strict=True):
+        if isinstance(wcs, list):
+            raise PositionError(f"positions are given, but exposure {name!r} holds cutouts; leave them out")
+    if any(have) and not all(have):
+        without, other = names[have.index(False)], names[have.index(True)]
+        raise InputError(
+            f"exposure {without!r} has no WCS, {other!r} has one; give one to all, or to none if the images "
+            "are aligned pixel to pixel"
+        )
+    first = read_positions_argument(positions, wcses[0])
+    shapes = [np.shape(getattr(one.data, "data", one.data)) for one in exposures]
+    if any(have):
+        coords = first.on_sky(wcses[0])
+        others = [Positions(pixel_positions(wcs, coords)) for wcs in wcses[1:]]
+    elif len(set(shapes)) > 1:
+        raise InputError(f"exposures without WCS must be aligned, but have shapes {sorted(set(shapes))}")
+    else:
+        others = [replace(first, table=None) for _ in exposures[1:]]
+    places = ExposurePositions.of([first, *others])
+    _refuse_unseen(places, shapes)
+    return places
+
+
+def _refuse_unseen(places, shapes):
+    """Refuse positions of which no image shows any."""
+    for xy, shape in zip(places.listed, shapes, strict=True):
+        if ((xy >= -0.5) & (xy < np.array(shape[::-1]) - 0.5)).all(1).any():
+            return
+    raise PositionError(f"positions: none of the {len(places)} lies inside any of the {len(shapes)} images")
