@@ -3,7 +3,7 @@ r"""Errors of a fit where chi-square is no parabola: how badly a galaxy of high 
 
 The wings of a galaxy of high n may be in the noise.  A fit then finds a smaller one of low n, and the
 curvature of chi-square *there* promises errors with which the truth is off by many of them.  Chi-square
-itself knows better: held at n = 4, with everything else fitted again, it is larger by a few units only (a
+itself knows better: held at n = 5.5, with everything else fitted again, it is larger by a few units only (a
 profile likelihood: Murphy & van der Vaart 2000, J. Am. Stat. Assoc. 95, 449).
 
 With :math:`\delta` the way from the best fit to that one, in flux, n, hlr, g1 and g2, a parabola has
@@ -23,11 +23,11 @@ from galshape_cnn.infer.fit.variable_projection import Penalty
 
 __all__ = ["HIGH_N", "profile_covariance"]
 
-#: Sérsic index of the alternative, that of a de Vaucouleurs profile.
-HIGH_N = 4.0
+#: Sérsic index of the alternative: few galaxies have more.
+HIGH_N = 5.5
 # Fixed on injections into three survey images.  Nearer to the alternative an error has no room to be wrong.
 _LOW_N, _FAR = 2.5, 3.0  # n below it, and so many stated errors from the alternative
-_LEAST_DISTANCE = 5.0  # of the whole way, standard deviations: below, chi-square is not asked
+_LEAST_DISTANCE = 4.0  # of the whole way, standard deviations: below, chi-square is not asked
 _PARABOLA = 0.16  # of the parabola's increase of chi-square: with more it is one
 _EXCLUDED = 8.0  # standard deviations by which chi-square itself excludes the alternative
 _NEAREST = 1.0  # standard deviation that the alternative counts for at least

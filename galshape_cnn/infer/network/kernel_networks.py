@@ -81,8 +81,8 @@ class KernelNetwork:
         """
         inputs = [_single(one) for one in inputs]
         out = np.empty((len(inputs[0]), self._outputs), np.float32)
-        net = self._net(chosen())[0]
-        call(self._function, ctypes.byref(net), ctypes.c_int64(len(out)), *inputs, out)
+        packed = self._net(chosen())  # held: two threads may pack at first, and only one's is kept for later
+        call(self._function, ctypes.byref(packed[0]), ctypes.c_int64(len(out)), *inputs, out)
         return out
 
     def _packed(self, instructions):
