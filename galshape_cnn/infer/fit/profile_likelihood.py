@@ -26,13 +26,13 @@ __all__ = ["HIGH_N", "profile_covariance"]
 #: Sérsic index of the alternative: few galaxies have more.
 HIGH_N = 5.5
 # Fixed on injections into three survey images.  Nearer to the alternative an error has no room to be wrong.
-_LOW_N, _FAR = 2.5, 3.0  # n below it, and so many stated errors from the alternative
+_LOW_N, _FAR = 2.5, (3.0, 40.0)  # n below it, and so many stated errors from the alternative
 _LEAST_DISTANCE = 4.0  # of the whole way, standard deviations: below, chi-square is not asked
 _PARABOLA = 0.16  # of the parabola's increase of chi-square: with more it is one
 _EXCLUDED = 8.0  # standard deviations by which chi-square itself excludes the alternative
 _NEAREST = 1.0  # standard deviation that the alternative counts for at least
 _HELD = 1e6  # inverse variance of ln n
-_STEPS, _LARGER = 10, 1.4  # of the search; size and flux of the start over those of the fit
+_STEPS, _LARGER = 7, 1.4  # of the search; size and flux of the start over those of the fit
 
 
 def profile_covariance(batch, params, chi2, errors, fit_sky=True):
@@ -60,7 +60,7 @@ def profile_covariance(batch, params, chi2, errors, fit_sky=True):
     more, n = np.zeros(stated.shape), params[:, SINGLE.n]
     with np.errstate(invalid="ignore", divide="ignore"):
         far = (HIGH_N - n) / np.sqrt(stated[:, SINGLE.n, SINGLE.n])
-        doubtful = (n < _LOW_N) & (far > _FAR)
+        doubtful = (n < _LOW_N) & (far > _FAR[0]) & (far < _FAR[1])
     known = np.isfinite(params).all(1) & np.isfinite(stated).all((1, 2)) & np.isfinite(supposed).all((1, 2))
     rows = np.flatnonzero(doubtful & known)
     if not len(rows):

@@ -69,7 +69,8 @@ LARGE = 1.5
 _SHARED, _OUTSHONE = 0.2, 0.5  # of the light on pixels of others, for NEIGHBOR_LIGHT and BLENDED
 #: Of flux or size that structure may move it by.
 LARGEST_SHARE = 0.5
-_LEFT, _HIGH = 1.0, 3.5  # squares and smoothed residuals, standard deviations: worth a search for a companion
+# Standard deviations of squares, and of smoothed residuals near and anywhere, worth a search for companions.
+_LEFT, _HIGH = 1.0, (3.5, 5.0)
 _FEW = 16.0  # pixels around the centre: nearer than their root is not a neighbour
 
 
@@ -131,7 +132,10 @@ def _with_companion(batch, judged, examination, width, options):
     bounds = np.diagonal(judged.crb + judged.structure + judged.profile, axis1=1, axis2=2)
     errors = np.sqrt(np.diagonal(judged.covariance, axis1=1, axis2=2))
     errors = np.where(np.isfinite(errors), errors, np.sqrt(bounds))
-    likely = (examination.galaxy_excess > _LEFT) | (examination.highest[:, 1:].max(1) > _HIGH)
+    highest, place = examination.highest[:, 1:], examination.distance[:, 1:]
+    likely = (highest > np.where(place < 2 * width[:, None], *_HIGH)).any(1) | (
+        examination.galaxy_excess > _LEFT
+    )
     likely &= np.isfinite(judged.params).all(1) & (errors > 0).all(1)
     out = np.zeros(len(batch), bool)
     for rows, padded, full in batch.filled(np.flatnonzero(likely), BLOCK, by_kernel=True):
