@@ -11,19 +11,83 @@ n, hlr, g1, g2.  A line in these coordinates is a power law of n and hlr with th
 whatever the coefficients (the idea is that of GALFITM; Haeussler et al. 2013, MNRAS 430, 330).
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.polynomial import chebyshev
 
+from galshape_cnn.errors import InputError
 from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.geometry import conformal_shear, reduced_shear, shear_derivative
+from galshape_cnn.quantities import whole_number
 
-__all__ = ["LARGEST_COEFFICIENT", "SHAPE_OF", "band_shape", "polynomials"]
+__all__ = [
+    "LARGEST_COEFFICIENT",
+    "SHAPE_OF",
+    "band_shape",
+    "checked_orders",
+    "polynomials",
+    "shape_index",
+]
 
 #: Which of n, hlr, g1, g2 the name of something that varies stands for.
 SHAPE_OF = {"n": (0,), "hlr": (1,), "g": (2, 3)}
 #: Of each polynomial in ln n, ln hlr and eta: a factor of seven on either side.
 LARGEST_COEFFICIENT = 2.0
 _SHEAR = slice(2, 4)
+
+
+def checked_orders(vary):
+    """What varies between bands, and its order above zero.
+
+    Parameters
+    ----------
+    vary : mapping of str to int, or None
+        Orders of ``n``, ``hlr``, ``g``; 0 for what does not vary.
+
+    Returns
+    -------
+    orders : tuple of (str, int)
+        As of `GalaxyModel`.
+
+    Raises
+    ------
+    InputError
+        If it is no mapping, or a name or an order is not allowed.
+    """
+    if vary is None:
+        return ()
+    if not isinstance(vary, Mapping):
+        raise InputError(f"vary={vary!r}; allowed: a mapping such as {{'hlr': 1, 'n': 1}}")
+    unknown = [name for name in vary if name not in SHAPE_OF]
+    if unknown:
+        raise InputError(f"vary={{{unknown[0]!r}: ...}}; allowed: {', '.join(map(repr, SHAPE_OF))}")
+    orders = {name: whole_number(vary[name], f"vary[{name!r}]", 0) for name in SHAPE_OF if name in vary}
+    return tuple((name, order) for name, order in orders.items() if order)
+
+
+def shape_index(model):
+    """Columns of a table that hold the shape in each band.
+
+    Parameters
+    ----------
+    model : GalaxyModel
+        With B bands.
+
+    Returns
+    -------
+    names : tuple of str
+        Of the fluxes and what follows: n, hlr, g1, g2, those that vary with wavelength for each band.
+    index : (B, 4) ndarray of int
+        Which of them are n, hlr, g1, g2 in each band.
+    """
+    names, index = list(model.names[model.fluxes]), np.zeros((len(model.bands), 4), int)
+    varying = {which for which, _ in model.terms}
+    for which, name in enumerate(("n", "hlr", "g1", "g2")):
+        ends = [f"_{band}" for band in model.bands] if which in varying else [""]
+        index[:, which] = len(names) + np.arange(len(model.bands)) % len(ends)
+        names += [name + end for end in ends]
+    return tuple(names), index
 
 
 def polynomials(wavelengths, order):
@@ -71,8 +135,8 @@ def band_shape(params, model, band):
     change = (rate @ params[:, model.varying, None])[..., 0]
     derivative = np.concatenate([np.tile(np.eye(4), (len(shape), 1, 1)), rate], 2)
     ratio = np.exp(change[:, :2])
-    free = (shape[:, 0] * ratio[:, 0] > N_RANGE[0]) & (shape[:, 0] * ratio[:, 0] < N_RANGE[1])
     shape[:, :2] *= ratio
+    free = (shape[:, 0] >= N_RANGE[0]) & (shape[:, 0] <= N_RANGE[1])
     derivative[:, [0, 1], [0, 1]] = ratio
     derivative[:, :2, 4:] *= shape[:, :2, None]
     shape[:, 0] = np.clip(shape[:, 0], *N_RANGE)

@@ -13,7 +13,7 @@ from galshape_cnn.observe.exposure_positions import ExposurePositions, exposure_
 from galshape_cnn.observe.inputs import read_frames
 from galshape_cnn.observe.noise.ccd import checked_gain
 
-__all__ = ["AgreedExposures", "agreed_exposures", "check_counts"]
+__all__ = ["AgreedExposures", "agreed_exposures", "check_counts", "wavelengths_of_bands"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,24 +149,44 @@ def _model(exposures, names, fit_sky, vary):
         missing = [k for k, one in enumerate(exposures) if not one.band]
         raise InputError(f"data[{missing[0]}] has no band, others have; give band= to all exposures")
     numbers = tuple(bands.index(one.band) for one in exposures)
-    wavelengths = _wavelengths(exposures, names, vary) if vary else ()
+    wavelengths = ()
+    if vary:
+        own = ([getattr(one, name) for one in exposures] for name in ("band", "wavelength"))
+        wavelengths = wavelengths_of_bands(*own, names, vary)
     return GalaxyModel(bands, numbers, bool(fit_sky), vary, wavelengths)
 
 
-def _wavelengths(exposures, names, vary):
-    """Wavelength of each band, of which there must be more than the orders of what varies."""
+def wavelengths_of_bands(bands, wavelengths, names, vary):
+    """Wavelength of each band, of which there must be more than the orders of what varies.
+
+    Parameters
+    ----------
+    bands, wavelengths, names : sequence
+        Of each exposure; a wavelength may be None.
+    vary : tuple of (str, int)
+        As of `GalaxyModel`.
+
+    Returns
+    -------
+    wavelengths : tuple of float
+        Of the bands, in the order of their first exposures.
+
+    Raises
+    ------
+    InputError
+        If one is missing, two of a band differ, or there are too few.
+    """
     found = {}
-    for one, name in zip(exposures, names, strict=True):
-        if one.wavelength is None:
+    for band, wavelength, name in zip(bands, wavelengths, names, strict=True):
+        if wavelength is None:
             raise InputError(
-                f"exposure {name!r} of band {one.band!r} has no wavelength, which vary= needs; give "
-                "wavelength= to it"
+                f"exposure {name!r} of band {band!r} has no wavelength, which vary= needs; give wavelength= "
+                "to it"
             )
-        first = found.setdefault(one.band, one.wavelength)
-        if one.wavelength != first:
+        if wavelength != found.setdefault(band, wavelength):
             raise InputError(
-                f"exposure {name!r} of band {one.band!r} has wavelength {one.wavelength:.6g}, another one of "
-                f"the band {first:.6g}; they must be equal"
+                f"exposure {name!r} of band {band!r} has wavelength {wavelength:.6g}, another one of the "
+                f"band {found[band]:.6g}; they must be equal"
             )
     different = len(set(found.values()))
     for name, order in vary:

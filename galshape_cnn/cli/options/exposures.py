@@ -10,7 +10,14 @@ from galshape_cnn.cli.options.psf import parse_psf
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.observe.exposure import Exposure, ImageFile, opened
 
-__all__ = ["add_exposures_option", "add_vary_option", "exposures_source", "read_exposures", "vary_from"]
+__all__ = [
+    "add_exposures_option",
+    "add_vary_option",
+    "exposures_source",
+    "listed_exposures",
+    "read_exposures",
+    "vary_from",
+]
 
 #: Columns of the list, and which of them are numbers.
 _NEEDED = ("image", "band")
@@ -146,13 +153,36 @@ def exposures_source(args):
     """
     from galshape_cnn.scale.exposures_source import ExposuresSource
 
+    exposures, keywords = listed_exposures(args)
+    return ExposuresSource(exposures, targets(args, opened(exposures[0]).data), keywords)
+
+
+def listed_exposures(args):
+    """Exposures of the list that the arguments name, and how they are cut.
+
+    Parameters
+    ----------
+    args : `argparse.Namespace`
+        Of ``galshape measure`` or ``report``.
+
+    Returns
+    -------
+    exposures : list of Exposure
+    keywords : dict
+        For the estimator.
+
+    Raises
+    ------
+    FileError
+        If the list or one of its files cannot be read.
+    InputError
+        If an option cannot be used with it.
+    """
     _check(args)
-    exposures = read_exposures(args.exposures)
-    positions = targets(args, opened(exposures[0]).data)
     keywords = {"psf_oversampling": args.psf_oversampling, "psf_includes_pixel": not args.psf_without_pixel}
     if args.stamp_size is not None:
         keywords["stamp_size"] = args.stamp_size
-    return ExposuresSource(exposures, positions, keywords)
+    return read_exposures(args.exposures), keywords
 
 
 def _entry(row, name, names):
@@ -227,10 +257,10 @@ def _hdu_number(value):
 
 def _check(args):
     """Refuse options that the list, or a run on several exposures, has no use for."""
-    for name in (*_OF_ONE, *_NOT_YET):
+    for name in (name for name in (*_OF_ONE, *_NOT_YET) if hasattr(args, name)):
         if getattr(args, name) != args.defaults.get(name):
             option = "--" + name.replace("_", "-")
             why = "whose list says it of each image" if name in _OF_ONE else "which it does not work with yet"
             raise InputError(f"{option} is given beside --exposures, {why}")
-    if args.zeropoint not in ("none", args.defaults.get("zeropoint")):
+    if getattr(args, "zeropoint", "none") not in ("none", args.defaults.get("zeropoint")):
         raise InputError("--zeropoint is given beside --exposures, whose list has a column zeropoint")

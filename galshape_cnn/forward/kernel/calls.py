@@ -39,7 +39,7 @@ def _psf(transfer):
 
 
 def _grid(grid):
-    return ctypes.byref(plan_of(grid).structure)
+    return ctypes.byref(plan_of(grid))
 
 
 def _number(value):

@@ -2,7 +2,6 @@
 """What the kernel is told of a Fourier grid: its waves, its nodes, the tables of the Sérsic profile."""
 
 import ctypes
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -35,14 +34,6 @@ class _Plan(ctypes.Structure):
         ("profile", _DOUBLE),
         *((name, ctypes.c_double) for name in ("ln_n0", "ln_n_step", "ln_k0", "ln_k_step")),
     ]
-
-
-@dataclass(frozen=True, eq=False)
-class _Kept:
-    """The structure, and the arrays that it points to."""
-
-    structure: _Plan
-    arrays: dict
 
 
 @lru_cache(maxsize=1)
@@ -86,8 +77,8 @@ def plan_of(grid: FourierGrid):
 
     Returns
     -------
-    plan : object
-        Its ``structure`` is what the kernel's functions take first.
+    plan : ctypes.Structure
+        What the kernel's functions take first; it holds the arrays that it points to.
     """
     arrays = {name: np.ascontiguousarray(one, np.float32) for name, one in _axes(grid).items()} | _tables()
     table, plan = sersic_table(), _Plan()
@@ -98,4 +89,5 @@ def plan_of(grid: FourierGrid):
     for name, array in arrays.items():
         kind = _DOUBLE if array.dtype == np.float64 else _SINGLE
         setattr(plan, name, array.ctypes.data_as(kind))
-    return _Kept(plan, arrays)
+    plan.arrays = arrays  # a pointer keeps nothing: another thread may push the plan out of the cache
+    return plan

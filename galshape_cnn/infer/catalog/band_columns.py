@@ -7,16 +7,15 @@ import astropy.units as u
 import numpy as np
 
 from galshape_cnn.errors import InputError
-from galshape_cnn.forward.varying import band_shape
+from galshape_cnn.forward.varying import band_shape, shape_index
 from galshape_cnn.geometry import frame_derivative
 from galshape_cnn.infer.catalog.columns import COLUMN_DEFINITIONS, ColumnDefinition
 from galshape_cnn.linalg import quadratic_form
 
-__all__ = ["band_columns", "band_definitions", "band_of", "by_band", "color_of", "shape_index"]
+__all__ = ["band_columns", "band_definitions", "band_of", "by_band", "color_of"]
 
 #: What each band may have.
 _OF_BANDS = ("flux", "n", "hlr", "g1", "g2", "q", "pa", "r_eff")
-_SHAPE = ("n", "hlr", "g1", "g2")
 # Magnitudes per unit of ln(flux).
 _POGSON = 2.5 / np.log(10)
 
@@ -42,30 +41,6 @@ def band_of(name, bands):
     """
     fitting = [k for k, band in enumerate(bands) if f"{name}_".startswith(f"flux_{band}_")]
     return max(fitting, key=lambda k: len(bands[k])) if fitting else 0
-
-
-def shape_index(model):
-    """Columns of a table that hold the shape in each band.
-
-    Parameters
-    ----------
-    model : GalaxyModel
-        With B bands.
-
-    Returns
-    -------
-    names : tuple of str
-        Of the fluxes and what follows: n, hlr, g1, g2, those that vary with wavelength for each band.
-    index : (B, 4) ndarray of int
-        Which of them are n, hlr, g1, g2 in each band.
-    """
-    names, index = list(model.names[model.fluxes]), np.zeros((len(model.bands), 4), int)
-    varying = {which for which, _ in model.terms}
-    for which, name in enumerate(_SHAPE):
-        ends = [f"_{band}" for band in model.bands] if which in varying else [""]
-        index[:, which] = len(names) + np.arange(len(model.bands)) % len(ends)
-        names += [name + end for end in ends]
-    return tuple(names), index
 
 
 def by_band(params, model, placement):

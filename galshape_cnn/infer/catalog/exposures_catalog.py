@@ -9,6 +9,7 @@ import numpy as np
 
 from galshape_cnn.flags import quality_of
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.varying import shape_index
 from galshape_cnn.geometry import axis_ratio, frame_derivative, position_angle, semi_major_radius
 from galshape_cnn.infer.catalog.band_columns import (
     band_columns,
@@ -16,7 +17,6 @@ from galshape_cnn.infer.catalog.band_columns import (
     band_of,
     by_band,
     color_of,
-    shape_index,
 )
 from galshape_cnn.infer.catalog.catalog import ShapeCatalog, frozen
 from galshape_cnn.infer.catalog.columns import (
@@ -246,7 +246,7 @@ class ExposuresCatalog(ExposuresRows, ShapeCatalog):
             columns["hlr_gradient"], columns["hlr_gradient_err"] = gradient
         for number in range(len(self.bands)):
             inside = np.array(model.exposures) == number
-            snr = np.where(self.seen[:, inside], self.by_exposure.snr[:, inside], 0)
+            snr = np.where(self.seen[:, inside], np.nan_to_num(self.by_exposure.snr[:, inside]), 0)
             columns |= band_columns(self.bands, number, self.zeropoints[number], snr, columns)
         return columns
 

@@ -15,8 +15,9 @@ from galshape_cnn.forward.psf.convert import psf_arrays
 from galshape_cnn.forward.render import render
 from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
+from galshape_cnn.forward.varying import checked_orders
 from galshape_cnn.geometry import frame_derivative, transform_shape
-from galshape_cnn.infer.likelihood.cramer_rao_exposures import are_several, joint_information
+from galshape_cnn.infer.likelihood.cramer_rao_exposures import are_several, by_band, joint_information
 from galshape_cnn.infer.likelihood.design_points import holds_many, split_points
 from galshape_cnn.infer.likelihood.fisher import bound, check_error, fisher_matrices, same_unit, snr
 from galshape_cnn.masked import filled
@@ -87,6 +88,8 @@ def cramer_rao_bound(
     fit_centroid=True,
     center=None,
     bands=None,
+    vary=None,
+    wavelengths=None,
 ):
     r"""Cramér-Rao bound of Sérsic galaxies for a given PSF and noise.
 
@@ -140,6 +143,11 @@ def cramer_rao_bound(
     bands : sequence of str, optional
         Band of each of several exposures, which share one flux per band: ``params`` then has
         ``flux_g``, …, or ``flux`` for all bands.
+    vary : mapping of str to int, optional
+        Of several exposures: orders in ln(wavelength) of what a fit lets vary between bands, as for
+        `galshape_cnn.ShapeEstimator`; the bound then has ``hlr_g``, …, of a galaxy of one shape.
+    wavelengths : sequence of float, optional
+        Of each exposure, where something varies.
 
     Returns
     -------
@@ -182,10 +190,13 @@ def cramer_rao_bound(
     }  # fmt: skip
     if are_several(psf) and (bands is not None or not holds_many(params)):
         of_each = {"error": error, "mask": mask, "pixel_scale": pixel_scale, "gain": gain} | options
-        found = joint_information(_information, params, psf, bands, fit_sky, of_each)
-        model, fisher, ratio = found
+        found = joint_information(_information, params, psf, bands, fit_sky, of_each, vary, wavelengths)
+        model, shared, fisher, ratio = found
         covariance, singular = bound(fisher, fit_sky, fit_centroid, model)
-        return CramerRaoBound(covariance[0], ratio, bool(singular[0]), model.reported_names)
+        names, covariance = by_band(model, shared, covariance)
+        return CramerRaoBound(covariance, ratio, bool(singular[0]), names)
+    if checked_orders(vary):
+        raise InputError("vary is given, but psf is no list; give a PSF for each exposure")
     if bands is not None:
         raise InputError("bands is given, but psf is no list; give a PSF for each exposure")
     options |= {"fit_sky": fit_sky, "fit_centroid": fit_centroid}

@@ -5,9 +5,11 @@ import numpy as np
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.forward.galaxy_model import SINGLE, GalaxyModel
+from galshape_cnn.forward.varying import band_shape, checked_orders, shape_index
 from galshape_cnn.forward.view import View
+from galshape_cnn.observe.exposure_agreement import wavelengths_of_bands
 
-__all__ = ["are_several", "joint_information"]
+__all__ = ["are_several", "by_band", "joint_information"]
 
 _PAIRS = ("shape", "center")  # two numbers are one value
 
@@ -36,7 +38,7 @@ def _each(name, value, count):
     return list(value)
 
 
-def _model(bands, count, fit_sky):
+def _model(bands, count, fit_sky, vary, wavelengths):
     """Model of exposures in given bands."""
     bands = [""] * count if bands is None else list(bands)
     if len(bands) != count:
@@ -44,7 +46,16 @@ def _model(bands, count, fit_sky):
     names = tuple(dict.fromkeys(bands))
     if not all(isinstance(one, str) for one in bands) or (len(names) > 1 and "" in names):
         raise InputError(f"bands={bands}; allowed: a name for each exposure")
-    return GalaxyModel(names, tuple(names.index(one) for one in bands), bool(fit_sky))
+    orders = checked_orders(vary)
+    if orders:
+        wavelengths = [None] * count if wavelengths is None else list(wavelengths)
+        if len(wavelengths) != count:
+            raise InputError(
+                f"wavelengths holds {len(wavelengths)} entries for {count} PSFs; one for each is needed"
+            )
+        wavelengths = wavelengths_of_bands(bands, wavelengths, [f"psf[{k}]" for k in range(count)], orders)
+    numbers = tuple(names.index(one) for one in bands)
+    return GalaxyModel(names, numbers, bool(fit_sky), orders, wavelengths if orders else ())
 
 
 def _shared_parameters(params, model):
@@ -63,7 +74,34 @@ def _shared_parameters(params, model):
     return [common if flux is None else flux for flux in fluxes], given
 
 
-def joint_information(one, params, psf, bands, fit_sky, arguments):
+def by_band(model, params, covariance):
+    """Names and covariance of fluxes and the shape in each band, of a bound by a model's parameters.
+
+    Parameters
+    ----------
+    model : GalaxyModel
+    params : (1, P) ndarray
+        Where the bound is taken.
+    covariance : (1, R, R) ndarray
+        Of the reported parameters.
+
+    Returns
+    -------
+    names : tuple of str
+        Of what varies one for each band, such as ``hlr_g``.
+    covariance : (K, K) ndarray
+    """
+    if not model.coefficients:
+        return model.reported_names, covariance[0]
+    names, index = shape_index(model)
+    turn = np.zeros((len(names), model.reported.stop))
+    turn[: model.n, : model.n] = np.eye(model.n)
+    for band, at in enumerate(index):
+        turn[at, model.n :] = band_shape(params, model, band)[1][0]
+    return names, turn @ covariance[0] @ turn.T
+
+
+def joint_information(one, params, psf, bands, fit_sky, arguments, vary=None, wavelengths=None):
     """Sum of the Fisher matrices of exposures, by the parameters that they share.
 
     Parameters
@@ -81,17 +119,21 @@ def joint_information(one, params, psf, bands, fit_sky, arguments):
         Whether the sky levels are unknown.
     arguments : dict
         Further arguments of ``one``, each for all exposures or a list of them.
+    vary, wavelengths : optional
+        As for `galshape_cnn.cramer_rao_bound`.
 
     Returns
     -------
     model : GalaxyModel
+    shared : (1, P) ndarray
+        Its parameters; size and shear in the frame of the sky if there is a pixel scale.
     fisher : (1, P, P) ndarray
-        By its parameters; size and shear in the frame of the sky if there is a pixel scale.
+        By them.
     snr : float
         Of all exposures together.
     """
     count = len(psf)
-    model = _model(bands, count, fit_sky)
+    model = _model(bands, count, fit_sky, vary, wavelengths)
     fluxes, given = _shared_parameters(params, model)
     lists = {name: _each(name, value, count) for name, value in arguments.items()}
     fisher, strength, framed = np.zeros((1, model.size, model.size)), 0.0, set()
@@ -106,4 +148,4 @@ def joint_information(one, params, psf, bands, fit_sky, arguments):
         strength += snr**2
     if len(framed) > 1:
         raise InputError("some exposures have a pixel_scale or jacobian, others have none; give it to all")
-    return model, fisher, float(np.sqrt(strength))
+    return model, shared, fisher, float(np.sqrt(strength))

@@ -1,14 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """What a measurement is asked to do, in one object."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.forward.varying import SHAPE_OF
+from galshape_cnn.forward.varying import checked_orders
 from galshape_cnn.quantities import whole_number
 
 __all__ = [
@@ -106,7 +105,7 @@ class Options:
             allowed = "method='network' or 'ml' without a prior"
             raise InputError(f"shear_response=True with {which}; allowed: {allowed}")
         seed = whole_number(seed, "seed", 0)
-        vary = _checked_orders(vary, method)
+        vary = _orders(vary, method)
         settled = None, None, prior, seed, bool(shear_response), psf_error, vary
         return cls(method, bool(fit_sky), neighbours, *settled)
 
@@ -124,17 +123,9 @@ class Options:
         return replace(self, method=method)
 
 
-def _checked_orders(vary, method):
+def _orders(vary, method):
     """What varies, and its order above zero."""
-    if vary is None:
-        return ()
-    if not isinstance(vary, Mapping):
-        raise InputError(f"vary={vary!r}; allowed: a mapping such as {{'hlr': 1, 'n': 1}}")
-    unknown = [name for name in vary if name not in SHAPE_OF]
-    if unknown:
-        raise InputError(f"vary={{{unknown[0]!r}: ...}}; allowed: {', '.join(map(repr, SHAPE_OF))}")
-    orders = {name: whole_number(vary[name], f"vary[{name!r}]", 0) for name in SHAPE_OF if name in vary}
-    found = tuple((name, order) for name, order in orders.items() if order)
+    found = checked_orders(vary)
     if found and method != "ml":
         raise InputError(
             f"vary= with method={method!r}: there is no prior of how shapes change with wavelength; allowed: "

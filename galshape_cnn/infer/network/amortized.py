@@ -24,7 +24,7 @@ from galshape_cnn.infer.network.architecture import (
     posterior_from_outputs,
     split_weights,
 )
-from galshape_cnn.infer.network.conditions import HeldContext, noise_spread
+from galshape_cnn.infer.network.conditions import HeldContext, conditions_of, noise_spread
 from galshape_cnn.infer.network.features import (
     CONSTANT_VARIANCE,
     PSF_KX,
@@ -32,6 +32,7 @@ from galshape_cnn.infer.network.features import (
     SIDE,
     block_average,
     crop_center,
+    mirrored_edges,
     network_inputs,
 )
 from galshape_cnn.infer.network.kernel_networks import chain_of, network_of
@@ -121,6 +122,10 @@ class AmortizedPosterior:
         self._varied, self._held = variance > CONSTANT_VARIANCE, HeldContext(mean, variance)
         self._offset = bundle.domain.get("offset", np.inf)
         self._noise_spread = bundle.domain.get("noise_spread", np.inf)
+        # a stamp that was cut to the network's size lacks an edge once it is centred; a network that knows no
+        # masks is shown a full one
+        known = np.isfinite(self._offset) and not conditions_of(bundle).masks
+        self._edge = int(np.ceil(self._offset)) if known else 0
         if self.has_update:
             build = partial(build_update, update, len(second[0]))
             self._update = LiveModel(f"update {bundle.sha256}", build, second, chain_of(second))
@@ -217,6 +222,7 @@ class AmortizedPosterior:
         transfer = np.broadcast_to(transfer / total[:, None, None], (len(data),) + transfer.shape[1:])
         data, corner = crop_center(data, center)
         ivar, _ = crop_center(ivar, center)
+        data, ivar = mirrored_edges(data, ivar, self._edge)
         sky = np.full(len(data), float(fit_sky), np.float32)
         inputs = network_inputs(
             data.astype(np.float32), ivar.astype(np.float32), transfer,

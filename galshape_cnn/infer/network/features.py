@@ -32,6 +32,7 @@ __all__ = [
     "SIDE",
     "block_average",
     "crop_center",
+    "mirrored_edges",
     "network_inputs",
     "psf_context",
 ]
@@ -189,6 +190,41 @@ def crop_center(images, center, fill=0.0):
     for one, image, (x, y), (x0, y0), (x1, y1) in zip(out, images, corner, low, high, strict=True):
         one[y0 - y : y1 - y, x0 - x : x1 - x] = image[y0:y1, x0:x1]
     return out, corner
+
+
+def mirrored_edges(data, ivar, most):
+    """Stamps whose outermost rows or columns are missing, with those beside them in their place.
+
+    Parameters
+    ----------
+    data, ivar : (N, n, n) ndarray
+        Pixels and inverse variances, 0 in pixels that are missing.
+    most : int
+        Rows or columns, at each side, up to which that is done.
+
+    Returns
+    -------
+    data, ivar : (N, n, n) ndarray
+        The same objects where nothing is missing.
+    """
+    outer = [
+        edge
+        for at in range(most)
+        for edge in (ivar[:, at], ivar[:, -1 - at], ivar[..., at], ivar[..., -1 - at])
+    ]
+    lacking = np.flatnonzero(np.any([~edge.any(1) for edge in outer], axis=0)) if most else ()
+    if not len(lacking):
+        return data, ivar
+    data, ivar = data.copy(), ivar.copy()
+    for turn in range(4):  # each side becomes the top
+        pixels, weights = (np.rot90(a, turn, (1, 2)) for a in (data, ivar))
+        for row in lacking:
+            present = weights[row].any(1)
+            gap = int(present.argmax()) if present.any() else 0
+            if 0 < gap <= most:
+                for a in (pixels, weights):
+                    a[row, :gap] = a[row, gap : 2 * gap][::-1]
+    return data, ivar
 
 
 def block_average(data, ivar, factor):

@@ -81,12 +81,12 @@ class KernelNetwork:
         """
         inputs = [_single(one) for one in inputs]
         out = np.empty((len(inputs[0]), self._outputs), np.float32)
-        packed = self._net(chosen())  # held: two threads may pack at first, and only one's is kept for later
-        call(self._function, ctypes.byref(packed[0]), ctypes.c_int64(len(out)), *inputs, out)
+        net = ctypes.byref(self._net(chosen()))
+        call(self._function, net, ctypes.c_int64(len(out)), *inputs, out)
         return out
 
     def _packed(self, instructions):
-        """The structure for a set of instructions, and the arrays that it points to."""
+        """The structure for a set of instructions; it holds the arrays that it points to."""
         kept = [(_packed_matrix(kernel), _padded(bias)) for kernel, bias in self._layers]
         layers = (_Dense * len(kept))(*(
             _Dense(_floats(matrix), _floats(bias), *kernel.shape)
@@ -95,7 +95,8 @@ class KernelNetwork:
         mean, over, *norms = map(_floats, self._shared)
         norms = (_FLOATS * max(len(norms), 1))(*norms)
         net = _Net(**self._numbers, all=len(kept), mean=mean, over=over, layers=layers, norms=norms)
-        return net, kept, layers, norms
+        net.arrays = kept, self._shared, layers, norms  # a pointer keeps nothing
+        return net
 
 
 def network_of(config, weights):

@@ -20,20 +20,24 @@ from galshape_cnn.observe.io.tables.table_files import read_table
 from galshape_cnn.observe.noise.rescale import scaled_noise
 from galshape_cnn.observe.observation import prepare
 
-__all__ = ["catalog_from_table", "read_catalog_table"]
+__all__ = ["catalog_from_table", "column_numbers", "fitted_sky", "method_of", "read_catalog_table"]
 
 _NEEDED = ("id", "x_centroid", "y_centroid", *SHAPE_PARAMETERS, "flags")
+#: What a table of several exposures has in any case.
+_NEEDED_OF_SEVERAL = ("id", "x_centroid", "y_centroid", "n_exposures", "flags")
 #: What the table of a catalogue is made of; everything else came with the positions or was added later.
 _OWN = {d.name for d in COLUMN_DEFINITIONS} | {"sky_centroid.ra", "sky_centroid.dec"}
 
 
-def read_catalog_table(path):
+def read_catalog_table(path, exposures=False):
     """Read a table that `galshape_cnn.infer.catalog.tables.write_table` wrote.
 
     Parameters
     ----------
     path : str or path-like
         ``.ecsv``, ``.fits``, ``.parquet``, ``.asdf`` or ``.vot``.
+    exposures : bool, optional
+        Whether it is of several exposures.
 
     Returns
     -------
@@ -45,10 +49,12 @@ def read_catalog_table(path):
     FileError
         If it cannot be read, or is not a table of shapes.
     """
-    table = read_table(path, wanted=lambda names: set(_NEEDED) <= set(names), kind=QTable)
-    missing = [name for name in _NEEDED if name not in table.colnames]
+    needed = _NEEDED_OF_SEVERAL if exposures else _NEEDED
+    table = read_table(path, wanted=lambda names: set(needed) <= set(names), kind=QTable)
+    missing = [name for name in needed if name not in table.colnames]
     if missing:
-        raise FileError(f"{str(path)!r} is not a table of shapes: no column {', '.join(missing)}")
+        of = "shapes in several exposures" if exposures else "shapes"
+        raise FileError(f"{str(path)!r} is not a table of {of}: no column {', '.join(missing)}")
     return table
 
 
@@ -74,7 +80,7 @@ def catalog_from_table(table, data, **keywords):
     InputError
         If the table is in arcsec and the data have no WCS.
     """
-    xy = np.column_stack([_numbers(table, name) for name in ("x_centroid", "y_centroid")])
+    xy = np.column_stack([column_numbers(table, name) for name in ("x_centroid", "y_centroid")])
     observation = prepare(data, positions=xy, recenter=False, **keywords)
     scale = _recorded(table, "noise_scale")
     if scale is not None:
@@ -86,7 +92,7 @@ def catalog_from_table(table, data, **keywords):
     observation = replace(observation, table=table[others], has_sky=angular)
     parts = [_measurement(table[index], stamps, angular) for index, stamps in observation.groups]
     meta = {"from": "table"}
-    catalog = ShapeCatalog.from_measurements(observation, parts, method=_method(table), meta=meta)
+    catalog = ShapeCatalog.from_measurements(observation, parts, method=method_of(table), meta=meta)
     flags = np.array(table["flags"], np.int64)
     return replace(catalog, measurement=replace(catalog.measurement, flags=flags))
 
@@ -94,7 +100,7 @@ def catalog_from_table(table, data, **keywords):
 def _measurement(table, stamps, angular):
     """Rows of a table in the pixel frame of their stamps."""
     size = {"hlr": u.arcsec if angular else u.pix}
-    flux, n, hlr, g1, g2 = (_numbers(table, name, size.get(name)) for name in SHAPE_PARAMETERS)
+    flux, n, hlr, g1, g2 = (column_numbers(table, name, size.get(name)) for name in SHAPE_PARAMETERS)
     covariances = [_diagonal(table, suffix, size) for suffix in ("std", "err")]
     if angular:
         inverse = np.linalg.inv(stamps.jacobian)
@@ -102,15 +108,27 @@ def _measurement(table, stamps, angular):
             back = frame_derivative(g1, g2, inverse)
             covariances = [back @ one @ np.swapaxes(back, 1, 2) for one in covariances]
             hlr, g1, g2 = transform_shape(hlr, g1, g2, inverse)
-    x, y = (_numbers(table, f"{axis}_centroid") - stamps.origin[:, k] for k, axis in enumerate("xy"))
+    x, y = (column_numbers(table, f"{axis}_centroid") - stamps.origin[:, k] for k, axis in enumerate("xy"))
     params = SINGLE.with_sky(np.column_stack([flux, n, hlr, g1, g2, x, y]))
-    params[:, SINGLE.sky] = _fitted_sky(stamps, params)
-    others = [_numbers(table, name) for name in ("snr", "chi2", "ess")]
+    params[:, SINGLE.sky] = fitted_sky(stamps, params)
+    others = [column_numbers(table, name) for name in ("snr", "chi2", "ess")]
     return Measurement(params, *covariances, *others, np.asarray(table["flags"]))
 
 
-def _fitted_sky(stamps, params):
-    """Weighted mean of what the model leaves."""
+def fitted_sky(stamps, params):
+    """Weighted mean of what a model without sky leaves of stamps.
+
+    Parameters
+    ----------
+    stamps : Stamps
+        N of them.
+    params : (N, 8) ndarray
+        In their pixels and unit.
+
+    Returns
+    -------
+    sky : (N,) ndarray
+    """
     left = stamps.data - model_images(stamps, params)
     weight = stamps.ivar.sum((1, 2), dtype=float)
     return np.where(weight > 0, (left * stamps.ivar).sum((1, 2)) / np.where(weight > 0, weight, 1), 0.0)
@@ -118,12 +136,28 @@ def _fitted_sky(stamps, params):
 
 def _diagonal(table, suffix, size):
     """Covariance matrices from the columns of errors."""
-    sigma = np.stack([_numbers(table, f"{name}_{suffix}", size.get(name)) for name in SHAPE_PARAMETERS], -1)
+    sigma = np.stack(
+        [column_numbers(table, f"{name}_{suffix}", size.get(name)) for name in SHAPE_PARAMETERS], -1
+    )
     return sigma[:, :, None] ** 2 * np.eye(len(SHAPE_PARAMETERS))
 
 
-def _numbers(table, name, unit=None):
-    """Column as plain numbers; NaN where the table has none."""
+def column_numbers(table, name, unit=None):
+    """A column as plain numbers.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+    name : str
+        Of the column.
+    unit : astropy unit, optional
+        In which the numbers are wanted, where the column has one.
+
+    Returns
+    -------
+    numbers : (N,) ndarray
+        NaN where the table has none.
+    """
     if name not in table.colnames:
         return np.full(len(table), np.nan)
     column = table[name]
@@ -133,8 +167,18 @@ def _numbers(table, name, unit=None):
     return np.asarray(values, float)
 
 
-def _method(table):
-    """Method that the metadata of a table name."""
+def method_of(table):
+    """Method that the metadata of a table name.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+
+    Returns
+    -------
+    method : str
+        ``'network'`` where they name none.
+    """
     method = _recorded(table, "method")
     return method if method in METHODS else "network"
 

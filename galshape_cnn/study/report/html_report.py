@@ -12,10 +12,11 @@ import numpy as np
 
 from galshape_cnn.files import written_whole
 from galshape_cnn.flags import FLAG_DEFINITIONS
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.catalog.tables import check_output_path
 from galshape_cnn.study.report.html_template import PAGE
 from galshape_cnn.study.report.page_rows import has_widths, page_columns, page_rows
-from galshape_cnn.study.report.thumbnails import thumbnails
+from galshape_cnn.study.report.thumbnails import exposure_thumbnails, thumbnails
 
 __all__ = ["check_report_path", "write_report"]
 
@@ -84,7 +85,12 @@ def _page(catalog, title):
         for d in FLAG_DEFINITIONS
     ]
     columns = page_columns(catalog)
-    constants = {"FLAGS": flags, "COLUMNS": [asdict(one) for one in columns], "SIDE": _SIDE}
+    constants = {
+        "FLAGS": flags,
+        "COLUMNS": [asdict(one) for one in columns],
+        "SIDE": _SIDE,
+        "SHOWN": _shown(catalog),
+    }
     fields = {
         "title": html.escape(title),
         "intro": _intro(catalog),
@@ -113,6 +119,14 @@ def _intro(catalog):
     provenance = [f"method “{catalog.method}”"]
     provenance += [f"{name} {value}" for name, value in catalog.meta.get("versions", {}).items()]
     return f"<p>{len(catalog)} galaxies, {_counts(catalog)}; {html.escape(', '.join(provenance))}.</p>"
+
+
+def _shown(catalog):
+    """For each row, names of the exposures in its picture; nothing for single images."""
+    if not hasattr(catalog, "exposures"):
+        return []
+    there = catalog.location[..., 0] >= 0
+    return [[name for name, one in zip(catalog.exposures, row, strict=True) if one] for row in there]
 
 
 def _counts(catalog):
@@ -155,18 +169,27 @@ def _legend(catalog):
 
 
 def _pictures(catalog):
-    """One strip of three images for each row, as base64 text; empty where nothing was measured."""
+    """A strip of three images for each row and exposure, as base64 text; empty where nothing was measured."""
     # A page of ten thousand rows must stay below some 30 MB.
     side, quality = (_SIDE, 70) if len(catalog) <= 1000 else (48, 50)
-    pictures = [""] * len(catalog)
-    for row, images in thumbnails(catalog):
-        radius = catalog.measurement.params[row, 2]
-        pictures[row] = _picture(images, catalog.measurement.params[row, 5:7], radius, side, quality)
-    return pictures
+    strips = [[] for _ in range(len(catalog))]
+    for row, params, images in _images(catalog):
+        strips[row].append(_strip(images, params[SINGLE.centre], params[SINGLE.hlr], side))
+    return [_encoded(one, quality) if one else "" for one in strips]
 
 
-def _picture(images, center, radius, side, quality):
-    """WebP of data, model and residual."""
+def _images(catalog):
+    """Row number, parameters in the pixels of the image, and data, model and residual of each image."""
+    if not hasattr(catalog, "exposures"):
+        for row, images in thumbnails(catalog):
+            yield row, catalog.measurement.params[row], images
+        return
+    for row, exposure, images in exposure_thumbnails(catalog):
+        yield row, catalog.by_exposure.params[row, exposure], images
+
+
+def _strip(images, center, radius, side):
+    """Picture of data, model and residual."""
     from matplotlib import colormaps
     from PIL import Image
 
@@ -177,8 +200,19 @@ def _picture(images, center, radius, side, quality):
     for k, (image, name) in enumerate(panels):
         colors = colormaps[name].with_extremes(bad="#CC79A7")(image[window][::-1], bytes=True)[..., :3]
         strip.paste(Image.fromarray(colors).resize((side, side), Image.Resampling.NEAREST), (k * side, 0))
+    return strip
+
+
+def _encoded(strips, quality):
+    """WebP of strips, one below the other."""
+    from PIL import Image
+
+    width, height = strips[0].size
+    whole = Image.new("RGB", (width, height * len(strips)))
+    for k, one in enumerate(strips):
+        whole.paste(one, (0, k * height))
     buffer = io.BytesIO()
-    strip.save(buffer, "WEBP", quality=quality)
+    whole.save(buffer, "WEBP", quality=quality)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

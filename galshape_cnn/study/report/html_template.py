@@ -34,6 +34,7 @@ td.flags b { font-weight: 600; }
 td.flags b.caution { color: var(--warn); }
 td.flags .severe { background: var(--warn); color: #fff; padding: 0 .3rem; border-radius: 3px; }
 td img { display: block; image-rendering: pixelated; }
+td .images { display: flex; gap: .4rem; }
 details { margin: .5rem 0; }
 details td, details th { text-align: left; white-space: normal; position: static; }
 details table { width: auto; }
@@ -94,9 +95,13 @@ function flags(i) {
 }
 function row(i) {
   const cells = COLUMNS.filter(c => c.shown).map(c => cell(c, i));
-  const picture = P[i] ? `<img width="${3 * SIDE}" height="${SIDE}" src="data:image/webp;base64,${P[i]}" ` +
-    `alt="data, model and residual of ${esc(D.id[i])}">` : '<small>no image</small>';
-  cells.splice(COLUMNS[0].shown ? 1 : 0, 0, `<td class="picture">${picture}</td>`);
+  const exposures = SHOWN[i] || [''], height = SIDE * exposures.length;
+  const alt = `data, model and residual of ${D.id[i]} ${exposures.join(', ')}`.trim();
+  const picture = P[i] ? `<img width="${3 * SIDE}" height="${height}" src="data:image/webp;base64,${P[i]}" ` +
+    `alt="${esc(alt)}">` : '<small>no image</small>';
+  const beside = exposures.map(one => one && `<small style="height:${SIDE}px">${esc(one)}</small>`).join('');
+  cells.splice(COLUMNS[0].shown ? 1 : 0, 0,
+    `<td class="picture"><div class="images">${picture}<div>${beside}</div></div></td>`);
   return `<tr>${cells.join('')}<td class="flags">${flags(i)}</td></tr>`;
 }
 function head() {

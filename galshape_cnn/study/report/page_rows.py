@@ -27,6 +27,8 @@ _OWN = {
     "q": 2,
     "pa": 1,
     "chi2": 2,
+    "n_exposures": 0,
+    "hlr_gradient": 2,
     "quality": 0,
 }
 _ADDED = ("mag", "mag_err")  # by `add_magnitudes`, after the measurement
@@ -70,7 +72,7 @@ def has_widths(catalog):
     -------
     has_widths : bool
     """
-    return bool(np.isfinite(catalog.g1_std).any())
+    return bool(np.isfinite(catalog.covariance).any())
 
 
 def page_columns(catalog):
@@ -86,9 +88,9 @@ def page_columns(catalog):
         Those of the catalogue, then those that came with the positions.
     """
     inputs = _inputs(catalog)
-    own = [name for name in _OWN if name in ({"mag"} & set(inputs) | set(catalog.column_names) - set(inputs))]
     columns = [
-        PageColumn(name, _unit(_column(catalog, inputs, name)), _OWN[name], name == "id") for name in own
+        PageColumn(name, _unit(_column(catalog, inputs, name)), digits, name == "id")
+        for name, digits in _own(catalog, inputs).items()
     ]
     for number, name in enumerate(name for name in inputs if name not in _ADDED):
         text = _is_text(inputs[name])
@@ -113,16 +115,41 @@ def page_rows(catalog):
     rows = {}
     for column in page_columns(catalog):
         values = _column(catalog, inputs, column.key)
-        digits = 6 if column.key in _OWN else 10
+        digits = 10 if column.key in inputs else 6
         rows[column.key] = _texts(values) if column.text else _numbers(values, digits)
     for suffix in ("std", "err"):
-        for name in SHAPE_PARAMETERS:
+        for name in _with_errors(catalog, inputs):
             rows[f"{name}_{suffix}"] = _numbers(getattr(catalog, f"{name}_{suffix}"), 6)
+    for name in (name for name in _own(catalog, inputs) if _stem(name, catalog) in ("mag", "hlr_gradient")):
+        if name not in inputs:  # of several exposures
+            rows[f"{name}_err"] = _numbers(getattr(catalog, f"{name}_err"), 6)
     rows |= _magnitude_errors(catalog, inputs)
     if catalog.meta.get("from") != "table":  # else the covariances are lost
-        rows["r_eff_err"] = _numbers(catalog.r_eff_err, 6)
+        for name in (name for name in _own(catalog, inputs) if _stem(name, catalog) == "r_eff"):
+            rows[f"{name}_err"] = _numbers(getattr(catalog, f"{name}_err"), 6)
     rows["flags"] = [int(value) for value in catalog.flags]
     return rows
+
+
+def _stem(name, catalog):
+    """What a column is of, without the band."""
+    for band in getattr(catalog, "bands", ()):
+        if band and name.endswith(f"_{band}") and name.removesuffix(f"_{band}") in _OWN:
+            return name.removesuffix(f"_{band}")
+    return name
+
+
+def _own(catalog, inputs):
+    """Columns of the catalogue that the page shows, those of bands side by side, and their digits."""
+    names = ({"mag"} & set(inputs)) | set(catalog.column_names) - set(inputs)
+    ordered = [name for name in catalog.column_names if name in names] + sorted(names & set(inputs))
+    stems = {name: _stem(name, catalog) for name in ordered}
+    return {name: digits for stem, digits in _OWN.items() for name in ordered if stems[name] == stem}
+
+
+def _with_errors(catalog, inputs):
+    """Names of the parameters, which have errors."""
+    return [name for name in _own(catalog, inputs) if _stem(name, catalog) in SHAPE_PARAMETERS]
 
 
 def _inputs(catalog):

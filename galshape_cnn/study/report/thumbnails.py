@@ -5,7 +5,7 @@ import numpy as np
 
 from galshape_cnn.infer.likelihood.rendering import model_images
 
-__all__ = ["Thumbnails", "thumbnails"]
+__all__ = ["Thumbnails", "exposure_thumbnails", "thumbnails"]
 
 # Every call renders as many stamps, so that JAX compiles once for each stamp size.
 _BLOCK = 64
@@ -64,11 +64,37 @@ def thumbnails(catalog):
     images : Thumbnails
         Data, model and residual.
     """
-    for group in np.unique(catalog.location[:, 0]):
-        rows = np.flatnonzero(catalog.location[:, 0] == group)
+    yield from _of_stamps(catalog.stamps, catalog.location, catalog.measurement.params)
+
+
+def exposure_thumbnails(catalog):
+    """Images of each row of a catalogue in each exposure that shows it.
+
+    Parameters
+    ----------
+    catalog : ExposuresCatalog
+        With its stamps.
+
+    Yields
+    ------
+    row, exposure : int
+        Row number, and number of the exposure; those of an exposure come together.
+    images : Thumbnails
+        Data, model and residual.
+    """
+    for exposure in range(len(catalog.exposures)):
+        location, params = catalog.location[:, exposure], catalog.by_exposure.params[:, exposure]
+        for row, images in _of_stamps(catalog.stamps, location, params):
+            yield row, exposure, images
+
+
+def _of_stamps(all_stamps, location, params):
+    """Row numbers and images of those that have a place in the stamps."""
+    for group in np.unique(location[:, 0][location[:, 0] >= 0]):
+        rows = np.flatnonzero(location[:, 0] == group)
         for start in range(0, len(rows), _BLOCK):
             some = rows[start : start + _BLOCK]
-            stamps = catalog.stamps[group][catalog.location[some, 1]]
-            models = model_images(stamps, catalog.measurement.params[some])
+            stamps = all_stamps[group][location[some, 1]]
+            models = model_images(stamps, params[some])
             for row, data, ivar, model in zip(some, stamps.data, stamps.ivar, models, strict=True):
                 yield int(row), Thumbnails(data, ivar, model)

@@ -14,7 +14,7 @@ from functools import lru_cache
 import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import gamma, j1, kv
+from scipy.special import gamma, j0, j1, kv
 
 __all__ = [
     "LN_Q",
@@ -30,6 +30,7 @@ __all__ = [
     "radial_transfer",
     "transfer_on_modes",
     "turned_psfs",
+    "without_wings",
 ]
 
 #: Step of `LN_Q`, and of the ratio of the widths of two components.
@@ -41,6 +42,8 @@ MOFFAT_BETA = np.concatenate([np.arange(1.6, 3.0, 0.2), np.arange(3.0, 6.1, 0.5)
 
 #: What `transfer_on_modes` takes of the result of `draw_psfs`.
 PSF_ARRAYS = ("radial", "fwhm", "g", "lobes")
+#: Pixels from the middle at which arrays of PSFs end, and the least part of the flux that they may lack.
+_SHORTEST, _LONGEST, _LEAST_WINGS = 12.0, 64.0, 3e-3
 #: Linear size of the central obscuration of the last family, in apertures.
 OBSCURATION = 0.4
 
@@ -186,6 +189,44 @@ def draw_lobes(rng, size, part):
     plain = rng.uniform(size=size) >= part
     lobes[plain] = np.array([[1.0, 0, 0], [0, 0, 0], [0, 0, 0]])
     return lobes
+
+
+@lru_cache(maxsize=4)
+def _wing_transfer(beta):
+    """ln(k R), and the transfer function there of what a Moffat profile has beyond R, far from its core."""
+    ln_r, ln_x = np.arange(0, 6, 0.002), np.arange(-6.0, 3.01, STEP)
+    weight = (2 * beta - 2) * 0.002 * np.exp((2 - 2 * beta) * ln_r)
+    weight[0] /= 2
+    return ln_x, j0(np.exp(ln_x[:, None] + ln_r)) @ weight
+
+
+def without_wings(rng, psfs, beta):
+    """Moffat PSFs as arrays of a random size hold them: without the wings outside, and of unit sum.
+
+    A network that has seen one family of PSFs, of any width, has seen one number in all the entries of its
+    context.  What its answer does when they change in any other way is arbitrary, so it has to see what
+    arrays do to them.  They end between 12 and 64 pixels from the middle.  The wings are those of a power
+    law, cut along a circle.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness.
+    psfs : dict
+        From `draw_psfs` with ``moffat_beta``.
+    beta : float
+        That exponent.
+
+    Returns
+    -------
+    psfs : dict
+        With other ``radial``, and without ``recipe``.
+    """
+    radius = np.exp(rng.uniform(np.log(_SHORTEST), np.log(_LONGEST), len(psfs["fwhm"]))) / psfs["fwhm"]
+    part = (1 + 4 * (2 ** (1 / beta) - 1) * radius**2) ** (1 - beta)
+    part = np.maximum(part, _LEAST_WINGS * rng.uniform(size=len(part)))[:, None]
+    wings = np.interp(LN_Q + np.log(radius)[:, None], *_wing_transfer(float(beta)), left=1.0, right=0.0)
+    return {key: psfs[key] for key in PSF_ARRAYS} | {"radial": (psfs["radial"] - part * wings) / (1 - part)}
 
 
 def turned_psfs(psfs):

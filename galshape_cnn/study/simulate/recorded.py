@@ -20,6 +20,7 @@ _TRUTH = ("flux", "n", "hlr", "g1", "g2", "x", "y")
 _COVERED = 0.99  # part of the centroids whose error training covers
 _EXAMINED = 512  # galaxies whose centroids are looked at
 _NO_ERROR = 0.05  # pixels
+_SMALLEST_HALF = 24  # samples of a PSF on either side of its middle, two a pixel
 _VALIDATION = 0.05  # part of a set that is kept for the validation loss
 
 
@@ -40,6 +41,15 @@ def _turn(images, quarter, flip):
     """Stamps turned by quarters of a circle from +x to +y, after an optional flip of y."""
     images = images[:, ::-1] if flip else images
     return np.rot90(images, -quarter, axes=(1, 2))
+
+
+def _windowed(psf, rng):
+    """The arrays, in half of all batches without their outer part."""
+    half = psf.shape[-1] // 2
+    if rng.uniform() < 0.5 or half <= _SMALLEST_HALF:
+        return psf
+    cut = half - int(rng.choice(np.geomspace(_SMALLEST_HALF, half, 5)[:-1]))  # each size is compiled
+    return np.ascontiguousarray(psf[:, cut : psf.shape[1] - cut, cut : psf.shape[2] - cut])
 
 
 def _turn_truth(truth, quarter, flip):
@@ -82,7 +92,8 @@ class RecordedMocks:
 
     Each batch is drawn at random from the set and turned and mirrored as a whole (PSFs too), so that
     a network sees each galaxy in eight orientations, and moved by as many whole pixels as the package's own
-    centroids of these galaxies are off, see `galshape_cnn.study.train.centring`.
+    centroids of these galaxies are off, see `galshape_cnn.study.train.centring`.  In half of the batches the
+    arrays of the PSFs are cut smaller, so that it learns what that does; all are brought to unit sum.
 
     Parameters
     ----------
@@ -128,7 +139,7 @@ class RecordedMocks:
         Returns
         -------
         batch : dict of ndarray
-            Pixels counted in units of their noise.
+            Pixels counted in units of their noise; fluxes are those with PSFs of unit sum.
         """
         rng = np.random.default_rng([self.seed, number])
         rows = rng.integers(len(self._stamps), size=size)
@@ -146,7 +157,12 @@ class RecordedMocks:
                 stamps.psf,
             )
         )
-        params[:, 5:7] += shift
+        params[:, SINGLE.centre] += shift
+        # as the networks see them at work: arrays of unit sum, in whatever window they are given
+        psf = _windowed(psf, rng)
+        total = psf.sum((1, 2), keepdims=True)
+        psf /= total
+        params[:, SINGLE.flux] *= total[:, 0, 0]
         return {
             "data": data, "ivar": ivar, "psf": psf, "transfer": np.asarray(_network_view(psf)),
             "params": _turn_truth(params, quarter, flip), "snr": np.asarray(truth["snr"], float),

@@ -44,7 +44,7 @@ def psf_extent(config, batches=8):
     limits : list of two floats
         `galshape_cnn.forward.psf.width.psf_width`, pixels.
     """
-    stream, widths = MockStream(config, config["training"]["seed"] + 4), []
+    stream, widths = training_stream(config, config["training"]["seed"] + 4), []
     zero = np.zeros(1)
     for number in range(batches):
         psfs = stream.draw(number, 1024)["psfs"]

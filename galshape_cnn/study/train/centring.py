@@ -102,4 +102,4 @@ def training_stream(config, seed):
     -------
     stream : MockStream
     """
-    return MockStream(config, seed, offset=training_offset(config), paired=True)
+    return MockStream(config, seed, offset=training_offset(config), paired=True, cut_wings=True)

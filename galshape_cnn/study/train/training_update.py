@@ -8,7 +8,7 @@ the small network to them then takes minutes.
 
 import glob
 import os
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -17,7 +17,6 @@ from galshape_cnn.files import written_whole
 from galshape_cnn.forward.coordinates import POSTERIOR
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.grid import FourierGrid
-from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.forward.transfer import transfer_functions
 from galshape_cnn.infer.likelihood.fisher import score_and_fisher
 from galshape_cnn.infer.network.amortized import AmortizedPosterior
@@ -29,25 +28,18 @@ from galshape_cnn.infer.network.architecture import (
 )
 from galshape_cnn.infer.network.features import SIDE
 from galshape_cnn.infer.network.likelihood_update import expansion_point, likelihood_features
-from galshape_cnn.study.simulate.psf_families import PSF_ARRAYS, transfer_on_modes
+from galshape_cnn.study.simulate.psf_families import PSF_ARRAYS
 from galshape_cnn.study.simulate.recorded import RecordedMocks
-from galshape_cnn.study.simulate.stream import inputs_of
+from galshape_cnn.study.simulate.stream import inputs_of, transfers
 from galshape_cnn.study.train.centring import training_stream
 
 __all__ = ["fit_update", "likelihood_mocks", "train_update"]
 
-_CHUNK = 4  # batches in a file
+_CHUNK = 16  # batches in a file
 _BATCH = 256
 _SEED_OFFSET = 10  # mocks that the first network was not trained on
 _VALIDATION = 0.06  # part of the mocks kept for choosing when to stop
 _FARTHEST = 30.0  # whitened distance of the truth above which a mock teaches nothing but its distance
-
-
-@partial(jax.jit, static_argnames="grid")
-def _derivatives(params, data, ivar, gain, psfs, grid):
-    """Score and Fisher matrix with analytic PSFs."""
-    transfer = jax.lax.map(lambda psf: transfer_on_modes(*psf, grid.ky, grid.kx), psfs, batch_size=BLOCK)
-    return score_and_fisher(params, data, ivar, transfer, grid, gain)[1:]
 
 
 def _derivatives_at(u, mock):
@@ -64,8 +56,10 @@ def _derivatives_at(u, mock):
     score, fisher = np.empty((len(u), 8), np.float32), np.empty((len(u), 8, 8), np.float32)
     for part, bandwidth in ((mock["sharp"], 2), (~mock["sharp"], 1)):
         if part.any():
-            some = jax.tree.map(lambda a, part=part: a[part], rows)
-            score[part], fisher[part] = _derivatives(*some, grid=FourierGrid(SIDE, bandwidth))
+            *some, some_gain, some_psfs = jax.tree.map(lambda a, part=part: a[part], rows)
+            grid = FourierGrid(SIDE, bandwidth)
+            found = score_and_fisher(*some, transfers(some_psfs, grid), grid, gain=some_gain)
+            score[part], fisher[part] = found[1:]
     return score, fisher
 
 
@@ -109,19 +103,22 @@ def _collect(network, config, output, report, mocks):
     seed = config["training"]["seed"] + _SEED_OFFSET
     stream = training_stream(config, seed) if mocks is None else RecordedMocks(mocks, seed)
     limits = config.get("snr_range", (0.0, np.inf))
-    chunks = -(-int(config["update"]["galaxies"]) // (_CHUNK * _BATCH))
-    parts = []
-    for chunk in range(chunks):
-        path = f"{output}.update-{chunk:04d}.npz"
-        if not os.path.exists(path):
-            numbers = range(chunk * _CHUNK, (chunk + 1) * _CHUNK)
-            rows = [likelihood_mocks(network, stream, number, limits) for number in numbers]
-            rows = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
-            with written_whole(path) as beside:
-                np.savez(beside, **rows)
-            report(f"likelihood at the network's answer: {chunk + 1}/{chunks}")
-        with np.load(path) as saved:
-            parts.append(dict(saved))
+    batches = -(-int(config["update"]["galaxies"]) // _BATCH)
+    chunks, parts = -(-batches // _CHUNK), []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for chunk in range(chunks):
+            path = f"{output}.update-{chunk:04d}.npz"
+            if not os.path.exists(path):
+                numbers = range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, batches))
+                rows = list(
+                    pool.map(lambda number: likelihood_mocks(network, stream, number, limits), numbers)
+                )
+                rows = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
+                with written_whole(path) as beside:
+                    np.savez(beside, **rows)
+                report(f"likelihood at the network's answer: {chunk + 1}/{chunks}")
+            with np.load(path) as saved:
+                parts.append(dict(saved))
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 

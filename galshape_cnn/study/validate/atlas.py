@@ -15,13 +15,12 @@ from galshape_cnn.infer.network.conditions import conditions_of
 from galshape_cnn.observe.stamps import Stamps
 from galshape_cnn.study.simulate.galsim_stamps import PSF_OVERSAMPLING
 from galshape_cnn.study.validate.atlas_cases import FAMILIES, draw_base, smooth_noise
+from galshape_cnn.study.validate.atlas_domain import domain_of
 from galshape_cnn.study.validate.estimates import true_bounds
 from galshape_cnn.study.validate.statistics import errors_of, to_errors
 
-__all__ = ["LEVELS", "WRONG", "run_atlas", "score_flags"]
+__all__ = ["WRONG", "run_atlas", "score_flags"]
 
-#: S/N of the galaxies.
-LEVELS = (20, 60, 200)
 #: Stated standard deviations beyond which a row is wrong, and within which it is good.
 WRONG, GOOD = 5.0, 3.0
 #: Chi-square between noise-free data and the fitted model above which the pixels contradict a row: 8
@@ -43,7 +42,7 @@ def run_atlas(subject, *, count, seed, families=None, report=None):
     seed : int
         Of galaxies and noise.
     families : sequence of str, optional
-        Keys of `FAMILIES`; all by default.
+        Keys of `FAMILIES`; by default all that make sense for the network.
     report : callable, optional
         Called as ``report(what, done, total)``.
 
@@ -53,11 +52,14 @@ def run_atlas(subject, *, count, seed, families=None, report=None):
         One row for each family, strength, S/N: ``bias_*`` and ``bias_se_*``, the mean error over
         the bound; ``within_*``, the fraction within one stated standard deviation; ``flagged``, that of
         quality 1 or 2; counts of rows that are wrong, good, and flagged among them; and of the wrong ones
-        that the pixels contradict (``visible``), whatever detects it.
+        that the pixels contradict (``visible``), whatever detects it; ``nominal`` where nothing is wrong,
+        and the network was trained for such.
     """
-    base = draw_base(count, seed)
+    domain = domain_of(subject.bundle)
+    base = draw_base(count, seed, domain=domain)
     rows = []
-    families = list(FAMILIES if families is None else families)
+    if families is None:
+        families = [name for name in FAMILIES if name not in domain.without]
     for done, name in enumerate(families):
         if report is not None:
             report(FAMILIES[name].title, done, len(families))
@@ -70,11 +72,18 @@ def _measure_family(subject, base, name, seed):
     cases = {}
     for k, value in enumerate(FAMILIES[name].values):
         change = FAMILIES[name].change(base, value, np.random.default_rng([seed, 6]))
-        for snr in LEVELS:
+        nominal = value in FAMILIES[name].nominal and name not in base.domain.unknown
+        for snr in base.domain.levels:
             rng = np.random.default_rng([seed, 7, snr, k, list(FAMILIES).index(name)])
             made = _observe(base, change, snr, rng)
             clean = _observe(base, change, snr)[0]
-            head = {"family": name, "value": float(value), "snr": snr, "number": len(base.params)}
+            head = {
+                "family": name,
+                "value": float(value),
+                "snr": snr,
+                "number": len(base.params),
+                "nominal": nominal,
+            }
             cases.setdefault((change.fit_sky, change.crop), []).append((head, change.known, clean, *made))
     rows = []
     for (fit_sky, _), parts in cases.items():
@@ -135,7 +144,10 @@ def _observe(base, change, snr, rng=None):
     window = np.s_[:, cut : cut + change.crop, cut : cut + change.crop]
     params[:, SINGLE.centre] -= cut
     psf = base.psf if change.psf is None else change.psf
-    return data[window], np.full(unit.shape, float(change.stated))[window], mask[window], params, psf
+    noise = base.domain.unit
+    params[:, SINGLE.amplitudes] *= noise
+    error = np.full(unit.shape, noise * change.stated)
+    return data[window] * noise, error[window], mask[window], params, psf
 
 
 def _row(error, bound, stated, flagged, visible, family):
@@ -177,7 +189,7 @@ def score_flags(atlas):
         row, ``all``, is the sum.
     """
     families = list(dict.fromkeys(atlas["family"]))
-    nominal = np.array([value in FAMILIES[name].nominal for name, value in atlas["family", "value"]])
+    nominal = np.asarray(atlas["nominal"], bool)
     rows = []
     for family in [*families, "all"]:
         inside = np.ones(len(atlas), bool) if family == "all" else np.asarray(atlas["family"] == family)

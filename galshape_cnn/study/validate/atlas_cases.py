@@ -6,7 +6,7 @@ returns a `Change` of what is drawn or of what the estimator is told about it.  
 and PSFs are drawn by GalSim.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import galsim
@@ -15,12 +15,12 @@ from scipy.ndimage import gaussian_filter
 
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.study.simulate.galsim_stamps import draw_galaxy, draw_psf, nearest_index
+from galshape_cnn.study.validate.atlas_domain import AtlasDomain
 
 __all__ = ["FAMILIES", "BaseGalaxies", "Change", "Family", "draw_base"]
 
 _SIDE = 64
 _MIDDLE = (_SIDE - 1) / 2
-_BETA = 3.0
 _KEPT = 5  # pixels around the centre that masks leave
 
 
@@ -38,12 +38,24 @@ class BaseGalaxies:
         Noise-free stamps.
     psf : (N, 127, 127) ndarray
         Effective PSFs, two samples per pixel.
+    domain : AtlasDomain
+        What they were drawn from.
     """
 
     params: np.ndarray
     fwhm: np.ndarray
     images: np.ndarray
     psf: np.ndarray
+    domain: AtlasDomain
+
+    def moffat(self, width):
+        """PSF of some FWHM, without the pixel."""
+        return galsim.Moffat(beta=self.domain.beta, fwhm=float(width))
+
+    def drawn(self, params):
+        """Noise-free stamps of other galaxies with the same PSFs."""
+        rows = zip(params, self.fwhm, strict=True)
+        return np.stack([draw_galaxy(row, self.moffat(width)) for row, width in rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +122,8 @@ class Family:
     nominal: tuple = ()
 
 
-def draw_base(count, seed, fwhm=None):
-    """Draw ordinary galaxies: n 0.8 to 4, half a PSF to 1.5 PSFs in radius.
+def draw_base(count, seed, fwhm=None, domain=AtlasDomain()):  # noqa: B008, frozen
+    """Draw ordinary galaxies: n 0.8 to 4, half a PSF to 1.5 PSFs in radius, as far as the network knows them.
 
     Parameters
     ----------
@@ -120,30 +132,25 @@ def draw_base(count, seed, fwhm=None):
     seed : int
         Of their parameters.
     fwhm : float, optional
-        Of every PSF in pixels; otherwise uniform between 2.5 and 4.
+        Of every PSF in pixels; otherwise uniform between the limits of ``domain``.
+    domain : AtlasDomain, optional
+        What the network was made for.
 
     Returns
     -------
     base : BaseGalaxies
     """
     rng = np.random.default_rng([seed, 5])
-    n = nearest_index(rng.uniform(0.8, 4.0, count))
-    drawn_fwhm = rng.uniform(2.5, 4.0, count)
-    hlr = drawn_fwhm * rng.uniform(0.5, 1.5, count)
+    n = nearest_index(rng.uniform(*domain.n, count))
+    drawn_fwhm = rng.uniform(*domain.fwhm, count)
+    low, high = np.clip(np.array([[0.5], [1.5]]) * drawn_fwhm, *domain.hlr)
+    hlr = low + (high - low) * (rng.uniform(0.5, 1.5, count) - 0.5)
     g, angle = np.minimum(rng.rayleigh(0.2, count), 0.5), rng.uniform(0, 2 * np.pi, count)
     fwhm = drawn_fwhm if fwhm is None else np.full(count, float(fwhm))
     position = _MIDDLE + rng.uniform(-0.5, 0.5, (2, count))
     params = np.stack([np.ones(count), n, hlr, g * np.cos(angle), g * np.sin(angle), *position, 0 * n], 1)
-    psf = np.stack([draw_psf(_moffat(width)) for width in fwhm])
-    return BaseGalaxies(params, fwhm, _draw(params, fwhm), psf)
-
-
-def _moffat(fwhm):
-    return galsim.Moffat(beta=_BETA, fwhm=float(fwhm))
-
-
-def _draw(params, fwhm):
-    return np.stack([draw_galaxy(row, _moffat(width)) for row, width in zip(params, fwhm, strict=True)])
+    bare = BaseGalaxies(params, fwhm, None, None, domain)
+    return replace(bare, images=bare.drawn(params), psf=np.stack([draw_psf(bare.moffat(w)) for w in fwhm]))
 
 
 def _moved(base, distance, rng):
@@ -156,7 +163,7 @@ def _moved(base, distance, rng):
 
 def _offset(base, value, rng):
     params = _moved(base, value, rng)
-    return Change(images=_draw(params, base.fwhm), params=params)
+    return Change(images=base.drawn(params), params=params)
 
 
 def _noise_wrong(base, value, rng):
@@ -164,11 +171,11 @@ def _noise_wrong(base, value, rng):
 
 
 def _psf_width_wrong(base, value, rng):
-    return Change(psf=np.stack([draw_psf(_moffat(width * (1 + value / 100))) for width in base.fwhm]))
+    return Change(psf=np.stack([draw_psf(base.moffat(width * (1 + value / 100))) for width in base.fwhm]))
 
 
 def _psf_shape_wrong(base, value, rng):
-    sheared = [draw_psf(_moffat(width).shear(e1=value, e2=0)) for width in base.fwhm]
+    sheared = [draw_psf(base.moffat(width).shear(e1=value, e2=0)) for width in base.fwhm]
     return Change(psf=np.stack(sheared))
 
 
@@ -193,7 +200,7 @@ def _masked(base, value, rng):
 
 def _neighbour(base, value, rng, ratio):
     params = _moved(base, value, rng)
-    return Change(images=base.images + ratio * _draw(np.roll(params, 1, 0) * _keep_place(params), base.fwhm))
+    return Change(images=base.images + ratio * base.drawn(np.roll(params, 1, 0) * _keep_place(params)))
 
 
 def _keep_place(params):
@@ -206,7 +213,7 @@ def _keep_place(params):
 
 def _star(base, value, rng):
     stars = [
-        _moffat(width).drawImage(
+        base.moffat(width).drawImage(
             nx=_SIDE, ny=_SIDE, scale=1.0, dtype=float, offset=(row[5] - _MIDDLE, row[6] - _MIDDLE)
         )
         for row, width in zip(base.params, base.fwhm, strict=True)
@@ -221,7 +228,7 @@ def _bulge_and_disc(base, value, rng):
         params = base.params.copy()
         params[:, SINGLE.flux], params[:, SINGLE.n] = share, n
         params[:, SINGLE.hlr] = 1.3 * size * params[:, SINGLE.hlr]
-        images += _draw(params, base.fwhm) if share > 0 else 0
+        images += base.drawn(params) if share > 0 else 0
     return Change(images=images, known=(True, False, False, True, True))
 
 
@@ -236,7 +243,7 @@ def _spiral(base, value, rng):
 
 
 def _undersampled(base, value, rng):
-    other = draw_base(len(base.params), 11, fwhm=value)
+    other = draw_base(len(base.params), 11, fwhm=value, domain=base.domain)
     return Change(images=other.images, psf=other.psf, params=other.params)
 
 

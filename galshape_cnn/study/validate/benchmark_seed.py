@@ -18,7 +18,7 @@ from galshape_cnn.study.simulate.galsim_stamps import PSF_OVERSAMPLING, draw_gal
 from galshape_cnn.study.validate.estimates import true_bounds
 from galshape_cnn.study.validate.statistics import bias_and_scatter, rmse
 
-__all__ = ["NOISE", "PUBLISHED", "SEED_GALAXY", "UNITS", "run_seed_benchmark"]
+__all__ = ["NOISE", "PUBLISHED", "SEED_GALAXY", "UNITS", "in_domain", "run_seed_benchmark"]
 
 _SCALE = 0.23  # arcsec per pixel
 #: flux, n, hlr, g1, g2, x, y, sky of the galaxy, in pixels.
@@ -90,6 +90,29 @@ def run_seed_benchmark(subject, *, draws, slow_draws, seed, report=None):
             rows += _rows(snr, method, found, crb, limit)
         rows += _published_rows(snr, crb)
     return Table(rows=rows)
+
+
+def in_domain(table, domain):
+    """Rows of the table that a network can be judged by: of galaxies it was trained for.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        From `run_seed_benchmark`.
+    domain : mapping
+        Of the bundle.
+
+    Returns
+    -------
+    table : `~astropy.table.Table`
+        Those within the limits of S/N; none where index or radius of the galaxy are outside.
+    """
+    n, hlr = SEED_GALAXY[SINGLE.n], SEED_GALAXY[SINGLE.hlr]
+    inside = np.ones(len(table), bool)
+    for key, value in (("snr", np.asarray(table["snr"])), ("n", n), ("hlr", hlr)):
+        low, high = domain.get(key, (-np.inf, np.inf))
+        inside &= (low <= value) & (value <= high)
+    return table[inside]
 
 
 def _stamps(data, sigma, psf):

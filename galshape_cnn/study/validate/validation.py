@@ -31,7 +31,7 @@ FULL = {"draws": 1000, "slow_draws": 400, "galaxies": 5120, "posterior": 5120, "
 #: Galaxies of the prior that a region of trust needs.
 ENOUGH = 1000
 
-_VERSION = 3  # of the sections; a change makes earlier tables void
+_VERSION = 4  # of the sections; a change makes earlier tables void
 _DRAWN = ("prior", "psf", "noise", "nuisance", "snr_range")  # sections of a configuration that make galaxies
 
 
@@ -182,7 +182,7 @@ class _Run:
         """Every table by name."""
         from galshape_cnn.study.validate.atlas import run_atlas, score_flags
         from galshape_cnn.study.validate.benchmark_prior import bin_galaxies, van_trees
-        from galshape_cnn.study.validate.benchmark_seed import run_seed_benchmark
+        from galshape_cnn.study.validate.benchmark_seed import in_domain, run_seed_benchmark
         from galshape_cnn.study.validate.criteria import judge
         from galshape_cnn.study.validate.trust_region import find_region, region_of
 
@@ -197,7 +197,8 @@ class _Run:
         options = {"count": self.sizes["atlas"], "seed": self.seed, "report": self._saying("failure atlas")}
         tables["atlas"] = self.section("atlas", lambda: run_atlas(self.subject, **options))
         tables["flags"] = score_flags(tables["atlas"])
-        return tables | {"verdict": judge(tables["bins"], seed_table, tables["flags"], galaxies)}
+        known = in_domain(seed_table, self.bundle.domain)
+        return tables | {"verdict": judge(tables["bins"], known, tables["flags"], galaxies)}
 
     def _saying(self, section):
         return lambda what, done, total: self.say(section, what, done, total)

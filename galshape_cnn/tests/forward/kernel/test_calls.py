@@ -1,6 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """The compiled kernel against JAX: the same numbers to single precision, each galaxy by itself."""
 
+import ctypes
+import gc
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ import pytest
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.kernel import calls
 from galshape_cnn.forward.kernel.library import KERNEL_VARIABLE, instructions, serves
+from galshape_cnn.forward.kernel.plan import plan_of
 from galshape_cnn.forward.render import render, render_with_derivatives
 from galshape_cnn.forward.transfer import transfer_functions
 from galshape_cnn.infer.likelihood.fisher import score_and_fisher
@@ -188,3 +191,14 @@ def test_unknown_instructions_are_refused(monkeypatch):
     monkeypatch.setenv(KERNEL_VARIABLE, "nonsense")
     with pytest.raises(ValueError, match="GALSHAPE_KERNEL='nonsense'; allowed: off, .*base"):
         serves()
+
+
+def test_a_plan_in_use_outlives_the_cache(scene):
+    params, _, _, _, transfer, grid = scene
+    plan = plan_of(grid)
+    for size in range(20, 60, 2):  # more than are kept
+        plan_of(FourierGrid(size, 1))
+    assert plan_of(grid) is not plan
+    gc.collect()
+    np.testing.assert_array_equal(np.ctypeslib.as_array(plan.kx, (plan.modes,)), grid.kx.astype(np.float32))
+    assert plan.arrays["kx"].ctypes.data == ctypes.addressof(plan.kx.contents)

@@ -146,3 +146,47 @@ def test_contradictions_are_named(changes, message):
 def test_bands_need_a_list_of_psfs():
     with pytest.raises(InputError, match="psf is no list"):
         cramer_rao_bound(GALAXY, PSF, 1.0, pixel_scale=0.26, bands=["g"])
+
+
+def test_bound_of_shapes_that_vary_is_what_a_fit_states():
+    """The covariance of a fit of the same model to images without noise, and more than that of one shape."""
+    from galshape_cnn import Exposure, ShapeEstimator
+
+    psfs = [galsim.Moffat(beta=3, fwhm=fwhm) for fwhm in (3.0, 2.6, 2.8)]
+    params = {
+        "flux_g": 4000.0,
+        "flux_r": 5000.0,
+        "flux_z": 6000.0,
+        "n": 1.2,
+        "hlr": 4.0,
+        "g1": 0.2,
+        "g2": 0.1,
+    }
+    how = {"bands": list("grz"), "error": [1.0, 1.2, 0.8], "shape": (64, 64)}
+    one = cramer_rao_bound(params, psfs, **how)
+    none = cramer_rao_bound(params, psfs, vary={"n": 0, "hlr": 0}, **how)
+    np.testing.assert_array_equal(none.covariance, one.covariance)
+    varied = cramer_rao_bound(params, psfs, vary={"n": 1, "hlr": 2}, wavelengths=[480, 640, 920], **how)
+    assert varied.names == (
+        "flux_g", "flux_r", "flux_z", "n_g", "n_r", "n_z", "hlr_g", "hlr_r", "hlr_z", "g1", "g2",
+    )  # fmt: skip
+    assert min(varied.hlr_g, varied.hlr_r, varied.hlr_z) > one.hlr
+    assert varied.n_g > one.n
+    exposures = []
+    for psf, error, band, wavelength in zip(psfs, how["error"], "grz", (480, 640, 920), strict=True):
+        galaxy = galsim.Sersic(1.2, half_light_radius=4.0, flux=params[f"flux_{band}"]).shear(g1=0.2, g2=0.1)
+        image = galsim.Convolve(galaxy, psf).drawImage(nx=64, ny=64, scale=1).array
+        exposures.append(Exposure(image, psf=psf, error=error, band=band, wavelength=wavelength))
+    found = ShapeEstimator()(exposures, method="ml", neighbours="ignore", vary={"n": 1, "hlr": 2})
+    sigma = np.sqrt(np.diagonal(found.crb_covariance[0]))
+    expected = np.sqrt(np.diagonal(varied.covariance))
+    np.testing.assert_allclose(sigma, expected, rtol=0.01)
+    for options, message in (
+        ({"vary": {"hlr": 1}}, r"exposure 'psf\[0\]' of band 'g' has no wavelength"),
+        ({"vary": {"hlr": 3}, "wavelengths": [1, 2, 3]}, "with 3 wavelengths"),
+        ({"vary": {"hlr": 1}, "wavelengths": [1, 2]}, "wavelengths holds 2 entries for 3 PSFs"),
+    ):
+        with pytest.raises(InputError, match=message):
+            cramer_rao_bound(params, psfs, **how, **options)
+    with pytest.raises(InputError, match="vary is given, but psf is no list"):
+        cramer_rao_bound({"flux": 1, "n": 1, "hlr": 3, "g1": 0, "g2": 0}, psfs[0], 1.0, vary={"hlr": 1})

@@ -15,14 +15,14 @@ from galshape_cnn.tests.infer.network.test_bundle import small_bundle
 SKY, GAIN, VALID = range(CONTEXT_SIZE - 3, CONTEXT_SIZE)
 
 
-def trained(**constant):
+def trained(domain=None, **constant):
     """A bundle whose context was the same in all of its training in some entries."""
     weights = list(small_bundle().weights)
     mean, variance = np.zeros(CONTEXT_SIZE, np.float32), np.ones(CONTEXT_SIZE, np.float32)
     for name, value in constant.items():
         place = {"sky": SKY, "gain": GAIN, "valid": VALID}[name]
         mean[place], variance[place] = value, 1e-6
-    return small_bundle(weights=(mean, variance, *weights[2:]), domain={})
+    return small_bundle(weights=(mean, variance, *weights[2:]), domain=domain or {})
 
 
 def test_the_sky_of_the_training_is_the_default():
@@ -96,3 +96,16 @@ def test_an_estimator_follows_its_network():
     mask[5, 5] = True
     assert not catalog.flags[0] & Flag.UNLIKE_TRAINING
     assert estimator(image, psf=psf, error=1.0, mask=mask).flags[0] & Flag.UNLIKE_TRAINING
+
+
+def test_an_edge_that_centring_leaves_is_no_mask():
+    """A stamp of the network's size whose galaxy is a pixel off along both axes."""
+    (image,), psf = cutouts(1)
+    moved = np.roll(image, (1, -1), (0, 1))
+    for offset, unknown in ((2.0, False), (np.inf, True)):  # the latter of an older bundle
+        estimator = ShapeEstimator(trained(domain={"offset": offset}, sky=0, valid=1))
+        (stamps,) = estimator(moved, psf=psf, error=1.0).stamps
+        assert (stamps.ivar == 0).any()  # it was centred
+        network = estimator.live_network()
+        context = network._inputs(stamps, 1, False, np.zeros(1))[1]
+        assert network._held(context)[1] == unknown

@@ -2,7 +2,14 @@
 import numpy as np
 import pytest
 
-from galshape_cnn.infer.network.features import CONTEXT_SIZE, SIDE, block_average, crop_center, network_inputs
+from galshape_cnn.infer.network.features import (
+    CONTEXT_SIZE,
+    SIDE,
+    block_average,
+    crop_center,
+    mirrored_edges,
+    network_inputs,
+)
 
 
 @pytest.fixture
@@ -75,3 +82,21 @@ def test_block_average_ignores_masked_pixels():
     assert total[0, 0, 0] == pytest.approx(4)
     assert weight[0, 0, 0] == pytest.approx(3 / 16)
     assert weight[0, 1, 1] == 0
+
+
+def test_missing_edges_are_mirrored():
+    rng = np.random.default_rng(2)
+    data, ivar = rng.standard_normal((4, 64, 64)), np.ones((4, 64, 64))
+    ivar[0, :1], ivar[1, :, -2:], ivar[2, :9] = 0, 0, 0  # an edge, two columns, and too much
+    ivar[1, 30, 30] = 0
+    data[ivar == 0] = 0
+    kept = data.copy()
+    filled, weight = mirrored_edges(data, ivar, 2)
+    np.testing.assert_array_equal(data, kept)
+    np.testing.assert_array_equal(filled[0, 0], data[0, 1])
+    np.testing.assert_array_equal(filled[1, :, -2:], data[1, :, [-3, -4]].T)
+    assert (weight[0] == 1).all()
+    assert (weight[1] == 0).sum() == 1  # what is masked inside stays so
+    np.testing.assert_array_equal(filled[2:], data[2:])
+    np.testing.assert_array_equal(weight[2:], ivar[2:])
+    assert mirrored_edges(data, ivar, 0)[0] is data

@@ -1,6 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """The networks by the compiled kernel against Keras, each galaxy by itself."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import numpy as np
 import pytest
 
@@ -88,13 +91,10 @@ def test_a_row_that_is_not_finite_is_alone():
     np.testing.assert_array_equal(found[good], expected[good])
 
 
-def test_widths_that_are_no_multiple_of_a_vector_are_left_to_keras(monkeypatch):
+def test_maps_whose_widths_are_no_multiple_of_a_vector_are_left_to_keras():
     config = DEFAULT_NETWORK | {"deep_width": 100}
-    model = build_network(config)
-    weights = random_weights(model, 1)
+    weights = [np.zeros(variable.shape, np.float32) for variable in build_network(config).weights]
     assert network_of(config, weights) is None
-    live = LiveModel("narrow", lambda: build_network(config, initialize=False), weights)
-    assert live(inputs_of(3)).shape == (3, 108)
 
 
 def test_live_models_ask_the_kernel_where_it_serves(monkeypatch):
@@ -108,3 +108,20 @@ def test_live_models_ask_the_kernel_where_it_serves(monkeypatch):
     monkeypatch.setenv(KERNEL_VARIABLE, "off")
     with pytest.raises(AssertionError, match="built though"):
         live(inputs_of(3))
+
+
+def test_threads_that_begin_together_share_it():
+    """Each packs the weights; none may lose those that it computes with."""
+    weights, inputs = random_weights(build_network(DEFAULT_NETWORK), 1), inputs_of(8)
+    expected = network_of(DEFAULT_NETWORK, weights)(*inputs)
+    for _ in range(5):
+        network, ready = network_of(DEFAULT_NETWORK, weights), Barrier(4)
+
+        def run(network=network, ready=ready):
+            ready.wait()
+            return [network(*inputs) for _ in range(3)]
+
+        with ThreadPoolExecutor(4) as pool:
+            for future in [pool.submit(run) for _ in range(4)]:
+                for found in future.result():
+                    np.testing.assert_array_equal(found, expected)

@@ -171,7 +171,7 @@ def test_ten_thousand_rows_stay_usable(catalog, tmp_path, monkeypatch):
     many = replace(many, ids=np.arange(10_000))
     # one picture is as heavy as another; drawing them all is another matter
     few = list(thumbnails(catalog))
-    pictures = [report._picture(images, (31.5, 31.5), 3.0, 48, 50) for _, images in few]
+    pictures = [report._encoded([report._strip(images, (31.5, 31.5), 3.0, 48)], 50) for _, images in few]
     monkeypatch.setattr(report, "_pictures", lambda catalog: [pictures[i % 6] for i in range(len(catalog))])
     path = tmp_path / "report.html"
     write_report(many, path)

@@ -3,7 +3,9 @@ import galsim
 import numpy as np
 import pytest
 
+from galshape_cnn.forward.transfer import transfer_at
 from galshape_cnn.infer.posterior.prior import Distribution
+from galshape_cnn.study.simulate.galsim_stamps import PSF_OVERSAMPLING, draw_psf
 from galshape_cnn.study.simulate.psf_families import (
     LN_Q,
     MOFFAT_BETA,
@@ -13,6 +15,7 @@ from galshape_cnn.study.simulate.psf_families import (
     family_table,
     obscured_fwhm,
     transfer_on_modes,
+    without_wings,
 )
 
 Q = np.exp(LN_Q)
@@ -71,3 +74,32 @@ def test_draws_stay_in_their_ranges():
     g = np.hypot(*psfs["g"].T)
     assert (2 * g / (1 + g**2)).max() <= 0.15 + 1e-9
     assert ((psfs["fwhm"] >= 1.4) & (psfs["fwhm"] <= 7.0)).all()
+
+
+class Radius:
+    """In place of a random generator: arrays that end where the test's array does."""
+
+    def __init__(self, radius):
+        self.radius = radius
+
+    def uniform(self, low=0.0, high=1.0, size=None):
+        return np.zeros(size) if low == 0 else np.full(high if size is None else size, np.log(self.radius))
+
+
+@pytest.mark.parametrize("half", [24, 32, 48, 63])
+def test_psfs_without_wings_are_those_that_arrays_hold(half):
+    """An array of GalSim's, cut along a circle and divided by its sum, as the network sees it."""
+    fwhm, ky, kx = 3.4, np.linspace(-2, 2, 21), np.linspace(0, 2, 11)
+    array = draw_psf(galsim.Moffat(2.0, fwhm=fwhm))
+    side = np.arange(len(array)) - len(array) // 2
+    array = np.where(np.hypot(side, side[:, None]) < half, array, 0)
+    seen = np.asarray(transfer_at(array / array.sum(), ky, kx, PSF_OVERSAMPLING))
+    width = Distribution({"kind": "uniform", "low": fwhm, "high": fwhm + 1e-6}, "fwhm")
+    whole = draw_psfs(np.random.default_rng(0), 1, width, 0.0, 2.0)
+    cut = without_wings(Radius(half / PSF_OVERSAMPLING), whole, 2.0)
+    missed, left = (
+        np.abs(seen - transfer_on_modes(one["radial"][0], fwhm, np.zeros(2), PLAIN, ky, kx)).max()
+        for one in (whole, cut)
+    )
+    assert missed > 0.5 * (1 - array.sum())  # what a network would not have seen
+    assert left < 0.08 * missed

@@ -8,6 +8,7 @@ from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.transfer import transfer_functions
 from galshape_cnn.infer.likelihood.fisher import score_and_fisher
 from galshape_cnn.infer.network.architecture import build_network, import_keras
+from galshape_cnn.infer.network.features import PSF_KY
 from galshape_cnn.study.simulate.config import load_config
 from galshape_cnn.study.simulate.mock_sets import write_mocks
 from galshape_cnn.study.simulate.recorded import RecordedMocks
@@ -146,6 +147,23 @@ def test_turned_mocks_are_the_galaxies_of_their_turned_truth(recorded):
         z = score[:, 3:7] / np.sqrt(np.einsum("nii->ni", fisher)[:, 3:7])
         seen.append(z)
     assert np.abs(np.std(np.concatenate(seen), axis=0) - 1).max() < 4 / np.sqrt(2 * 360)
+
+
+def test_psfs_of_a_simulated_set_are_seen_as_at_work(recorded):
+    """Of unit sum, and in windows of several sizes: the network's context has no other PSF."""
+    stream, sides = RecordedMocks(recorded, 3), set()
+    middle = len(PSF_KY) // 2
+    for number in range(8):
+        mock = stream.simulate(number, 40)
+        sides.add(mock["psf"].shape[-1])
+        np.testing.assert_allclose(mock["transfer"][:, middle, 0], 1, atol=1e-5)
+        true = stream._truth[np.random.default_rng([3, number]).integers(209, size=40)]
+        ratio = mock["params"][:, 0] * true["sigma"] / true["flux"]
+        assert (ratio < 1.01).all()
+        assert (ratio > 0.6).all()
+        assert number or ratio.std() > 0
+    assert len(sides) > 2
+    assert max(sides) == 127
 
 
 def test_too_few_recorded_mocks(tmp_path):

@@ -2,6 +2,7 @@
 from dataclasses import replace
 from functools import partial
 
+import galsim
 import numpy as np
 import pytest
 from astropy.table import Table
@@ -13,8 +14,9 @@ from galshape_cnn.study.validate import atlas
 from galshape_cnn.study.validate import validation as validate
 from galshape_cnn.study.validate.atlas import score_flags
 from galshape_cnn.study.validate.atlas_cases import FAMILIES, draw_base, smooth_noise
+from galshape_cnn.study.validate.atlas_domain import AtlasDomain, domain_of
 from galshape_cnn.study.validate.benchmark_prior import bin_galaxies, measure_galaxies
-from galshape_cnn.study.validate.benchmark_seed import PUBLISHED, SEED_GALAXY
+from galshape_cnn.study.validate.benchmark_seed import PUBLISHED, SEED_GALAXY, in_domain
 from galshape_cnn.study.validate.criteria import judge, passed
 from galshape_cnn.study.validate.estimates import Subject
 from galshape_cnn.study.validate.statistics import (
@@ -210,7 +212,8 @@ def test_correlated_noise_keeps_its_variance():
 def test_flag_scores_count_rows():
     row = {"family": "noise_wrong", "n_wrong": 10, "n_wrong_flagged": 9, "n_good": 50, "n_good_flagged": 1}
     row |= {"n_visible": 6, "n_visible_flagged": 6}
-    scores = score_flags(Table(rows=[row | {"value": 0.0}, row | {"value": 30.0}]))
+    nominal, wrong = ({"value": value, "nominal": value == 0} for value in (0.0, 30.0))
+    scores = score_flags(Table(rows=[row | nominal, row | wrong]))
     assert list(scores["family"]) == ["noise_wrong", "all"]
     assert scores["n_wrong"][0] == 20
     assert scores["completeness"][0] == 0.9
@@ -248,6 +251,37 @@ def damaged(bundle, coordinate, factor, shift):
     factors[:, rows == columns] -= np.log(factor)  # of the inverse Cholesky factors
     bias[components : 8 * components].reshape(components, 7)[:, coordinate] += shift
     return replace(bundle, weights=(*bundle.weights[:-1], bias.astype(bundle.weights[-1].dtype)))
+
+
+def test_atlas_keeps_to_what_the_network_was_made_for(bundle):
+    """A network of one survey is judged by galaxies of its own training; that of the package by any."""
+    from galshape_cnn.infer.network.bundle import Bundle
+
+    assert domain_of(Bundle.shipped()).levels == AtlasDomain().levels
+    assert not domain_of(Bundle.shipped()).unknown
+    assert not domain_of(Bundle.shipped()).without
+    limits = {"snr": [10.0, 100.0], "n": [0.5, 6.0], "hlr": [0.43, 2.61]}
+    mean, variance = (np.array(one) for one in bundle.weights[:2])
+    mean[-3], variance[-3:] = 0, [0, 1, 0]  # a known sky, no masks
+    own = domain_of(replace(bundle, domain=limits, weights=(mean, variance, *bundle.weights[2:])))
+    assert own.levels == (20, 60)
+    assert own.beta == 2.0
+    assert 200 < own.unit < 400
+    assert own.without == ("sky_fitted",)
+    assert set(own.unknown) == {"masked", "undersampled", "unseen_psf"}
+    drawn = draw_base(16, 1, domain=own)
+    hlr = drawn.params[:, 2]
+    assert (hlr > 0.43).all()
+    assert (hlr < 2.61).all()
+    assert hlr.max() > 1.5 * hlr.min()
+    assert drawn.moffat(3.0) == galsim.Moffat(beta=2.0, fwhm=3.0)
+    data, error, _, params, _ = atlas._observe(drawn, FAMILIES["sky_wrong"].change(drawn, 0.3, None), 60)
+    assert (error == own.unit).all()
+    np.testing.assert_allclose(np.sqrt(((data - params[:, 7, None, None]) ** 2).sum((1, 2))), 60 * own.unit)
+    np.testing.assert_allclose(params[:, 7], 0.3 * own.unit)
+    table = Table({"snr": [30, 60, 200]})
+    assert list(in_domain(table, limits)["snr"]) == [30, 60]
+    assert not len(in_domain(table, limits | {"hlr": [2.0, 9.0]}))
 
 
 @pytest.fixture(scope="module")
