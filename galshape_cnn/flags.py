@@ -76,7 +76,7 @@ FLAG_DEFINITIONS = (
     FlagDefinition(3, "EDGE", "stamp is cut by the edge of the image", "note"),
     FlagDefinition(4, "MASKED", "more than 30 % of the stamp's central half is masked", "note"),
     FlagDefinition(5, "CENTER_MASKED", "a pixel within 1.5 px of the centre is masked"),
-    FlagDefinition(6, "RECENTER_FAILED", "no centroid found; the given position was kept"),
+    FlagDefinition(6, "RECENTER_FAILED", "no centroid found; the given position was kept", "note"),
     FlagDefinition(7, "FAR_CENTROID", "centre is implausibly far from where the galaxy was said to be"),
     FlagDefinition(8, "NEIGHBOR", "another source in the stamp: masked, fitted or without effect", "note"),
     FlagDefinition(9, "LOW_SNR", "S/N below the range the estimator was trained for"),

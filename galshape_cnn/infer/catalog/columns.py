@@ -42,7 +42,8 @@ CONVENTIONS = {
     "sky_frame": "u = west, v = north; g1 > 0 along east-west",
     "pa": "degrees East of North (without WCS: counter-clockwise from +y), in [0, 180)",
     "err": "standard error: Cramer-Rao bound (in correlated noise the sandwich), centroid (and sky if "
-    "fitted) marginalised, and what structure that no Sersic profile has adds where it is seen",
+    "fitted) marginalised, and what structure that no Sersic profile has adds where it is seen, and for "
+    "method 'ml' what the likelihood's shape adds where it is no parabola",
     "crb": "the part of err that is due to noise",
     "std": "posterior standard deviation; NaN for method 'ml'",
 }

@@ -60,8 +60,8 @@ class Measurement:
         Share of the galaxy's light on pixels of other sources; NaN, as without
         it, where none were looked for.
     structure : (N, 5, 5) ndarray of float
-        What structure that no Sérsic profile has adds to the covariance of an unbiased estimate;
-        zero where none is seen.
+        What structure that no Sérsic profile has adds to the covariance of an unbiased estimate, and the
+        shape of chi-square to that of a fit; zero where none is seen.
     rff : (N,) ndarray of float
         Residual flux fraction.
     sheared : (N, 2, 4, 6) ndarray of float or None

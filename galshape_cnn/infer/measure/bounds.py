@@ -9,6 +9,7 @@ import numpy as np
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.render import BLOCK
+from galshape_cnn.infer.fit.profile_likelihood import profile_covariance
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.residuals import Examination, as_if_independent, examine
 from galshape_cnn.infer.likelihood.sandwich import information, sandwich, widened
@@ -35,6 +36,9 @@ class Judged:
     structure : (N, 5, 5) ndarray
         What structure that no Sérsic profile has, noise beyond the noise map's and an uncertain PSF add to
         the bound; zero where none is seen.
+    profile : (N, 5, 5) ndarray
+        What the shape of chi-square adds to the errors of a maximum-likelihood fit, see
+        `galshape_cnn.infer.fit.profile_likelihood`.
     white : (N,) ndarray
         Variance of the white noise in units of the noise map's; one unless that is significantly too small.
     snr, chi2, freedom : (N,) ndarray
@@ -49,6 +53,7 @@ class Judged:
     covariance: np.ndarray
     crb: np.ndarray
     structure: np.ndarray
+    profile: np.ndarray
     white: np.ndarray
     snr: np.ndarray
     chi2: np.ndarray
@@ -78,7 +83,7 @@ def errors_of(batch, found, fitted, options):
     judged = without_errors(batch, found.params, options)
     params, fisher = judged.params, judged.examination.fisher
     crb, singular = bound(fisher.astype(np.float32), fit_sky=options.fit_sky)
-    covariance = found.covariance
+    supposed, covariance, profile = crb, found.covariance, judged.profile
     rows = np.arange(len(batch)) if options.correlation is not None else np.flatnonzero(fitted)
     if len(rows):
         crb, covariance, singular = _with_sandwich(batch, params, (crb, covariance, singular), rows, options)
@@ -95,8 +100,17 @@ def errors_of(batch, found, fitted, options):
     if len(rows):
         covariance = covariance.copy()
         covariance[rows] = widened(covariance[rows], crb[rows], crb[rows] + structure[rows])
+    if options.method == "ml":
+        known = judged.chi2 * judged.freedom, (supposed, crb + structure)
+        profile = profile_covariance(batch, params, *known, options.fit_sky)
     flags = np.where(singular, Flag.SINGULAR, 0)
-    errors = {"covariance": covariance, "crb": crb, "structure": structure, "white": white}
+    errors = {
+        "covariance": covariance,
+        "crb": crb,
+        "structure": structure,
+        "profile": profile,
+        "white": white,
+    }
     return replace(judged, **errors, flags=flags)
 
 
@@ -130,7 +144,7 @@ def without_errors(batch, params, options):
     n = len(params)
     nan, none, white = np.full((n, 5, 5), np.nan), np.zeros((n, 5, 5)), np.ones(n)
     flags = np.zeros(n, np.int64)
-    return Judged(params, nan, nan, none, white, snr, chi2 / freedom, freedom, flags, examination)
+    return Judged(params, nan, nan, none, none, white, snr, chi2 / freedom, freedom, flags, examination)
 
 
 def _examined(batch, params, fit_sky):

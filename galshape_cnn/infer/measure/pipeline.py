@@ -95,7 +95,7 @@ def _measured(treated, usable, network, options):
     fraction = treated.light_on_others(params)[usable]
     flags |= neighbour_flags(fraction, treated.flags[usable])
     errors = judged.covariance, judged.crb, judged.snr, judged.chi2
-    more = {"structure": judged.structure, "rff": judged.examination.rff}
+    more = {"structure": judged.structure + judged.profile, "rff": judged.examination.rff}
     more["sheared"] = _sheared(batch, judged.params, network, options)
     return Measurement(judged.params, *errors, found.ess, flags, found.samples, fraction, **more)
 

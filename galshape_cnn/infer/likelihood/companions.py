@@ -1,0 +1,125 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+r"""Sources that hide in the light of a galaxy: too close for a peak of their own.
+
+A source within a width or two of the PSF's of the centre is no separate peak, and the galaxy's profile
+takes in most of it: the fit is good, and wrong.  What the eight parameters cannot take in is left in the
+residuals :math:`r_\perp = (1 - \Pi) r`, :math:`\Pi = D^T H^{-1} D`.  With the whitened image P of a point
+source at some place, its flux and the significance of that are
+
+.. math:: f = \frac{P^T r_\perp}{P^T (1 - \Pi) P}, \qquad s = f \sqrt{P^T (1 - \Pi) P},
+
+and the fit that knows nothing of it is off by :math:`f H^{-1} D P`, to first order.  The denominator counts
+how much of the source is hidden.  A galaxy with clumps of its own has many such places: a companion is one
+that accounts for much of what is left of the galaxy.
+"""
+
+import numpy as np
+from scipy import fft
+
+from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.render import render_with_derivatives
+from galshape_cnn.infer.likelihood.point_source import point_images
+from galshape_cnn.infer.likelihood.residuals import inverse_fisher, inverse_gain
+
+__all__ = ["has_companion"]
+
+_REACH = 1.4  # widths of the PSF from the centre in which sources are looked for
+_SIGNIFICANT = 4.2  # standard deviations of its flux
+_MOVES = 1.0  # stated errors by which it moves a parameter, to first order
+_ALONE = (
+    0.4  # of the squares that are left where the galaxy is bright, beyond those of noise, that it makes up
+)
+_HALF = 3.0  # widths of the PSF: half the side of the part of the stamp that is looked at
+_VISIBLE = 0.05  # of the square of a point source, that the galaxy's parameters do not take in at least
+
+
+def has_companion(
+    params, errors, width, data, ivar, transfer, grid, fit_sky=True, gain=None, correlation=None
+):
+    """Whether a source that moves the parameters hides near the centre of a galaxy.
+
+    Parameters
+    ----------
+    params, data, ivar, transfer, grid, fit_sky, gain
+        As for `galshape_cnn.infer.likelihood.residuals.examine`.
+    errors : (N, 5) ndarray
+        Stated errors of flux, n, hlr, g1, g2.
+    width : (N,) ndarray
+        Of the PSF, pixels.
+    correlation : (ky, kx) ndarray, optional
+        Odd-sized autocorrelation of the noise.
+
+    Returns
+    -------
+    hidden : (N,) ndarray of bool
+        Whether somewhere within 1.4 widths a point source of 4.2 standard deviations is missing from the
+        model, that moves a parameter by its stated error and makes up most of what is left.
+    """
+    params, data, ivar = (np.asarray(a, np.float32) for a in (params, data, ivar))
+    inverse = inverse_gain(gain, len(data))
+    out = np.zeros(len(params), bool)
+    for k in range(len(params)):
+        part = slice(k, k + 1)
+        own = transfer if len(transfer) == 1 else transfer[part]
+        image, derivatives = (np.asarray(a)[0] for a in render_with_derivatives(params[part], own, grid))
+        point = np.asarray(point_images(params[part], own, grid))[0]
+        light = np.maximum(image - params[k, SINGLE.sky], 0)
+        weight = ivar[k] / (1 + ivar[k] * light * inverse[k])
+        pixels = derivatives, (data[k] - image), weight, point
+        out[k] = _one(params[k], errors[k], float(width[k]), light, pixels, fit_sky, correlation)
+    return out
+
+
+def _one(params, errors, width, light, pixels, fit_sky, correlation):
+    derivatives, residual, weight, point = pixels
+    columns = derivatives.reshape(SINGLE.size, -1)
+    weighted = columns * weight.ravel()
+    inverse = inverse_fisher(weighted @ columns.T, float(fit_sky), xp=np)
+    rest = residual - ((weighted @ residual.ravel()) @ inverse @ columns).reshape(residual.shape)
+    place = params[SINGLE.centre]
+    window = tuple(_window(c, _HALF * width, len(point)) for c in place[::-1])
+    point, part = point[window], weight[window]
+    images = np.concatenate([(rest[window] * part)[None], derivatives[(slice(None), *window)] * part])
+    against = _correlated(images, point)
+    score, seen = against[0], against[1:]
+    explained = np.tensordot(inverse, seen, 1)
+    whole = _correlated(part[None], point**2)[0]
+    square = whole - (seen * explained).sum(0)
+    y, x = (np.arange(side.start, side.stop) for side in window)
+    near = np.hypot(x - place[0], y[:, None] - place[1]) < _REACH * width
+    near &= square > _VISIBLE * whole
+    flux = np.where(near, score, 0) / np.where(near, square, 1)
+    gained = np.where(flux > 0, flux * score, 0)
+    significance = np.sqrt(gained / _alike(point, correlation))
+    moves = np.abs(flux * explained[SINGLE.reported] / errors[:, None, None]).max(0)
+    bright = light**2 * weight
+    left = (bright / (1 + bright) * (rest**2 * weight - 1)).sum()
+    return bool(((significance > _SIGNIFICANT) & (moves > _MOVES) & (gained > _ALONE * left)).any())
+
+
+def _window(centre, half, size):
+    """Pixels about a centre, along an axis."""
+    middle = int(np.clip(np.round(centre), 0, size - 1))
+    half = int(np.ceil(half))
+    return slice(max(middle - half, 0), min(middle + half + 1, size))
+
+
+def _correlated(images, point):
+    """Sum of the products of images and a point source that lies at each pixel in turn."""
+    ny, nx = point.shape
+    side = fft.next_fast_len(2 * ny, True), fft.next_fast_len(2 * nx, True)
+    at = np.unravel_index(point.argmax(), point.shape)
+    kernel = np.conj(fft.rfft2(point, s=side))
+    full = fft.irfft2(fft.rfft2(images, s=side) * kernel, s=side)
+    return np.roll(full, at, (-2, -1))[..., :ny, :nx]
+
+
+def _alike(point, correlation):
+    """Variance of the product of a point source and correlated noise, over that of independent noise."""
+    if correlation is None:
+        return 1.0
+    ny, nx = (side // 2 for side in correlation.shape)
+    side = tuple(fft.next_fast_len(a + b, True) for a, b in zip(point.shape, correlation.shape, strict=True))
+    own = fft.irfft2(np.abs(fft.rfft2(point, s=side)) ** 2, s=side)
+    own = np.roll(own, (ny, nx), (0, 1))[: correlation.shape[0], : correlation.shape[1]]
+    return max(float((own * correlation).sum() / own[ny, nx]), 1.0)
