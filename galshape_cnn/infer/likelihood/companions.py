@@ -26,9 +26,7 @@ __all__ = ["has_companion"]
 _REACH = 1.4  # widths of the PSF from the centre in which sources are looked for
 _SIGNIFICANT = 4.2  # standard deviations of its flux
 _MOVES = 1.0  # stated errors by which it moves a parameter, to first order
-_ALONE = (
-    0.4  # of the squares that are left where the galaxy is bright, beyond those of noise, that it makes up
-)
+_ALONE = 0.4  # of the squares left where the galaxy is bright, beyond those of noise, that it makes up
 _HALF = 3.0  # widths of the PSF: half the side of the part of the stamp that is looked at
 _VISIBLE = 0.05  # of the square of a point source, that the galaxy's parameters do not take in at least
 

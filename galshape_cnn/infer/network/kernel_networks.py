@@ -12,6 +12,7 @@ __all__ = ["KernelNetwork", "chain_of", "network_of"]
 
 _FLOATS = ctypes.POINTER(ctypes.c_float)
 _LANES = 16  # of the widest set of instructions: what widths of maps are multiples of, and biases padded to
+_PIXELS = 16, 16, 48
 _STANDARDISE_EPSILON = 1e-5  # of the layer "standardise", see `galshape_cnn.infer.network.architecture`
 
 
@@ -65,6 +66,7 @@ class KernelNetwork:
         over = 1 / np.sqrt(np.asarray(variance, float) + _STANDARDISE_EPSILON)
         self._shared = [_single(one) for one in (mean, over, *norms)]
         self._outputs = layers[-1][0].shape[1]
+        self._shapes = [_PIXELS] * (function == "network") + [(len(mean),)]
         self._net = cache(self._packed)
 
     def __call__(self, *inputs):
@@ -78,8 +80,16 @@ class KernelNetwork:
         Returns
         -------
         outputs : (N, width) float32 ndarray
+
+        Raises
+        ------
+        ValueError
+            If inputs have other shapes than the network's.
         """
         inputs = [_single(one) for one in inputs]
+        shapes = [one.shape[1:] for one in inputs]
+        if shapes != self._shapes or len({len(one) for one in inputs}) != 1:  # the kernel reads what it expects
+            raise ValueError(f"inputs of shapes (N, ...) {shapes}; allowed: {self._shapes}")
         out = np.empty((len(inputs[0]), self._outputs), np.float32)
         net = ctypes.byref(self._net(chosen()))
         call(self._function, net, ctypes.c_int64(len(out)), *inputs, out)

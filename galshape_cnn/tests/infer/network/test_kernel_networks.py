@@ -110,6 +110,14 @@ def test_live_models_ask_the_kernel_where_it_serves(monkeypatch):
         live(inputs_of(3))
 
 
+def test_inputs_of_other_shapes_are_refused():
+    weights = random_weights(build_network(DEFAULT_NETWORK), 1)
+    network, (pixels, context) = network_of(DEFAULT_NETWORK, weights), inputs_of(3)
+    for wrong in ([pixels], [pixels, context, context], [pixels, context[:2]], [pixels, context[:, 1:]]):
+        with pytest.raises(ValueError, match="inputs of shapes"):
+            network(*wrong)
+
+
 def test_threads_that_begin_together_share_it():
     """Each packs the weights; none may lose those that it computes with."""
     weights, inputs = random_weights(build_network(DEFAULT_NETWORK), 1), inputs_of(8)
