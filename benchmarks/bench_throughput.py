@@ -239,7 +239,8 @@ def stages(folder, arguments):
 def needed_operations(network):
     """Operations that a galaxy of 64 x 64 needs: of the network, and of two renderings with derivatives."""
     pixels, context, *_ = network._inputs(_some_stamps(), 1, True, np.zeros(64))
-    return network._forward.function.jitted.lower([pixels, context]).compile().cost_analysis()["flops"] / 64, 2 * rendering_operations(64)
+    program = network._forward.function.jitted.lower([pixels, context]).compile()
+    return program.cost_analysis()["flops"] / 64, 2 * rendering_operations(64)
 
 
 def rendering_operations(size, bandwidth=1):

@@ -88,7 +88,8 @@ class KernelNetwork:
         """
         inputs = [_single(one) for one in inputs]
         shapes = [one.shape[1:] for one in inputs]
-        if shapes != self._shapes or len({len(one) for one in inputs}) != 1:  # the kernel reads what it expects
+        # the kernel reads what it expects, whatever it is given
+        if shapes != self._shapes or len({len(one) for one in inputs}) != 1:
             raise ValueError(f"inputs of shapes (N, ...) {shapes}; allowed: {self._shapes}")
         out = np.empty((len(inputs[0]), self._outputs), np.float32)
         net = ctypes.byref(self._net(chosen()))
