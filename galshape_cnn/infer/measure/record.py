@@ -44,7 +44,7 @@ def recorded_options(options, noise, observation, cutting):
     record = {name: _described(getattr(options, name)) for name in plain}
     record["prior"] = None if options.prior is None else _plain(options.prior.config)
     record["psf_error"] = None if options.psf_error is None else _plain(options.psf_error.record)
-    record |= {"vary": dict(options.vary)} if options.vary else {}
+    record["vary"] = dict(options.vary) or None
     record |= {name: _described(value) for name, value in vars(noise).items()}
     record |= {name: _described(value) for name, value in cutting.items()}
     return record | {"positions": observation.understood or None}
