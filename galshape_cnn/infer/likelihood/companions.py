@@ -14,6 +14,7 @@ that accounts for much of what is left of the galaxy.
 """
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy import fft
 
 from galshape_cnn.forward.galaxy_model import SINGLE
@@ -77,19 +78,19 @@ def _one(params, errors, width, light, pixels, fit_sky, correlation):
     place = params[SINGLE.centre]
     window = tuple(_window(c, _HALF * width, len(point)) for c in place[::-1])
     point, part = point[window], weight[window]
+    y, x = np.mgrid[window]
+    near = np.hypot(x - place[0], y - place[1]) < _REACH * width
+    sources = _moved(point, np.nonzero(near))
     images = np.concatenate([(rest[window] * part)[None], derivatives[(slice(None), *window)] * part])
-    against = _correlated(images, point)
-    score, seen = against[0], against[1:]
-    explained = np.tensordot(inverse, seen, 1)
-    whole = _correlated(part[None], point**2)[0]
+    score, *seen = images.reshape(len(images), -1) @ sources.T
+    explained = inverse @ seen
+    whole = sources**2 @ part.ravel()
     square = whole - (seen * explained).sum(0)
-    y, x = (np.arange(side.start, side.stop) for side in window)
-    near = np.hypot(x - place[0], y[:, None] - place[1]) < _REACH * width
-    near &= square > _VISIBLE * whole
-    flux = np.where(near, score, 0) / np.where(near, square, 1)
+    told = square > _VISIBLE * whole
+    flux = np.where(told, score, 0) / np.where(told, square, 1)
     gained = np.where(flux > 0, flux * score, 0)
     significance = np.sqrt(gained / _alike(point, correlation))
-    moves = np.abs(flux * explained[SINGLE.reported] / errors[:, None, None]).max(0)
+    moves = np.abs(flux * explained[SINGLE.reported] / errors[:, None]).max(0)
     bright = light**2 * weight
     left = (bright / (1 + bright) * (rest**2 * weight - 1)).sum()
     return bool(((significance > _SIGNIFICANT) & (moves > _MOVES) & (gained > _ALONE * left)).any())
@@ -102,14 +103,12 @@ def _window(centre, half, size):
     return slice(max(middle - half, 0), min(middle + half + 1, size))
 
 
-def _correlated(images, point):
-    """Sum of the products of images and a point source that lies at each pixel in turn."""
+def _moved(point, places):
+    """A point source moved so that its highest pixel lies at each of K places: (K, pixels)."""
     ny, nx = point.shape
-    side = fft.next_fast_len(2 * ny, True), fft.next_fast_len(2 * nx, True)
-    at = np.unravel_index(point.argmax(), point.shape)
-    kernel = np.conj(fft.rfft2(point, s=side))
-    full = fft.irfft2(fft.rfft2(images, s=side) * kernel, s=side)
-    return np.roll(full, at, (-2, -1))[..., :ny, :nx]
+    top, (y, x) = np.unravel_index(point.argmax(), point.shape), places
+    around = sliding_window_view(np.pad(point, ((ny, ny), (nx, nx))), point.shape)
+    return around[ny + top[0] - y, nx + top[1] - x].reshape(len(y), -1)
 
 
 def _alike(point, correlation):
