@@ -117,6 +117,13 @@ static void packed_smoothers(const float *smoothers, int size, float *out) {
             }
 }
 
+/* An image (size, size) at the beginning of lines of whole vectors, zeros behind it. */
+static void padded_image(const float *image, int size, float *out) {
+    int padded = rounded_up(size, 2 * VL);
+    memset(out, 0, 4 * (size_t)padded * padded);
+    for (int y = 0; y < size; y++) memcpy(out + (size_t)y * padded, image + (size_t)y * size, 4 * size);
+}
+
 /* Extremes of the residuals smoothed at each scale. */
 static void smoothed_extremes(const float *rest, const float *smoothers, const int *reach, int size,
                               const float *center, float *memory, double *high, double *low, double *distance) {
@@ -124,8 +131,7 @@ static void smoothed_extremes(const float *rest, const float *smoothers, const i
     size_t plane = (size_t)padded * padded;
     float *source = memory, *half = source + plane, *whole = half + plane;
     extremes_of(rest, size, center, high, low, distance);
-    memset(source, 0, 4 * plane);
-    for (int y = 0; y < size; y++) memcpy(source + (size_t)y * padded, rest + (size_t)y * size, 4 * size);
+    padded_image(rest, size, source);
     for (int s = 0; s < SCALES - 1; s++, smoothers += 2 * plane) {
         banded_right(source, padded, smoothers + plane, padded, size, rows, reach[s], half);
         banded_left(smoothers, padded, half, size, rows, reach[s], whole);
@@ -279,8 +285,7 @@ static double smoothed_sum(const float *image, const float *outside, const float
     size_t plane = (size_t)padded * padded;
     float *source = memory, *half = source + plane, *whole = half + plane;
     double total = 0;
-    memset(source, 0, 4 * plane);
-    for (int y = 0; y < size; y++) memcpy(source + (size_t)y * padded, image + (size_t)y * size, 4 * size);
+    padded_image(image, size, source);
     banded_right(source, padded, band + plane, padded, size, rows, reach, half);
     banded_left(band, padded, half, size, rows, reach, whole);
     for (int y = 0; y < size; y++) {
@@ -294,10 +299,11 @@ static double smoothed_sum(const float *image, const float *outside, const float
 
 /* How much structure the residuals have that noise has not: galshape_cnn.infer.likelihood.structure.  Squares
  * where the galaxy is bright, in standard deviations of those of noise; mean square of the smoothed residuals
- * of the sky, and the number of pixels that it is of.  `bands`: those of the sky. */
+ * of the sky, and the number of pixels that it is of.  `bands`: those of the sky, where weights are below
+ * `faint`. */
 static void structure(const float *residual, const float *light, const float *root, const float *columns,
-                      const double *inverse, const double *score, const float *bands, int reach, int size,
-                      float *rest, float *memory, double *out) {
+                      const double *inverse, const double *score, const float *bands, int reach, float faint,
+                      int size, float *rest, float *memory, double *out) {
     size_t area = (size_t)size * size, plane = (size_t)rounded_up(size, 2 * VL) * rounded_up(size, 2 * VL);
     float matrix[64], times[8], chunk[11 * CHUNK], *outside = rest + area + VL, *good = outside + area + VL;
     double excess = 0, weights = 0;
@@ -330,7 +336,7 @@ static void structure(const float *residual, const float *light, const float *ro
             square += weight * weight;
             V one = splat(1.0f), none = splat(0.0f);
             store(chunk + k, r);
-            store(chunk + CHUNK + k, select_((weight < splat(0.1f)) & (g > none), one, none));
+            store(chunk + CHUNK + k, select_((weight < splat(faint)) & (g > none), one, none));
             store(chunk + 2 * CHUNK + k, select_(g > none, one, none));
         }
         excess += sum_of(more), weights += sum_of(square);
@@ -344,8 +350,8 @@ static void structure(const float *residual, const float *light, const float *ro
     out[1] = smoothed_sum(rest, outside, bands, reach, size, 1, memory) / out[2];
 }
 
-/* All statistics of a galaxy that has been rendered with SLOPES; `limits`: ridge, core, bright, tie, and three
- * of the residual flux fraction. */
+/* All statistics of a galaxy that has been rendered with SLOPES; `limits`: ridge, core, bright, tie, three of
+ * the residual flux fraction, and the weight below which pixels are the sky's. */
 static void examined(Work *w, const float *params, const float *data, const float *ivar, float inverse_gain,
                      int fit_sky, const int *reach, const double *limits, double *out) {
     int size = w->plan->size;
@@ -386,7 +392,7 @@ static void examined(Work *w, const float *params, const float *data, const floa
     out[2] = tied(data, light, root, limits[2] * highest, limits[3], area);
     out[3] = residual_flux_fraction(params, residual, light, root, limits + 4, size);
     structure(residual, light, root, columns, inverse[0], score, smoothers + (SCALES - 1) * packed_,
-              reach[SCALES - 1], size, rest, memory, out + 4);
+              reach[SCALES - 1], limits[7], size, rest, memory, out + 4);
 }
 
 /* Chi-square of the best point source near a galaxy that has been rendered with POINT. */

@@ -9,31 +9,6 @@ enum { ROWS = 4, PANEL = 3, TOGETHER = 16, PIXELS = 48, FIRST = 16, NEAREST = 19
 /* Vectors of a panel, whose rows `pack` puts one after the other. */
 static int panel_of(int columns, int at) { return columns - at >= PANEL * VL ? PANEL : (columns - at) / VL; }
 
-/* Four rows of C = start + A B, with n rows of a panel of B; start: rows from each other, 0 for a bias. */
-INLINE void dense_tile(const int nv, const float *a, int lda, int n, const float *b, const float *start, int lds,
-                       float *c, int ldc) {
-    V sum[ROWS][PANEL];
-#pragma GCC unroll 4
-    for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 4
-        for (int v = 0; v < nv; v++) sum[r][v] = load(start + (size_t)r * lds + v * VL);
-    for (int k = 0; k < n; k++, b += nv * VL) {
-        V column[PANEL];
-#pragma GCC unroll 4
-        for (int v = 0; v < nv; v++) column[v] = load(b + v * VL);
-#pragma GCC unroll 4
-        for (int r = 0; r < ROWS; r++) {
-            V one = splat(a[(size_t)r * lda + k]);
-#pragma GCC unroll 4
-            for (int v = 0; v < nv; v++) sum[r][v] += one * column[v];
-        }
-    }
-#pragma GCC unroll 4
-    for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 4
-        for (int v = 0; v < nv; v++) store(c + (size_t)r * ldc + v * VL, sum[r][v]);
-}
-
 /* Where the rows of a layer lie: groups of four, `across` of them beside each other, in `down` lines. */
 typedef struct {
     int many, down, across;             /* galaxies, lines, groups in a line */
@@ -62,11 +37,11 @@ static void layer(const Dense *d, const Places *p, const float *a, float *c) {
                             const float *start = begins ? d->bias + at : to;
                             int lds = begins ? 0 : p->ldc;
                             if (nv == 3)
-                                dense_tile(3, from, p->lda, few, b, start, lds, to, p->ldc);
+                                tile_from(ROWS, 3, from, p->lda, b, 3 * VL, few, start, lds, to, p->ldc);
                             else if (nv == 2)
-                                dense_tile(2, from, p->lda, few, b, start, lds, to, p->ldc);
+                                tile_from(ROWS, 2, from, p->lda, b, 2 * VL, few, start, lds, to, p->ldc);
                             else
-                                dense_tile(1, from, p->lda, few, b, start, lds, to, p->ldc);
+                                tile_from(ROWS, 1, from, p->lda, b, VL, few, start, lds, to, p->ldc);
                         }
             }
     }

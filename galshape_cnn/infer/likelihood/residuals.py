@@ -32,10 +32,10 @@ from galshape_cnn.forward.render import derivatives_block, in_blocks
 from galshape_cnn.linalg import inverse_or_nan
 
 __all__ = [
-    "BRIGHT",
     "RIDGE",
     "SCALES",
     "SKY_SCALE",
+    "SKY_WEIGHT",
     "Examination",
     "as_if_independent",
     "examine",
@@ -55,8 +55,18 @@ _RFF_RADII, _RFF_PIXELS = 2.0, 2.0  # half-light radii, and pixels, within which
 _MEAN_ABSOLUTE = 0.7979  # of a normal deviate
 _BRIGHT = 0.3  # of the model's peak: where equal pixels are looked for
 SKY_SCALE = 4.0  # pixels: width of the Gaussian that residuals of the sky are smoothed with
-BRIGHT = 0.1  # weight of a pixel for the galaxy's structure, below which it counts for the sky's
-_LIMITS = RIDGE, _CORE, _BRIGHT, _TIE, _RFF_RADII, _RFF_PIXELS, _MEAN_ABSOLUTE  # as the kernel takes them
+SKY_WEIGHT = 0.1  # of a pixel for the galaxy's structure, below which it counts for the sky's
+#: As the kernel takes them.
+_LIMITS = RIDGE, _CORE, _BRIGHT, _TIE, _RFF_RADII, _RFF_PIXELS, _MEAN_ABSOLUTE, SKY_WEIGHT
+
+
+def _reach(sigma):
+    """Pixels beyond which a Gaussian of unit height is less than single precision knows."""
+    return int(np.ceil(np.sqrt(-2 * np.log(1e-8)) * sigma))
+
+
+#: Of the Gaussians of `SCALES`, but for no smoothing, and of the sky's.
+_REACHES = [_reach(one) for one in (*SCALES[1:], SKY_SCALE)]
 
 
 class Examination(NamedTuple):
@@ -143,9 +153,7 @@ def examine(params, data, ivar, transfer, grid, fit_sky=True, gain=None):
     numbers = [np.asarray(a, np.float32) for a in (params, data, ivar)]
     inverse = inverse_gain(gain, len(data))
     if serves(*numbers, transfer):
-        smoothers = np.concatenate([_smoothers(grid.size), sky_smoothers(grid.size)])
-        reaches = [_reach(one) for one in (*SCALES[1:], SKY_SCALE)]
-        how = inverse, fit_sky, smoothers, reaches, _LIMITS
+        how = inverse, fit_sky, _all_smoothers(grid.size), _REACHES, _LIMITS
         return _named(calls.examination(*numbers, transfer, grid, *how))
     result = _examine_rows(*numbers, transfer, inverse, np.float32(fit_sky), grid)
     return jax.tree.map(lambda a: np.asarray(a, float), result)
@@ -157,11 +165,6 @@ def _named(numbers):
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
     parts = np.split(numbers, ends[:-1], axis=1)
     return Examination(*(one.reshape(-1, *shape) for one, shape in zip(parts, shapes, strict=True)))
-
-
-def _reach(sigma):
-    """Pixels beyond which a Gaussian of unit height is less than single precision knows."""
-    return int(np.ceil(np.sqrt(-2 * np.log(1e-8)) * sigma))
 
 
 def inverse_gain(gain, number):
@@ -276,7 +279,7 @@ def _structure(residual, columns, inverse, light, root):
     weight = bright / (1 + bright)
     excess = (weight * (rest**2 - 1 + (explained * columns).sum(0))).sum()
     spread = jnp.sqrt(2 * (weight**2).sum())
-    outside = (weight < BRIGHT).reshape(light.shape) & (root > 0)
+    outside = (weight < SKY_WEIGHT).reshape(light.shape) & (root > 0)
     along, squared = sky_smoothers(len(light))
     number = jnp.maximum(((squared @ (root > 0) @ squared) * outside).sum(), 1.0)
     square = ((along @ rest.reshape(light.shape) @ along) ** 2 * outside).sum() / number
@@ -346,6 +349,12 @@ def sky_smoothers(size):
     distance = np.arange(size)[:, None] - np.arange(size)
     along = np.exp(-0.5 * (distance / SKY_SCALE) ** 2) / np.sqrt(np.sqrt(np.pi) * SKY_SCALE)
     return np.stack([along, along**2]).astype(np.float32)
+
+
+@lru_cache(maxsize=16)
+def _all_smoothers(size):
+    """(5, size, size): all of them, as the kernel takes them."""
+    return np.concatenate([_smoothers(size), sky_smoothers(size)])
 
 
 def _extremes(rest, center):

@@ -36,8 +36,8 @@ from galshape_cnn.forward.kernel.library import serves
 from galshape_cnn.forward.render import render_with_derivatives
 from galshape_cnn.infer.likelihood.point_source import point_images
 from galshape_cnn.infer.likelihood.residuals import (
-    BRIGHT,
     SKY_SCALE,
+    SKY_WEIGHT,
     inverse_fisher,
     sky_smoothers,
     sky_variance,
@@ -213,7 +213,7 @@ def _one(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise, l
     rest = residual - (columns @ residual) @ explained
     weight = ((light * root) ** 2 / (1 + (light * root) ** 2)).ravel()
     size = light.shape[-1]
-    outside = ((weight < BRIGHT) & (root.ravel() > 0)).reshape(size, size)
+    outside = ((weight < SKY_WEIGHT) & (root.ravel() > 0)).reshape(size, size)
     white = _white_variance(rest.reshape(size, size), outside, noise)
     excess = (weight * (rest**2 - white * (1 - (explained * columns).sum(0)))).sum()
     total = white * np.sqrt(2 * noise[0] * (weight**2).sum())
