@@ -11,18 +11,16 @@ there, so only a folder is used that no other user can write to.
 import os
 from functools import cached_property, lru_cache, partial, wraps
 from importlib.util import find_spec
-from pathlib import Path
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from galshape_cnn.environment import CACHE_VARIABLE, named_folder
-from galshape_cnn.errors import FileError, ForkedError
-from galshape_cnn.own_files import make_own_folder
+from galshape_cnn.environment import CACHE_VARIABLE
+from galshape_cnn.errors import ForkedError
+from galshape_cnn.own_files import WORTH_KEEPING, programs_folder
 
 __all__ = ["Program", "compiled"]
 
-_WORTH = 0.05  # seconds of compiling
 _LARGEST = 2**29  # bytes of all programs; those used longest ago go
 
 
@@ -107,17 +105,11 @@ def _check_not_forked():
 @lru_cache(maxsize=1)
 def _keep_programs(named):
     """Give JAX the folder that a variable names, unless the user has given it one."""
-    folder = named_folder(named)
-    if folder is None or jax.config.jax_compilation_cache_dir:
+    folder = None if jax.config.jax_compilation_cache_dir else programs_folder(named)
+    if folder is None:
         return
-    folder = Path(folder)
-    try:
-        make_own_folder(folder)
-        make_own_folder(folder / "jax")
-    except FileError:
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder / "jax"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", _WORTH)
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_KEEPING)
     if find_spec("filelock"):  # by which JAX clears away
         jax.config.update("jax_compilation_cache_max_size", _LARGEST)
     compilation_cache.reset_cache()  # something may have been compiled already

@@ -8,10 +8,13 @@ import os
 import stat
 from contextlib import suppress
 
+from galshape_cnn.environment import named_folder
 from galshape_cnn.errors import FileError
 
-__all__ = ["is_own_folder", "make_own_folder"]
+__all__ = ["WORTH_KEEPING", "is_own_folder", "make_own_folder", "programs_folder"]
 
+#: Seconds of compiling from which JAX keeps a program.
+WORTH_KEEPING = 0.05
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -61,3 +64,28 @@ def make_own_folder(path):
     if not is_own_folder(path):
         name = os.fspath(path)
         raise FileError(f"{name!r} is a link, or others can write to it; allowed: a folder of your own")
+
+
+def programs_folder(named):
+    """Folder in which JAX may keep what it compiles, made if need be; JAX executes what it finds there.
+
+    Parameters
+    ----------
+    named : str
+        Value of ``GALSHAPE_COMPILE_CACHE``.
+
+    Returns
+    -------
+    folder : str or None
+        Within the one that is named; None where none is, or others could write to it.
+    """
+    folder = named_folder(named)
+    if folder is None:
+        return None
+    within = os.path.join(folder, "jax")
+    try:
+        make_own_folder(folder)
+        make_own_folder(within)
+    except FileError:
+        return None
+    return within

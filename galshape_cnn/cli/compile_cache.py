@@ -3,18 +3,16 @@
 
 import os
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from galshape_cnn.environment import CACHE_VARIABLE, environment, named_folder
-from galshape_cnn.errors import FileError
-from galshape_cnn.own_files import make_own_folder
+from galshape_cnn.environment import CACHE_VARIABLE, environment
+from galshape_cnn.own_files import WORTH_KEEPING, programs_folder
 
 __all__ = ["compile_cache"]
 
 _JAX = "JAX_COMPILATION_CACHE_DIR"
-#: Compiling longer than this, in seconds, is worth a file.
-_WORTH = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05"}
+_WORTH = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": str(WORTH_KEEPING)}
 
 
 @contextmanager
@@ -27,17 +25,14 @@ def compile_cache(by_jax=False):
     Parameters
     ----------
     by_jax : bool, optional
-        Let JAX keep all that it compiles, in that folder, which is slower to find: for commands whose time
-        goes into functions of Keras.  A cache that the user has set for JAX is left alone, and so is JAX
-        if it was imported before.
+        Give JAX that folder before it is imported, not with the first function of this package that it
+        compiles: for commands whose time goes into functions of Keras.  A cache that the user has set for
+        JAX is left alone, and so is JAX if it was imported before.
     """
     names = {CACHE_VARIABLE: _default_folder()}
-    folder = named_folder(os.environ.get(CACHE_VARIABLE, names[CACHE_VARIABLE]))
-    if by_jax and folder and _JAX not in os.environ and "jax" not in sys.modules:
-        with suppress(FileError):  # JAX executes what it finds there, so it must be ours alone
-            make_own_folder(folder)
-            make_own_folder(os.path.join(folder, "jax"))
-            names |= {_JAX: os.path.join(folder, "jax")} | _WORTH
+    if by_jax and _JAX not in os.environ and "jax" not in sys.modules:
+        folder = programs_folder(os.environ.get(CACHE_VARIABLE, names[CACHE_VARIABLE]))
+        names |= {} if folder is None else {_JAX: folder} | _WORTH
     with environment(names):
         yield
 
