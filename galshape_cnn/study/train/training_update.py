@@ -8,7 +8,7 @@ the small network to them then takes minutes.
 
 import glob
 import os
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import jax
 import numpy as np
@@ -28,6 +28,7 @@ from galshape_cnn.infer.network.architecture import (
 )
 from galshape_cnn.infer.network.features import SIDE
 from galshape_cnn.infer.network.likelihood_update import expansion_point, likelihood_features
+from galshape_cnn.parallel import mapped, usable_cores
 from galshape_cnn.study.simulate.psf_families import PSF_ARRAYS
 from galshape_cnn.study.simulate.recorded import RecordedMocks
 from galshape_cnn.study.simulate.stream import inputs_of, transfers
@@ -105,20 +106,18 @@ def _collect(network, config, output, report, mocks):
     limits = config.get("snr_range", (0.0, np.inf))
     batches = -(-int(config["update"]["galaxies"]) // _BATCH)
     chunks, parts = -(-batches // _CHUNK), []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for chunk in range(chunks):
-            path = f"{output}.update-{chunk:04d}.npz"
-            if not os.path.exists(path):
-                numbers = range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, batches))
-                rows = list(
-                    pool.map(lambda number: likelihood_mocks(network, stream, number, limits), numbers)
-                )
-                rows = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
-                with written_whole(path) as beside:
-                    np.savez(beside, **rows)
-                report(f"likelihood at the network's answer: {chunk + 1}/{chunks}")
-            with np.load(path) as saved:
-                parts.append(dict(saved))
+    one = partial(likelihood_mocks, network, stream, snr_range=limits)
+    for chunk in range(chunks):
+        path = f"{output}.update-{chunk:04d}.npz"
+        if not os.path.exists(path):
+            numbers = range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, batches))
+            rows = list(mapped(one, numbers, usable_cores()))
+            rows = {key: np.concatenate([row[key] for row in rows]) for key in rows[0]}
+            with written_whole(path) as beside:
+                np.savez(beside, **rows)
+            report(f"likelihood at the network's answer: {chunk + 1}/{chunks}")
+        with np.load(path) as saved:
+            parts.append(dict(saved))
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
