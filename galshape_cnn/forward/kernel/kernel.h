@@ -21,7 +21,9 @@
 
 #include "entry.h"
 
-#include "moved.h"
+#include "companions.h"
+
+#include "peaks.h"
 
 #include "features.h"
 

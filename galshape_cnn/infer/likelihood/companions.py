@@ -22,7 +22,7 @@ from galshape_cnn.forward.kernel import calls
 from galshape_cnn.forward.kernel.library import serves
 from galshape_cnn.forward.render import render_with_derivatives
 from galshape_cnn.infer.likelihood.point_source import point_images
-from galshape_cnn.infer.likelihood.residuals import inverse_fisher, inverse_gain
+from galshape_cnn.infer.likelihood.residuals import RIDGE, inverse_fisher, inverse_gain
 
 __all__ = ["has_companion"]
 
@@ -32,6 +32,7 @@ _MOVES = 1.0  # stated errors by which it moves a parameter, to first order
 _ALONE = 0.4  # of the squares left where the galaxy is bright, beyond those of noise, that it makes up
 _HALF = 3.0  # widths of the PSF: half the side of the part of the stamp that is looked at
 _VISIBLE = 0.05  # of the square of a point source, that the galaxy's parameters do not take in at least
+_LIMITS = RIDGE, _REACH, _HALF, _VISIBLE, _MOVES, _ALONE  # as the kernel takes them
 
 
 def has_companion(
@@ -57,17 +58,33 @@ def has_companion(
         model, that moves a parameter by its stated error and makes up most of what is left.
     """
     params, data, ivar = (np.asarray(a, np.float32) for a in (params, data, ivar))
-    inverse = inverse_gain(gain, len(data))[:, None, None]
+    inverse = inverse_gain(gain, len(data))
+    if serves(params, data, ivar, transfer):
+        known = params, data, ivar, transfer, grid, inverse, fit_sky
+        gained = calls.companions(*known, errors, width, _LIMITS)
+    else:
+        gained = _gained(params, errors, width, data, ivar, transfer, grid, inverse, fit_sky)
+    hidden = gained > _SIGNIFICANT**2
+    rows = np.flatnonzero(hidden)
+    if len(rows) and correlation is not None:
+        points = point_images(params[rows], transfer if len(transfer) == 1 else transfer[rows], grid)
+        alike = [_alike(image, correlation) for image in points]
+        hidden[rows] = gained[rows] > _SIGNIFICANT**2 * np.array(alike)
+    return hidden
+
+
+def _gained(params, errors, width, data, ivar, transfer, grid, inverse_gain, fit_sky):
+    """`galshape_cnn.forward.kernel.calls.companions` without the kernel."""
     images, derivatives = map(np.asarray, render_with_derivatives(params, transfer, grid))
     points = np.asarray(point_images(params, transfer, grid))
     light = np.maximum(images - params[:, SINGLE.sky, None, None], 0)
-    weight = ivar / (1 + ivar * light * inverse)
+    weight = ivar / (1 + ivar * light * inverse_gain[:, None, None])
     pixels = derivatives, data - images, weight, points, light
     rows = zip(params, errors, width, *pixels, strict=True)
-    return np.array([_one(*row, fit_sky, correlation) for row in rows], bool)
+    return np.array([_one(*row, fit_sky) for row in rows])
 
 
-def _one(params, errors, width, derivatives, residual, weight, point, light, fit_sky, correlation):
+def _one(params, errors, width, derivatives, residual, weight, point, light, fit_sky):
     columns = derivatives.reshape(SINGLE.size, -1)
     weighted = columns * weight.ravel()
     inverse = inverse_fisher(weighted @ columns.T, float(fit_sky), xp=np)
@@ -77,23 +94,19 @@ def _one(params, errors, width, derivatives, residual, weight, point, light, fit
     point, part = point[window], weight[window]
     y, x = (np.arange(side.start, side.stop) for side in window)
     near = (x - place[0]) ** 2 + (y[:, None] - place[1]) ** 2 < (_REACH * width) ** 2
-    moves = np.argwhere(near) - np.unravel_index(point.argmax(), point.shape)
+    sources = _moved(point, np.argwhere(near))
     images = np.concatenate([(rest[window] * part)[None], derivatives[(slice(None), *window)] * part])
-    products = calls.moved_products if serves(images, point) else _moved_products
-    score, *seen, whole = products(images, part, point, moves).T
+    score, *seen = images.reshape(len(images), -1) @ sources.T
     explained = inverse @ seen
+    whole = sources**2 @ part.ravel()
     square = whole - (seen * explained).sum(0)
     told = square > _VISIBLE * whole
     flux = np.where(told, score, 0) / np.where(told, square, 1)
-    gained = np.where(flux > 0, flux * score, 0)
-    significance = np.sqrt(gained / _alike(point, correlation))
-    shifts = np.abs(flux * explained[SINGLE.reported] / errors[:, None]).max(0)
-    likely = (significance > _SIGNIFICANT) & (shifts > _MOVES)
-    if not likely.any():
-        return False
+    moves = np.abs(flux * explained[SINGLE.reported] / errors[:, None]).max(0)
+    gained = np.where((flux > 0) & (moves > _MOVES), flux * score, 0).max(initial=0)
     bright = light**2 * weight
     left = (bright / (1 + bright) * (rest**2 * weight - 1)).sum()
-    return bool((gained[likely] > _ALONE * left).any())
+    return gained if gained > _ALONE * left else 0.0
 
 
 def _window(centre, half, size):
@@ -103,19 +116,16 @@ def _window(centre, half, size):
     return slice(max(middle - half, 0), min(middle + half + 1, size))
 
 
-def _moved_products(images, weight, point, moves):
-    """`galshape_cnn.forward.kernel.calls.moved_products` without the kernel."""
+def _moved(point, places):
+    """A point source moved so that its highest pixel lies at each of K places: (K, pixels)."""
     ny, nx = point.shape
     around = sliding_window_view(np.pad(point, ((ny, ny), (nx, nx))), point.shape)
-    sources = around[ny - moves[:, 0], nx - moves[:, 1]].reshape(len(moves), -1)
-    with_images = sources @ images.reshape(len(images), -1).T
-    return np.column_stack([with_images, sources**2 @ weight.ravel()])
+    y, x = (np.array(np.unravel_index(point.argmax(), point.shape)) - places).T
+    return around[ny + y, nx + x].reshape(len(places), -1)
 
 
 def _alike(point, correlation):
     """Variance of the product of a point source and correlated noise, over that of independent noise."""
-    if correlation is None:
-        return 1.0
     ny, nx = (side // 2 for side in correlation.shape)
     side = tuple(fft.next_fast_len(a + b, True) for a, b in zip(point.shape, correlation.shape, strict=True))
     own = fft.irfft2(np.abs(fft.rfft2(point, s=side)) ** 2, s=side)

@@ -5,7 +5,67 @@ from functools import lru_cache
 
 import numpy as np
 
-__all__ = ["lowest_between", "quadratic_peak", "values", "windows"]
+from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel.library import chosen
+
+__all__ = ["highest_pixels", "local_maxima", "lowest_between", "quadratic_peak", "values", "windows"]
+
+
+def local_maxima(array):
+    """Pixels above all their eight neighbours; beyond the edge counts as lower.
+
+    Parameters
+    ----------
+    array : (N, ny, nx) ndarray
+        Images.
+
+    Returns
+    -------
+    is_maximum : (N, ny, nx) ndarray of bool
+    """
+    if chosen() and array.dtype == np.float32:
+        return calls.local_maxima(array)
+    rows = array[:, 1:] > array[:, :-1]
+    above = np.ones(array.shape, bool)
+    above[:, 1:] &= rows
+    above[:, :-1] &= ~rows
+    for dy in (-1, 0, 1):
+        shifted = array[:, max(dy, 0) : array.shape[1] + min(dy, 0)]
+        here = slice(max(-dy, 0), array.shape[1] + min(-dy, 0))
+        above[:, here, :-1] &= array[:, here, :-1] > shifted[:, :, 1:]
+        above[:, here, 1:] &= array[:, here, 1:] > shifted[:, :, :-1]
+    return above
+
+
+def highest_pixels(array, maxima, at, radius, reach):
+    """Highest local maximum, and highest pixel, near a place of each image.
+
+    Parameters
+    ----------
+    array : (N, ny, nx) float32 ndarray
+        Images.
+    maxima : (N, ny, nx) ndarray of bool
+        Their `local_maxima`.
+    at : (N, 2) ndarray
+        x, y of the places.
+    radius, reach : (N,) ndarray
+        Distance in pixels within which maxima, and other pixels, are looked for.
+
+    Returns
+    -------
+    pixels : (N, 2, 2) int ndarray
+        x, y of both; -1 where there is none.
+    """
+    if chosen() and array.dtype == np.float32:
+        return calls.highest_pixels(array, maxima, at, radius, reach)
+    n, ny, nx = array.shape
+    distance2 = (np.arange(ny)[:, None] - at[:, 1:, None]) ** 2 + (np.arange(nx) - at[:, :1])[:, None] ** 2
+    out, square = np.full((n, 2, 2), -1), [np.square(one)[:, None, None] for one in (radius, reach)]
+    for k, allowed in enumerate((maxima & (distance2 <= square[0]), distance2 <= square[1])):
+        best = np.argmax(np.where(allowed, array, -np.inf).reshape(n, -1), axis=1)
+        found = allowed.reshape(n, -1)[np.arange(n), best]
+        out[found, k] = np.column_stack([best % nx, best // nx])[found]
+    return out
 
 
 def windows(array, start, half):
@@ -35,22 +95,25 @@ def windows(array, start, half):
     return np.where(inside, window, -np.inf), offsets[None, None, :], offsets[None, :, None]
 
 
-def values(array, at):
+def values(array, at, rows=None):
     """Values of images, or of one number per image, at a pixel of each.
 
     Parameters
     ----------
     array : (N, ny, nx) ndarray
         Images.
-    at : (N, 2) int ndarray
+    at : (M, 2) int ndarray
         x, y; the nearest pixel where it is outside.
+    rows : (M,) int ndarray, optional
+        Image of each pixel; all in turn by default.
 
     Returns
     -------
-    values : (N,) ndarray
+    values : (M,) ndarray
     """
     n, ny, nx = array.shape
-    return array[np.arange(n), _clipped(at[:, 1], ny), _clipped(at[:, 0], nx)]
+    rows = np.arange(n) if rows is None else rows
+    return array[rows, _clipped(at[:, 1], ny), _clipped(at[:, 0], nx)]
 
 
 def _clipped(index, length):

@@ -302,7 +302,7 @@ def _blank_pixels(stamps, sigma):
         for one in levels:
             bright = np.abs(one.amplitude[row]) > _SOURCE_HEIGHT * one.noise[row]
             source |= np.kron(bright, np.ones((one.step, one.step), bool))
-        blank = (stamps.ivar[row] > 0) & ~binary_dilation(source, iterations=int(np.ceil(2 * sigma)))
+        blank = (stamps.ivar[row] > 0) & ~binary_dilation(source, iterations=int(np.ceil(2 * sigma[row])))
         if not blank.any():
             continue
         spread = mad_std(values[row][blank])
