@@ -13,22 +13,10 @@ __all__ = ["written_whole"]
 
 @contextmanager
 def written_whole(path):
-    """Write a file beside its place and give it its name at the end.
+    """Write a file beside its place and give it its name at the end; one that is there is replaced.
 
-    Parameters
-    ----------
-    path : str or path-like
-        Of the file; one that is there is replaced.
-
-    Yields
-    ------
-    beside : pathlib.Path
-        Where to write; the name is the same, in a folder of its own.
-
-    Raises
-    ------
-    FileError
-        If that raises `OSError`; nothing is left of it then.
+    Yields the path to write to: the same name, in a folder of its own. Where that raises `OSError`,
+    ``FileError`` follows and nothing is left.
     """
     path = Path(path)
     try:

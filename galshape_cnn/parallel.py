@@ -23,13 +23,7 @@ _BLAS_USERS, _BLAS_BEFORE = [], []  # who wants one thread, and what there was b
 
 
 def usable_cores():
-    """Number of cores this process may use.
-
-    Returns
-    -------
-    count : int
-        At least 1.
-    """
+    """Number of cores this process may use, at least 1."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -78,21 +72,9 @@ def filled_up(rows, size):
 
 
 def mapped(function, items, threads):
-    """Results of a function, in order, computed by a few threads.
+    """Yield the results of a function of one item, in order, computed by a number of threads.
 
-    Parameters
-    ----------
-    function : callable
-        Of one item.
-    items : sequence
-        Its arguments.
-    threads : int
-        How many at once; 1 is the calling thread.
-
-    Yields
-    ------
-    result
-        Of each item.
+    One thread is the calling one.
     """
     if threads == 1 or len(items) < 2:
         yield from map(function, items)
@@ -138,20 +120,7 @@ def _set_blas_threads(counts):
 
 
 def progress_bar(total, wanted):
-    """Function that advances a progress bar by a count; does nothing if none is wanted.
-
-    Parameters
-    ----------
-    total : int
-        Count at the end.
-    wanted : bool
-        Whether to show one.
-
-    Returns
-    -------
-    advance : callable
-        Takes a count.
-    """
+    """Function that advances a progress bar of a total by a count; does nothing if none is wanted."""
     if not wanted:
         return lambda count: None
     from astropy.utils.console import ProgressBar

@@ -18,23 +18,9 @@ _ARCSEC = np.degrees(1.0) * 3600.0
 
 
 def celestial_part(wcs, name="wcs"):
-    """The two-dimensional celestial part of a WCS.
+    """The two-dimensional celestial part of a WCS, or None for None.
 
-    Parameters
-    ----------
-    wcs : astropy.wcs.WCS or APE 14 object, or None
-        Any WCS with a celestial pair of axes.
-    name : str, optional
-        Name of the argument, for the message.
-
-    Returns
-    -------
-    wcs : the same kind of object, or None
-
-    Raises
-    ------
-    InputError
-        If it is no WCS or has no celestial axes.
+    ``InputError``, naming the argument, if it is no WCS or has no celestial axes.
     """
     if wcs is None:
         return None

@@ -236,23 +236,9 @@ def counted(rows, method, clean, flags, errors=0):
 
 
 def source_from(args):
-    """Source of the galaxies that the arguments describe.
+    """Source of the galaxies that the parsed arguments describe.
 
-    Parameters
-    ----------
-    args : `argparse.Namespace`
-        With the options of the command.
-
-    Returns
-    -------
-    source : Source
-
-    Raises
-    ------
-    FileError
-        If a file cannot be read.
-    InputError
-        If options and files contradict each other.
+    Files that cannot be read raise `FileError`, options that contradict them `InputError`.
     """
     from galshape_cnn.scale.file_sources import FileSource, MockSource
     from galshape_cnn.scale.images import replaced

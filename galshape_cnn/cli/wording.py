@@ -35,17 +35,7 @@ _EDGE = r"(?<![\w./'-])"
 
 
 def in_options(message):
-    """A message that names options where it named arguments.
-
-    Parameters
-    ----------
-    message : object
-        Of an error or a warning.
-
-    Returns
-    -------
-    text : str
-        One line.
+    """The text of an error or a warning, on one line, naming options where it named arguments.
 
     Examples
     --------

@@ -207,39 +207,14 @@ class GalaxyModel:
         return factors
 
     def with_sky(self, params, sky=0.0):
-        """Parameters with their sky levels, put behind them where they have none.
-
-        Parameters
-        ----------
-        params : (..., P) array_like
-            All parameters, or all but the sky levels.
-        sky : float or array_like, optional
-            The levels.
-
-        Returns
-        -------
-        params : (..., size) ndarray
-            A copy.
-        """
+        """A copy of parameters with their sky levels, put behind them where they have none."""
         params = np.asarray(params)
         out = np.empty((*params.shape[:-1], self.size), params.dtype)
         out[..., self.without_sky], out[..., self.skies] = params[..., self.without_sky], sky
         return out
 
     def filled(self, params):
-        """Parameters in which rows that are not finite are replaced by a small round galaxy.
-
-        Parameters
-        ----------
-        params : (N, size) array_like
-
-        Returns
-        -------
-        params : (N, size) ndarray
-            That any function takes.
-        known : (N,) bool ndarray
-            False in the rows that were replaced.
-        """
+        """Parameters any function can take, and which rows were finite: others are a small round galaxy."""
         known = np.isfinite(params).all(1)
         other = np.zeros(self.size)
         other[self.fluxes] = other[self.n] = other[self.hlr] = 1

@@ -39,18 +39,7 @@ _MARGIN = 12  # knots beyond N_RANGE, where the spline's end condition dies out
 
 
 def sersic_b(n):
-    """Coefficient b of the Sérsic profile with half-light radius 1.
-
-    Parameters
-    ----------
-    n : array_like
-        Sérsic index, > 0.
-
-    Returns
-    -------
-    b : ndarray
-        Median of the Gamma(2n) distribution.
-    """
+    """Coefficient b of the Sérsic profile of index n > 0: the median of the Gamma(2n) distribution."""
     return gammaincinv(2 * np.asarray(n, float), 0.5)
 
 

@@ -38,22 +38,10 @@ _SHEAR = slice(2, 4)
 
 
 def checked_orders(vary):
-    """What varies between bands, and its order above zero.
+    """Names and orders above zero, as `GalaxyModel` keeps them, of what varies between bands.
 
-    Parameters
-    ----------
-    vary : mapping of str to int, or None
-        Orders of ``n``, ``hlr``, ``g``; 0 for what does not vary.
-
-    Returns
-    -------
-    orders : tuple of (str, int)
-        As of `GalaxyModel`.
-
-    Raises
-    ------
-    InputError
-        If it is no mapping, or a name or an order is not allowed.
+    Given a mapping with the orders of ``n``, ``hlr``, ``g``, or None; ``InputError`` if it is no mapping, or
+    a name or an order is not allowed.
     """
     if vary is None:
         return ()

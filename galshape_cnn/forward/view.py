@@ -137,17 +137,7 @@ class View:
         return out
 
     def jacobian(self, params):
-        """Derivative of the exposure's parameters by the model's.
-
-        Parameters
-        ----------
-        params : (N, P) ndarray
-            Of the model.
-
-        Returns
-        -------
-        jacobian : (N, 8, P) ndarray
-        """
+        """Derivative (N, 8, P) of the exposure's parameters by the model's parameters (N, P)."""
         model = self.model
         out = np.zeros((len(params), SINGLE.size, model.size))
         out[:, SINGLE.flux, self.band] = self.factor

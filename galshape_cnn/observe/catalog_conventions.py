@@ -124,17 +124,7 @@ def find_pair(names, pairs):
 
 
 def holds_positions(colnames):
-    """Whether a table with these columns says where galaxies are.
-
-    Parameters
-    ----------
-    colnames : iterable of str
-        Names of columns, in any case.
-
-    Returns
-    -------
-    holds : bool
-    """
+    """Whether a table with columns of these names, in any case, says where galaxies are."""
     names = {str(name).lower().removesuffix(".ra"): name for name in colnames}
     found = any(find_pair(names, pairs)[0] for pairs in (PIXEL_COLUMNS, SKY_COLUMNS))
     return found or any(name in names for name in SKYCOORD_COLUMNS)

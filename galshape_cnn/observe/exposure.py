@@ -133,21 +133,7 @@ class Exposure:
 
 
 def are_exposures(data):
-    """Whether data is a sequence of `Exposure`.
-
-    Parameters
-    ----------
-    data : object
-
-    Returns
-    -------
-    yes : bool
-
-    Raises
-    ------
-    InputError
-        If only some of its entries are, or it is an `Exposure` by itself.
-    """
+    """Whether data is a sequence of `Exposure`; ``InputError`` if only partly, or one by itself."""
     if isinstance(data, Exposure):
         raise InputError("data is one Exposure; a list of them is needed")
     if not isinstance(data, (list, tuple)) or not any(isinstance(one, Exposure) for one in data):

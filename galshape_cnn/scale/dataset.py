@@ -72,13 +72,7 @@ class BlockFolder:
 
     @staticmethod
     def clear(path):
-        """Remove the run that a folder holds, if it holds one, and nothing else.
-
-        Parameters
-        ----------
-        path : path-like
-            Folder.
-        """
+        """Remove the run that a folder holds, if it holds one, and nothing else."""
         path = Path(path)
         if (path / _MANIFEST).is_file():
             for old in [*path.glob("part-*.parquet"), *(path / n for n in (_ERRORS, _SUMMARY, _MANIFEST))]:

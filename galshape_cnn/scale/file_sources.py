@@ -80,19 +80,7 @@ class CubeSource(Source):
 
 
 def rows_of_cube(image, start, stop):
-    """Rows of a cube in memory, without its PSF.
-
-    Parameters
-    ----------
-    image : `~astropy.nddata.NDData`
-        A cube.
-    start, stop : int
-        The rows.
-
-    Returns
-    -------
-    part : `~astropy.nddata.NDData`
-    """
+    """Rows of a cube in memory, without its PSF."""
     from astropy.nddata import NDData
 
     parts = {"mask": _copied(image.mask, start, stop), "wcs": image.wcs, "unit": image.unit}

@@ -137,15 +137,7 @@ def begin_run(estimator, data, output, block_rows, settings, options):
 def recording(options):
     """What adds to the metadata of a block how its files were read, which no estimator knows.
 
-    Parameters
-    ----------
-    options : dict
-        Keywords of `measure_stream`.
-
-    Returns
-    -------
-    finish : callable or None
-        For `fill_folder`.
+    From the keywords of `measure_stream`; a function for `fill_folder`, or None.
     """
     names = {name: value for name, value in (options.get("names") or {}).items() if value}
     if not names:
@@ -158,18 +150,7 @@ def recording(options):
 
 
 def source_columns(source):
-    """Columns that came with the positions and that the table of a run will have.
-
-    Parameters
-    ----------
-    source : Source
-        Of the galaxies.
-
-    Returns
-    -------
-    table : `~astropy.table.Table` or None
-        ``id`` included.
-    """
+    """Columns, ``id`` included, that came with the positions and that the table of a run will have."""
     inputs = source.inputs(0, len(source))
     table = pass_through(inputs)
     if inputs is not None and "id" in inputs.colnames:
@@ -179,17 +160,7 @@ def source_columns(source):
 
 
 def split_options(options):
-    """Options of the measurement, and the rest.
-
-    Parameters
-    ----------
-    options : dict
-        Keywords of a call.
-
-    Returns
-    -------
-    how, rest : dict
-    """
+    """Options of the measurement, and the rest, of the keywords of a call."""
     how = {name: options[name] for name in measurement_keywords() if name in options}
     if how.get("psf_error") is not None:  # here it is known what its arrays are
         from galshape_cnn.infer.measure.psf_error import PSFUncertainty
@@ -204,20 +175,7 @@ def split_options(options):
 
 
 def configuration_of(estimator, source, how, settings=None):
-    """Everything that decides the numbers of a run.
-
-    Parameters
-    ----------
-    estimator, source, how
-        As for `galshape_cnn.scale.blocks.measure_rows`.
-    settings : dict, optional
-        Further things.
-
-    Returns
-    -------
-    configuration : dict
-        Of texts.
-    """
+    """Everything that decides the numbers of a run, as texts; ``settings`` are further things."""
     from galshape_cnn import __version__
 
     network = getattr(getattr(estimator, "bundle", None), "sha256", type(estimator).__name__)

@@ -97,30 +97,12 @@ def _begin(job_file, numbers, count):
 
 
 def drop_job(token):
-    """Forget a job.
-
-    Parameters
-    ----------
-    token : str
-        Of the job.
-    """
+    """Forget a job."""
     _JOBS.pop(token, None)
 
 
 def measure_of_job(token, start, stop):
-    """Measure a range of a job that this process was sent.
-
-    Parameters
-    ----------
-    token : str
-        Of the job.
-    start, stop : int
-        The range.
-
-    Returns
-    -------
-    rows : Rows
-    """
+    """Measure a range of the job, of a token, that this process was sent."""
     return _JOBS[token].measure(start, stop)
 
 
@@ -229,23 +211,9 @@ class ProcessCrew:
 
 @contextmanager
 def local_crew(job, workers=None):
-    """Threads of this process, or other processes.
+    """Yield threads of this process, one for each core it may use, or a number of other processes.
 
-    Parameters
-    ----------
-    job : Job
-        What to measure.
-    workers : int, optional
-        Processes; without it a thread for each core this process may use.
-
-    Yields
-    ------
-    crew : ThreadCrew or ProcessCrew
-
-    Raises
-    ------
-    InputError
-        If ``workers`` is below one.
+    ``InputError`` if ``workers`` is below one.
     """
     workers = None if workers is None else whole_number(workers, "workers", 1)
     crew = ThreadCrew(job, usable_cores()) if workers is None else ProcessCrew(job, workers)

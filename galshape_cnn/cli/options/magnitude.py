@@ -9,13 +9,7 @@ __all__ = ["add_magnitude_columns", "add_magnitude_option"]
 
 
 def add_magnitude_option(parser):
-    """Add ``--zeropoint``.
-
-    Parameters
-    ----------
-    parser : `argparse.ArgumentParser`
-        Changed in place.
-    """
+    """Add ``--zeropoint`` to a parser."""
     parser.add_argument(
         "--zeropoint",
         type=_zeropoint,

@@ -71,13 +71,7 @@ def parse_psf(text):
 
 
 def add_psf_error_option(parser):
-    """Add ``--psf-error``.
-
-    Parameters
-    ----------
-    parser : `argparse.ArgumentParser`
-        Changed in place.
-    """
+    """Add ``--psf-error`` to a parser."""
     parser.add_argument(
         "--psf-error",
         metavar="ERROR",

@@ -46,24 +46,7 @@ class PSFArrays:
 
 
 def check_oversampling(oversampling, name="psf_oversampling"):
-    """Return an oversampling factor as an int >= 1.
-
-    Parameters
-    ----------
-    oversampling : int
-        PSF samples per pixel along each axis.
-    name : str, optional
-        Name of the argument, for the message.
-
-    Returns
-    -------
-    oversampling : int
-
-    Raises
-    ------
-    PSFError
-        If it is not a whole number of at least one.
-    """
+    """An oversampling factor as an int; ``PSFError``, naming the argument, if it is no whole number >= 1."""
     try:
         whole = int(oversampling)
     except (TypeError, ValueError, OverflowError):
@@ -155,22 +138,8 @@ def _even_cuts(array):
 def trim_even(psf, name="psf"):
     """Drop the row and column that make a PSF even-sized, so that its peak is in the middle.
 
-    Parameters
-    ----------
-    psf : (py, px) or (N, py, px) ndarray
-        Effective PSF.
-    name : str, optional
-        Name of the argument, for the message.
-
-    Returns
-    -------
-    psf : ndarray
-        Odd-sized; as it came if it was.
-
-    Raises
-    ------
-    PSFError
-        If the peak lies between the pixels.
+    One PSF (py, px) or N of them; odd-sized ones come back as they came. ``PSFError``, naming the argument,
+    if the peak lies between the pixels.
     """
     if psf.ndim not in (2, 3) or all(side % 2 for side in psf.shape[-2:]):
         return psf
@@ -238,23 +207,9 @@ def convolve_pixel(array, oversampling=1):
 
 
 def stack_psfs(arrays, name="psf"):
-    """Stack PSFs of any odd size, padded with zeros to the largest.
+    """One `PSFArrays` of several that hold one PSF each, padded with zeros to the largest.
 
-    Parameters
-    ----------
-    arrays : sequence of PSFArrays
-        Of one PSF each, with equal oversampling.
-    name : str, optional
-        Name of the argument, for the message.
-
-    Returns
-    -------
-    arrays : PSFArrays
-
-    Raises
-    ------
-    PSFError
-        If there is none, or their oversampling differs.
+    ``PSFError``, naming the argument, if there is none, or their oversampling differs.
     """
     factors = {one.oversampling for one in arrays}
     if len(factors) != 1:
@@ -264,18 +219,6 @@ def stack_psfs(arrays, name="psf"):
 
 
 def pad_psf(array, sides):
-    """Pad odd-sized PSFs with zeros to larger odd sides, keeping the centre.
-
-    Parameters
-    ----------
-    array : (N, py, px) ndarray
-        PSFs.
-    sides : (int, int)
-        Odd sides y, x, at least those of ``array``.
-
-    Returns
-    -------
-    array : (N, sides[0], sides[1]) ndarray
-    """
+    """Pad PSFs (N, py, px) of odd size with zeros to larger odd sides (y, x), keeping the centre."""
     margins = [(int(side) - have) // 2 for side, have in zip(sides, array.shape[1:], strict=True)]
     return np.pad(array, ((0, 0),) + tuple((margin, margin) for margin in margins))

@@ -115,26 +115,11 @@ def band_columns(bands, number, zeropoint, snr, columns):
 
 
 def color_of(names, bands, zeropoints, parameters, covariance):
-    """Colour between two bands and its error.
+    """Colour between two bands and its error, (N,) each, in mag; NaN where a flux is not positive.
 
-    Parameters
-    ----------
-    names : (str, str)
-        The two bands.
-    bands, zeropoints : tuple
-        Of the catalogue.
-    parameters, covariance : (N, R), (N, R, R) ndarray
-        Fluxes first.
-
-    Returns
-    -------
-    color, error : (N,) Quantity
-        In mag; NaN where a flux is not positive.
-
-    Raises
-    ------
-    InputError
-        If there is no such band, or only one of the two has a zero point.
+    From the names of the two, the catalogue's bands and zero points, and parameters (N, R) with their
+    covariance (N, R, R), fluxes first. ``InputError`` if there is no such band, or only one of the two has a
+    zero point.
     """
     for band in names:
         if band not in bands:

@@ -313,16 +313,7 @@ del _definition
 
 
 def frozen(array):
-    """View of an array that cannot be written through.
-
-    Parameters
-    ----------
-    array : ndarray or Quantity
-
-    Returns
-    -------
-    view : ndarray or Quantity
-    """
+    """View of an array or Quantity that cannot be written through."""
     view = array.view()
     view.flags.writeable = False
     return view

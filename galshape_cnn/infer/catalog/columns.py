@@ -209,18 +209,7 @@ def _as_ids(ids):
 
 
 def join_identifiers(parts):
-    """Identifiers of several catalogues in one array.
-
-    Parameters
-    ----------
-    parts : sequence of (N,) ndarray or masked array
-        In order.
-
-    Returns
-    -------
-    ids : ndarray or masked array
-        Masked if one of the parts is.
-    """
+    """Identifiers of several catalogues in one array, in order; masked if one of the parts is."""
     masked = any(np.ma.isMaskedArray(part) for part in parts)
     return np.ma.concatenate(parts) if masked else np.concatenate(parts)
 

@@ -56,16 +56,7 @@ class CatalogDisplay:
 
 
 def with_error(value, error):
-    """A number with its error, to the two digits of the error that matter.
-
-    Parameters
-    ----------
-    value, error : float
-        NaN for nothing.
-
-    Returns
-    -------
-    text : str
+    """A number with its error, to the two digits of the error that matter; a NaN is left out.
 
     Examples
     --------

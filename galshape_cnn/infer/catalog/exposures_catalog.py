@@ -63,20 +63,9 @@ class ExposuresCatalog(ExposuresRows, ShapeCatalog):
 
     @classmethod
     def from_exposures(cls, exposures, measurement, by_exposure, measured, *, method, meta):
-        """Combine what was measured in several exposures.
+        """Combine what `~galshape_cnn.infer.measure.exposures.measure_exposures` found in exposures.
 
-        Parameters
-        ----------
-        exposures : galshape_cnn.observe.exposures.Exposures
-            What was measured.
-        measurement, by_exposure, measured
-            From `galshape_cnn.infer.measure.exposures.measure_exposures`.
-        method, meta
-            As for `ShapeCatalog.from_measurements`.
-
-        Returns
-        -------
-        catalog : ExposuresCatalog
+        ``method`` and ``meta`` as for `ShapeCatalog.from_measurements`.
         """
         n, rows = len(exposures), np.arange(len(exposures))
         place = exposures.placement(rows, exposures.reference)

@@ -99,20 +99,9 @@ class Placement:
         return self.origin[:, 0] + x, self.origin[:, 1] + y
 
     def sky_position(self, x, y):
-        """Sky position of a position in the stamps.
+        """Sky position, ICRS, of positions (N,) in the stamps, in pixels; None without a WCS.
 
-        The offset from ``center`` is carried by the Jacobian to the tangent
-        plane, so that no WCS is needed.
-
-        Parameters
-        ----------
-        x, y : (N,) ndarray
-            Position in the stamp, pixels.
-
-        Returns
-        -------
-        position : `~astropy.coordinates.SkyCoord` or None
-            ICRS; None without a WCS.
+        The offset from ``center`` is carried by the Jacobian to the tangent plane, so that no WCS is needed.
         """
         if not self.has_sky:
             return None

@@ -22,53 +22,18 @@ __all__ = [
 
 
 def check_table_path(path, overwrite=False):
-    """Refuse, before any work, a table file that could not be written.
+    """Path of a table file; refused, before any work, if it could not be written.
 
-    Parameters
-    ----------
-    path : str or path-like
-        File to be written; its suffix chooses the format.
-    overwrite : bool, optional
-        Whether an existing file may be replaced.
-
-    Returns
-    -------
-    path : `pathlib.Path`
-        The same path.
-
-    Raises
-    ------
-    InputError
-        If the suffix is not one of `TABLE_SUFFIXES`.
-    FileError
-        If the file exists and may not be replaced, or its folder is missing or not writeable.
+    As `check_output_path`, with the suffixes of `TABLE_SUFFIXES`.
     """
     return check_output_path(path, TABLE_SUFFIXES, overwrite)
 
 
 def check_output_path(path, suffixes, overwrite=False):
-    """Refuse, before any work, a file that could not be written.
+    """Path of a file; refused, before any work, if it could not be written.
 
-    Parameters
-    ----------
-    path : str or path-like
-        File to be written.
-    suffixes : sequence of str
-        What its name may end in.
-    overwrite : bool, optional
-        Whether an existing file may be replaced.
-
-    Returns
-    -------
-    path : `pathlib.Path`
-        The same path.
-
-    Raises
-    ------
-    InputError
-        If the suffix is not one of ``suffixes``.
-    FileError
-        If the file exists and may not be replaced, or its folder is missing or not writeable.
+    ``InputError`` if its name ends in none of the suffixes, ``FileError`` if the file exists and may not be
+    replaced (``overwrite``), or its folder is missing or not writeable.
     """
     path = Path(path)
     if path.suffix.lower() not in suffixes:

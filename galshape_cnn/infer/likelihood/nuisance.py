@@ -94,19 +94,7 @@ class MarginalLikelihood(StampLikelihood):
 
     @classmethod
     def of(cls, likelihood, nuisance):
-        """A likelihood with nuisance images added.
-
-        Parameters
-        ----------
-        likelihood : StampLikelihood
-            Of N stamps.
-        nuisance : (N, m, size, size) ndarray
-            Images of unknown amplitude.
-
-        Returns
-        -------
-        likelihood : MarginalLikelihood
-        """
+        """The likelihood of N stamps with nuisance images (N, m, size, size) of unknown amplitude added."""
         parts = {f.name: getattr(likelihood, f.name) for f in fields(StampLikelihood)}
         return cls(**parts, nuisance=np.asarray(nuisance, np.float32))
 

@@ -18,16 +18,9 @@ __all__ = ["point_images", "point_source_chi2"]
 
 
 def point_images(params, transfer, grid):
-    """Point sources of unit flux at the galaxies' places.
+    """Point sources of unit flux at the galaxies' places, (N, size, size).
 
-    Parameters
-    ----------
-    params, transfer, grid
-        As for `galshape_cnn.forward.render.render`.
-
-    Returns
-    -------
-    images : (N, size, size) ndarray
+    Arguments as for `galshape_cnn.forward.render.render`.
     """
     if serves(params, transfer):
         return calls.images("point", params, transfer, grid)[:, 0]

@@ -171,15 +171,8 @@ class AmortizedPosterior:
     def first_function(self):
         """The first network as a pure function that JAX can differentiate.
 
-        Returns
-        -------
-        function : callable
-            Of ``[pixels, context]``, to outputs (N, components * 36).
-
-        Raises
-        ------
-        InputError
-            If Keras has another backend.
+        Of ``[pixels, context]``, to outputs (N, components * 36); ``InputError`` if Keras has another
+        backend.
         """
         return self._forward.pure()
 
@@ -334,20 +327,7 @@ def quasi_random_draws(posterior, count):
 
 
 def posterior_moments(posterior: MixturePosterior):
-    """Mean and covariance in the parameters.
-
-    Parameters
-    ----------
-    posterior : MixturePosterior
-        Of N galaxies.
-
-    Returns
-    -------
-    mean : (N, 7) ndarray
-        flux, n, hlr, g1, g2, x, y.
-    covariance : (N, 7, 7) ndarray
-        Their covariance.
-    """
+    """Mean (N, 7) of flux, n, hlr, g1, g2, x, y, and covariance (N, 7, 7), of mixture posteriors."""
     draws = quasi_random_draws(posterior, _DRAWS)
     # Rows with infinities are flagged.
     with np.errstate(over="ignore", invalid="ignore"):

@@ -80,13 +80,7 @@ def _chosen_backend():
 
 
 def import_keras():
-    """Import Keras, on JAX unless the user has chosen a backend.
-
-    Returns
-    -------
-    keras : module
-        The Keras package.
-    """
+    """Import Keras, on JAX unless the user has chosen a backend."""
     if "keras" not in sys.modules:
         settle_backend()
     import keras

@@ -80,13 +80,7 @@ class Bundle:
 
     @classmethod
     def shipped(cls):
-        """The bundle that comes with the package.
-
-        Returns
-        -------
-        bundle : Bundle
-            Read from ``galshape_cnn/data``.
-        """
+        """The bundle that comes with the package, read from ``galshape_cnn/data``."""
         return cls.read(resources.files("galshape_cnn") / "data" / "universal.asdf")
 
     @classmethod
@@ -155,17 +149,9 @@ class Bundle:
             raise BundleError("it is damaged: its region of trust does not match its hash")
 
     def write(self, path):
-        """Write the bundle beside the target, then rename.
+        """Write the bundle beside the target, then rename; ``FileError`` if that fails.
 
-        Parameters
-        ----------
-        path : path-like
-            Should end in ``.asdf``.
-
-        Raises
-        ------
-        FileError
-            If the file cannot be written.
+        The path should end in ``.asdf``.
         """
         import asdf
 

@@ -45,17 +45,7 @@ class Conditions(NamedTuple):
 
 
 def conditions_of(bundle):
-    """Conditions of a bundle's training.
-
-    Parameters
-    ----------
-    bundle : Bundle
-        With its weights.
-
-    Returns
-    -------
-    conditions : Conditions
-    """
+    """Conditions of a bundle's training."""
     mean, variance = (np.asarray(array, float) for array in bundle.weights[:2])
     varied = variance > CONSTANT_VARIANCE
     sky = None if varied[_SKY] else bool(mean[_SKY] > 0.5)

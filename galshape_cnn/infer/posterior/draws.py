@@ -71,15 +71,7 @@ def effective(weights):
 
 
 def tempered(weights, least=24.0):
-    """Weights flattened until they are worth a few draws, to learn from.
-
-    Parameters
-    ----------
-    weights : (M, S) ndarray
-        Normalised.
-    least : float, optional
-        Effective number wanted.
-    """
+    """Weights (M, S), normalised, flattened until they are worth ``least`` draws, to learn from."""
     out = weights
     for power in (0.6, 0.35, 0.2, 0.1):
         few = effective(out) < least
@@ -92,14 +84,7 @@ def tempered(weights, least=24.0):
 
 
 def random_generators(target, seed):
-    """One random generator for each galaxy, from the seed and its own pixels.
-
-    Parameters
-    ----------
-    target : ShapeTarget or ExposuresTarget
-        Density of M galaxies.
-    seed : int
-    """
+    """One random generator for each galaxy of a target, from the seed and its own pixels."""
     return [np.random.default_rng([seed, number]) for number in target.fingerprints()]
 
 
@@ -125,15 +110,7 @@ def drawn(target, mixture, count, generators):
 
 
 def with_more(draws, target, count, generators):
-    """Learn from the draws so far and add a round.
-
-    Parameters
-    ----------
-    draws : Draws
-        Of M galaxies.
-    target, count, generators
-        As for `drawn`.
-    """
+    """Learn from the draws of M galaxies so far and add a round; other arguments as for `drawn`."""
     learned = draws.learned.learned(draws.u, tempered(draws.weights()))
     new = drawn(target, learned.joined(draws.first, DEFENSIVE), count, generators)
     joined = (

@@ -89,19 +89,7 @@ class StudentMixture:
         return logsumexp(self._distances(u)[1], axis=1)
 
     def learned(self, u, weights):
-        """The mixture moved towards weighted draws.
-
-        Parameters
-        ----------
-        u : (N, S, D) ndarray
-            Draws.
-        weights : (N, S) ndarray
-            Importance weights, each row summing to one.
-
-        Returns
-        -------
-        mixture : StudentMixture
-        """
+        """The mixture moved towards draws (N, S, D) with importance weights (N, S) of unit sum."""
         distance, log_t = self._distances(u)
         share = np.exp(log_t - logsumexp(log_t, axis=1, keepdims=True)) * weights[:, None]
         total = share.sum(-1)

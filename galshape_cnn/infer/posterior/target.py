@@ -198,19 +198,7 @@ def _shape_precision(target, at):
 
 
 def first_proposal(target, network=None):
-    """Mixture to draw from first: the network's, and Student-t about the mode.
-
-    Parameters
-    ----------
-    target : ShapeTarget or ExposuresTarget
-        Of N galaxies.
-    network : MixturePosterior, optional
-        Of the same galaxies.
-
-    Returns
-    -------
-    mixture : StudentMixture
-    """
+    """Mixture to draw from first: the network's, if it is given, and Student-t about the mode."""
     at, model = target.best.copy(), target.model
     at[:, model.n] = np.clip(at[:, model.n], N_RANGE[0] + _N_MARGIN, N_RANGE[1] - _N_MARGIN)
     precision = _shape_precision(target, at) + np.diag([_BROAD[0] ** -2, 0, 0, 0, 0, 0])
@@ -240,17 +228,6 @@ def prior_penalty(prior, model=SINGLE):
     r"""A Gaussian like the prior, which leads the search to the posterior's mode and no further.
 
     Without it, maxima with \|g\| near one draw the proposal where the prior is zero.
-
-    Parameters
-    ----------
-    prior : object
-        A `Prior`, or anything with its density.
-    model : GalaxyModel, optional
-        Of the parameters.
-
-    Returns
-    -------
-    penalty : Penalty
     """
     center, sigma = np.zeros(model.size), np.full(model.size, np.inf)
     center[model.n], sigma[model.n], sigma[model.shear] = np.log(2), 0.8, 0.4

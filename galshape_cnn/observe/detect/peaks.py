@@ -36,19 +36,7 @@ def windows(array, start, half):
 
 
 def values(array, at):
-    """Values of images, or of one number per image, at a pixel of each.
-
-    Parameters
-    ----------
-    array : (N, ny, nx) ndarray
-        Images.
-    at : (N, 2) int ndarray
-        x, y; the nearest pixel where it is outside.
-
-    Returns
-    -------
-    values : (N,) ndarray
-    """
+    """Values (N,) of images (N, ny, nx) at a pixel x, y of each; the nearest one where it is outside."""
     n, ny, nx = array.shape
     return array[np.arange(n), _clipped(at[:, 1], ny), _clipped(at[:, 0], nx)]
 
@@ -101,22 +89,10 @@ def quadratic_peak(array, peak):
 
 
 def lowest_between(array, rows, first, second, steps=24):
-    """Lowest value along the straight line between two pixels of each row.
+    """Lowest value along the straight line between two pixels, at a number of steps.
 
-    Parameters
-    ----------
-    array : (N, ny, nx) ndarray
-        Images.
-    rows : (M,) int ndarray
-        Image of each line.
-    first, second : (M, 2) int ndarray
-        x, y of its ends.
-    steps : int, optional
-        Points looked at.
-
-    Returns
-    -------
-    lowest : (M,) ndarray
+    Of M lines with ends ``first`` and ``second``, x, y, (M, 2) int; ``rows`` says in which of the images (N,
+    ny, nx).
     """
     points = first[:, None, :] + _shares(steps)[:, None] * (second - first)[:, None, :]
     points = np.round(points).astype(int)

@@ -80,17 +80,7 @@ def _matched(paths, choice, name):
 
 
 def varying_parts(paths):
-    """What is different in the names of some files.
-
-    Parameters
-    ----------
-    paths : sequence of str
-
-    Returns
-    -------
-    parts : list of str
-        Names without the same beginning and end, numbers whole.
-    """
+    """What is different in the names of some files: without the same beginning and end, numbers whole."""
     stems = [Path(path).name.split(".")[0] for path in paths]
     start = os.path.commonprefix(stems)
     start = start.rstrip("0123456789")  # a number is compared as a whole

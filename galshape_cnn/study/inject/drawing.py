@@ -150,21 +150,9 @@ def snr_of(image, sigma, gain=None):
 
 
 def flux_for_snr(unit, sigma, snr, gain=None):
-    """Flux that gives a galaxy a wanted S/N.
+    """Flux that gives a galaxy of unit light ``unit`` a wanted S/N; infinite if no pixel counts.
 
-    Parameters
-    ----------
-    unit : ndarray
-        Its light, for unit flux.
-    sigma, gain
-        As for `snr_of`.
-    snr : float
-        Wanted.
-
-    Returns
-    -------
-    flux : float
-        Infinite if no pixel counts.
+    Other arguments as for `snr_of`.
     """
     of_unit = snr_of(unit, sigma)
     if not of_unit > 0:

@@ -75,22 +75,9 @@ def default_prior(fwhm, stamp_size):
 
 
 def checked_kinds(kinds):
-    """Kinds of galaxies with their shares.
+    """Shares, of unit sum, of one kind of galaxies or several with weights >= 0.
 
-    Parameters
-    ----------
-    kinds : str or mapping of str to float
-        One kind, or several with weights >= 0.
-
-    Returns
-    -------
-    shares : dict of str to float
-        Of unit sum.
-
-    Raises
-    ------
-    InputError
-        If a kind is unknown, or the weights are none.
+    ``InputError`` if a kind is unknown, or the weights are none.
     """
     if isinstance(kinds, str):
         kinds = {kinds: 1.0}

@@ -52,21 +52,7 @@ def given_positions(xy, snr, fwhm, seeds):
 
 
 def cut_at(image, positions, cutting):
-    """Stamps of an image at positions.
-
-    Parameters
-    ----------
-    image : NDData
-        With the galaxies in it.
-    positions : (K, 2) array_like
-        0-based pixels.
-    cutting : dict
-        Keywords of `prepare`.
-
-    Returns
-    -------
-    observation : Observation
-    """
+    """Stamps of an image at 0-based positions (K, 2), with these keywords of `prepare`."""
     return prepare(image, positions=np.asarray(positions), **cutting)
 
 

@@ -59,22 +59,7 @@ _SECTIONS = (
 
 
 def write_page(folder, tables, job):
-    """Write ``index.html``.
-
-    Parameters
-    ----------
-    folder : `pathlib.Path`
-        Where the figures are.
-    tables : dict of `~astropy.table.Table`
-        ``injected``, ``bins``, ``flags``, ``quality``, ``verdict``.
-    job : Job
-        What was done.
-
-    Raises
-    ------
-    FileError
-        If it cannot be written.
-    """
+    """Write ``index.html`` in the folder of the figures, from the tables of ``tables_of``."""
     body = [verdict_part("Injection into an image", tables["verdict"], TOLERANCE, "galaxies")]
     body.append(_origin(tables["injected"], job))
     for title, text, figures, names in _SECTIONS:

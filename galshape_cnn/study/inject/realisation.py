@@ -118,12 +118,7 @@ class Job:
         return {name: value for name, value in self.cutting.items() if sized or name != "stamp_size"}
 
     def chunks(self):
-        """Realisations that are measured together: as many as fill a batch of the estimator.
-
-        Returns
-        -------
-        chunks : list of list of int
-        """
+        """Numbers of the realisations measured together: as many as fill a batch of the estimator."""
         chunks, room = [], 0
         for number, count in enumerate(np.bincount(self.realisation[self.realisation >= 0])):
             if count > room:

@@ -40,28 +40,11 @@ _JOB = []  # of this process, where it is one of several
 
 
 def run_all(job, *, output=None, workers=None, executor=None, progress=False):
-    """Do all chunks of a job.
+    """Do all chunks of a job: a table of all rows, in the order of the galaxies.
 
-    Parameters
-    ----------
-    job : Job
-        What to do.
-    output : path-like, optional
-        Folder for chunks and table.
-    workers, executor, progress
-        As for `galshape_cnn.inject`.
-
-    Returns
-    -------
-    table : `~astropy.table.QTable`
-        All rows in the order of the galaxies.
-
-    Raises
-    ------
-    InputError
-        If ``workers`` is below one, the folder holds another run, or no galaxy found a place.
-    FileError
-        If the folder cannot be written.
+    ``output`` is the folder for chunks and table, other options are as for `galshape_cnn.inject`.
+    ``InputError`` if ``workers`` is below one, the folder holds another run, or no galaxy found a place;
+    ``FileError`` if the folder cannot be written.
     """
     workers = None if workers is None else whole_number(workers, "workers", 1)
     folder = None if output is None else ChunkFolder(output, _key(job))

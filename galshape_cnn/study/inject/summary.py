@@ -40,18 +40,7 @@ RIGHT, WRONG = 3.0, 5.0
 
 
 def reference_of(table):
-    """Parameters that each galaxy is compared with: its own, or those of its best fit.
-
-    Parameters
-    ----------
-    table : `~astropy.table.QTable`
-        From `galshape_cnn.inject`.
-
-    Returns
-    -------
-    truth : `~astropy.table.QTable`
-        flux, n, hlr, g1, g2.
-    """
+    """Parameters, flux to g2, that each galaxy is compared with: its own, or those of its best fit."""
     fitted = np.asarray(table["truth"]) == "best fit"
     out = QTable()
     for name in SHAPE_PARAMETERS:
@@ -74,17 +63,7 @@ def _pulls(table):
 
 
 def worst_pull(table):
-    """Largest of the five pulls, without sign; infinite where a measured row has no number or no error.
-
-    Parameters
-    ----------
-    table : `~astropy.table.QTable`
-        From `galshape_cnn.inject`.
-
-    Returns
-    -------
-    worst : (N,) ndarray
-    """
+    """Largest of the five pulls, without sign; infinite where a measured row has no number or no error."""
     pull = np.abs(_pulls(table))
     return np.where(np.isfinite(pull), pull, np.inf).max(1)
 
@@ -126,19 +105,7 @@ def kept_selection(table):
 
 
 def axis_values(table, axis):
-    """Values along one of the axes of `BINS`.
-
-    Parameters
-    ----------
-    table : `~astropy.table.QTable`
-        From `galshape_cnn.inject`.
-    axis : str
-        Its name.
-
-    Returns
-    -------
-    values : (N,) ndarray
-    """
+    """Values along one of the axes of `BINS`."""
     if axis == "all":
         return np.zeros(len(table))
     if axis == "snr":

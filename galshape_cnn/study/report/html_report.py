@@ -27,26 +27,9 @@ _QUALITIES = ("use", "with care", "do not use")
 
 
 def check_report_path(path, overwrite=False):
-    """Refuse, before any work, a page that could not be written.
+    """Path of a page; refused, before any work, if it could not be written.
 
-    Parameters
-    ----------
-    path : str or path-like
-        Page to be written, ``.html`` or ``.htm``.
-    overwrite : bool, optional
-        Whether an existing file may be replaced.
-
-    Returns
-    -------
-    path : `pathlib.Path`
-        The same path.
-
-    Raises
-    ------
-    InputError
-        If the suffix is another.
-    FileError
-        If the file exists and may not be replaced, or its folder is missing or not writeable.
+    As `galshape_cnn.infer.catalog.tables.check_output_path`, with the suffixes ``.html`` and ``.htm``.
     """
     return check_output_path(path, (".html", ".htm"), overwrite)
 
@@ -54,23 +37,7 @@ def check_report_path(path, overwrite=False):
 def write_report(catalog, path, *, title="galshape report", overwrite=False):
     """Write the page: rows that can be sorted and filtered, each with its picture.
 
-    Parameters
-    ----------
-    catalog : ShapeCatalog
-        With its stamps.
-    path : str or path-like
-        Page to write, ``.html``.
-    title : str, optional
-        Heading.
-    overwrite : bool, optional
-        Whether an existing file may be replaced.
-
-    Raises
-    ------
-    InputError
-        If the suffix is not ``.html``.
-    FileError
-        If the page cannot be written.
+    The catalogue needs its stamps; the path is refused as by `check_report_path`.
     """
     path = check_report_path(path, overwrite)
     page = _page(catalog, title)

@@ -62,16 +62,7 @@ class PageColumn:
 
 
 def has_widths(catalog):
-    """Whether the errors of the numbers are posterior standard deviations, as of means, and not the bound.
-
-    Parameters
-    ----------
-    catalog : ShapeCatalog
-
-    Returns
-    -------
-    has_widths : bool
-    """
+    """Whether the errors of the numbers are posterior standard deviations, as of means, and not the bound."""
     return bool(np.isfinite(catalog.covariance).any())
 
 

@@ -115,20 +115,7 @@ def _pull_histogram(axis, pull):
 
 
 def choose_rows(catalog, number=8):
-    """Rows worth a look: most of quality 0, spread over the S/N, and some others.
-
-    Parameters
-    ----------
-    catalog : ShapeCatalog
-        Measured.
-    number : int, optional
-        How many rows.
-
-    Returns
-    -------
-    rows : list of int
-        Brightest first, flagged ones last.
-    """
+    """Rows worth a look: most of quality 0, spread over the S/N, and some others, flagged ones last."""
     order = np.argsort(-np.nan_to_num(catalog.snr))
     usable = order[np.isfinite(catalog.snr[order])]
     clean, flagged = (usable[(catalog.quality[usable] == 0) == good] for good in (True, False))
@@ -240,19 +227,6 @@ def _with_error(value, error):
 
 
 def save_figure(figure, path):
-    """Write a figure as PNG, replacing an existing file.
-
-    Parameters
-    ----------
-    figure : `matplotlib.figure.Figure`
-        What to write.
-    path : str or path-like
-        File to write.
-
-    Raises
-    ------
-    FileError
-        If it cannot be written.
-    """
+    """Write a figure as PNG, replacing an existing file; ``FileError`` if that fails."""
     with written_whole(path) as beside:
         figure.savefig(beside, dpi=110)

@@ -22,19 +22,7 @@ details { margin: .6rem 0; } summary { cursor: pointer; }
 
 
 def document(title, body):
-    """The whole page.
-
-    Parameters
-    ----------
-    title : str
-        Of the window.
-    body : sequence of str
-        HTML of its parts.
-
-    Returns
-    -------
-    page : str
-    """
+    """The whole page, from the HTML of its parts."""
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body>{''.join(body)}</body></html>\n"
@@ -94,21 +82,7 @@ def _verdict_line(row):
 
 
 def section(title, text, images, tables):
-    """A section with its figures and folded tables.
-
-    Parameters
-    ----------
-    title, text : str
-        Heading, and HTML below it.
-    images : sequence of `pathlib.Path`
-        PNG files.
-    tables : dict of str to `~astropy.table.Table`
-        By name.
-
-    Returns
-    -------
-    section : str
-    """
+    """A section: heading, HTML below it, PNG files, and folded tables by name."""
     shown = "".join(figure_tag(path, title) for path in images)
     rows = "".join(folded_table(name, table) for name, table in tables.items())
     return f"<h2>{title}</h2><p>{text}</p>{shown}{rows}"

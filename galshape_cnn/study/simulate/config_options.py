@@ -47,20 +47,7 @@ _DOMAIN = ("snr", "n", "hlr", "g", "psf_width")
 
 
 def check_options(config, name):
-    """Refuse options that do not exist, are missing or of the wrong kind.
-
-    Parameters
-    ----------
-    config : mapping
-        Sections with their options.
-    name : str
-        Of the configuration, for messages.
-
-    Raises
-    ------
-    InputError
-        If an option of a section is unknown, missing or impossible.
-    """
+    """Refuse options of a configuration, of a name, that do not exist, are missing or impossible."""
     for section, needed in _NEEDED.items():
         if section in config:
             _check_section(config[section], needed, _OPTIONAL.get(section, {}), f"{name!r}, [{section}]")

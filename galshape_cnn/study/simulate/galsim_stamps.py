@@ -32,18 +32,7 @@ _FAST = {"folding_threshold": 5e-3, "maximum_fft_size": 16384}
 
 
 def nearest_index(n):
-    """Values of `INDEX_VALUES` nearest in the logarithm.
-
-    Parameters
-    ----------
-    n : array_like
-        Sérsic indices.
-
-    Returns
-    -------
-    n : ndarray
-        Rounded ones.
-    """
+    """Values of `INDEX_VALUES` nearest in the logarithm to Sérsic indices."""
     distance = np.abs(np.log(np.asarray(n, float))[..., None] - np.log(INDEX_VALUES))
     return INDEX_VALUES[distance.argmin(-1)]
 
@@ -141,21 +130,11 @@ def draw_galaxy(params, psf, size=_SIDE, profile=None):
 
 
 def draw_psf(psf):
-    """Effective PSF at two samples per pixel, on as many as users' GalSim objects get.
+    """Effective PSF (127, 127) at two samples per pixel, on as many as users' GalSim objects get.
 
-    GalSim states the transform and one inverse transform of 191 pixels follows: what folds
-    back of a Moffat profile's wings is below 0.5 % of the light, at a cost that does not
-    depend on the profile.
-
-    Parameters
-    ----------
-    psf : galsim.GSObject
-        Without the pixel, in pixels.
-
-    Returns
-    -------
-    array : (127, 127) float64 ndarray
-        Its sum is the light it holds.
+    Of a GalSim object without the pixel, in pixels; the sum is the light that the array holds. GalSim states
+    the transform and one inverse transform of 191 pixels follows: what folds back of a Moffat profile's wings
+    is below 0.5 % of the light, at a cost that does not depend on the profile.
     """
     effective = galsim.Convolve(psf, galsim.Pixel(1.0))
     dk = 2 * np.pi * PSF_OVERSAMPLING / _TRANSFORM

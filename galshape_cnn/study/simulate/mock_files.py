@@ -24,26 +24,9 @@ _SUFFIXES = (".asdf", ".fits")
 
 
 def check_output(path, overwrite):
-    """Refuse, before any work, a file that could not be written.
+    """Absolute path of a set, ``.asdf`` or ``.fits``; refused, before any work, if it could not be written.
 
-    Parameters
-    ----------
-    path : path-like
-        ``.asdf`` or ``.fits``.
-    overwrite : bool
-        Whether an existing file may be replaced.
-
-    Returns
-    -------
-    path : str
-        Absolute.
-
-    Raises
-    ------
-    InputError
-        If the suffix is another.
-    FileError
-        If the file exists, or its folder is missing or not writable.
+    As `galshape_cnn.infer.catalog.tables.check_output_path`.
     """
     path = os.path.abspath(os.fspath(path))
     suffix = os.path.splitext(path)[1].lower()
@@ -60,23 +43,9 @@ def check_output(path, overwrite):
 
 
 def write_set(path, stamps, truth, meta):
-    """Write a set beside the target, then rename.
+    """Write a set beside the path of `check_output`, then rename; ``FileError`` if that fails.
 
-    Parameters
-    ----------
-    path : str
-        From `check_output`.
-    stamps : Stamps
-        Pixels, noise, PSFs.
-    truth : `~astropy.table.Table`
-        One row for each stamp.
-    meta : dict
-        ``config``, ``seed``, ``engine``.
-
-    Raises
-    ------
-    FileError
-        If the file cannot be written.
+    ``truth`` has a row for each stamp; ``meta`` holds ``config``, ``seed`` and ``engine``.
     """
     write = _write_asdf if os.path.splitext(path)[1].lower() == ".asdf" else _write_fits
     with written_whole(path) as beside:
@@ -112,24 +81,9 @@ def _write_fits(path, stamps, truth, meta):
 
 
 def read_mocks(path):
-    """Read a set that ``galshape simulate`` wrote.
+    """Stamps and true parameters of a set that ``galshape simulate`` wrote, else ``FileError``.
 
-    Parameters
-    ----------
-    path : path-like
-        ``.asdf`` or ``.fits``.
-
-    Returns
-    -------
-    stamps : Stamps
-        Pixels, noise, PSFs.
-    truth : `~astropy.table.Table`
-        True parameters, see `galshape_cnn.study.simulate.mock_sets.draw_mocks`.
-
-    Raises
-    ------
-    FileError
-        If the file does not exist or holds no such set.
+    The columns of the truth are those of `galshape_cnn.study.simulate.mock_sets.draw_mocks`.
     """
     path = os.fspath(path)
     read = _read_fits if path.lower().endswith(".fits") else _read_asdf

@@ -30,19 +30,9 @@ def _domain(config):
 
 
 def psf_extent(config, batches=8):
-    """Widths of the PSFs in training: all but one in a thousand at either end.
+    """Widths of the PSFs in training, in pixels: all but one in a thousand at either end.
 
-    Parameters
-    ----------
-    config : dict
-        From `load_config`.
-    batches : int, optional
-        Of a thousand PSFs.
-
-    Returns
-    -------
-    limits : list of two floats
-        `galshape_cnn.forward.psf.width.psf_width`, pixels.
+    As `galshape_cnn.forward.psf.width.psf_width` measures them, from a thousand PSFs in each batch.
     """
     stream, widths = training_stream(config, config["training"]["seed"] + 4), []
     zero = np.zeros(1)

@@ -227,15 +227,7 @@ class Training:
 
 
 def plot_history(history, path):
-    """Draw the training curve.
-
-    Parameters
-    ----------
-    history : sequence of (step, loss, validation loss, rate)
-        From `Training.history`.
-    path : path-like
-        PNG to write.
-    """
+    """Draw the training curve of `Training.history` to a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

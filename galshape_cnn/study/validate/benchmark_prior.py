@@ -172,20 +172,7 @@ def _slope(error, inside, name):
 
 
 def van_trees(galaxies, prior):
-    """The van Trees bound in the bins of S/N.
-
-    Parameters
-    ----------
-    galaxies : `~astropy.table.Table`
-        From `measure_galaxies`.
-    prior : mapping
-        Configuration of their prior.
-
-    Returns
-    -------
-    table : `~astropy.table.Table`
-        See `galshape_cnn.study.validate.van_trees.van_trees_table`.
-    """
+    """The van Trees bound in the bins of S/N; see `galshape_cnn.study.validate.van_trees.van_trees_table`."""
     lower = np.zeros((len(galaxies), 5, 5))
     lower[:, *np.tril_indices(5)] = galaxies["information"]
     matrices = lower + np.swapaxes(np.tril(lower, -1), 1, 2)

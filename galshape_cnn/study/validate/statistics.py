@@ -41,18 +41,7 @@ def errors_of(estimate, truth):
 
 
 def to_errors(covariance, params):
-    """Standard deviations of ln flux, n, ln hlr, g1, g2 from a covariance of flux, n, hlr, g1, g2.
-
-    Parameters
-    ----------
-    covariance : (N, 5, 5) array_like
-    params : (N, 5) array_like
-        flux and hlr to divide by.
-
-    Returns
-    -------
-    sigma : (N, 5) ndarray
-    """
+    """Standard deviations of ln flux, n, ln hlr, g1, g2 from a covariance of flux, n, hlr, g1, g2."""
     sigma = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0))
     for column in LOGARITHMIC:
         sigma[:, column] = sigma[:, column] / np.abs(np.asarray(params)[:, column])
@@ -60,17 +49,9 @@ def to_errors(covariance, params):
 
 
 def bias_and_scatter(errors):
-    """Mean and standard deviation with their standard errors.
+    """Mean, its standard error, standard deviation, and its own; NaN values are left out.
 
-    Parameters
-    ----------
-    errors : (N,) array_like
-        NaN are left out.
-
-    Returns
-    -------
-    bias, bias_se, scatter, scatter_se : float
-        NaN with fewer than two values.
+    All NaN with fewer than two values.
     """
     errors = np.asarray(errors, float)
     errors = errors[np.isfinite(errors)]
@@ -82,17 +63,7 @@ def bias_and_scatter(errors):
 
 
 def rmse(errors):
-    """Root of the mean square, with its standard error.
-
-    Parameters
-    ----------
-    errors : (N,) array_like
-        NaN are left out.
-
-    Returns
-    -------
-    rmse, rmse_se : float
-    """
+    """Root of the mean square, with its standard error; NaN values are left out."""
     square = np.asarray(errors, float) ** 2
     square = square[np.isfinite(square)]
     if len(square) < 2:

@@ -121,25 +121,9 @@ def _psf_column(hdu):
 
 
 def psf_of_hdu(hdus, index, path):
-    """PSF in an HDU.
+    """PSF in an HDU: an array, ``PSFArrays`` or a ``PsfExModel``; ``FileError`` if it holds none.
 
-    Parameters
-    ----------
-    hdus : astropy.io.fits.HDUList
-    index : int
-        Of the HDU.
-    path : Path
-        For messages.
-
-    Returns
-    -------
-    psf : ndarray, PSFArrays or PsfExModel
-        A cube stays in its file, where that is not compressed or scaled.
-
-    Raises
-    ------
-    FileError
-        If it holds no PSF.
+    A cube stays in its file, where that is not compressed or scaled.
     """
     hdu, header = hdus[index], full_header(hdus, index)
     column = _psf_column(hdu)

@@ -66,19 +66,7 @@ def read_table(path, wanted=None, kind=Table):
 
 
 def split_choice(path):
-    """File and table of ``file[TABLE]``.
-
-    Parameters
-    ----------
-    path : str or Path
-        What the user wrote.
-
-    Returns
-    -------
-    path : Path
-    choice : str or None
-        Name or number of a table.
-    """
+    """Path, and name or number of a table or None, of the text ``file[TABLE]``."""
     path = Path(path).expanduser()
     match = re.fullmatch(r"(.+?)\[([^\[\]]+)\]", str(path))
     if match is None or path.exists():
