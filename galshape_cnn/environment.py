@@ -35,10 +35,7 @@ def unset_of(values):
 def environment(values):
     """Set variables for a while, for libraries imported and processes started meanwhile.
 
-    Parameters
-    ----------
-    values : dict
-        Names and values; what the user has set stays.
+    What the user has set stays.
     """
     new = unset_of(values)
     os.environ.update(new)

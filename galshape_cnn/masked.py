@@ -35,19 +35,7 @@ def split_mask(array):
 
 
 def filled(array, value=np.nan):
-    """Plain numbers, with one value in place of all that is masked.
-
-    Parameters
-    ----------
-    array : array_like
-        With or without a mask, without a unit.
-    value : float, optional
-        What stands where it is masked.
-
-    Returns
-    -------
-    values : float64 ndarray
-    """
+    """Plain numbers, without a unit, with one value in place of all that is masked."""
     values, mask = split_mask(array)
     values = np.asarray(values, np.float64)
     return values if mask is None else np.where(mask, value, values)

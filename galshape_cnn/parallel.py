@@ -30,21 +30,9 @@ def usable_cores():
 
 
 def fixed_batches(rows, sizes):
-    """Cut rows into batches of fixed sizes; the last is filled up by repeating its first row.
+    """Yield rows in batches of fixed sizes: the next ones, and the same filled up by repeating the first.
 
-    Parameters
-    ----------
-    rows : (M,) int ndarray
-        What is to be cut.
-    sizes : int or tuple of int
-        Sizes allowed, largest first; the smallest is taken where fewer rows are left.
-
-    Yields
-    ------
-    part : (K,) int ndarray
-        The next rows.
-    padded : (size,) int ndarray
-        The same, filled up.
+    Of several sizes, largest first, the smallest is taken where fewer rows are left.
     """
     sizes, start = np.atleast_1d(sizes), 0
     while start < len(rows):
@@ -55,19 +43,7 @@ def fixed_batches(rows, sizes):
 
 
 def filled_up(rows, size):
-    """Rows, the first of them repeated behind until their number is a multiple of a size.
-
-    Parameters
-    ----------
-    rows : (M,) int ndarray
-        At least one.
-    size : int
-        The number of rows that functions are compiled for.
-
-    Returns
-    -------
-    rows : (K,) int ndarray
-    """
+    """Rows, the first of them repeated behind until their number is a multiple of a size."""
     return np.concatenate([rows, np.full(-len(rows) % size, rows[0])])
 
 

@@ -119,23 +119,9 @@ def plain_number(value, name, allowed, *, unit=None, above=-np.inf, least=-np.in
 
 
 def plain_magnitude(value, name):
-    """One finite magnitude.
+    """One finite magnitude: ``25.0``, ``25 * u.mag``, or of any system, ``25 * u.ABmag``.
 
-    Parameters
-    ----------
-    value : float, Quantity or Magnitude
-        ``25.0``, ``25 * u.mag``, or of any system: ``25 * u.ABmag``.
-    name : str
-        Name of the argument, for the message.
-
-    Returns
-    -------
-    magnitude : float
-
-    Raises
-    ------
-    InputError
-        If it is anything else.
+    ``InputError``, naming the argument, if it is anything else.
     """
     allowed, unit = "one finite magnitude, a number or in mag", getattr(value, "unit", None)
     if unit is None:

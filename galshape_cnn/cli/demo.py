@@ -9,10 +9,10 @@ from galshape_cnn.cli.measure import summary
 from galshape_cnn.cli.options.common import (
     add_estimator_options,
     load_estimator,
-    make_folder,
     positive_int,
     progress_wanted,
 )
+from galshape_cnn.files import made_folder
 
 __all__ = ["add_parser", "run"]
 
@@ -43,7 +43,7 @@ def run(args):
     from galshape_cnn.study.report.compare import match_truth
     from galshape_cnn.study.simulate.field import simulate_field
 
-    folder, start = make_folder(args.output), time.perf_counter()
+    folder, start = made_folder(args.output), time.perf_counter()
     estimator = load_estimator(args.bundle)
     field = simulate_field(args.seed, args.number)
     print(f"simulated {args.number} galaxies with GalSim, {time.perf_counter() - start:.1f} s")

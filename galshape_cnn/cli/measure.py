@@ -210,25 +210,7 @@ def summary(catalog, errors=0):
 
 
 def counted(rows, method, clean, flags, errors=0):
-    """The line of `summary` from counts.
-
-    Parameters
-    ----------
-    rows : int
-        Number of galaxies.
-    method : str
-        Estimator.
-    clean : int
-        Rows of quality 0.
-    flags : dict
-        Name of each flag that occurs to its count.
-    errors : int, optional
-        Rows that could not be tried.
-
-    Returns
-    -------
-    text : str
-    """
+    """The line of `summary` from counts: of galaxies, rows of quality 0, each flag, rows not tried."""
     counts = [f"{name} {count}" for name, count in flags.items()]
     failed = [f"{errors} with an error"] if errors else []
     noun = "galaxy" if rows == 1 else "galaxies"

@@ -151,20 +151,10 @@ class Coordinates:
         return by_flux + by_n + ln_hlr - 2 * np.log(np.cosh(eta)) + np.log(np.tanh(eta) / eta)
 
     def clipped(self, theta, size):
-        """Coordinates (of ln n) brought inside their bounds.
+        """A copy of coordinates (N, P), of ln n, brought inside their bounds.
 
-        Parameters
-        ----------
-        theta : (N, P) ndarray
-            Coordinates.
-        size : int
-            Side of the stamp in pixels: the largest half-light radius, and the
-            limit of the centroid.
-
-        Returns
-        -------
-        theta : (N, P) ndarray
-            A clipped copy.
+        ``size`` is the side of the stamp in pixels: the largest half-light radius, and the limit of the
+        centroid.
         """
         model, out = self.model, theta.copy()
         out[:, model.n] = np.clip(out[:, model.n], *np.log(N_RANGE))

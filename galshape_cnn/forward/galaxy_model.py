@@ -190,17 +190,9 @@ class GalaxyModel:
         return [*range(self.size if self.fit_sky else self.skies.start)]
 
     def units(self, unit):
-        """Factors that turn parameters counted in units of the noise into those of the pixels.
+        """Factors (..., size) that turn parameters counted in units of the noise into those of the pixels.
 
-        Parameters
-        ----------
-        unit : (...) ndarray
-            Unit of flux of each galaxy.
-
-        Returns
-        -------
-        factors : (..., size) ndarray
-            ``unit`` for fluxes and sky levels, one for the others.
+        That is ``unit`` for fluxes and sky levels, one for the others.
         """
         factors = np.ones((*np.shape(unit), self.size))
         factors[..., self.amplitudes] = np.asarray(unit)[..., None]

@@ -99,17 +99,9 @@ def derivatives_block(params, transfer, grid):
 
 
 def point_block(params, transfer, grid):
-    """Point sources of unit flux at the centres of a block of stamps, and their derivatives.
+    """Point sources of unit flux at the centres of a block of stamps, and their derivatives by x and y.
 
-    Parameters
-    ----------
-    params, transfer, grid
-        As for `unit_quadrants`; only the centres count.
-
-    Returns
-    -------
-    images : (B, 3, size, size) jax array
-        The PSF there, and its derivatives by x and y.
+    (B, 3, size, size); arguments as for `unit_quadrants`, of which only the centres count.
     """
     return jnp.stack([_images(assembled(parts)) for parts in point_parts(params, transfer, grid)], 1)
 

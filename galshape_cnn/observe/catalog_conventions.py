@@ -102,20 +102,9 @@ IDENTIFIERS = {_EXTRACTOR: "number", _EXTRACTOR_2: "source_id"}
 
 
 def find_pair(names, pairs):
-    """First pair whose columns a table has.
+    """First pair, the preferred ones first, whose columns a table has, and their names as it spells them.
 
-    Parameters
-    ----------
-    names : dict of str to str
-        Names of the table's columns by their lower case.
-    pairs : sequence of ColumnPair
-        Candidates, the preferred ones first.
-
-    Returns
-    -------
-    pair : ColumnPair or None
-    columns : list of str
-        Names as the table spells them.
+    ``names`` are the table's by their lower case; None and no names if there is no pair.
     """
     for pair in pairs:
         if all(one in names for one in pair.names):

@@ -152,21 +152,9 @@ def axes_of(data):
 
 
 def opened(exposure):
-    """An exposure with the image of its file, if it has one.
+    """An exposure with the image of its file, if it has one; else ``FileError`` if that cannot be read.
 
-    Parameters
-    ----------
-    exposure : Exposure
-
-    Returns
-    -------
-    exposure : Exposure
-        Whose ``data`` are no file; a PSF and an error of its own replace those of the file.
-
-    Raises
-    ------
-    FileError
-        If the file cannot be read.
+    A PSF and an error of its own replace those of the file.
     """
     if not isinstance(exposure.data, ImageFile):
         return exposure

@@ -3,11 +3,10 @@
 
 import warnings
 from collections import deque
-from contextlib import contextmanager
 
 from astropy.table import QTable
 
-from galshape_cnn.errors import GalshapeWarning
+from galshape_cnn.errors import LostRowsWarning
 from galshape_cnn.fingerprint import fingerprint
 from galshape_cnn.infer.catalog.columns import pass_through
 from galshape_cnn.infer.catalog.writable import warn_of_changes
@@ -214,21 +213,9 @@ def fill_folder(folder, crew, progress=False, finish=None):
 
 
 def measure_all(crew, n, progress=False):
-    """Measure all rows into one catalogue in memory.
+    """Measure all rows into one catalogue, without data, in memory, and its errors.
 
-    Parameters
-    ----------
-    crew : ThreadCrew, ProcessCrew or DaskCrew
-        Those who measure.
-    n : int
-        Number of rows.
-    progress : bool, optional
-        Show a progress bar.
-
-    Returns
-    -------
-    rows : Rows
-        The catalogue without data, and the errors.
+    ``crew`` are those who measure: a ``ThreadCrew``, ``ProcessCrew`` or ``DaskCrew``.
     """
     bar, parts = progress_bar(n, progress), []
     size = max(1, min(CHUNK_ROWS, -(-n // crew.count)))
@@ -246,18 +233,11 @@ def _chunks(start, stop, size=CHUNK_ROWS):
 def _measured(crew, chunks):
     """Each chunk and its rows, in order; a few are under way at any time."""
     waiting, todo = deque(), deque(chunks)
-    with _quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LostRowsWarning)
         while waiting or todo:
             while todo and len(waiting) < _AHEAD * crew.count:
                 chunk = todo.popleft()
                 waiting.append((chunk, crew.submit(*chunk[1:])))
             chunk, future = waiting.popleft()
             yield chunk, crew.result(future, *chunk[1:])
-
-
-@contextmanager
-def _quiet():
-    """Without a warning for every chunk that holds a galaxy that could not be measured."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"\d+ of \d+ galaxies could", category=GalshapeWarning)
-        yield

@@ -78,13 +78,7 @@ class Job:
 
 
 def take_job(job):
-    """Keep a job in this process.
-
-    Parameters
-    ----------
-    job : Job
-        To be found again by its token.
-    """
+    """Keep a job in this process, to be found again by its token."""
     _JOBS[job.token] = job
 
 

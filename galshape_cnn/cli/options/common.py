@@ -19,7 +19,6 @@ __all__ = [
     "image_options",
     "keep_defaults",
     "load_estimator",
-    "make_folder",
     "progress_wanted",
     "read_images",
 ]
@@ -51,13 +50,7 @@ def asked_options(args):
 
 
 def keep_defaults(parser):
-    """Keep the defaults of a command's options beside them, as ``defaults``.
-
-    Parameters
-    ----------
-    parser : `argparse.ArgumentParser`
-        With all of its options; changed in place.
-    """
+    """Keep the defaults of all options of a parser beside them, as ``defaults``."""
     defaults = {action.dest: action.default for action in parser._actions if action.dest != "help"}
     parser.set_defaults(defaults=defaults)
 
@@ -249,13 +242,3 @@ def _psf_choice(args):
     if args.psf is None or args.psf_ext is None:
         return args.psf_ext if args.psf is None else args.psf
     return f"{args.psf}[{args.psf_ext}]"
-
-
-def make_folder(path):
-    """Folder for the output, made if missing; `FileError` if it cannot be made."""
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"cannot make the folder {path!r}: {error}") from error
-    return folder

@@ -26,19 +26,7 @@ def _ending(bands, number):
 
 
 def band_of(name, bands):
-    """Number of the band that a column of a flux belongs to.
-
-    Parameters
-    ----------
-    name : str
-        Such as ``flux_g_err``; of a column without a band the first.
-    bands : tuple of str
-        Names of all bands.
-
-    Returns
-    -------
-    number : int
-    """
+    """Number of the band that a column such as ``flux_g_err`` belongs to; the first without a band."""
     fitting = [k for k, band in enumerate(bands) if f"{name}_".startswith(f"flux_{band}_")]
     return max(fitting, key=lambda k: len(bands[k])) if fitting else 0
 
@@ -139,20 +127,9 @@ def color_of(names, bands, zeropoints, parameters, covariance):
 
 
 def band_definitions(bands, zeropoints, columns):
-    """Definitions of the columns of several exposures, in order.
+    """Definitions of the columns of several exposures that there are, in order.
 
-    Parameters
-    ----------
-    bands : tuple of str
-        Names of the bands.
-    zeropoints : tuple
-        Magnitude of a flux of one in each band, or None.
-    columns : mapping
-        The columns that there are.
-
-    Returns
-    -------
-    definitions : tuple of ColumnDefinition
+    A zero point is the magnitude of a flux of one in a band, or None.
     """
     out = []
     for one in COLUMN_DEFINITIONS:

@@ -101,18 +101,7 @@ def _write_votable(table, path):
 
 
 def split_sky(table):
-    """Table with each sky position as two columns of degrees.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        Possibly with `~astropy.coordinates.SkyCoord` columns.
-
-    Returns
-    -------
-    table : `~astropy.table.Table`
-        With ``NAME.ra`` and ``NAME.dec`` (ICRS) in place of each such column ``NAME``.
-    """
+    """Table with two columns of degrees, ``NAME.ra`` and ``NAME.dec``, ICRS, for each sky position."""
     out = Table()
     for name in table.colnames:
         column = table[name]

@@ -185,17 +185,7 @@ def checked_axes(axes, shape, options):
 
 
 def draw_stamp(axes, stamp, model):
-    """Draw data, model and residual of a stamp.
-
-    Parameters
-    ----------
-    axes : sequence of three `matplotlib.axes.Axes`
-        Where to draw.
-    stamp : Stamps
-        One stamp.
-    model : PSFConvolvedSersic2D
-        In the pixels of its parent image.
-    """
+    """Draw data, model and residual of a stamp on three axes; the model is in its parent's pixels."""
     data, ivar = stamp.data[0].astype(float), stamp.ivar[0].astype(float)
     left, bottom = stamp.origin[0]
     y, x = np.indices(data.shape)

@@ -137,20 +137,9 @@ class AmortizedPosterior:
         return Prior(self._prior)
 
     def look(self, stamps, fit_sky, poisson):
-        """The first network's answer for a batch.
+        """The first network's answer for a batch of N.
 
-        Parameters
-        ----------
-        stamps : Stamps
-            Batch of N.
-        fit_sky : bool
-            False when the sky level is known to be zero.
-        poisson : (N,) ndarray
-            See `galshape_cnn.infer.network.features.network_inputs`.
-
-        Returns
-        -------
-        first : FirstLook
+        ``poisson`` as for `galshape_cnn.infer.network.features.network_inputs`.
         """
         first = self._at_scale(stamps, 1, fit_sky, poisson)
         factor, size = 1, stamps.data.shape[-1]
@@ -235,17 +224,9 @@ class AmortizedPosterior:
         return replace(first, posterior=posterior)
 
     def look_at_inputs(self, pixels, context, amplitude):
-        """First look at the inputs of `galshape_cnn.infer.network.features.network_inputs`.
+        """First look at inputs of `galshape_cnn.infer.network.features.network_inputs`.
 
-        Parameters
-        ----------
-        pixels, context, amplitude : array
-            As `galshape_cnn.infer.network.features.network_inputs` returns them.
-
-        Returns
-        -------
-        first : FirstLook
-            With x, y from the stamp's centre.
+        x, y are counted from the stamp's centre.
         """
         context, unknown = self._held(context)
         raw = self._forward([pixels, context])

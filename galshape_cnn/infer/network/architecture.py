@@ -89,13 +89,7 @@ def import_keras():
 
 
 def settle_backend():
-    """Settle the backend of Keras without importing it: JAX, unless the user has chosen another.
-
-    Returns
-    -------
-    name : str
-        Of the backend that Keras has, or will have.
-    """
+    """Settle the backend of Keras without importing it, JAX unless the user has chosen another; its name."""
     if "keras" in sys.modules:
         return import_keras().backend.backend()  # it may just be being imported by another thread
     if _chosen_backend() is None:
@@ -288,17 +282,9 @@ def split_outputs(raw, components, reshape=np.reshape):
 
 
 def negative_log_likelihood(components):
-    """Loss of a batch: -ln p(targets), in keras.ops, for any backend.
+    """Loss of a batch, -ln p(targets), in keras.ops, for any backend.
 
-    Parameters
-    ----------
-    components : int
-        Number of mixture components.
-
-    Returns
-    -------
-    loss : callable
-        ``loss(targets (N, 7), outputs (N, components * 36)) -> (N,)``.
+    ``loss(targets (N, 7), outputs (N, components * 36)) -> (N,)``.
     """
     ops = import_keras().ops
     # Scatter the triangle's entries into a flat 7 x 7 matrix by a constant matrix.

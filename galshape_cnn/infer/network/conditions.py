@@ -134,18 +134,7 @@ class HeldContext:
 
 
 def noise_spread(ivar):
-    """How uneven the noise of each stamp is.
-
-    Parameters
-    ----------
-    ivar : (N, ny, nx) array_like
-        Inverse variances; zero is masked.
-
-    Returns
-    -------
-    spread : (N,) ndarray
-        Standard deviation of ln(sigma) over the pixels that count.
-    """
+    """How uneven the noise of each stamp is: standard deviation of ln(sigma) over the pixels that count."""
     ivar = np.asarray(ivar, float)
     good = ivar > 0
     level = -0.5 * np.log(np.where(good, ivar, 1.0))

@@ -75,17 +75,9 @@ def _moments(data, weight):
 
 
 def psf_context(transfer):
-    """Part of the context that describes the PSF.
+    """Part of the context that describes the PSF, (N, 240): real and imaginary parts.
 
-    Parameters
-    ----------
-    transfer : (N, 15, 8) complex array
-        Transfer functions at `PSF_KY` x `PSF_KX`, per network pixel.
-
-    Returns
-    -------
-    context : (N, 240) jax array
-        Real and imaginary parts.
+    Of transfer functions (N, 15, 8) at `PSF_KY` x `PSF_KX`, per network pixel.
     """
     flat = transfer.reshape(transfer.shape[0], -1)
     return jnp.concatenate([flat.real, flat.imag], axis=1)

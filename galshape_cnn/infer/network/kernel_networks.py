@@ -100,20 +100,7 @@ class KernelNetwork:
 
 
 def network_of(config, weights):
-    """The convolutional network of a bundle.
-
-    Parameters
-    ----------
-    config : mapping
-        As for `galshape_cnn.infer.network.architecture.build_network`.
-    weights : sequence of ndarray
-        As `~galshape_cnn.infer.network.architecture.load_weights` takes them.
-
-    Returns
-    -------
-    network : KernelNetwork or None
-        None where the kernel does not have such a network.
-    """
+    """The convolutional network of a bundle's configuration and weights; None where the kernel has none."""
     patch, middle, deep = (config[f"{name}_width"] for name in ("patch", "middle", "deep"))
     if any(width % _LANES for width in (patch, middle, deep)) or not config["context"] or not config["dense"]:
         return None

@@ -59,13 +59,7 @@ def _round_worth(ratio):
 
 
 def effective(weights):
-    """Effective number of draws, (M,).
-
-    Parameters
-    ----------
-    weights : (M, S) ndarray
-        Normalised; zero for a galaxy without any.
-    """
+    """Effective number of draws (M,) of normalised weights (M, S); zero for a galaxy without any."""
     square = (weights**2).sum(1)
     return np.where(square > 0, 1 / np.maximum(square, 1e-300), 0.0)
 
@@ -89,18 +83,9 @@ def random_generators(target, seed):
 
 
 def drawn(target, mixture, count, generators):
-    """A round of draws from a mixture: points, fluxes and log ratios.
+    """A round of draws of each galaxy from a mixture: points, fluxes and log ratios to the target.
 
-    Parameters
-    ----------
-    target : ShapeTarget or ExposuresTarget
-        Density of M galaxies.
-    mixture : StudentMixture
-        To draw from.
-    count : int
-        Draws of each.
-    generators : list of numpy.random.Generator
-        One for each galaxy.
+    There is one generator for each galaxy.
     """
     uniform = np.stack([g.uniform(size=(count, 1 + target.deviates)) for g in generators])
     normal = np.stack([g.standard_normal((count, 6)) for g in generators])

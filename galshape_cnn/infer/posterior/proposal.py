@@ -52,18 +52,10 @@ class StudentMixture:
         )
 
     def draw(self, uniform, normal, chi_square):
-        """Turn deviates into draws.
+        """Turn deviates into draws (N, S, D).
 
-        Parameters
-        ----------
-        uniform, chi_square : (N, S) ndarray
-            Deviates in [0, 1), and of `DEGREES` degrees of freedom.
-        normal : (N, S, D) ndarray
-            Standard normal deviates.
-
-        Returns
-        -------
-        u : (N, S, D) ndarray
+        Uniform ones in [0, 1) and chi-square ones of `DEGREES` degrees of freedom, (N, S), and standard
+        normal ones (N, S, D).
         """
         edges = np.cumsum(self.weights, 1)[:, None, :-1]
         component = (uniform[..., None] > edges).sum(-1)

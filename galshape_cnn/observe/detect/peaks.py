@@ -9,23 +9,9 @@ __all__ = ["lowest_between", "quadratic_peak", "values", "windows"]
 
 
 def windows(array, start, half):
-    """Square windows around a pixel of each image, lower than anything outside it.
+    """Square windows around a pixel x, y of each image, lower than anything outside it.
 
-    Parameters
-    ----------
-    array : (N, ny, nx) ndarray
-        Images.
-    start : (N, 2) int ndarray
-        x, y of the pixels.
-    half : int
-        A window has 2 half + 1 pixels a side.
-
-    Returns
-    -------
-    window : (N, side, side) ndarray
-    dx : (1, 1, side) int ndarray
-    dy : (1, side, 1) int ndarray
-        Pixels from the middle.
+    (N, 2 half + 1, 2 half + 1), and the distances x and y of their pixels from the middle.
     """
     n, ny, nx = array.shape
     offsets = np.arange(-half, half + 1)

@@ -119,17 +119,9 @@ def _named_role(hdu):
 
 
 def uncertainty_type(header):
-    """Kind of uncertainty that `astropy.nddata.CCDData` has written into a header.
+    """Kind of uncertainty that `astropy.nddata.CCDData` has written into a header, or None.
 
-    Parameters
-    ----------
-    header : mapping
-        Of an HDU.
-
-    Returns
-    -------
-    name : str or None
-        One of `UNCERTAINTY_TYPES`, or the name of another class.
+    One of `UNCERTAINTY_TYPES`, or the name of another class.
     """
     stated = str(header.get("UTYPE", "")).strip()
     known = {name.lower(): name for name in UNCERTAINTY_TYPES}
@@ -156,16 +148,7 @@ def roles_of(hdus):
 
 
 def say_roles(hdus, index, path):
-    """Tell what HDUs without a name of their own are taken for.
-
-    Parameters
-    ----------
-    hdus : astropy.io.fits.HDUList
-    index : int
-        HDU of the image.
-    path : Path
-        Of the file, for the message.
-    """
+    """Tell what HDUs without a name of their own are taken for, beside the image at an index."""
     roles = roles_of(hdus)
     others = [_companions(hdus, index, role) for role in ("err", "var", "ivar", "mask", "psf")]
     used = sorted([index, *(found[0] for found in others if len(found) == 1)])

@@ -38,18 +38,7 @@ class ZeroPoint:
 
 
 def unit_of(header):
-    """Unit in BUNIT.
-
-    Parameters
-    ----------
-    header : mapping
-        Of the image.
-
-    Returns
-    -------
-    unit : astropy unit or None
-        None when it is missing, empty, or not a unit astropy knows.
-    """
+    """Unit in BUNIT; None when it is missing, empty, or not a unit astropy knows."""
     text = str(header.get("BUNIT", "")).strip()
     lower = text.lower()
     for word, unit in _ALIASES.items():

@@ -103,22 +103,7 @@ def _own_stamps(sizes, xy, everyone):
 
 
 def measured_table(estimator, observations, call):
-    """Measure the stamps of several realisations together.
-
-    Parameters
-    ----------
-    estimator : ShapeEstimator
-        That measures.
-    observations : sequence of Observation
-        Of one image each, with ``first`` zero.
-    call : dict
-        Keywords of the estimator.
-
-    Returns
-    -------
-    table : `~astropy.table.QTable`
-        The rows of the first, then those of the next.
-    """
+    """Measure the stamps of several realisations together, with these keywords; rows in their order."""
     table = estimator(_together(observations), **call).to_table()
     tile = np.repeat(np.arange(len(observations)), [one.n for one in observations])
     table["x_centroid"] -= tile * _APART * table["x_centroid"].unit
@@ -165,17 +150,7 @@ def _each(stamps):
 def blank_rows(table, found):
     """A row for each galaxy, blank and flagged NOT_MEASURED where it was not found.
 
-    Parameters
-    ----------
-    table : `~astropy.table.QTable`
-        Rows of those that were found, or any row if none was.
-    found : (K,) ndarray of bool
-        Which galaxies these are.
-
-    Returns
-    -------
-    table : `~astropy.table.QTable`
-        K rows.
+    The table holds the rows of those that were found, or any row if none was.
     """
     rows = np.zeros(len(found), int)
     rows[found] = np.arange(found.sum())

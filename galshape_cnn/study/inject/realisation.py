@@ -177,19 +177,9 @@ class _Injected:
 
 
 def run_chunk(job, number):
-    """Draw and measure the galaxies of a few realisations.
+    """Draw and measure the galaxies of a chunk: a row, truth and measurement, for each that found a place.
 
-    Parameters
-    ----------
-    job : Job
-        What to do.
-    number : int
-        Of the chunk, see `Job.chunks`.
-
-    Returns
-    -------
-    table : `~astropy.table.QTable` or None
-        A row for each galaxy that found a place: truth and measurement.
+    None if none did.
     """
     rows, seen, found, alone = [], [], [], []
     for realisation in job.chunks()[number]:

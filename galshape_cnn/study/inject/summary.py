@@ -79,18 +79,7 @@ def is_wrong(table):
 
 
 def selections(table):
-    """Rows that users may keep.
-
-    Parameters
-    ----------
-    table : `~astropy.table.QTable`
-        From `galshape_cnn.inject`.
-
-    Returns
-    -------
-    selections : dict of str to (N,) ndarray of bool
-        The first is that of all rows with an answer.
-    """
+    """Rows that users may keep, by name; the first are all with an answer."""
     measured = np.asarray(table["found"], bool) & np.isfinite(_numbers(table)).all(1)
     out = {"measured": measured}
     if "quality" in table.colnames:
@@ -208,20 +197,9 @@ def flag_costs(table):
 
 def quality_costs(table):
     """As `flag_costs`, for each level of ``quality``; without rows if there is no such column."""
-    names = (
-        "level",
-        "all",
-        "all_se",
-        "of_right",
-        "of_right_se",
-        "of_wrong",
-        "of_wrong_se",
-        "n",
-        "n_right",
-        "n_wrong",
-    )
     if "quality" not in table.colnames:
-        return Table(names=names)
+        nothing = np.zeros(0, bool)
+        return Table(names=list(_cost({"level": 0}, nothing, nothing, nothing)))
     found = np.asarray(table["found"], bool)
     right, wrong = (values[found] for values in (is_right(table), is_wrong(table)))
     quality = np.asarray(table["quality"])[found]

@@ -116,21 +116,7 @@ def _diagonal(table, suffix, size):
 
 
 def column_numbers(table, name, unit=None):
-    """A column as plain numbers.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-    name : str
-        Of the column.
-    unit : astropy unit, optional
-        In which the numbers are wanted, where the column has one.
-
-    Returns
-    -------
-    numbers : (N,) ndarray
-        NaN where the table has none.
-    """
+    """A column as plain numbers, in a unit where it has one; NaN where the table has none."""
     if name not in table.colnames:
         return np.full(len(table), np.nan)
     column = table[name]

@@ -10,10 +10,9 @@ from dataclasses import asdict
 
 import numpy as np
 
-from galshape_cnn.files import written_whole
+from galshape_cnn.files import check_output_path, written_whole
 from galshape_cnn.flags import FLAG_DEFINITIONS
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.infer.catalog.tables import check_output_path
 from galshape_cnn.study.report.html_template import PAGE
 from galshape_cnn.study.report.page_rows import has_widths, page_columns, page_rows
 from galshape_cnn.study.report.thumbnails import exposure_thumbnails, thumbnails
@@ -29,7 +28,7 @@ _QUALITIES = ("use", "with care", "do not use")
 def check_report_path(path, overwrite=False):
     """Path of a page; refused, before any work, if it could not be written.
 
-    As `galshape_cnn.infer.catalog.tables.check_output_path`, with the suffixes ``.html`` and ``.htm``.
+    As `galshape_cnn.files.check_output_path`, with the suffixes ``.html`` and ``.htm``.
     """
     return check_output_path(path, (".html", ".htm"), overwrite)
 
@@ -48,7 +47,7 @@ def write_report(catalog, path, *, title="galshape report", overwrite=False):
 def _page(catalog, title):
     """The filled page."""
     flags = [
-        {"name": d.name, "value": d.value, "level": _level(d), "description": d.description}
+        {"name": d.name, "value": d.value, "level": d.level, "description": d.description}
         for d in FLAG_DEFINITIONS
     ]
     columns = page_columns(catalog)
@@ -76,11 +75,6 @@ def _json(value):
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _level(definition):
-    """How bad a flag is, for its colour."""
-    return getattr(definition, "level", "severe" if definition.severe else "caution")
-
-
 def _intro(catalog):
     """What was measured, and how."""
     provenance = [f"method “{catalog.method}”"]
@@ -97,9 +91,7 @@ def _shown(catalog):
 
 
 def _counts(catalog):
-    """How many rows there are of each quality, or without flags."""
-    if "quality" not in catalog.column_names:
-        return f"{int(np.count_nonzero(catalog.flags == 0))} without flags"
+    """How many rows there are of each quality."""
     quality = np.asarray(catalog.quality)
     return ", ".join(f"{np.count_nonzero(quality == k)} {text}" for k, text in enumerate(_QUALITIES))
 
@@ -114,11 +106,9 @@ def _flag_options(catalog):
     """Choices of the flag filter."""
     clean = int(np.count_nonzero(catalog.flags == 0))
     options = [("", f"all ({len(catalog)})")]
-    if "quality" in catalog.column_names:
-        quality = np.asarray(catalog.quality)
-        for worst in (0, 1):
-            text = " or ".join(_QUALITIES[: worst + 1])
-            options.append((f"quality{worst}", f"quality: {text} ({np.count_nonzero(quality <= worst)})"))
+    for worst in (0, 1):
+        count = np.count_nonzero(catalog.quality <= worst)
+        options.append((f"quality{worst}", f"quality: {' or '.join(_QUALITIES[: worst + 1])} ({count})"))
     options += [("none", f"without flags ({clean})"), ("any", f"with flags ({len(catalog) - clean})")]
     options += [(name, f"{name} ({count})") for name, count in catalog.flag_counts().items()]
     return "".join(f'<option value="{value}">{text}</option>' for value, text in options)

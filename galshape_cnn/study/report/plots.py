@@ -26,18 +26,7 @@ LOGARITHMIC = ("flux", "hlr")
 
 
 def plot_comparison(table, truth):
-    """Measured against true parameters, and the distribution of the pulls.
-
-    Parameters
-    ----------
-    table, truth : `~astropy.table.QTable`
-        Rows in the same order.
-
-    Returns
-    -------
-    figure : `matplotlib.figure.Figure`
-        Five columns, one for each parameter.
-    """
+    """Measured against true parameters, and the distribution of the pulls; a column for each."""
     figure = Figure(figsize=(17, 7), layout="constrained")
     axes = figure.subplots(2, 5)
     clean = quality_of(table["flags"]) == 0
@@ -131,21 +120,9 @@ def _spread(rows, number):
 
 
 def plot_galaxies(catalog, rows=None, side=48):
-    """Data, model and residual of several galaxies.
+    """Data, model and residual of several galaxies, by default those of `choose_rows`.
 
-    Parameters
-    ----------
-    catalog : ShapeCatalog
-        With its stamps.
-    rows : sequence of int, optional
-        By default those of `choose_rows`.
-    side : int, optional
-        Pixels shown around each galaxy.
-
-    Returns
-    -------
-    figure : `matplotlib.figure.Figure`
-        Two galaxies in each line.
+    ``side`` is the number of pixels shown around each.
     """
     rows = choose_rows(catalog) if rows is None else [range(len(catalog))[row] for row in rows]
     lines = max(1, -(-len(rows) // 2))

@@ -11,39 +11,21 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
-from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.errors import FileError
 from galshape_cnn.files import written_whole
 from galshape_cnn.observe.io.fits_scan import check_declared_sizes
 from galshape_cnn.observe.stamps import Stamps
 
-__all__ = ["MOCK_FORMAT", "check_output", "read_mocks", "write_set"]
+__all__ = ["MOCK_FORMAT", "MOCK_SUFFIXES", "read_mocks", "write_set"]
 
 #: What every simulated set says of itself.
 MOCK_FORMAT = "galshape_cnn mocks"
-_SUFFIXES = (".asdf", ".fits")
-
-
-def check_output(path, overwrite):
-    """Absolute path of a set, ``.asdf`` or ``.fits``; refused, before any work, if it could not be written.
-
-    As `galshape_cnn.infer.catalog.tables.check_output_path`.
-    """
-    path = os.path.abspath(os.fspath(path))
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in _SUFFIXES:
-        raise InputError(f"output {path!r} has the suffix {suffix!r}; allowed: {', '.join(_SUFFIXES)}")
-    if os.path.exists(path) and not overwrite:
-        raise FileError(
-            f"cannot write {path!r}: it exists; allow it to be overwritten or choose another name"
-        )
-    folder = os.path.dirname(path)
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise FileError(f"cannot write {path!r}: {folder!r} is not a writable folder")
-    return path
+#: Formats of a set.
+MOCK_SUFFIXES = (".asdf", ".fits")
 
 
 def write_set(path, stamps, truth, meta):
-    """Write a set beside the path of `check_output`, then rename; ``FileError`` if that fails.
+    """Write a set beside the path, then rename; ``FileError`` if that fails.
 
     ``truth`` has a row for each stamp; ``meta`` holds ``config``, ``seed`` and ``engine``.
     """

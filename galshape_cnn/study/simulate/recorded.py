@@ -64,19 +64,9 @@ def _turn_truth(truth, quarter, flip):
 
 
 def centring_error(stamps, xy):
-    """Error of the package's own centroids that few galaxies exceed.
+    """Error of the package's own centroids, pixels along one axis, that one in a hundred exceeds.
 
-    Parameters
-    ----------
-    stamps : Stamps
-        Galaxies near the middle.
-    xy : (N, 2) array_like
-        Their true centres.
-
-    Returns
-    -------
-    error : float
-        Pixels along one axis; all but one in a hundred are below it.
+    ``xy`` are the true centres, near the middle of the stamps.
     """
     guess = np.full((len(stamps), 2), (SIDE - 1) / 2)
     sigma = psf_sigma(PSFArrays(stamps.psf, stamps.psf_oversampling))

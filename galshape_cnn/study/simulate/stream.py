@@ -39,18 +39,9 @@ _CENTER = (SIDE - 1) / 2
 
 @partial(jax.jit, static_argnames="grid")
 def transfers(psfs, grid):
-    """Transfer functions of analytic PSFs.
+    """Transfer functions (N, 2 K, K) of analytic PSFs on a grid.
 
-    Parameters
-    ----------
-    psfs : tuple of array
-        What `PSF_ARRAYS` names, N rows each, in single precision.
-    grid : FourierGrid
-        Stamp size and bandwidth.
-
-    Returns
-    -------
-    transfer : (N, 2 K, K) complex jax array
+    Of what `PSF_ARRAYS` names, N rows each, in single precision.
     """
     return jax.lax.map(lambda psf: transfer_on_modes(*psf, grid.ky, grid.kx), psfs, batch_size=BLOCK)
 

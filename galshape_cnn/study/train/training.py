@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from galshape_cnn.errors import FileError, InputError
-from galshape_cnn.files import written_whole
+from galshape_cnn.errors import InputError
+from galshape_cnn.files import check_writable_folder, written_whole
 from galshape_cnn.infer.network.architecture import (
     build_network,
     import_keras,
@@ -279,9 +279,7 @@ def train_bundle(config, output, *, start=None, mocks=None, resume=False, report
         If the configuration or the checkpoint does not fit.
     """
     output = os.fspath(output)
-    folder = os.path.dirname(output) or "."
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise FileError(f"cannot write the bundle {output!r}: {folder!r} is not a writable folder")
+    check_writable_folder(os.path.dirname(output) or ".", f"the bundle {output!r}")
     parent = None if start is None else Bundle.shipped() if start == "shipped" else Bundle.read(start)
     config = load_config(config)
     training = Training(config, f"{output}.checkpoint.npz", parent, mocks)

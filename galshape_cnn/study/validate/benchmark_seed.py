@@ -144,34 +144,25 @@ def _rows(snr, method, found, crb, limit):
     for k, name in enumerate(SHAPE_PARAMETERS):
         unit = UNITS[name][0]
         errors = (found[:, k] - SEED_GALAXY[k]) / unit
-        bias, bias_se, scatter, scatter_se = bias_and_scatter(errors)
-        root, root_se = rmse(errors)
-        rows.append(
-            {
-                "snr": snr, "method": method, "parameter": name, "unit": UNITS[name][1],
-                "number": int(np.isfinite(errors).sum()), "bias": bias, "bias_se": bias_se,
-                "scatter": scatter, "scatter_se": scatter_se, "rmse": root, "rmse_se": root_se,
-                "crb": np.sqrt(crb[k, k]) / unit, "biased_bound": np.sqrt(limit[k, k]) / unit,
-                "ratio": np.nan, "ratio_se": np.nan,
-            }
-        )  # fmt: skip
+        names = ("bias", "bias_se", "scatter", "scatter_se", "rmse", "rmse_se")
+        known = dict(zip(names, (*bias_and_scatter(errors), *rmse(errors)), strict=True))
+        known |= {"number": int(np.isfinite(errors).sum()), "biased_bound": np.sqrt(limit[k, k]) / unit}
+        rows.append(_row(snr, method, name, crb[k, k], **known))
     return rows
 
 
 def _published_rows(snr, crb):
-    rows = []
-    for (where, method), numbers in PUBLISHED.items():
-        if where != snr:
-            continue
-        for k, (name, (bias, scatter)) in enumerate(zip(SHAPE_PARAMETERS, numbers, strict=True)):
-            unit = UNITS[name][0]
-            rows.append(
-                {
-                    "snr": snr, "method": method, "parameter": name, "unit": UNITS[name][1], "number": 0,
-                    "bias": bias, "bias_se": np.nan, "scatter": scatter, "scatter_se": np.nan,
-                    "rmse": np.hypot(bias, scatter), "rmse_se": np.nan,
-                    "crb": np.sqrt(crb[k, k]) / unit, "biased_bound": np.nan,
-                    "ratio": np.nan, "ratio_se": np.nan,
-                }
-            )  # fmt: skip
-    return rows
+    return [
+        _row(snr, method, name, crb[k, k], bias=bias, scatter=scatter, rmse=np.hypot(bias, scatter))
+        for (where, method), numbers in PUBLISHED.items()
+        for k, (name, (bias, scatter)) in enumerate(zip(SHAPE_PARAMETERS, numbers, strict=True))
+        if where == snr
+    ]
+
+
+def _row(snr, method, name, variance, **known):
+    """One row of the table, NaN in what is not known."""
+    columns = ("bias", "bias_se", "scatter", "scatter_se", "rmse", "rmse_se", "crb", "biased_bound", "ratio")
+    row = {"snr": snr, "method": method, "parameter": name, "unit": UNITS[name][1], "number": 0}
+    row |= dict.fromkeys((*columns, "ratio_se"), np.nan) | {"crb": np.sqrt(variance) / UNITS[name][0]}
+    return row | known

@@ -73,17 +73,9 @@ def rmse(errors):
 
 
 def rmse_ratio(errors, reference):
-    """Ratio of two RMSE over the same galaxies.
+    """Ratio of two RMSE over the galaxies where both errors are finite, and its standard error.
 
-    Parameters
-    ----------
-    errors, reference : (N,) array_like
-        Errors of the same galaxies by two estimators; only rows where both are finite count.
-
-    Returns
-    -------
-    ratio, ratio_se : float
-        The standard error knows that both saw the same noise.
+    The standard error knows that both saw the same noise.
     """
     a, b = np.asarray(errors, float) ** 2, np.asarray(reference, float) ** 2
     both = np.isfinite(a) & np.isfinite(b)
@@ -117,21 +109,9 @@ def scatter_over(errors, sigma):
 
 
 def ranks(draws, truth):
-    """Fraction of posterior draws below the truth: uniform in (0, 1) for a calibrated posterior.
+    """Fraction of draws (N, S, P) below the truth: uniform in (0, 1) for a calibrated posterior.
 
-    Talts et al. 2018, arXiv:1804.06788.
-
-    Parameters
-    ----------
-    draws : (N, S, P) array_like
-        Posterior draws.
-    truth : (N, P) array_like
-        True values.
-
-    Returns
-    -------
-    ranks : (N, P) ndarray
-        Between 1 / (2 (S + 1)) and 1 minus that; NaN where a draw is.
+    Between 1 / (2 (S + 1)) and 1 minus that; NaN where a draw is. Talts et al. 2018, arXiv:1804.06788.
     """
     draws, truth = np.asarray(draws), np.asarray(truth)
     below = (draws < truth[:, None]).sum(1)
@@ -140,20 +120,7 @@ def ranks(draws, truth):
 
 
 def coverage(rank, level):
-    """Fraction of truths inside the central interval of a level.
-
-    Parameters
-    ----------
-    rank : (N,) array_like
-        From `ranks`; NaN are left out.
-    level : float
-        Between 0 and 1, such as 0.68.
-
-    Returns
-    -------
-    fraction, fraction_se : float
-        The standard error is the one expected of a calibrated posterior.
-    """
+    """Fraction of truths inside the central interval of a level, with its standard error, from `ranks`."""
     rank = np.asarray(rank, float)
     rank = rank[np.isfinite(rank)]
     if not len(rank):
@@ -162,18 +129,9 @@ def coverage(rank, level):
 
 
 def fraction(condition):
-    """Fraction of rows for which something holds, with its binomial standard error.
+    """Fraction of rows for which something holds, with its binomial standard error; NaN without rows.
 
-    Parameters
-    ----------
-    condition : (N,) array_like of bool
-        For each row.
-
-    Returns
-    -------
-    fraction, fraction_se : float
-        NaN without rows.  The error is that of (k + 1) / (N + 2), so that it is not zero where all or no
-        rows do.
+    The error is that of (k + 1) / (N + 2), so that it is not zero where all or no rows do.
     """
     condition = np.asarray(condition, bool)
     if not len(condition):

@@ -18,7 +18,7 @@ import numpy as np
 from astropy.table import Table
 
 from galshape_cnn.errors import FileError, InputError
-from galshape_cnn.files import written_whole
+from galshape_cnn.files import check_writable_folder, written_whole
 from galshape_cnn.infer.network.bundle import Bundle
 from galshape_cnn.quantities import whole_number
 
@@ -111,8 +111,7 @@ def _read(bundle):
 
 def _checked_folder(folder):
     folder = Path(folder)
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise FileError(f"cannot write the validation: {str(folder)!r} is not a writable folder")
+    check_writable_folder(folder, "the validation")
     return folder
 
 
@@ -133,9 +132,9 @@ def _check_store(store, sizes):
             f"store needs {ENOUGH} galaxies of the prior or more, this run has {sizes['galaxies']}; "
             "allowed: the full validation"
         )
-    parent = Path(store).absolute().parent
-    if Path(store).is_dir() or not os.access(parent, os.W_OK):
-        raise FileError(f"cannot write the bundle {str(store)!r}: {str(parent)!r} is not a writable folder")
+    if Path(store).is_dir():
+        raise FileError(f"cannot write the bundle {str(store)!r}: it is a folder")
+    check_writable_folder(Path(store).absolute().parent, f"the bundle {str(store)!r}")
 
 
 class _Run:

@@ -363,7 +363,7 @@ def _check_second_run(bundle, folder, table, monkeypatch):
 
 
 def test_impossible_arguments(bundle, tmp_path):
-    with pytest.raises(FileError, match="not a writable folder"):
+    with pytest.raises(FileError, match="no folder"):
         validate_bundle(bundle, tmp_path / "nowhere")
     with pytest.raises(InputError, match="seed=-1"):
         validate_bundle(bundle, tmp_path, seed=-1)
