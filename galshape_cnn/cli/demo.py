@@ -77,10 +77,11 @@ def _draw(folder, catalog, table, truth):
 
 def _print_comparison(table, truth):
     """Print biases and pulls of the rows of quality 0."""
+    from galshape_cnn.infer.catalog.columns import ERROR_NAMES
     from galshape_cnn.study.report.compare import error_columns, pull_statistics
 
     clean = np.asarray(table["quality"]) == 0
-    name = {"std": "posterior standard deviation", "err": "Cramer-Rao bound"}[error_columns(table)]
+    name = ERROR_NAMES[error_columns(table)]
     print(f"\n{clean.sum()} galaxies of quality 0 against the truth; pull = (measured - true) / {name}")
     print("            bias   scatter  pull mean  pull std  |pull| < 1")
     for row in pull_statistics(table[clean], truth[clean]):

@@ -30,6 +30,7 @@ _PHRASES = (
     (r"fit_sky=False", "--no-fit-sky"),
     (r"shear_response=True", "--shear-response"),
     (r" \(read files first\)", ""),
+    (r"(noise_scale|noise_correlation)=None", r"\1=none"),
 )
 _EDGE = r"(?<![\w./'-])"
 

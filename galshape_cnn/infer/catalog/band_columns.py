@@ -183,7 +183,7 @@ def _of_magnitude(end, zeropoint):
         return []
     of = f" in band {end[1:]}" if end else ""
     text = f"magnitude{of}, zero point {zeropoint:.6g}"
-    error = f"Cramer-Rao bound of mag{end}"
+    error = f"standard error of mag{end}"
     return [
         ColumnDefinition(f"mag{end}", "magnitude", text, "phot.mag"),
         ColumnDefinition(f"mag{end}_err", "magnitude", error, "stat.error;phot.mag"),

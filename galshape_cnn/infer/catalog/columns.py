@@ -18,6 +18,7 @@ from galshape_cnn.flags import FLAG_MEANINGS
 __all__ = [
     "COLUMN_DEFINITIONS",
     "CONVENTIONS",
+    "ERROR_NAMES",
     "SHEAR_COLUMNS",
     "UNITS",
     "SHAPE_PARAMETERS",
@@ -138,6 +139,8 @@ COLUMN_DEFINITIONS = (
     ),
 )
 
+#: Errors that a table states beside an estimate, by the ending of their columns.
+ERROR_NAMES = {"std": "posterior standard deviation", "err": "standard error"}
 #: Units of the kinds of columns that have the same in every catalogue.
 UNITS = {"pixel": u.pix, "angle": u.deg, "magnitude": u.mag}
 #: Columns that there are with ``shear_response=True`` only.

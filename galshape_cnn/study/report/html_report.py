@@ -13,6 +13,7 @@ import numpy as np
 from galshape_cnn.files import check_output_path, written_whole
 from galshape_cnn.flags import FLAG_DEFINITIONS
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.infer.catalog.columns import ERROR_NAMES
 from galshape_cnn.study.report.html_template import PAGE
 from galshape_cnn.study.report.page_rows import has_widths, page_columns, page_rows
 from galshape_cnn.study.report.thumbnails import exposure_thumbnails, thumbnails
@@ -20,8 +21,6 @@ from galshape_cnn.study.report.thumbnails import exposure_thumbnails, thumbnails
 __all__ = ["check_report_path", "write_report"]
 
 _SIDE = 64  # side of a picture on the page, CSS pixels
-#: Errors that the page can show behind ±.
-_ERRORS = {"std": "posterior standard deviation", "err": "Cramér–Rao bound"}
 _QUALITIES = ("use", "with care", "do not use")
 
 
@@ -97,9 +96,9 @@ def _counts(catalog):
 
 
 def _error_options(catalog):
-    """What ± may be: the error of the number first, the bound if wanted."""
-    names = list(_ERRORS) if has_widths(catalog) else ["err"]
-    return "".join(f'<option value="{name}">{_ERRORS[name]}</option>' for name in names)
+    """What ± may be: the width of a posterior mean first, the standard error if wanted."""
+    names = list(ERROR_NAMES) if has_widths(catalog) else ["err"]
+    return "".join(f'<option value="{name}">{ERROR_NAMES[name]}</option>' for name in names)
 
 
 def _flag_options(catalog):

@@ -15,6 +15,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from galshape_cnn.files import written_whole
 from galshape_cnn.flags import decode_flags, quality_of
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.infer.catalog.columns import ERROR_NAMES
 from galshape_cnn.study.report.compare import error_columns, pulls
 from galshape_cnn.study.report.thumbnails import thumbnails
 
@@ -34,8 +35,7 @@ def plot_comparison(table, truth):
     for k, (name, pull) in enumerate(pulls(table, truth).items()):
         _measured_against_true(axes[0, k], table, truth, name, suffix, clean)
         _pull_histogram(axes[1, k], pull[clean])
-    kind = {"std": "posterior standard deviation", "err": "Cramér–Rao bound"}[suffix]
-    method = table.meta.get("method", "")
+    kind, method = ERROR_NAMES[suffix], table.meta.get("method", "")
     figure.suptitle(
         f"{len(table)} simulated galaxies, method “{method}”; error bars and pulls: {kind}", fontsize=13
     )
