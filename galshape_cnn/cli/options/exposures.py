@@ -184,12 +184,12 @@ def _exposure(row, names, path):
 def _image(file, entry, files, own_psf):
     """File of one row with its noise, mask and PSF; of several images in it, that of the band."""
     from galshape_cnn.observe.exposure import ImageFile
+    from galshape_cnn.observe.io.fits_hdus import as_index
 
-    hdu = entry["hdu"]
-    hdu = int(hdu) if hdu is not None and hdu.isdigit() else hdu
+    hdu = as_index(entry["hdu"])
     choices = {"sci": hdu, "err": files["error"], "var": files["variance"], "weight": files["weight"]}
     choices |= {"mask": files["mask"], "psf": files["psf"] if own_psf else None}
-    image = ImageFile(file, {name: _hdu_number(value) for name, value in choices.items()})
+    image = ImageFile(file, {name: as_index(value) for name, value in choices.items()})
     try:
         image.open()
     except FileError:
@@ -198,10 +198,6 @@ def _image(file, entry, files, own_psf):
         image = ImageFile(file, image.names | {"band": entry["band"]})
         image.open()
     return image
-
-
-def _hdu_number(value):
-    return int(value) if isinstance(value, str) and value.isdigit() else value
 
 
 def _check(args):

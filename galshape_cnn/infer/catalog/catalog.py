@@ -37,7 +37,7 @@ from galshape_cnn.infer.catalog.rows import CatalogRows
 from galshape_cnn.infer.catalog.shear import CatalogShear
 from galshape_cnn.infer.measure.options import METHODS
 
-__all__ = ["ShapeCatalog", "frozen"]
+__all__ = ["ShapeCatalog", "derived_columns", "frozen"]
 
 _RAW_COLUMNS = ("snr", "chi2", "ess", "flags", "neighbour_fraction", "rff")
 
@@ -243,13 +243,6 @@ class ShapeCatalog(FlaggedRows, CatalogRows, CatalogDisplay, CatalogShear, Catal
         sky = self.placement.sky_position(*centre.T)
         return {"id": self.ids, "x_centroid": x, "y_centroid": y, "sky_centroid": sky}
 
-    def _derived(self, index):
-        """Axis ratio, position angle, semi-major radius and their errors, of shapes n, hlr, g1, g2."""
-        hlr, g1, g2 = self.parameters[:, index[1:]].T
-        out = {"q": axis_ratio(g1, g2), "pa": position_angle(g1, g2), "r_eff": semi_major_radius(hlr, g1, g2)}
-        five = [0, *index]
-        return out | derived_errors(self.parameters[:, five], self.error_covariance[:, five][:, :, five])
-
     @cached_property
     def _columns(self):
         """Values of every contract column, without units, by name."""
@@ -260,7 +253,7 @@ class ShapeCatalog(FlaggedRows, CatalogRows, CatalogDisplay, CatalogShear, Catal
         columns |= sigma_columns("crb", self.crb_covariance)
         columns |= {name: getattr(raw, name) for name in _RAW_COLUMNS}
         columns["quality"] = quality_of(raw.flags)
-        return columns | self._shear_columns() | self._derived([1, 2, 3, 4])
+        return columns | self._shear_columns() | derived_columns(self.parameters, self.error_covariance)
 
     def _unit_of(self, definition):
         """Unit of a column; None for a plain number."""
@@ -330,6 +323,13 @@ def _column_attribute(definition):
 for _definition in COLUMN_DEFINITIONS:
     setattr(ShapeCatalog, _definition.name, _column_attribute(_definition))
 del _definition
+
+
+def derived_columns(parameters, covariance):
+    """Axis ratio, position angle, semi-major radius and their errors, of flux, n, hlr, g1, g2 (N, 5)."""
+    hlr, g1, g2 = parameters[:, 2:].T
+    out = {"q": axis_ratio(g1, g2), "pa": position_angle(g1, g2), "r_eff": semi_major_radius(hlr, g1, g2)}
+    return out | derived_errors(parameters, covariance)
 
 
 def frozen(array):

@@ -17,7 +17,7 @@ from galshape_cnn.infer.catalog.band_columns import (
     by_band,
     color_of,
 )
-from galshape_cnn.infer.catalog.catalog import ShapeCatalog, frozen
+from galshape_cnn.infer.catalog.catalog import ShapeCatalog, derived_columns, frozen
 from galshape_cnn.infer.catalog.columns import complete_meta, identifiers, keep_apart, sigma_columns
 from galshape_cnn.infer.catalog.placement import Placement
 from galshape_cnn.infer.catalog.rows import ExposuresRows
@@ -197,7 +197,9 @@ class ExposuresCatalog(ExposuresRows, ShapeCatalog):
         }
         varying = {which for which, _ in model.terms}
         for band, at in zip(self.bands, index, strict=True):
-            for name, values in self._derived(at).items():
+            five = [0, *at]
+            known = derived_columns(self.parameters[:, five], self.error_covariance[:, five][:, :, five])
+            for name, values in known.items():
                 stem, _, error = name.partition("_err")
                 varies = varying & ({1, 2, 3} if stem == "r_eff" else {2, 3})
                 columns[f"{stem}_{band}{'_err' if name != stem else ''}" if varies else name] = values

@@ -16,7 +16,6 @@ from scipy.stats import qmc
 
 from galshape_cnn.forward.coordinates import POSTERIOR
 from galshape_cnn.forward.galaxy_model import SINGLE_WITHOUT_SKY as MODEL
-from galshape_cnn.forward.transfer import transfer_at
 from galshape_cnn.infer.network.architecture import (
     build_network,
     build_update,
@@ -34,6 +33,7 @@ from galshape_cnn.infer.network.features import (
     crop_center,
     mirrored_edges,
     network_inputs,
+    network_view,
 )
 from galshape_cnn.infer.network.kernel_networks import chain_of, network_of
 from galshape_cnn.infer.network.likelihood_update import expansion_point, likelihood_features
@@ -197,7 +197,7 @@ class AmortizedPosterior:
             data, ivar = block_average(data, ivar, factor)
             center = (center - (factor - 1) / 2) / factor
         psf = stamps.psf.astype(np.float32)
-        transfer = _network_view(psf, stamps.psf_oversampling, factor)
+        transfer = network_view(psf, stamps.psf_oversampling, factor)
         # The network knows PSFs of unit sum.  An array that cuts the wings has less, and the galaxy
         # as much more flux.
         total = np.maximum(transfer[:, _ZERO_KY, _ZERO_KX].real, _SMALLEST_SUM)
@@ -250,20 +250,6 @@ def _first_where(rows, first, updated):
         return updated
     k = max(first.weights.shape[1], updated.weights.shape[1])
     return updated.with_components(k).replaced(rows, first.with_components(k))
-
-
-def _network_view(psf, oversampling, factor):
-    """Transfer functions of any number of PSFs at the network's wave numbers, per block-averaged pixel."""
-    ky, kx = PSF_KY / factor, PSF_KX / factor
-    blur = _block_transfer(ky, factor)[:, None] * _block_transfer(kx, factor)
-    # NumPy multiplies one matrix after the other, so no number depends on another PSF
-    return (transfer_at(psf, ky, kx, oversampling, np) * blur).astype(np.complex64)
-
-
-def _block_transfer(k, factor):
-    """Transfer function of a block average, at native wave numbers."""
-    half = np.where(np.abs(k) < 1e-9, 1e-9, k) / 2
-    return np.sin(half * factor) / (factor * np.sin(half))
 
 
 def _to_native(posterior, center, factor):

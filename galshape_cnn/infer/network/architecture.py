@@ -35,6 +35,7 @@ __all__ = [
     "settle_backend",
     "single_precision",
     "split_weights",
+    "weights_of",
 ]
 
 _DIM = POSTERIOR.model.size
@@ -212,6 +213,11 @@ def load_weights(model, weights):
     shapes = [tuple(variable.shape) for variable in model.weights]
     pairs = zip(weights, shapes, strict=True)
     model.set_weights([np.asarray(array, np.float32).reshape(shape) for array, shape in pairs])
+
+
+def weights_of(model):
+    """Weights of a model as arrays of NumPy, in the order of `load_weights`."""
+    return [import_keras().ops.convert_to_numpy(variable.value) for variable in model.weights]
 
 
 def split_weights(weights, update):

@@ -22,6 +22,7 @@ import numpy as np
 from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.kernel import calls
 from galshape_cnn.forward.kernel.library import serves
+from galshape_cnn.forward.transfer import transfer_at
 from galshape_cnn.infer.network.layout import CONTEXT_SIZE, PSF_KX, PSF_KY, WINDOWS
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "crop_center",
     "mirrored_edges",
     "network_inputs",
+    "network_view",
     "psf_context",
 ]
 
@@ -72,6 +74,20 @@ def _moments(data, weight):
     norm = weight @ jnp.asarray(_window_templates()[:, ::6] ** 2)
     norm = jnp.maximum(norm, 1e-12)
     return moments / jnp.repeat(norm, 6, axis=1), moments[:, ::6] / jnp.sqrt(norm), norm
+
+
+def network_view(psf, oversampling, factor=1):
+    """Transfer functions (N, 15, 8) of PSFs at the network's wave numbers, block-averaged by a factor."""
+    ky, kx = PSF_KY / factor, PSF_KX / factor
+    blur = _block_transfer(ky, factor)[:, None] * _block_transfer(kx, factor)
+    # NumPy multiplies one matrix after the other, so no number depends on another PSF
+    return (transfer_at(psf, ky, kx, oversampling, np) * blur).astype(np.complex64)
+
+
+def _block_transfer(k, factor):
+    """Transfer function of a block average, at native wave numbers."""
+    half = np.where(np.abs(k) < 1e-9, 1e-9, k) / 2
+    return np.sin(half * factor) / (factor * np.sin(half))
 
 
 def psf_context(transfer):

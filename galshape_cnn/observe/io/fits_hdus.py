@@ -18,6 +18,7 @@ __all__ = [
     "NOISE_ROLES",
     "UNCERTAINTY_TYPES",
     "Selection",
+    "as_index",
     "companion",
     "find_hdu",
     "image_hdus",
@@ -189,17 +190,17 @@ class Selection:
         match = re.fullmatch(r"(.*?)\[([^\[\]]+)\]", choice)
         file, hdu = match.groups() if match else (choice, None)
         if match or Path(file).expanduser().exists() or _looks_like_a_file(file):
-            self.path, self.hdu, self.other_file = Path(file).expanduser(), _as_index(hdu), True
+            self.path, self.hdu, self.other_file = Path(file).expanduser(), as_index(hdu), True
         else:
-            self.hdu = _as_index(choice)
+            self.hdu = as_index(choice)
 
 
 def _looks_like_a_file(text):
     return "/" in text or re.search(r"\.(fits?|fz|psf|piff|asdf)(\.gz)?$", text, re.IGNORECASE) is not None
 
 
-def _as_index(hdu):
-    """``"3"`` is an index."""
+def as_index(hdu):
+    """The index that a text such as ``"3"`` means; anything else as it is."""
     return int(hdu) if isinstance(hdu, str) and re.fullmatch(r"\d+", hdu) else hdu
 
 

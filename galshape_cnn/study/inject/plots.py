@@ -9,9 +9,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
+from galshape_cnn.infer.catalog.plotting import plain_ticks
 from galshape_cnn.study.inject.summary import kept_selection, reference_of, selections
 from galshape_cnn.study.report.compare import error_columns, pulls
-from galshape_cnn.study.validate.plots import ERROR_LABELS, plain_ticks
+from galshape_cnn.study.validate.plots import ERROR_LABELS
 
 __all__ = [
     "plot_bias",
@@ -178,8 +179,7 @@ def plot_predictions(table):
         if name in ("flux", "hlr"):
             axis.set(xscale="log", yscale="log", ylim=(low / 2.5, high * 2.5))
             if name == "hlr":
-                plain_ticks(axis.xaxis)
-                plain_ticks(axis.yaxis)
+                plain_ticks(axis.xaxis, axis.yaxis)
         else:
             axis.set_ylim(low - margin, high + margin)
         suffix = "" if unit is None else f" ({unit.to_string()})"

@@ -10,12 +10,12 @@ import numpy as np
 from astropy import units as u
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from galshape_cnn.files import written_whole
 from galshape_cnn.flags import decode_flags, quality_of
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.catalog.columns import ERROR_NAMES
+from galshape_cnn.infer.catalog.plotting import plain_ticks
 from galshape_cnn.study.report.compare import error_columns, pulls
 from galshape_cnn.study.report.thumbnails import thumbnails
 
@@ -58,23 +58,14 @@ def _measured_against_true(axis, table, truth, name, suffix, clean):
     low, high = (0.2, 6.4) if name == "n" else _limits(true, name in LOGARITHMIC)
     axis.plot([low, high], [low, high], color="black", lw=1, zorder=0)
     if name in LOGARITHMIC:
-        _logarithmic(axis)
+        axis.set(xscale="log", yscale="log")
+        plain_ticks(axis.xaxis, axis.yaxis)
     axis.set_xlim(low, high)
     axis.set_ylim(low, high)
     suffix = "" if unit == u.dimensionless_unscaled else f" ({unit.to_string()})"
     axis.set_title(LABELS[name])
     axis.set_xlabel(f"true{suffix}")
     axis.set_ylabel(f"measured{suffix}")
-
-
-def _logarithmic(axis):
-    """Logarithmic axes with ticks at 1, 2, 5 in plain numbers."""
-    axis.set_xscale("log")
-    axis.set_yscale("log")
-    for one in (axis.xaxis, axis.yaxis):
-        one.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        one.set_major_formatter("{x:g}")
-        one.set_minor_formatter(NullFormatter())
 
 
 def _limits(values, logarithmic):

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from galshape_cnn.forward.psf.width import WAVES, width_from_levels
-from galshape_cnn.infer.network.architecture import build_network, import_keras
+from galshape_cnn.infer.network.architecture import build_network, weights_of
 from galshape_cnn.infer.network.bundle import Bundle
 from galshape_cnn.infer.network.features import CONSTANT_VARIANCE
 from galshape_cnn.study.simulate.psf_families import PSF_ARRAYS, transfer_on_modes
@@ -48,7 +48,7 @@ def psf_extent(config, batches=8):
 def _context_extent(training, batches=8):
     """Largest standardised entry of the context in all but one of 2000 training mocks."""
     standardise = training.model.get_layer("standardise")
-    mean, variance = (import_keras().ops.convert_to_numpy(w.value) for w in standardise.weights)
+    mean, variance = weights_of(standardise)
     stream = training_stream(training.config, training.config["training"]["seed"] + 3)
     contexts = np.concatenate([stream.batch(i, 256)[0][1] for i in range(batches)])
     standard = ((contexts - mean) / np.sqrt(variance))[:, variance > CONSTANT_VARIANCE]
@@ -69,7 +69,7 @@ def make_bundle(training):
         Large weight arrays in half precision, which keeps the file small and changes
         the loss by less than its noise.
     """
-    weights = [import_keras().ops.convert_to_numpy(w.value) for w in training.model.weights]
+    weights = weights_of(training.model)
     provenance = {
         "config": training.config,
         "steps": training.step,

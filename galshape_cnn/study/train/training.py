@@ -19,6 +19,7 @@ from galshape_cnn.infer.network.architecture import (
     import_keras,
     load_weights,
     negative_log_likelihood,
+    weights_of,
 )
 from galshape_cnn.infer.network.bundle import Bundle
 from galshape_cnn.infer.network.features import CONSTANT_VARIANCE
@@ -26,6 +27,7 @@ from galshape_cnn.study.simulate.config import load_config
 from galshape_cnn.study.simulate.recorded import RecordedMocks
 from galshape_cnn.study.train.bundling import add_update, first_network, make_bundle
 from galshape_cnn.study.train.centring import training_stream
+from galshape_cnn.study.train.training_update import make_optimizer
 
 __all__ = ["Training", "plot_history", "train_bundle"]
 
@@ -87,9 +89,7 @@ class Training:
             warmup_target=options["learning_rate"],
             warmup_steps=int(_WARMUP * self.steps),
         )
-        optimizer = keras.optimizers.AdamW(
-            schedule, weight_decay=options["weight_decay"], global_clipnorm=1.0, beta_2=0.99
-        )
+        optimizer = make_optimizer(schedule, options)
         loss = negative_log_likelihood(config["network"]["components"])
         self.model.compile(optimizer=optimizer, loss=loss)
         optimizer.build(self.model.trainable_variables)
@@ -212,8 +212,7 @@ class Training:
         validation = self.validation_loss()
         self.model.reset_metrics()
         if not self.history or validation < min(row[2] for row in self.history):
-            to_numpy = import_keras().ops.convert_to_numpy
-            self._best, self.best_step = [to_numpy(w.value) for w in self.model.weights], self.step
+            self._best, self.best_step = weights_of(self.model), self.step
         self.history.append((self.step, loss, validation, rate))
         self.save()
         return (

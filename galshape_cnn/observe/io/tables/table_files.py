@@ -16,7 +16,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from galshape_cnn.errors import FileError
-from galshape_cnn.observe.io.fits_hdus import find_hdu, open_fits
+from galshape_cnn.observe.io.fits_hdus import as_index, find_hdu, open_fits
 from galshape_cnn.observe.io.fits_scan import check_declared_sizes
 from galshape_cnn.observe.io.tables.text_tables import read_text_table
 
@@ -130,8 +130,7 @@ def _from_fits(path, choice, wanted, kind):
     with open_fits(path) as hdus:
         tables = {index: hdu for index, hdu in enumerate(hdus) if _is_catalog(hdu)}
         if choice is not None:
-            choice = int(choice) if choice.isdigit() else choice
-            index = find_hdu(hdus, choice, path, "the table")
+            index = find_hdu(hdus, as_index(choice), path, "the table")
             if hdus[index].is_image:
                 raise FileError(f"{path}: HDU {index} holds no table; {_listed(tables)}")
         else:
