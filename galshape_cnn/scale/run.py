@@ -18,7 +18,7 @@ from galshape_cnn.scale.blocks import join_rows, probe
 from galshape_cnn.scale.dataset import BlockFolder
 from galshape_cnn.scale.noise import settled_noise
 from galshape_cnn.scale.sources import open_source
-from galshape_cnn.scale.workers import Job, local_crew
+from galshape_cnn.scale.workers import Job, local_workers
 
 __all__ = [
     "BLOCK_ROWS",
@@ -101,8 +101,8 @@ def measure_stream(
     source, how, folder = begin_run(estimator, data, output, block_rows, settings, options)
     if folder.missing():
         job = Job(estimator, source, how, probe(estimator, source, how))
-        with local_crew(job, workers) as crew:
-            fill_folder(folder, crew, progress, recording(options))
+        with local_workers(job, workers) as pool:
+            fill_folder(folder, pool, progress, recording(options))
     return folder.finish()
 
 
@@ -183,14 +183,14 @@ def configuration_of(estimator, source, how, settings=None):
     return known | {name: fingerprint(value) for name, value in (settings or {}).items()}
 
 
-def fill_folder(folder, crew, progress=False, finish=None):
+def fill_folder(folder, pool, progress=False, finish=None):
     """Measure the blocks that are missing in a folder.
 
     Parameters
     ----------
     folder : BlockFolder
         Output.
-    crew : ThreadCrew, ProcessCrew or DaskCrew
+    pool : ThreadWorkers, ProcessWorkers or DaskWorkers
         Those who measure.
     progress : bool, optional
         Show a progress bar.
@@ -201,7 +201,7 @@ def fill_folder(folder, crew, progress=False, finish=None):
     bar = progress_bar(sum(stop - start for start, stop in (ranges[n] for n in missing)), progress)
     chunks = [(n, *one) for n in missing for one in _chunks(*ranges[n])]
     parts = []
-    for (number, _, stop), rows in _measured(crew, chunks):
+    for (number, _, stop), rows in _measured(pool, chunks):
         parts.append(rows)
         bar(len(rows))
         if stop == ranges[number][1]:
@@ -212,14 +212,14 @@ def fill_folder(folder, crew, progress=False, finish=None):
             folder.write(number, table, whole.errors)
 
 
-def measure_all(crew, n, progress=False):
+def measure_all(pool, n, progress=False):
     """Measure all rows into one catalogue, without data, in memory, and its errors.
 
-    ``crew`` are those who measure: a ``ThreadCrew``, ``ProcessCrew`` or ``DaskCrew``.
+    ``pool`` are those who measure: a ``ThreadWorkers``, ``ProcessWorkers`` or ``DaskWorkers``.
     """
     bar, parts = progress_bar(n, progress), []
-    size = max(1, min(CHUNK_ROWS, -(-n // crew.count)))
-    for _, rows in _measured(crew, [(None, *one) for one in _chunks(0, n, size)]):
+    size = max(1, min(CHUNK_ROWS, -(-n // pool.count)))
+    for _, rows in _measured(pool, [(None, *one) for one in _chunks(0, n, size)]):
         parts.append(rows)
         bar(len(rows))
     return join_rows(parts)
@@ -230,14 +230,14 @@ def _chunks(start, stop, size=CHUNK_ROWS):
     return [(first, min(first + size, stop)) for first in range(start, stop, size)]
 
 
-def _measured(crew, chunks):
+def _measured(pool, chunks):
     """Each chunk and its rows, in order; a few are under way at any time."""
     waiting, todo = deque(), deque(chunks)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LostRowsWarning)
         while waiting or todo:
-            while todo and len(waiting) < _AHEAD * crew.count:
+            while todo and len(waiting) < _AHEAD * pool.count:
                 chunk = todo.popleft()
-                waiting.append((chunk, crew.submit(*chunk[1:])))
+                waiting.append((chunk, pool.submit(*chunk[1:])))
             chunk, future = waiting.popleft()
-            yield chunk, crew.result(future, *chunk[1:])
+            yield chunk, pool.result(future, *chunk[1:])

@@ -23,10 +23,10 @@ from galshape_cnn.scale.blocks import Schema, failed_rows, join_rows, measure_ro
 __all__ = [
     "ONE_THREAD",
     "Job",
-    "ProcessCrew",
-    "ThreadCrew",
+    "ProcessWorkers",
+    "ThreadWorkers",
     "drop_job",
-    "local_crew",
+    "local_workers",
     "measure_of_job",
     "take_job",
 ]
@@ -100,7 +100,7 @@ def measure_of_job(token, start, stop):
     return _JOBS[token].measure(start, stop)
 
 
-class ThreadCrew:
+class ThreadWorkers:
     """Threads of this process.
 
     Parameters
@@ -128,7 +128,7 @@ class ThreadCrew:
         self._pool.shutdown(cancel_futures=True)
 
 
-class ProcessCrew:
+class ProcessWorkers:
     """Processes with one thread each.
 
     Parameters
@@ -204,14 +204,14 @@ class ProcessCrew:
 
 
 @contextmanager
-def local_crew(job, workers=None):
+def local_workers(job, workers=None):
     """Yield threads of this process, one for each core it may use, or a number of other processes.
 
     ``InputError`` if ``workers`` is below one.
     """
     workers = None if workers is None else whole_number(workers, "workers", 1)
-    crew = ThreadCrew(job, usable_cores()) if workers is None else ProcessCrew(job, workers)
+    pool = ThreadWorkers(job, usable_cores()) if workers is None else ProcessWorkers(job, workers)
     try:
-        yield crew
+        yield pool
     finally:
-        crew.close()
+        pool.close()

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Plain arrays of effective PSFs: checking, stacking, and adding the pixel."""
+"""Plain arrays of effective PSFs: checking and stacking."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,6 @@ __all__ = [
     "PSFArrays",
     "check_oversampling",
     "check_psf",
-    "convolve_pixel",
     "pad_psf",
     "stack_psfs",
     "trim_even",
@@ -175,35 +174,6 @@ def _first(selected, count=5):
     """The first few rows selected, for messages."""
     rows = np.flatnonzero(selected)
     return ", ".join(map(str, rows[:count])) + (", ..." if rows.size > count else "")
-
-
-def convolve_pixel(array, oversampling=1):
-    """Convolve sampled PSFs with the square pixel.
-
-    The samples are taken as those of a band-limited function, and its
-    transform is multiplied by that of the pixel, sinc(kx) sinc(ky) with k in
-    cycles per pixel.  A box summed over whole samples would be wrong by its
-    discretisation, and would do nothing at all without oversampling.
-
-    Parameters
-    ----------
-    array : (N, py, px) ndarray
-        PSFs without the pixel, odd-sized.
-    oversampling : int, optional
-        Samples per pixel.
-
-    Returns
-    -------
-    array : (N, py + 2 m, px + 2 m) ndarray
-        Effective PSFs, larger by ``m = oversampling`` samples on each side, so
-        that the light spread over the edge stays.
-    """
-    padded = np.pad(array, ((0, 0),) + ((oversampling, oversampling),) * 2)
-    shape = [2 * side for side in padded.shape[1:]]
-    sinc_y = np.sinc(np.fft.fftfreq(shape[0]) * oversampling)
-    sinc_x = np.sinc(np.fft.rfftfreq(shape[1]) * oversampling)
-    transform = np.fft.rfft2(padded, shape) * sinc_y[:, None] * sinc_x
-    return np.fft.irfft2(transform, shape)[:, : padded.shape[1], : padded.shape[2]]
 
 
 def stack_psfs(arrays, name="psf"):

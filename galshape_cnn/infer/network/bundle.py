@@ -16,7 +16,7 @@ import numpy as np
 from galshape_cnn.errors import BundleError, FileError, InputError
 from galshape_cnn.files import written_whole
 from galshape_cnn.infer.network.bundle_checks import check_bundle, check_weights, places_of
-from galshape_cnn.infer.network.bundle_file import BundleFile
+from galshape_cnn.infer.network.safe_asdf import BundleFile
 
 __all__ = ["FORMAT_VERSION", "Bundle"]
 

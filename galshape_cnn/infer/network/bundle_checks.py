@@ -6,8 +6,8 @@ import math
 import numpy as np
 
 from galshape_cnn.errors import BundleError, InputError
-from galshape_cnn.infer.network.bundle_file import ArrayPlace
 from galshape_cnn.infer.network.layout import features_of_update, network_shapes, update_shapes
+from galshape_cnn.infer.network.safe_asdf import ArrayPlace
 from galshape_cnn.infer.network.trust import AXES, check_region
 from galshape_cnn.infer.posterior.prior import Prior
 

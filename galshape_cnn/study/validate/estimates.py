@@ -24,12 +24,12 @@ from galshape_cnn.infer.network.reweighting import reweighted_moments
 from galshape_cnn.observe.observation import prepare
 from galshape_cnn.parallel import fixed_batches
 
-__all__ = ["Subject", "true_bounds"]
+__all__ = ["ValidatedNetwork", "true_bounds"]
 
 _AT_ONCE = 512  # stamps between two reports of progress
 
 
-class Subject:
+class ValidatedNetwork:
     """A bundle, live.
 
     Parameters

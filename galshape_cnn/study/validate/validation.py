@@ -147,12 +147,12 @@ class _Run:
         self._subject = None
 
     @property
-    def subject(self):
+    def network(self):
         """The live network with its present region of trust, made when first needed."""
-        from galshape_cnn.study.validate.estimates import Subject
+        from galshape_cnn.study.validate.estimates import ValidatedNetwork
 
         if self._subject is None or self._subject.bundle is not self.bundle:
-            self._subject = Subject(self.bundle)
+            self._subject = ValidatedNetwork(self.bundle)
         return self._subject
 
     def _key(self, name):
@@ -187,14 +187,14 @@ class _Run:
 
         counts = {"draws": self.sizes["draws"], "slow_draws": self.sizes["slow_draws"]}
         options = {"seed": self.seed, "report": self._saying("seed galaxy")}
-        seed_table = self.section("seed", lambda: run_seed_benchmark(self.subject, **counts, **options))
+        seed_table = self.section("seed", lambda: run_seed_benchmark(self.network, **counts, **options))
         galaxies = self.section("galaxies", lambda: self._galaxies(workers))
         tables = {"seed": seed_table, "galaxies": galaxies, "bins": bin_galaxies(galaxies)}
         tables |= {"trust": find_region(galaxies), "van_trees": van_trees(galaxies, self.bundle.prior)}
         if len(galaxies) >= ENOUGH:
             self.bundle = replace(self.bundle, trust=region_of(tables["trust"]))
         options = {"count": self.sizes["atlas"], "seed": self.seed, "report": self._saying("failure atlas")}
-        tables["atlas"] = self.section("atlas", lambda: run_atlas(self.subject, **options))
+        tables["atlas"] = self.section("atlas", lambda: run_atlas(self.network, **options))
         tables["flags"] = score_flags(tables["atlas"])
         known = in_domain(seed_table, self.bundle.domain)
         return tables | {"verdict": judge(tables["bins"], known, tables["flags"], galaxies)}
@@ -224,7 +224,7 @@ class _Run:
             report=lambda done: say("drawn by GalSim", done, number),
         )
         table = measure_galaxies(
-            self.subject, stamps, truth, seed=self.seed, report=say,
+            self.network, stamps, truth, seed=self.seed, report=say,
             with_posterior=min(self.sizes["posterior"], number),
         )  # fmt: skip
         shutil.rmtree(blocks)
