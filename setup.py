@@ -5,7 +5,7 @@ from setuptools import Extension, setup
 
 KERNEL = "galshape_cnn/forward/kernel"
 FILES = ("kernel", "vector", "plan", "product", "work", "modes", "folding", "image", "likelihood", "examine")
-HEADERS = [f"{KERNEL}/{name}.h" for name in (*FILES, "transfer", "features", "network", "entry")]
+HEADERS = [f"{KERNEL}/{name}.h" for name in (*FILES, "transfer", "moved", "features", "network", "entry")]
 
 setup(
     ext_modules=[

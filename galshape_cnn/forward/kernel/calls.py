@@ -16,6 +16,7 @@ __all__ = [
     "features",
     "images",
     "linear_equations",
+    "moved_products",
     "normal_equations",
     "point_chi2",
     "transfer",
@@ -175,6 +176,28 @@ def point_chi2(params, data, ivar, transfer, grid, inverse_gain, fit_sky, ridge)
     out = np.empty(len(params))
     arguments = _measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
     call("point", *arguments, ctypes.c_double(ridge), out)
+    return out
+
+
+def moved_products(images, weight, point, moves):
+    """Sums over pixels of images times a point source that is moved to many places.
+
+    Parameters
+    ----------
+    images : (9, ny, nx) array_like
+        Images.
+    weight, point : (ny, nx) array_like
+        Weights of pixels, and the source.
+    moves : (K, 2) array_like of int
+        How many pixels it is moved along y and x.
+
+    Returns
+    -------
+    products : (K, 10) float64 ndarray
+        With each image, and of the source's square with the weights.
+    """
+    out, moves = np.empty((len(moves), 10)), np.ascontiguousarray(moves, np.int32)
+    call("moved", *point.shape, _number(len(moves)), *map(_single, (images, weight, point)), moves, out)
     return out
 
 

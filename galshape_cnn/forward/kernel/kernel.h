@@ -21,6 +21,8 @@
 
 #include "entry.h"
 
+#include "moved.h"
+
 #include "features.h"
 
 #include "network.h"

@@ -18,6 +18,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy import fft
 
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel.library import serves
 from galshape_cnn.forward.render import render_with_derivatives
 from galshape_cnn.infer.likelihood.point_source import point_images
 from galshape_cnn.infer.likelihood.residuals import inverse_fisher, inverse_gain
@@ -55,22 +57,17 @@ def has_companion(
         model, that moves a parameter by its stated error and makes up most of what is left.
     """
     params, data, ivar = (np.asarray(a, np.float32) for a in (params, data, ivar))
-    inverse = inverse_gain(gain, len(data))
-    out = np.zeros(len(params), bool)
-    for k in range(len(params)):
-        part = slice(k, k + 1)
-        own = transfer if len(transfer) == 1 else transfer[part]
-        image, derivatives = (np.asarray(a)[0] for a in render_with_derivatives(params[part], own, grid))
-        point = np.asarray(point_images(params[part], own, grid))[0]
-        light = np.maximum(image - params[k, SINGLE.sky], 0)
-        weight = ivar[k] / (1 + ivar[k] * light * inverse[k])
-        pixels = derivatives, (data[k] - image), weight, point
-        out[k] = _one(params[k], errors[k], float(width[k]), light, pixels, fit_sky, correlation)
-    return out
+    inverse = inverse_gain(gain, len(data))[:, None, None]
+    images, derivatives = map(np.asarray, render_with_derivatives(params, transfer, grid))
+    points = np.asarray(point_images(params, transfer, grid))
+    light = np.maximum(images - params[:, SINGLE.sky, None, None], 0)
+    weight = ivar / (1 + ivar * light * inverse)
+    pixels = derivatives, data - images, weight, points, light
+    rows = zip(params, errors, width, *pixels, strict=True)
+    return np.array([_one(*row, fit_sky, correlation) for row in rows], bool)
 
 
-def _one(params, errors, width, light, pixels, fit_sky, correlation):
-    derivatives, residual, weight, point = pixels
+def _one(params, errors, width, derivatives, residual, weight, point, light, fit_sky, correlation):
     columns = derivatives.reshape(SINGLE.size, -1)
     weighted = columns * weight.ravel()
     inverse = inverse_fisher(weighted @ columns.T, float(fit_sky), xp=np)
@@ -78,22 +75,25 @@ def _one(params, errors, width, light, pixels, fit_sky, correlation):
     place = params[SINGLE.centre]
     window = tuple(_window(c, _HALF * width, len(point)) for c in place[::-1])
     point, part = point[window], weight[window]
-    y, x = np.mgrid[window]
-    near = np.hypot(x - place[0], y - place[1]) < _REACH * width
-    sources = _moved(point, np.nonzero(near))
+    y, x = (np.arange(side.start, side.stop) for side in window)
+    near = (x - place[0]) ** 2 + (y[:, None] - place[1]) ** 2 < (_REACH * width) ** 2
+    moves = np.argwhere(near) - np.unravel_index(point.argmax(), point.shape)
     images = np.concatenate([(rest[window] * part)[None], derivatives[(slice(None), *window)] * part])
-    score, *seen = images.reshape(len(images), -1) @ sources.T
+    products = calls.moved_products if serves(images, point) else _moved_products
+    score, *seen, whole = products(images, part, point, moves).T
     explained = inverse @ seen
-    whole = sources**2 @ part.ravel()
     square = whole - (seen * explained).sum(0)
     told = square > _VISIBLE * whole
     flux = np.where(told, score, 0) / np.where(told, square, 1)
     gained = np.where(flux > 0, flux * score, 0)
     significance = np.sqrt(gained / _alike(point, correlation))
-    moves = np.abs(flux * explained[SINGLE.reported] / errors[:, None]).max(0)
+    shifts = np.abs(flux * explained[SINGLE.reported] / errors[:, None]).max(0)
+    likely = (significance > _SIGNIFICANT) & (shifts > _MOVES)
+    if not likely.any():
+        return False
     bright = light**2 * weight
     left = (bright / (1 + bright) * (rest**2 * weight - 1)).sum()
-    return bool(((significance > _SIGNIFICANT) & (moves > _MOVES) & (gained > _ALONE * left)).any())
+    return bool((gained[likely] > _ALONE * left).any())
 
 
 def _window(centre, half, size):
@@ -103,12 +103,13 @@ def _window(centre, half, size):
     return slice(max(middle - half, 0), min(middle + half + 1, size))
 
 
-def _moved(point, places):
-    """A point source moved so that its highest pixel lies at each of K places: (K, pixels)."""
+def _moved_products(images, weight, point, moves):
+    """`galshape_cnn.forward.kernel.calls.moved_products` without the kernel."""
     ny, nx = point.shape
-    top, (y, x) = np.unravel_index(point.argmax(), point.shape), places
     around = sliding_window_view(np.pad(point, ((ny, ny), (nx, nx))), point.shape)
-    return around[ny + top[0] - y, nx + top[1] - x].reshape(len(y), -1)
+    sources = around[ny - moves[:, 0], nx - moves[:, 1]].reshape(len(moves), -1)
+    with_images = sources @ images.reshape(len(images), -1).T
+    return np.column_stack([with_images, sources**2 @ weight.ravel()])
 
 
 def _alike(point, correlation):

@@ -8,6 +8,9 @@ from scipy.signal import fftconvolve
 
 from galshape_cnn import ShapeEstimator
 from galshape_cnn.flags import Flag
+from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel.library import instructions
+from galshape_cnn.infer.likelihood import companions
 
 N, SIDE, WIDTH = 60, 64, 4.0
 MOFFAT = galsim.Moffat(beta=2.5, fwhm=WIDTH)
@@ -74,3 +77,18 @@ def test_correlated_noise_raises_no_more(estimator):
     light = galaxy.drawImage(nx=SIDE, ny=SIDE, scale=1.0).array.astype(float)
     data = 80 * light / np.sqrt((light**2).sum()) + noise
     assert flagged(estimator, data, "ml", noise_correlation=correlation) <= 0.05
+
+
+@pytest.mark.skipif(not instructions(), reason="the package was installed without a compiler")
+@pytest.mark.parametrize("shape", [(21, 21), (13, 30), (7, 3)])
+def test_products_by_kernel(shape):
+    rng = np.random.default_rng(3)
+    images, weight, point = rng.normal(0, 1, (9, *shape)), rng.uniform(0, 2, shape), rng.uniform(0, 1, shape)
+    moves = np.argwhere(np.ones(shape)) - np.array(shape) // 2
+    moves = np.vstack([moves, [[shape[0], 0], [0, -shape[1]], [-99, 99]]])  # nothing is left of it
+    single = [a.astype(np.float32) for a in (images, weight, point)]
+    kernel = calls.moved_products(*single, moves)
+    moves[-1] = shape  # as far as windows of NumPy reach
+    expected = companions._moved_products(*single, moves)
+    np.testing.assert_allclose(kernel, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+    assert (kernel[-3:] == 0).all()
