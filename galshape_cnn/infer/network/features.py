@@ -170,7 +170,7 @@ def _patches(image):
     return image.transpose(0, 1, 3, 2, 4, 5).reshape(n, m, m, _PATCH * _PATCH * c)
 
 
-def crop_center(images, center, fill=0.0):
+def crop_center(images, center):
     """Cut or pad stamps to 64 x 64 with the galaxy at the middle.
 
     Parameters
@@ -179,13 +179,11 @@ def crop_center(images, center, fill=0.0):
         Stamps of any size.
     center : (N, 2) ndarray
         Galaxy's x, y in pixels.
-    fill : float, optional
-        Value of pixels outside.
 
     Returns
     -------
     out : (N, 64, 64) ndarray
-        Cut stamps.
+        Cut stamps; zero where the pixels are outside.
     corner : (N, 2) int ndarray
         x, y of their pixel [0, 0] in the input stamps, so that
         ``center - corner`` lies within half a pixel of 31.5.
@@ -193,7 +191,7 @@ def crop_center(images, center, fill=0.0):
     corner = np.rint(np.asarray(center) - (SIDE - 1) / 2).astype(int)
     ny, nx = images.shape[1:]
     corner = np.clip(corner, -SIDE, [nx, ny])
-    out = np.full((len(images), SIDE, SIDE), fill, images.dtype)
+    out = np.zeros((len(images), SIDE, SIDE), images.dtype)
     low, high = np.maximum(corner, 0), np.minimum(corner + SIDE, [nx, ny])
     for one, image, (x, y), (x0, y0), (x1, y1) in zip(out, images, corner, low, high, strict=True):
         one[y0 - y : y1 - y, x0 - x : x1 - x] = image[y0:y1, x0:x1]

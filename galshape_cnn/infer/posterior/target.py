@@ -31,8 +31,8 @@ _STRATA = 6  # fluxes looked at for each draw
 LARGEST_ETA = 3.0  # the renderer's single precision ends near |g| = 0.995
 
 
-def _with_flux(u, ln_flux=0.0):
-    return np.concatenate([np.full((*u.shape[:-1], 1), ln_flux), u], -1)
+def _with_unit_flux(u):
+    return np.concatenate([np.zeros((*u.shape[:-1], 1)), u], -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +92,12 @@ class ShapeTarget:
         flux : (N, S, 1) ndarray
             In the unit of the data.
         """
-        params = POSTERIOR.params(_with_flux(u))
+        params = POSTERIOR.params(_with_unit_flux(u))
         possible = self._possible(u, params)
         chi2, mean, sigma, log_volume, unit_snr = self._given_shape(params, possible)
         flux, prior = self._with_prior(mean, sigma, unit_snr, params, uniform)
         with np.errstate(invalid="ignore", divide="ignore"):
-            density = -0.5 * chi2 + log_volume + prior + POSTERIOR.log_determinant(_with_flux(u))
+            density = -0.5 * chi2 + log_volume + prior + POSTERIOR.log_determinant(_with_unit_flux(u))
         usable = possible & np.isfinite(density)
         return np.where(usable, density, -np.inf), flux[..., None]
 

@@ -59,14 +59,12 @@ def _bins(axis, bins, key):
     return dict(zip(zip(first["low"], first["high"], strict=True), x, strict=True))
 
 
-def _lines(axis, bins, key, parameter, columns, styles=_STYLES, rows=None):
+def _lines(axis, bins, key, parameter, columns):
     """One line for each selection."""
     place = _bins(axis, bins, key)
     here = bins[(bins["axis"] == key) & (bins["parameter"] == parameter)]
     names = list(dict.fromkeys(here["selection"]))
-    for k, (name, (color, marker)) in enumerate(zip(names, styles, strict=False)):
-        if rows is not None and name not in rows:
-            continue
+    for k, (name, (color, marker)) in enumerate(zip(names, _STYLES, strict=False)):
         mine = here[here["selection"] == name]
         x = np.array([place[row["low"], row["high"]] for row in mine]) + 0.08 * (k - 1)
         value, error = (np.asarray(mine[column], float) for column in columns)

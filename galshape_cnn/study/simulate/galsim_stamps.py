@@ -97,7 +97,7 @@ def _radial_profile(recipe, fwhm, families):
     return profile
 
 
-def draw_galaxy(params, psf, size=_SIDE, profile=None):
+def draw_galaxy(params, psf):
     """Noise-free stamp of one galaxy.
 
     Parameters
@@ -106,27 +106,24 @@ def draw_galaxy(params, psf, size=_SIDE, profile=None):
         flux, n, hlr, g1, g2, x, y in pixels; anything after that is ignored.
     psf : galsim.GSObject
         Without the pixel, in pixels.
-    size : int, optional
-        Side of the stamp.
-    profile : galsim.GSObject, optional
-        Takes the place of the Sérsic profile (n and hlr are then ignored).
 
     Returns
     -------
-    image : (size, size) float64 ndarray
+    image : (64, 64) float64 ndarray
+        NaN if GalSim's transform would be too large.
     """
     flux, n, hlr, g1, g2, x, y = (float(value) for value in params[:7])
-    middle = (size - 1) / 2
-    options = {"nx": size, "ny": size, "scale": 1.0, "offset": (x - middle, y - middle), "dtype": float}
+    middle = (_SIDE - 1) / 2
+    options = {"nx": _SIDE, "ny": _SIDE, "scale": 1.0, "offset": (x - middle, y - middle), "dtype": float}
     for accuracy in (_ACCURACY, _FAST):
         gsparams = galsim.GSParams(**accuracy)
-        galaxy = profile or galsim.Sersic(n=n, half_light_radius=hlr)
-        galaxy = galaxy.withGSParams(gsparams).shear(g1=g1, g2=g2).withFlux(flux)
+        galaxy = galsim.Sersic(n=n, half_light_radius=hlr).withGSParams(gsparams)
+        galaxy = galaxy.shear(g1=g1, g2=g2).withFlux(flux)
         try:
             return galsim.Convolve(galaxy, psf, gsparams=gsparams).drawImage(**options).array
         except galsim.GalSimFFTSizeError:
             continue
-    return np.full((size, size), np.nan)
+    return np.full((_SIDE, _SIDE), np.nan)
 
 
 def draw_psf(psf):
