@@ -12,17 +12,7 @@ __all__ = ["highest_pixels", "local_maxima", "lowest_between", "quadratic_peak",
 
 
 def local_maxima(array):
-    """Pixels above all their eight neighbours; beyond the edge counts as lower.
-
-    Parameters
-    ----------
-    array : (N, ny, nx) ndarray
-        Images.
-
-    Returns
-    -------
-    is_maximum : (N, ny, nx) ndarray of bool
-    """
+    """Pixels of images (N, ny, nx) above all their eight neighbours; beyond the edge counts as lower."""
     if chosen() and array.dtype == np.float32:
         return calls.local_maxima(array)
     rows = array[:, 1:] > array[:, :-1]
@@ -38,23 +28,9 @@ def local_maxima(array):
 
 
 def highest_pixels(array, maxima, at, radius, reach):
-    """Highest local maximum, and highest pixel, near a place of each image.
+    """Highest of the local maxima, and of all pixels, within distances (N,) of places x, y: (N, 2, 2) of int.
 
-    Parameters
-    ----------
-    array : (N, ny, nx) float32 ndarray
-        Images.
-    maxima : (N, ny, nx) ndarray of bool
-        Their `local_maxima`.
-    at : (N, 2) ndarray
-        x, y of the places.
-    radius, reach : (N,) ndarray
-        Distance in pixels within which maxima, and other pixels, are looked for.
-
-    Returns
-    -------
-    pixels : (N, 2, 2) int ndarray
-        x, y of both; -1 where there is none.
+    Pixels x, y; -1 where there is none.
     """
     if chosen() and array.dtype == np.float32:
         return calls.highest_pixels(array, maxima, at, radius, reach)
@@ -69,23 +45,9 @@ def highest_pixels(array, maxima, at, radius, reach):
 
 
 def windows(array, start, half):
-    """Square windows around a pixel of each image, lower than anything outside it.
+    """Square windows around a pixel x, y of each image, lower than anything outside it.
 
-    Parameters
-    ----------
-    array : (N, ny, nx) ndarray
-        Images.
-    start : (N, 2) int ndarray
-        x, y of the pixels.
-    half : int
-        A window has 2 half + 1 pixels a side.
-
-    Returns
-    -------
-    window : (N, side, side) ndarray
-    dx : (1, 1, side) int ndarray
-    dy : (1, side, 1) int ndarray
-        Pixels from the middle.
+    (N, 2 half + 1, 2 half + 1), and the distances x and y of their pixels from the middle.
     """
     n, ny, nx = array.shape
     offsets = np.arange(-half, half + 1)
@@ -96,21 +58,7 @@ def windows(array, start, half):
 
 
 def values(array, at, rows=None):
-    """Values of images, or of one number per image, at a pixel of each.
-
-    Parameters
-    ----------
-    array : (N, ny, nx) ndarray
-        Images.
-    at : (M, 2) int ndarray
-        x, y; the nearest pixel where it is outside.
-    rows : (M,) int ndarray, optional
-        Image of each pixel; all in turn by default.
-
-    Returns
-    -------
-    values : (M,) ndarray
-    """
+    """Values (M,) at pixels x, y of images (N, ny, nx), of all in turn without `rows`; the nearest outside."""
     n, ny, nx = array.shape
     rows = np.arange(n) if rows is None else rows
     return array[rows, _clipped(at[:, 1], ny), _clipped(at[:, 0], nx)]
@@ -164,22 +112,10 @@ def quadratic_peak(array, peak):
 
 
 def lowest_between(array, rows, first, second, steps=24):
-    """Lowest value along the straight line between two pixels of each row.
+    """Lowest value along the straight line between two pixels, at a number of steps.
 
-    Parameters
-    ----------
-    array : (N, ny, nx) ndarray
-        Images.
-    rows : (M,) int ndarray
-        Image of each line.
-    first, second : (M, 2) int ndarray
-        x, y of its ends.
-    steps : int, optional
-        Points looked at.
-
-    Returns
-    -------
-    lowest : (M,) ndarray
+    Of M lines with ends ``first`` and ``second``, x, y, (M, 2) int; ``rows`` says in which of the images (N,
+    ny, nx).
     """
     points = first[:, None, :] + _shares(steps)[:, None] * (second - first)[:, None, :]
     points = np.round(points).astype(int)

@@ -89,20 +89,7 @@ class Level:
 
 
 def robust_background(data, good):
-    """Median of each stamp away from its middle.
-
-    Parameters
-    ----------
-    data : (N, ny, nx) ndarray
-        Pixel values.
-    good : (N, ny, nx) ndarray of bool
-        Pixels that count.
-
-    Returns
-    -------
-    background : (N,) ndarray
-        Zero where no pixel counts.
-    """
+    """Median (N,) of the good pixels of stamps away from their middle; zero where no pixel counts."""
     n, ny, nx = data.shape
     rows, good = data.reshape(n, -1), good.reshape(n, -1)
     outer = _outside(ny, nx, 0.35, max(1, min(ny, nx) // 64))

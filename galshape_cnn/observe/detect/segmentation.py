@@ -67,14 +67,7 @@ class Scene:
     def mask(self, kept=()):
         """Pixels of other sources with a margin for their wings, but nothing of the galaxy.
 
-        Parameters
-        ----------
-        kept : sequence of int, optional
-            Indices into ``peaks`` of neighbours that are not masked.
-
-        Returns
-        -------
-        mask : (ny, nx) ndarray of bool
+        Neighbours of the indices ``kept`` into ``peaks`` are not masked.
         """
         wanted = np.isin(self.labels, [TARGET, *(TARGET + 1 + k for k in kept)])
         others = (self.labels > 0) & ~wanted
