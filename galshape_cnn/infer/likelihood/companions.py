@@ -9,9 +9,14 @@ source at some place, its flux and the significance of that are
 .. math:: f = \frac{P^T r_\perp}{P^T (1 - \Pi) P}, \qquad s = f \sqrt{P^T (1 - \Pi) P},
 
 and the fit that knows nothing of it is off by :math:`f H^{-1} D P`, to first order.  The denominator counts
-how much of the source is hidden.  A galaxy with clumps of its own has many such places: a companion is one
-that accounts for much of what is left of the galaxy.
+how much of the source is hidden.  That shift is an error of the estimates, and counted as one.
+
+A galaxy with clumps or arms of its own has many such places: a companion is one that accounts for much of
+what is left of the galaxy.  Where more than noise is left beside it, it must account for most, and no dip
+may be half as deep: a companion only adds light, structure takes it away elsewhere.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -22,20 +27,38 @@ from galshape_cnn.forward.render import render_with_derivatives
 from galshape_cnn.infer.likelihood.point_source import point_images
 from galshape_cnn.infer.likelihood.residuals import inverse_fisher, inverse_gain
 
-__all__ = ["has_companion"]
+__all__ = ["Companions", "find_companions"]
 
 _REACH = 1.4  # widths of the PSF from the centre in which sources are looked for
-_SIGNIFICANT = 4.2  # standard deviations of its flux
-_MOVES = 1.0  # stated errors by which it moves a parameter, to first order
+_SEEN, _SIGNIFICANT = 3.0, 4.2  # standard deviations of its flux: to count as an error, for a flag
+_MOVES = 1.5  # stated errors by which it moves a parameter, to first order, for a flag
 _ALONE = 0.4  # of the squares left where the galaxy is bright, beyond those of noise, that it makes up
+# Standard deviations of those squares that may be left beside it; else its share of them, and how deep dips
+# may be.  Fixed on discs with knots and arms, S/N 30 to 1000, and on Sersic galaxies beside a star.
+_NOISE, _MOST, _DIP = 4.0, 0.6, 0.5
 _HALF = 3.0  # widths of the PSF: half the side of the part of the stamp that is looked at
 _VISIBLE = 0.05  # of the square of a point source, that the galaxy's parameters do not take in at least
 
 
-def has_companion(
+class Companions(NamedTuple):
+    """Result of `find_companions`.
+
+    Attributes
+    ----------
+    shift : (N, 5) ndarray
+        What a hidden source moves flux, n, hlr, g1, g2 by, to first order; zero where none is seen.
+    hidden : (N,) ndarray of bool
+        Whether one of 4.2 standard deviations moves a parameter by one and a half stated errors.
+    """
+
+    shift: np.ndarray
+    hidden: np.ndarray
+
+
+def find_companions(
     params, errors, width, data, ivar, transfer, grid, fit_sky=True, gain=None, correlation=None
 ):
-    """Whether a source that moves the parameters hides near the centre of a galaxy.
+    """Look for sources that hide near the centres of galaxies.
 
     Parameters
     ----------
@@ -50,13 +73,13 @@ def has_companion(
 
     Returns
     -------
-    hidden : (N,) ndarray of bool
-        Whether somewhere within 1.4 widths a point source of 4.2 standard deviations is missing from the
-        model, that moves a parameter by its stated error and makes up most of what is left.
+    companions : Companions
+        Point sources within 1.4 widths that are missing from the model by three standard deviations, and
+        make up most of what is left.
     """
     params, data, ivar = (np.asarray(a, np.float32) for a in (params, data, ivar))
     inverse = inverse_gain(gain, len(data))
-    out = np.zeros(len(params), bool)
+    shift, hidden = np.zeros((len(params), 5)), np.zeros(len(params), bool)
     for k in range(len(params)):
         part = slice(k, k + 1)
         own = transfer if len(transfer) == 1 else transfer[part]
@@ -65,11 +88,13 @@ def has_companion(
         light = np.maximum(image - params[k, SINGLE.sky], 0)
         weight = ivar[k] / (1 + ivar[k] * light * inverse[k])
         pixels = derivatives, (data[k] - image), weight, point
-        out[k] = _one(params[k], errors[k], float(width[k]), light, pixels, fit_sky, correlation)
-    return out
+        shift[k], significance = _one(params[k], float(width[k]), light, pixels, fit_sky, correlation)
+        hidden[k] = significance > _SIGNIFICANT and (np.abs(shift[k]) > _MOVES * errors[k]).any()
+    return Companions(shift, hidden)
 
 
-def _one(params, errors, width, light, pixels, fit_sky, correlation):
+def _one(params, width, light, pixels, fit_sky, correlation):
+    """Shift of the parameters of a galaxy, and the significance of the source that makes it."""
     derivatives, residual, weight, point = pixels
     columns = derivatives.reshape(SINGLE.size, -1)
     weighted = columns * weight.ravel()
@@ -88,12 +113,22 @@ def _one(params, errors, width, light, pixels, fit_sky, correlation):
     square = whole - (seen * explained).sum(0)
     told = square > _VISIBLE * whole
     flux = np.where(told, score, 0) / np.where(told, square, 1)
-    gained = np.where(flux > 0, flux * score, 0)
+    gained, lost = (np.where(sign * flux > 0, flux * score, 0) for sign in (1, -1))
     significance = np.sqrt(gained / _alike(point, correlation))
-    moves = np.abs(flux * explained[SINGLE.reported] / errors[:, None]).max(0)
-    bright = light**2 * weight
-    left = (bright / (1 + bright) * (rest**2 * weight - 1)).sum()
-    return bool(((significance > _SIGNIFICANT) & (moves > _MOVES) & (gained > _ALONE * left)).any())
+    alone = _is_alone(gained, lost.max(initial=0), rest**2 * weight, light**2 * weight)
+    best = np.where((significance > _SEEN) & alone, gained, 0)
+    if not best.any():
+        return np.zeros(5), 0.0
+    first = best.argmax()
+    return flux[first] * explained[SINGLE.reported, first], significance[first]
+
+
+def _is_alone(gained, dip, squares, bright):
+    """Which sources make up what is left of a galaxy, and are none of many."""
+    share = bright / (1 + bright)
+    left, spread = (share * (squares - 1)).sum(), np.sqrt(2 * (share**2).sum())
+    plain = left - gained < _NOISE * spread
+    return (gained > _ALONE * left) & (plain | (gained > _MOST * left) & (dip < _DIP * gained))
 
 
 def _window(centre, half, size):
