@@ -23,9 +23,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy import fft
 
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel.library import serves
 from galshape_cnn.forward.render import render_with_derivatives
 from galshape_cnn.infer.likelihood.point_source import point_images
-from galshape_cnn.infer.likelihood.residuals import inverse_fisher, inverse_gain
+from galshape_cnn.infer.likelihood.residuals import RIDGE, inverse_fisher, inverse_gain
 
 __all__ = ["Companions", "find_companions"]
 
@@ -38,6 +40,7 @@ _ALONE = 0.4  # of the squares left where the galaxy is bright, beyond those of 
 _NOISE, _MOST, _DIP = 4.0, 0.6, 0.5
 _HALF = 3.0  # widths of the PSF: half the side of the part of the stamp that is looked at
 _VISIBLE = 0.05  # of the square of a point source, that the galaxy's parameters do not take in at least
+_LIMITS = RIDGE, _REACH, _HALF, _VISIBLE, _ALONE, _NOISE, _MOST, _DIP  # as the kernel takes them
 
 
 class Companions(NamedTuple):
@@ -78,24 +81,33 @@ def find_companions(
         make up most of what is left.
     """
     params, data, ivar = (np.asarray(a, np.float32) for a in (params, data, ivar))
-    inverse = inverse_gain(gain, len(data))
-    shift, hidden = np.zeros((len(params), 5)), np.zeros(len(params), bool)
-    for k in range(len(params)):
-        part = slice(k, k + 1)
-        own = transfer if len(transfer) == 1 else transfer[part]
-        image, derivatives = (np.asarray(a)[0] for a in render_with_derivatives(params[part], own, grid))
-        point = np.asarray(point_images(params[part], own, grid))[0]
-        light = np.maximum(image - params[k, SINGLE.sky], 0)
-        weight = ivar[k] / (1 + ivar[k] * light * inverse[k])
-        pixels = derivatives, (data[k] - image), weight, point
-        shift[k], significance = _one(params[k], float(width[k]), light, pixels, fit_sky, correlation)
-        hidden[k] = significance > _SIGNIFICANT and (np.abs(shift[k]) > _MOVES * errors[k]).any()
-    return Companions(shift, hidden)
+    known = params, data, ivar, transfer, grid, inverse_gain(gain, len(data)), fit_sky
+    if serves(params, data, ivar, transfer):
+        found = calls.companions(*known, width, _LIMITS)
+    else:
+        found = _found(*known, width)
+    significance, shift = np.sqrt(found[:, 0]), found[:, 1:]
+    rows = np.flatnonzero(significance > _SEEN)
+    if len(rows) and correlation is not None:
+        points = point_images(params[rows], transfer if len(transfer) == 1 else transfer[rows], grid)
+        significance[rows] /= np.sqrt([_alike(image, correlation) for image in points])
+    moves = (np.abs(shift) > _MOVES * errors).any(1)
+    shift = np.where((significance > _SEEN)[:, None], shift, 0)
+    return Companions(shift, (significance > _SIGNIFICANT) & moves)
 
 
-def _one(params, width, light, pixels, fit_sky, correlation):
-    """Shift of the parameters of a galaxy, and the significance of the source that makes it."""
-    derivatives, residual, weight, point = pixels
+def _found(params, data, ivar, transfer, grid, inverse_gain, fit_sky, width):
+    """`galshape_cnn.forward.kernel.calls.companions` without the kernel."""
+    images, derivatives = map(np.asarray, render_with_derivatives(params, transfer, grid))
+    points = np.asarray(point_images(params, transfer, grid))
+    light = np.maximum(images - params[:, SINGLE.sky, None, None], 0)
+    weight = ivar / (1 + ivar * light * inverse_gain[:, None, None])
+    pixels = derivatives, data - images, weight, points, light
+    rows = zip(params, width, *pixels, strict=True)
+    return np.array([_one(*row, fit_sky) for row in rows])
+
+
+def _one(params, width, derivatives, residual, weight, point, light, fit_sky):
     columns = derivatives.reshape(SINGLE.size, -1)
     weighted = columns * weight.ravel()
     inverse = inverse_fisher(weighted @ columns.T, float(fit_sky), xp=np)
@@ -103,9 +115,9 @@ def _one(params, width, light, pixels, fit_sky, correlation):
     place = params[SINGLE.centre]
     window = tuple(_window(c, _HALF * width, len(point)) for c in place[::-1])
     point, part = point[window], weight[window]
-    y, x = np.mgrid[window]
-    near = np.hypot(x - place[0], y - place[1]) < _REACH * width
-    sources = _moved(point, np.nonzero(near))
+    y, x = (np.arange(side.start, side.stop) for side in window)
+    near = (x - place[0]) ** 2 + (y[:, None] - place[1]) ** 2 < (_REACH * width) ** 2
+    sources = _moved(point, np.argwhere(near))
     images = np.concatenate([(rest[window] * part)[None], derivatives[(slice(None), *window)] * part])
     score, *seen = images.reshape(len(images), -1) @ sources.T
     explained = inverse @ seen
@@ -114,21 +126,18 @@ def _one(params, width, light, pixels, fit_sky, correlation):
     told = square > _VISIBLE * whole
     flux = np.where(told, score, 0) / np.where(told, square, 1)
     gained, lost = (np.where(sign * flux > 0, flux * score, 0) for sign in (1, -1))
-    significance = np.sqrt(gained / _alike(point, correlation))
-    alone = _is_alone(gained, lost.max(initial=0), rest**2 * weight, light**2 * weight)
-    best = np.where((significance > _SEEN) & alone, gained, 0)
-    if not best.any():
-        return np.zeros(5), 0.0
-    first = best.argmax()
-    return flux[first] * explained[SINGLE.reported, first], significance[first]
+    best = gained.argmax() if len(gained) else 0
+    if not gained.any() or not _is_alone(gained[best], lost.max(), rest**2 * weight, light**2 * weight):
+        return np.zeros(6)
+    return np.append(gained[best], flux[best] * explained[SINGLE.reported, best])
 
 
 def _is_alone(gained, dip, squares, bright):
-    """Which sources make up what is left of a galaxy, and are none of many."""
+    """Whether a source makes up what is left of a galaxy, and is none of many."""
     share = bright / (1 + bright)
     left, spread = (share * (squares - 1)).sum(), np.sqrt(2 * (share**2).sum())
     plain = left - gained < _NOISE * spread
-    return (gained > _ALONE * left) & (plain | (gained > _MOST * left) & (dip < _DIP * gained))
+    return gained > _ALONE * left and (plain or (gained > _MOST * left and dip < _DIP * gained))
 
 
 def _window(centre, half, size):
@@ -141,15 +150,13 @@ def _window(centre, half, size):
 def _moved(point, places):
     """A point source moved so that its highest pixel lies at each of K places: (K, pixels)."""
     ny, nx = point.shape
-    top, (y, x) = np.unravel_index(point.argmax(), point.shape), places
     around = sliding_window_view(np.pad(point, ((ny, ny), (nx, nx))), point.shape)
-    return around[ny + top[0] - y, nx + top[1] - x].reshape(len(y), -1)
+    y, x = (np.array(np.unravel_index(point.argmax(), point.shape)) - places).T
+    return around[ny + y, nx + x].reshape(len(places), -1)
 
 
 def _alike(point, correlation):
     """Variance of the product of a point source and correlated noise, over that of independent noise."""
-    if correlation is None:
-        return 1.0
     ny, nx = (side // 2 for side in correlation.shape)
     side = tuple(fft.next_fast_len(a + b, True) for a, b in zip(point.shape, correlation.shape, strict=True))
     own = fft.irfft2(np.abs(fft.rfft2(point, s=side)) ** 2, s=side)
