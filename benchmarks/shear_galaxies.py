@@ -7,6 +7,7 @@ Profiles are drawn by the package or by GalSim, in groups whose noise and shapes
 
 import os
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 
 import galsim
@@ -17,9 +18,11 @@ from galshape_cnn.forward.render import render
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.geometry import transform_shape
 
-SIZE, OVER, FWHM, BETA, GAMMA, CHUNK = 64, 2, 3.04, 2.5, 0.02, 64
+SIZE, OVER, FWHM, BETA, GAMMA, CHUNK = 64, 2, 3.04, 2.5, 0.02, 32
 SKY = 0.2 * np.array([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]])
 SHEARED_SKY = SKY @ np.array([[1.1, 0.0], [0.0, 0.9]])
+#: Angles by which the noise of an image and that which is added to it are turned into each other.
+TURNS = 2 * np.pi / 3 * np.arange(3)
 BINS = {
     "snr": [10, 20, 40, 80, 200],
     "size": [0.5, 0.8, 1.3, 2.0, 3.0],
@@ -151,6 +154,12 @@ def smoothed(noise, sigma):
     return noise, correlation[middle, middle] / peak
 
 
+def _turned_into_each_other(noise, other, angle, sign):
+    """The noise of an image and that to be added, after an orthogonal change of the two: as likely as before."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.stack([cos * noise + sin * other, sign * (cos * other - sin * noise)])
+
+
 def chunk_images(case, rng):
     """Galaxies, stamps of both signs one after the other, the noise to be added, and its correlation."""
     options, truth = CASES[case], draw_truth(rng, CHUNK)
@@ -164,12 +173,15 @@ def chunk_images(case, rng):
     if options.get("masked"):
         ivar[rng.uniform(size=ivar.shape) < 0.02] = 0
         ivar[np.arange(CHUNK), :, rng.integers(20, 44, CHUNK)] = 0
-    turned = options.get("sign", -1) * np.rot90(noise, 1, (2, 3)), np.rot90(ivar, 1, (1, 2))
+    noises = [_turned_into_each_other(*noise, *how) for how in product(TURNS, (1, -1))]
     parts = []
-    for sign in (1, -1):
-        for some, both, weights in ((truth, noise, ivar), (quarter_turned(truth), *turned)):
-            light = images(some, sign * GAMMA * (1 + 1j)) * flux[:, None, None]
-            parts += [(light + both[i], weights, both[1 - i]) for i in range(2)]
+    for sign, quarter in product((1, -1), (False, True)):
+        some, weights = (quarter_turned(truth), np.rot90(ivar, 1, (1, 2))) if quarter else (truth, ivar)
+        light = images(some, sign * GAMMA * (1 + 1j)) * flux[:, None, None]
+        for both in noises:
+            if quarter:
+                both = options.get("sign", -1) * np.rot90(both, 1, (2, 3))
+            parts.append((light + both[0], weights, both[1]))
     data, weights, added = (np.concatenate(p) for p in zip(*parts, strict=True))
     where = {}
     if jacobian is not None:
