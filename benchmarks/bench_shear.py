@@ -7,10 +7,10 @@ with shears of +0.02 and -0.02 in both components.  What scatters is made to can
 - both signs of the shear have the same noise, and the same noise is added to their copies;
 - the partner of each galaxy is turned by 90 degrees, and so is its noise, with the other sign: shapes cancel,
   and of m what is odd in the noise (the case "psf e=.05" has the same sign, so that the noise cancels in c);
-- each group is measured six times, with the noise n of the image and the noise v that is added turned into each
-  other: n cos t + v sin t and v cos t - n sin t, at t of 0, 120 and 240 degrees, the second with either sign.
-  These are as likely as n and v, whatever the measurement does with them.  What is of first, second or fourth
-  order in the noise cancels in m, since it goes round once, twice or four times with t, or not at all.
+- each group is measured six times, with the noise n of the image and the noise v that is added turned into
+  each other: n cos t + v sin t and v cos t - n sin t, at t of 0, 120 and 240 degrees, the second with either
+  sign.  These are as likely as n and v, whatever the measurement does with them.  What is of first, second or
+  fourth order in the noise cancels in m, since it goes round once, twice or four times with t, or not at all.
 
 So a galaxy is drawn 24 times, and every single image has noise as any other.  Estimated is
 m = (g+ - g-) / 2 gamma - 1 and c = (g+ + g-) / 2 of `galshape_cnn.mean_shear`, with errors by leaving out one

@@ -155,7 +155,7 @@ def smoothed(noise, sigma):
 
 
 def _turned_into_each_other(noise, other, angle, sign):
-    """The noise of an image and that to be added, after an orthogonal change of the two: as likely as before."""
+    """Noise of an image and noise to be added, after an orthogonal change of the two: as likely as before."""
     cos, sin = np.cos(angle), np.sin(angle)
     return np.stack([cos * noise + sin * other, sign * (cos * other - sin * noise)])
 
