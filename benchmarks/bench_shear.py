@@ -29,7 +29,6 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-import galsim
 import numpy as np
 from csv_tables import write
 from shear_galaxies import (
@@ -45,6 +44,7 @@ from shear_galaxies import (
     psf_array,
     sersics,
 )
+from shear_peers import PEERS
 
 from galshape_cnn import ShapeCatalog, ShapeEstimator, Stamps
 from galshape_cnn.infer.catalog.measurement import Measurement
@@ -55,14 +55,16 @@ from galshape_cnn.infer.shear.mean_shear import ShearedViews, shear_of_sums, she
 from galshape_cnn.infer.shear.response import shear_response
 from galshape_cnn.observe.observation import prepare
 
-FARTHEST = 4.0  # of the distortions of HSM, noise included
 FEWEST = 3  # chunks, from which a standard error can be had
+#: Arguments of `mean_shear`.
 SELECTIONS = {
-    "all": None,
-    "snr > 12": lambda t: t["snr"] > 12,
-    "snr > 12, hlr > 2": lambda t: (t["snr"] > 12) & (np.asarray(t["hlr"]) > 2),
+    "all": {},
+    "snr > 12": {"select": lambda t: t["snr"] > 12},
+    "snr > 12, hlr > 2": {"select": lambda t: (t["snr"] > 12) & (np.asarray(t["hlr"]) > 2)},
+    "|g| < 0.3": {"select": lambda t: np.hypot(t["g1"], t["g2"]) < 0.3},
+    "weight snr²/(snr² + 144)": {"weights": lambda t: t["snr"] ** 2 / (t["snr"] ** 2 + 144)},
 }
-METHODS = ("network", "ml", "hsm")
+METHODS = ("network", "ml", *PEERS)
 
 
 def measured(network, stamps, added, correlation):
@@ -82,14 +84,15 @@ def measured(network, stamps, added, correlation):
 
 def chunk_sums(network, case, rng):
     """Sums for the mean shear of one chunk: by selection, sign of the shear and bin; last all."""
-    truth, stamps, added, correlation = chunk_images(case, rng)
-    if network == "hsm":
-        return by_bin(truth, hsm_terms(stamps))[None]
+    galaxies = chunk_images(case, rng)
+    if network in PEERS:
+        return by_bin(galaxies.truth, PEERS[network](galaxies))[None]
+    truth, stamps, added, correlation, _ = galaxies
     catalog = measured(network, stamps, added, correlation)
     if CASES[case].get("wrong"):  # responses to a shear seen through another PSF
         other = Stamps(stamps.data, stamps.ivar, psf_array(FWHM * 1.1), psf_oversampling=OVER)
         catalog = with_response_of(catalog, measured(network, other, added, correlation))
-    return np.stack([of_selection(catalog, select, truth) for select in SELECTIONS.values()])
+    return np.stack([of_selection(catalog, how, truth) for how in SELECTIONS.values()])
 
 
 def with_response_of(catalog, other):
@@ -99,9 +102,9 @@ def with_response_of(catalog, other):
     return replace(catalog, measurement=replace(catalog.measurement, sheared=sheared))
 
 
-def of_selection(catalog, select, truth):
+def of_selection(catalog, how, truth):
     """Sums of both signs, (2, bins + 1, 19)."""
-    views = ShearedViews(catalog, select)
+    views = ShearedViews(catalog, **how)
     return by_bin(truth, shear_sums(views, np.arange(len(catalog)))[0])
 
 
@@ -116,24 +119,6 @@ def by_bin(truth, terms):
             sums += [half[label == one].sum(0) for one in range(len(edges) - 1)]
         out.append([*sums, half.sum(0)])
     return np.array(out)
-
-
-def hsm_terms(stamps):
-    """Terms of the mean shear by re-Gaussianization (Hirata & Seljak 2003), as GalSim has it, (N, 19).
-
-    Its distortions respond by 2 - |e|^2, which is all the calibration that it has.
-    """
-    psf = galsim.Image(stamps.psf[0].astype(float), scale=1 / OVER)
-    point = galsim.InterpolatedImage(psf).drawImage(nx=63, ny=63, scale=1, method="no_pixel")
-    terms = np.zeros((len(stamps), 19))
-    for row, data in zip(terms, stamps.data, strict=True):
-        found = galsim.hsm.EstimateShear(galsim.Image(data.astype(float), scale=1), point, strict=False)
-        e1, e2 = found.corrected_e1, found.corrected_e2
-        if found.error_message or not np.hypot(e1, e2) < FARTHEST:
-            continue
-        one = np.array([1, e1, e2])
-        row[:] = np.concatenate([one, (2 - e1**2 - e2**2) * np.eye(2).ravel(), *[one] * 4])
-    return terms
 
 
 def biases(sums):
@@ -179,15 +164,19 @@ def table(args):
         files = sorted(args.folder.glob(f"{method}--{case}--*.npy"))
         if not files:
             continue
-        chunks = np.concatenate([np.load(file) for file in files])
-        if len(chunks) < FEWEST:
-            print(f"{method}, {case}: {len(chunks)} chunks are too few for an error")
-            continue
-        for number, selection in enumerate(list(SELECTIONS)[: chunks.shape[1]]):
+        runs = [np.load(file) for file in files]
+        for number, selection in enumerate(SELECTIONS):
+            known = [one[:, number] for one in runs if one.shape[1] > number]
+            if not known:
+                continue
+            chunks = np.concatenate(known)
+            if len(chunks) < FEWEST:
+                print(f"{method}, {case}, {selection}: {len(chunks)} chunks are too few for an error")
+                continue
             for index, (name, label) in enumerate(labels):
                 if name != "all" and (case != "sersic" or selection != "all"):
                     continue
-                value, error = with_errors(chunks[:, number, :, index])
+                value, error = with_errors(chunks[:, :, index])
                 if not np.isfinite(error).all():  # a cut in pixels leaves nothing in arcsec
                     continue
                 cells = [f"{v:.4f}±{e:.4f}" for v, e in zip(value, error, strict=True)]

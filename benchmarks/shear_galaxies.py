@@ -9,6 +9,7 @@ import os
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import galsim
 import numpy as np
@@ -43,6 +44,29 @@ CASES = {
 #: Real galaxies in the format of galsim.RealGalaxyCatalog; drawn at 0.1 arcsec per pixel.
 HST = Path(os.environ.get("GALSHAPE_HST", "../shared/data/cosmos_hst_faint"))
 HST_CATALOG = "real_galaxy_catalog_26_extension_example.fits"
+
+
+class Galaxies(NamedTuple):
+    """Galaxies, and their stamps of both signs of the shear one after the other.
+
+    Attributes
+    ----------
+    truth : dict of str to ndarray
+        Of the galaxies.
+    stamps : Stamps
+    added : (N, 64, 64) ndarray
+        Noise to be added to copies of the stamps.
+    correlation : (ky, kx) ndarray or None
+        Of the noise.
+    centers : (N, 2) ndarray
+        Where the galaxies are in the stamps.
+    """
+
+    truth: dict
+    stamps: Stamps
+    added: np.ndarray
+    correlation: np.ndarray | None
+    centers: np.ndarray
 
 
 @cache
@@ -161,7 +185,7 @@ def _turned_into_each_other(noise, other, angle, sign):
 
 
 def chunk_images(case, rng):
-    """Galaxies, stamps of both signs one after the other, the noise to be added, and its correlation."""
+    """A chunk of galaxies as `Galaxies`."""
     options, truth = CASES[case], draw_truth(rng, CHUNK)
     e, jacobian = options.get("e", 0.0), options.get("jacobian")
     images = partial(LIGHT[options.get("light", "sersic")], e=e, jacobian=jacobian)
@@ -181,11 +205,11 @@ def chunk_images(case, rng):
         for both in noises:
             if quarter:
                 both = options.get("sign", -1) * np.rot90(both, 1, (2, 3))
-            parts.append((light + both[0], weights, both[1]))
-    data, weights, added = (np.concatenate(p) for p in zip(*parts, strict=True))
+            parts.append((light + both[0], weights, both[1], some["center"]))
+    data, weights, added, centers = (np.concatenate(p) for p in zip(*parts, strict=True))
     where = {}
     if jacobian is not None:
         where = {"jacobian": jacobian, "skycoord": np.tile([150.0, 2.0], (len(data), 1))}
     told = psf_array(FWHM * options.get("told", 1.0), e)
     stamps = Stamps(data, weights, told, psf_oversampling=OVER, **where)
-    return truth, stamps, added.astype(np.float32), correlation
+    return Galaxies(truth, stamps, added.astype(np.float32), correlation, centers)
