@@ -6,7 +6,7 @@ with shears of +0.02 and -0.02 in both components.  What scatters is made to can
 
 - both signs of the shear have the same noise, and the same noise is added to their copies;
 - the partner of each galaxy is turned by 90 degrees, and so is its noise, with the other sign: shapes cancel,
-  and of m what is odd in the noise (the case "psf e=.05" has the same sign, so that the noise cancels in c);
+  and of m what is odd in the noise;
 - each group is measured six times, with the noise n of the image and the noise v that is added turned into
   each other: n cos t + v sin t and v cos t - n sin t, at t of 0, 120 and 240 degrees, the second with either
   sign.  These are as likely as n and v, whatever the measurement does with them.  What is of first, second or
@@ -38,6 +38,7 @@ from shear_galaxies import (
     FWHM,
     GAMMA,
     OVER,
+    PIXEL,
     SIZE,
     chunk_images,
     draw_truth,
@@ -56,13 +57,21 @@ from galshape_cnn.infer.shear.response import shear_response
 from galshape_cnn.observe.observation import prepare
 
 FEWEST = 3  # chunks, from which a standard error can be had
+
+
+def hlr_in_pixels(table):
+    """Half-light radii of a table in pixels, also where they are in arcsec."""
+    hlr = table["hlr"]
+    return np.asarray(hlr) / (1.0 if getattr(hlr, "unit", None) is None else PIXEL)
+
+
 #: Arguments of `mean_shear`.
 SELECTIONS = {
     "all": {},
     "snr > 12": {"select": lambda t: t["snr"] > 12},
-    "snr > 12, hlr > 2": {"select": lambda t: (t["snr"] > 12) & (np.asarray(t["hlr"]) > 2)},
-    "|g| < 0.3": {"select": lambda t: np.hypot(t["g1"], t["g2"]) < 0.3},
+    "snr > 12, hlr > 2": {"select": lambda t: (t["snr"] > 12) & (hlr_in_pixels(t) > 2)},
     "weight snr²/(snr² + 144)": {"weights": lambda t: t["snr"] ** 2 / (t["snr"] ** 2 + 144)},
+    "weight exp(−|g|²/0.18)": {"weights": lambda t: np.exp(-(t["g1"] ** 2 + t["g2"] ** 2) / 0.18)},
 }
 METHODS = ("network", "ml", *PEERS)
 

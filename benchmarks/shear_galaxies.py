@@ -20,8 +20,8 @@ from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.geometry import transform_shape
 
 SIZE, OVER, FWHM, BETA, GAMMA, CHUNK = 64, 2, 3.04, 2.5, 0.02, 32
-SKY = 0.2 * np.array([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]])
-SHEARED_SKY = SKY @ np.array([[1.1, 0.0], [0.0, 0.9]])
+PIXEL = 0.2  # arcsec
+SKY = PIXEL * np.array([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]])
 #: Angles by which the noise of an image and that which is added to it are turned into each other.
 TURNS = 2 * np.pi / 3 * np.arange(3)
 BINS = {
@@ -31,10 +31,11 @@ BINS = {
 }
 CASES = {
     "sersic": {},
-    "psf e=.05": {"e": 0.05, "sign": 1},
+    "psf e=.05": {"e": 0.05},
     "other response": {"e": 0.0, "wrong": True},
     "psf 1 % wide": {"told": 1.01},
-    "wcs": {"jacobian": SHEARED_SKY},
+    "wcs": {"jacobian": SKY @ np.diag([1.1, 0.9])},
+    "wcs 0.03": {"jacobian": SKY @ np.diag([1.03, 0.97])},
     "masked": {"masked": True},
     "correlated": {"smooth": 0.6},
     "bulge and disc": {"light": "bulge and disc"},
@@ -204,7 +205,7 @@ def chunk_images(case, rng):
         light = images(some, sign * GAMMA * (1 + 1j)) * flux[:, None, None]
         for both in noises:
             if quarter:
-                both = options.get("sign", -1) * np.rot90(both, 1, (2, 3))
+                both = -np.rot90(both, 1, (2, 3))
             parts.append((light + both[0], weights, both[1], some["center"]))
     data, weights, added, centers = (np.concatenate(p) for p in zip(*parts, strict=True))
     where = {}
