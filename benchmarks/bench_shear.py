@@ -62,7 +62,7 @@ FEWEST = 3  # chunks, from which a standard error can be had
 def hlr_in_pixels(table):
     """Half-light radii of a table in pixels, also where they are in arcsec."""
     hlr = table["hlr"]
-    return np.asarray(hlr) / (1.0 if getattr(hlr, "unit", None) is None else PIXEL)
+    return hlr.to_value("arcsec") / PIXEL if getattr(hlr, "unit", None) == "arcsec" else np.asarray(hlr)
 
 
 #: Arguments of `mean_shear`.
