@@ -165,49 +165,43 @@ def run(args):
 
 
 def table(args):
-    """Print and write what was measured."""
-    labels = [(name, f"{a:g}-{b:g}") for name, e in BINS.items() for a, b in zip(e[:-1], e[1:], strict=True)]
-    labels.append(("all", ""))
-    rows = []
+    """Print and write what was measured: every case and selection, and the bins of the first case."""
+    labels = [
+        f"{name} {low:g}-{high:g}"
+        for name, edges in BINS.items()
+        for low, high in zip(edges[:-1], edges[1:], strict=True)
+    ]
+    by_case, by_bin = [], []
     for method, case in product(METHODS, CASES):
-        files = sorted(args.folder.glob(f"{method}--{case}--*.npy"))
-        if not files:
-            continue
-        runs = [np.load(file) for file in files]
+        runs = [np.load(file) for file in sorted(args.folder.glob(f"{method}--{case}--*.npy"))]
         for number, selection in enumerate(SELECTIONS):
             known = [one[:, number] for one in runs if one.shape[1] > number]
-            if not known:
+            if sum(map(len, known)) < FEWEST:
                 continue
             chunks = np.concatenate(known)
-            if len(chunks) < FEWEST:
-                print(f"{method}, {case}, {selection}: {len(chunks)} chunks are too few for an error")
-                continue
-            for index, (name, label) in enumerate(labels):
-                if name != "all" and (case != "sersic" or selection != "all"):
-                    continue
-                value, error = with_errors(chunks[:, :, index])
-                if not np.isfinite(error).all():  # a cut in pixels leaves nothing in arcsec
-                    continue
-                cells = [f"{v:.4f}±{e:.4f}" for v, e in zip(value, error, strict=True)]
-                rows.append([method, case, selection, f"{name} {label}".strip(), len(chunks) * CHUNK, *cells])
+            galaxies = len(chunks) * CHUNK
+            by_case.append([method, case, selection, galaxies, *cells(chunks[:, :, -1])])
+            if case == "sersic" and not SELECTIONS[selection]:
+                bins = (cells(chunks[:, :, index]) for index in range(len(labels)))
+                by_bin += [
+                    [method, label, galaxies, *one[:3], one[-1]]
+                    for label, one in zip(labels, bins, strict=True)
+                ]
     args.output.mkdir(parents=True, exist_ok=True)
+    found = ["galaxies", "m", "c1", "c2"]
     write(
         args.output,
         "bias",
-        [
-            "method",
-            "case",
-            "selection",
-            "bin",
-            "galaxies",
-            "m",
-            "c1",
-            "c2",
-            "m without R_selection",
-            "plain m",
-        ],
-        rows,
+        ["method", "case", "selection", *found, "m without R_selection", "plain m"],
+        by_case,
     )
+    write(args.output, "bins", ["method", "bin", *found, "plain m"], by_bin)
+
+
+def cells(chunks):
+    """Biases with their errors, of chunks (chunks, 2, 19), as text."""
+    digits = (4, 5, 5, 4, 4)
+    return [f"{v:.{d}f}±{e:.{d}f}" for v, e, d in zip(*with_errors(chunks), digits, strict=True)]
 
 
 def rate(args):
