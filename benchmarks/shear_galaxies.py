@@ -165,6 +165,7 @@ def hst(truth, gamma, e, jacobian):
     return drawn(truth, gamma, e, galaxy)
 
 
+IN_THE_MIDDLE = ("knots", "hst")  # of the stamps, whatever the truth says
 LIGHT = {"sersic": sersics, "bulge and disc": bulges_and_discs, "knots": knots, "hst": hst}
 
 
@@ -203,10 +204,13 @@ def chunk_images(case, rng):
     for sign, quarter in product((1, -1), (False, True)):
         some, weights = (quarter_turned(truth), np.rot90(ivar, 1, (1, 2))) if quarter else (truth, ivar)
         light = images(some, sign * GAMMA * (1 + 1j)) * flux[:, None, None]
+        where_drawn = (
+            some["center"] if options.get("light") not in IN_THE_MIDDLE else np.full((CHUNK, 2), 31.5)
+        )
         for both in noises:
             if quarter:
                 both = -np.rot90(both, 1, (2, 3))
-            parts.append((light + both[0], weights, both[1], some["center"]))
+            parts.append((light + both[0], weights, both[1], where_drawn))
     data, weights, added, centers = (np.concatenate(p) for p in zip(*parts, strict=True))
     where = {}
     if jacobian is not None:
