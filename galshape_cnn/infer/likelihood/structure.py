@@ -297,7 +297,7 @@ def _real(kernel):
 
 
 def _convolved(images, kernel, size):
-    """Images of a stamp's size convolved on the grid of twice its side; neither way goes by the empty rows."""
+    """Images of a stamp's size convolved on the grid of twice its side, its empty rows left out."""
     waves = fft.fft(fft.rfft(images, 2 * size), 2 * size, axis=-2) * kernel
     return fft.irfft(fft.ifft(waves, axis=-2)[..., :size, :], 2 * size)[..., :size]
 

@@ -160,7 +160,7 @@ def _ridge(found):
 
 
 def _weights():
-    """Class of uncertainties that photutils takes as they are; others it converts for each star, all pixels."""
+    """Class of uncertainties that photutils takes as they are; others it converts anew for each star."""
     from astropy.nddata import UnknownUncertainty
 
     return type("Weights", (UnknownUncertainty,), {"uncertainty_type": "weights"})
