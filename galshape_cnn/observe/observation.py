@@ -25,7 +25,7 @@ from galshape_cnn.observe.cutting import (
 from galshape_cnn.observe.detect.centroids import find_centers, mask_flags, psf_sigma
 from galshape_cnn.observe.detect.star_psf import EstimatedPSF, psf_from_stars
 from galshape_cnn.observe.inputs import read_frames
-from galshape_cnn.observe.positions import Positions, read_positions_argument
+from galshape_cnn.observe.positions import Positions, nearer_to_another, read_positions_argument
 from galshape_cnn.observe.stamps import Stamps
 from galshape_cnn.wcs import move_on_sky, sky_geometry
 
@@ -125,7 +125,8 @@ def prepare(
         Pixels used around each galaxy, at least 8; without it, the column
         ``stamp_size`` of ``positions``; else 64 for an image, whole cutouts otherwise.
     recenter : bool, optional
-        Find the centroid near each position; otherwise positions are kept.
+        Find the centroid near each position; otherwise positions are kept.  One that would move to another
+        of the list is kept too (``RECENTER_FAILED``).
     psf_oversampling, psf_includes_pixel, normalize_psf : optional
         See `galshape_cnn.forward.psf.convert.psf_arrays`.
     unit : astropy unit, optional
@@ -177,9 +178,10 @@ def prepare(
     psf, table = _own_psf(psf, data, error, table)
     psfs = _row_psfs(rows, psf, options)
     psfs, about_psf = _mended(psfs, psf, frames, bool(normalize_psf))
-    groups = _make_groups(rows, psfs, bool(recenter), unit, np.broadcast_to(about_psf, len(rows)), strict)
     listed, first = listed or (positions.xy if is_image else None, 0)
     listed = None if listed is None else _reachable(listed)
+    about_psf = np.broadcast_to(about_psf, len(rows))
+    groups = _make_groups(rows, psfs, listed if recenter else None, bool(recenter), unit, about_psf, strict)
     image = frames[0] if is_image else None
     has_sky = rows.radec is not None
     return Observation(
@@ -317,7 +319,7 @@ def _check_same_psf(psf, carried):
             raise InputError(f"psf contradicts the one that data[{row}] carries; give one of them")
 
 
-def _make_groups(rows, psfs, recenter, unit, flag, strict):
+def _make_groups(rows, psfs, listed, recenter, unit, flag, strict):
     """Stamps of every size, and the rows they belong to."""
     groups, informed = [], np.zeros(len(rows), bool)
     pixel_unit = working_unit(rows)
@@ -326,7 +328,7 @@ def _make_groups(rows, psfs, recenter, unit, flag, strict):
         selected = np.flatnonzero(rows.size == size)
         shared = len(psfs.array) == 1
         psf = psfs if shared else PSFArrays(psfs.array[selected], psfs.oversampling)
-        parts, informed[selected] = _make_stamps(rows, selected, psf, recenter)
+        parts, informed[selected] = _make_stamps(rows, selected, psf, listed, recenter)
         data, ivar = parts.pop("data"), parts.pop("ivar")
         if pixel_unit != 1:
             data, ivar = data.astype(float) * pixel_unit, ivar.astype(float) / pixel_unit**2
@@ -338,12 +340,17 @@ def _make_groups(rows, psfs, recenter, unit, flag, strict):
     return tuple(groups)
 
 
-def _make_stamps(rows, selected, psf, recenter):
+def _make_stamps(rows, selected, psf, listed, recenter):
     """Cut, recentre and cut again the rows of one stamp size: arrays of `Stamps`."""
     xy, size = rows.xy[selected], int(rows.size[selected[0]])
     origin = stamp_origin(xy, size)
     data, ivar, flags, informed = cut_stamps(rows, selected, origin)
-    found = find_centers(data, ivar, xy - origin, psf_sigma(psf), move=recenter)
+    sigma = np.broadcast_to(psf_sigma(psf), len(xy))
+    found = find_centers(data, ivar, xy - origin, sigma, move=recenter)
+    lost = np.flatnonzero(nearer_to_another(found.center + origin, xy, listed))
+    if lost.size:
+        kept = find_centers(data[lost], ivar[lost], (xy - origin)[lost], sigma[lost], move=False)
+        found.center[lost], found.flags[lost] = kept.center, kept.flags | Flag.RECENTER_FAILED
     center = found.center + origin
     moved = stamp_origin(center, size)
     again = np.flatnonzero((moved != origin).any(axis=1) & ~rows.off[selected])

@@ -22,12 +22,14 @@ from galshape_cnn.observe.catalog_conventions import (
 from galshape_cnn.observe.region_positions import are_regions, table_of_regions
 from galshape_cnn.wcs import pixel_positions, sky_geometry
 
-__all__ = ["Positions", "read_positions_argument"]
+__all__ = ["Positions", "nearer_to_another", "read_positions_argument"]
 
 _log = logging.getLogger(__name__)
 _ALLOWED = "a Table with columns x, y (0-based pixels) or ra, dec, a SkyCoord, or an (N, 2) array of x, y"
 #: Largest disagreement, in pixels, between pixel and sky columns of one table.
 _LARGEST_DISAGREEMENT = 2.0
+#: Pixels within which two of a list are the same galaxy.
+_SAME = 1.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,34 @@ class Positions:
         if self.sky is not None:
             return self.sky.reshape(1) if self.sky.isscalar else self.sky
         return SkyCoord(*sky_geometry(wcs, self.xy)[1].T, unit="deg", frame="icrs")
+
+
+def nearer_to_another(moved, own, listed):
+    """Rows that moved to where another listed galaxy is.
+
+    Parameters
+    ----------
+    moved, own : (N, 2) ndarray
+        x, y found, and given.
+    listed : (M, 2) ndarray or None
+        All that are given, finite; None if nothing is known of others.
+
+    Returns
+    -------
+    nearer : (N,) ndarray of bool
+        Rows that moved by more than a pixel and are nearer to another of the list, which is not the same
+        galaxy again (given within a pixel), than to their own position.
+    """
+    nearer, distance = np.zeros(len(own), bool), np.hypot(*(moved - own).T)
+    rows = np.flatnonzero(distance > _SAME)
+    if listed is None or not rows.size:
+        return nearer
+    from scipy.spatial import KDTree
+
+    to_listed, which = KDTree(listed).query(moved[rows])
+    again = np.hypot(*(listed[which] - own[rows]).T) <= _SAME
+    nearer[rows] = (to_listed < distance[rows]) & ~again
+    return nearer
 
 
 def read_positions_argument(positions, wcs=None):

@@ -249,29 +249,16 @@ def highest_pixels(array, maxima, at, radius, reach):
     return out
 
 
-def companions(params, data, ivar, transfer, grid, inverse_gain, fit_sky, errors, width, limits):
-    """Decrease of chi-square by a point source hidden near the centre of each galaxy.
+def companions(params, data, ivar, transfer, grid, inverse_gain, fit_sky, width, limits):
+    """The point source near the centre of each galaxy that lowers chi-square most: (N, 9) float64.
 
-    Parameters
-    ----------
-    params, data, ivar, transfer, grid, inverse_gain, fit_sky
-        As for `examination`.
-    errors : (N, 5) array_like
-        Stated errors of flux, n, hlr, g1, g2.
-    width : (N,) array_like
-        Of the PSF, pixels.
-    limits : sequence of float
-        As `galshape_cnn.infer.likelihood.companions` lists them.
-
-    Returns
-    -------
-    gained : (N,) float64 ndarray
-        Zero where there is none.
+    What it moves flux, n, hlr, g1, g2 by, the decrease, that of the deepest dip, the squares left of the
+    galaxy beyond those of noise, and their spread.  ``limits`` are listed in
+    `galshape_cnn.infer.likelihood.companions`.
     """
-    out = np.empty(len(params))
+    out = np.empty((len(params), 9))
     arguments = _measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
-    more = (np.ascontiguousarray(one, float) for one in (errors, width, limits))
-    call("companions", *arguments, *more, out)
+    call("companions", *arguments, *(np.ascontiguousarray(one, float) for one in (width, limits)), out)
     return out
 
 

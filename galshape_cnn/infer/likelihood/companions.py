@@ -9,9 +9,14 @@ source at some place, its flux and the significance of that are
 .. math:: f = \frac{P^T r_\perp}{P^T (1 - \Pi) P}, \qquad s = f \sqrt{P^T (1 - \Pi) P},
 
 and the fit that knows nothing of it is off by :math:`f H^{-1} D P`, to first order.  The denominator counts
-how much of the source is hidden.  A galaxy with clumps of its own has many such places: a companion is one
-that accounts for much of what is left of the galaxy.
+how much of the source is hidden.  That shift is an error of the estimates, and counted as one.
+
+A galaxy with clumps or arms of its own has many such places: a companion is one that accounts for much of
+what is left of the galaxy.  Where more than noise is left beside it, it must account for most, and no dip
+may be half as deep: a companion only adds light, structure takes it away elsewhere.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -24,21 +29,39 @@ from galshape_cnn.forward.render import render_with_derivatives
 from galshape_cnn.infer.likelihood.point_source import point_images
 from galshape_cnn.infer.likelihood.residuals import RIDGE, inverse_fisher, inverse_gain
 
-__all__ = ["has_companion"]
+__all__ = ["Companions", "find_companions"]
 
 _REACH = 1.4  # widths of the PSF from the centre in which sources are looked for
-_SIGNIFICANT = 4.2  # standard deviations of its flux
-_MOVES = 1.0  # stated errors by which it moves a parameter, to first order
+_SEEN, _SIGNIFICANT = 3.0, 4.2  # standard deviations of its flux: to count as an error, for a flag
+_MOVES = 1.5  # stated errors by which it moves a parameter, to first order, for a flag
 _ALONE = 0.4  # of the squares left where the galaxy is bright, beyond those of noise, that it makes up
+# Standard deviations of those squares that may be left beside it; else its share of them, and how deep dips
+# may be.  Fixed on discs with knots and arms, S/N 30 to 1000, and on Sersic galaxies beside a star.
+_NOISE, _MOST, _DIP = 4.0, 0.6, 0.5
 _HALF = 3.0  # widths of the PSF: half the side of the part of the stamp that is looked at
 _VISIBLE = 0.05  # of the square of a point source, that the galaxy's parameters do not take in at least
-_LIMITS = RIDGE, _REACH, _HALF, _VISIBLE, _MOVES, _ALONE  # as the kernel takes them
+_LIMITS = RIDGE, _REACH, _HALF, _VISIBLE  # as the kernel takes them
 
 
-def has_companion(
+class Companions(NamedTuple):
+    """Result of `find_companions`.
+
+    Attributes
+    ----------
+    shift : (N, 5) ndarray
+        What a hidden source moves flux, n, hlr, g1, g2 by, to first order; zero where none is seen.
+    hidden : (N,) ndarray of bool
+        Whether one of 4.2 standard deviations moves a parameter by one and a half stated errors.
+    """
+
+    shift: np.ndarray
+    hidden: np.ndarray
+
+
+def find_companions(
     params, errors, width, data, ivar, transfer, grid, fit_sky=True, gain=None, correlation=None
 ):
-    """Whether a source that moves the parameters hides near the centre of a galaxy.
+    """Look for sources that hide near the centres of galaxies.
 
     Parameters
     ----------
@@ -53,38 +76,46 @@ def has_companion(
 
     Returns
     -------
-    hidden : (N,) ndarray of bool
-        Whether somewhere within 1.4 widths a point source of 4.2 standard deviations is missing from the
-        model, that moves a parameter by its stated error and makes up most of what is left.
+    companions : Companions
+        Point sources within 1.4 widths that are missing from the model by three standard deviations, and
+        make up most of what is left.
     """
     params, data, ivar = (np.asarray(a, np.float32) for a in (params, data, ivar))
-    inverse = inverse_gain(gain, len(data))
+    known = params, data, ivar, transfer, grid, inverse_gain(gain, len(data)), fit_sky
     if serves(params, data, ivar, transfer):
-        known = params, data, ivar, transfer, grid, inverse, fit_sky
-        gained = calls.companions(*known, errors, width, _LIMITS)
+        best = calls.companions(*known, width, _LIMITS)
     else:
-        gained = _gained(params, errors, width, data, ivar, transfer, grid, inverse, fit_sky)
-    hidden = gained > _SIGNIFICANT**2
-    rows = np.flatnonzero(hidden)
-    if len(rows) and correlation is not None:
+        best = _best_sources(*known, width)
+    shift, (gained, dip, left, spread) = best[:, :5].copy(), best[:, 5:].T
+    seen, significance = _is_alone(gained, dip, left, spread), np.sqrt(gained)
+    if correlation is not None:
+        rows = np.flatnonzero(seen & (significance > _SEEN))
         points = point_images(params[rows], transfer if len(transfer) == 1 else transfer[rows], grid)
         alike = [_alike(image, correlation) for image in points]
-        hidden[rows] = gained[rows] > _SIGNIFICANT**2 * np.array(alike)
-    return hidden
+        significance[rows] /= np.sqrt(np.array(alike))
+    shift[~(seen & (significance > _SEEN))] = 0
+    moves = (np.abs(shift) > _MOVES * errors).any(1)
+    return Companions(shift, moves & (significance > _SIGNIFICANT))
 
 
-def _gained(params, errors, width, data, ivar, transfer, grid, inverse_gain, fit_sky):
+def _is_alone(gained, dip, left, spread):
+    """Which sources make up what is left of a galaxy, and are none of many."""
+    plain = left - gained < _NOISE * spread
+    return (gained > _ALONE * left) & (plain | (gained > _MOST * left) & (dip < _DIP * gained))
+
+
+def _best_sources(params, data, ivar, transfer, grid, inverse_gain, fit_sky, width):
     """`galshape_cnn.forward.kernel.calls.companions` without the kernel."""
     images, derivatives = map(np.asarray, render_with_derivatives(params, transfer, grid))
     points = np.asarray(point_images(params, transfer, grid))
     light = np.maximum(images - params[:, SINGLE.sky, None, None], 0)
     weight = ivar / (1 + ivar * light * inverse_gain[:, None, None])
-    pixels = derivatives, data - images, weight, points, light
-    rows = zip(params, errors, width, *pixels, strict=True)
+    rows = zip(params, width, derivatives, data - images, weight, points, light, strict=True)
     return np.array([_one(*row, fit_sky) for row in rows])
 
 
-def _one(params, errors, width, derivatives, residual, weight, point, light, fit_sky):
+def _one(params, width, derivatives, residual, weight, point, light, fit_sky):
+    """Shift (5), decrease of chi-square, depth of the deepest dip, squares left and their spread."""
     columns = derivatives.reshape(SINGLE.size, -1)
     weighted = columns * weight.ravel()
     inverse = inverse_fisher(weighted @ columns.T, float(fit_sky), xp=np)
@@ -102,11 +133,15 @@ def _one(params, errors, width, derivatives, residual, weight, point, light, fit
     square = whole - (seen * explained).sum(0)
     told = square > _VISIBLE * whole
     flux = np.where(told, score, 0) / np.where(told, square, 1)
-    moves = np.abs(flux * explained[SINGLE.reported] / errors[:, None]).max(0)
-    gained = np.where((flux > 0) & (moves > _MOVES), flux * score, 0).max(initial=0)
+    gained, lost = (np.where(sign * flux > 0, flux * score, 0) for sign in (1, -1))
     bright = light**2 * weight
-    left = (bright / (1 + bright) * (rest**2 * weight - 1)).sum()
-    return gained if gained > _ALONE * left else 0.0
+    share = bright / (1 + bright)
+    left, spread = (share * (rest**2 * weight - 1)).sum(), np.sqrt(2 * (share**2).sum())
+    if not gained.any():
+        return np.array([0, 0, 0, 0, 0, 0, lost.max(initial=0), left, spread])
+    best = gained.argmax()
+    shift = flux[best] * explained[SINGLE.reported, best]
+    return np.array([*shift, gained[best], lost.max(), left, spread])
 
 
 def _window(centre, half, size):

@@ -8,8 +8,10 @@ import numpy as np
 
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.psf.width import psf_width
 from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.infer.fit.profile_likelihood import profile_covariance
+from galshape_cnn.infer.likelihood.companions import Companions, find_companions
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.residuals import Examination, as_if_independent, examine
 from galshape_cnn.infer.likelihood.sandwich import information, sandwich, widened
@@ -21,6 +23,9 @@ from galshape_cnn.infer.likelihood.structure import (
 )
 
 __all__ = ["Judged", "errors_of", "structure_of", "without_errors"]
+
+# Standard deviations of squares, and of smoothed residuals near and anywhere, worth a search for companions.
+_LEFT, _HIGH = 1.0, (3.5, 5.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +43,14 @@ class Judged:
         the bound; zero where none is seen.
     profile : (N, 5, 5) ndarray
         What the shape of chi-square adds to the errors of a maximum-likelihood fit, see
-        `galshape_cnn.infer.fit.profile_likelihood`.
+        `galshape_cnn.infer.fit.profile_likelihood`, and sources that hide in the galaxy's light to those of
+        any, see `galshape_cnn.infer.likelihood.companions`.
     white : (N,) ndarray
         Variance of the white noise in units of the noise map's; one unless that is significantly too small.
     snr, chi2, freedom : (N,) ndarray
         S/N, reduced chi-square and degrees of freedom.
     flags : (N,) int64 ndarray
-        ``SINGULAR`` where there is no bound.
+        ``SINGULAR`` where there is no bound, ``NEIGHBOR_LIGHT`` where a hidden source moves a parameter.
     examination : galshape_cnn.infer.likelihood.residuals.Examination
         What the pixels say.
     """
@@ -90,7 +96,15 @@ def errors_of(batch, found, fitted, options):
     if options.method == "ml":
         known = judged.chi2 * judged.freedom, (supposed, crb + structure)
         profile = profile_covariance(batch, params, *known, options.fit_sky)
-    flags = np.where(singular, Flag.SINGULAR, 0)
+    stated = covariance, crb + structure + profile
+    found = _hidden_sources(batch, replace(judged, white=white), stated, options)
+    hidden = found.shift[:, :, None] * found.shift[:, None, :]
+    rows = np.flatnonzero(hidden.any((1, 2)))
+    if len(rows):
+        profile = profile + hidden
+        covariance = covariance.copy()
+        covariance[rows] = widened(covariance[rows], crb[rows], crb[rows] + hidden[rows])
+    flags = np.where(singular, Flag.SINGULAR, 0) | np.where(found.hidden, Flag.NEIGHBOR_LIGHT, 0)
     errors = {
         "covariance": covariance,
         "crb": crb,
@@ -150,6 +164,27 @@ def structure_of(batch, judged, options, least=SIGNIFICANT):
     if not found:
         return likely, None
     return likely, Structure(*map(np.concatenate, zip(*found, strict=True)))
+
+
+def _hidden_sources(batch, judged, errors, options):
+    """Sources in the light of the galaxies; rows that leave nothing near the centre are not searched."""
+    n, examination = len(batch), judged.examination
+    if options.correlation is not None:
+        examination = as_if_independent(examination, options.correlation)
+    stated, bounds = (np.sqrt(np.diagonal(one, axis1=1, axis2=2)) for one in errors)
+    stated = np.where(np.isfinite(stated), stated, bounds)
+    width = np.broadcast_to(psf_width(batch.stamps.psf, batch.stamps.psf_oversampling), n)
+    highest = examination.highest[:, 1:] / np.sqrt(judged.white)[:, None]
+    near = examination.distance[:, 1:] < 2 * width[:, None]
+    likely = (highest > np.where(near, *_HIGH)).any(1) | (examination.galaxy_excess > _LEFT)
+    likely &= np.isfinite(judged.params).all(1) & (stated > 0).all(1)
+    shift, hidden = np.zeros((n, 5)), np.zeros(n, bool)
+    for rows, padded, full in batch.filled(np.flatnonzero(likely), BLOCK, by_kernel=True):
+        pixels = full.stamps.data, full.stamps.ivar, full.transfer, full.grid, options.fit_sky, full.gain
+        params = judged.params[padded]
+        found = find_companions(params, stated[padded], width[padded], *pixels, options.correlation)
+        shift[rows], hidden[rows] = (one[: len(rows)] for one in found)
+    return Companions(shift, hidden)
 
 
 def _with_sandwich(batch, params, errors, rows, options):

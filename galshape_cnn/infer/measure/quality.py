@@ -17,7 +17,6 @@ from galshape_cnn.forward.psf.shape import psf_shape
 from galshape_cnn.forward.psf.width import psf_width
 from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.forward.sersic import N_RANGE
-from galshape_cnn.infer.likelihood.companions import has_companion
 from galshape_cnn.infer.likelihood.point_source import point_source_chi2
 from galshape_cnn.infer.likelihood.residuals import as_if_independent, newton_steps
 from galshape_cnn.infer.likelihood.structure import SIGNIFICANT
@@ -69,8 +68,6 @@ LARGE = 1.5
 _SHARED, _OUTSHONE = 0.2, 0.5  # of the light on pixels of others, for NEIGHBOR_LIGHT and BLENDED
 #: Of flux or size that structure may move it by.
 LARGEST_SHARE = 0.5
-# Standard deviations of squares, and of smoothed residuals near and anywhere, worth a search for companions.
-_LEFT, _HIGH = 1.0, (3.5, 5.0)
 _FEW = 16.0  # pixels around the centre: nearer than their root is not a neighbour
 
 
@@ -111,9 +108,6 @@ def row_flags(batch, judged, network, options):
     found = tested.examination
     found = found._replace(highest=found.highest / spread, lowest=found.lowest / spread)
     flags |= _residual_flags(replace(tested, examination=found), _is_sharp(judged.examination))
-    flags |= np.where(
-        _with_companion(batch, judged, tested.examination, width, options), Flag.NEIGHBOR_LIGHT, 0
-    )
     small = np.flatnonzero(_is_small(judged, width))
     flags |= np.where(
         _unresolved(judged, width, chi2_of_points(batch, judged.params, small, options)), Flag.UNRESOLVED, 0
@@ -125,26 +119,6 @@ def row_flags(batch, judged, network, options):
         trusted = is_trusted(network.trust, options.method, judged.snr, ratio, judged.params[:, SINGLE.n])
         flags |= np.where(trusted, 0, Flag.UNTRUSTED)
     return flags
-
-
-def _with_companion(batch, judged, examination, width, options):
-    """Rows in whose light another source hides; those that leave nothing near the centre are not searched."""
-    bounds = np.diagonal(judged.crb + judged.structure + judged.profile, axis1=1, axis2=2)
-    errors = np.sqrt(np.diagonal(judged.covariance, axis1=1, axis2=2))
-    errors = np.where(np.isfinite(errors), errors, np.sqrt(bounds))
-    highest, place = examination.highest[:, 1:], examination.distance[:, 1:]
-    likely = (highest > np.where(place < 2 * width[:, None], *_HIGH)).any(1) | (
-        examination.galaxy_excess > _LEFT
-    )
-    likely &= np.isfinite(judged.params).all(1) & (errors > 0).all(1)
-    out = np.zeros(len(batch), bool)
-    for rows, padded, full in batch.filled(np.flatnonzero(likely), BLOCK, by_kernel=True):
-        known = full.stamps.data, full.stamps.ivar, full.transfer, full.grid, options.fit_sky, full.gain
-        found = has_companion(
-            judged.params[padded], errors[padded], width[padded], *known, options.correlation
-        )
-        out[rows] = found[: len(rows)]
-    return out
 
 
 def _is_small(judged, width):

@@ -58,7 +58,7 @@ def windows(array, start, half):
 
 
 def values(array, at, rows=None):
-    """Values (M,) at pixels x, y of images (N, ny, nx), of all in turn without `rows`; the nearest outside."""
+    """Values (M,) at pixels x, y of images (N, ny, nx), or of some of them; the nearest ones outside."""
     n, ny, nx = array.shape
     rows = np.arange(n) if rows is None else rows
     return array[rows, _clipped(at[:, 1], ny), _clipped(at[:, 0], nx)]

@@ -29,6 +29,7 @@ _LEAST = 2e-3  # correlations below it, at the rim of an array, are cut off
 _MOST_STAMPS = 256
 _LEAST_PIXELS = 2000  # blank pixels without which there is no estimate
 _SOURCE_HEIGHT = 4.0  # in units of the smoothed noise, above which a pixel is not blank
+_LEVELS = 3  # fitted to each stamp: a plane
 _CLIP = 4.0  # standard deviations
 _LARGEST_EXCESS = 0.2  # of the noise over its map, above which there is a warning
 _SIGNIFICANT = 3.0  # standard errors, below which a ring of lags is taken as zero
@@ -265,7 +266,7 @@ def blank_pixel_sums(groups):
             for values, blank in _blank_pixels(some[chunk], width):
                 products += _at_lags(values, values)
                 pairs += _at_lags(blank, blank)
-                levels, used = levels + 1, used + blank.sum()
+                levels, used = levels + _LEVELS, used + blank.sum()
     return BlankPixelSums(products, pairs, levels, float(used))
 
 
@@ -289,7 +290,17 @@ def _blank_pixels(stamps, sigma):
         blank &= np.abs(values[row] - np.median(values[row][blank])) < _CLIP * spread
         if not blank.any():
             continue
-        yield np.where(blank, values[row] - values[row][blank].mean(), 0).astype(float), blank.astype(float)
+        yield np.where(blank, _flattened(values[row], blank), 0).astype(float), blank.astype(float)
+
+
+def _flattened(values, blank):
+    """Values less the plane that fits those of the blank pixels best."""
+    y, x = (np.linspace(-1, 1, side, dtype=values.dtype) for side in values.shape)
+    y, x = np.broadcast_arrays(y[:, None], x)
+    columns = np.stack([np.ones_like(x), x, y])
+    good = columns[:, blank].astype(float)
+    level = np.linalg.lstsq(good @ good.T, good @ values[blank], rcond=None)[0]
+    return values - np.tensordot(level, columns, 1)
 
 
 def _at_lags(first, second):

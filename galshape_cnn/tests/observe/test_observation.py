@@ -282,6 +282,23 @@ def test_sky_positions_far_away_are_off_the_image():
     np.testing.assert_array_equal(stamps.flags & Flag.OFF_IMAGE != 0, [False, True, True])
 
 
+def test_a_listed_galaxy_does_not_move_to_another_of_the_list():
+    y, x = np.mgrid[:128, :128]
+    image = 60 * np.exp(-((x - 70) ** 2 + (y - 64) ** 2) / 18)
+    image += np.random.default_rng(1).normal(size=image.shape)
+    both, alone = [[70.2, 64.1], [58.0, 64.0]], [[58.0, 64.0]]
+    keywords = {"psf": PSF, "error": 1.0}
+    (_, found), (_, lost) = (prepare(image, positions=xy, **keywords).groups[0] for xy in (both, alone))
+    np.testing.assert_allclose((found.origin + found.center)[0], [70, 64], atol=0.1)
+    np.testing.assert_array_equal((found.origin + found.center)[1], both[1])
+    assert found.flags[1] & (Flag.RECENTER_FAILED | Flag.FAR_CENTROID) == Flag.RECENTER_FAILED
+    np.testing.assert_allclose((lost.origin + lost.center)[0], [70, 64], atol=0.1)
+    assert lost.flags[0] & Flag.FAR_CENTROID
+    # a part of the list knows the rest of it
+    part = prepare(image, positions=both[1:], listed=(np.array(both), 1), **keywords).groups[0][1]
+    np.testing.assert_array_equal(part.center + part.origin, (found.origin + found.center)[1:])
+
+
 def test_stamps_pass_through():
     stamps = Stamps(np.zeros((2, 16, 16)), np.ones((2, 16, 16)), PSF / PSF.sum(), unit=u.nJy)
     observation = prepare(stamps)

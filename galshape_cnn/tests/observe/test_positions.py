@@ -10,7 +10,7 @@ from astropy.table import QTable, Table
 from astropy.wcs import WCS
 
 from galshape_cnn.errors import PositionError
-from galshape_cnn.observe.positions import read_positions_argument
+from galshape_cnn.observe.positions import nearer_to_another, read_positions_argument
 
 XY = np.array([[100.0, 50.5], [10.0, 20.0]])
 CENTER = SkyCoord("12h34m56.7s", "-01d02m02.4s")
@@ -210,3 +210,11 @@ def test_missing_values_of_a_frame_are_masked():
 def test_units_of_pixels_only():
     with pytest.raises(PositionError, match="column x of positions has unit deg"):
         read_positions_argument(QTable({"x": [1] * u.deg, "y": [1] * u.deg}))
+
+
+def test_who_moved_to_another_of_the_list():
+    listed = np.array([[50.0, 50.0], [62.0, 50.0], [50.5, 50.5]])
+    moved = np.array([[61.0, 50.0], [62.0, 50.5], [50.4, 51.8]])
+    # the first went to the second; the third is the first galaxy given again, and no other
+    assert nearer_to_another(moved, listed, listed).tolist() == [True, False, False]
+    assert not nearer_to_another(moved, listed, None).any()

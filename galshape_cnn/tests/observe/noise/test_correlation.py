@@ -106,6 +106,18 @@ def test_estimate_agrees_with_the_truth_and_leaves_white_noise_alone(stamps, ker
     assert estimate_correlation([(np.arange(32), white)])[0].shape == (1, 1)
 
 
+def test_gradients_of_the_sky_are_no_correlation(kernel):
+    rng = np.random.default_rng(6)
+    x = np.linspace(-1, 1, SIZE)
+    slopes = rng.uniform(-0.6, 0.6, (64, 2))  # without a plane: correlations of 0.08 at all lags
+    planes = slopes[:, :1, None] * x[:, None] + slopes[:, 1:, None] * x
+    white = make_stamps(rng.normal(size=(64, SIZE, SIZE)) + planes)
+    assert estimate_correlation([(np.arange(64), white)])[0].sum() < 1.3
+    noise = make_stamps(draw_noise(64, correlated(galsim.BaseDeviate(3))) + planes)
+    found, _ = estimate_correlation([(np.arange(64), noise)])
+    np.testing.assert_allclose(found.sum(), kernel.sum(), rtol=0.1)
+
+
 def test_estimate_needs_blank_pixels(estimator, stamps):
     masked = stamps.with_pixels(
         stamps.data, np.where(np.add.outer(*2 * [np.arange(SIZE)]) < 40, 1.0, 0.0) * stamps.ivar
