@@ -5,8 +5,8 @@ Galaxies are drawn from the prior of the network that ships and rendered by GalS
 pixels of 0.26 arcsec, PSFs (Moffat, beta = 3) of 3.0 to 5.2 pixels, noise that differs by up to a factor of
 2.7, and orientations of their own.  The coadd is what a survey makes of them: each exposure and its PSF are
 resampled with GalSim's Lanczos interpolation (a = 3) to the grid of the first, and averaged with
-inverse-variance weights.  Its noise, and the correlation of that, are measured by the package, as those of any
-image are.  S/N of one exposure (root mean square of the five) is log-uniform from 5 to 50.
+inverse-variance weights.  Its noise, and the correlation of that, are measured by the package, as those of
+any image are.  S/N of one exposure (root mean square of the five) is log-uniform from 5 to 50.
 
     python benchmarks/bench_coadd.py -o results --galaxies 512 --tables docs/user_guide/tables
     python benchmarks/bench_coadd.py --show results
