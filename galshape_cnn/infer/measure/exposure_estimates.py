@@ -1,8 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Estimates of galaxies in several images: those of the fit, or posterior means by importance sampling.
 
-``"network"`` combines the posteriors that the networks state of each image (`combined_posterior`).  That
-alone is not enough: each network's own error is a fraction of the error from one image, and adds up, so the
+``"network"`` begins from what the network says of the image that says most; where it makes nothing of that,
+from its answers to the others, combined (`combined_posterior`).  Those of all images combined are not enough:
+each network's own error is a fraction of the error from one image, and adds up, so the
 result scatters 20 to 30 % more than the exact posterior mean in flux, n and size.  Steps of Fisher
 scoring on all images together lead from there to the posterior's mode, and an expansion about it that
 follows n gives the moments (`galshape_cnn.infer.posterior.nested_laplace`).  Where that cannot hold, and

@@ -2,9 +2,8 @@
 """Measure galaxies in several images together.
 
 Each exposure goes through the first steps of the chain by itself: neighbours are found and treated.  The
-network is shown the two images of a galaxy that say most, to begin from what it sees in them.  Then all
-images are fitted with one shape, one centre, a flux for each band and a sky level for each exposure, and
-judged together.
+network is shown the image of a galaxy that says most, to begin from what it sees there.  Then all images are
+fitted with one shape, one centre, a flux for each band and a sky level for each exposure, and judged together.
 """
 
 from dataclasses import dataclass, replace
@@ -41,7 +40,7 @@ __all__ = ["ExposurePart", "measure_exposures"]
 
 _TOGETHER = 256  # galaxies that are fitted together
 _SAFE_SNR = 1e-3  # of an exposure whose network gives no start
-_SHOWN = 2  # images of each galaxy that the network sees; the others where it makes nothing of these
+_SHOWN = 1  # images of each galaxy that the network sees; the others where it makes nothing of these
 _WINDOW = 0.6  # of the PSF's width: sigma of the Gaussian that a galaxy's S/N is guessed with
 
 

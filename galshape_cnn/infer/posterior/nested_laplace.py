@@ -47,7 +47,7 @@ from galshape_cnn.linalg import cholesky_or_nan, inverse_or_nan, quadratic_form
 
 __all__ = ["Neighbourhood", "nested_moments"]
 
-_NEAR = LIMITS._replace(steps=3, tolerance=0.1)  # the mode is found to 0.3 of its error; the rest is algebra
+_NEAR = LIMITS._replace(steps=6, tolerance=0.1)  # the mode is found to 0.3 of its error; the rest is algebra
 _ASIDE = -0.7  # standard deviations of size, given n, to the last node
 _DRAWS = 256
 _FAINTEST = -8.0  # standard deviations below zero at which a flux is cut off
