@@ -22,6 +22,7 @@ from galshape_cnn.infer.measure.quality import (
     chi2_of_points,
     image_flags,
     limit_flags_of_n,
+    neighbour_flags,
 )
 
 __all__ = ["ExposureRows", "JudgedRows", "is_single", "judge"]
@@ -30,12 +31,12 @@ _UNLIKELY = 1e-4  # probability of differences between bands, below which one sh
 
 #: Flags that concern the pixels of an image: one exposure that has them is reason for doubt of the row.
 _OF_ANY = (
-    Flag.EDGE | Flag.MASKED | Flag.CENTER_MASKED | Flag.NEIGHBOR | Flag.POOR_FIT | Flag.PSF_ESTIMATED
-    | Flag.SATURATED | Flag.SPIKE | Flag.CORRELATED_NOISE | Flag.N_AT_BOUND | Flag.PSF_OUT_OF_DOMAIN
-    | Flag.SIZE_OUT_OF_DOMAIN | Flag.INCONSISTENT
+    Flag.EDGE | Flag.MASKED | Flag.CENTER_MASKED | Flag.NEIGHBOR | Flag.NEIGHBOR_LIGHT | Flag.POOR_FIT
+    | Flag.PSF_ESTIMATED | Flag.SATURATED | Flag.SPIKE | Flag.CORRELATED_NOISE | Flag.N_AT_BOUND
+    | Flag.PSF_OUT_OF_DOMAIN | Flag.SIZE_OUT_OF_DOMAIN | Flag.INCONSISTENT
 )  # fmt: skip
 #: Flags that a row has when all its exposures have them.
-_OF_ALL = Flag.RECENTER_FAILED | Flag.FAR_CENTROID | Flag.STAMP_SMALL
+_OF_ALL = Flag.RECENTER_FAILED | Flag.FAR_CENTROID | Flag.STAMP_SMALL | Flag.BLENDED
 #: Flags of one image that say nothing of an exposure, or are decided for all exposures together.
 _OF_ROW = Flag.LOW_SNR | Flag.HIGH_SNR | Flag.UNTRUSTED | Flag.UNRESOLVED | Flag.SINGULAR
 _SUSPECTED = 1.0  # significance of structure in one image from which it counts in the sum over images
@@ -367,7 +368,11 @@ def _flags_of(look, white, errors, params, network, model):
         joint = getattr(errors, name)[look.here]
         stated = np.isfinite(joint).any((1, 2))[:, None, None]
         own[name] = np.where(stated, turn @ np.nan_to_num(joint) @ np.swapaxes(turn, 1, 2), np.nan)
-    return image_flags(look.batch, replace(look.judged, **own), look.width, network, look.options) & ~_OF_ROW
+    treated, shown = look.part.treated, np.full((len(look.part.rows), SINGLE.size), np.nan)
+    shown[look.there] = look.own
+    fraction = treated.light_on_others(shown)[look.there]
+    flags = image_flags(look.batch, replace(look.judged, **own), look.width, network, look.options)
+    return (flags | neighbour_flags(fraction, treated.flags[look.there])) & ~_OF_ROW
 
 
 def _against_point(look):

@@ -3,7 +3,8 @@
 
 Each exposure goes through the first steps of the chain by itself: neighbours are found and treated.  The
 network is shown the image of a galaxy that says most, to begin from what it sees there.  Then all images are
-fitted with one shape, one centre, a flux for each band and a sky level for each exposure, and judged together.
+fitted with one shape, one centre, a flux for each band and a sky level for each exposure, and judged
+together.
 """
 
 from dataclasses import dataclass, replace
