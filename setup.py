@@ -4,15 +4,17 @@
 from setuptools import Extension, setup
 
 KERNEL = "galshape_cnn/forward/kernel"
-FILES = ("kernel", "vector", "plan", "product", "work", "modes", "folding", "image", "likelihood", "examine")
-HEADERS = [f"{KERNEL}/{name}.h" for name in (*FILES, "transfer", "features", "network", "entry")]
+HEADERS = (
+    "kernel vector plan product work modes folding image likelihood examine transfer entry companions peaks "
+    "features network"
+).split()
 
 setup(
     ext_modules=[
         Extension(
             "galshape_cnn.forward.kernel._kernel",
             sources=[f"{KERNEL}/kernel_{one}.c" for one in ("base", "avx2", "avx512")],
-            depends=HEADERS,
+            depends=[f"{KERNEL}/{name}.h" for name in HEADERS],
             extra_compile_args=["-O3", "-fno-math-errno", "-Wno-psabi"],
             optional=True,  # without a compiler JAX does it all
         )

@@ -35,7 +35,7 @@ from galshape_cnn.study.simulate.config import load_config
 from galshape_cnn.study.simulate.galsim_stamps import draw_galaxy, draw_psf, nearest_index
 from galshape_cnn.study.simulate.mock_files import read_mocks
 from galshape_cnn.study.simulate.mock_sets import draw_mocks
-from galshape_cnn.study.validate.estimates import Subject
+from galshape_cnn.study.validate.estimates import ValidatedNetwork
 from galshape_cnn.study.validate.statistics import coverage, errors_of, ranks, rmse, rmse_ratio
 
 TRUTH = list(SHAPE_PARAMETERS)
@@ -99,10 +99,10 @@ def own_network(args):
         stamps, table = draw_mocks("seed", args.n, seed=args.seed, workers=os.cpu_count())
     stamps, table = stamps[: args.n], table[: args.n]
     truth = np.stack([np.asarray(table[name], float) for name in TRUTH], 1)
-    subject, known = Subject(load(args.bundle).bundle), np.zeros(len(stamps), bool)
-    network = subject.measure(stamps, known)
+    validated, known = ValidatedNetwork(load(args.bundle).bundle), np.zeros(len(stamps), bool)
+    network = validated.measure(stamps, known)
     # without ``prior`` the posterior reaches beyond the sizes of the training
-    exact, _, catalog = estimates(subject.estimator, stamps, "posterior", prior=subject.bundle.prior)
+    exact, _, catalog = estimates(validated.estimator, stamps, "posterior", prior=validated.bundle.prior)
     lost = int(np.sum(~np.isfinite(network.params[:, :5]).all(1)))
     print(f"rows that are not finite: {lost} of {len(stamps)}")
     # other rows hold no exact posterior
@@ -198,13 +198,13 @@ def psf_section(args):
 
 def calibration(args):
     """How often the network's own intervals hold the truth, galaxies of the training's prior."""
-    subject, ranked = Subject(load(args.bundle).bundle), []
+    validated, ranked = ValidatedNetwork(load(args.bundle).bundle), []
     for first in range(0, args.n, 5000):  # what fits into memory
         number = min(5000, args.n - first)
         cores = os.cpu_count() if args.engine == "galsim" else 1
         stamps, table = draw_mocks(None, number, engine=args.engine, seed=args.seed + first, workers=cores)
         truth = np.stack([np.asarray(table[name], float) for name in TRUTH], 1)
-        ranked.append(ranks(subject.draws(stamps, table["fit_sky"], seed=args.seed + first), truth))
+        ranked.append(ranks(validated.draws(stamps, table["fit_sky"], seed=args.seed + first), truth))
         print(f"{first + number} galaxies", flush=True)
     ranked = np.concatenate(ranked)
     rows = []

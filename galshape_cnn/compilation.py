@@ -70,17 +70,7 @@ class Program:
         return jax.jit(self._make(), static_argnames=self._static)
 
     def __call__(self, *args, **kwargs):
-        """Run the function.
-
-        Parameters
-        ----------
-        *args, **kwargs
-            Its arguments.
-
-        Returns
-        -------
-        result : tree of jax arrays
-        """
+        """Run the function with these arguments; a tree of JAX arrays comes back."""
         _check_not_forked()
         _keep_programs(os.environ.get(CACHE_VARIABLE, ""))
         return self.jitted(*args, **kwargs)

@@ -27,17 +27,7 @@ _MALLOC = {"trim_threshold": (-1, 2**30), "mmap_threshold": (-3, 2**25), "arena_
 
 
 def unset_of(values):
-    """Those variables of the environment that the user has not set.
-
-    Parameters
-    ----------
-    values : dict
-        Names and values.
-
-    Returns
-    -------
-    unset : dict
-    """
+    """Those of some environment variables, values by name, that the user has not set."""
     return {name: value for name, value in values.items() if name not in os.environ}
 
 
@@ -45,10 +35,7 @@ def unset_of(values):
 def environment(values):
     """Set variables for a while, for libraries imported and processes started meanwhile.
 
-    Parameters
-    ----------
-    values : dict
-        Names and values; what the user has set stays.
+    What the user has set stays.
     """
     new = unset_of(values)
     os.environ.update(new)
@@ -60,17 +47,7 @@ def environment(values):
 
 
 def named_folder(text):
-    """The folder that a variable names, or None where it is ``off``, ``0``, ``no`` or empty.
-
-    Parameters
-    ----------
-    text : str
-        Value of the variable.
-
-    Returns
-    -------
-    folder : str or None
-    """
+    """The folder that a variable's text names, or None where it is ``off``, ``0``, ``no`` or empty."""
     text = text.strip()
     return None if text.lower() in ("", "off", "0", "no") else os.path.expanduser(text)
 
@@ -112,23 +89,12 @@ def keep_freed_memory():
 
 
 def keep_to_core(index, count):
-    """Bind this process to one core, where one process is started for each core that it may use.
+    """Bind the process of this index, of a count, to one core, where there is one process for each core.
 
-    The threads of Python and of XLA take turns; moved between cores they find the caches cold, and a
-    core now and then idle while two of them wait for the other: a sixth of the rate.  With fewer
-    processes than cores, or more, the system's own choice is better.
-
-    Parameters
-    ----------
-    index : int
-        Of the process, from 0.
-    count : int
-        Of all processes.
-
-    Returns
-    -------
-    free : callable
-        Lets the process use all its cores again.
+    Returns a function that lets the process use all its cores again. The threads of Python and of XLA take
+    turns; moved between cores they find the caches cold, and a core now and then idle while two of them wait
+    for the other: a sixth of the rate. With fewer processes than cores, or more, the system's own choice is
+    better.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
     if count == 1 or len(cores) != count:

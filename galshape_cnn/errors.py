@@ -32,6 +32,7 @@ __all__ = [
     "GalshapeWarning",
     "InputError",
     "KeywordError",
+    "LostRowsWarning",
     "NoiseError",
     "PSFError",
     "PositionError",
@@ -76,3 +77,7 @@ class BundleError(GalshapeError, ValueError):
 
 class GalshapeWarning(UserWarning):
     """Something the user should know that does not stop the measurement."""
+
+
+class LostRowsWarning(GalshapeWarning):
+    """Some galaxies could not be measured; runs in parts do not repeat it for each of them."""

@@ -1,34 +1,22 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and folders that can be written to."""
 
 import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from galshape_cnn.errors import FileError
+from galshape_cnn.errors import FileError, InputError
 
-__all__ = ["written_whole"]
+__all__ = ["check_output_path", "check_writable_folder", "made_folder", "written_whole"]
 
 
 @contextmanager
 def written_whole(path):
-    """Write a file beside its place and give it its name at the end.
+    """Write a file beside its place and give it its name at the end; one that is there is replaced.
 
-    Parameters
-    ----------
-    path : str or path-like
-        Of the file; one that is there is replaced.
-
-    Yields
-    ------
-    beside : pathlib.Path
-        Where to write; the name is the same, in a folder of its own.
-
-    Raises
-    ------
-    FileError
-        If that raises `OSError`; nothing is left of it then.
+    Yields the path to write to: the same name, in a folder of its own. Where that raises `OSError`,
+    ``FileError`` follows and nothing is left.
     """
     path = Path(path)
     try:
@@ -38,3 +26,41 @@ def written_whole(path):
             os.replace(beside, path)
     except OSError as error:
         raise FileError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+
+
+def made_folder(path):
+    """A folder, made with those above it if it is missing; ``FileError`` if it cannot be made."""
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"cannot make the folder {os.fspath(path)!r}: {error}") from error
+    return Path(path)
+
+
+def check_writable_folder(folder, what):
+    """Refuse a folder that is missing or cannot be written to, naming what was to be written."""
+    if not os.path.isdir(folder):
+        raise FileError(f"cannot write {what}: no folder {os.fspath(folder)!r}")
+    if not os.access(folder, os.W_OK):
+        raise FileError(f"cannot write {what}: the folder {os.fspath(folder)!r} is not writable")
+
+
+def check_output_path(path, suffixes, overwrite=False):
+    """Path of a file; refused, before any work, if it could not be written.
+
+    ``InputError`` if its name ends in none of the suffixes, ``FileError`` if the file exists and may not be
+    replaced (``overwrite``), or its folder is missing or not writable.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in suffixes:
+        raise InputError(
+            f"output {str(path)!r} has the suffix {path.suffix!r}; allowed: {', '.join(suffixes)}"
+        )
+    if path.is_dir():
+        raise FileError(f"cannot write {str(path)!r}: it is a folder")
+    if path.exists() and not overwrite:
+        raise FileError(
+            f"cannot write {str(path)!r}: it exists; allow it to be overwritten or choose another name"
+        )
+    check_writable_folder(path.absolute().parent, repr(str(path)))
+    return path

@@ -18,6 +18,7 @@ import numpy as np
 __all__ = [
     "CAUTION",
     "FLAG_DEFINITIONS",
+    "FLAG_MEANINGS",
     "LEVELS",
     "SEVERE",
     "Flag",
@@ -134,6 +135,10 @@ for _definition in FLAG_DEFINITIONS:
     setattr(Flag, _definition.name, _definition.value)
 del _definition
 
+#: Value, level and description of each flag by its name, as the metadata of a table hold them.
+FLAG_MEANINGS = {
+    d.name: {"value": d.value, "level": d.level, "description": d.description} for d in FLAG_DEFINITIONS
+}
 #: Bits that make the numbers of a row unusable, and those that ask for care.
 SEVERE, CAUTION = (sum(d.value for d in FLAG_DEFINITIONS if d.level == level) for level in LEVELS[:0:-1])
 

@@ -7,68 +7,26 @@ __all__ = ["cholesky_or", "cholesky_or_nan", "inverse_or_nan", "quadratic_form",
 
 
 def quadratic_form(matrices, vectors):
-    """v^T M v of each matrix and vector, to the last bit whatever others there are.
+    """v^T M v of N matrices and vectors, to the last bit whatever others there are.
 
     `numpy.einsum` of three operands adds up in an order that depends on how many there are.
-
-    Parameters
-    ----------
-    matrices : (N, D, D) ndarray
-    vectors : (N, D) ndarray
-
-    Returns
-    -------
-    forms : (N,) ndarray
     """
     return ((matrices @ vectors[..., None])[..., 0] * vectors).sum(-1)
 
 
 def cholesky_or_nan(matrices):
-    """Cholesky factors; NaN for matrices that have none.
-
-    Parameters
-    ----------
-    matrices : (..., D, D) ndarray
-        Symmetric; any numbers.
-
-    Returns
-    -------
-    factors : (..., D, D) ndarray
-        Lower triangular.
-    """
+    """Lower Cholesky factors of symmetric matrices (..., D, D); NaN for those that have none."""
     return _one_by_one(np.linalg.cholesky, matrices)
 
 
 def cholesky_or(matrices, otherwise):
-    """Cholesky factors; others for matrices that have none.
-
-    Parameters
-    ----------
-    matrices : (..., D, D) ndarray
-        Symmetric; any numbers.
-    otherwise : (..., D, D) ndarray
-        Lower triangular.
-
-    Returns
-    -------
-    factors : (..., D, D) ndarray
-    """
+    """Lower Cholesky factors of symmetric matrices (..., D, D); others for those that have none."""
     factors = cholesky_or_nan(matrices)
     return np.where(np.isfinite(factors).all((-1, -2), keepdims=True), factors, otherwise)
 
 
 def inverse_or_nan(matrices):
-    """Inverses; NaN for matrices that have none.
-
-    Parameters
-    ----------
-    matrices : (..., D, D) ndarray
-        Any numbers.
-
-    Returns
-    -------
-    inverses : (..., D, D) ndarray
-    """
+    """Inverses of matrices (..., D, D); NaN for those that have none."""
     return _one_by_one(np.linalg.inv, matrices)
 
 

@@ -35,55 +35,22 @@ def split_mask(array):
 
 
 def filled(array, value=np.nan):
-    """Plain numbers, with one value in place of all that is masked.
-
-    Parameters
-    ----------
-    array : array_like
-        With or without a mask, without a unit.
-    value : float, optional
-        What stands where it is masked.
-
-    Returns
-    -------
-    values : float64 ndarray
-    """
+    """Plain numbers, without a unit, with one value in place of all that is masked."""
     values, mask = split_mask(array)
     values = np.asarray(values, np.float64)
     return values if mask is None else np.where(mask, value, values)
 
 
 def as_masked_array(values, mask):
-    """`numpy.ma` view of values, or the values themselves where there is no mask.
-
-    Parameters
-    ----------
-    values : array_like
-        Not copied.
-    mask : ndarray of bool or None
-
-    Returns
-    -------
-    array : numpy.ma.MaskedArray or the values
-    """
+    """`numpy.ma` view of values, not copied, or the values themselves where the mask is None."""
     return values if mask is None else np.ma.MaskedArray(values, mask=mask, copy=False)
 
 
 def hidden_mask(array):
-    """Mask of the masked array that an array is a plain view of.
+    """Mask of the masked array that an array is a plain view of; None where nothing is masked or known.
 
-    `astropy.nddata.NDUncertainty` keeps masked arrays as plain views, which still know of what.  An array
-    that a user made plain on purpose must not be asked.
-
-    Parameters
-    ----------
-    array : object
-        Array of an uncertainty.
-
-    Returns
-    -------
-    mask : ndarray of bool or None
-        None if nothing is masked, or nothing is known.
+    `astropy.nddata.NDUncertainty` keeps masked arrays as plain views, which still know of what. An array that
+    a user made plain on purpose must not be asked.
     """
     base = getattr(array, "base", None) if isinstance(array, np.ndarray) else None
     while isinstance(base, np.ndarray):

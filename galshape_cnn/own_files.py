@@ -19,18 +19,7 @@ _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def is_own_folder(path):
-    """Whether a path is a folder, and no link, that only this user, or the administrator, can write to.
-
-    Parameters
-    ----------
-    path : path-like
-        Of the folder.
-
-    Returns
-    -------
-    own : bool
-        False where nothing is there.
-    """
+    """Whether a path is a folder, and no link, that only this user, or the administrator, can write to."""
     try:
         status = os.lstat(path)
     except OSError:
@@ -43,17 +32,9 @@ def is_own_folder(path):
 
 
 def make_own_folder(path):
-    """Make a folder that only this user can write to, unless it is there.
+    """Make a folder, and those above it, that only this user can write to, unless it is there.
 
-    Parameters
-    ----------
-    path : path-like
-        Of the folder; folders above it are made too.
-
-    Raises
-    ------
-    FileError
-        If it cannot be made, or what is there is a link or can be changed by others.
+    ``FileError`` if it cannot be made, or what is there is a link or can be changed by others.
     """
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)

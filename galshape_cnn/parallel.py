@@ -23,34 +23,16 @@ _BLAS_USERS, _BLAS_BEFORE = [], []  # who wants one thread, and what there was b
 
 
 def usable_cores():
-    """Number of cores this process may use.
-
-    Returns
-    -------
-    count : int
-        At least 1.
-    """
+    """Number of cores this process may use, at least 1."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def fixed_batches(rows, sizes):
-    """Cut rows into batches of fixed sizes; the last is filled up by repeating its first row.
+    """Yield rows in batches of fixed sizes: the next ones, and the same filled up by repeating the first.
 
-    Parameters
-    ----------
-    rows : (M,) int ndarray
-        What is to be cut.
-    sizes : int or tuple of int
-        Sizes allowed, largest first; the smallest is taken where fewer rows are left.
-
-    Yields
-    ------
-    part : (K,) int ndarray
-        The next rows.
-    padded : (size,) int ndarray
-        The same, filled up.
+    Of several sizes, largest first, the smallest is taken where fewer rows are left.
     """
     sizes, start = np.atleast_1d(sizes), 0
     while start < len(rows):
@@ -61,38 +43,14 @@ def fixed_batches(rows, sizes):
 
 
 def filled_up(rows, size):
-    """Rows, the first of them repeated behind until their number is a multiple of a size.
-
-    Parameters
-    ----------
-    rows : (M,) int ndarray
-        At least one.
-    size : int
-        The number of rows that functions are compiled for.
-
-    Returns
-    -------
-    rows : (K,) int ndarray
-    """
+    """Rows, the first of them repeated behind until their number is a multiple of a size."""
     return np.concatenate([rows, np.full(-len(rows) % size, rows[0])])
 
 
 def mapped(function, items, threads):
-    """Results of a function, in order, computed by a few threads.
+    """Yield the results of a function of one item, in order, computed by a number of threads.
 
-    Parameters
-    ----------
-    function : callable
-        Of one item.
-    items : sequence
-        Its arguments.
-    threads : int
-        How many at once; 1 is the calling thread.
-
-    Yields
-    ------
-    result
-        Of each item.
+    One thread is the calling one.
     """
     if threads == 1 or len(items) < 2:
         yield from map(function, items)
@@ -138,20 +96,7 @@ def _set_blas_threads(counts):
 
 
 def progress_bar(total, wanted):
-    """Function that advances a progress bar by a count; does nothing if none is wanted.
-
-    Parameters
-    ----------
-    total : int
-        Count at the end.
-    wanted : bool
-        Whether to show one.
-
-    Returns
-    -------
-    advance : callable
-        Takes a count.
-    """
+    """Function that advances a progress bar of a total by a count; does nothing if none is wanted."""
     if not wanted:
         return lambda count: None
     from astropy.utils.console import ProgressBar

@@ -19,40 +19,16 @@ __all__ = [
 
 
 def unit_of(data):
-    """Unit that data carry.
-
-    Parameters
-    ----------
-    data : NDData, Quantity, Stamps, array_like, or sequence of them
-        Of a sequence it is that of the first.
-
-    Returns
-    -------
-    unit : astropy unit or None
-    """
+    """Unit that data carry, or None; of a sequence it is that of the first."""
     if isinstance(data, list | tuple) and len(data):
         return unit_of(data[0])
     return getattr(data, "unit", None)
 
 
 def flux_unit(unit, name="unit"):
-    """A unit of fluxes, from itself or its name.
+    """A unit of fluxes, from itself or its name; None stays None.
 
-    Parameters
-    ----------
-    unit : astropy unit, str or None
-        What the user says.
-    name : str, optional
-        Name of the argument, for the message.
-
-    Returns
-    -------
-    unit : astropy unit or None
-
-    Raises
-    ------
-    InputError
-        If there is no such unit, or it is one of logarithms.
+    ``InputError``, naming the argument, if there is no such unit, or it is one of logarithms.
     """
     if unit is None:
         return None
@@ -143,23 +119,9 @@ def plain_number(value, name, allowed, *, unit=None, above=-np.inf, least=-np.in
 
 
 def plain_magnitude(value, name):
-    """One finite magnitude.
+    """One finite magnitude: ``25.0``, ``25 * u.mag``, or of any system, ``25 * u.ABmag``.
 
-    Parameters
-    ----------
-    value : float, Quantity or Magnitude
-        ``25.0``, ``25 * u.mag``, or of any system: ``25 * u.ABmag``.
-    name : str
-        Name of the argument, for the message.
-
-    Returns
-    -------
-    magnitude : float
-
-    Raises
-    ------
-    InputError
-        If it is anything else.
+    ``InputError``, naming the argument, if it is anything else.
     """
     allowed, unit = "one finite magnitude, a number or in mag", getattr(value, "unit", None)
     if unit is None:
@@ -171,26 +133,7 @@ def plain_magnitude(value, name):
 
 
 def whole_number(value, name, least):
-    """A whole number that is not below the least.
-
-    Parameters
-    ----------
-    value : object
-        What the user gave.
-    name : str
-        Name of the argument, for the message.
-    least : int
-        Smallest one that is allowed.
-
-    Returns
-    -------
-    number : int
-
-    Raises
-    ------
-    InputError
-        If it is anything else.
-    """
+    """A whole number not below the least; ``InputError``, naming the argument, if it is anything else."""
     allowed = f"a whole number, at least {least}"
     number = plain_number(np.nan if isinstance(value, bool) else value, name, allowed, least=least)
     if number != int(number):

@@ -18,23 +18,9 @@ _ARCSEC = np.degrees(1.0) * 3600.0
 
 
 def celestial_part(wcs, name="wcs"):
-    """The two-dimensional celestial part of a WCS.
+    """The two-dimensional celestial part of a WCS, or None for None.
 
-    Parameters
-    ----------
-    wcs : astropy.wcs.WCS or APE 14 object, or None
-        Any WCS with a celestial pair of axes.
-    name : str, optional
-        Name of the argument, for the message.
-
-    Returns
-    -------
-    wcs : the same kind of object, or None
-
-    Raises
-    ------
-    InputError
-        If it is no WCS or has no celestial axes.
+    ``InputError``, naming the argument, if it is no WCS or has no celestial axes.
     """
     if wcs is None:
         return None
@@ -130,20 +116,9 @@ def sky_geometry(wcs, xy, step=0.5):
 
 
 def move_on_sky(radec, jacobian, shift):
-    """Sky position some pixels away from a known one.
+    """Sky position (N, 2), ICRS degrees, a shift of some pixels x, y away from known ones.
 
-    Parameters
-    ----------
-    radec : (N, 2) ndarray
-        ICRS degrees.
-    jacobian : (N, 2, 2) ndarray
-        d(u, v)/d(x, y) there.
-    shift : (N, 2) ndarray
-        Pixels x, y, few enough for the Jacobian to be constant.
-
-    Returns
-    -------
-    radec : (N, 2) ndarray
+    The shift is short enough for the Jacobian d(u, v)/d(x, y) there to be constant.
     """
     u, v = np.einsum("nij,nj->in", jacobian, shift) / _ARCSEC
     toward, west, north = _basis(radec[:, 0], radec[:, 1])
@@ -153,17 +128,9 @@ def move_on_sky(radec, jacobian, shift):
 
 
 def offset_on_sky(start, end):
-    """Offsets between pairs of sky positions, in the plane tangent at the first.
+    """Offsets u (west), v (north) in arcsec between pairs of ICRS positions (N, 2) in degrees.
 
-    Parameters
-    ----------
-    start, end : (N, 2) ndarray
-        ICRS right ascension and declination in degrees.
-
-    Returns
-    -------
-    offset : (N, 2) ndarray
-        u (west) and v (north) in arcsec.
+    In the plane tangent at the first.
     """
     toward, west, north = _basis(*np.transpose(start))
     there = _basis(*np.transpose(end))[0]

@@ -9,10 +9,10 @@ from galshape_cnn.cli.measure import summary
 from galshape_cnn.cli.options.common import (
     add_estimator_options,
     load_estimator,
-    make_folder,
     positive_int,
     progress_wanted,
 )
+from galshape_cnn.files import made_folder
 
 __all__ = ["add_parser", "run"]
 
@@ -43,7 +43,7 @@ def run(args):
     from galshape_cnn.study.report.compare import match_truth
     from galshape_cnn.study.simulate.field import simulate_field
 
-    folder, start = make_folder(args.output), time.perf_counter()
+    folder, start = made_folder(args.output), time.perf_counter()
     estimator = load_estimator(args.bundle)
     field = simulate_field(args.seed, args.number)
     print(f"simulated {args.number} galaxies with GalSim, {time.perf_counter() - start:.1f} s")
@@ -77,10 +77,11 @@ def _draw(folder, catalog, table, truth):
 
 def _print_comparison(table, truth):
     """Print biases and pulls of the rows of quality 0."""
+    from galshape_cnn.infer.catalog.columns import ERROR_NAMES
     from galshape_cnn.study.report.compare import error_columns, pull_statistics
 
     clean = np.asarray(table["quality"]) == 0
-    name = {"std": "posterior standard deviation", "err": "Cramer-Rao bound"}[error_columns(table)]
+    name = ERROR_NAMES[error_columns(table)]
     print(f"\n{clean.sum()} galaxies of quality 0 against the truth; pull = (measured - true) / {name}")
     print("            bias   scatter  pull mean  pull std  |pull| < 1")
     for row in pull_statistics(table[clean], truth[clean]):

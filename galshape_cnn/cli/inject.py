@@ -10,7 +10,6 @@ from galshape_cnn.cli.options.common import (
     asked_options,
     keep_defaults,
     load_estimator,
-    make_folder,
     positive_float,
     positive_int,
     progress_wanted,
@@ -20,6 +19,7 @@ from galshape_cnn.cli.options.detection import add_threshold_options, detection_
 from galshape_cnn.cli.options.noise import add_noise_options, noise_error, noise_options
 from galshape_cnn.cli.options.psf import add_psf_error_option, psf_error_from, stars_if_needed
 from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.files import made_folder
 
 __all__ = ["add_parser", "run"]
 
@@ -118,7 +118,7 @@ def run(args):
     from galshape_cnn.study.inject.results import tables_of
     from galshape_cnn.study.validate.criteria import passed
 
-    folder = make_folder(args.output)
+    folder = made_folder(args.output)
     image, keywords = read_images(args)
     keywords |= noise_error(args, image)
     stars_if_needed(image, keywords, is_image=True)

@@ -149,8 +149,8 @@ def _into_table(args):
     source = source_from(args)
     _say_what_changes(source, Path(args.output).suffix.lower())
     source, how = _how(args, source)
-    with _crew(args, _job(source, how, load_estimator(args.bundle))) as crew:
-        rows = measure_all(crew, len(source), progress_wanted(args))
+    with _pool(args, _job(source, how, load_estimator(args.bundle))) as pool:
+        rows = measure_all(pool, len(source), progress_wanted(args))
     table = rows.catalog.to_table()
     _finish(args, source.example(), table)
     for row, error in rows.errors[:_SHOWN]:
@@ -177,8 +177,8 @@ def _into_folder(args):
     folder = BlockFolder(args.output, configuration, len(source), args.block_rows)
     if folder.missing():
         example = source.example()
-        with _crew(args, _job(source, how, estimator)) as crew:
-            fill_folder(folder, crew, progress_wanted(args), partial(_finish, args, example))
+        with _pool(args, _job(source, how, estimator)) as pool:
+            fill_folder(folder, pool, progress_wanted(args), partial(_finish, args, example))
     counts = folder.finish()
     return counted(counts["rows"], args.method, counts["clean"], counts["flags"], counts["errors"])
 
@@ -210,25 +210,7 @@ def summary(catalog, errors=0):
 
 
 def counted(rows, method, clean, flags, errors=0):
-    """The line of `summary` from counts.
-
-    Parameters
-    ----------
-    rows : int
-        Number of galaxies.
-    method : str
-        Estimator.
-    clean : int
-        Rows of quality 0.
-    flags : dict
-        Name of each flag that occurs to its count.
-    errors : int, optional
-        Rows that could not be tried.
-
-    Returns
-    -------
-    text : str
-    """
+    """The line of `summary` from counts: of galaxies, rows of quality 0, each flag, rows not tried."""
     counts = [f"{name} {count}" for name, count in flags.items()]
     failed = [f"{errors} with an error"] if errors else []
     noun = "galaxy" if rows == 1 else "galaxies"
@@ -236,23 +218,9 @@ def counted(rows, method, clean, flags, errors=0):
 
 
 def source_from(args):
-    """Source of the galaxies that the arguments describe.
+    """Source of the galaxies that the parsed arguments describe.
 
-    Parameters
-    ----------
-    args : `argparse.Namespace`
-        With the options of the command.
-
-    Returns
-    -------
-    source : Source
-
-    Raises
-    ------
-    FileError
-        If a file cannot be read.
-    InputError
-        If options and files contradict each other.
+    Files that cannot be read raise `FileError`, options that contradict them `InputError`.
     """
     from galshape_cnn.scale.file_sources import FileSource, MockSource
     from galshape_cnn.scale.images import replaced
@@ -322,19 +290,19 @@ def _processes(args, n):
 
 
 @contextmanager
-def _crew(args, job):
+def _pool(args, job):
     """Those who measure: threads, processes, or a cluster."""
     if args.scheduler is None:
-        from galshape_cnn.scale.workers import local_crew
+        from galshape_cnn.scale.workers import local_workers
 
-        with local_crew(job, _processes(args, len(job.source))) as crew:
-            yield crew
+        with local_workers(job, _processes(args, len(job.source))) as pool:
+            yield pool
         return
-    from galshape_cnn.scale.dask import DaskCrew, connected
+    from galshape_cnn.scale.dask import DaskWorkers, connected
 
     with connected(args.scheduler) as client:
-        crew = DaskCrew(job, client)
+        pool = DaskWorkers(job, client)
         try:
-            yield crew
+            yield pool
         finally:
-            crew.close()
+            pool.close()

@@ -3,7 +3,8 @@
 
 import sys
 
-from galshape_cnn.cli.options.common import make_folder, positive_int
+from galshape_cnn.cli.options.common import positive_int
+from galshape_cnn.files import made_folder
 
 __all__ = ["add_parser", "run"]
 
@@ -37,7 +38,7 @@ def run(args):
     from galshape_cnn.study.validate.validation import validate_bundle
 
     options = {"quick": args.quick, "seed": args.seed, "workers": args.workers, "store": args.store}
-    verdict = validate_bundle(args.bundle, make_folder(args.output), progress=_Progress(), **options)
+    verdict = validate_bundle(args.bundle, made_folder(args.output), progress=_Progress(), **options)
     failed = sum(not good for good in verdict["passed"])
     word = "passed" if passed(verdict) else f"FAILED in {failed} of {len(verdict)} checks"
     print(f"validation {word} -> {args.output}/index.html")

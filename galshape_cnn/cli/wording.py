@@ -30,22 +30,13 @@ _PHRASES = (
     (r"fit_sky=False", "--no-fit-sky"),
     (r"shear_response=True", "--shear-response"),
     (r" \(read files first\)", ""),
+    (r"(noise_scale|noise_correlation)=None", r"\1=none"),
 )
 _EDGE = r"(?<![\w./'-])"
 
 
 def in_options(message):
-    """A message that names options where it named arguments.
-
-    Parameters
-    ----------
-    message : object
-        Of an error or a warning.
-
-    Returns
-    -------
-    text : str
-        One line.
+    """The text of an error or a warning, on one line, naming options where it named arguments.
 
     Examples
     --------

@@ -124,18 +124,7 @@ class Coordinates:
         return (n - _LOW) * (_HIGH - n) / (_HIGH - _LOW) if self.logit_n else n
 
     def derivative(self, theta):
-        """Derivative d(parameters) / d(coordinates).
-
-        Parameters
-        ----------
-        theta : (..., P) ndarray
-            Coordinates.
-
-        Returns
-        -------
-        derivative : (..., P, P) ndarray
-            Diagonal but for the 2x2 block of the shear.
-        """
+        """Derivative d(parameters) / d(coordinates), (..., P, P): diagonal but for the block of the shear."""
         model, size = self.model, self.model.size
         derivative = np.broadcast_to(np.eye(size), (*theta.shape[:-1], size, size)).copy()
         if self.log_flux:
@@ -150,15 +139,7 @@ class Coordinates:
     def log_determinant(self, theta):
         """Log of the determinant of d(parameters) / d(coordinates), to turn one density into the other.
 
-        Parameters
-        ----------
-        theta : (..., P) array_like
-            Coordinates.
-
-        Returns
-        -------
-        log_det : (...) ndarray
-            ``log_density_in_parameters = log_density_in_coordinates - log_det``.
+        ``log_density_in_parameters = log_density_in_coordinates - log_det``.
         """
         model, theta = self.model, np.asarray(theta, float)
         n, ln_hlr = theta[..., model.n], theta[..., model.hlr]
@@ -170,20 +151,10 @@ class Coordinates:
         return by_flux + by_n + ln_hlr - 2 * np.log(np.cosh(eta)) + np.log(np.tanh(eta) / eta)
 
     def clipped(self, theta, size):
-        """Coordinates (of ln n) brought inside their bounds.
+        """A copy of coordinates (N, P), of ln n, brought inside their bounds.
 
-        Parameters
-        ----------
-        theta : (N, P) ndarray
-            Coordinates.
-        size : int
-            Side of the stamp in pixels: the largest half-light radius, and the
-            limit of the centroid.
-
-        Returns
-        -------
-        theta : (N, P) ndarray
-            A clipped copy.
+        ``size`` is the side of the stamp in pixels: the largest half-light radius, and the limit of the
+        centroid.
         """
         model, out = self.model, theta.copy()
         out[:, model.n] = np.clip(out[:, model.n], *np.log(N_RANGE))

@@ -190,56 +190,23 @@ class GalaxyModel:
         return [*range(self.size if self.fit_sky else self.skies.start)]
 
     def units(self, unit):
-        """Factors that turn parameters counted in units of the noise into those of the pixels.
+        """Factors (..., size) that turn parameters counted in units of the noise into those of the pixels.
 
-        Parameters
-        ----------
-        unit : (...) ndarray
-            Unit of flux of each galaxy.
-
-        Returns
-        -------
-        factors : (..., size) ndarray
-            ``unit`` for fluxes and sky levels, one for the others.
+        That is ``unit`` for fluxes and sky levels, one for the others.
         """
         factors = np.ones((*np.shape(unit), self.size))
         factors[..., self.amplitudes] = np.asarray(unit)[..., None]
         return factors
 
     def with_sky(self, params, sky=0.0):
-        """Parameters with their sky levels, put behind them where they have none.
-
-        Parameters
-        ----------
-        params : (..., P) array_like
-            All parameters, or all but the sky levels.
-        sky : float or array_like, optional
-            The levels.
-
-        Returns
-        -------
-        params : (..., size) ndarray
-            A copy.
-        """
+        """A copy of parameters with their sky levels, put behind them where they have none."""
         params = np.asarray(params)
         out = np.empty((*params.shape[:-1], self.size), params.dtype)
         out[..., self.without_sky], out[..., self.skies] = params[..., self.without_sky], sky
         return out
 
     def filled(self, params):
-        """Parameters in which rows that are not finite are replaced by a small round galaxy.
-
-        Parameters
-        ----------
-        params : (N, size) array_like
-
-        Returns
-        -------
-        params : (N, size) ndarray
-            That any function takes.
-        known : (N,) bool ndarray
-            False in the rows that were replaced.
-        """
+        """Parameters any function can take, and which rows were finite: others are a small round galaxy."""
         known = np.isfinite(params).all(1)
         other = np.zeros(self.size)
         other[self.fluxes] = other[self.n] = other[self.hlr] = 1

@@ -87,17 +87,9 @@ def _render_block(params, transfer, grid):
 
 
 def derivatives_block(params, transfer, grid):
-    """Images and derivatives of a block of stamps, to be used inside `in_blocks`.
+    """Images (B, size, size) and derivatives (B, 8, size, size) of a block, to be used inside `in_blocks`.
 
-    Parameters
-    ----------
-    params, transfer, grid
-        As for `unit_quadrants`.
-
-    Returns
-    -------
-    images : (B, size, size) jax array
-    derivatives : (B, 8, size, size) jax array
+    Arguments as for `unit_quadrants`.
     """
     unit, *slopes = (_images(q) for q in unit_quadrants(params, transfer, grid))
     flux = params[:, SINGLE.flux, None, None]
@@ -107,17 +99,9 @@ def derivatives_block(params, transfer, grid):
 
 
 def point_block(params, transfer, grid):
-    """Point sources of unit flux at the centres of a block of stamps, and their derivatives.
+    """Point sources of unit flux at the centres of a block of stamps, and their derivatives by x and y.
 
-    Parameters
-    ----------
-    params, transfer, grid
-        As for `unit_quadrants`; only the centres count.
-
-    Returns
-    -------
-    images : (B, 3, size, size) jax array
-        The PSF there, and its derivatives by x and y.
+    (B, 3, size, size); arguments as for `unit_quadrants`, of which only the centres count.
     """
     return jnp.stack([_images(assembled(parts)) for parts in point_parts(params, transfer, grid)], 1)
 
@@ -218,18 +202,7 @@ def _rendered_with_derivatives(params, transfer, grid):
 
 
 def images_and_derivatives(params, transfer, grid):
-    """`render_with_derivatives` by the kernel.
-
-    Parameters
-    ----------
-    params, transfer, grid
-        As for `render`, where `galshape_cnn.forward.kernel.library.serves` them.
-
-    Returns
-    -------
-    images : (N, size, size) float32 ndarray
-    derivatives : (N, 8, size, size) float32 ndarray
-    """
+    """`render_with_derivatives` by the kernel, in float32, where its library serves these arguments."""
     out = np.empty((len(params), 8, grid.size, grid.size), np.float32)
     out[:, :7] = calls.images("slopes", params, transfer, grid)
     flux = params[:, 0, None, None]

@@ -39,18 +39,7 @@ _MARGIN = 12  # knots beyond N_RANGE, where the spline's end condition dies out
 
 
 def sersic_b(n):
-    """Coefficient b of the Sérsic profile with half-light radius 1.
-
-    Parameters
-    ----------
-    n : array_like
-        Sérsic index, > 0.
-
-    Returns
-    -------
-    b : ndarray
-        Median of the Gamma(2n) distribution.
-    """
+    """Coefficient b of the Sérsic profile of index n > 0: the median of the Gamma(2n) distribution."""
     return gammaincinv(2 * np.asarray(n, float), 0.5)
 
 
@@ -60,19 +49,9 @@ def _ln_norm(n):
 
 
 def sersic_hankel(n):
-    """Fourier transform of the unit Sérsic profile on the table's k grid.
+    """Fourier transform F(k), with F(0) = 1, of the unit Sérsic profile of index n > 0 on the table's grid.
 
-    Parameters
-    ----------
-    n : float
-        Sérsic index, > 0.
-
-    Returns
-    -------
-    ln_k : (K,) ndarray
-        Natural logarithm of wave number times half-light radius.
-    transform : (K,) ndarray
-        F(k), with F(0) = 1.
+    Its first result is the grid: ln of wave number times half-light radius.
     """
     # The profile decays along the path while theta / n < pi / 2.
     theta = min(np.pi / 2, 0.6 * n * np.pi / 2)

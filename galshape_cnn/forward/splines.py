@@ -18,22 +18,7 @@ def _spline_weights(position, count):
 
 
 def rows_at(n, table, knots):
-    """Spline in n alone.
-
-    Parameters
-    ----------
-    n : scalar array
-        Sérsic index.
-    table : SersicTable
-        The grid of n.
-    knots : (n_knots, M) array
-        Spline coefficients of M functions of n.
-
-    Returns
-    -------
-    values, slopes : (M,) jax array
-        The functions and their derivatives with respect to n.
-    """
+    """M functions of n, and their derivatives by it, from their spline coefficients (n_knots, M)."""
     position = (jnp.log(n) - table.ln_n0) / table.ln_n_step
     index, weights, slopes = _spline_weights(position, knots.shape[0])
     rows = jax.lax.dynamic_slice_in_dim(jnp.asarray(knots, weights.dtype), index, 4)
@@ -41,22 +26,9 @@ def rows_at(n, table, knots):
 
 
 def interpolate(n, ln_x, table, coefficients):
-    """A tabulated function of n and ln x, with its derivatives.
+    """A tabulated function of n and ln x, and its derivatives by both, in the shape of ``ln_x``.
 
-    Parameters
-    ----------
-    n : scalar array
-        Sérsic index.
-    ln_x : array
-        Logarithm of the second argument; the ends of the table hold beyond it.
-    table : SersicTable
-        The grids.
-    coefficients : (n_knots, k_knots) array
-        Spline coefficients of the function.
-
-    Returns
-    -------
-    value, by_n, by_ln_x : jax arrays, shape of ``ln_x``
+    From its coefficients (n_knots, k_knots) on the table's grids; the ends of the table hold beyond it.
     """
     values, by_n = rows_at(n, table, coefficients)
     last = values.shape[0] - 2.0

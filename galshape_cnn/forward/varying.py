@@ -38,22 +38,10 @@ _SHEAR = slice(2, 4)
 
 
 def checked_orders(vary):
-    """What varies between bands, and its order above zero.
+    """Names and orders above zero, as `GalaxyModel` keeps them, of what varies between bands.
 
-    Parameters
-    ----------
-    vary : mapping of str to int, or None
-        Orders of ``n``, ``hlr``, ``g``; 0 for what does not vary.
-
-    Returns
-    -------
-    orders : tuple of (str, int)
-        As of `GalaxyModel`.
-
-    Raises
-    ------
-    InputError
-        If it is no mapping, or a name or an order is not allowed.
+    Given a mapping with the orders of ``n``, ``hlr``, ``g``, or None; ``InputError`` if it is no mapping, or
+    a name or an order is not allowed.
     """
     if vary is None:
         return ()
@@ -91,19 +79,9 @@ def shape_index(model):
 
 
 def polynomials(wavelengths, order):
-    """Chebyshev polynomials of ln(wavelength), which the bands span from -1 to 1.
+    """Chebyshev polynomials, up to an order, of ln(wavelength), which the bands span from -1 to 1.
 
-    Parameters
-    ----------
-    wavelengths : sequence of float
-        Of B bands, > 0, in any unit; not all equal.
-    order : int
-        The highest.
-
-    Returns
-    -------
-    values : (B, order) ndarray
-        Of the first to that one.
+    (B, order), without the constant; wavelengths > 0 in any unit, not all equal.
     """
     t = np.log(np.asarray(wavelengths, float))
     t = (2 * t - t.min() - t.max()) / (t.max() - t.min())
@@ -111,22 +89,9 @@ def polynomials(wavelengths, order):
 
 
 def band_shape(params, model, band):
-    """n, hlr, g1, g2 in a band, and their derivative.
+    """n, hlr, g1, g2 in a band (N, 4), n inside its range, and their derivative (N, 4, 4 + S).
 
-    Parameters
-    ----------
-    params : (N, P) ndarray
-        Of the model.
-    model : GalaxyModel
-        With a shape that varies.
-    band : int
-
-    Returns
-    -------
-    shape : (N, 4) float64 ndarray
-        n inside its range.
-    derivative : (N, 4, 4 + S) ndarray
-        By n, hlr, g1, g2 and the S coefficients.
+    The derivative is by n, hlr, g1, g2 and the S coefficients of the model, whose shape varies.
     """
     shape = np.array(params[:, model.shape], float)
     rate = np.zeros((len(shape), 4, model.coefficients))  # of the coordinates, by the coefficients

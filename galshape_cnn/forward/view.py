@@ -89,18 +89,7 @@ class View:
         return band_shape(params, self.model, self.band)
 
     def params(self, params):
-        """Parameters of the exposure's own image.
-
-        Parameters
-        ----------
-        params : (N, P) ndarray
-            Of the model.
-
-        Returns
-        -------
-        params : (N, 8) float64 ndarray
-            flux, n, hlr, g1, g2, x, y, sky, as the renderer takes them.
-        """
+        """Parameters (N, 8) of the exposure's own image, as the renderer takes them, from the model's."""
         model = self.model
         out = np.empty((len(params), SINGLE.size))
         out[:, SINGLE.flux] = params[:, self.band] * self.factor
@@ -137,17 +126,7 @@ class View:
         return out
 
     def jacobian(self, params):
-        """Derivative of the exposure's parameters by the model's.
-
-        Parameters
-        ----------
-        params : (N, P) ndarray
-            Of the model.
-
-        Returns
-        -------
-        jacobian : (N, 8, P) ndarray
-        """
+        """Derivative (N, 8, P) of the exposure's parameters by the model's parameters (N, P)."""
         model = self.model
         out = np.zeros((len(params), SINGLE.size, model.size))
         out[:, SINGLE.flux, self.band] = self.factor

@@ -102,20 +102,9 @@ IDENTIFIERS = {_EXTRACTOR: "number", _EXTRACTOR_2: "source_id"}
 
 
 def find_pair(names, pairs):
-    """First pair whose columns a table has.
+    """First pair, the preferred ones first, whose columns a table has, and their names as it spells them.
 
-    Parameters
-    ----------
-    names : dict of str to str
-        Names of the table's columns by their lower case.
-    pairs : sequence of ColumnPair
-        Candidates, the preferred ones first.
-
-    Returns
-    -------
-    pair : ColumnPair or None
-    columns : list of str
-        Names as the table spells them.
+    ``names`` are the table's by their lower case; None and no names if there is no pair.
     """
     for pair in pairs:
         if all(one in names for one in pair.names):
@@ -124,17 +113,7 @@ def find_pair(names, pairs):
 
 
 def holds_positions(colnames):
-    """Whether a table with these columns says where galaxies are.
-
-    Parameters
-    ----------
-    colnames : iterable of str
-        Names of columns, in any case.
-
-    Returns
-    -------
-    holds : bool
-    """
+    """Whether a table with columns of these names, in any case, says where galaxies are."""
     names = {str(name).lower().removesuffix(".ra"): name for name in colnames}
     found = any(find_pair(names, pairs)[0] for pairs in (PIXEL_COLUMNS, SKY_COLUMNS))
     return found or any(name in names for name in SKYCOORD_COLUMNS)

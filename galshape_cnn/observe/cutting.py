@@ -56,18 +56,7 @@ def bucket_size(side):
 
 
 def check_stamp_size(stamp_size):
-    """Refuse stamp sizes that are not whole numbers of at least eight.
-
-    Parameters
-    ----------
-    stamp_size : int, (N,) ndarray of int, or None
-        Side in pixels.
-
-    Raises
-    ------
-    InputError
-        If it is neither None nor a whole number >= 8.
-    """
+    """Refuse a stamp size, or an array of them, that is neither None nor a whole number >= 8."""
     if stamp_size is None:
         return
     if isinstance(stamp_size, np.ndarray) and stamp_size.ndim:
@@ -235,19 +224,7 @@ def working_unit(rows):
 
 
 def rows_in_units_of(rows, unit):
-    """The same rows with pixel values counted in a number of their unit.
-
-    Parameters
-    ----------
-    rows : Rows
-        All rows.
-    unit : float
-        From `working_unit`.
-
-    Returns
-    -------
-    rows : Rows
-    """
+    """The same rows with pixel values counted in the number of their unit that `working_unit` gives."""
     if unit == 1:
         return rows
     return replace(rows, frames=[replace(one, factor=one.factor / unit) for one in rows.frames])
@@ -358,20 +335,10 @@ def _is_cut(shape, used, side, middle, is_image):
 
 
 def check_informed(rows, informed):
-    """Refuse a call in which the noise says nothing at all.
+    """Refuse a call in which the noise says nothing at all: ``NoiseError``.
 
-    Parameters
-    ----------
-    rows : Rows
-        All rows.
-    informed : (N,) ndarray of bool
-        From `cut_stamps`.
-
-    Raises
-    ------
-    NoiseError
-        If the noise is zero, NaN or infinite everywhere, not only under the
-        galaxies of an image.
+    That is, if it is zero, NaN or infinite everywhere, not only under the galaxies of an image. ``informed``,
+    (N,) bool, is from `cut_stamps`.
     """
     if informed.any():
         return

@@ -133,21 +133,7 @@ class Exposure:
 
 
 def are_exposures(data):
-    """Whether data is a sequence of `Exposure`.
-
-    Parameters
-    ----------
-    data : object
-
-    Returns
-    -------
-    yes : bool
-
-    Raises
-    ------
-    InputError
-        If only some of its entries are, or it is an `Exposure` by itself.
-    """
+    """Whether data is a sequence of `Exposure`; ``InputError`` if only partly, or one by itself."""
     if isinstance(data, Exposure):
         raise InputError("data is one Exposure; a list of them is needed")
     if not isinstance(data, (list, tuple)) or not any(isinstance(one, Exposure) for one in data):
@@ -166,21 +152,9 @@ def axes_of(data):
 
 
 def opened(exposure):
-    """An exposure with the image of its file, if it has one.
+    """An exposure with the image of its file, if it has one; else ``FileError`` if that cannot be read.
 
-    Parameters
-    ----------
-    exposure : Exposure
-
-    Returns
-    -------
-    exposure : Exposure
-        Whose ``data`` are no file; a PSF and an error of its own replace those of the file.
-
-    Raises
-    ------
-    FileError
-        If the file cannot be read.
+    A PSF and an error of its own replace those of the file.
     """
     if not isinstance(exposure.data, ImageFile):
         return exposure

@@ -57,27 +57,10 @@ class AgreedExposures:
 
 
 def agreed_exposures(exposures, positions=None, fit_sky=True, vary=()):
-    """Check that exposures fit together, before their pixels are looked at.
+    """Check that exposures, all images or all cutouts, fit together before their pixels are looked at.
 
-    Parameters
-    ----------
-    exposures : sequence of Exposure
-        All images, or all cutouts.
-    positions : optional
-        As for `prepare_exposures`.
-    fit_sky : bool, optional
-        Whether the sky levels are to be fitted.
-    vary : tuple of (str, int), optional
-        As of `GalaxyModel`.
-
-    Returns
-    -------
-    agreed : AgreedExposures
-
-    Raises
-    ------
-    InputError
-        If they contradict each other; its subclasses if a file or the positions cannot be used.
+    Other arguments as for `prepare_exposures`, but ``vary`` as of `GalaxyModel`. ``InputError`` if they
+    contradict each other; its subclasses if a file or the positions cannot be used.
     """
     names = _names(exposures)
     exposures = [_named(name, opened, one) for name, one in zip(names, exposures, strict=True)]
@@ -94,20 +77,7 @@ def agreed_exposures(exposures, positions=None, fit_sky=True, vary=()):
 
 
 def check_counts(names, parts):
-    """Refuse exposures that hold different numbers of cutouts.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Of the exposures.
-    parts : sequence of sized
-        What has as many entries as each has galaxies.
-
-    Raises
-    ------
-    InputError
-        If the numbers differ.
-    """
+    """Refuse named exposures that hold different numbers of cutouts, the lengths of ``parts``."""
     if len({len(one) for one in parts}) > 1:
         listed = ", ".join(f"{name}: {len(one)}" for name, one in zip(names, parts, strict=True))
         raise InputError(f"the exposures hold different numbers of cutouts ({listed}); they must be equal")

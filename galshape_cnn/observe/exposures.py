@@ -123,18 +123,7 @@ class Exposures:
         return {name: value[rows] for name, value in out.items()}
 
     def view(self, rows, exposure):
-        """How an exposure sees the galaxies of some rows, from the pixels of their reference exposures.
-
-        Parameters
-        ----------
-        rows : (M,) ndarray of int
-            With data in the exposure.
-        exposure : int
-
-        Returns
-        -------
-        view : View
-        """
+        """How an exposure sees the galaxies of rows (M,), from the pixels of their reference exposures."""
         here = self.placement(rows, np.full(len(rows), exposure))
         there = self.placement(rows, self.reference[rows])
         back = np.linalg.inv(there["jacobian"])

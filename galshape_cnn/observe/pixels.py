@@ -78,22 +78,7 @@ class Stack:
     mask: np.ndarray | None = None
 
     def read(self, rows, y, x, factor):
-        """The same part of some images.
-
-        Parameters
-        ----------
-        rows : (M,) ndarray of int
-            Images.
-        y, x : slice
-            The part.
-        factor : float
-            See `read_pixels`.
-
-        Returns
-        -------
-        data, ivar, informed
-            As `read_pixels`.
-        """
+        """The same part, slices ``y`` and ``x``, of some images; factor and result as of `read_pixels`."""
         part = (rows, y, x)
         mask = None if self.mask is None else self.mask[part]
         return read_pixels(self.data[part], self.noise[part], mask, factor)

@@ -160,18 +160,9 @@ class Stamps:
         return np.where(count > 0, 2.0 ** np.round(-0.5 * np.log2(np.where(count > 0, mean, 1.0))), 1.0)
 
     def with_pixels(self, data, ivar, nuisance=None):
-        """The same stamps with other pixels.
+        """The same stamps with other pixels, of the shape and type of the old ones, finite.
 
-        Parameters
-        ----------
-        data, ivar : (N, ny, nx) ndarray
-            Of the shape and type of the old ones, finite; zero ``ivar`` masks a pixel.
-        nuisance : (N, m, ny, nx) float32 ndarray, optional
-            See the class.
-
-        Returns
-        -------
-        stamps : Stamps
+        Zero ``ivar`` masks a pixel; ``nuisance`` as of the class, single precision.
         """
         parts = {item.name: getattr(self, item.name) for item in fields(self)}
         data = np.where(ivar > 0, data, 0).astype(self.data.dtype)

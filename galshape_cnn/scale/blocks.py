@@ -56,26 +56,10 @@ class Rows:
 
 
 def probe(estimator, source, how):
-    """Find out what the rows of a run have in common, from the first that can be measured.
+    """`Schema`: what the rows of a run have in common, from the first that can be measured.
 
-    Parameters
-    ----------
-    estimator : ShapeEstimator
-        Or anything called like one.
-    source : Source
-        Of the galaxies.
-    how : dict
-        Options of the measurement.
-
-    Returns
-    -------
-    schema : Schema
-
-    Raises
-    ------
-    Exception
-        The first row's, if none of the first 256 can be measured: then it is the input as a
-        whole that is wrong.
+    ``how`` are the options of the measurement. If none of the first 256 rows can be measured, the error of
+    the first is raised: then it is the input as a whole that is wrong.
     """
     first = None
     for row in range(min(len(source), _PROBED)):
@@ -94,18 +78,7 @@ def probe(estimator, source, how):
 def measure_rows(estimator, source, start, stop, how, schema):
     """Measure a range of galaxies; what cannot be measured costs its own row only.
 
-    Parameters
-    ----------
-    estimator, source, how
-        As for `probe`.
-    start, stop : int
-        The range.
-    schema : Schema
-        From `probe`.
-
-    Returns
-    -------
-    rows : Rows
+    Arguments as for `probe`, and the ``schema`` that it found.
     """
     try:
         catalog = _call(estimator, source, start, stop, how)
@@ -124,19 +97,7 @@ def measure_rows(estimator, source, start, stop, how, schema):
 
 
 def failed_rows(source, start, stop, schema, message):
-    """Blank rows for a range that could not be tried.
-
-    Parameters
-    ----------
-    source, start, stop, schema
-        As for `measure_rows`.
-    message : str
-        Why.
-
-    Returns
-    -------
-    rows : Rows
-    """
+    """Blank rows, with a message that says why, for a range that could not be tried."""
     errors = [(row, message) for row in range(start, stop)]
     return Rows(start, _blank(source, start, stop, schema), errors)
 
@@ -176,17 +137,7 @@ def _blank(source, start, stop, schema):
 
 
 def join_rows(parts):
-    """One range of several that follow each other.
-
-    Parameters
-    ----------
-    parts : sequence of Rows
-        In order.
-
-    Returns
-    -------
-    rows : Rows
-    """
+    """One range of several that follow each other."""
     if len(parts) == 1:
         return parts[0]
     catalogs = [part.catalog for part in parts]

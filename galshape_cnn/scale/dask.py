@@ -12,12 +12,12 @@ from galshape_cnn.scale.blocks import join_rows, probe
 from galshape_cnn.scale.run import BLOCK_ROWS, begin_run, fill_folder, recording
 from galshape_cnn.scale.workers import ONE_THREAD, Job, drop_job, measure_of_job, take_job
 
-__all__ = ["DaskCrew", "connected", "measure_dask"]
+__all__ = ["DaskWorkers", "connected", "measure_dask"]
 
 __doctest_requires__ = {"measure_dask": ["distributed"]}  # an extra
 
 
-class DaskCrew:
+class DaskWorkers:
     """The workers of a cluster.
 
     Parameters
@@ -191,9 +191,9 @@ def measure_dask(
             return measure_dask(estimator, data, output, own, **keywords, **options)
     source, how, folder = begin_run(estimator, data, output, block_rows, settings, options)
     if folder.missing():
-        crew = DaskCrew(Job(estimator, source, how, probe(estimator, source, how)), client)
+        pool = DaskWorkers(Job(estimator, source, how, probe(estimator, source, how)), client)
         try:
-            fill_folder(folder, crew, progress, recording(options))
+            fill_folder(folder, pool, progress, recording(options))
         finally:
-            crew.close()
+            pool.close()
     return folder.finish()

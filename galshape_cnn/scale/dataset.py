@@ -23,6 +23,7 @@ from pathlib import Path
 from astropy.table import QTable, Table, vstack
 
 from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.files import made_folder
 from galshape_cnn.infer.catalog.writable import writable_table
 
 __all__ = ["BlockFolder", "read_blocks"]
@@ -64,21 +65,12 @@ class BlockFolder:
             "sha256": hashlib.sha256(text.encode()).hexdigest(),
             "configuration": json.loads(text),
         }
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError(f"cannot make the folder {str(path)!r}: {error}") from error
+        made_folder(self.path)
         self._begin_or_go_on()
 
     @staticmethod
     def clear(path):
-        """Remove the run that a folder holds, if it holds one, and nothing else.
-
-        Parameters
-        ----------
-        path : path-like
-            Folder.
-        """
+        """Remove the run that a folder holds, if it holds one, and nothing else."""
         path = Path(path)
         if (path / _MANIFEST).is_file():
             for old in [*path.glob("part-*.parquet"), *(path / n for n in (_ERRORS, _SUMMARY, _MANIFEST))]:
@@ -120,21 +112,9 @@ class BlockFolder:
         return [number for number in range(len(self.ranges())) if not self.part(number).exists()]
 
     def write(self, number, table, errors):
-        """Write a block.
+        """Write a block; ``FileError`` if that fails: it is then missing, not half there.
 
-        Parameters
-        ----------
-        number : int
-            Of the block.
-        table : `~astropy.table.Table`
-            Its rows.
-        errors : list of (int, str)
-            Rows of the run that could not be measured, and why; kept in the block's metadata.
-
-        Raises
-        ------
-        FileError
-            If it cannot be written; the block is then missing, not half there.
+        ``errors`` are rows of the run that could not be measured, and why; the block's metadata hold them.
         """
         table, _ = writable_table(table, ".parquet")  # what that changes has been said before the run
         table.meta["errors"] = [[int(row), text] for row, text in errors]

@@ -80,19 +80,7 @@ class CubeSource(Source):
 
 
 def rows_of_cube(image, start, stop):
-    """Rows of a cube in memory, without its PSF.
-
-    Parameters
-    ----------
-    image : `~astropy.nddata.NDData`
-        A cube.
-    start, stop : int
-        The rows.
-
-    Returns
-    -------
-    part : `~astropy.nddata.NDData`
-    """
+    """Rows of a cube in memory, without its PSF."""
     from astropy.nddata import NDData
 
     parts = {"mask": _copied(image.mask, start, stop), "wcs": image.wcs, "unit": image.unit}
@@ -104,20 +92,9 @@ def rows_of_cube(image, start, stop):
 
 
 def rows_of(value, n, start, stop):
-    """Rows of what has one for each of many galaxies; anything else as it is.
+    """Rows of an estimator's argument that has one for each of ``n`` galaxies; anything else as it is.
 
-    Parameters
-    ----------
-    value : object
-        Argument of the estimator: arrays, lists and uncertainties of ``n``, which keep mask and unit.
-    n : int
-        Number of galaxies.
-    start, stop : int
-        The rows.
-
-    Returns
-    -------
-    value : object
+    Arrays, lists and uncertainties keep mask and unit.
     """
     if isinstance(value, PSFArrays):
         return replace(value, array=rows_of(value.array, n, start, stop))

@@ -37,20 +37,7 @@ def open_image(path, names=None, keywords=None):
 
 
 def replaced(image, keywords):
-    """An image without what keywords of the estimator replace.
-
-    Parameters
-    ----------
-    image : `~astropy.nddata.NDData`
-        Changed in place.
-    keywords : dict
-        A ``psf`` or an ``error`` in them counts in place of the image's.
-
-    Returns
-    -------
-    image : `~astropy.nddata.NDData`
-        The same.
-    """
+    """An image, changed in place, without the PSF or noise that keywords of the estimator replace."""
     if keywords.get("psf") is not None:
         image.psf = None
     if keywords.get("error") is not None:

@@ -3,11 +3,10 @@
 
 import warnings
 from collections import deque
-from contextlib import contextmanager
 
 from astropy.table import QTable
 
-from galshape_cnn.errors import GalshapeWarning
+from galshape_cnn.errors import LostRowsWarning
 from galshape_cnn.fingerprint import fingerprint
 from galshape_cnn.infer.catalog.columns import pass_through
 from galshape_cnn.infer.catalog.writable import warn_of_changes
@@ -19,7 +18,7 @@ from galshape_cnn.scale.blocks import join_rows, probe
 from galshape_cnn.scale.dataset import BlockFolder
 from galshape_cnn.scale.noise import settled_noise
 from galshape_cnn.scale.sources import open_source
-from galshape_cnn.scale.workers import Job, local_crew
+from galshape_cnn.scale.workers import Job, local_workers
 
 __all__ = [
     "BLOCK_ROWS",
@@ -102,8 +101,8 @@ def measure_stream(
     source, how, folder = begin_run(estimator, data, output, block_rows, settings, options)
     if folder.missing():
         job = Job(estimator, source, how, probe(estimator, source, how))
-        with local_crew(job, workers) as crew:
-            fill_folder(folder, crew, progress, recording(options))
+        with local_workers(job, workers) as pool:
+            fill_folder(folder, pool, progress, recording(options))
     return folder.finish()
 
 
@@ -137,15 +136,7 @@ def begin_run(estimator, data, output, block_rows, settings, options):
 def recording(options):
     """What adds to the metadata of a block how its files were read, which no estimator knows.
 
-    Parameters
-    ----------
-    options : dict
-        Keywords of `measure_stream`.
-
-    Returns
-    -------
-    finish : callable or None
-        For `fill_folder`.
+    From the keywords of `measure_stream`; a function for `fill_folder`, or None.
     """
     names = {name: value for name, value in (options.get("names") or {}).items() if value}
     if not names:
@@ -158,18 +149,7 @@ def recording(options):
 
 
 def source_columns(source):
-    """Columns that came with the positions and that the table of a run will have.
-
-    Parameters
-    ----------
-    source : Source
-        Of the galaxies.
-
-    Returns
-    -------
-    table : `~astropy.table.Table` or None
-        ``id`` included.
-    """
+    """Columns, ``id`` included, that came with the positions and that the table of a run will have."""
     inputs = source.inputs(0, len(source))
     table = pass_through(inputs)
     if inputs is not None and "id" in inputs.colnames:
@@ -179,17 +159,7 @@ def source_columns(source):
 
 
 def split_options(options):
-    """Options of the measurement, and the rest.
-
-    Parameters
-    ----------
-    options : dict
-        Keywords of a call.
-
-    Returns
-    -------
-    how, rest : dict
-    """
+    """Options of the measurement, and the rest, of the keywords of a call."""
     how = {name: options[name] for name in measurement_keywords() if name in options}
     if how.get("psf_error") is not None:  # here it is known what its arrays are
         from galshape_cnn.infer.measure.psf_error import PSFUncertainty
@@ -204,20 +174,7 @@ def split_options(options):
 
 
 def configuration_of(estimator, source, how, settings=None):
-    """Everything that decides the numbers of a run.
-
-    Parameters
-    ----------
-    estimator, source, how
-        As for `galshape_cnn.scale.blocks.measure_rows`.
-    settings : dict, optional
-        Further things.
-
-    Returns
-    -------
-    configuration : dict
-        Of texts.
-    """
+    """Everything that decides the numbers of a run, as texts; ``settings`` are further things."""
     from galshape_cnn import __version__
 
     network = getattr(getattr(estimator, "bundle", None), "sha256", type(estimator).__name__)
@@ -226,14 +183,14 @@ def configuration_of(estimator, source, how, settings=None):
     return known | {name: fingerprint(value) for name, value in (settings or {}).items()}
 
 
-def fill_folder(folder, crew, progress=False, finish=None):
+def fill_folder(folder, pool, progress=False, finish=None):
     """Measure the blocks that are missing in a folder.
 
     Parameters
     ----------
     folder : BlockFolder
         Output.
-    crew : ThreadCrew, ProcessCrew or DaskCrew
+    pool : ThreadWorkers, ProcessWorkers or DaskWorkers
         Those who measure.
     progress : bool, optional
         Show a progress bar.
@@ -244,7 +201,7 @@ def fill_folder(folder, crew, progress=False, finish=None):
     bar = progress_bar(sum(stop - start for start, stop in (ranges[n] for n in missing)), progress)
     chunks = [(n, *one) for n in missing for one in _chunks(*ranges[n])]
     parts = []
-    for (number, _, stop), rows in _measured(crew, chunks):
+    for (number, _, stop), rows in _measured(pool, chunks):
         parts.append(rows)
         bar(len(rows))
         if stop == ranges[number][1]:
@@ -255,26 +212,14 @@ def fill_folder(folder, crew, progress=False, finish=None):
             folder.write(number, table, whole.errors)
 
 
-def measure_all(crew, n, progress=False):
-    """Measure all rows into one catalogue in memory.
+def measure_all(pool, n, progress=False):
+    """Measure all rows into one catalogue, without data, in memory, and its errors.
 
-    Parameters
-    ----------
-    crew : ThreadCrew, ProcessCrew or DaskCrew
-        Those who measure.
-    n : int
-        Number of rows.
-    progress : bool, optional
-        Show a progress bar.
-
-    Returns
-    -------
-    rows : Rows
-        The catalogue without data, and the errors.
+    ``pool`` are those who measure: a ``ThreadWorkers``, ``ProcessWorkers`` or ``DaskWorkers``.
     """
     bar, parts = progress_bar(n, progress), []
-    size = max(1, min(CHUNK_ROWS, -(-n // crew.count)))
-    for _, rows in _measured(crew, [(None, *one) for one in _chunks(0, n, size)]):
+    size = max(1, min(CHUNK_ROWS, -(-n // pool.count)))
+    for _, rows in _measured(pool, [(None, *one) for one in _chunks(0, n, size)]):
         parts.append(rows)
         bar(len(rows))
     return join_rows(parts)
@@ -285,21 +230,14 @@ def _chunks(start, stop, size=CHUNK_ROWS):
     return [(first, min(first + size, stop)) for first in range(start, stop, size)]
 
 
-def _measured(crew, chunks):
+def _measured(pool, chunks):
     """Each chunk and its rows, in order; a few are under way at any time."""
     waiting, todo = deque(), deque(chunks)
-    with _quiet():
-        while waiting or todo:
-            while todo and len(waiting) < _AHEAD * crew.count:
-                chunk = todo.popleft()
-                waiting.append((chunk, crew.submit(*chunk[1:])))
-            chunk, future = waiting.popleft()
-            yield chunk, crew.result(future, *chunk[1:])
-
-
-@contextmanager
-def _quiet():
-    """Without a warning for every chunk that holds a galaxy that could not be measured."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"\d+ of \d+ galaxies could", category=GalshapeWarning)
-        yield
+        warnings.simplefilter("ignore", LostRowsWarning)
+        while waiting or todo:
+            while todo and len(waiting) < _AHEAD * pool.count:
+                chunk = todo.popleft()
+                waiting.append((chunk, pool.submit(*chunk[1:])))
+            chunk, future = waiting.popleft()
+            yield chunk, pool.result(future, *chunk[1:])

@@ -31,20 +31,7 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, start, stop):
-        """Read a range of galaxies.
-
-        Parameters
-        ----------
-        start, stop : int
-            The range.
-
-        Returns
-        -------
-        data : object
-            As the estimator takes it.
-        keywords : dict
-            For the call of the estimator.
-        """
+        """Data and keywords of a range of galaxies, as the estimator takes them."""
 
     def inputs(self, start, stop):
         """Columns of a range that pass through to the table, or None."""

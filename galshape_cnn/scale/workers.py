@@ -23,10 +23,10 @@ from galshape_cnn.scale.blocks import Schema, failed_rows, join_rows, measure_ro
 __all__ = [
     "ONE_THREAD",
     "Job",
-    "ProcessCrew",
-    "ThreadCrew",
+    "ProcessWorkers",
+    "ThreadWorkers",
     "drop_job",
-    "local_crew",
+    "local_workers",
     "measure_of_job",
     "take_job",
 ]
@@ -78,13 +78,7 @@ class Job:
 
 
 def take_job(job):
-    """Keep a job in this process.
-
-    Parameters
-    ----------
-    job : Job
-        To be found again by its token.
-    """
+    """Keep a job in this process, to be found again by its token."""
     _JOBS[job.token] = job
 
 
@@ -97,34 +91,16 @@ def _begin(job_file, numbers, count):
 
 
 def drop_job(token):
-    """Forget a job.
-
-    Parameters
-    ----------
-    token : str
-        Of the job.
-    """
+    """Forget a job."""
     _JOBS.pop(token, None)
 
 
 def measure_of_job(token, start, stop):
-    """Measure a range of a job that this process was sent.
-
-    Parameters
-    ----------
-    token : str
-        Of the job.
-    start, stop : int
-        The range.
-
-    Returns
-    -------
-    rows : Rows
-    """
+    """Measure a range of the job, of a token, that this process was sent."""
     return _JOBS[token].measure(start, stop)
 
 
-class ThreadCrew:
+class ThreadWorkers:
     """Threads of this process.
 
     Parameters
@@ -152,7 +128,7 @@ class ThreadCrew:
         self._pool.shutdown(cancel_futures=True)
 
 
-class ProcessCrew:
+class ProcessWorkers:
     """Processes with one thread each.
 
     Parameters
@@ -228,28 +204,14 @@ class ProcessCrew:
 
 
 @contextmanager
-def local_crew(job, workers=None):
-    """Threads of this process, or other processes.
+def local_workers(job, workers=None):
+    """Yield threads of this process, one for each core it may use, or a number of other processes.
 
-    Parameters
-    ----------
-    job : Job
-        What to measure.
-    workers : int, optional
-        Processes; without it a thread for each core this process may use.
-
-    Yields
-    ------
-    crew : ThreadCrew or ProcessCrew
-
-    Raises
-    ------
-    InputError
-        If ``workers`` is below one.
+    ``InputError`` if ``workers`` is below one.
     """
     workers = None if workers is None else whole_number(workers, "workers", 1)
-    crew = ThreadCrew(job, usable_cores()) if workers is None else ProcessCrew(job, workers)
+    pool = ThreadWorkers(job, usable_cores()) if workers is None else ProcessWorkers(job, workers)
     try:
-        yield crew
+        yield pool
     finally:
-        crew.close()
+        pool.close()

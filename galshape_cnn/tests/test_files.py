@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from galshape_cnn.errors import FileError
-from galshape_cnn.files import written_whole
+from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.files import check_output_path, made_folder, written_whole
 
 
 def test_a_file_is_replaced_at_the_end(tmp_path):
@@ -45,3 +45,23 @@ def test_a_folder_that_is_missing_is_named(tmp_path):
         written_whole(path),
     ):
         pass
+
+
+def test_outputs_are_checked_before_any_work(tmp_path):
+    old = tmp_path / "old.fits"
+    old.touch()
+    assert check_output_path(str(old), (".fits",), overwrite=True) == old
+    for path, error, message in (
+        (old, FileError, "it exists"),
+        (tmp_path / "a.txt", InputError, "suffix '.txt'; allowed: .fits"),
+        (tmp_path / "none" / "a.fits", FileError, "cannot write .*: no folder .*none"),
+    ):
+        with pytest.raises(error, match=message):
+            check_output_path(path, (".fits",))
+
+
+def test_folders_are_made_with_those_above(tmp_path):
+    assert made_folder(tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError, match="cannot make the folder .*file"):
+        made_folder(tmp_path / "file")

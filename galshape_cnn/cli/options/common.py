@@ -19,7 +19,6 @@ __all__ = [
     "image_options",
     "keep_defaults",
     "load_estimator",
-    "make_folder",
     "progress_wanted",
     "read_images",
 ]
@@ -42,17 +41,8 @@ WITHOUT_RECORD = {
 def asked_options(args):
     """Options of the command that differ from their defaults, for the metadata of its table.
 
-    Whatever option is added to the command is recorded, unless `WITHOUT_RECORD` names it.
-
-    Parameters
-    ----------
-    args : `argparse.Namespace`
-        With ``defaults``, see `keep_defaults`.
-
-    Returns
-    -------
-    asked : dict
-        Plain numbers, texts, truth values, lists of them.
+    Plain numbers, texts, truth values and lists of them, by name. Whatever option is added to the command is
+    recorded, unless `WITHOUT_RECORD` names it. The arguments hold ``defaults``, see `keep_defaults`.
     """
     known = args.defaults.items()
     changed = {name: getattr(args, name) for name, default in known if getattr(args, name) != default}
@@ -60,13 +50,7 @@ def asked_options(args):
 
 
 def keep_defaults(parser):
-    """Keep the defaults of a command's options beside them, as ``defaults``.
-
-    Parameters
-    ----------
-    parser : `argparse.ArgumentParser`
-        With all of its options; changed in place.
-    """
+    """Keep the defaults of all options of a parser beside them, as ``defaults``."""
     defaults = {action.dest: action.default for action in parser._actions if action.dest != "help"}
     parser.set_defaults(defaults=defaults)
 
@@ -98,13 +82,7 @@ def positive_int(text):
 
 
 def add_image_options(parser):
-    """Add the options that say what the file holds, where its names don't.
-
-    Parameters
-    ----------
-    parser : `argparse.ArgumentParser`
-        Changed in place.
-    """
+    """Add to a parser the options that say what the file holds, where its names don't."""
     group = parser.add_argument_group("what the file holds")
     group.add_argument("--sci", type=hdu, metavar="HDU", help="HDU of the image: name or number")
     noise = group.add_mutually_exclusive_group()
@@ -148,13 +126,7 @@ def add_image_options(parser):
 
 
 def add_estimator_options(parser):
-    """Add ``--method``, ``--bundle`` and ``--progress``.
-
-    Parameters
-    ----------
-    parser : `argparse.ArgumentParser`
-        Changed in place.
-    """
+    """Add ``--method``, ``--bundle`` and ``--progress`` to a parser."""
     parser.add_argument(
         "--method",
         choices=METHODS,
@@ -173,18 +145,7 @@ def progress_wanted(args):
 
 
 def load_estimator(bundle):
-    """The estimator of a bundle, or the one that comes with the package.
-
-    Parameters
-    ----------
-    bundle : str or None
-        Path of the bundle.
-
-    Returns
-    -------
-    estimator : ShapeEstimator
-        Ready to be called.
-    """
+    """The estimator of the bundle of a path, or for None the one that comes with the package."""
     from galshape_cnn import ShapeEstimator
 
     return ShapeEstimator() if bundle is None else ShapeEstimator.load(bundle)
@@ -263,22 +224,9 @@ def image_options(args):
 
 
 def expand_patterns(inputs):
-    """Input files, with patterns that the shell has not expanded.
+    """Input files, with patterns such as ``"cutouts/*.fits"`` that the shell has not expanded.
 
-    Parameters
-    ----------
-    inputs : sequence of str
-        Files or patterns such as ``"cutouts/*.fits"``.
-
-    Returns
-    -------
-    paths : list of str
-        The files of a pattern in sorted order.
-
-    Raises
-    ------
-    FileError
-        If a pattern matches no file.
+    The files of a pattern come in sorted order; one that matches none raises `FileError`.
     """
     paths = []
     for one in inputs:
@@ -294,29 +242,3 @@ def _psf_choice(args):
     if args.psf is None or args.psf_ext is None:
         return args.psf_ext if args.psf is None else args.psf
     return f"{args.psf}[{args.psf_ext}]"
-
-
-def make_folder(path):
-    """Folder for the output, made if missing.
-
-    Parameters
-    ----------
-    path : str
-        Folder.
-
-    Returns
-    -------
-    folder : `pathlib.Path`
-        It exists.
-
-    Raises
-    ------
-    FileError
-        If it cannot be made.
-    """
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"cannot make the folder {path!r}: {error}") from error
-    return folder

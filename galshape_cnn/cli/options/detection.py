@@ -12,13 +12,7 @@ CUTOUT_LIMIT = 128
 
 
 def add_detection_options(parser):
-    """Add the options that say how galaxies are found.
-
-    Parameters
-    ----------
-    parser : `argparse.ArgumentParser`
-        Changed in place.
-    """
+    """Add to a parser the options that say how galaxies are found."""
     group = parser.add_argument_group(
         "finding galaxies", "used when --positions is missing and the image is larger than a cutout"
     )
@@ -35,13 +29,7 @@ def add_detection_options(parser):
 
 
 def add_threshold_options(group):
-    """Add the thresholds of the detection.
-
-    Parameters
-    ----------
-    group : `argparse.ArgumentParser` or group
-        Changed in place.
-    """
+    """Add the thresholds of the detection to a parser or a group of it."""
     for name, kind, default, text in (
         ("threshold", float, 4.0, "standard deviations of the smoothed image that make a source"),
         ("npixels", int, 8, "connected pixels that make a source"),
@@ -75,29 +63,11 @@ def is_cutout(data):
 
 
 def targets(args, data, error=None):
-    """Positions of the galaxies: given, found in the image, or None for cutouts.
+    """Positions of the galaxies: a table, given or found in the image, or None for cutouts.
 
-    Parameters
-    ----------
-    args : `argparse.Namespace`
-        With ``positions`` and the options of `add_detection_options`.
-    data : NDData or list of NDData
-        As read from the files.
-    error : float, optional
-        1 sigma of every pixel.
-
-    Returns
-    -------
-    positions : `~astropy.table.Table` or None
-
-    Raises
-    ------
-    FileError
-        If the table of positions cannot be read.
-    PositionError
-        If no galaxy is found.
-    InputError
-        If a threshold makes no sense, or ``--find`` is given for cutouts.
+    The data are as read from the files, one NDData or several; ``error`` is the 1 sigma noise of every pixel,
+    where they have none. `PositionError` if no galaxy is found, `FileError` if the table cannot be read,
+    `InputError` if a threshold makes no sense or ``--find`` is given for cutouts.
     """
     if args.positions is not None:
         from galshape_cnn.observe.io.tables.position_files import read_positions
@@ -117,17 +87,7 @@ def targets(args, data, error=None):
 
 
 def detection_from(args):
-    """The thresholds that the options describe.
-
-    Parameters
-    ----------
-    args : `argparse.Namespace`
-        With the options of `add_detection_options`.
-
-    Returns
-    -------
-    detection : Detection
-    """
+    """The thresholds, a `Detection`, that the options of `add_detection_options` describe."""
     from galshape_cnn.observe.detect.sources import Detection
 
     names = ("threshold", "npixels", "fwhm", "box", "contrast")

@@ -34,13 +34,7 @@ _NOT_YET = ("shear_response", "psf_error")
 
 
 def add_exposures_option(parser):
-    """Add ``--exposures``.
-
-    Parameters
-    ----------
-    parser : `argparse.ArgumentParser`
-        Changed in place.
-    """
+    """Add ``--exposures`` to a parser."""
     parser.add_argument(
         "--exposures",
         metavar="LIST",
@@ -52,13 +46,7 @@ def add_exposures_option(parser):
 
 
 def add_vary_option(parser):
-    """Add ``--vary``.
-
-    Parameters
-    ----------
-    parser : `argparse.ArgumentParser`
-        Changed in place.
-    """
+    """Add ``--vary`` to a parser."""
     parser.add_argument(
         "--vary",
         metavar="ORDERS",
@@ -68,22 +56,9 @@ def add_vary_option(parser):
 
 
 def vary_from(args):
-    """What of the shape varies between bands.
+    """The estimator's keyword ``vary`` where the option is given; an empty dict otherwise.
 
-    Parameters
-    ----------
-    args : `argparse.Namespace`
-        With ``vary`` and ``exposures``.
-
-    Returns
-    -------
-    options : dict
-        ``vary`` of an estimator; empty where the option is not given.
-
-    Raises
-    ------
-    InputError
-        If it is no list of names and numbers, or given without ``--exposures``.
+    `InputError` if it is no list of names and numbers, or given without ``--exposures``.
     """
     if args.vary is None:
         return {}
@@ -132,23 +107,9 @@ def read_exposures(path):
 
 
 def exposures_source(args):
-    """Source of the galaxies in the exposures of the list that the arguments name.
+    """`ExposuresSource` of the galaxies in the exposures of the list that ``galshape measure`` was given.
 
-    Parameters
-    ----------
-    args : `argparse.Namespace`
-        Of ``galshape measure``.
-
-    Returns
-    -------
-    source : ExposuresSource
-
-    Raises
-    ------
-    FileError
-        If the list or one of its files cannot be read.
-    InputError
-        If an option cannot be used with it.
+    Raises as `listed_exposures`.
     """
     from galshape_cnn.observe.exposure import opened
     from galshape_cnn.scale.exposures_source import ExposuresSource
@@ -158,25 +119,10 @@ def exposures_source(args):
 
 
 def listed_exposures(args):
-    """Exposures of the list that the arguments name, and how they are cut.
+    """Exposures of the list that the arguments name, and the estimator's keywords that say how they are cut.
 
-    Parameters
-    ----------
-    args : `argparse.Namespace`
-        Of ``galshape measure`` or ``report``.
-
-    Returns
-    -------
-    exposures : list of Exposure
-    keywords : dict
-        For the estimator.
-
-    Raises
-    ------
-    FileError
-        If the list or one of its files cannot be read.
-    InputError
-        If an option cannot be used with it.
+    `FileError` if the list or one of its files cannot be read, `InputError` if an option cannot be used with
+    it.
     """
     _check(args)
     keywords = {"psf_oversampling": args.psf_oversampling, "psf_includes_pixel": not args.psf_without_pixel}
@@ -238,12 +184,12 @@ def _exposure(row, names, path):
 def _image(file, entry, files, own_psf):
     """File of one row with its noise, mask and PSF; of several images in it, that of the band."""
     from galshape_cnn.observe.exposure import ImageFile
+    from galshape_cnn.observe.io.fits_hdus import as_index
 
-    hdu = entry["hdu"]
-    hdu = int(hdu) if hdu is not None and hdu.isdigit() else hdu
+    hdu = as_index(entry["hdu"])
     choices = {"sci": hdu, "err": files["error"], "var": files["variance"], "weight": files["weight"]}
     choices |= {"mask": files["mask"], "psf": files["psf"] if own_psf else None}
-    image = ImageFile(file, {name: _hdu_number(value) for name, value in choices.items()})
+    image = ImageFile(file, {name: as_index(value) for name, value in choices.items()})
     try:
         image.open()
     except FileError:
@@ -252,10 +198,6 @@ def _image(file, entry, files, own_psf):
         image = ImageFile(file, image.names | {"band": entry["band"]})
         image.open()
     return image
-
-
-def _hdu_number(value):
-    return int(value) if isinstance(value, str) and value.isdigit() else value
 
 
 def _check(args):

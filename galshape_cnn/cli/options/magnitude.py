@@ -9,13 +9,7 @@ __all__ = ["add_magnitude_columns", "add_magnitude_option"]
 
 
 def add_magnitude_option(parser):
-    """Add ``--zeropoint``.
-
-    Parameters
-    ----------
-    parser : `argparse.ArgumentParser`
-        Changed in place.
-    """
+    """Add ``--zeropoint`` to a parser."""
     parser.add_argument(
         "--zeropoint",
         type=_zeropoint,
@@ -36,21 +30,9 @@ def _zeropoint(text):
 
 
 def add_magnitude_columns(args, table, data):
-    """Append magnitudes where a zero point is given or known.
+    """Append magnitudes to a table where a zero point is given, or known from the first image's header.
 
-    Parameters
-    ----------
-    args : `argparse.Namespace`
-        With ``zeropoint``.
-    table : `~astropy.table.Table`
-        Changed in place.
-    data : NDData or list of NDData
-        What was measured; the header of the first is asked.
-
-    Raises
-    ------
-    InputError
-        If the header's zero point is wanted and there is none.
+    `InputError` if the header's is wanted and there is none.
     """
     from galshape_cnn.infer.catalog.magnitudes import add_magnitudes
     from galshape_cnn.observe.io.photometry import header_zeropoint

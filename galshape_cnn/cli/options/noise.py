@@ -13,13 +13,7 @@ READ_NOISE_KEYWORDS = ("RDNOISE", "READNOIS", "READNOISE", "RON", "RDNOISEA", "E
 
 
 def add_noise_options(parser):
-    """Add ``--neighbours`` and the options of the group "noise".
-
-    Parameters
-    ----------
-    parser : `argparse.ArgumentParser`
-        Changed in place.
-    """
+    """Add ``--neighbours`` and the options of the group "noise" to a parser."""
     parser.add_argument(
         "--neighbours",
         choices=["ignore", "mask", "fit"],
@@ -63,26 +57,10 @@ def add_noise_options(parser):
 
 
 def noise_error(args, image):
-    """Noise of one image from gain, read noise and sky, if these are given.
+    """The keyword ``error`` of one image, from gain, read noise and sky; an empty dict if none is given.
 
-    Parameters
-    ----------
-    args : `argparse.Namespace`
-        With the options of `add_noise_options`.
-    image : NDData
-        With its header as ``meta``.
-
-    Returns
-    -------
-    keywords : dict
-        ``error``, or nothing.
-
-    Raises
-    ------
-    InputError, NoiseError
-        If a number is impossible, or the noise is described twice.
-    FileError
-        If a keyword is missing in the header.
+    Its header is the image's ``meta``: a keyword that is missing there raises `FileError`. An impossible
+    number raises `InputError`, and so does noise that is described twice (`NoiseError`).
     """
     if args.read_noise is None:
         return {}

@@ -71,13 +71,7 @@ def parse_psf(text):
 
 
 def add_psf_error_option(parser):
-    """Add ``--psf-error``.
-
-    Parameters
-    ----------
-    parser : `argparse.ArgumentParser`
-        Changed in place.
-    """
+    """Add ``--psf-error`` to a parser."""
     parser.add_argument(
         "--psf-error",
         metavar="ERROR",
@@ -87,22 +81,9 @@ def add_psf_error_option(parser):
 
 
 def psf_error_from(args):
-    """How well the PSF is known.
+    """The estimator's keyword ``psf_error`` where the option is given; an empty dict otherwise.
 
-    Parameters
-    ----------
-    args : `argparse.Namespace`
-        With ``psf_error``, ``psf_oversampling`` and ``psf_without_pixel``.
-
-    Returns
-    -------
-    options : dict
-        ``psf_error`` of an estimator; empty where the option is not given.
-
-    Raises
-    ------
-    InputError, FileError
-        If it is neither numbers nor a file of PSFs.
+    `InputError` or `FileError` if it is neither numbers nor a file of PSFs.
     """
     if args.psf_error is None:
         return {}

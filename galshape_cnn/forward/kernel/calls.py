@@ -12,12 +12,16 @@ from galshape_cnn.forward.kernel.library import call
 from galshape_cnn.forward.kernel.plan import plan_of
 
 __all__ = [
+    "companions",
     "examination",
     "features",
+    "highest_pixels",
     "images",
     "linear_equations",
+    "local_maxima",
     "normal_equations",
     "point_chi2",
+    "smoothed",
     "transfer",
 ]
 
@@ -175,6 +179,99 @@ def point_chi2(params, data, ivar, transfer, grid, inverse_gain, fit_sky, ridge)
     out = np.empty(len(params))
     arguments = _measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
     call("point", *arguments, ctypes.c_double(ridge), out)
+    return out
+
+
+def smoothed(array, sigma, squared, reach):
+    """Images smoothed with a Gaussian of unit sum.
+
+    Parameters
+    ----------
+    array : (N, ny, nx) array_like
+        Images; beyond their edges is zero.
+    sigma : (N,) array_like
+        Widths in pixels.
+    squared : bool
+        Whether to take the squares of the Gaussians.
+    reach : float
+        How many widths they are followed.
+
+    Returns
+    -------
+    smooth : (N, ny, nx) float32 ndarray
+    """
+    array, out = _single(array), np.empty(np.shape(array), np.float32)
+    widths = np.ascontiguousarray(sigma, float)
+    how = int(squared), ctypes.c_double(reach)
+    call("smooth", _number(len(array)), *array.shape[1:], array, widths, *how, out)
+    return out
+
+
+def local_maxima(array):
+    """Pixels above all their neighbours.
+
+    Parameters
+    ----------
+    array : (N, ny, nx) array_like
+        Images.
+
+    Returns
+    -------
+    is_maximum : (N, ny, nx) ndarray of bool
+    """
+    array = _single(array)
+    out = np.empty(array.shape, bool)
+    call("maxima", _number(len(array)), *array.shape[1:], array, out)
+    return out
+
+
+def highest_pixels(array, maxima, at, radius, reach):
+    """Highest local maximum, and highest pixel, near a place of each image.
+
+    Parameters
+    ----------
+    array, maxima : (N, ny, nx) ndarray
+        Images, and their `local_maxima`.
+    at : (N, 2) array_like
+        x, y.
+    radius, reach : (N,) array_like
+        Distance in pixels within which maxima, and other pixels, are looked for.
+
+    Returns
+    -------
+    pixels : (N, 2, 2) int64 ndarray
+        x, y of both; -1 where there is none.
+    """
+    out = np.empty((len(array), 2, 2), np.int64)
+    places = (np.ascontiguousarray(one, float) for one in (at, radius, reach))
+    images = _single(array), np.ascontiguousarray(maxima)
+    call("highest", _number(len(array)), *array.shape[1:], *images, *places, out)
+    return out
+
+
+def companions(params, data, ivar, transfer, grid, inverse_gain, fit_sky, errors, width, limits):
+    """Decrease of chi-square by a point source hidden near the centre of each galaxy.
+
+    Parameters
+    ----------
+    params, data, ivar, transfer, grid, inverse_gain, fit_sky
+        As for `examination`.
+    errors : (N, 5) array_like
+        Stated errors of flux, n, hlr, g1, g2.
+    width : (N,) array_like
+        Of the PSF, pixels.
+    limits : sequence of float
+        As `galshape_cnn.infer.likelihood.companions` lists them.
+
+    Returns
+    -------
+    gained : (N,) float64 ndarray
+        Zero where there is none.
+    """
+    out = np.empty(len(params))
+    arguments = _measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
+    more = (np.ascontiguousarray(one, float) for one in (errors, width, limits))
+    call("companions", *arguments, *more, out)
     return out
 
 

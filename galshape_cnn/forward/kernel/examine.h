@@ -73,9 +73,12 @@ static void second_derivatives(const float *light, const float *root, int size, 
 /* Highest and lowest pixel, and the distance of the first of the highest from a centre. */
 static void extremes_of(const float *image, int size, const float *center, double *high, double *low,
                         double *distance) {
-    size_t area = (size_t)size * size, at = 0;
-    float most = -INFINITY, least = INFINITY;
-    for (size_t i = 0; i < area; i++) {
+    size_t area = (size_t)size * size, whole = area / VL * VL, at = 0;
+    V high_ = splat(-INFINITY), low_ = splat(INFINITY);
+    for (size_t i = 0; i < whole; i += VL) high_ = larger(load(image + i), high_), low_ = smaller(load(image + i), low_);
+    float most = high_[0], least = low_[0];
+    for (int i = 1; i < VL; i++) most = high_[i] > most ? high_[i] : most, least = low_[i] < least ? low_[i] : least;
+    for (size_t i = whole; i < area; i++) {
         most = image[i] > most ? image[i] : most;
         least = image[i] < least ? image[i] : least;
     }
@@ -186,23 +189,57 @@ static void all_products(const float *columns, const float *residual, size_t are
         for (int j = 0; j <= i; j++) out[i * WIDEST + j] = out[j * WIDEST + i] = sums[i * WIDEST + j];
 }
 
-/* Matched filter for the brightest part of the model, freed of what the columns explain. */
-static double core_amplitude(const float *rest, const float *light, const float *root, float threshold,
-                             const float *columns, const double *inverse, size_t area, float *pattern) {
-    for (size_t i = 0; i < area; i++) pattern[i] = (light[i] > threshold ? light[i] - threshold : 0) * root[i];
-    double norm = sqrt(dot(pattern, pattern, area)), along[COLUMNS], times[COLUMNS] = {0};
-    float over = 1 / (norm > 1e-20 ? norm : 1e-20);
-    for (size_t i = 0; i < area; i++) pattern[i] *= over;
-    for (int k = 0; k < COLUMNS; k++) along[k] = dot(columns + k * area, pattern, area);
-    for (int k = 0; k < COLUMNS; k++)
-        for (int l = 0; l < COLUMNS; l++) times[k] += inverse[k * COLUMNS + l] * along[l];
-    for (int k = 0; k < COLUMNS; k++) {
-        const float *column = columns + k * area;
-        float one = times[k];
-        for (size_t i = 0; i < area; i++) pattern[i] -= one * column[i];
+/* Pixels of the model above a threshold; returns their number. */
+static int64_t pixels_above(const float *light, float threshold, size_t area, int32_t *pixels) {
+    int64_t count = 0;
+    for (size_t i = 0; i < area; i++) {
+        pixels[count] = i;
+        count += light[i] > threshold;
     }
-    double left = dot(pattern, pattern, area);
-    return left > 1e-4 ? dot(pattern, rest, area) / sqrt(left) : 0;
+    return count;
+}
+
+/* Matched filter for the brightest part of the model, freed of what the columns explain: `products` are
+ * theirs, and `along_rest` those with what is left. */
+static double core_amplitude(const float *rest, const float *light, const float *root, float threshold,
+                             const float *columns, const double *products, const double *inverse,
+                             const double *along_rest, size_t area, const int32_t *pixels, int64_t count) {
+    double square = 0, along[COLUMNS] = {0}, with_rest = 0, left = 0;
+    for (int64_t n = 0; n < count; n++) {
+        size_t i = pixels[n];
+        double one = light[i] > threshold ? (light[i] - threshold) * root[i] : 0;
+        square += one * one, with_rest += one * rest[i];
+        for (int k = 0; k < COLUMNS; k++) along[k] += one * columns[k * area + i];
+    }
+    left = square;
+    for (int k = 0; k < COLUMNS; k++) {
+        double times = 0, ours = 0;
+        for (int l = 0; l < COLUMNS; l++) times += inverse[k * COLUMNS + l] * along[l];
+        for (int l = 0; l < COLUMNS; l++) {
+            double other = 0;
+            for (int m = 0; m < COLUMNS; m++) other += inverse[l * COLUMNS + m] * along[m];
+            ours += products[k * WIDEST + l] * other;
+        }
+        left += times * (ours - 2 * along[k]);
+        with_rest -= times * along_rest[k];
+    }
+    return left > 1e-4 * square && square > 1e-40 ? with_rest / sqrt(left) : 0;
+}
+
+/* Sum of the products of two lines, and the number of pixels that are good in both. */
+static double product_of_lines(const float *a, const float *b, const float *good_a, const float *good_b, int count,
+                               int64_t *pairs) {
+    V sum = {0};
+    VI number = {0};
+    int whole = count / VL * VL;
+    for (int x = 0; x < whole; x += VL) {
+        sum += load(a + x) * load(b + x);
+        number -= (load(good_a + x) > 0.0f) & (load(good_b + x) > 0.0f);
+    }
+    double total = sum_of(sum);
+    for (int x = whole; x < count; x++) total += a[x] * b[x], *pairs += (good_a[x] > 0) & (good_b[x] > 0);
+    for (int i = 0; i < VL; i++) *pairs += number[i];
+    return total;
 }
 
 static void lags_of(const float *rest, const float *root, int size, double *lags) {
@@ -210,12 +247,8 @@ static void lags_of(const float *rest, const float *root, int size, double *lags
     int64_t pairs_x = 0, pairs_y = 0;
     for (int y = 0; y < size; y++) {
         const float *r = rest + (size_t)y * size, *g = root + (size_t)y * size;
-        float sum_x = 0, sum_y = 0;
-        int count_x = 0, count_y = 0;
-        for (int x = 1; x < size; x++) sum_x += r[x] * r[x - 1], count_x += (g[x] > 0) & (g[x - 1] > 0);
-        if (y)
-            for (int x = 0; x < size; x++) sum_y += r[x] * r[x - size], count_y += (g[x] > 0) & (g[x - size] > 0);
-        along_x += sum_x, along_y += sum_y, pairs_x += count_x, pairs_y += count_y;
+        along_x += product_of_lines(r + 1, r, g + 1, g, size - 1, &pairs_x);
+        if (y) along_y += product_of_lines(r, r - size, g, g - size, size, &pairs_y);
     }
     lags[0] = along_x / sqrt(pairs_x + 1.0);
     lags[1] = along_y / sqrt(pairs_y + 1.0);
@@ -245,14 +278,15 @@ static void inner_of(const float *rest, const float *light, const float *root, s
 }
 
 /* How many of the brightest pixels of the core are equal. */
-static double tied(const float *data, const float *light, const float *root, float threshold, float apart,
-                   size_t area) {
+static double tied(const float *data, const float *root, float apart, const int32_t *pixels, int64_t number) {
     float most = -INFINITY;
     int64_t count = 0;
-    for (size_t i = 0; i < area; i++)
-        if (light[i] > threshold && root[i] > 0 && data[i] * root[i] > most) most = data[i] * root[i];
-    for (size_t i = 0; i < area; i++)
-        count += light[i] > threshold && root[i] > 0 && data[i] * root[i] > most - apart;
+    for (int64_t n = 0; n < number; n++) {
+        float one = data[pixels[n]] * root[pixels[n]];
+        most = root[pixels[n]] > 0 && one > most ? one : most;
+    }
+    for (int64_t n = 0; n < number; n++)
+        count += root[pixels[n]] > 0 && data[pixels[n]] * root[pixels[n]] > most - apart;
     return count;
 }
 
@@ -362,6 +396,7 @@ static void examined(Work *w, const float *params, const float *data, const floa
     float *memory = pattern + 2 * padded;
     float highest = whiten(w, params, data, ivar, inverse_gain, light, root, residual, columns);
     double products[WIDEST * WIDEST], inverse[2][COLUMNS * COLUMNS], explained[2] = {0}, times[COLUMNS] = {0};
+    double along_rest[COLUMNS];
     all_products(columns, residual, area, products);
     const double *score = products + COLUMNS * WIDEST;
     for (int which = 0; which < 2; which++) {
@@ -372,6 +407,10 @@ static void examined(Work *w, const float *params, const float *data, const floa
     }
     for (int i = 0; i < COLUMNS; i++)
         for (int j = 0; j < COLUMNS; j++) times[i] += inverse[1][i * COLUMNS + j] * score[j];
+    for (int i = 0; i < COLUMNS; i++) {
+        along_rest[i] = score[i];
+        for (int j = 0; j < COLUMNS; j++) along_rest[i] -= products[i * WIDEST + j] * times[j];
+    }
     memcpy(rest, residual, 4 * area);
     for (int k = 0; k < COLUMNS; k++) {
         const float *column = columns + k * area;
@@ -388,8 +427,12 @@ static void examined(Work *w, const float *params, const float *data, const floa
     smoothed_extremes(rest, smoothers, reach, size, params + 5, memory, out + 4, out + 8, out + 12);
     out += 16;
     out[0] = explained[1] - explained[0];
-    out[1] = core_amplitude(rest, light, root, limits[1] * highest, columns, inverse[1], area, pattern);
-    out[2] = tied(data, light, root, limits[2] * highest, limits[3], area);
+    int32_t *bright = (int32_t *)memory;
+    int64_t number = pixels_above(light, (limits[1] < limits[2] ? limits[1] : limits[2]) * highest, area, bright);
+    out[1] = core_amplitude(rest, light, root, limits[1] * highest, columns, products, inverse[1], along_rest, area,
+                            bright, number);
+    number = pixels_above(light, limits[2] * highest, area, bright);
+    out[2] = tied(data, root, limits[3], bright, number);
     out[3] = residual_flux_fraction(params, residual, light, root, limits + 4, size);
     structure(residual, light, root, columns, inverse[0], score, smoothers + (SCALES - 1) * packed_,
               reach[SCALES - 1], limits[7], size, rest, memory, out + 4);

@@ -21,6 +21,10 @@
 
 #include "entry.h"
 
+#include "companions.h"
+
+#include "peaks.h"
+
 #include "features.h"
 
 #include "network.h"

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Plain arrays of effective PSFs: checking, stacking, and adding the pixel."""
+"""Plain arrays of effective PSFs: checking and stacking."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,6 @@ __all__ = [
     "PSFArrays",
     "check_oversampling",
     "check_psf",
-    "convolve_pixel",
     "pad_psf",
     "stack_psfs",
     "trim_even",
@@ -46,24 +45,7 @@ class PSFArrays:
 
 
 def check_oversampling(oversampling, name="psf_oversampling"):
-    """Return an oversampling factor as an int >= 1.
-
-    Parameters
-    ----------
-    oversampling : int
-        PSF samples per pixel along each axis.
-    name : str, optional
-        Name of the argument, for the message.
-
-    Returns
-    -------
-    oversampling : int
-
-    Raises
-    ------
-    PSFError
-        If it is not a whole number of at least one.
-    """
+    """An oversampling factor as an int; ``PSFError``, naming the argument, if it is no whole number >= 1."""
     try:
         whole = int(oversampling)
     except (TypeError, ValueError, OverflowError):
@@ -155,22 +137,8 @@ def _even_cuts(array):
 def trim_even(psf, name="psf"):
     """Drop the row and column that make a PSF even-sized, so that its peak is in the middle.
 
-    Parameters
-    ----------
-    psf : (py, px) or (N, py, px) ndarray
-        Effective PSF.
-    name : str, optional
-        Name of the argument, for the message.
-
-    Returns
-    -------
-    psf : ndarray
-        Odd-sized; as it came if it was.
-
-    Raises
-    ------
-    PSFError
-        If the peak lies between the pixels.
+    One PSF (py, px) or N of them; odd-sized ones come back as they came. ``PSFError``, naming the argument,
+    if the peak lies between the pixels.
     """
     if psf.ndim not in (2, 3) or all(side % 2 for side in psf.shape[-2:]):
         return psf
@@ -208,53 +176,10 @@ def _first(selected, count=5):
     return ", ".join(map(str, rows[:count])) + (", ..." if rows.size > count else "")
 
 
-def convolve_pixel(array, oversampling=1):
-    """Convolve sampled PSFs with the square pixel.
-
-    The samples are taken as those of a band-limited function, and its
-    transform is multiplied by that of the pixel, sinc(kx) sinc(ky) with k in
-    cycles per pixel.  A box summed over whole samples would be wrong by its
-    discretisation, and would do nothing at all without oversampling.
-
-    Parameters
-    ----------
-    array : (N, py, px) ndarray
-        PSFs without the pixel, odd-sized.
-    oversampling : int, optional
-        Samples per pixel.
-
-    Returns
-    -------
-    array : (N, py + 2 m, px + 2 m) ndarray
-        Effective PSFs, larger by ``m = oversampling`` samples on each side, so
-        that the light spread over the edge stays.
-    """
-    padded = np.pad(array, ((0, 0),) + ((oversampling, oversampling),) * 2)
-    shape = [2 * side for side in padded.shape[1:]]
-    sinc_y = np.sinc(np.fft.fftfreq(shape[0]) * oversampling)
-    sinc_x = np.sinc(np.fft.rfftfreq(shape[1]) * oversampling)
-    transform = np.fft.rfft2(padded, shape) * sinc_y[:, None] * sinc_x
-    return np.fft.irfft2(transform, shape)[:, : padded.shape[1], : padded.shape[2]]
-
-
 def stack_psfs(arrays, name="psf"):
-    """Stack PSFs of any odd size, padded with zeros to the largest.
+    """One `PSFArrays` of several that hold one PSF each, padded with zeros to the largest.
 
-    Parameters
-    ----------
-    arrays : sequence of PSFArrays
-        Of one PSF each, with equal oversampling.
-    name : str, optional
-        Name of the argument, for the message.
-
-    Returns
-    -------
-    arrays : PSFArrays
-
-    Raises
-    ------
-    PSFError
-        If there is none, or their oversampling differs.
+    ``PSFError``, naming the argument, if there is none, or their oversampling differs.
     """
     factors = {one.oversampling for one in arrays}
     if len(factors) != 1:
@@ -264,18 +189,6 @@ def stack_psfs(arrays, name="psf"):
 
 
 def pad_psf(array, sides):
-    """Pad odd-sized PSFs with zeros to larger odd sides, keeping the centre.
-
-    Parameters
-    ----------
-    array : (N, py, px) ndarray
-        PSFs.
-    sides : (int, int)
-        Odd sides y, x, at least those of ``array``.
-
-    Returns
-    -------
-    array : (N, sides[0], sides[1]) ndarray
-    """
+    """Pad PSFs (N, py, px) of odd size with zeros to larger odd sides (y, x), keeping the centre."""
     margins = [(int(side) - have) // 2 for side, have in zip(sides, array.shape[1:], strict=True)]
     return np.pad(array, ((0, 0),) + tuple((margin, margin) for margin in margins))

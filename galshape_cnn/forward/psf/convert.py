@@ -20,11 +20,10 @@ from galshape_cnn.forward.psf.arrays import (
     PSFArrays,
     check_oversampling,
     check_psf,
-    convolve_pixel,
     stack_psfs,
 )
 
-__all__ = ["PSFArrays", "distinct_jacobians", "is_galsim", "is_photutils", "psf_arrays"]
+__all__ = ["PSFArrays", "convolve_pixel", "distinct_jacobians", "is_galsim", "is_photutils", "psf_arrays"]
 
 #: Samples per pixel at which a PSF that is known between the pixels is taken. Two
 #: hold every frequency that still matters: beyond the pixel grid's own limit, the pixel
@@ -306,3 +305,19 @@ def _from_sequence(psfs, places, options, name):
             raise PSFError(f"{name}[{row}] holds {len(one.array)} PSFs; one is needed")
         arrays.append(one)
     return stack_psfs(arrays, name)
+
+
+def convolve_pixel(array, oversampling=1):
+    """Convolve sampled PSFs (N, py, px) with the square pixel: effective PSFs.
+
+    They are larger by one pixel on each side, so that the light spread over the edge stays. The samples are
+    taken as those of a band-limited function, and its transform is multiplied by that of the pixel, sinc(kx)
+    sinc(ky) with k in cycles per pixel. A box summed over whole samples would be wrong by its discretisation,
+    and would do nothing at all without oversampling.
+    """
+    padded = np.pad(array, ((0, 0),) + ((oversampling, oversampling),) * 2)
+    shape = [2 * side for side in padded.shape[1:]]
+    sinc_y = np.sinc(np.fft.fftfreq(shape[0]) * oversampling)
+    sinc_x = np.sinc(np.fft.rfftfreq(shape[1]) * oversampling)
+    transform = np.fft.rfft2(padded, shape) * sinc_y[:, None] * sinc_x
+    return np.fft.irfft2(transform, shape)[:, : padded.shape[1], : padded.shape[2]]

@@ -23,19 +23,9 @@ def _waves(side, oversampling):
 
 
 def psf_width(psf, oversampling):
-    """FWHM of the Gaussian whose transfer function falls to one half where the PSF's does.
+    """FWHM, (N,) in pixels, of the Gaussian whose transfer function falls to 1/2 where the PSF's does.
 
-    Parameters
-    ----------
-    psf : (N, py, px) ndarray
-        Effective PSFs.
-    oversampling : int
-        Samples per pixel.
-
-    Returns
-    -------
-    width : (N,) ndarray
-        In pixels; works for undersampled PSFs too.
+    Of effective PSFs (N, py, px) at a number of samples per pixel; works for undersampled ones too.
     """
     level = 0.0
     for axis in (1, 2):

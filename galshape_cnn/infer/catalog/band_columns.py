@@ -26,19 +26,7 @@ def _ending(bands, number):
 
 
 def band_of(name, bands):
-    """Number of the band that a column of a flux belongs to.
-
-    Parameters
-    ----------
-    name : str
-        Such as ``flux_g_err``; of a column without a band the first.
-    bands : tuple of str
-        Names of all bands.
-
-    Returns
-    -------
-    number : int
-    """
+    """Number of the band that a column such as ``flux_g_err`` belongs to; the first without a band."""
     fitting = [k for k, band in enumerate(bands) if f"{name}_".startswith(f"flux_{band}_")]
     return max(fitting, key=lambda k: len(bands[k])) if fitting else 0
 
@@ -115,26 +103,11 @@ def band_columns(bands, number, zeropoint, snr, columns):
 
 
 def color_of(names, bands, zeropoints, parameters, covariance):
-    """Colour between two bands and its error.
+    """Colour between two bands and its error, (N,) each, in mag; NaN where a flux is not positive.
 
-    Parameters
-    ----------
-    names : (str, str)
-        The two bands.
-    bands, zeropoints : tuple
-        Of the catalogue.
-    parameters, covariance : (N, R), (N, R, R) ndarray
-        Fluxes first.
-
-    Returns
-    -------
-    color, error : (N,) Quantity
-        In mag; NaN where a flux is not positive.
-
-    Raises
-    ------
-    InputError
-        If there is no such band, or only one of the two has a zero point.
+    From the names of the two, the catalogue's bands and zero points, and parameters (N, R) with their
+    covariance (N, R, R), fluxes first. ``InputError`` if there is no such band, or only one of the two has a
+    zero point.
     """
     for band in names:
         if band not in bands:
@@ -154,20 +127,9 @@ def color_of(names, bands, zeropoints, parameters, covariance):
 
 
 def band_definitions(bands, zeropoints, columns):
-    """Definitions of the columns of several exposures, in order.
+    """Definitions of the columns of several exposures that there are, in order.
 
-    Parameters
-    ----------
-    bands : tuple of str
-        Names of the bands.
-    zeropoints : tuple
-        Magnitude of a flux of one in each band, or None.
-    columns : mapping
-        The columns that there are.
-
-    Returns
-    -------
-    definitions : tuple of ColumnDefinition
+    A zero point is the magnitude of a flux of one in a band, or None.
     """
     out = []
     for one in COLUMN_DEFINITIONS:
@@ -221,7 +183,7 @@ def _of_magnitude(end, zeropoint):
         return []
     of = f" in band {end[1:]}" if end else ""
     text = f"magnitude{of}, zero point {zeropoint:.6g}"
-    error = f"Cramer-Rao bound of mag{end}"
+    error = f"standard error of mag{end}"
     return [
         ColumnDefinition(f"mag{end}", "magnitude", text, "phot.mag"),
         ColumnDefinition(f"mag{end}_err", "magnitude", error, "stat.error;phot.mag"),

@@ -22,7 +22,7 @@ from galshape_cnn.infer.catalog.columns import (
     COLUMN_DEFINITIONS,
     SHAPE_PARAMETERS,
     SHEAR_COLUMNS,
-    column_unit,
+    UNITS,
     complete_meta,
     identifiers,
     pass_through,
@@ -37,7 +37,7 @@ from galshape_cnn.infer.catalog.rows import CatalogRows
 from galshape_cnn.infer.catalog.shear import CatalogShear
 from galshape_cnn.infer.measure.options import METHODS
 
-__all__ = ["ShapeCatalog", "frozen"]
+__all__ = ["ShapeCatalog", "derived_columns", "frozen"]
 
 _RAW_COLUMNS = ("snr", "chi2", "ess", "flags", "neighbour_fraction", "rff")
 
@@ -221,42 +221,52 @@ class ShapeCatalog(FlaggedRows, CatalogRows, CatalogDisplay, CatalogShear, Catal
     @cached_property
     def covariance(self):
         """(N, 5, 5) ndarray: posterior covariance of flux, n, hlr, g1, g2; NaN for ``'ml'``."""
-        return frozen(self.placement.covariances(self.measurement.params, self.measurement.covariance))
+        return frozen(self._carried(self.measurement.covariance))
 
     @cached_property
     def crb_covariance(self):
         """(N, 5, 5) ndarray: Cramér-Rao bound of flux, n, hlr, g1, g2; the sandwich in correlated noise."""
-        return frozen(self.placement.covariances(self.measurement.params, self.measurement.crb))
+        return frozen(self._carried(self.measurement.crb))
 
     @cached_property
     def error_covariance(self):
         """(N, 5, 5) ndarray: the bound, and what structure adds to it: the square of the columns ``_err``."""
-        raw = self.measurement
-        return frozen(self.placement.covariances(raw.params, raw.crb + raw.structure))
+        return frozen(self._carried(self.measurement.crb + self.measurement.structure))
+
+    def _carried(self, covariance):
+        """Covariances of the parameters carried to the reported frame."""
+        return self.placement.covariances(self.measurement.params, covariance)
+
+    def _places(self, centre):
+        """Columns that say which galaxy a row is of, and where it is."""
+        x, y = self.placement.image_position(*centre.T)
+        sky = self.placement.sky_position(*centre.T)
+        return {"id": self.ids, "x_centroid": x, "y_centroid": y, "sky_centroid": sky}
 
     @cached_property
     def _columns(self):
         """Values of every contract column, without units, by name."""
         raw = self.measurement
-        x, y = self.placement.image_position(*raw.params[:, SINGLE.centre].T)
-        _, _, hlr, g1, g2 = self.parameters.T
-        sky = self.placement.sky_position(*raw.params[:, SINGLE.centre].T)
-        columns = {"id": self.ids, "x_centroid": x, "y_centroid": y, "sky_centroid": sky}
+        columns = self._places(raw.params[:, SINGLE.centre])
         columns |= dict(zip(SHAPE_PARAMETERS, self.parameters.T, strict=True))
         columns |= sigma_columns("err", self.error_covariance) | sigma_columns("std", self.covariance)
         columns |= sigma_columns("crb", self.crb_covariance)
         columns |= {name: getattr(raw, name) for name in _RAW_COLUMNS}
         columns["quality"] = quality_of(raw.flags)
-        columns["q"], columns["pa"] = axis_ratio(g1, g2), position_angle(g1, g2)
-        columns["r_eff"] = semi_major_radius(hlr, g1, g2)
-        return columns | self._shear_columns() | derived_errors(self.parameters, self.error_covariance)
+        return columns | self._shear_columns() | derived_columns(self.parameters, self.error_covariance)
+
+    def _unit_of(self, definition):
+        """Unit of a column; None for a plain number."""
+        if definition.kind == "size":
+            return u.arcsec if self.placement.has_sky else u.pix
+        return self.unit if definition.kind == "flux" else UNITS.get(definition.kind)
 
     def _column(self, definition):
         """One column, with its unit."""
         values = self._columns[definition.name]
         if definition.kind == "sky":
             return values
-        unit = column_unit(definition.kind, self.unit, self.placement.has_sky)
+        unit = self._unit_of(definition)
         return frozen(values) if unit is None else frozen(u.Quantity(values, unit))
 
     @property
@@ -264,10 +274,13 @@ class ShapeCatalog(FlaggedRows, CatalogRows, CatalogDisplay, CatalogShear, Catal
         """Names of the columns of `to_table`, in order."""
         absent = set() if self.method == "posterior" else {"ess"}
         absent |= set() if self.placement.has_sky else {"sky_centroid"}
-        absent |= {"neighbour_fraction"} if self.meta.get("neighbours", "ignore") == "ignore" else set()
-        absent |= set() if self.meta.get("options", {}).get("shear_response") else set(SHEAR_COLUMNS)
-        names = [d.name for d in COLUMN_DEFINITIONS if d.name not in absent]
+        names = [d.name for d in self.definitions if d.name not in absent | self._absent()]
         return names if self.inputs is None else names + self.inputs.colnames
+
+    def _absent(self):
+        """Names of columns that depend on the options of the measurement, and are not there."""
+        absent = {"neighbour_fraction"} if self.meta.get("neighbours", "ignore") == "ignore" else set()
+        return absent | (set() if self.meta.get("options", {}).get("shear_response") else set(SHEAR_COLUMNS))
 
     def to_table(self, columns=None):
         """The catalogue as a table with units.
@@ -312,17 +325,15 @@ for _definition in COLUMN_DEFINITIONS:
 del _definition
 
 
+def derived_columns(parameters, covariance):
+    """Axis ratio, position angle, semi-major radius and their errors, of flux, n, hlr, g1, g2 (N, 5)."""
+    hlr, g1, g2 = parameters[:, 2:].T
+    out = {"q": axis_ratio(g1, g2), "pa": position_angle(g1, g2), "r_eff": semi_major_radius(hlr, g1, g2)}
+    return out | derived_errors(parameters, covariance)
+
+
 def frozen(array):
-    """View of an array that cannot be written through.
-
-    Parameters
-    ----------
-    array : ndarray or Quantity
-
-    Returns
-    -------
-    view : ndarray or Quantity
-    """
+    """View of an array or Quantity that cannot be written through."""
     view = array.view()
     view.flags.writeable = False
     return view

@@ -13,15 +13,16 @@ import numpy as np
 from astropy.table import QTable
 
 from galshape_cnn.errors import InputError
-from galshape_cnn.flags import FLAG_DEFINITIONS
+from galshape_cnn.flags import FLAG_MEANINGS
 
 __all__ = [
     "COLUMN_DEFINITIONS",
     "CONVENTIONS",
+    "ERROR_NAMES",
     "SHEAR_COLUMNS",
+    "UNITS",
     "SHAPE_PARAMETERS",
     "ColumnDefinition",
-    "column_unit",
     "complete_meta",
     "sigma_columns",
     "identifiers",
@@ -138,34 +139,12 @@ COLUMN_DEFINITIONS = (
     ),
 )
 
+#: Errors that a table states beside an estimate, by the ending of their columns.
+ERROR_NAMES = {"std": "posterior standard deviation", "err": "standard error"}
+#: Units of the kinds of columns that have the same in every catalogue.
+UNITS = {"pixel": u.pix, "angle": u.deg, "magnitude": u.mag}
 #: Columns that there are with ``shear_response=True`` only.
 SHEAR_COLUMNS = tuple(d.name for d in COLUMN_DEFINITIONS if d.name.startswith(("response_", "shear_copies")))
-
-
-def column_unit(kind, flux_unit, has_sky):
-    """Unit of a kind of column.
-
-    Parameters
-    ----------
-    kind : str
-        As in `ColumnDefinition`.
-    flux_unit : `~astropy.units.UnitBase` or None
-        Unit of the pixel values.
-    has_sky : bool
-        True when sizes are in arcsec and not in pixels.
-
-    Returns
-    -------
-    unit : `~astropy.units.UnitBase` or None
-        None for a plain number.
-    """
-    units = {
-        "flux": flux_unit,
-        "size": u.arcsec if has_sky else u.pix,
-        "pixel": u.pix,
-        "angle": u.deg,
-    }
-    return units.get(kind)
 
 
 def identifiers(ids, table, n):
@@ -209,18 +188,7 @@ def _as_ids(ids):
 
 
 def join_identifiers(parts):
-    """Identifiers of several catalogues in one array.
-
-    Parameters
-    ----------
-    parts : sequence of (N,) ndarray or masked array
-        In order.
-
-    Returns
-    -------
-    ids : ndarray or masked array
-        Masked if one of the parts is.
-    """
+    """Identifiers of several catalogues in one array, in order; masked if one of the parts is."""
     masked = any(np.ma.isMaskedArray(part) for part in parts)
     return np.ma.concatenate(parts) if masked else np.concatenate(parts)
 
@@ -247,15 +215,7 @@ def pass_through(table):
 
 
 def keep_apart(table, taken):
-    """Put ``input_`` before the names of columns that are wanted for others.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        Changed in place.
-    taken : collection of str
-        Names that are wanted, in lower case.
-    """
+    """Put ``input_`` before the names of a table's columns that are wanted, in lower case, for others."""
     for name in [name for name in table.colnames if name.lower() in taken]:
         others = {one.lower() for one in table.colnames} | set(taken)
         new = f"input_{name}"
@@ -265,41 +225,13 @@ def keep_apart(table, taken):
 
 
 def complete_meta(meta, method):
-    """Provenance of a catalogue, with the conventions and the meaning of the flags added.
-
-    Parameters
-    ----------
-    meta : mapping
-        For example versions and the network's hash.
-    method : str
-        Which estimator was used.
-
-    Returns
-    -------
-    meta : dict
-        A deep copy.
-    """
-    flags = {
-        d.name: {"value": d.value, "level": d.level, "description": d.description} for d in FLAG_DEFINITIONS
-    }
-    return copy.deepcopy(dict(meta)) | {"method": method, "conventions": dict(CONVENTIONS), "flags": flags}
+    """A deep copy of a catalogue's provenance, with the conventions and the meaning of the flags added."""
+    own = {"method": method, "conventions": CONVENTIONS, "flags": FLAG_MEANINGS}
+    return copy.deepcopy(dict(meta) | own)
 
 
-def sigma_columns(suffix, covariance):
-    """Standard deviations of the five parameters as columns.
-
-    Parameters
-    ----------
-    suffix : {'err', 'std'}
-        End of the columns' names.
-    covariance : (N, 5, 5) ndarray
-        Of flux, n, hlr, g1, g2.
-
-    Returns
-    -------
-    columns : dict of str to (N,) ndarray
-        NaN where there is no valid variance.
-    """
+def sigma_columns(suffix, covariance, names=SHAPE_PARAMETERS):
+    """Standard deviations of parameters as columns ``name_suffix``; NaN where there is no valid variance."""
     variance = np.diagonal(covariance, axis1=1, axis2=2)
     sigma = np.sqrt(np.where(variance >= 0, variance, np.nan))
-    return {f"{name}_{suffix}": sigma[:, k] for k, name in enumerate(SHAPE_PARAMETERS)}
+    return {f"{name}_{suffix}": sigma[:, k] for k, name in enumerate(names)}

@@ -7,12 +7,12 @@ import astropy.units as u
 import numpy as np
 
 from galshape_cnn.flags import decode_flags
+from galshape_cnn.infer.catalog.columns import ERROR_NAMES
 
 __all__ = ["CatalogDisplay"]
 
 _PLACES = {"id": None, "x_centroid": 1, "y_centroid": 1, "snr": 1}  # digits behind the point
 _SHOWN = 12  # rows; of more, the first and the last half of them
-_ERRORS = {"std": "posterior standard deviation", "err": "Cramér–Rao bound"}
 
 
 class CatalogDisplay:
@@ -41,7 +41,8 @@ class CatalogDisplay:
                 lines.append(f"<tr><td colspan={len(columns)}>… {n - 2 * half} more …</td></tr>")
             cells = "".join(f"<td>{html.escape(columns[name][row])}</td>" for name in columns)
             lines.append(f"<tr>{cells}</tr>")
-        about = f"{html.escape(repr(self))}; ± is the {_ERRORS[suffix]}; all columns: <code>to_table()</code>"
+        error = ERROR_NAMES[suffix]
+        about = f"{html.escape(repr(self))}; ± is the {error}; all columns: <code>to_table()</code>"
         return f"<p>{about}</p><table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
     def _cells(self, name, suffix):
@@ -56,16 +57,7 @@ class CatalogDisplay:
 
 
 def with_error(value, error):
-    """A number with its error, to the two digits of the error that matter.
-
-    Parameters
-    ----------
-    value, error : float
-        NaN for nothing.
-
-    Returns
-    -------
-    text : str
+    """A number with its error, to the two digits of the error that matter; a NaN is left out.
 
     Examples
     --------

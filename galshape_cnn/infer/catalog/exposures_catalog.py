@@ -4,13 +4,12 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import astropy.units as u
 import numpy as np
 
 from galshape_cnn.flags import quality_of
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.varying import shape_index
-from galshape_cnn.geometry import axis_ratio, frame_derivative, position_angle, semi_major_radius
+from galshape_cnn.geometry import frame_derivative
 from galshape_cnn.infer.catalog.band_columns import (
     band_columns,
     band_definitions,
@@ -18,14 +17,9 @@ from galshape_cnn.infer.catalog.band_columns import (
     by_band,
     color_of,
 )
-from galshape_cnn.infer.catalog.catalog import ShapeCatalog, frozen
-from galshape_cnn.infer.catalog.columns import (
-    column_unit,
-    complete_meta,
-    identifiers,
-    keep_apart,
-)
-from galshape_cnn.infer.catalog.placement import Placement, derived_errors
+from galshape_cnn.infer.catalog.catalog import ShapeCatalog, derived_columns, frozen
+from galshape_cnn.infer.catalog.columns import complete_meta, identifiers, keep_apart, sigma_columns
+from galshape_cnn.infer.catalog.placement import Placement
 from galshape_cnn.infer.catalog.rows import ExposuresRows
 from galshape_cnn.linalg import quadratic_form
 
@@ -63,20 +57,9 @@ class ExposuresCatalog(ExposuresRows, ShapeCatalog):
 
     @classmethod
     def from_exposures(cls, exposures, measurement, by_exposure, measured, *, method, meta):
-        """Combine what was measured in several exposures.
+        """Combine what `~galshape_cnn.infer.measure.exposures.measure_exposures` found in exposures.
 
-        Parameters
-        ----------
-        exposures : galshape_cnn.observe.exposures.Exposures
-            What was measured.
-        measurement, by_exposure, measured
-            From `galshape_cnn.infer.measure.exposures.measure_exposures`.
-        method, meta
-            As for `ShapeCatalog.from_measurements`.
-
-        Returns
-        -------
-        catalog : ExposuresCatalog
+        ``method`` and ``meta`` as for `ShapeCatalog.from_measurements`.
         """
         n, rows = len(exposures), np.arange(len(exposures))
         place = exposures.placement(rows, exposures.reference)
@@ -177,21 +160,6 @@ class ExposuresCatalog(ExposuresRows, ShapeCatalog):
         stated = np.isfinite(covariance[:, base, base])[:, None] & np.isfinite(values)
         return np.where(stated[:, :, None] & stated[:, None, :], moved, np.nan)
 
-    @cached_property
-    def covariance(self):
-        """(N, R, R) ndarray: posterior covariance of fluxes, n, hlr, g1, g2; NaN for ``'ml'``."""
-        return frozen(self._carried(self.measurement.covariance))
-
-    @cached_property
-    def crb_covariance(self):
-        """(N, R, R) ndarray: Cramér-Rao bound of fluxes, n, hlr, g1, g2."""
-        return frozen(self._carried(self.measurement.crb))
-
-    @cached_property
-    def error_covariance(self):
-        """(N, R, R) ndarray: the square of the columns ``_err``; of several exposures the bound."""
-        return frozen(self._carried(self.measurement.crb + self.measurement.structure))
-
     def color(self, first, second):
         """Colour between two bands: magnitude of the first minus that of the second.
 
@@ -218,23 +186,20 @@ class ExposuresCatalog(ExposuresRows, ShapeCatalog):
     def _columns(self):
         """Values of every column, without units, by name."""
         raw, model = self.measurement, self.galaxy_model
-        centre = raw.params[:, model.centre].T
-        x, y = self.placement.image_position(*centre)
-        columns = {"id": self.ids, "x_centroid": x, "y_centroid": y}
-        columns["sky_centroid"] = self.placement.sky_position(*centre)
+        columns = self._places(raw.params[:, model.centre])
         (names, index), parameters = shape_index(model), self.parameters
         columns |= dict(zip(names, parameters.T, strict=True))
         every = (("err", self.error_covariance), ("std", self.covariance), ("crb", self.crb_covariance))
         for suffix, covariance in every:
-            variance = np.diagonal(covariance, axis1=1, axis2=2)
-            sigma = np.sqrt(np.where(variance >= 0, variance, np.nan))
-            columns |= {f"{name}_{suffix}": sigma[:, k] for k, name in enumerate(names)}
+            columns |= sigma_columns(suffix, covariance, names)
         columns |= {name: getattr(raw, name) for name in ("snr", "chi2", "ess", "flags")} | {
             "quality": quality_of(raw.flags)
         }
         varying = {which for which, _ in model.terms}
         for band, at in zip(self.bands, index, strict=True):
-            for name, values in self._derived(at).items():
+            five = [0, *at]
+            known = derived_columns(self.parameters[:, five], self.error_covariance[:, five][:, :, five])
+            for name, values in known.items():
                 stem, _, error = name.partition("_err")
                 varies = varying & ({1, 2, 3} if stem == "r_eff" else {2, 3})
                 columns[f"{stem}_{band}{'_err' if name != stem else ''}" if varies else name] = values
@@ -250,13 +215,6 @@ class ExposuresCatalog(ExposuresRows, ShapeCatalog):
             columns |= band_columns(self.bands, number, self.zeropoints[number], snr, columns)
         return columns
 
-    def _derived(self, index):
-        """Axis ratio, position angle, semi-major radius and their errors of the shape in some columns."""
-        five = [0, *index]
-        hlr, g1, g2 = self.parameters[:, index[1:]].T
-        out = {"q": axis_ratio(g1, g2), "pa": position_angle(g1, g2), "r_eff": semi_major_radius(hlr, g1, g2)}
-        return out | derived_errors(self.parameters[:, five], self.error_covariance[:, five][:, :, five])
-
     def _fitted_gradient(self, ends):
         """ln of the half-light radius in the last band over that in the first, as fitted, and its error."""
         sizes = self.parameters[:, ends]
@@ -270,18 +228,17 @@ class ExposuresCatalog(ExposuresRows, ShapeCatalog):
         """`ColumnDefinition` of each column, in order."""
         return band_definitions(self.bands, self.zeropoints, self._columns)
 
+    def _unit_of(self, definition):
+        """Unit of a column; None for a plain number."""
+        if definition.kind == "flux":
+            return self.units[band_of(definition.name, self.bands)]
+        return super()._unit_of(definition)
+
     def _column(self, definition):
         """One column, with its unit."""
         if definition.name not in self._columns:
             raise AttributeError(definition.name)
-        values = self._columns[definition.name]
-        if definition.kind == "sky":
-            return values
-        unit = u.mag
-        if definition.kind != "magnitude":
-            flux_unit = self.units[band_of(definition.name, self.bands)]
-            unit = column_unit(definition.kind, flux_unit, self.placement.has_sky)
-        return frozen(values) if unit is None else frozen(u.Quantity(values, unit))
+        return super()._column(definition)
 
     def __getattr__(self, name):
         """Columns of bands, such as ``flux_g``."""
@@ -294,10 +251,6 @@ class ExposuresCatalog(ExposuresRows, ShapeCatalog):
             raise AttributeError(f"a catalogue of exposures has no column or attribute {name!r}{hint}")
         raise AttributeError(name)
 
-    @property
-    def column_names(self):
-        """Names of the columns of `to_table`, in order."""
-        absent = set() if self.method == "posterior" else {"ess"}
-        absent |= set() if self.placement.has_sky else {"sky_centroid"}
-        names = [d.name for d in self.definitions if d.name not in absent]
-        return names if self.inputs is None else names + self.inputs.colnames
+    def _absent(self):
+        """Columns that are not there are not among the definitions either."""
+        return set()

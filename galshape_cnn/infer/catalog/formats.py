@@ -28,14 +28,9 @@ __all__ = ["TABLE_SUFFIXES", "flatten_meta", "split_sky", "write_unchanged"]
 
 
 def write_unchanged(table, path):
-    """Write a table whose columns the format can hold, without looking what is there.
+    """Write a table from `~galshape_cnn.infer.catalog.writable.writable_table`, whatever is there.
 
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        From `galshape_cnn.infer.catalog.writable.writable_table`.
-    path : `pathlib.Path`
-        Its suffix chooses the format.
+    The suffix of the path chooses the format.
     """
     with warnings.catch_warnings():
         # Units that are no FITS or VOTable standard (nanomaggy) are kept all the same.
@@ -47,20 +42,7 @@ def write_unchanged(table, path):
 
 
 def flatten_meta(meta, prefix=""):
-    """Nested metadata as pairs of dotted name and text.
-
-    Parameters
-    ----------
-    meta : mapping
-        Possibly nested.
-    prefix : str, optional
-        Put before each name.
-
-    Returns
-    -------
-    pairs : list of (str, str)
-        For formats that cannot nest.
-    """
+    """Nested metadata as pairs of dotted name and text, for formats that cannot nest."""
     pairs = []
     for name, value in meta.items():
         if hasattr(value, "items"):
@@ -119,18 +101,7 @@ def _write_votable(table, path):
 
 
 def split_sky(table):
-    """Table with each sky position as two columns of degrees.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        Possibly with `~astropy.coordinates.SkyCoord` columns.
-
-    Returns
-    -------
-    table : `~astropy.table.Table`
-        With ``NAME.ra`` and ``NAME.dec`` (ICRS) in place of each such column ``NAME``.
-    """
+    """Table with two columns of degrees, ``NAME.ra`` and ``NAME.dec``, ICRS, for each sky position."""
     out = Table()
     for name in table.colnames:
         column = table[name]

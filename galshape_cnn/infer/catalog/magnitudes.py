@@ -17,7 +17,7 @@ _UCDS = {"mag": "phot.mag", "mag_err": "stat.error;phot.mag"}
 def add_magnitudes(table, zeropoint, source="given"):
     """Append ``mag`` and ``mag_err`` to a table with ``flux`` and ``flux_err``.
 
-    mag = zeropoint - 2.5 log10(flux), and its Cramér-Rao bound to first order,
+    mag = zeropoint - 2.5 log10(flux), and its standard error to first order,
     2.5 / ln 10 * flux_err / flux.
 
     Parameters
@@ -51,7 +51,7 @@ def add_magnitudes(table, zeropoint, source="given"):
     table["mag"] = (zeropoint - 2.5 * np.log10(good)) * u.mag
     table["mag_err"] = 2.5 / np.log(10) * bound / good * u.mag
     table["mag"].info.description = f"magnitude, zero point {zeropoint:.6g} ({source})"
-    table["mag_err"].info.description = "Cramer-Rao bound of mag"
+    table["mag_err"].info.description = "standard error of mag"
     for name, ucd in _UCDS.items():
         table[name].info.meta = {"ucd": ucd}
 

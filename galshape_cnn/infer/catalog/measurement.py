@@ -159,19 +159,7 @@ class Measurement:
 
     @classmethod
     def empty(cls, n, model=SINGLE):
-        """Measurement of n galaxies that were not measured: all NaN.
-
-        Parameters
-        ----------
-        n : int
-            Number of rows.
-        model : GalaxyModel, optional
-            Which parameters there are.
-
-        Returns
-        -------
-        measurement : Measurement
-            With ``Flag.NOT_MEASURED`` set in each row.
+        """Measurement of n galaxies that were not measured: all NaN, each row flagged ``NOT_MEASURED``.
 
         Examples
         --------

@@ -84,35 +84,13 @@ class Placement:
         return Placement(**{k: v if k == "has_sky" else v[rows] for k, v in parts.items()})
 
     def image_position(self, x, y):
-        """Position in the parent image of a position in the stamps.
-
-        Parameters
-        ----------
-        x, y : (N,) ndarray
-            Position in the stamp, pixels.
-
-        Returns
-        -------
-        x, y : (N,) ndarray
-            0-based pixels of the parent image.
-        """
+        """Position in the parent image, 0-based pixels, of positions (N,) in the stamps."""
         return self.origin[:, 0] + x, self.origin[:, 1] + y
 
     def sky_position(self, x, y):
-        """Sky position of a position in the stamps.
+        """Sky position, ICRS, of positions (N,) in the stamps, in pixels; None without a WCS.
 
-        The offset from ``center`` is carried by the Jacobian to the tangent
-        plane, so that no WCS is needed.
-
-        Parameters
-        ----------
-        x, y : (N,) ndarray
-            Position in the stamp, pixels.
-
-        Returns
-        -------
-        position : `~astropy.coordinates.SkyCoord` or None
-            ICRS; None without a WCS.
+        The offset from ``center`` is carried by the Jacobian to the tangent plane, so that no WCS is needed.
         """
         if not self.has_sky:
             return None
@@ -148,19 +126,9 @@ class Placement:
         return out
 
     def covariances(self, parameters, covariance):
-        """Carry covariances of flux, n, hlr, g1, g2 to the reported frame.
+        """Carry covariances (N, 5, 5) of flux, n, hlr, g1, g2 to the reported frame: D C D^T.
 
-        Parameters
-        ----------
-        parameters : (N, 5) ndarray
-            Where the frames' derivative is taken, pixel frame.
-        covariance : (N, 5, 5) ndarray
-            In the pixel frame.
-
-        Returns
-        -------
-        covariance : (N, 5, 5) ndarray
-            D C D^T with D of `galshape_cnn.geometry.frame_derivative`.
+        D is `galshape_cnn.geometry.frame_derivative`, at parameters in the pixel frame.
         """
         if not self.has_sky:
             return np.array(covariance, dtype=float)
@@ -178,22 +146,11 @@ def _center(stamps):
 
 
 def derived_errors(parameters, covariance):
-    """Errors of axis ratio, position angle and semi-major radius, to first order.
+    """``q_err``, ``pa_err`` (degrees) and ``r_eff_err``, by name, to first order.
 
-    With g the absolute value of the shear and dg_t its change across itself,
-    dq = -2 dg / (1 + g)^2, d(pa) = dg_t / (2 g) and d(ln r_eff) = d(ln hlr) + dg / (1 - g^2).
-
-    Parameters
-    ----------
-    parameters : (N, 5) ndarray
-        flux, n, hlr, g1, g2 in the reported frame.
-    covariance : (N, 5, 5) ndarray
-        Of them.
-
-    Returns
-    -------
-    errors : dict of str to (N,) ndarray
-        ``q_err``, ``pa_err`` (degrees) and ``r_eff_err``.
+    Of flux, n, hlr, g1, g2 (N, 5) in the reported frame and their covariance. With g the absolute value of
+    the shear and dg_t its change across itself, dq = -2 dg / (1 + g)^2, d(pa) = dg_t / (2 g) and d(ln r_eff)
+    = d(ln hlr) + dg / (1 - g^2).
     """
     hlr, g1, g2 = parameters[:, 2:].T
     size = np.hypot(g1, g2)

@@ -9,7 +9,7 @@ import numpy as np
 from galshape_cnn.errors import InputError
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
 
-__all__ = ["CatalogPlots"]
+__all__ = ["CatalogPlots", "checked_axes", "draw_stamp", "plain_ticks"]
 
 _BLUE, _ORANGE, _PINK = "#0072B2", "#D55E00", "#CC79A7"
 _SYMBOLS = {"flux": "flux", "n": "n", "hlr": "hlr", "g1": "$g_1$", "g2": "$g_2$"}
@@ -185,17 +185,7 @@ def checked_axes(axes, shape, options):
 
 
 def draw_stamp(axes, stamp, model):
-    """Draw data, model and residual of a stamp.
-
-    Parameters
-    ----------
-    axes : sequence of three `matplotlib.axes.Axes`
-        Where to draw.
-    stamp : Stamps
-        One stamp.
-    model : PSFConvolvedSersic2D
-        In the pixels of its parent image.
-    """
+    """Draw data, model and residual of a stamp on three axes; the model is in its parent's pixels."""
     data, ivar = stamp.data[0].astype(float), stamp.ivar[0].astype(float)
     left, bottom = stamp.origin[0]
     y, x = np.indices(data.shape)
@@ -311,8 +301,6 @@ def _label_corner(axes, labels):
 
 def _draw_ratio(axis, snr, ratio, clean):
     """Points of one parameter."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
     kinds = (~clean, _ORANGE, "none", "quality 1, 2"), (clean, _BLUE, _BLUE, "quality 0")
     for rows, color, face, label in kinds:
         axis.plot(snr[rows], ratio[rows], "o", ms=4, color=color, mfc=face, alpha=0.7, label=label)
@@ -323,7 +311,14 @@ def _draw_ratio(axis, snr, ratio, clean):
         axis.set_xlim(known.min() / 1.5, known.max() * 1.5)
     low, high = axis.get_ylim()
     axis.set_ylim(min(low, 0.45), max(high, 2.2))
-    for one in (axis.xaxis, axis.yaxis):
-        one.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        one.set_major_formatter("{x:g}")
-        one.set_minor_formatter(NullFormatter())
+    plain_ticks(axis.xaxis, axis.yaxis)
+
+
+def plain_ticks(*axes):
+    """Ticks of logarithmic axes at 1, 2, 5 in plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    for axis in axes:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())

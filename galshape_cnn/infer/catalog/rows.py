@@ -133,19 +133,9 @@ class ExposuresRows:
     """Methods of a catalogue of several exposures that concern one row, or one of them."""
 
     def samples(self, i):
-        """Posterior samples of one galaxy.
+        """Posterior samples of one galaxy, as `CatalogRows.samples`: fluxes, n, hlr, g1, g2.
 
-        Parameters
-        ----------
-        i : int
-            Row number.
-
-        Returns
-        -------
-        samples : (S, R) ndarray
-            Equally weighted draws of fluxes, n, hlr, g1, g2, without units, in the frame of the table; NaN
-            for the flux of a band without data.
-
+        NaN for the flux of a band without data.
         """
         row = self._sampled_row(i)
         model, out = self.galaxy_model, np.array(self.measurement.samples[row], float)
@@ -187,24 +177,9 @@ class ExposuresRows:
         return table
 
     def stamp(self, i, exposure=0):
-        """Data of one galaxy in one exposure.
+        """Data of one galaxy in the exposure of a number or name, as `CatalogRows.stamp`.
 
-        Parameters
-        ----------
-        i : int
-            Row number.
-        exposure : int or str, optional
-            Number or name of the exposure.
-
-        Returns
-        -------
-        stamps : Stamps
-            A batch of one.
-
-        Raises
-        ------
-        InputError
-            If the data are gone, or the exposure does not show the galaxy.
+        ``InputError`` also if the exposure does not show the galaxy.
         """
         row, number = self._row(i), self._exposure(exposure)
         if self.stamps is None:
@@ -223,19 +198,9 @@ class ExposuresRows:
         raise InputError(f"exposure={exposure!r}; allowed: {', '.join(self.exposures)}, or their numbers")
 
     def model(self, i, exposure=0):
-        """The galaxy that was measured as one exposure sees it, as an astropy model.
+        """The galaxy that was measured as one exposure sees it, in its pixels and unit.
 
-        Parameters
-        ----------
-        i : int
-            Row number.
-        exposure : int or str, optional
-            Number or name of the exposure.
-
-        Returns
-        -------
-        model : PSFConvolvedSersic2D
-            In the pixels and the unit of the exposure.
+        As `CatalogRows.model`, of the exposure of a number or name.
         """
         from galshape_cnn.forward.model import PSFConvolvedSersic2D
 

@@ -5,88 +5,23 @@ The formats are those of `galshape_cnn.infer.catalog.formats`; columns that one 
 changed as `galshape_cnn.infer.catalog.writable` says.
 """
 
-import os
-from pathlib import Path
-
-from galshape_cnn.errors import FileError, InputError
-from galshape_cnn.files import written_whole
+from galshape_cnn.files import check_output_path, written_whole
 from galshape_cnn.infer.catalog.formats import TABLE_SUFFIXES, write_unchanged
 from galshape_cnn.infer.catalog.writable import warn_of, writable_table
 
 __all__ = [
     "TABLE_SUFFIXES",
-    "check_output_path",
     "check_table_path",
     "write_table",
 ]
 
 
 def check_table_path(path, overwrite=False):
-    """Refuse, before any work, a table file that could not be written.
+    """Path of a table file; refused, before any work, if it could not be written.
 
-    Parameters
-    ----------
-    path : str or path-like
-        File to be written; its suffix chooses the format.
-    overwrite : bool, optional
-        Whether an existing file may be replaced.
-
-    Returns
-    -------
-    path : `pathlib.Path`
-        The same path.
-
-    Raises
-    ------
-    InputError
-        If the suffix is not one of `TABLE_SUFFIXES`.
-    FileError
-        If the file exists and may not be replaced, or its folder is missing or not writeable.
+    As `galshape_cnn.files.check_output_path`, with the suffixes of `write_table`.
     """
     return check_output_path(path, TABLE_SUFFIXES, overwrite)
-
-
-def check_output_path(path, suffixes, overwrite=False):
-    """Refuse, before any work, a file that could not be written.
-
-    Parameters
-    ----------
-    path : str or path-like
-        File to be written.
-    suffixes : sequence of str
-        What its name may end in.
-    overwrite : bool, optional
-        Whether an existing file may be replaced.
-
-    Returns
-    -------
-    path : `pathlib.Path`
-        The same path.
-
-    Raises
-    ------
-    InputError
-        If the suffix is not one of ``suffixes``.
-    FileError
-        If the file exists and may not be replaced, or its folder is missing or not writeable.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in suffixes:
-        raise InputError(
-            f"output {str(path)!r} has the suffix {path.suffix!r}; allowed: {', '.join(suffixes)}"
-        )
-    if path.is_dir():
-        raise FileError(f"cannot write {str(path)!r}: it is a folder")
-    if path.exists() and not overwrite:
-        raise FileError(
-            f"cannot write {str(path)!r}: it exists; allow it to be overwritten or choose another name"
-        )
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise FileError(f"cannot write {str(path)!r}: no folder {str(folder)!r}")
-    if not os.access(folder, os.W_OK):
-        raise FileError(f"cannot write {str(path)!r}: the folder {str(folder)!r} is not writeable")
-    return path
 
 
 def write_table(table, path, overwrite=False):

@@ -67,15 +67,7 @@ def writable_table(table, suffix):
 
 
 def warn_of_changes(table, suffix):
-    """Say which columns of a table a format cannot hold as they are.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table` or None
-        Columns that came with the positions.
-    suffix : str
-        Of the file.
-    """
+    """Say which columns that came with the positions a format, of a suffix, cannot hold as they are."""
     if table is not None:
         warn_of(writable_table(table, suffix)[1], suffix)
 

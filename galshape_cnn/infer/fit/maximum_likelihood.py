@@ -74,20 +74,9 @@ def _reweighted_search(likelihood, theta, gain, how):
 
 
 def fit_flags(points, done, size, model):
-    """Flag bits of the outcome of a search.
+    """``NOT_CONVERGED``, ``N_AT_BOUND``, ``PARAMETER_AT_BOUND``, ``SINGULAR`` of M rows of a search.
 
-    Parameters
-    ----------
-    points, done
-        From the search, M rows.
-    size : int
-        Side of the stamps, pixels: the largest half-light radius.
-    model : GalaxyModel
-
-    Returns
-    -------
-    flags : (M,) int ndarray
-        ``NOT_CONVERGED``, ``N_AT_BOUND``, ``PARAMETER_AT_BOUND``, ``SINGULAR``.
+    ``size`` is the side of the stamps in pixels: the largest half-light radius.
     """
     room = room_to_bounds(points.theta, size, model)
     bound = (room[:, :, 0] > -1e-6) | (room[:, :, 1] < 1e-6)

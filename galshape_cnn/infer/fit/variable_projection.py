@@ -125,21 +125,9 @@ class GalaxyProblem:
 
 
 def fit_galaxies(problem, theta, steps=LIMITS.steps):
-    """Minimise chi-square with the likelihood's weights.
+    """Minimise chi-square of M stamps with the likelihood's weights, from coordinates (M, 8).
 
-    Parameters
-    ----------
-    problem : GalaxyProblem
-        Of M stamps.
-    theta : (M, 8) ndarray
-        Coordinates to start from, in units of the likelihood's scale.
-    steps : int, optional
-        Steps allowed.
-
-    Returns
-    -------
-    points, done, evaluations
-        As `galshape_cnn.infer.fit.levenberg_marquardt.search` returns them.
+    Result as of `galshape_cnn.infer.fit.levenberg_marquardt.search`.
     """
     theta = FIT.clipped(theta, problem.size)
     theta[:, SINGLE.flux] = np.maximum(theta[:, SINGLE.flux], 1.0)

@@ -18,9 +18,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy import fft
 
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel.library import serves
 from galshape_cnn.forward.render import render_with_derivatives
 from galshape_cnn.infer.likelihood.point_source import point_images
-from galshape_cnn.infer.likelihood.residuals import inverse_fisher, inverse_gain
+from galshape_cnn.infer.likelihood.residuals import RIDGE, inverse_fisher, inverse_gain
 
 __all__ = ["has_companion"]
 
@@ -30,6 +32,7 @@ _MOVES = 1.0  # stated errors by which it moves a parameter, to first order
 _ALONE = 0.4  # of the squares left where the galaxy is bright, beyond those of noise, that it makes up
 _HALF = 3.0  # widths of the PSF: half the side of the part of the stamp that is looked at
 _VISIBLE = 0.05  # of the square of a point source, that the galaxy's parameters do not take in at least
+_LIMITS = RIDGE, _REACH, _HALF, _VISIBLE, _MOVES, _ALONE  # as the kernel takes them
 
 
 def has_companion(
@@ -56,21 +59,32 @@ def has_companion(
     """
     params, data, ivar = (np.asarray(a, np.float32) for a in (params, data, ivar))
     inverse = inverse_gain(gain, len(data))
-    out = np.zeros(len(params), bool)
-    for k in range(len(params)):
-        part = slice(k, k + 1)
-        own = transfer if len(transfer) == 1 else transfer[part]
-        image, derivatives = (np.asarray(a)[0] for a in render_with_derivatives(params[part], own, grid))
-        point = np.asarray(point_images(params[part], own, grid))[0]
-        light = np.maximum(image - params[k, SINGLE.sky], 0)
-        weight = ivar[k] / (1 + ivar[k] * light * inverse[k])
-        pixels = derivatives, (data[k] - image), weight, point
-        out[k] = _one(params[k], errors[k], float(width[k]), light, pixels, fit_sky, correlation)
-    return out
+    if serves(params, data, ivar, transfer):
+        known = params, data, ivar, transfer, grid, inverse, fit_sky
+        gained = calls.companions(*known, errors, width, _LIMITS)
+    else:
+        gained = _gained(params, errors, width, data, ivar, transfer, grid, inverse, fit_sky)
+    hidden = gained > _SIGNIFICANT**2
+    rows = np.flatnonzero(hidden)
+    if len(rows) and correlation is not None:
+        points = point_images(params[rows], transfer if len(transfer) == 1 else transfer[rows], grid)
+        alike = [_alike(image, correlation) for image in points]
+        hidden[rows] = gained[rows] > _SIGNIFICANT**2 * np.array(alike)
+    return hidden
 
 
-def _one(params, errors, width, light, pixels, fit_sky, correlation):
-    derivatives, residual, weight, point = pixels
+def _gained(params, errors, width, data, ivar, transfer, grid, inverse_gain, fit_sky):
+    """`galshape_cnn.forward.kernel.calls.companions` without the kernel."""
+    images, derivatives = map(np.asarray, render_with_derivatives(params, transfer, grid))
+    points = np.asarray(point_images(params, transfer, grid))
+    light = np.maximum(images - params[:, SINGLE.sky, None, None], 0)
+    weight = ivar / (1 + ivar * light * inverse_gain[:, None, None])
+    pixels = derivatives, data - images, weight, points, light
+    rows = zip(params, errors, width, *pixels, strict=True)
+    return np.array([_one(*row, fit_sky) for row in rows])
+
+
+def _one(params, errors, width, derivatives, residual, weight, point, light, fit_sky):
     columns = derivatives.reshape(SINGLE.size, -1)
     weighted = columns * weight.ravel()
     inverse = inverse_fisher(weighted @ columns.T, float(fit_sky), xp=np)
@@ -78,9 +92,9 @@ def _one(params, errors, width, light, pixels, fit_sky, correlation):
     place = params[SINGLE.centre]
     window = tuple(_window(c, _HALF * width, len(point)) for c in place[::-1])
     point, part = point[window], weight[window]
-    y, x = np.mgrid[window]
-    near = np.hypot(x - place[0], y - place[1]) < _REACH * width
-    sources = _moved(point, np.nonzero(near))
+    y, x = (np.arange(side.start, side.stop) for side in window)
+    near = (x - place[0]) ** 2 + (y[:, None] - place[1]) ** 2 < (_REACH * width) ** 2
+    sources = _moved(point, np.argwhere(near))
     images = np.concatenate([(rest[window] * part)[None], derivatives[(slice(None), *window)] * part])
     score, *seen = images.reshape(len(images), -1) @ sources.T
     explained = inverse @ seen
@@ -88,12 +102,11 @@ def _one(params, errors, width, light, pixels, fit_sky, correlation):
     square = whole - (seen * explained).sum(0)
     told = square > _VISIBLE * whole
     flux = np.where(told, score, 0) / np.where(told, square, 1)
-    gained = np.where(flux > 0, flux * score, 0)
-    significance = np.sqrt(gained / _alike(point, correlation))
     moves = np.abs(flux * explained[SINGLE.reported] / errors[:, None]).max(0)
+    gained = np.where((flux > 0) & (moves > _MOVES), flux * score, 0).max(initial=0)
     bright = light**2 * weight
     left = (bright / (1 + bright) * (rest**2 * weight - 1)).sum()
-    return bool(((significance > _SIGNIFICANT) & (moves > _MOVES) & (gained > _ALONE * left)).any())
+    return gained if gained > _ALONE * left else 0.0
 
 
 def _window(centre, half, size):
@@ -106,15 +119,13 @@ def _window(centre, half, size):
 def _moved(point, places):
     """A point source moved so that its highest pixel lies at each of K places: (K, pixels)."""
     ny, nx = point.shape
-    top, (y, x) = np.unravel_index(point.argmax(), point.shape), places
     around = sliding_window_view(np.pad(point, ((ny, ny), (nx, nx))), point.shape)
-    return around[ny + top[0] - y, nx + top[1] - x].reshape(len(y), -1)
+    y, x = (np.array(np.unravel_index(point.argmax(), point.shape)) - places).T
+    return around[ny + y, nx + x].reshape(len(places), -1)
 
 
 def _alike(point, correlation):
     """Variance of the product of a point source and correlated noise, over that of independent noise."""
-    if correlation is None:
-        return 1.0
     ny, nx = (side // 2 for side in correlation.shape)
     side = tuple(fft.next_fast_len(a + b, True) for a, b in zip(point.shape, correlation.shape, strict=True))
     own = fft.irfft2(np.abs(fft.rfft2(point, s=side)) ** 2, s=side)

@@ -15,17 +15,7 @@ _PAIRS = ("shape", "center")  # two numbers are one value
 
 
 def are_several(psf):
-    """Whether a PSF argument is a list of PSFs, one for each exposure.
-
-    Parameters
-    ----------
-    psf : object
-        As for `galshape_cnn.cramer_rao_bound`.
-
-    Returns
-    -------
-    yes : bool
-    """
+    """Whether a ``psf`` of `galshape_cnn.cramer_rao_bound` is a list of PSFs, one for each exposure."""
     return isinstance(psf, (list, tuple)) and len(psf) > 0 and not isinstance(psf[0], (list, tuple))
 
 

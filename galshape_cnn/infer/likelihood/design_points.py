@@ -49,17 +49,7 @@ def split_points(arguments):
 
 
 def holds_many(params):
-    """Whether parameters are those of N galaxies, and not of one.
-
-    Parameters
-    ----------
-    params : object
-        As `galshape_cnn.cramer_rao_bound` takes them.
-
-    Returns
-    -------
-    many : bool
-    """
+    """Whether ``params`` of `galshape_cnn.cramer_rao_bound` are those of N galaxies, and not of one."""
     return _params(params) is not None
 
 

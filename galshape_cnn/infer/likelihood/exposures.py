@@ -132,17 +132,7 @@ class JointLikelihood:
         return seen
 
     def with_photons(self, params):
-        """The likelihood with the photon noise of the galaxies' own light, where a gain is known.
-
-        Parameters
-        ----------
-        params : (N, P) ndarray
-            The model whose light it is, in `units`.
-
-        Returns
-        -------
-        likelihood : JointLikelihood
-        """
+        """The likelihood with the photon noise of models (N, P) in `units`, where a gain is known."""
         parts = []
         for part in self.parts:
             likelihood = part.likelihood

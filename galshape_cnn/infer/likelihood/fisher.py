@@ -303,17 +303,9 @@ def same_unit(value, error, name):
 
 
 def check_error(error):
-    """Refuse noise that cannot be; NaN means 'this pixel does not count'.
+    """Refuse noise that cannot be: ``NoiseError`` if a value is <= 0, or every value is NaN or masked.
 
-    Parameters
-    ----------
-    error : float, array_like or masked array
-        Standard deviations.
-
-    Raises
-    ------
-    NoiseError
-        If a value is <= 0, or every value is NaN or masked.
+    NaN means 'this pixel does not count'.
     """
     if np.any(error <= 0):
         raise NoiseError(f"error has values <= 0 (smallest: {np.min(error):.4g}); allowed: > 0")

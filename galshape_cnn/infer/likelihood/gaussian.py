@@ -156,17 +156,7 @@ class StampLikelihood:
         return self.data, self.ivar, self.transfer, self.grid
 
     def images(self, params):
-        """Models of the first rows' stamps, in units of the data's scale.
-
-        Parameters
-        ----------
-        params : (N, 8) ndarray
-            Parameters in units of ``scale``.
-
-        Returns
-        -------
-        images : (N, size, size) float32 ndarray
-        """
+        """Models (N, size, size) of the first rows' stamps at parameters in units of ``scale``."""
         if serves(self.data, self.transfer):
             return np.asarray(render(params.astype(np.float32), self.transfer[: len(params)], self.grid))
         out = np.empty(self.data.shape, np.float32)
@@ -177,17 +167,9 @@ class StampLikelihood:
         return out
 
     def images_and_derivatives(self, params, rows):
-        """Models and their derivatives by the eight parameters, in units of the data's scale.
+        """Models (M, size, size) and their derivatives (M, 8, size, size), in units of the data's scale.
 
-        Parameters
-        ----------
-        params, rows
-            As for `normal_equations`.
-
-        Returns
-        -------
-        images : (M, size, size) float64 ndarray
-        derivatives : (M, 8, size, size) float64 ndarray
+        Arguments as for `normal_equations`.
         """
         if serves(self.data, self.transfer):
             transfer = self.transfer if len(self.transfer) == 1 else self.transfer[rows]

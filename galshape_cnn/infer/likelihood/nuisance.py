@@ -29,20 +29,9 @@ _RIDGE = 1e-6  # of the nuisance images' equilibrated products
 
 
 def projected(columns, nuisance, xp=jnp):
-    """Columns without their part along the nuisance images.
+    """Whitened images (..., k, pixels) without their part along the nuisance images (..., m, pixels).
 
-    Parameters
-    ----------
-    columns : (..., k, pixels) array
-        Whitened images.
-    nuisance : (..., m, pixels) array
-        Whitened nuisance images; zeros count for none.
-    xp : module, optional
-        `jax.numpy`, or `numpy` for arrays of NumPy.
-
-    Returns
-    -------
-    columns : (..., k, pixels) array of that module
+    Nuisance images of zeros count for none; ``xp`` is `jax.numpy`, or `numpy` for arrays of NumPy.
     """
     norm = xp.sqrt(xp.sum(nuisance**2, -1, keepdims=True))
     unit = nuisance / xp.maximum(norm, 1e-20)
@@ -94,19 +83,7 @@ class MarginalLikelihood(StampLikelihood):
 
     @classmethod
     def of(cls, likelihood, nuisance):
-        """A likelihood with nuisance images added.
-
-        Parameters
-        ----------
-        likelihood : StampLikelihood
-            Of N stamps.
-        nuisance : (N, m, size, size) ndarray
-            Images of unknown amplitude.
-
-        Returns
-        -------
-        likelihood : MarginalLikelihood
-        """
+        """The likelihood of N stamps with nuisance images (N, m, size, size) of unknown amplitude added."""
         parts = {f.name: getattr(likelihood, f.name) for f in fields(StampLikelihood)}
         return cls(**parts, nuisance=np.asarray(nuisance, np.float32))
 
@@ -114,18 +91,7 @@ class MarginalLikelihood(StampLikelihood):
         return MarginalLikelihood.of(super().__getitem__(rows), self.nuisance[rows])
 
     def linear_equations_of_draws(self, params, rows):
-        """As that of the parent, with the nuisance images integrated out.
-
-        Parameters
-        ----------
-        params, rows
-            As for the parent.
-
-        Returns
-        -------
-        chi2, gradient, fisher
-            Arrays of shape (M, BLOCK), (M, BLOCK, 2) and (M, BLOCK, 2, 2).
-        """
+        """As that of the parent, with the nuisance images integrated out."""
         results = []
         for some, inside in fixed_batches(np.arange(len(params)), _DRAWS_AT_ONCE):
             row = rows[inside]

@@ -18,16 +18,9 @@ __all__ = ["point_images", "point_source_chi2"]
 
 
 def point_images(params, transfer, grid):
-    """Point sources of unit flux at the galaxies' places.
+    """Point sources of unit flux at the galaxies' places, (N, size, size).
 
-    Parameters
-    ----------
-    params, transfer, grid
-        As for `galshape_cnn.forward.render.render`.
-
-    Returns
-    -------
-    images : (N, size, size) ndarray
+    Arguments as for `galshape_cnn.forward.render.render`.
     """
     if serves(params, transfer):
         return calls.images("point", params, transfer, grid)[:, 0]
@@ -40,17 +33,9 @@ def _image_rows(params, transfer, grid):
 
 
 def point_source_chi2(params, data, ivar, transfer, grid, fit_sky=True, gain=None):
-    """Chi-square of the best point source near each galaxy.
+    """Chi-square (N,) of the best point source near each galaxy.
 
-    Parameters
-    ----------
-    params, data, ivar, transfer, grid, fit_sky, gain
-        As for `examine`.
-
-    Returns
-    -------
-    chi2 : (N,) float64 ndarray
-        Flux, centre and sky are fitted to first order, from the galaxy's.
+    Flux, centre and sky are fitted to first order, from the galaxy's; arguments as for ``examine``.
     """
     numbers = [np.asarray(a, np.float32) for a in (params, data, ivar)]
     inverse = inverse_gain(gain, len(data))

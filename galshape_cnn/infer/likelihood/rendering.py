@@ -74,7 +74,7 @@ class RenderedBatch:
         return cls(stamps.in_units_of(unit), unit, transfer, grid, None if gain is None else gain * unit)
 
     def __len__(self):
-        return len(self.stamps)
+        return len(self.unit)
 
     def __getitem__(self, rows):
         """Some of the rows, by an array of int or bool."""

@@ -72,22 +72,9 @@ class Judged:
 
 
 def errors_of(batch, found, fitted, options):
-    """Bound, S/N and chi-square at the estimates.
+    """Bound, S/N and chi-square at the estimates of N stamps, as `Judged`.
 
-    Parameters
-    ----------
-    batch : RenderedBatch
-        N stamps.
-    found : Estimate
-        Of the same.
-    fitted : (N,) bool ndarray
-        Rows whose neighbours were fitted: their uncertainty is part of the bound.
-    options : Options
-        ``method``, ``fit_sky`` and ``correlation`` are used.
-
-    Returns
-    -------
-    judged : Judged
+    ``fitted`` are rows whose neighbours were fitted: their uncertainty is part of the bound.
     """
     judged = without_errors(batch, found.params, options)
     params, fisher = judged.params, judged.examination.fisher
@@ -124,21 +111,9 @@ def errors_of(batch, found, fitted, options):
 
 
 def without_errors(batch, params, options):
-    """S/N, chi-square and what the pixels say at the estimates.
+    """S/N, chi-square and what the pixels say at estimates (N, 8); errors are NaN, without structure.
 
-    Parameters
-    ----------
-    batch : RenderedBatch
-        N stamps.
-    params : (N, 8) ndarray
-        Estimates; of the sky, where it is fitted, the best is found.
-    options : Options
-        ``fit_sky`` is used.
-
-    Returns
-    -------
-    judged : Judged
-        Errors are NaN, without structure.
+    Of the sky, where it is fitted, the best level is found.
     """
     params = params.copy()
     examination = _examined(batch, params, options.fit_sky)
@@ -166,23 +141,7 @@ def _examined(batch, params, fit_sky):
 
 
 def structure_of(batch, judged, options):
-    """Structure of the rows that are worth a closer look.
-
-    Parameters
-    ----------
-    batch : RenderedBatch
-        N stamps.
-    judged : Judged
-        Of the same.
-    options : Options
-        ``fit_sky`` and ``correlation`` are used.
-
-    Returns
-    -------
-    rows : (M,) ndarray of int
-    structure : `~galshape_cnn.infer.likelihood.structure.Structure` or None
-        Of these rows; None if there are none.
-    """
+    """Numbers of the rows that are worth a closer look, and their structure; None if there are none."""
     likely = np.flatnonzero(suspicions(judged, options).likely)
     return likely, structure_at(batch, judged, likely, options)
 

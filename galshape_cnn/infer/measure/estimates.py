@@ -186,18 +186,7 @@ def _sampled(batch, look, network, options):
 
 
 def limit_flags(samples, prior):
-    """``PRIOR_LIMIT`` where draws pile up at the largest size or ellipticity that the prior allows.
-
-    Parameters
-    ----------
-    samples : (N, S, 5) ndarray
-        Draws of flux, n, hlr, g1, g2.
-    prior : Prior
-
-    Returns
-    -------
-    flags : (N,) ndarray of int
-    """
+    """``PRIOR_LIMIT`` where draws (N, S, 5) pile up at the prior's largest size or ellipticity."""
     with np.errstate(invalid="ignore"):
         large = samples[..., SINGLE.hlr] > _AT_LIMIT * prior["hlr"].high
         flat = np.hypot(*np.moveaxis(samples[..., SINGLE.shear], -1, 0)) > _AT_LIMIT * prior["g"].high

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from galshape_cnn.errors import GalshapeWarning, InputError, KeywordError
+from galshape_cnn.errors import InputError, KeywordError, LostRowsWarning
 from galshape_cnn.infer.catalog.catalog import ShapeCatalog
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.network.bundle import Bundle
@@ -375,6 +375,6 @@ def _warn_of_lost_rows(catalog):
     if lost:
         warnings.warn(
             f"{lost} of {len(catalog)} galaxies could not be measured; see the column flags",
-            GalshapeWarning,
+            LostRowsWarning,
             stacklevel=3,
         )

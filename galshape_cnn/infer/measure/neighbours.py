@@ -65,18 +65,7 @@ class Treated:
     flags: np.ndarray
 
     def light_on_others(self, params):
-        """Share of each galaxy's light on pixels of other sources.
-
-        Parameters
-        ----------
-        params : (N, 8) ndarray
-            Measured parameters.
-
-        Returns
-        -------
-        fraction : (N,) ndarray
-            NaN where it was not looked for.
-        """
+        """Share of each galaxy's light on pixels of other sources; NaN where it was not looked for."""
         if not self.segmentation.searched:
             return np.full(len(self.batch), np.nan)
         fraction, crowded = np.zeros(len(self.batch)), self.segmentation.rows
@@ -103,18 +92,8 @@ class Treated:
 def segment(batch, listed, options):
     """Find the sources of stamps in which more than the galaxy shows, or is listed.
 
-    Parameters
-    ----------
-    batch : RenderedBatch
-        N stamps.
-    listed : list of (K, 2) ndarray
-        From `listed_positions`.
-    options : Options
-        ``neighbours='ignore'`` looks for none.
-
-    Returns
-    -------
-    segmentation : Segmentation
+    Of a ``RenderedBatch`` of N stamps, their `listed_positions`, and ``Options``, of which
+    ``neighbours='ignore'`` looks for none.
     """
     if options.neighbours == "ignore":
         return Segmentation(searched=False)
@@ -125,23 +104,7 @@ def segment(batch, listed, options):
 
 
 def treat(batch, segmentation, network, options):
-    """Mask the neighbours, or fit and subtract them.
-
-    Parameters
-    ----------
-    batch : RenderedBatch
-        N stamps.
-    segmentation : Segmentation
-        From `segment`.
-    network : AmortizedPosterior
-        The live networks.
-    options : Options
-        ``neighbours`` decides.
-
-    Returns
-    -------
-    treated : Treated
-    """
+    """Mask the neighbours, or fit and subtract them: ``Options.neighbours`` decides."""
     rows, scenes = segmentation.rows, segmentation.scenes
     fitted, flags = np.zeros(len(batch), bool), np.zeros(len(batch), np.int64)
     if not len(rows):
@@ -209,18 +172,7 @@ def joined(stamps, parts):
 
 
 def examined(stamps):
-    """Flag neighbours in stamps that were not made here.
-
-    Parameters
-    ----------
-    stamps : Stamps
-        That the user made.
-
-    Returns
-    -------
-    stamps : Stamps
-        Carry ``NEIGHBOR`` where it applies.
-    """
+    """The user's own ``Stamps``, flagged ``NEIGHBOR`` where it applies."""
     flags = neighbor_flags(stamps.in_units_of(stamps.noise_unit))
     return replace(stamps, flags=stamps.flags | flags)
 

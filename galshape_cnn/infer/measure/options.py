@@ -137,10 +137,7 @@ def _orders(vary, method):
 def measurement_keywords():
     """Keywords of an estimator's call that say how to measure; all others say what.
 
-    Returns
-    -------
-    names : tuple of str
-        Those of `Options` and of `~galshape_cnn.observe.noise.model.NoiseModel`.
+    Those of `Options` and of `~galshape_cnn.observe.noise.model.NoiseModel`.
     """
     from galshape_cnn.observe.noise.model import NoiseModel
 

@@ -25,24 +25,7 @@ _REFINED_TOGETHER = 512
 
 
 def measured_together(method, side, count, threads):
-    """Number of stamps that are best given to `measure_batch` at a time.
-
-    Parameters
-    ----------
-    method : {'network', 'ml', 'posterior'}
-        Estimator.
-    side : int
-        Of the stamps, in pixels.
-    count : int
-        Number of all stamps.
-    threads : int
-        Among which they are spread.
-
-    Returns
-    -------
-    size : int
-        A multiple of `BATCH_SIZE`.
-    """
+    """Number of stamps, of all on some threads, that are best given to `measure_batch` at a time."""
     if method != "ml":
         return BATCH_SIZE
     fitting = min(_REFINED_TOGETHER * 64**2 // side**2, -(-count // threads))

@@ -51,20 +51,7 @@ def recorded_options(options, noise, observation, cutting):
 
 
 def recorded_exposures(exposures, names):
-    """What each of several exposures was said to be.
-
-    Parameters
-    ----------
-    exposures : sequence of Exposure
-        As the user gave them.
-    names : sequence of str
-        Of the exposures.
-
-    Returns
-    -------
-    record : dict of dict
-        By name; data, mask and WCS, which are data, are left out.
-    """
+    """What each of several exposures was said to be, by name; data, mask and WCS are left out."""
     left_out = ("data", "mask", "wcs", "name")
     return {
         str(name): {
@@ -77,18 +64,7 @@ def recorded_exposures(exposures, names):
 
 
 def recorded_call(arguments):
-    """Arguments of any call, as far as they were given.
-
-    Parameters
-    ----------
-    arguments : dict
-        Names and values; what is None is left out.
-
-    Returns
-    -------
-    record : dict
-        As `recorded_options`.
-    """
+    """Arguments of any call, as far as they were given, as `recorded_options`."""
     return {name: _plain(value) for name, value in arguments.items() if value is not None}
 
 

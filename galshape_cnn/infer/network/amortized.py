@@ -16,7 +16,6 @@ from scipy.stats import qmc
 
 from galshape_cnn.forward.coordinates import POSTERIOR
 from galshape_cnn.forward.galaxy_model import SINGLE_WITHOUT_SKY as MODEL
-from galshape_cnn.forward.transfer import transfer_at
 from galshape_cnn.infer.network.architecture import (
     build_network,
     build_update,
@@ -34,6 +33,7 @@ from galshape_cnn.infer.network.features import (
     crop_center,
     mirrored_edges,
     network_inputs,
+    network_view,
 )
 from galshape_cnn.infer.network.kernel_networks import chain_of, network_of
 from galshape_cnn.infer.network.likelihood_update import expansion_point, likelihood_features
@@ -137,20 +137,9 @@ class AmortizedPosterior:
         return Prior(self._prior)
 
     def look(self, stamps, fit_sky, poisson):
-        """The first network's answer for a batch.
+        """The first network's answer for a batch of N.
 
-        Parameters
-        ----------
-        stamps : Stamps
-            Batch of N.
-        fit_sky : bool
-            False when the sky level is known to be zero.
-        poisson : (N,) ndarray
-            See `galshape_cnn.infer.network.features.network_inputs`.
-
-        Returns
-        -------
-        first : FirstLook
+        ``poisson`` as for `galshape_cnn.infer.network.features.network_inputs`.
         """
         first = self._at_scale(stamps, 1, fit_sky, poisson)
         factor, size = 1, stamps.data.shape[-1]
@@ -171,15 +160,8 @@ class AmortizedPosterior:
     def first_function(self):
         """The first network as a pure function that JAX can differentiate.
 
-        Returns
-        -------
-        function : callable
-            Of ``[pixels, context]``, to outputs (N, components * 36).
-
-        Raises
-        ------
-        InputError
-            If Keras has another backend.
+        Of ``[pixels, context]``, to outputs (N, components * 36); ``InputError`` if Keras has another
+        backend.
         """
         return self._forward.pure()
 
@@ -215,7 +197,7 @@ class AmortizedPosterior:
             data, ivar = block_average(data, ivar, factor)
             center = (center - (factor - 1) / 2) / factor
         psf = stamps.psf.astype(np.float32)
-        transfer = _network_view(psf, stamps.psf_oversampling, factor)
+        transfer = network_view(psf, stamps.psf_oversampling, factor)
         # The network knows PSFs of unit sum.  An array that cuts the wings has less, and the galaxy
         # as much more flux.
         total = np.maximum(transfer[:, _ZERO_KY, _ZERO_KX].real, _SMALLEST_SUM)
@@ -242,17 +224,9 @@ class AmortizedPosterior:
         return replace(first, posterior=posterior)
 
     def look_at_inputs(self, pixels, context, amplitude):
-        """First look at the inputs of `galshape_cnn.infer.network.features.network_inputs`.
+        """First look at inputs of `galshape_cnn.infer.network.features.network_inputs`.
 
-        Parameters
-        ----------
-        pixels, context, amplitude : array
-            As `galshape_cnn.infer.network.features.network_inputs` returns them.
-
-        Returns
-        -------
-        first : FirstLook
-            With x, y from the stamp's centre.
+        x, y are counted from the stamp's centre.
         """
         context, unknown = self._held(context)
         raw = self._forward([pixels, context])
@@ -276,20 +250,6 @@ def _first_where(rows, first, updated):
         return updated
     k = max(first.weights.shape[1], updated.weights.shape[1])
     return updated.with_components(k).replaced(rows, first.with_components(k))
-
-
-def _network_view(psf, oversampling, factor):
-    """Transfer functions of any number of PSFs at the network's wave numbers, per block-averaged pixel."""
-    ky, kx = PSF_KY / factor, PSF_KX / factor
-    blur = _block_transfer(ky, factor)[:, None] * _block_transfer(kx, factor)
-    # NumPy multiplies one matrix after the other, so no number depends on another PSF
-    return (transfer_at(psf, ky, kx, oversampling, np) * blur).astype(np.complex64)
-
-
-def _block_transfer(k, factor):
-    """Transfer function of a block average, at native wave numbers."""
-    half = np.where(np.abs(k) < 1e-9, 1e-9, k) / 2
-    return np.sin(half * factor) / (factor * np.sin(half))
 
 
 def _to_native(posterior, center, factor):
@@ -334,20 +294,7 @@ def quasi_random_draws(posterior, count):
 
 
 def posterior_moments(posterior: MixturePosterior):
-    """Mean and covariance in the parameters.
-
-    Parameters
-    ----------
-    posterior : MixturePosterior
-        Of N galaxies.
-
-    Returns
-    -------
-    mean : (N, 7) ndarray
-        flux, n, hlr, g1, g2, x, y.
-    covariance : (N, 7, 7) ndarray
-        Their covariance.
-    """
+    """Mean (N, 7) of flux, n, hlr, g1, g2, x, y, and covariance (N, 7, 7), of mixture posteriors."""
     draws = quasi_random_draws(posterior, _DRAWS)
     # Rows with infinities are flagged.
     with np.errstate(over="ignore", invalid="ignore"):

@@ -35,6 +35,7 @@ __all__ = [
     "settle_backend",
     "single_precision",
     "split_weights",
+    "weights_of",
 ]
 
 _DIM = POSTERIOR.model.size
@@ -80,13 +81,7 @@ def _chosen_backend():
 
 
 def import_keras():
-    """Import Keras, on JAX unless the user has chosen a backend.
-
-    Returns
-    -------
-    keras : module
-        The Keras package.
-    """
+    """Import Keras, on JAX unless the user has chosen a backend."""
     if "keras" not in sys.modules:
         settle_backend()
     import keras
@@ -95,13 +90,7 @@ def import_keras():
 
 
 def settle_backend():
-    """Settle the backend of Keras without importing it: JAX, unless the user has chosen another.
-
-    Returns
-    -------
-    name : str
-        Of the backend that Keras has, or will have.
-    """
+    """Settle the backend of Keras without importing it, JAX unless the user has chosen another; its name."""
     if "keras" in sys.modules:
         return import_keras().backend.backend()  # it may just be being imported by another thread
     if _chosen_backend() is None:
@@ -226,6 +215,11 @@ def load_weights(model, weights):
     model.set_weights([np.asarray(array, np.float32).reshape(shape) for array, shape in pairs])
 
 
+def weights_of(model):
+    """Weights of a model as arrays of NumPy, in the order of `load_weights`."""
+    return [import_keras().ops.convert_to_numpy(variable.value) for variable in model.weights]
+
+
 def split_weights(weights, update):
     """Weights of the two networks of a bundle, told apart without building them.
 
@@ -294,17 +288,9 @@ def split_outputs(raw, components, reshape=np.reshape):
 
 
 def negative_log_likelihood(components):
-    """Loss of a batch: -ln p(targets), in keras.ops, for any backend.
+    """Loss of a batch, -ln p(targets), in keras.ops, for any backend.
 
-    Parameters
-    ----------
-    components : int
-        Number of mixture components.
-
-    Returns
-    -------
-    loss : callable
-        ``loss(targets (N, 7), outputs (N, components * 36)) -> (N,)``.
+    ``loss(targets (N, 7), outputs (N, components * 36)) -> (N,)``.
     """
     ops = import_keras().ops
     # Scatter the triangle's entries into a flat 7 x 7 matrix by a constant matrix.

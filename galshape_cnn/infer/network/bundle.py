@@ -16,7 +16,7 @@ import numpy as np
 from galshape_cnn.errors import BundleError, FileError, InputError
 from galshape_cnn.files import written_whole
 from galshape_cnn.infer.network.bundle_checks import check_bundle, check_weights, places_of
-from galshape_cnn.infer.network.bundle_file import BundleFile
+from galshape_cnn.infer.network.safe_asdf import BundleFile
 
 __all__ = ["FORMAT_VERSION", "Bundle"]
 
@@ -80,13 +80,7 @@ class Bundle:
 
     @classmethod
     def shipped(cls):
-        """The bundle that comes with the package.
-
-        Returns
-        -------
-        bundle : Bundle
-            Read from ``galshape_cnn/data``.
-        """
+        """The bundle that comes with the package, read from ``galshape_cnn/data``."""
         return cls.read(resources.files("galshape_cnn") / "data" / "universal.asdf")
 
     @classmethod
@@ -155,17 +149,9 @@ class Bundle:
             raise BundleError("it is damaged: its region of trust does not match its hash")
 
     def write(self, path):
-        """Write the bundle beside the target, then rename.
+        """Write the bundle beside the target, then rename; ``FileError`` if that fails.
 
-        Parameters
-        ----------
-        path : path-like
-            Should end in ``.asdf``.
-
-        Raises
-        ------
-        FileError
-            If the file cannot be written.
+        The path should end in ``.asdf``.
         """
         import asdf
 

@@ -6,8 +6,8 @@ import math
 import numpy as np
 
 from galshape_cnn.errors import BundleError, InputError
-from galshape_cnn.infer.network.bundle_file import ArrayPlace
 from galshape_cnn.infer.network.layout import features_of_update, network_shapes, update_shapes
+from galshape_cnn.infer.network.safe_asdf import ArrayPlace
 from galshape_cnn.infer.network.trust import AXES, check_region
 from galshape_cnn.infer.posterior.prior import Prior
 
@@ -19,22 +19,9 @@ _MOST_PARTS, _MOST_CELLS = 64, 10**6
 
 
 def check_bundle(network, domain, prior, provenance, trust):
-    """Refuse parts of a bundle that cannot be used.
+    """Shapes of the weights that a bundle's network needs; parts that cannot be used are refused.
 
-    Parameters
-    ----------
-    network, domain, prior, provenance, trust : dict
-        As a file holds them.
-
-    Returns
-    -------
-    shapes : list of tuple of int
-        Of the weights that the network needs.
-
-    Raises
-    ------
-    InputError, BundleError
-        If one of them cannot be used.
+    The parts are dicts as a file holds them; ``InputError`` or ``BundleError`` says what is wrong.
     """
     parts = {"network": network, "domain": domain, "prior": prior, "provenance": provenance, "trust": trust}
     for name, part in parts.items():
@@ -54,23 +41,9 @@ def check_bundle(network, domain, prior, provenance, trust):
 
 
 def places_of(nodes, shapes):
-    """Where the weights lie, which must be those that the network needs.
+    """Places of the weights in a file, from what its tree says of them and the shapes of `check_bundle`.
 
-    Parameters
-    ----------
-    nodes : list
-        What the file says of its weights.
-    shapes : list of tuple of int
-        From `check_bundle`.
-
-    Returns
-    -------
-    places : list of ArrayPlace
-
-    Raises
-    ------
-    BundleError
-        If there are more, fewer or others.
+    ``BundleError`` if there are more, fewer or others.
     """
     if not isinstance(nodes, list) or not all(isinstance(node, ArrayPlace) for node in nodes):
         raise BundleError("its weights are no list of arrays")
@@ -84,18 +57,7 @@ def places_of(nodes, shapes):
 
 
 def check_weights(weights):
-    """Refuse weights that are no numbers.
-
-    Parameters
-    ----------
-    weights : sequence of ndarray
-        All of a bundle.
-
-    Raises
-    ------
-    BundleError
-        If one is NaN or infinite, in single precision too, or a variance is negative.
-    """
+    """Refuse weights that are no numbers, or a negative variance, with a ``BundleError``."""
     with np.errstate(over="ignore"):
         for number, array in enumerate(weights):
             if not np.isfinite(array.astype(np.float32)).all():

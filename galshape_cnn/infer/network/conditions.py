@@ -45,17 +45,7 @@ class Conditions(NamedTuple):
 
 
 def conditions_of(bundle):
-    """Conditions of a bundle's training.
-
-    Parameters
-    ----------
-    bundle : Bundle
-        With its weights.
-
-    Returns
-    -------
-    conditions : Conditions
-    """
+    """Conditions of a bundle's training."""
     mean, variance = (np.asarray(array, float) for array in bundle.weights[:2])
     varied = variance > CONSTANT_VARIANCE
     sky = None if varied[_SKY] else bool(mean[_SKY] > 0.5)
@@ -144,18 +134,7 @@ class HeldContext:
 
 
 def noise_spread(ivar):
-    """How uneven the noise of each stamp is.
-
-    Parameters
-    ----------
-    ivar : (N, ny, nx) array_like
-        Inverse variances; zero is masked.
-
-    Returns
-    -------
-    spread : (N,) ndarray
-        Standard deviation of ln(sigma) over the pixels that count.
-    """
+    """How uneven the noise of each stamp is: standard deviation of ln(sigma) over the pixels that count."""
     ivar = np.asarray(ivar, float)
     good = ivar > 0
     level = -0.5 * np.log(np.where(good, ivar, 1.0))

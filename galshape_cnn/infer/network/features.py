@@ -22,6 +22,7 @@ import numpy as np
 from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.kernel import calls
 from galshape_cnn.forward.kernel.library import serves
+from galshape_cnn.forward.transfer import transfer_at
 from galshape_cnn.infer.network.layout import CONTEXT_SIZE, PSF_KX, PSF_KY, WINDOWS
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "crop_center",
     "mirrored_edges",
     "network_inputs",
+    "network_view",
     "psf_context",
 ]
 
@@ -74,18 +76,24 @@ def _moments(data, weight):
     return moments / jnp.repeat(norm, 6, axis=1), moments[:, ::6] / jnp.sqrt(norm), norm
 
 
+def network_view(psf, oversampling, factor=1):
+    """Transfer functions (N, 15, 8) of PSFs at the network's wave numbers, block-averaged by a factor."""
+    ky, kx = PSF_KY / factor, PSF_KX / factor
+    blur = _block_transfer(ky, factor)[:, None] * _block_transfer(kx, factor)
+    # NumPy multiplies one matrix after the other, so no number depends on another PSF
+    return (transfer_at(psf, ky, kx, oversampling, np) * blur).astype(np.complex64)
+
+
+def _block_transfer(k, factor):
+    """Transfer function of a block average, at native wave numbers."""
+    half = np.where(np.abs(k) < 1e-9, 1e-9, k) / 2
+    return np.sin(half * factor) / (factor * np.sin(half))
+
+
 def psf_context(transfer):
-    """Part of the context that describes the PSF.
+    """Part of the context that describes the PSF, (N, 240): real and imaginary parts.
 
-    Parameters
-    ----------
-    transfer : (N, 15, 8) complex array
-        Transfer functions at `PSF_KY` x `PSF_KX`, per network pixel.
-
-    Returns
-    -------
-    context : (N, 240) jax array
-        Real and imaginary parts.
+    Of transfer functions (N, 15, 8) at `PSF_KY` x `PSF_KX`, per network pixel.
     """
     flat = transfer.reshape(transfer.shape[0], -1)
     return jnp.concatenate([flat.real, flat.imag], axis=1)
@@ -162,7 +170,7 @@ def _patches(image):
     return image.transpose(0, 1, 3, 2, 4, 5).reshape(n, m, m, _PATCH * _PATCH * c)
 
 
-def crop_center(images, center, fill=0.0):
+def crop_center(images, center):
     """Cut or pad stamps to 64 x 64 with the galaxy at the middle.
 
     Parameters
@@ -171,13 +179,11 @@ def crop_center(images, center, fill=0.0):
         Stamps of any size.
     center : (N, 2) ndarray
         Galaxy's x, y in pixels.
-    fill : float, optional
-        Value of pixels outside.
 
     Returns
     -------
     out : (N, 64, 64) ndarray
-        Cut stamps.
+        Cut stamps; zero where the pixels are outside.
     corner : (N, 2) int ndarray
         x, y of their pixel [0, 0] in the input stamps, so that
         ``center - corner`` lies within half a pixel of 31.5.
@@ -185,7 +191,7 @@ def crop_center(images, center, fill=0.0):
     corner = np.rint(np.asarray(center) - (SIDE - 1) / 2).astype(int)
     ny, nx = images.shape[1:]
     corner = np.clip(corner, -SIDE, [nx, ny])
-    out = np.full((len(images), SIDE, SIDE), fill, images.dtype)
+    out = np.zeros((len(images), SIDE, SIDE), images.dtype)
     low, high = np.maximum(corner, 0), np.minimum(corner + SIDE, [nx, ny])
     for one, image, (x, y), (x0, y0), (x1, y1) in zip(out, images, corner, low, high, strict=True):
         one[y0 - y : y1 - y, x0 - x : x1 - x] = image[y0:y1, x0:x1]

@@ -70,21 +70,10 @@ class KernelNetwork:
         self._net = cache(self._packed)
 
     def __call__(self, *inputs):
-        """Outputs (N, width of the last layer) of any number of galaxies, one by one.
+        """Outputs (N, width of the last layer), float32, of any number of galaxies, one by one.
 
-        Parameters
-        ----------
-        *inputs : (N, ...) array_like
-            Of the network: pixels and context; of a chain: its features.
-
-        Returns
-        -------
-        outputs : (N, width) float32 ndarray
-
-        Raises
-        ------
-        ValueError
-            If inputs have other shapes than the network's.
+        Inputs are those of the network: pixels and context; or, of a chain, its features. ``ValueError`` if
+        their shapes are others.
         """
         inputs = [_single(one) for one in inputs]
         shapes = [one.shape[1:] for one in inputs]
@@ -111,20 +100,7 @@ class KernelNetwork:
 
 
 def network_of(config, weights):
-    """The convolutional network of a bundle.
-
-    Parameters
-    ----------
-    config : mapping
-        As for `galshape_cnn.infer.network.architecture.build_network`.
-    weights : sequence of ndarray
-        As `~galshape_cnn.infer.network.architecture.load_weights` takes them.
-
-    Returns
-    -------
-    network : KernelNetwork or None
-        None where the kernel does not have such a network.
-    """
+    """The convolutional network of a bundle's configuration and weights; None where the kernel has none."""
     patch, middle, deep = (config[f"{name}_width"] for name in ("patch", "middle", "deep"))
     if any(width % _LANES for width in (patch, middle, deep)) or not config["context"] or not config["dense"]:
         return None
@@ -160,17 +136,7 @@ def network_of(config, weights):
 
 
 def chain_of(weights):
-    """The network of the second look, a chain of layers.
-
-    Parameters
-    ----------
-    weights : sequence of ndarray
-        Of `galshape_cnn.infer.network.architecture.build_update`.
-
-    Returns
-    -------
-    network : KernelNetwork
-    """
+    """The second network, a chain of layers, from its weights in the order of ``build_update``."""
     rest = iter(weights)
     mean, variance = next(rest), next(rest)
     layers = list(_chain(len(mean), rest))

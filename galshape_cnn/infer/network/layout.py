@@ -45,21 +45,9 @@ _KEYS = {
 
 
 def network_shapes(config):
-    """Shapes of the first network's weights, in their order.
+    """Shapes of the first network's weights, in their order, for the configuration of ``build_network``.
 
-    Parameters
-    ----------
-    config : mapping
-        As `galshape_cnn.infer.network.architecture.build_network` takes it.
-
-    Returns
-    -------
-    shapes : list of tuple of int
-
-    Raises
-    ------
-    InputError
-        If an entry is missing, unknown, of another type or too large.
+    ``InputError`` if an entry is missing, unknown, of another type or too large.
     """
     _check_keys(config, _KEYS, "network", optional={"update"})
     if config["architecture"] != "patch-film":
@@ -84,23 +72,9 @@ def network_shapes(config):
 
 
 def update_shapes(config, size):
-    """Shapes of the second network's weights, in their order.
+    """Shapes of the second network's weights, in their order, for a number of features.
 
-    Parameters
-    ----------
-    config : mapping
-        As `galshape_cnn.infer.network.architecture.build_update` takes it.
-    size : int
-        Number of features.
-
-    Returns
-    -------
-    shapes : list of tuple of int
-
-    Raises
-    ------
-    InputError
-        If an entry is missing, unknown, of another type or too large.
+    Configuration as for ``build_update``; ``InputError`` as for `network_shapes`.
     """
     _check_keys(config, {"dense", "components"}, "network.update")
     dense = _widths(config, "dense", "network.update")

@@ -65,18 +65,9 @@ class Frame:
 
 
 def expansion_point(posterior):
-    """Mean and Cholesky factor of a mixture's covariance, in the coordinates.
+    """Mean (N, 7) and Cholesky factor (N, 7, 7) of a mixture's covariance, in the coordinates.
 
-    Parameters
-    ----------
-    posterior : MixturePosterior
-        Of N galaxies.
-
-    Returns
-    -------
-    mean : (N, 7) ndarray
-    chol : (N, 7, 7) ndarray
-        Lower triangular; NaN where the mixture has none.
+    NaN where the mixture has none.
     """
     mean = np.einsum("nk,nki->ni", posterior.weights, posterior.means)
     delta = posterior.means - mean[:, None]
@@ -130,20 +121,10 @@ def frame_at(mean, chol, score, fisher, fit_sky):
 
 
 def update_features(outputs, context, chol, step, factor):
-    """What the second network sees.
+    """What the second network sees, (N, F) float32.
 
-    Parameters
-    ----------
-    outputs : (N, O) ndarray
-        Raw outputs of the first network.
-    context : (N, C) ndarray
-        Its standardised context.
-    chol, step, factor : ndarray
-        From `expansion_point` and `frame_at`.
-
-    Returns
-    -------
-    features : (N, F) float32 ndarray
+    The first one's raw outputs (N, O) and standardised context (N, C), and ``chol``, ``step``, ``factor``
+    from `expansion_point` and `frame_at`.
     """
     diagonal = np.arange(_DIM)
     backward = np.linalg.solve(factor, step[..., None])[..., 0]

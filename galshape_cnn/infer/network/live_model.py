@@ -67,19 +67,10 @@ class LiveModel:
         return function
 
     def __call__(self, inputs):
-        """Outputs for any number of galaxies.
+        """Outputs (N, ...) for inputs, an array or a list of them, of N > 0 galaxies.
 
         A matrix product rounds differently in another shape, so without the kernel the network sees batches
         of one size, the last filled up: the numbers of a galaxy do not depend on its company.
-
-        Parameters
-        ----------
-        inputs : (N, ...) array or list of them
-            Of N > 0 galaxies.
-
-        Returns
-        -------
-        outputs : (N, ...) ndarray
         """
         inputs = jax.tree.map(np.asarray, inputs)
         leaves = jax.tree.leaves(inputs)

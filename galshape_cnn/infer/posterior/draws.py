@@ -70,27 +70,13 @@ def _round_worth(ratio):
 
 
 def effective(weights):
-    """Effective number of draws, (M,).
-
-    Parameters
-    ----------
-    weights : (M, S) ndarray
-        Normalised; zero for a galaxy without any.
-    """
+    """Effective number of draws (M,) of normalised weights (M, S); zero for a galaxy without any."""
     square = (weights**2).sum(1)
     return np.where(square > 0, 1 / np.maximum(square, 1e-300), 0.0)
 
 
 def tempered(weights, least=24.0):
-    """Weights flattened until they are worth a few draws, to learn from.
-
-    Parameters
-    ----------
-    weights : (M, S) ndarray
-        Normalised.
-    least : float, optional
-        Effective number wanted.
-    """
+    """Weights (M, S), normalised, flattened until they are worth ``least`` draws, to learn from."""
     out = weights
     for power in (0.6, 0.35, 0.2, 0.1):
         few = effective(out) < least
@@ -103,14 +89,7 @@ def tempered(weights, least=24.0):
 
 
 def random_generators(target, seed):
-    """One random generator for each galaxy, from the seed and its own pixels.
-
-    Parameters
-    ----------
-    target : ShapeTarget or ExposuresTarget
-        Density of M galaxies.
-    seed : int
-    """
+    """One random generator for each galaxy of a target, from the seed and its own pixels."""
     return [np.random.default_rng([seed, number]) for number in target.fingerprints()]
 
 
@@ -131,18 +110,9 @@ def even_points(count):
 
 
 def drawn(target, mixture, count, generators):
-    """A round of draws from a mixture: points, fluxes and log ratios.
+    """A round of draws of each galaxy from a mixture: points, fluxes and log ratios to the target.
 
-    Parameters
-    ----------
-    target : ShapeTarget or ExposuresTarget
-        Density of M galaxies.
-    mixture : StudentMixture
-        To draw from.
-    count : int
-        Draws of each.
-    generators : list of numpy.random.Generator
-        One for each galaxy.
+    There is one generator for each galaxy.
     """
     uniform = np.stack([g.uniform(size=(count, 1 + target.deviates)) for g in generators])
     normal = np.stack([g.standard_normal((count, 6)) for g in generators])
@@ -152,15 +122,7 @@ def drawn(target, mixture, count, generators):
 
 
 def with_more(draws, target, count, generators):
-    """Learn from the draws so far and add a round.
-
-    Parameters
-    ----------
-    draws : Draws
-        Of M galaxies.
-    target, count, generators
-        As for `drawn`.
-    """
+    """Learn from the draws of M galaxies so far and add a round; other arguments as for `drawn`."""
     learned = draws.learned.learned(draws.u, tempered(draws.weights()))
     new = drawn(target, learned.joined(draws.first, DEFENSIVE), count, generators)
     joined = (

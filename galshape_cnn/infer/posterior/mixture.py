@@ -52,20 +52,7 @@ class MixturePosterior:
         return MixturePosterior(weights, means, chols)
 
     def sample(self, rng, size):
-        """Draw coordinates.
-
-        Parameters
-        ----------
-        rng : numpy.random.Generator
-            Source of randomness.
-        size : int
-            Draws for each galaxy.
-
-        Returns
-        -------
-        u : (N, size, 7) ndarray
-            Draws, in the order of the coordinates.
-        """
+        """Draw coordinates, (N, size, 7)."""
         return self.transform(rng.uniform(size=(len(self), size)), rng.standard_normal((len(self), size, 7)))
 
     def transform(self, uniform, normal):
@@ -78,18 +65,7 @@ class MixturePosterior:
         return draws
 
     def log_density(self, u):
-        """Logarithm of the density at given coordinates.
-
-        Parameters
-        ----------
-        u : (N, S, 7) array_like
-            In the order of the coordinates.
-
-        Returns
-        -------
-        log_density : (N, S) ndarray
-            Density with respect to the coordinates.
-        """
+        """Logarithm of the density (N, S) with respect to the coordinates, at coordinates (N, S, 7)."""
         delta = np.asarray(u)[:, None] - self.means[:, :, None]
         z = solve_triangular(self.chols, np.swapaxes(delta, -1, -2), lower=True)
         log_det = np.log(np.einsum("nkii->nki", self.chols)).sum(-1)

@@ -52,18 +52,10 @@ class StudentMixture:
         )
 
     def draw(self, uniform, normal, chi_square):
-        """Turn deviates into draws.
+        """Turn deviates into draws (N, S, D).
 
-        Parameters
-        ----------
-        uniform, chi_square : (N, S) ndarray
-            Deviates in [0, 1), and of `DEGREES` degrees of freedom.
-        normal : (N, S, D) ndarray
-            Standard normal deviates.
-
-        Returns
-        -------
-        u : (N, S, D) ndarray
+        Uniform ones in [0, 1) and chi-square ones of `DEGREES` degrees of freedom, (N, S), and standard
+        normal ones (N, S, D).
         """
         edges = np.cumsum(self.weights, 1)[:, None, :-1]
         component = (uniform[..., None] > edges).sum(-1)
@@ -89,19 +81,7 @@ class StudentMixture:
         return logsumexp(self._distances(u)[1], axis=1)
 
     def learned(self, u, weights):
-        """The mixture moved towards weighted draws.
-
-        Parameters
-        ----------
-        u : (N, S, D) ndarray
-            Draws.
-        weights : (N, S) ndarray
-            Importance weights, each row summing to one.
-
-        Returns
-        -------
-        mixture : StudentMixture
-        """
+        """The mixture moved towards draws (N, S, D) with importance weights (N, S) of unit sum."""
         distance, log_t = self._distances(u)
         share = np.exp(log_t - logsumexp(log_t, axis=1, keepdims=True)) * weights[:, None]
         total = share.sum(-1)

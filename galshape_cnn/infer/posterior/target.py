@@ -31,8 +31,8 @@ _STRATA = 6  # fluxes looked at for each draw
 LARGEST_ETA = 3.0  # the renderer's single precision ends near |g| = 0.995
 
 
-def _with_flux(u, ln_flux=0.0):
-    return np.concatenate([np.full((*u.shape[:-1], 1), ln_flux), u], -1)
+def _with_unit_flux(u):
+    return np.concatenate([np.zeros((*u.shape[:-1], 1)), u], -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +92,12 @@ class ShapeTarget:
         flux : (N, S, 1) ndarray
             In the unit of the data.
         """
-        params = POSTERIOR.params(_with_flux(u))
+        params = POSTERIOR.params(_with_unit_flux(u))
         possible = self._possible(u, params)
         chi2, mean, sigma, log_volume, unit_snr = self._given_shape(params, possible)
         flux, prior = self._with_prior(mean, sigma, unit_snr, params, uniform)
         with np.errstate(invalid="ignore", divide="ignore"):
-            density = -0.5 * chi2 + log_volume + prior + POSTERIOR.log_determinant(_with_flux(u))
+            density = -0.5 * chi2 + log_volume + prior + POSTERIOR.log_determinant(_with_unit_flux(u))
         usable = possible & np.isfinite(density)
         return np.where(usable, density, -np.inf), flux[..., None]
 
@@ -198,19 +198,7 @@ def _shape_precision(target, at):
 
 
 def first_proposal(target, network=None):
-    """Mixture to draw from first: the network's, and Student-t about the mode.
-
-    Parameters
-    ----------
-    target : ShapeTarget or ExposuresTarget
-        Of N galaxies.
-    network : MixturePosterior, optional
-        Of the same galaxies.
-
-    Returns
-    -------
-    mixture : StudentMixture
-    """
+    """Mixture to draw from first: the network's, if it is given, and Student-t about the mode."""
     at, model = target.best.copy(), target.model
     at[:, model.n] = np.clip(at[:, model.n], N_RANGE[0] + _N_MARGIN, N_RANGE[1] - _N_MARGIN)
     precision = _shape_precision(target, at) + np.diag([_BROAD[0] ** -2, 0, 0, 0, 0, 0])
@@ -240,17 +228,6 @@ def prior_penalty(prior, model=SINGLE):
     r"""A Gaussian like the prior, which leads the search to the posterior's mode and no further.
 
     Without it, maxima with \|g\| near one draw the proposal where the prior is zero.
-
-    Parameters
-    ----------
-    prior : object
-        A `Prior`, or anything with its density.
-    model : GalaxyModel, optional
-        Of the parameters.
-
-    Returns
-    -------
-    penalty : Penalty
     """
     center, sigma = np.zeros(model.size), np.full(model.size, np.inf)
     center[model.n], sigma[model.n], sigma[model.shear] = np.log(2), 0.8, 0.4

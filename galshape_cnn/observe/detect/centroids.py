@@ -19,8 +19,8 @@ import numpy as np
 
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.psf.arrays import PSFArrays
-from galshape_cnn.observe.detect.peaks import lowest_between, quadratic_peak, values, windows
-from galshape_cnn.observe.detect.scale_space import build_levels, has_uniform_noise, local_maxima
+from galshape_cnn.observe.detect.peaks import highest_pixels, lowest_between, quadratic_peak, values, windows
+from galshape_cnn.observe.detect.scale_space import build_levels, has_uniform_noise, number_of_levels
 
 __all__ = [
     "Centers",
@@ -122,7 +122,7 @@ def find_centers(data, ivar, guess, sigma, move=True):
 
 
 def alike_chunks(ivar, sigma):
-    """Rows that are smoothed alike, a chunk at a time.
+    """Rows that have the same scales and kind of noise, a chunk at a time.
 
     A row is smoothed as it would be alone, so that its centre does not depend, in the last
     bit, on the rows around it.
@@ -138,15 +138,17 @@ def alike_chunks(ivar, sigma):
     ------
     rows : (M,) int ndarray
         Up to 64 rows.
-    width : float
-        Of the kernel.
+    width : (M,) ndarray
+        Of the kernels.
     """
-    step = np.round(np.log(np.broadcast_to(sigma, len(ivar))) / _SIGMA_STEP).astype(int)
-    kind = 2 * step + has_uniform_noise(ivar)
+    step = np.round(np.log(np.broadcast_to(sigma, len(ivar))) / _SIGMA_STEP)
+    width = np.exp(_SIGMA_STEP * step)
+    kind = 2 * number_of_levels(width, ivar.shape[1:]) + has_uniform_noise(ivar)
     for value in np.unique(kind):
         rows = np.flatnonzero(kind == value)
         for start in range(0, len(rows), _CHUNK):
-            yield rows[start : start + _CHUNK], float(np.exp(_SIGMA_STEP * (value // 2)))
+            some = rows[start : start + _CHUNK]
+            yield some, width[some]
 
 
 @dataclass(frozen=True)
@@ -165,8 +167,8 @@ class _Peaks:
 
 def _recenter(levels, guess):
     """Choose among the peaks of all levels; keep the guess where none will do."""
-    radius = max(_SMALLEST_RADIUS, _FWHM * levels[0].sigma)
-    reach = min(levels[0].amplitude.shape[1:]) / 4
+    radius = np.maximum(_SMALLEST_RADIUS, _FWHM * levels[0].sigma)
+    reach = np.full(len(guess), min(levels[0].amplitude.shape[1:]) / 4)
     near = [_highest_peak(level, guess, radius, reach) for level in levels]
     finest = np.where((near[0].height > 0)[:, None], near[0].xy, guess)
     near = _best_scale(near, crowded=_has_neighbor(levels[0], finest))
@@ -176,7 +178,7 @@ def _recenter(levels, guess):
     rest = np.flatnonzero(~usable)
     if rest.size:
         some = [level.rows(rest) for level in levels]
-        far = _best_scale([_highest_peak(level, guess[rest], reach, reach) for level in some])
+        far = _best_scale([_highest_peak(level, guess[rest], reach[rest], reach[rest]) for level in some])
         found = (far.height >= _FAR_HEIGHT) & (far.error <= _LARGEST_ERROR)
         center[rest[found]] = far.xy[found]
         flags[rest[~found]] = Flag.RECENTER_FAILED
@@ -202,41 +204,22 @@ def _best_scale(peaks, crowded=False):
 
 def _highest_peak(level, guess, radius, reach):
     """Highest local maximum of a level within a radius of each guess."""
-    rows = np.arange(len(guess))
-    at = level.from_stamp(guess)
-    start = np.round(at).astype(int)
-    half = int(np.ceil(radius / level.step)) + 1
-    window, dx, dy = windows(level.amplitude, start, half + 1)
-    distance = np.hypot(dx + (start - at)[:, :1, None], dy + (start - at)[:, 1:, None])
+    rows, at = np.arange(len(guess)), level.from_stamp(guess)
     # On coarse levels the pixel that holds the peak may be a little farther than the peak.
-    candidate = local_maxima(window) & (distance <= radius / level.step + 0.75)
-    candidate[:, [0, -1]] = candidate[:, :, [0, -1]] = False
-    pick = np.argmax(np.where(candidate, window, -np.inf).reshape(len(rows), -1), axis=1)
-    found = candidate.reshape(len(rows), -1)[rows, pick]
-    peak = start + np.column_stack([np.ravel(dx)[pick % dx.size], np.ravel(dy)[pick // dx.size]])
+    within = radius / level.step + 0.75, reach / level.step
+    peak, brightest = highest_pixels(level.amplitude, level.maxima, at, *within).swapaxes(0, 1)
     offset, width2, valid = quadratic_peak(level.amplitude, peak)
     xy = level.to_stamp(peak + offset)
-    found &= valid & (np.hypot(*(xy - guess).T) <= radius)
-    height = np.where(found, values(level.amplitude, peak) / values(level.noise, peak), 0)
+    found = (peak[:, 0] >= 0) & valid & (np.hypot(*(xy - guess).T) <= radius)
+    noise, here = level.noise_at(rows, peak), values(level.amplitude, peak)
+    height = np.where(found, here / noise, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         error = width2 * level.step**2 / (np.sqrt(2) * level.sigma * height)
-    return _Peaks(xy, height, np.where(found, error, np.inf), _is_bump(level, peak, at, reach))
-
-
-def _is_bump(level, peak, guess, reach):
-    """Whether a brighter peak is within reach, with hardly a dent towards it."""
-    n, ny, nx = level.amplitude.shape
-    y, x = np.arange(ny), np.arange(nx)
-    distance2 = (y[:, None] - guess[:, 1:, None]) ** 2 + (x - guess[:, :1])[:, None, :] ** 2
-    near = np.where(distance2 <= (reach / level.step) ** 2, level.amplitude, -np.inf).reshape(n, -1)
-    best = np.argmax(near, axis=1)
-    brighter = np.column_stack([best % nx, best // nx])
-    here = values(level.amplitude, peak)
-    noise = values(level.noise, peak)
-    dent = here - lowest_between(level.amplitude, np.arange(n), peak, brighter)
-    excess = near[np.arange(n), best] - here
-    is_brighter = excess > np.maximum(_FLANK_HEIGHT * noise, _FLANK_SHARE * here)
-    return is_brighter & (dent < _FLANK_HEIGHT * noise)
+    # A brighter peak with hardly a dent towards it
+    dent = here - lowest_between(level.amplitude, rows, peak, brightest)
+    higher = values(level.amplitude, brightest) - here
+    bump = (higher > np.maximum(_FLANK_HEIGHT * noise, _FLANK_SHARE * here)) & (dent < _FLANK_HEIGHT * noise)
+    return _Peaks(xy, height, np.where(found, error, np.inf), bump)
 
 
 def _has_neighbor(level, center):
@@ -280,20 +263,20 @@ def neighbor_peaks(level, center):
         Stamp of each peak.
     xy : (M, 2) int ndarray
         Its pixel.
-    threshold : (N, ny, nx) ndarray
-        What a peak must stand above a saddle.
+    threshold : (M,) ndarray
+        What it stands above the saddle.
     """
-    amplitude, noise = level.amplitude, level.noise
-    middle = np.round(center).astype(int)
-    own = values(amplitude, middle)
-    threshold = np.maximum(_NEIGHBOR_HEIGHT * noise, _FAINTEST_NEIGHBOR * own[:, None, None])
+    amplitude, middle = level.amplitude, np.round(center).astype(int)
     # numpy.nonzero takes ten times as long in three dimensions as in one
-    rows, y, x = np.unravel_index(np.flatnonzero((amplitude > threshold) & level.maxima), amplitude.shape)
-    apart = np.hypot(x - center[rows, 0], y - center[rows, 1]) > 2 * level.sigma
-    rows, y, x = rows[apart], y[apart], x[apart]
-    saddle = lowest_between(amplitude, rows, np.column_stack([x, y]), middle[rows])
-    second = amplitude[rows, y, x] - saddle > threshold[rows, y, x]
-    return rows[second], np.column_stack([x, y])[second], threshold
+    rows, y, x = np.unravel_index(np.flatnonzero(level.maxima), amplitude.shape)
+    xy = np.column_stack([x, y])
+    own = values(amplitude, middle)[rows]
+    threshold = np.maximum(_NEIGHBOR_HEIGHT * level.noise_at(rows, xy), _FAINTEST_NEIGHBOR * own)
+    apart = np.hypot(x - center[rows, 0], y - center[rows, 1]) > 2 * level.sigma[rows]
+    high = np.flatnonzero(apart & (values(amplitude, xy, rows) > threshold))
+    rows, xy, threshold = rows[high], xy[high], threshold[high]
+    second = values(amplitude, xy, rows) - lowest_between(amplitude, rows, xy, middle[rows]) > threshold
+    return rows[second], xy[second], threshold[second]
 
 
 def mask_flags(ivar, center):

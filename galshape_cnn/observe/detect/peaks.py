@@ -5,27 +5,49 @@ from functools import lru_cache
 
 import numpy as np
 
-__all__ = ["lowest_between", "quadratic_peak", "values", "windows"]
+from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel.library import chosen
+
+__all__ = ["highest_pixels", "local_maxima", "lowest_between", "quadratic_peak", "values", "windows"]
+
+
+def local_maxima(array):
+    """Pixels of images (N, ny, nx) above all their eight neighbours; beyond the edge counts as lower."""
+    if chosen() and array.dtype == np.float32:
+        return calls.local_maxima(array)
+    rows = array[:, 1:] > array[:, :-1]
+    above = np.ones(array.shape, bool)
+    above[:, 1:] &= rows
+    above[:, :-1] &= ~rows
+    for dy in (-1, 0, 1):
+        shifted = array[:, max(dy, 0) : array.shape[1] + min(dy, 0)]
+        here = slice(max(-dy, 0), array.shape[1] + min(-dy, 0))
+        above[:, here, :-1] &= array[:, here, :-1] > shifted[:, :, 1:]
+        above[:, here, 1:] &= array[:, here, 1:] > shifted[:, :, :-1]
+    return above
+
+
+def highest_pixels(array, maxima, at, radius, reach):
+    """Highest of the local maxima, and of all pixels, within distances (N,) of places x, y: (N, 2, 2) of int.
+
+    Pixels x, y; -1 where there is none.
+    """
+    if chosen() and array.dtype == np.float32:
+        return calls.highest_pixels(array, maxima, at, radius, reach)
+    n, ny, nx = array.shape
+    distance2 = (np.arange(ny)[:, None] - at[:, 1:, None]) ** 2 + (np.arange(nx) - at[:, :1])[:, None] ** 2
+    out, square = np.full((n, 2, 2), -1), [np.square(one)[:, None, None] for one in (radius, reach)]
+    for k, allowed in enumerate((maxima & (distance2 <= square[0]), distance2 <= square[1])):
+        best = np.argmax(np.where(allowed, array, -np.inf).reshape(n, -1), axis=1)
+        found = allowed.reshape(n, -1)[np.arange(n), best]
+        out[found, k] = np.column_stack([best % nx, best // nx])[found]
+    return out
 
 
 def windows(array, start, half):
-    """Square windows around a pixel of each image, lower than anything outside it.
+    """Square windows around a pixel x, y of each image, lower than anything outside it.
 
-    Parameters
-    ----------
-    array : (N, ny, nx) ndarray
-        Images.
-    start : (N, 2) int ndarray
-        x, y of the pixels.
-    half : int
-        A window has 2 half + 1 pixels a side.
-
-    Returns
-    -------
-    window : (N, side, side) ndarray
-    dx : (1, 1, side) int ndarray
-    dy : (1, side, 1) int ndarray
-        Pixels from the middle.
+    (N, 2 half + 1, 2 half + 1), and the distances x and y of their pixels from the middle.
     """
     n, ny, nx = array.shape
     offsets = np.arange(-half, half + 1)
@@ -35,22 +57,11 @@ def windows(array, start, half):
     return np.where(inside, window, -np.inf), offsets[None, None, :], offsets[None, :, None]
 
 
-def values(array, at):
-    """Values of images, or of one number per image, at a pixel of each.
-
-    Parameters
-    ----------
-    array : (N, ny, nx) ndarray
-        Images.
-    at : (N, 2) int ndarray
-        x, y; the nearest pixel where it is outside.
-
-    Returns
-    -------
-    values : (N,) ndarray
-    """
+def values(array, at, rows=None):
+    """Values (M,) at pixels x, y of images (N, ny, nx), or of some of them; the nearest ones outside."""
     n, ny, nx = array.shape
-    return array[np.arange(n), _clipped(at[:, 1], ny), _clipped(at[:, 0], nx)]
+    rows = np.arange(n) if rows is None else rows
+    return array[rows, _clipped(at[:, 1], ny), _clipped(at[:, 0], nx)]
 
 
 def _clipped(index, length):
@@ -101,22 +112,10 @@ def quadratic_peak(array, peak):
 
 
 def lowest_between(array, rows, first, second, steps=24):
-    """Lowest value along the straight line between two pixels of each row.
+    """Lowest value along the straight line between two pixels, at a number of steps.
 
-    Parameters
-    ----------
-    array : (N, ny, nx) ndarray
-        Images.
-    rows : (M,) int ndarray
-        Image of each line.
-    first, second : (M, 2) int ndarray
-        x, y of its ends.
-    steps : int, optional
-        Points looked at.
-
-    Returns
-    -------
-    lowest : (M,) ndarray
+    Of M lines with ends ``first`` and ``second``, x, y, (M, 2) int; ``rows`` says in which of the images (N,
+    ny, nx).
     """
     points = first[:, None, :] + _shares(steps)[:, None] * (second - first)[:, None, :]
     points = np.round(points).astype(int)

@@ -6,17 +6,21 @@ no other linear filter finds or centres the source better in white noise.  The
 size of a galaxy is not known yet, so there is a pyramid: each level is binned
 twice as coarsely as the one before and smoothed with the same few pixels.
 
-Whole batches are smoothed at once as products with a band matrix, which takes
+Whole batches are smoothed at once, by the kernel or as products with a band matrix, which takes
 half the time of `scipy.ndimage.gaussian_filter` and allows for masked pixels by
 normalised convolution (Knutsson & Westin 1993, CVPR).
 """
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 
-__all__ = ["Level", "build_levels", "has_uniform_noise", "local_maxima", "robust_background"]
+from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel.library import chosen
+from galshape_cnn.observe.detect.peaks import local_maxima, values
+
+__all__ = ["Level", "build_levels", "has_uniform_noise", "number_of_levels", "robust_background"]
 
 #: A smoothed pixel needs this share of its kernel on good pixels.
 _SMALLEST_COVERAGE = 0.25
@@ -38,27 +42,42 @@ class Level:
     amplitude : (N, ky, kx) float32 ndarray
         Smoothed pixel values above the background; zero where too much is
         masked.
-    noise : (N, ky, kx) float32 ndarray
-        Standard deviation of ``amplitude``; infinite where too much is masked.
+    expected : (N or 1, ky, kx) float32 ndarray
+        Standard deviation of ``amplitude`` by the inverse variances; infinite where too much is masked.
+    excess : (N,) float32 ndarray
+        How much noisier the stamps are.
+    sigma : (N,) ndarray
+        Width of the kernel in stamp pixels.
     step : int
         Stamp pixels per level pixel along each axis.
-    sigma : float
-        Width of the kernel in stamp pixels.
     """
 
     amplitude: np.ndarray
-    noise: np.ndarray
+    expected: np.ndarray
+    excess: np.ndarray
+    sigma: np.ndarray
     step: int
-    sigma: float
 
     @cached_property
     def maxima(self):
         """Pixels above all their neighbours, (N, ky, kx) bool; they are looked for twice."""
         return local_maxima(self.amplitude)
 
+    @property
+    def noise(self):
+        """Standard deviation of ``amplitude``, (N, ky, kx)."""
+        return self.expected * self.excess[:, None, None]
+
+    def noise_at(self, rows, pixel):
+        """Standard deviation of ``amplitude`` in some rows, (M,), at a pixel of each, (M, 2) int of x, y."""
+        expected = np.broadcast_to(self.expected, self.amplitude.shape)
+        return values(expected, pixel, rows) * self.excess[rows]
+
     def rows(self, selected):
         """The same level of some of the stamps."""
-        return Level(self.amplitude[selected], self.noise[selected], self.step, self.sigma)
+        expected = self.expected if len(self.expected) == 1 else self.expected[selected]
+        rest = self.excess[selected], self.sigma[selected], self.step
+        return Level(self.amplitude[selected], expected, *rest)
 
     def to_stamp(self, position):
         """Stamp pixel coordinates of level pixel coordinates."""
@@ -70,20 +89,7 @@ class Level:
 
 
 def robust_background(data, good):
-    """Median of each stamp away from its middle.
-
-    Parameters
-    ----------
-    data : (N, ny, nx) ndarray
-        Pixel values.
-    good : (N, ny, nx) ndarray of bool
-        Pixels that count.
-
-    Returns
-    -------
-    background : (N,) ndarray
-        Zero where no pixel counts.
-    """
+    """Median (N,) of the good pixels of stamps away from their middle; zero where no pixel counts."""
     n, ny, nx = data.shape
     rows, good = data.reshape(n, -1), good.reshape(n, -1)
     outer = _outside(ny, nx, 0.35, max(1, min(ny, nx) // 64))
@@ -135,15 +141,37 @@ def has_uniform_noise(ivar):
     return (ivar[:, 0, 0] > 0) & (ivar == ivar[:, :1, :1]).all(axis=(1, 2))
 
 
+def number_of_levels(sigma, shape):
+    """How many scales there are from the PSF's to a sixth of the stamp.
+
+    Parameters
+    ----------
+    sigma : (N,) ndarray
+        Gaussian width of the PSF in pixels.
+    shape : tuple of int
+        Of a stamp.
+
+    Returns
+    -------
+    number : (N,) int ndarray
+        As long as the sides of the coarser ones are whole numbers.
+    """
+    number, step = np.ones(len(sigma), int), 1
+    while not any(side // step % 2 for side in shape):
+        step *= 2
+        number += step * sigma <= min(shape) / 6
+    return number
+
+
 def build_levels(data, ivar, sigma, coarser=True):
     """Smooth stamps at every scale from the PSF's to a sixth of the stamp.
 
     Parameters
     ----------
     data, ivar : (N, ny, nx) float32 ndarray
-        Stamps of even sizes; zero ``ivar`` is masked.
-    sigma : float
-        Gaussian width of the PSF in pixels.
+        Stamps of even sizes; zero ``ivar`` is masked. Either all have `has_uniform_noise` or none.
+    sigma : float or (N,) ndarray
+        Gaussian width of the PSF in pixels; of the same `number_of_levels`.
     coarser : bool, optional
         If False, the first scale only.
 
@@ -151,23 +179,22 @@ def build_levels(data, ivar, sigma, coarser=True):
     -------
     levels : list of Level
     """
-    good = ivar > 0
-    background = robust_background(data, good)
-    signal = np.where(good, data - background[:, None, None], 0).astype(np.float32)
+    sigma = np.broadcast_to(np.asarray(sigma, float), len(data))
+    number = number_of_levels(sigma, data.shape[1:])[0] if coarser else 1
     uniform = bool(has_uniform_noise(ivar).all())
+    good = ivar > 0
+    signal = data - robust_background(data, good)[:, None, None]
+    signal = (signal if uniform else np.where(good, signal, 0)).astype(np.float32, copy=False)
     with np.errstate(divide="ignore"):
         variance = ivar[:, :1, :1] if uniform else ivar
         variance = np.where(variance > 0, 1 / variance, 0).astype(np.float32)
-    weight = np.ones((1, *data.shape[1:]), np.float32) if uniform else good.astype(np.float32)
-    levels, step = [], 1
-    while True:
-        levels.append(_smooth(signal, weight, variance, sigma, step))
-        finished = not coarser or 2 * step * sigma > min(data.shape[1:]) / 6 or min(signal.shape[1:]) % 2
-        if finished:
-            return levels
-        step *= 2
-        signal, weight = _bin(signal), _bin(weight)
-        variance = 4 * variance if uniform else _bin(variance)
+    weight = None if uniform else good.astype(np.float32)
+    levels = [_smooth(signal, weight, variance, sigma, 1)]
+    while len(levels) < number:
+        signal = _bin(signal)
+        weight, variance = (None, 4 * variance) if uniform else (_bin(weight), _bin(variance))
+        levels.append(_smooth(signal, weight, variance, sigma, 2 * levels[-1].step))
+    return levels
 
 
 def _bin(array):
@@ -176,35 +203,56 @@ def _bin(array):
 
 
 def _smooth(signal, weight, variance, sigma, step):
-    """Normalised convolution of one level, and its noise."""
-    kernels = [_band(side, sigma) for side in signal.shape[1:]]
-    squares = [kernel**2 for kernel in kernels]
-    covered = _apply(kernels, weight, sigma) / step**2
-    enough = covered > _SMALLEST_COVERAGE
-    norm = np.where(enough, covered, 1) * step**2
-    amplitude = np.where(enough, _apply(kernels, signal, sigma) / norm, 0)
-    if variance.shape[1:] == (1, 1):
-        spread = np.outer(*(square.sum(axis=1) for square in squares))
-        noise = np.sqrt(variance) * (np.sqrt(spread) / norm)
+    """Normalised convolution of one level, and its noise; without weights that of each stamp is even."""
+    amplitude = _apply(signal, sigma)
+    if weight is None:
+        over, expected = _of_rows(partial(_even, amplitude.shape[1:]), sigma).swapaxes(0, 1) / step**2
+        root = np.sqrt(variance).ravel()
     else:
-        noise = np.sqrt(_apply(squares, variance, sigma)) / norm
-        noise = np.where(enough & (noise > 0), noise, np.inf)
-    noise = noise * _noise_excess(amplitude / noise)[:, None, None]
-    return Level(amplitude.astype(np.float32), noise.astype(np.float32), step, sigma * step)
+        covered, root = _apply(weight, sigma), np.float32(1)
+        over = _over(covered, step)
+        expected = np.sqrt(_apply(variance, sigma, squared=True)) * over
+        expected = np.where(expected > 0, expected, np.inf)
+    amplitude *= over
+    excess = root * _noise_excess(amplitude, expected, root)
+    return Level(amplitude, expected, excess, sigma * step, step)
 
 
-def _noise_excess(significance):
+def _over(covered, step=1):
+    """One over the part of the kernel that is on good pixels; zero where that is too small."""
+    enough = covered > _SMALLEST_COVERAGE * step**2
+    return np.where(enough, 1 / np.where(enough, covered, 1), 0)
+
+
+def _of_rows(function, sigma):
+    """Results of a function for the width of each row, or for the one that all have: (N or 1, ...)."""
+    widths, of_row = np.unique(sigma, return_inverse=True)
+    results = np.stack([function(one) for one in widths.tolist()])
+    return results if len(widths) == 1 else results[of_row]
+
+
+@lru_cache(maxsize=256)
+def _even(shape, sigma):
+    """One over the coverage, and the noise of smoothed pixels, where there is noise one and no mask."""
+    kernels = [_band(side, sigma) for side in shape]
+    over = _over(np.outer(*(kernel.sum(axis=1) for kernel in kernels)))
+    spread = np.sqrt(np.outer(*((kernel**2).sum(axis=1) for kernel in kernels))) * over
+    return np.stack([over, np.where(spread > 0, spread, np.inf)]).astype(np.float32)
+
+
+def _noise_excess(amplitude, expected, root):
     """How much noisier the smoothed stamps are than their inverse variance says.
 
     Correlated noise (resampled images) and wrong noise levels show here; the
     outer part of the stamp is mostly sky.
     """
-    n, ny, nx = significance.shape
+    n, ny, nx = amplitude.shape
     outer = _outside(ny, nx, 0.4, 1)
     if len(outer) > 1024:
         outer = _outside(ny, nx, 0.4, 2)
-    outer = np.take(significance.reshape(n, -1), outer, axis=1)
-    spread = _median(np.abs(outer), outer != 0) * _SIGMA_OF_MEDIAN
+    ours = np.take(amplitude.reshape(n, -1), outer, axis=1)
+    ours /= np.take(expected.reshape(len(expected), -1), outer, axis=1)
+    spread = _median(np.abs(ours), ours != 0) * _SIGMA_OF_MEDIAN / root
     return np.clip(np.where(np.isfinite(spread), spread, 1), 1, _LARGEST_EXCESS).astype(np.float32)
 
 
@@ -215,21 +263,29 @@ def _band(side, sigma):
     return (np.exp(-0.5 * (distance / sigma) ** 2) / (np.sqrt(2 * np.pi) * sigma)).astype(np.float32)
 
 
-def _apply(kernels, array, sigma):
-    """Smooth along y and x.
+def _apply(array, sigma, squared=False):
+    """Smooth along y and x, with the Gaussian or its square.
 
     The matrices of large stamps are almost empty: they are applied in strips, which read no farther than the
     Gaussian reaches.
     """
-    along_y, along_x = kernels
-    # Stamp by stamp: one product of all rounds as their number has it.
+    if chosen():
+        return calls.smoothed(array, sigma, squared, _REACH)
+    power = 2 if squared else 1
     if max(array.shape[1:]) <= _LARGE_SIDE:
+        along_y, along_x = (_of_rows(partial(_band, side), sigma) ** power for side in array.shape[1:])
+        # Stamp by stamp: one product of all rounds as their number has it.
         return np.matmul(along_y, np.matmul(array, along_x))
-    reach, rows, out = int(np.ceil(_REACH * sigma)), np.empty_like(array), np.empty_like(array)
-    for here, read in _strips(array.shape[2], reach):
-        rows[:, :, here] = np.matmul(array[:, :, read], along_x[read, here])
-    for here, read in _strips(array.shape[1], reach):
-        out[:, here] = np.matmul(along_y[here, read], rows[:, read])
+    out = np.empty_like(array)
+    for width in np.unique(sigma):
+        some, reach = np.flatnonzero(sigma == width), int(np.ceil(_REACH * width))
+        along_y, along_x = (_band(side, float(width)) ** power for side in array.shape[1:])
+        image, rows, whole = array[some], np.empty_like(array[some]), np.empty_like(array[some])
+        for here, read in _strips(array.shape[2], reach):
+            rows[:, :, here] = np.matmul(image[:, :, read], along_x[read, here])
+        for here, read in _strips(array.shape[1], reach):
+            whole[:, here] = np.matmul(along_y[here, read], rows[:, read])
+        out[some] = whole
     return out
 
 
@@ -237,27 +293,3 @@ def _strips(side, reach):
     """Slices of the strips of an axis, and of what each reads."""
     for start in range(0, side, _STRIP):
         yield slice(start, start + _STRIP), slice(max(start - reach, 0), start + _STRIP + reach)
-
-
-def local_maxima(array):
-    """Pixels above all their eight neighbours; beyond the edge counts as lower.
-
-    Parameters
-    ----------
-    array : (N, ny, nx) ndarray
-        Images.
-
-    Returns
-    -------
-    is_maximum : (N, ny, nx) ndarray of bool
-    """
-    rows = array[:, 1:] > array[:, :-1]
-    above = np.ones(array.shape, bool)
-    above[:, 1:] &= rows
-    above[:, :-1] &= ~rows
-    for dy in (-1, 0, 1):
-        shifted = array[:, max(dy, 0) : array.shape[1] + min(dy, 0)]
-        here = slice(max(-dy, 0), array.shape[1] + min(-dy, 0))
-        above[:, here, :-1] &= array[:, here, :-1] > shifted[:, :, 1:]
-        above[:, here, 1:] &= array[:, here, 1:] > shifted[:, :, :-1]
-    return above

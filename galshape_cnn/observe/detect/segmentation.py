@@ -67,14 +67,7 @@ class Scene:
     def mask(self, kept=()):
         """Pixels of other sources with a margin for their wings, but nothing of the galaxy.
 
-        Parameters
-        ----------
-        kept : sequence of int, optional
-            Indices into ``peaks`` of neighbours that are not masked.
-
-        Returns
-        -------
-        mask : (ny, nx) ndarray of bool
+        Neighbours of the indices ``kept`` into ``peaks`` are not masked.
         """
         wanted = np.isin(self.labels, [TARGET, *(TARGET + 1 + k for k in kept)])
         others = (self.labels > 0) & ~wanted
@@ -110,15 +103,17 @@ def find_scenes(stamps, known=None):
         rows, xy, threshold = neighbor_peaks(level, part.center)
         for row, number in enumerate(chunk):
             listed = np.zeros((0, 2)) if known is None else np.asarray(known[number], float)
-            scenes[number] = _scene(level, row, part.center[row], xy[rows == row], listed, threshold[row])
+            own = rows == row
+            scenes[number] = _scene(level, row, part.center[row], xy[own], listed, threshold[own])
     return scenes
 
 
 def _scene(level, row, center, found, listed, threshold):
     """Sources of one stamp."""
     amplitude = level.amplitude[row]
-    significance = np.where(np.isfinite(level.noise[row]), amplitude / level.noise[row], 0)
-    apart = max(_SAME_SOURCE, level.sigma)
+    noise = level.rows([row]).noise[0]
+    significance = np.where(np.isfinite(noise), amplitude / noise, 0)
+    apart = max(_SAME_SOURCE, level.sigma[row])
     peaks = _accepted(amplitude, found, threshold)
     peaks = _with_listed(peaks, listed, center, significance, apart)
     peaks = peaks[np.argsort(np.hypot(*(peaks - center).T))]
@@ -128,7 +123,7 @@ def _scene(level, row, center, found, listed, threshold):
     if own.any():
         peaks = peaks[~own]
         labels = _labels(significance, center, peaks)
-    return Scene(labels, peaks, np.asarray(center), level.sigma)
+    return Scene(labels, peaks, np.asarray(center), float(level.sigma[row]))
 
 
 def own_clumps(amplitude, labels, center, peaks):
@@ -177,10 +172,10 @@ def _accepted(amplitude, found, threshold):
     """Of the peaks beside the galaxy those that stand apart from each other, brightest first."""
     order = np.argsort(-amplitude[found[:, 1], found[:, 0]])[:_MOST_PEAKS]
     kept = np.zeros((0, 2), int)
-    for peak in found[order]:
+    for peak, height in zip(found[order], threshold[order], strict=True):
         zero, ends = np.zeros(len(kept), int), np.broadcast_to(peak, kept.shape)
         saddle = lowest_between(amplitude[None], zero, ends, kept) if len(kept) else np.zeros(0)
-        if (amplitude[peak[1], peak[0]] - saddle > threshold[peak[1], peak[0]]).all():
+        if (amplitude[peak[1], peak[0]] - saddle > height).all():
             kept = np.concatenate([kept, peak[None]])
     return kept.astype(float)
 

@@ -23,16 +23,8 @@ _SOURCE = re.compile(r"-?\d+|[\w-][\w.-]*")
 def check_asdf(path):
     """Refuse an ASDF file that would hang, take memory that it has no pixels for, or lead elsewhere.
 
-    Parameters
-    ----------
-    path : Path
-        An existing file.
-
-    Raises
-    ------
-    FileError
-        If its tree is too large once references are resolved, an array is elsewhere than in this file
-        or one beside it, or a block is larger than the file.
+    ``FileError`` if its tree is too large once references are resolved, an array is elsewhere than in this
+    file or one beside it, or a block is larger than the file.
     """
     with open(path, "rb") as stream:
         head = stream.read(_LONGEST_TREE)

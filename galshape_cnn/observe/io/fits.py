@@ -28,12 +28,11 @@ from galshape_cnn.observe.io.fits_hdus import (
 from galshape_cnn.observe.io.hdu_pixels import image_pixels, named_pixels, pixels_of
 from galshape_cnn.observe.io.headers import full_header
 from galshape_cnn.observe.io.noise_hdus import read_uncertainty
-from galshape_cnn.observe.io.pairing import names_of_each, with_own_psf
 from galshape_cnn.observe.io.photometry import linear_unit_of
 from galshape_cnn.observe.io.psf.files import psf_of_hdu, read_psf, read_psfs
 from galshape_cnn.wcs import celestial_part
 
-__all__ = ["read_cutouts", "read_image"]
+__all__ = ["read_image"]
 
 
 def read_image(
@@ -125,38 +124,6 @@ def read_image(
             if array is not None and array.shape != data.shape:
                 raise FileError(f"{path}: {name} has shape {array.shape}, the image {data.shape}")
     return NDData(data, uncertainty=uncertainty, mask=bad, wcs=wcs, psf=model, unit=unit, meta=header)
-
-
-def read_cutouts(paths, **names):
-    """Read one-galaxy files.
-
-    Parameters
-    ----------
-    paths : str, Path, or sequence of them
-        Files, or a pattern such as ``"cutouts/*.fits"`` (taken in sorted
-        order).
-    **names
-        As for `read_image`; noise, mask and PSF may be patterns that match a file
-        for each cutout, and a file with a cube may hold one PSF for each.
-
-    Returns
-    -------
-    cutouts : list of astropy.nddata.NDData
-
-    Raises
-    ------
-    FileError
-        As `read_image`, or if no file matches.
-    InputError
-        If a pattern or a cube has another number than there are cutouts.
-    """
-    if isinstance(paths, (str, Path)):
-        found = [str(paths)] if Path(paths).expanduser().exists() else sorted(glob.glob(str(paths)))
-        if not found:
-            raise FileError(f"{paths} does not exist and matches no file")
-        paths = found
-    images = [read_image(path, **own) for path, own in zip(paths, names_of_each(paths, names), strict=True)]
-    return [with_own_psf(image, row, len(images), names) for row, image in enumerate(images)]
 
 
 def _only_noise(**choices):

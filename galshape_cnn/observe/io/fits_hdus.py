@@ -18,6 +18,7 @@ __all__ = [
     "NOISE_ROLES",
     "UNCERTAINTY_TYPES",
     "Selection",
+    "as_index",
     "companion",
     "find_hdu",
     "image_hdus",
@@ -50,22 +51,9 @@ _NAMING = ("EXTNAME", "EXTTYPE", "IMAGETYP")
 
 @contextmanager
 def open_fits(path):
-    """Open a FITS file memory-mapped; whatever goes wrong is a `FileError`.
+    """Open a FITS file, also a compressed one, memory-mapped, and yield its HDUs.
 
-    Parameters
-    ----------
-    path : str or Path
-        File, also compressed.
-
-    Yields
-    ------
-    hdus : astropy.io.fits.HDUList
-        Checked to be complete.
-
-    Raises
-    ------
-    FileError
-        If the file is missing, empty, truncated or no FITS file.
+    Whatever goes wrong is a ``FileError``: the file is missing, empty, truncated or no FITS file.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -92,16 +80,7 @@ def _is_ours(error):
 
 
 def list_hdus(hdus):
-    """One line that says what a file holds, for messages.
-
-    Parameters
-    ----------
-    hdus : astropy.io.fits.HDUList
-
-    Returns
-    -------
-    text : str
-    """
+    """One line that says what a file holds, for messages."""
     parts = []
     for index, hdu in enumerate(hdus):
         label = " ".join(str(hdu.header[key]) for key in ("EXTTYPE", "IMAGETYP", "BAND") if key in hdu.header)
@@ -113,16 +92,7 @@ def list_hdus(hdus):
 
 
 def image_hdus(hdus):
-    """Indices of the HDUs that hold an image or a cube.
-
-    Parameters
-    ----------
-    hdus : astropy.io.fits.HDUList
-
-    Returns
-    -------
-    indices : list of int
-    """
+    """Indices of the HDUs that hold an image or a cube."""
     return [
         i for i, hdu in enumerate(hdus) if hdu.is_image and len(hdu.shape) >= 2 and np.prod(hdu.shape) > 0
     ]
@@ -131,15 +101,8 @@ def image_hdus(hdus):
 def role_of(hdu):
     """What an HDU holds according to its EXTNAME, or else its EXTTYPE or IMAGETYP.
 
-    Of noise that `astropy.nddata.CCDData` has written, the kind is what its UTYPE says.
-
-    Parameters
-    ----------
-    hdu : HDU
-
-    Returns
-    -------
-    role : {"sci", "err", "var", "ivar", "mask", "psf", None}
+    One of "sci", "err", "var", "ivar", "mask", "psf", or None. Of noise that `astropy.nddata.CCDData` has
+    written, the kind is what its UTYPE says.
     """
     role = _named_role(hdu)[0]
     if role in NOISE_ROLES:
@@ -157,17 +120,9 @@ def _named_role(hdu):
 
 
 def uncertainty_type(header):
-    """Kind of uncertainty that `astropy.nddata.CCDData` has written into a header.
+    """Kind of uncertainty that `astropy.nddata.CCDData` has written into a header, or None.
 
-    Parameters
-    ----------
-    header : mapping
-        Of an HDU.
-
-    Returns
-    -------
-    name : str or None
-        One of `UNCERTAINTY_TYPES`, or the name of another class.
+    One of `UNCERTAINTY_TYPES`, or the name of another class.
     """
     stated = str(header.get("UTYPE", "")).strip()
     known = {name.lower(): name for name in UNCERTAINTY_TYPES}
@@ -179,16 +134,8 @@ def uncertainty_type(header):
 def roles_of(hdus):
     """What each HDU holds, as `role_of` says, or where no image is named as mask planes say.
 
-    Image, mask and variance in this order, the mask with named bits (``MP_``), are how the pipelines of
-    Rubin and HSC write them; programs that copy such files may lose the names.
-
-    Parameters
-    ----------
-    hdus : astropy.io.fits.HDUList
-
-    Returns
-    -------
-    roles : list of {"sci", "err", "var", "ivar", "mask", "psf", None}
+    Image, mask and variance in this order, the mask with named bits (``MP_``), are how the pipelines of Rubin
+    and HSC write them; programs that copy such files may lose the names.
     """
     roles = [role_of(hdu) for hdu in hdus]
     images = image_hdus(hdus)
@@ -202,16 +149,7 @@ def roles_of(hdus):
 
 
 def say_roles(hdus, index, path):
-    """Tell what HDUs without a name of their own are taken for.
-
-    Parameters
-    ----------
-    hdus : astropy.io.fits.HDUList
-    index : int
-        HDU of the image.
-    path : Path
-        Of the file, for the message.
-    """
+    """Tell what HDUs without a name of their own are taken for, beside the image at an index."""
     roles = roles_of(hdus)
     others = [_companions(hdus, index, role) for role in ("err", "var", "ivar", "mask", "psf")]
     used = sorted([index, *(found[0] for found in others if len(found) == 1)])
@@ -252,41 +190,24 @@ class Selection:
         match = re.fullmatch(r"(.*?)\[([^\[\]]+)\]", choice)
         file, hdu = match.groups() if match else (choice, None)
         if match or Path(file).expanduser().exists() or _looks_like_a_file(file):
-            self.path, self.hdu, self.other_file = Path(file).expanduser(), _as_index(hdu), True
+            self.path, self.hdu, self.other_file = Path(file).expanduser(), as_index(hdu), True
         else:
-            self.hdu = _as_index(choice)
+            self.hdu = as_index(choice)
 
 
 def _looks_like_a_file(text):
     return "/" in text or re.search(r"\.(fits?|fz|psf|piff|asdf)(\.gz)?$", text, re.IGNORECASE) is not None
 
 
-def _as_index(hdu):
-    """``"3"`` is an index."""
+def as_index(hdu):
+    """The index that a text such as ``"3"`` means; anything else as it is."""
     return int(hdu) if isinstance(hdu, str) and re.fullmatch(r"\d+", hdu) else hdu
 
 
 def find_hdu(hdus, choice, path, what):
-    """Index of the HDU that was named.
+    """Index of the HDU of an index, a name, or ``"name,version"``; ``what`` is the option that named it.
 
-    Parameters
-    ----------
-    hdus : astropy.io.fits.HDUList
-    choice : int or str
-        Index, name, or ``"name,version"``.
-    path : Path
-        For the message.
-    what : str
-        Name of the option, for the message.
-
-    Returns
-    -------
-    index : int
-
-    Raises
-    ------
-    FileError
-        If there is none; the message lists those there are.
+    ``FileError`` if there is none; the message lists those there are.
     """
     key = choice
     if isinstance(choice, str) and "," in choice:
@@ -303,26 +224,9 @@ def find_hdu(hdus, choice, path, what):
 
 
 def companion(hdus, index, role, path):
-    """HDU with the noise, mask or PSF that belongs to an image.
+    """Index of the HDU in the role of noise, mask or PSF for the image at an index, or None.
 
-    Parameters
-    ----------
-    hdus : astropy.io.fits.HDUList
-    index : int
-        HDU of the image.
-    role : str
-        What is looked for, as `role_of` says.
-    path : Path
-        For the message.
-
-    Returns
-    -------
-    index : int or None
-
-    Raises
-    ------
-    FileError
-        If several would do.
+    Roles as of `role_of`; ``FileError`` if several would do.
     """
     found = _companions(hdus, index, role)
     if len(found) > 1:

@@ -35,17 +35,8 @@ _WORDS = re.compile(rb"SIMPLE|GROUPS|ZIMAGE")
 def check_declared_sizes(path):
     """Refuse a FITS file whose headers say what cannot be, or that ends before its last HDU does.
 
-    Padding may be missing.
-
-    Parameters
-    ----------
-    path : Path
-        An existing file, also compressed.
-
-    Raises
-    ------
-    FileError
-        If a size is negative, no whole number, absurd, or beyond the end of the file.
+    ``FileError`` if a size is negative, no whole number, absurd, or beyond the end of the file, which may be
+    compressed. Padding may be missing.
     """
     try:
         with _opened(path) as (stream, size):

@@ -20,25 +20,10 @@ __all__ = ["image_pixels", "named_pixels", "pixels_of"]
 
 
 def pixels_of(hdu, path, index):
-    """Pixels of an image or a cube, with axes of length one removed.
+    """Pixels (ny, nx) or (N, ny, nx) of an image or a cube, with axes of length one removed.
 
-    Parameters
-    ----------
-    hdu : HDU
-    path : Path
-        Of its file.
-    index : int
-        Its place there.
-
-    Returns
-    -------
-    pixels : (ny, nx) or (N, ny, nx) array_like
-        Linear, also where the file holds them as inverse hyperbolic sines.
-
-    Raises
-    ------
-    FileError
-        If there are more axes, or the scaling cannot be undone.
+    Linear, also where the file holds inverse hyperbolic sines; ``FileError`` if there are more axes, or the
+    scaling cannot be undone.
     """
     if _must_be_lazy(hdu):
         data = LazyPixels(path, index, hdu.shape, hdu.section[(slice(0, 1),) * len(hdu.shape)].dtype)
@@ -76,24 +61,10 @@ def _must_be_lazy(hdu):
 
 
 def named_pixels(hdus, index, choice, path, role):
-    """Pixels and header of an HDU that was named, here or in another file.
+    """Pixels and header, as `image_pixels`, of an HDU that was named here or in another file.
 
-    Parameters
-    ----------
-    hdus : astropy.io.fits.HDUList
-    index : int
-        HDU of the image.
-    choice : int, str or Path
-        See `galshape_cnn.observe.io.fits_hdus.Selection`.
-    path : Path
-        Of the file of ``hdus``.
-    role : str
-        What is named.
-
-    Returns
-    -------
-    pixels, header
-        As `image_pixels`.
+    ``choice`` is one of `galshape_cnn.observe.io.fits_hdus.Selection`, ``index`` the image it belongs to,
+    ``role`` what is named.
     """
     names = {hdu.name.upper() for hdu in hdus}
     selection = Selection(choice, path, names)
@@ -109,27 +80,7 @@ def named_pixels(hdus, index, choice, path, role):
 
 
 def image_pixels(hdus, index, path):
-    """Pixels and header of an HDU that must be an image.
-
-    Parameters
-    ----------
-    hdus : astropy.io.fits.HDUList
-    index : int
-        Of the HDU.
-    path : Path
-        For messages.
-
-    Returns
-    -------
-    pixels : array_like
-        As `pixels_of`.
-    header : astropy.io.fits.Header
-
-    Raises
-    ------
-    FileError
-        If it is no image.
-    """
+    """Pixels, as `pixels_of`, and header of an HDU that must be an image, else ``FileError``."""
     if index not in image_hdus(hdus):
         raise FileError(f"{path}: HDU {index} holds no image; there are {list_hdus(hdus)}")
     return pixels_of(hdus[index], path, index), hdus[index].header

@@ -20,22 +20,11 @@ _OWN = re.compile(
 
 
 def full_header(hdus, index):
-    """Header of an HDU, completed by what only the primary header says.
+    """A copy of the header of an HDU, completed by what only the primary header says.
 
-    Gain, exposure time, filter and zero point of files with several extensions are often there.  As the
-    convention INHERIT has it, ``INHERIT = F`` prevents that; and where the primary HDU holds an image
-    of its own, ``INHERIT = T`` is needed.
-
-    Parameters
-    ----------
-    hdus : astropy.io.fits.HDUList
-    index : int
-        Of the HDU.
-
-    Returns
-    -------
-    header : astropy.io.fits.Header
-        A copy.  Structure and WCS are those of the HDU.
+    Gain, exposure time, filter and zero point of files with several extensions are often there. As the
+    convention INHERIT has it, ``INHERIT = F`` prevents that; and where the primary HDU holds an image of its
+    own, ``INHERIT = T`` is needed. Structure and WCS are those of the HDU.
     """
     header = hdus[index].header.copy()
     inherit = header.get("INHERIT")

@@ -159,14 +159,5 @@ class UnitSum(_Part):
 
 
 def is_lazy(array):
-    """Whether an array is one of this module.
-
-    Parameters
-    ----------
-    array : object
-
-    Returns
-    -------
-    is_lazy : bool
-    """
+    """Whether an array is one of this module."""
     return isinstance(array, _Part)

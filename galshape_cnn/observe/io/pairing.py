@@ -80,17 +80,7 @@ def _matched(paths, choice, name):
 
 
 def varying_parts(paths):
-    """What is different in the names of some files.
-
-    Parameters
-    ----------
-    paths : sequence of str
-
-    Returns
-    -------
-    parts : list of str
-        Names without the same beginning and end, numbers whole.
-    """
+    """What is different in the names of some files: without the same beginning and end, numbers whole."""
     stems = [Path(path).name.split(".")[0] for path in paths]
     start = os.path.commonprefix(stems)
     start = start.rstrip("0123456789")  # a number is compared as a whole
@@ -100,26 +90,9 @@ def varying_parts(paths):
 
 
 def check_psf_count(psf, n, what):
-    """Refuse a number of PSFs that fits no number of galaxies.
+    """Whether there is a PSF for each of several galaxies; ``PSFError`` if there are neither one nor ``n``.
 
-    Parameters
-    ----------
-    psf : object
-        Any PSF.
-    n : int
-        Number of galaxies.
-    what : str
-        Of which input, for the message.
-
-    Returns
-    -------
-    one_for_each : bool
-        Whether there is one for each of several galaxies.
-
-    Raises
-    ------
-    PSFError
-        If there are neither one nor ``n``.
+    ``what`` names the input in the message.
     """
     count = _count(psf)
     if count not in (None, 1, n):

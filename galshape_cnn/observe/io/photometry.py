@@ -38,18 +38,7 @@ class ZeroPoint:
 
 
 def unit_of(header):
-    """Unit in BUNIT.
-
-    Parameters
-    ----------
-    header : mapping
-        Of the image.
-
-    Returns
-    -------
-    unit : astropy unit or None
-        None when it is missing, empty, or not a unit astropy knows.
-    """
+    """Unit in BUNIT; None when it is missing, empty, or not a unit astropy knows."""
     text = str(header.get("BUNIT", "")).strip()
     lower = text.lower()
     for word, unit in _ALIASES.items():
@@ -66,16 +55,7 @@ def unit_of(header):
 
 
 def is_logarithmic(unit):
-    """Whether a unit is one of logarithms, such as magnitudes.
-
-    Parameters
-    ----------
-    unit : astropy unit or None
-
-    Returns
-    -------
-    is_logarithmic : bool
-    """
+    """Whether a unit is one of logarithms, such as magnitudes."""
     if unit is None:
         return False
     bases = getattr(unit, "bases", ())
@@ -83,25 +63,7 @@ def is_logarithmic(unit):
 
 
 def linear_unit_of(header, what):
-    """Unit of pixels that can be measured.
-
-    Parameters
-    ----------
-    header : mapping
-        Of the image.
-    what : str or Path
-        For the message.
-
-    Returns
-    -------
-    unit : astropy unit or None
-        As `unit_of`.
-
-    Raises
-    ------
-    FileError
-        If the pixels are logarithms.
-    """
+    """Unit, as `unit_of`, of pixels that can be measured; ``FileError`` if they are logarithms."""
     unit = unit_of(header)
     if is_logarithmic(unit):
         raise FileError(f"{what} holds pixels in {unit}, which are logarithms; linear fluxes are needed")

@@ -73,23 +73,9 @@ def detector_error(data, gain, read_noise, sky_level=None, mask=None):
 
 
 def checked_gain(gain, unit):
-    """The gain as a plain number.
+    """The gain as a plain number > 0 of electrons per unit of flux, or None.
 
-    Parameters
-    ----------
-    gain : float, Quantity or None
-        Electrons per unit of flux, > 0; a Quantity in electron / unit.
-    unit : astropy unit or None
-        Of the fluxes.
-
-    Returns
-    -------
-    gain : float or None
-
-    Raises
-    ------
-    InputError
-        If it is no positive number, or has another unit.
+    A Quantity is in electron / unit; anything else raises ``InputError``.
     """
     if gain is None:
         return None
@@ -98,25 +84,9 @@ def checked_gain(gain, unit):
 
 
 def checked_detector(read_noise, sky_level, unit):
-    """Read noise and level of the sky as plain numbers.
+    """Read noise >= 0 in electrons, and level of the sky in the unit of the pixels, as plain numbers.
 
-    Parameters
-    ----------
-    read_noise : float, Quantity or None
-        Electrons, >= 0.
-    sky_level : float, Quantity or None
-        In the unit of the pixels.
-    unit : astropy unit or None
-        Of the pixels.
-
-    Returns
-    -------
-    read_noise, sky_level : float or None
-
-    Raises
-    ------
-    InputError
-        If one is no such number, or has another unit.
+    Each a number, a Quantity or None; anything else raises ``InputError``.
     """
     if read_noise is not None:
         allowed = "a number of electrons >= 0"

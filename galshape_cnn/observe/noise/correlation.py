@@ -248,32 +248,12 @@ class BlankPixelSums:
 
 
 def estimate_from_sums(sums):
-    """Autocorrelation and excess of the noise, as `estimate_correlation` returns them.
-
-    Parameters
-    ----------
-    sums : BlankPixelSums
-
-    Returns
-    -------
-    correlation : (k, k) float64 ndarray
-    excess : float
-    """
+    """Autocorrelation (k, k) and excess of the noise, as `estimate_correlation` returns them."""
     return _denoised(sums.raw, sums.pairs, sums.levels / sums.used), float(np.sqrt(sums.variance))
 
 
 def blank_pixel_sums(groups):
-    """Look at the blank pixels of stamps.
-
-    Parameters
-    ----------
-    groups : sequence of (index, Stamps)
-        As for `estimate_correlation`.
-
-    Returns
-    -------
-    sums : BlankPixelSums
-    """
+    """Sums over the blank pixels of groups of stamps, as `estimate_correlation` takes them."""
     total = sum(len(stamps) for _, stamps in groups)
     step = max(total // _MOST_STAMPS, 1)
     side = 2 * _REACH + 1
@@ -302,7 +282,7 @@ def _blank_pixels(stamps, sigma):
         for one in levels:
             bright = np.abs(one.amplitude[row]) > _SOURCE_HEIGHT * one.noise[row]
             source |= np.kron(bright, np.ones((one.step, one.step), bool))
-        blank = (stamps.ivar[row] > 0) & ~binary_dilation(source, iterations=int(np.ceil(2 * sigma)))
+        blank = (stamps.ivar[row] > 0) & ~binary_dilation(source, iterations=int(np.ceil(2 * sigma[row])))
         if not blank.any():
             continue
         spread = mad_std(values[row][blank])

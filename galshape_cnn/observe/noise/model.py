@@ -44,17 +44,7 @@ class NoiseModel:
 
     @classmethod
     def from_keywords(cls, keywords):
-        """The noise of a mapping of an estimator's keywords, others ignored.
-
-        Parameters
-        ----------
-        keywords : mapping
-            Names and values.
-
-        Returns
-        -------
-        noise : NoiseModel
-        """
+        """The noise of a mapping of an estimator's keywords, others ignored."""
         names = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in keywords.items() if name in names})
 
@@ -152,25 +142,10 @@ class NoiseModel:
         return detector_error(data, gain, self.read_noise, self.sky_level, mask)
 
     def applied(self, observation):
-        """Stamps with their noise scaled, and the autocorrelation to use.
+        """The observation with its noise scaled, the autocorrelation (None if independent), and a record.
 
-        Parameters
-        ----------
-        observation : Observation
-            The stamps of a call.
-
-        Returns
-        -------
-        observation : Observation
-        correlation : (ky, kx) ndarray or None
-            None for independent noise.
-        record : dict
-            For the metadata.
-
-        Raises
-        ------
-        InputError, NoiseError
-            If something cannot be used, or not be estimated.
+        The record is for the metadata. ``InputError`` or ``NoiseError`` if something cannot be used, or not
+        be estimated.
         """
         record, known = {}, self.measured(observation)
         if known.noise_scale is not None:
@@ -179,17 +154,7 @@ class NoiseModel:
         return observation, correlation, record | ({"noise_correlation": how} if how else {})
 
     def settled(self, observation):
-        """The same noise with nothing left to estimate.
-
-        Parameters
-        ----------
-        observation : Observation
-            Stamps that the estimate is made from.
-
-        Returns
-        -------
-        noise : NoiseModel
-        """
+        """The same noise with nothing left to estimate, which is done from these stamps."""
         known, changed = self.measured(observation), {}
         _, correlation, record = known.applied(observation)
         if isinstance(known.noise_scale, str):

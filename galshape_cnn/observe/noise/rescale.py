@@ -12,23 +12,9 @@ __all__ = ["checked_scale", "scaled_noise"]
 
 
 def checked_scale(value, said=None):
-    """What the user says of the scale of the noise, if it can be.
+    """Scale of the noise: a number above 0, also as text, or 'estimate'; anything else is an ``InputError``.
 
-    Parameters
-    ----------
-    value : float, str or other
-        A number above 0, also as text, or 'estimate'.
-    said : str, optional
-        How the user said it, for the message.
-
-    Returns
-    -------
-    scale : float or 'estimate'
-
-    Raises
-    ------
-    InputError
-        If it is neither.
+    ``said`` is how the user said it, for the message.
     """
     if isinstance(value, str) and value == "estimate":
         return value

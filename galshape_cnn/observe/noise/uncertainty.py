@@ -105,12 +105,9 @@ class Noise:
         return sigma if mask is None else np.where(mask, np.nan, sigma)
 
     def check_usable(self):
-        """Refuse noise that leaves no pixel with information.
+        """Refuse noise that leaves no pixel with information: ``NoiseError``.
 
-        Raises
-        ------
-        NoiseError
-            If every value is zero, NaN or infinite, or any is negative.
+        That is, if every value is zero, NaN or infinite, or any is negative.
         """
         if (self.inverse_variance() > 0).any():
             return
@@ -226,21 +223,9 @@ def _strip_unit(values, unit, power, name):
 
 
 def same_noise(first, second):
-    """Whether two descriptions say the same, to single precision.
+    """Whether two descriptions of the noise of an image say the same, to single precision.
 
-    Parameters
-    ----------
-    first, second : Noise
-        Noise of the same image.
-
-    Returns
-    -------
-    same : bool
-
-    Raises
-    ------
-    InputError
-        If their shapes cannot belong to one image.
+    ``InputError`` if their shapes cannot belong to one image.
     """
     try:
         one, two = np.broadcast_arrays(first.inverse_variance(), second.inverse_variance())

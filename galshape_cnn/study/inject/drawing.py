@@ -45,19 +45,9 @@ class PointSpread:
         )  # fmt: skip
 
     def effective(self, xy, jacobian):
-        """The effective PSF at one place as a profile in the frame of the Jacobian.
+        """The effective PSF at one place, 0-based pixels, as a profile in the frame of the Jacobian.
 
-        Parameters
-        ----------
-        xy : (2,) array_like
-            0-based pixels.
-        jacobian : (2, 2) ndarray
-            d(u, v)/d(x, y).
-
-        Returns
-        -------
-        profile : galsim.GSObject
-            A GalSim PSF convolved with the pixel; arrays interpolated between their samples.
+        A GalSim PSF is convolved with the pixel; arrays are interpolated between their samples.
         """
         psf = self.psf
         if callable(psf) and not is_galsim(psf) and not hasattr(psf, "param_names"):
@@ -90,31 +80,10 @@ class Drawn:
 
 
 def draw_unit(galaxy, effective, xy, jacobian, side, shape):
-    """Draw a galaxy of unit flux.
+    """Draw a galaxy of unit flux at a place, 0-based pixels, on a part of the image with this side.
 
-    Parameters
-    ----------
-    galaxy : galsim.GSObject
-        Without PSF, in the frame of the Jacobian.
-    effective : galsim.GSObject
-        From `PointSpread.effective`.
-    xy : (2,) array_like
-        Its centre, 0-based pixels.
-    jacobian : (2, 2) ndarray
-        d(u, v)/d(x, y).
-    side : int
-        Of the part of the image that is drawn.
-    shape : tuple of int
-        Of the image.
-
-    Returns
-    -------
-    drawn : Drawn
-
-    Raises
-    ------
-    InputError
-        If GalSim cannot draw it.
+    Galaxy and effective PSF (`PointSpread.effective`) are in the frame of the Jacobian. ``InputError`` if
+    GalSim cannot draw it.
     """
     corner = np.floor(np.asarray(xy) - (side - 1) / 2 + 0.5).astype(int)
     low = np.maximum(corner, 0)
@@ -130,41 +99,18 @@ def draw_unit(galaxy, effective, xy, jacobian, side, shape):
 
 
 def snr_of(image, sigma, gain=None):
-    """S/N of a galaxy, its photon noise counted where there is a gain.
+    """S/N of the light of a galaxy, its photon noise counted where there is a gain.
 
-    Parameters
-    ----------
-    image : ndarray
-        Its light.
-    sigma : ndarray
-        Noise of the pixels without it, infinite where they do not count.
-    gain : float, optional
-        Electrons per unit of flux.
-
-    Returns
-    -------
-    snr : float
+    ``sigma`` is the noise of the pixels without it, infinite where they do not count.
     """
     photons = 0.0 if gain is None else np.maximum(image, 0) / gain
     return float(np.sqrt(np.sum(image**2 / (sigma**2 + photons))))
 
 
 def flux_for_snr(unit, sigma, snr, gain=None):
-    """Flux that gives a galaxy a wanted S/N.
+    """Flux that gives a galaxy of unit light ``unit`` a wanted S/N; infinite if no pixel counts.
 
-    Parameters
-    ----------
-    unit : ndarray
-        Its light, for unit flux.
-    sigma, gain
-        As for `snr_of`.
-    snr : float
-        Wanted.
-
-    Returns
-    -------
-    flux : float
-        Infinite if no pixel counts.
+    Other arguments as for `snr_of`.
     """
     of_unit = snr_of(unit, sigma)
     if not of_unit > 0:
@@ -183,21 +129,9 @@ def flux_for_snr(unit, sigma, snr, gain=None):
 
 
 def photon_noise(image, gain, rng):
-    """Light of a galaxy as it is counted.
+    """Light of a galaxy as it is counted: Poisson distributed in electrons.
 
-    Parameters
-    ----------
-    image : ndarray
-        Its expected light.
-    gain : float
-        Electrons per unit of flux.
-    rng : numpy.random.Generator
-        Source of randomness.
-
-    Returns
-    -------
-    counted : ndarray
-        Poisson distributed in electrons; pixels below zero, which interpolation makes, as they are.
+    Pixels below zero, which interpolation makes, stay as they are.
     """
     expected = np.maximum(image, 0) * gain
     return rng.poisson(expected) / gain + np.minimum(image, 0)

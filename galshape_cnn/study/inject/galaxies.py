@@ -75,22 +75,9 @@ def default_prior(fwhm, stamp_size):
 
 
 def checked_kinds(kinds):
-    """Kinds of galaxies with their shares.
+    """Shares, of unit sum, of one kind of galaxies or several with weights >= 0.
 
-    Parameters
-    ----------
-    kinds : str or mapping of str to float
-        One kind, or several with weights >= 0.
-
-    Returns
-    -------
-    shares : dict of str to float
-        Of unit sum.
-
-    Raises
-    ------
-    InputError
-        If a kind is unknown, or the weights are none.
+    ``InputError`` if a kind is unknown, or the weights are none.
     """
     if isinstance(kinds, str):
         kinds = {kinds: 1.0}
@@ -207,7 +194,7 @@ def _check_rows(table, amplitude):
             raise InputError(f"catalogue, column {name}, row {row}: allowed: {allowed}")
 
 
-def galaxy_rows(source, kinds, first, count, seed, scale, flux_unit=1.0):
+def galaxy_rows(source, kinds, first, count, seed, scale):
     """Parameters of some of the galaxies, each a function of the seed and its number alone.
 
     Parameters
@@ -222,8 +209,6 @@ def galaxy_rows(source, kinds, first, count, seed, scale, flux_unit=1.0):
         Of the run.
     scale : float
         Of the pixels, arcsec; 1 without WCS.
-    flux_unit : float, optional
-        Multiplies fluxes of a catalogue, to bring them to the unit of the image.
 
     Returns
     -------
@@ -243,7 +228,6 @@ def galaxy_rows(source, kinds, first, count, seed, scale, flux_unit=1.0):
             n, hlr = float(nearest_index(n)), hlr * scale
         else:
             snr, flux, n, hlr, g1, g2 = (float(value) for value in source[number % len(source)].values())
-            flux *= flux_unit
         kind = str(rng.choice(list(kinds), p=list(kinds.values())))
         share = rng.uniform(*_STRUCTURE[kind]) if kind in _STRUCTURE else 0.0
         n = n if kind == "sersic" else np.nan if kind == "real" else 1.0

@@ -52,21 +52,7 @@ def given_positions(xy, snr, fwhm, seeds):
 
 
 def cut_at(image, positions, cutting):
-    """Stamps of an image at positions.
-
-    Parameters
-    ----------
-    image : NDData
-        With the galaxies in it.
-    positions : (K, 2) array_like
-        0-based pixels.
-    cutting : dict
-        Keywords of `prepare`.
-
-    Returns
-    -------
-    observation : Observation
-    """
+    """Stamps of an image at 0-based positions (K, 2), with these keywords of `prepare`."""
     return prepare(image, positions=np.asarray(positions), **cutting)
 
 
@@ -117,22 +103,7 @@ def _own_stamps(sizes, xy, everyone):
 
 
 def measured_table(estimator, observations, call):
-    """Measure the stamps of several realisations together.
-
-    Parameters
-    ----------
-    estimator : ShapeEstimator
-        That measures.
-    observations : sequence of Observation
-        Of one image each, with ``first`` zero.
-    call : dict
-        Keywords of the estimator.
-
-    Returns
-    -------
-    table : `~astropy.table.QTable`
-        The rows of the first, then those of the next.
-    """
+    """Measure the stamps of several realisations together, with these keywords; rows in their order."""
     table = estimator(_together(observations), **call).to_table()
     tile = np.repeat(np.arange(len(observations)), [one.n for one in observations])
     table["x_centroid"] -= tile * _APART * table["x_centroid"].unit
@@ -179,17 +150,7 @@ def _each(stamps):
 def blank_rows(table, found):
     """A row for each galaxy, blank and flagged NOT_MEASURED where it was not found.
 
-    Parameters
-    ----------
-    table : `~astropy.table.QTable`
-        Rows of those that were found, or any row if none was.
-    found : (K,) ndarray of bool
-        Which galaxies these are.
-
-    Returns
-    -------
-    table : `~astropy.table.QTable`
-        K rows.
+    The table holds the rows of those that were found, or any row if none was.
     """
     rows = np.zeros(len(found), int)
     rows[found] = np.arange(found.sum())

@@ -5,9 +5,8 @@ import html
 
 import numpy as np
 
-from galshape_cnn.files import written_whole
 from galshape_cnn.study.inject.summary import RIGHT, WRONG, kept_selection
-from galshape_cnn.study.report.verdict_page import document, section, verdict_part
+from galshape_cnn.study.report.verdict_page import write_verdict_page
 from galshape_cnn.study.validate.criteria import TOLERANCE
 
 __all__ = ["write_page"]
@@ -59,29 +58,9 @@ _SECTIONS = (
 
 
 def write_page(folder, tables, job):
-    """Write ``index.html``.
-
-    Parameters
-    ----------
-    folder : `pathlib.Path`
-        Where the figures are.
-    tables : dict of `~astropy.table.Table`
-        ``injected``, ``bins``, ``flags``, ``quality``, ``verdict``.
-    job : Job
-        What was done.
-
-    Raises
-    ------
-    FileError
-        If it cannot be written.
-    """
-    body = [verdict_part("Injection into an image", tables["verdict"], TOLERANCE, "galaxies")]
-    body.append(_origin(tables["injected"], job))
-    for title, text, figures, names in _SECTIONS:
-        images = [folder / f"{name}.png" for name in figures]
-        body.append(section(title, text, images, {name: tables[name] for name in names}))
-    with written_whole(folder / "index.html") as beside:
-        beside.write_text(document("Injection", body), encoding="utf-8")
+    """Write ``index.html`` in the folder of the figures, from the tables of ``tables_of``."""
+    origin = _origin(tables["injected"], job)
+    write_verdict_page(folder, "Injection into an image", origin, _SECTIONS, tables, TOLERANCE)
 
 
 def _origin(table, job):

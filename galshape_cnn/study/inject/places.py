@@ -47,20 +47,7 @@ class Field:
     xy: np.ndarray
 
     def brightest_within(self, xy, radius):
-        """Light of the brightest source that has a pixel within a radius of a place.
-
-        Parameters
-        ----------
-        xy : (2,) array_like
-            The place.
-        radius : float
-            Pixels.
-
-        Returns
-        -------
-        flux : float
-            0 without any.
-        """
+        """Light of the brightest source that has a pixel within a radius of a place; 0 without any."""
         labels, _ = self._around(xy, radius)
         return float(self.flux[labels].max(initial=0.0))
 
@@ -87,19 +74,7 @@ class Field:
 
 
 def find_field(image, detection=None):
-    """Find the sources of an image.
-
-    Parameters
-    ----------
-    image : NDData
-        With noise.
-    detection : Detection, optional
-        Thresholds.
-
-    Returns
-    -------
-    field : Field
-    """
+    """Find the sources of an image with noise; ``detection`` holds the thresholds."""
     from photutils.segmentation import SourceCatalog
 
     from galshape_cnn.observe.detect.sources import pixels_and_noise, segmented
@@ -145,23 +120,7 @@ class Room:
         return max(self.clearance * r_eff, self.least)
 
     def is_free(self, field, xy, r_eff, flux):
-        """Whether a galaxy may lie at a place.
-
-        Parameters
-        ----------
-        field : Field
-            The image.
-        xy : (2,) array_like
-            The place.
-        r_eff : float
-            Semi-major half-light radius of the galaxy, pixels.
-        flux : float
-            Its light.
-
-        Returns
-        -------
-        is_free : bool
-        """
+        """Whether a galaxy of a flux and a semi-major half-light radius, in pixels, may lie at a place."""
         radius = self.radius(r_eff)
         if field.is_bad_within(xy, radius):
             return False

@@ -9,9 +9,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
+from galshape_cnn.infer.catalog.plotting import plain_ticks
 from galshape_cnn.study.inject.summary import kept_selection, reference_of, selections
 from galshape_cnn.study.report.compare import error_columns, pulls
-from galshape_cnn.study.validate.plots import ERROR_LABELS, plain_ticks
+from galshape_cnn.study.validate.plots import ERROR_LABELS
 
 __all__ = [
     "plot_bias",
@@ -58,14 +59,12 @@ def _bins(axis, bins, key):
     return dict(zip(zip(first["low"], first["high"], strict=True), x, strict=True))
 
 
-def _lines(axis, bins, key, parameter, columns, styles=_STYLES, rows=None):
+def _lines(axis, bins, key, parameter, columns):
     """One line for each selection."""
     place = _bins(axis, bins, key)
     here = bins[(bins["axis"] == key) & (bins["parameter"] == parameter)]
     names = list(dict.fromkeys(here["selection"]))
-    for k, (name, (color, marker)) in enumerate(zip(names, styles, strict=False)):
-        if rows is not None and name not in rows:
-            continue
+    for k, (name, (color, marker)) in enumerate(zip(names, _STYLES, strict=False)):
         mine = here[here["selection"] == name]
         x = np.array([place[row["low"], row["high"]] for row in mine]) + 0.08 * (k - 1)
         value, error = (np.asarray(mine[column], float) for column in columns)
@@ -178,8 +177,7 @@ def plot_predictions(table):
         if name in ("flux", "hlr"):
             axis.set(xscale="log", yscale="log", ylim=(low / 2.5, high * 2.5))
             if name == "hlr":
-                plain_ticks(axis.xaxis)
-                plain_ticks(axis.yaxis)
+                plain_ticks(axis.xaxis, axis.yaxis)
         else:
             axis.set_ylim(low - margin, high + margin)
         suffix = "" if unit is None else f" ({unit.to_string()})"

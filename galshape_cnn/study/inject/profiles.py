@@ -87,23 +87,9 @@ def _real(catalog, rng):
 
 
 def open_real_galaxies(path):
-    """Catalogue of HST galaxies.
+    """Catalogue of HST galaxies, from itself or the FITS file of a `galsim.RealGalaxyCatalog`.
 
-    Parameters
-    ----------
-    path : path-like or galsim.RealGalaxyCatalog
-        FITS file in the format of `galsim.RealGalaxyCatalog`, its images beside it.
-
-    Returns
-    -------
-    catalog : galsim.RealGalaxyCatalog
-
-    Raises
-    ------
-    InputError
-        If ``path`` is None.
-    FileError
-        If it cannot be read.
+    ``InputError`` if the path is None, ``FileError`` if it cannot be read.
     """
     if path is None:
         raise InputError("kinds has 'real': give real_galaxies=, a catalogue for galsim.RealGalaxyCatalog")

@@ -118,12 +118,7 @@ class Job:
         return {name: value for name, value in self.cutting.items() if sized or name != "stamp_size"}
 
     def chunks(self):
-        """Realisations that are measured together: as many as fill a batch of the estimator.
-
-        Returns
-        -------
-        chunks : list of list of int
-        """
+        """Numbers of the realisations measured together: as many as fill a batch of the estimator."""
         chunks, room = [], 0
         for number, count in enumerate(np.bincount(self.realisation[self.realisation >= 0])):
             if count > room:
@@ -182,19 +177,9 @@ class _Injected:
 
 
 def run_chunk(job, number):
-    """Draw and measure the galaxies of a few realisations.
+    """Draw and measure the galaxies of a chunk: a row, truth and measurement, for each that found a place.
 
-    Parameters
-    ----------
-    job : Job
-        What to do.
-    number : int
-        Of the chunk, see `Job.chunks`.
-
-    Returns
-    -------
-    table : `~astropy.table.QTable` or None
-        A row for each galaxy that found a place: truth and measurement.
+    None if none did.
     """
     rows, seen, found, alone = [], [], [], []
     for realisation in job.chunks()[number]:

@@ -17,45 +17,14 @@ _EXAMPLES = 10
 
 
 def tables_of(table):
-    """What an injection says.
-
-    Parameters
-    ----------
-    table : `~astropy.table.QTable`
-        From `galshape_cnn.inject`.
-
-    Returns
-    -------
-    tables : dict of `~astropy.table.Table`
-        ``injected`` (the same), ``bins``, ``flags``, ``quality`` and ``verdict``.
-    """
+    """What an injection says: ``injected`` (itself), ``bins``, ``flags``, ``quality``, ``verdict``."""
     bins = bins_of(table)
     tables = {"injected": table, "bins": bins, "flags": flag_costs(table), "quality": quality_costs(table)}
     return tables | {"verdict": judge_injection(table, bins)}
 
 
 def write_results(folder, table, job):
-    """Write everything but the table itself.
-
-    Parameters
-    ----------
-    folder : path-like
-        Existing folder.
-    table : `~astropy.table.QTable`
-        From `galshape_cnn.inject`.
-    job : Job
-        What was done.
-
-    Returns
-    -------
-    tables : dict of `~astropy.table.Table`
-        From `tables_of`.
-
-    Raises
-    ------
-    FileError
-        If a file cannot be written.
-    """
+    """Write everything but the table itself into a folder; the tables of `tables_of` come back."""
     from galshape_cnn.study.report.plots import save_figure
 
     folder, tables = Path(folder), tables_of(table)
@@ -68,20 +37,7 @@ def write_results(folder, table, job):
 
 
 def draw_figures(tables, job):
-    """Figures of an injection.
-
-    Parameters
-    ----------
-    tables : dict of `~astropy.table.Table`
-        From `tables_of`.
-    job : Job
-        What was done.
-
-    Returns
-    -------
-    figures : dict of `~matplotlib.figure.Figure`
-        By the name of their file.
-    """
+    """Figures of an injection, by the name of their file, from `tables_of`."""
     from galshape_cnn.study.inject import plots
 
     table, bins = tables["injected"], tables["bins"]

@@ -11,7 +11,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -21,8 +20,8 @@ from pathlib import Path
 
 from astropy.table import QTable, vstack
 
-from galshape_cnn.errors import FileError, GalshapeWarning, InputError
-from galshape_cnn.files import written_whole
+from galshape_cnn.errors import InputError, LostRowsWarning
+from galshape_cnn.files import check_writable_folder, made_folder, written_whole
 from galshape_cnn.fingerprint import fingerprint
 from galshape_cnn.infer.catalog.tables import write_table
 from galshape_cnn.parallel import progress_bar, usable_cores
@@ -40,28 +39,11 @@ _JOB = []  # of this process, where it is one of several
 
 
 def run_all(job, *, output=None, workers=None, executor=None, progress=False):
-    """Do all chunks of a job.
+    """Do all chunks of a job: a table of all rows, in the order of the galaxies.
 
-    Parameters
-    ----------
-    job : Job
-        What to do.
-    output : path-like, optional
-        Folder for chunks and table.
-    workers, executor, progress
-        As for `galshape_cnn.inject`.
-
-    Returns
-    -------
-    table : `~astropy.table.QTable`
-        All rows in the order of the galaxies.
-
-    Raises
-    ------
-    InputError
-        If ``workers`` is below one, the folder holds another run, or no galaxy found a place.
-    FileError
-        If the folder cannot be written.
+    ``output`` is the folder for chunks and table, other options are as for `galshape_cnn.inject`.
+    ``InputError`` if ``workers`` is below one, the folder holds another run, or no galaxy found a place;
+    ``FileError`` if the folder cannot be written.
     """
     workers = None if workers is None else whole_number(workers, "workers", 1)
     folder = None if output is None else ChunkFolder(output, _key(job))
@@ -72,7 +54,8 @@ def run_all(job, *, output=None, workers=None, executor=None, progress=False):
     tables = {} if folder is None else folder.read(numbers)
     bar = progress_bar(sum(map(job.galaxies_in, numbers)), progress)
     bar(sum(map(job.galaxies_in, tables)))
-    with _submitter(job, workers, executor) as submit, _quiet():
+    with _submitter(job, workers, executor) as submit, warnings.catch_warnings():
+        warnings.simplefilter("ignore", LostRowsWarning)
         waiting = {submit(number): number for number in numbers if number not in tables}
         for future in as_completed(waiting):
             number = waiting[future]
@@ -113,12 +96,8 @@ class ChunkFolder:
             self._refuse_another(QTable.read(self.path / TABLE).meta.get("key"))
         elif (self._chunks / _MANIFEST).exists():
             self._refuse_another(json.loads((self._chunks / _MANIFEST).read_text())["key"])
-        try:
-            self._chunks.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FileError(f"cannot make the folder {str(path)!r}: {error}") from error
-        if not os.access(self.path, os.W_OK):
-            raise FileError(f"cannot write to the folder {str(path)!r}")
+        made_folder(self._chunks)
+        check_writable_folder(self.path, "the injection")
         with written_whole(self._chunks / _MANIFEST) as beside:
             beside.write_text(json.dumps({"key": key}))
 
@@ -150,18 +129,7 @@ class ChunkFolder:
             write_table(table, self._file(number), overwrite=True)
 
     def finish(self, table):
-        """Write the whole table, and drop the chunks.
-
-        Parameters
-        ----------
-        table : `~astropy.table.QTable`
-            All rows.
-
-        Returns
-        -------
-        table : `~astropy.table.QTable`
-            The same, with the run's key in its metadata.
-        """
+        """Write the whole table, with the run's key in its metadata, and drop the chunks."""
         table.meta["key"] = self.key
         write_table(table, self.path / "injected.fits", overwrite=True)
         write_table(table, self.path / TABLE, overwrite=True)
@@ -216,11 +184,3 @@ def _begin(job_file):
 
 def _of_this_process(number):
     return run_chunk(_JOB[0], number)
-
-
-@contextmanager
-def _quiet():
-    """Without a warning for every chunk that holds a galaxy that could not be measured."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"\d+ of \d+ galaxies could", category=GalshapeWarning)
-        yield

@@ -9,7 +9,6 @@ from astropy.nddata import NDData, StdDevUncertainty
 
 from galshape_cnn.errors import GalshapeWarning, InputError, NoiseError, PSFError
 from galshape_cnn.forward.psf.arrays import FORMS
-from galshape_cnn.forward.psf.convert import psf_arrays
 from galshape_cnn.forward.psf.width import psf_width
 from galshape_cnn.geometry import semi_major_radius
 from galshape_cnn.observe.noise.model import NoiseModel
@@ -240,18 +239,10 @@ def _drawn_psf(psf, cutting, own):
 
 def _scale_and_width(image, cutting):
     """Arcsec per pixel (1 without WCS), and the width of the PSF in pixels, in the middle of the image."""
-    middle = [(np.array(image.data.shape[::-1]) - 1) / 2]
-    jacobian = None if image.wcs is None else sky_geometry(image.wcs, middle)[0]
-    arrays = psf_arrays(
-        cutting["psf"],
-        positions=middle,
-        jacobian=jacobian,
-        oversampling=cutting["psf_oversampling"],
-        includes_pixel=cutting["psf_includes_pixel"],
-        normalize=cutting["normalize_psf"],
-        stamp_size=cutting["stamp_size"],
-    )
-    scale = 1.0 if jacobian is None else float(np.sqrt(np.abs(np.linalg.det(jacobian[0]))))
+    middle = (np.array(image.data.shape[::-1]) - 1) / 2
+    jacobian = np.eye(2) if image.wcs is None else sky_geometry(image.wcs, [middle])[0][0]
+    arrays = _drawn_psf(cutting["psf"], cutting, False).arrays(middle, jacobian)
+    scale = float(np.sqrt(np.abs(np.linalg.det(jacobian))))
     return scale, float(psf_width(arrays.array, arrays.oversampling)[0])
 
 

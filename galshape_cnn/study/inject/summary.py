@@ -40,18 +40,7 @@ RIGHT, WRONG = 3.0, 5.0
 
 
 def reference_of(table):
-    """Parameters that each galaxy is compared with: its own, or those of its best fit.
-
-    Parameters
-    ----------
-    table : `~astropy.table.QTable`
-        From `galshape_cnn.inject`.
-
-    Returns
-    -------
-    truth : `~astropy.table.QTable`
-        flux, n, hlr, g1, g2.
-    """
+    """Parameters, flux to g2, that each galaxy is compared with: its own, or those of its best fit."""
     fitted = np.asarray(table["truth"]) == "best fit"
     out = QTable()
     for name in SHAPE_PARAMETERS:
@@ -74,17 +63,7 @@ def _pulls(table):
 
 
 def worst_pull(table):
-    """Largest of the five pulls, without sign; infinite where a measured row has no number or no error.
-
-    Parameters
-    ----------
-    table : `~astropy.table.QTable`
-        From `galshape_cnn.inject`.
-
-    Returns
-    -------
-    worst : (N,) ndarray
-    """
+    """Largest of the five pulls, without sign; infinite where a measured row has no number or no error."""
     pull = np.abs(_pulls(table))
     return np.where(np.isfinite(pull), pull, np.inf).max(1)
 
@@ -100,18 +79,7 @@ def is_wrong(table):
 
 
 def selections(table):
-    """Rows that users may keep.
-
-    Parameters
-    ----------
-    table : `~astropy.table.QTable`
-        From `galshape_cnn.inject`.
-
-    Returns
-    -------
-    selections : dict of str to (N,) ndarray of bool
-        The first is that of all rows with an answer.
-    """
+    """Rows that users may keep, by name; the first are all with an answer."""
     measured = np.asarray(table["found"], bool) & np.isfinite(_numbers(table)).all(1)
     out = {"measured": measured}
     if "quality" in table.colnames:
@@ -126,19 +94,7 @@ def kept_selection(table):
 
 
 def axis_values(table, axis):
-    """Values along one of the axes of `BINS`.
-
-    Parameters
-    ----------
-    table : `~astropy.table.QTable`
-        From `galshape_cnn.inject`.
-    axis : str
-        Its name.
-
-    Returns
-    -------
-    values : (N,) ndarray
-    """
+    """Values along one of the axes of `BINS`."""
     if axis == "all":
         return np.zeros(len(table))
     if axis == "snr":
@@ -241,20 +197,9 @@ def flag_costs(table):
 
 def quality_costs(table):
     """As `flag_costs`, for each level of ``quality``; without rows if there is no such column."""
-    names = (
-        "level",
-        "all",
-        "all_se",
-        "of_right",
-        "of_right_se",
-        "of_wrong",
-        "of_wrong_se",
-        "n",
-        "n_right",
-        "n_wrong",
-    )
     if "quality" not in table.colnames:
-        return Table(names=names)
+        nothing = np.zeros(0, bool)
+        return Table(names=list(_cost({"level": 0}, nothing, nothing, nothing)))
     found = np.asarray(table["found"], bool)
     right, wrong = (values[found] for values in (is_right(table), is_wrong(table)))
     quality = np.asarray(table["quality"])[found]

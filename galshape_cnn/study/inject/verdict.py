@@ -36,20 +36,7 @@ _CHECKS = (
 
 
 def judge_injection(table, bins):
-    """Check every limit.
-
-    Parameters
-    ----------
-    table : `~astropy.table.QTable`
-        From `galshape_cnn.inject`.
-    bins : `~astropy.table.Table`
-        From `galshape_cnn.study.inject.summary.bins_of`.
-
-    Returns
-    -------
-    verdict : `~astropy.table.Table`
-        ``check``, ``parameter``, ``measured``, ``error``, ``low``, ``high``, ``passed``; failed ones first.
-    """
+    """Check every limit; columns as of `galshape_cnn.study.validate.criteria.judge`, failed checks first."""
     found, chosen = np.asarray(table["found"], bool), selections(table)
     lines = [_share("galaxies found that have an answer", chosen["measured"][found], "measured")]
     bright = np.asarray(table["true_snr"]) >= _BRIGHT

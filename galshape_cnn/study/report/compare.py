@@ -17,25 +17,7 @@ __all__ = ["error_columns", "match_truth", "pull_statistics", "pulls"]
 
 
 def match_truth(table, truth):
-    """Rows of the truth in the order of a catalogue.
-
-    Parameters
-    ----------
-    table : `~astropy.table.QTable`
-        Measured, with a column ``id``.
-    truth : `~astropy.table.QTable`
-        True parameters, with a column ``id``.
-
-    Returns
-    -------
-    truth : `~astropy.table.QTable`
-        One row for each row of ``table``.
-
-    Raises
-    ------
-    InputError
-        If an identifier has no true row.
-    """
+    """Rows of the truth in the order of a catalogue, by ``id``; ``InputError`` if one has no truth."""
     row_of = {identifier: row for row, identifier in enumerate(truth["id"])}
     missing = [identifier for identifier in table["id"] if identifier not in row_of]
     if missing:
@@ -44,34 +26,12 @@ def match_truth(table, truth):
 
 
 def error_columns(table):
-    """Suffix of the errors that pulls are made with.
-
-    Parameters
-    ----------
-    table : `~astropy.table.QTable`
-        Measured.
-
-    Returns
-    -------
-    suffix : str
-        ``'std'`` (posterior) where there is any, else ``'err'`` (Cramér-Rao bound).
-    """
+    """Suffix of the errors that pulls are made with: ``'std'`` where there is any, else ``'err'``."""
     return "std" if np.isfinite(_plain(table["g1_std"])).any() else "err"
 
 
 def pulls(table, truth):
-    """Pull of each of the five parameters.
-
-    Parameters
-    ----------
-    table, truth : `~astropy.table.QTable`
-        Rows in the same order, in the same units.
-
-    Returns
-    -------
-    pulls : dict of str to (N,) ndarray
-        By parameter.
-    """
+    """Pull (N,) of each of the five parameters, by name, of rows in the same order."""
     suffix = error_columns(table)
     out = {}
     for name in SHAPE_PARAMETERS:

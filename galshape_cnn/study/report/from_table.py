@@ -30,24 +30,9 @@ _OWN = {d.name for d in COLUMN_DEFINITIONS} | {"sky_centroid.ra", "sky_centroid.
 
 
 def read_catalog_table(path, exposures=False):
-    """Read a table that `galshape_cnn.infer.catalog.tables.write_table` wrote.
+    """Read, with units, a table that `galshape_cnn.infer.catalog.tables.write_table` wrote.
 
-    Parameters
-    ----------
-    path : str or path-like
-        ``.ecsv``, ``.fits``, ``.parquet``, ``.asdf`` or ``.vot``.
-    exposures : bool, optional
-        Whether it is of several exposures.
-
-    Returns
-    -------
-    table : `~astropy.table.QTable`
-        With units.
-
-    Raises
-    ------
-    FileError
-        If it cannot be read, or is not a table of shapes.
+    ``exposures`` says whether it is of several; ``FileError`` if it cannot be read, or is no table of shapes.
     """
     needed = _NEEDED_OF_SEVERAL if exposures else _NEEDED
     table = read_table(path, wanted=lambda names: set(needed) <= set(names), kind=QTable)
@@ -116,19 +101,7 @@ def _measurement(table, stamps, angular):
 
 
 def fitted_sky(stamps, params):
-    """Weighted mean of what a model without sky leaves of stamps.
-
-    Parameters
-    ----------
-    stamps : Stamps
-        N of them.
-    params : (N, 8) ndarray
-        In their pixels and unit.
-
-    Returns
-    -------
-    sky : (N,) ndarray
-    """
+    """Weighted mean (N,) of what models (N, 8) without sky, in the stamps' pixels and unit, leave of them."""
     left = stamps.data - model_images(stamps, params)
     weight = stamps.ivar.sum((1, 2), dtype=float)
     return np.where(weight > 0, (left * stamps.ivar).sum((1, 2)) / np.where(weight > 0, weight, 1), 0.0)
@@ -143,21 +116,7 @@ def _diagonal(table, suffix, size):
 
 
 def column_numbers(table, name, unit=None):
-    """A column as plain numbers.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-    name : str
-        Of the column.
-    unit : astropy unit, optional
-        In which the numbers are wanted, where the column has one.
-
-    Returns
-    -------
-    numbers : (N,) ndarray
-        NaN where the table has none.
-    """
+    """A column as plain numbers, in a unit where it has one; NaN where the table has none."""
     if name not in table.colnames:
         return np.full(len(table), np.nan)
     column = table[name]
@@ -168,17 +127,7 @@ def column_numbers(table, name, unit=None):
 
 
 def method_of(table):
-    """Method that the metadata of a table name.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-
-    Returns
-    -------
-    method : str
-        ``'network'`` where they name none.
-    """
+    """Method that the metadata of a table name; ``'network'`` where they name none."""
     method = _recorded(table, "method")
     return method if method in METHODS else "network"
 

@@ -10,10 +10,10 @@ from dataclasses import asdict
 
 import numpy as np
 
-from galshape_cnn.files import written_whole
+from galshape_cnn.files import check_output_path, written_whole
 from galshape_cnn.flags import FLAG_DEFINITIONS
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.infer.catalog.tables import check_output_path
+from galshape_cnn.infer.catalog.columns import ERROR_NAMES
 from galshape_cnn.study.report.html_template import PAGE
 from galshape_cnn.study.report.page_rows import has_widths, page_columns, page_rows
 from galshape_cnn.study.report.thumbnails import exposure_thumbnails, thumbnails
@@ -21,32 +21,13 @@ from galshape_cnn.study.report.thumbnails import exposure_thumbnails, thumbnails
 __all__ = ["check_report_path", "write_report"]
 
 _SIDE = 64  # side of a picture on the page, CSS pixels
-#: Errors that the page can show behind ±.
-_ERRORS = {"std": "posterior standard deviation", "err": "Cramér–Rao bound"}
 _QUALITIES = ("use", "with care", "do not use")
 
 
 def check_report_path(path, overwrite=False):
-    """Refuse, before any work, a page that could not be written.
+    """Path of a page; refused, before any work, if it could not be written.
 
-    Parameters
-    ----------
-    path : str or path-like
-        Page to be written, ``.html`` or ``.htm``.
-    overwrite : bool, optional
-        Whether an existing file may be replaced.
-
-    Returns
-    -------
-    path : `pathlib.Path`
-        The same path.
-
-    Raises
-    ------
-    InputError
-        If the suffix is another.
-    FileError
-        If the file exists and may not be replaced, or its folder is missing or not writeable.
+    As `galshape_cnn.files.check_output_path`, with the suffixes ``.html`` and ``.htm``.
     """
     return check_output_path(path, (".html", ".htm"), overwrite)
 
@@ -54,23 +35,7 @@ def check_report_path(path, overwrite=False):
 def write_report(catalog, path, *, title="galshape report", overwrite=False):
     """Write the page: rows that can be sorted and filtered, each with its picture.
 
-    Parameters
-    ----------
-    catalog : ShapeCatalog
-        With its stamps.
-    path : str or path-like
-        Page to write, ``.html``.
-    title : str, optional
-        Heading.
-    overwrite : bool, optional
-        Whether an existing file may be replaced.
-
-    Raises
-    ------
-    InputError
-        If the suffix is not ``.html``.
-    FileError
-        If the page cannot be written.
+    The catalogue needs its stamps; the path is refused as by `check_report_path`.
     """
     path = check_report_path(path, overwrite)
     page = _page(catalog, title)
@@ -81,7 +46,7 @@ def write_report(catalog, path, *, title="galshape report", overwrite=False):
 def _page(catalog, title):
     """The filled page."""
     flags = [
-        {"name": d.name, "value": d.value, "level": _level(d), "description": d.description}
+        {"name": d.name, "value": d.value, "level": d.level, "description": d.description}
         for d in FLAG_DEFINITIONS
     ]
     columns = page_columns(catalog)
@@ -109,11 +74,6 @@ def _json(value):
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _level(definition):
-    """How bad a flag is, for its colour."""
-    return getattr(definition, "level", "severe" if definition.severe else "caution")
-
-
 def _intro(catalog):
     """What was measured, and how."""
     provenance = [f"method “{catalog.method}”"]
@@ -130,28 +90,24 @@ def _shown(catalog):
 
 
 def _counts(catalog):
-    """How many rows there are of each quality, or without flags."""
-    if "quality" not in catalog.column_names:
-        return f"{int(np.count_nonzero(catalog.flags == 0))} without flags"
+    """How many rows there are of each quality."""
     quality = np.asarray(catalog.quality)
     return ", ".join(f"{np.count_nonzero(quality == k)} {text}" for k, text in enumerate(_QUALITIES))
 
 
 def _error_options(catalog):
-    """What ± may be: the error of the number first, the bound if wanted."""
-    names = list(_ERRORS) if has_widths(catalog) else ["err"]
-    return "".join(f'<option value="{name}">{_ERRORS[name]}</option>' for name in names)
+    """What ± may be: the width of a posterior mean first, the standard error if wanted."""
+    names = list(ERROR_NAMES) if has_widths(catalog) else ["err"]
+    return "".join(f'<option value="{name}">{ERROR_NAMES[name]}</option>' for name in names)
 
 
 def _flag_options(catalog):
     """Choices of the flag filter."""
     clean = int(np.count_nonzero(catalog.flags == 0))
     options = [("", f"all ({len(catalog)})")]
-    if "quality" in catalog.column_names:
-        quality = np.asarray(catalog.quality)
-        for worst in (0, 1):
-            text = " or ".join(_QUALITIES[: worst + 1])
-            options.append((f"quality{worst}", f"quality: {text} ({np.count_nonzero(quality <= worst)})"))
+    for worst in (0, 1):
+        count = np.count_nonzero(catalog.quality <= worst)
+        options.append((f"quality{worst}", f"quality: {' or '.join(_QUALITIES[: worst + 1])} ({count})"))
     options += [("none", f"without flags ({clean})"), ("any", f"with flags ({len(catalog) - clean})")]
     options += [(name, f"{name} ({count})") for name, count in catalog.flag_counts().items()]
     return "".join(f'<option value="{value}">{text}</option>' for value, text in options)

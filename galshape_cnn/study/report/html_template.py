@@ -228,8 +228,8 @@ PAGE = (
 <h1>{{title}}</h1>
 {{intro}}
 <p>Pictures: data, model (same asinh scale), residual in units of the noise (blue −5 to red +5); pink
-pixels are bad. ± is the posterior's standard deviation where the number is a mean of it; the Cramér–Rao
-bound, which knows no prior, can be had instead.</p>
+pixels are bad. ± is the posterior's standard deviation where the number is a mean of it; the standard error,
+the Cramér–Rao bound and what structure adds to it, which knows no prior, can be had instead.</p>
 <details><summary>What the flags mean, and how often each occurs</summary>{{legend}}</details>
 <details><summary>Columns</summary><div id="columns"></div></details>
 <div class="bar">

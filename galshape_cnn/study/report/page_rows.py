@@ -62,31 +62,12 @@ class PageColumn:
 
 
 def has_widths(catalog):
-    """Whether the errors of the numbers are posterior standard deviations, as of means, and not the bound.
-
-    Parameters
-    ----------
-    catalog : ShapeCatalog
-
-    Returns
-    -------
-    has_widths : bool
-    """
+    """Whether the errors of the numbers are posterior standard deviations, as of means, and not the bound."""
     return bool(np.isfinite(catalog.covariance).any())
 
 
 def page_columns(catalog):
-    """Columns of the page, in order.
-
-    Parameters
-    ----------
-    catalog : ShapeCatalog
-
-    Returns
-    -------
-    columns : list of PageColumn
-        Those of the catalogue, then those that came with the positions.
-    """
+    """Columns of the page: those of the catalogue, then those that came with the positions."""
     inputs = _inputs(catalog)
     columns = [
         PageColumn(name, _unit(_column(catalog, inputs, name)), digits, name == "id")
@@ -99,18 +80,7 @@ def page_columns(catalog):
 
 
 def page_rows(catalog):
-    """Values of every column, and of the errors.
-
-    Parameters
-    ----------
-    catalog : ShapeCatalog
-
-    Returns
-    -------
-    rows : dict of str to list
-        Columns by name, ``NAME_std`` and ``NAME_err`` of those that have errors, and ``flags``; None for
-        nothing.
-    """
+    """Values of every column by name, ``NAME_std``, ``NAME_err`` and ``flags``; None for nothing."""
     inputs = _inputs(catalog)
     rows = {}
     for column in page_columns(catalog):

@@ -10,11 +10,12 @@ import numpy as np
 from astropy import units as u
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from galshape_cnn.files import written_whole
 from galshape_cnn.flags import decode_flags, quality_of
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.infer.catalog.columns import ERROR_NAMES
+from galshape_cnn.infer.catalog.plotting import plain_ticks
 from galshape_cnn.study.report.compare import error_columns, pulls
 from galshape_cnn.study.report.thumbnails import thumbnails
 
@@ -26,18 +27,7 @@ LOGARITHMIC = ("flux", "hlr")
 
 
 def plot_comparison(table, truth):
-    """Measured against true parameters, and the distribution of the pulls.
-
-    Parameters
-    ----------
-    table, truth : `~astropy.table.QTable`
-        Rows in the same order.
-
-    Returns
-    -------
-    figure : `matplotlib.figure.Figure`
-        Five columns, one for each parameter.
-    """
+    """Measured against true parameters, and the distribution of the pulls; a column for each."""
     figure = Figure(figsize=(17, 7), layout="constrained")
     axes = figure.subplots(2, 5)
     clean = quality_of(table["flags"]) == 0
@@ -45,8 +35,7 @@ def plot_comparison(table, truth):
     for k, (name, pull) in enumerate(pulls(table, truth).items()):
         _measured_against_true(axes[0, k], table, truth, name, suffix, clean)
         _pull_histogram(axes[1, k], pull[clean])
-    kind = {"std": "posterior standard deviation", "err": "Cramér–Rao bound"}[suffix]
-    method = table.meta.get("method", "")
+    kind, method = ERROR_NAMES[suffix], table.meta.get("method", "")
     figure.suptitle(
         f"{len(table)} simulated galaxies, method “{method}”; error bars and pulls: {kind}", fontsize=13
     )
@@ -69,23 +58,14 @@ def _measured_against_true(axis, table, truth, name, suffix, clean):
     low, high = (0.2, 6.4) if name == "n" else _limits(true, name in LOGARITHMIC)
     axis.plot([low, high], [low, high], color="black", lw=1, zorder=0)
     if name in LOGARITHMIC:
-        _logarithmic(axis)
+        axis.set(xscale="log", yscale="log")
+        plain_ticks(axis.xaxis, axis.yaxis)
     axis.set_xlim(low, high)
     axis.set_ylim(low, high)
     suffix = "" if unit == u.dimensionless_unscaled else f" ({unit.to_string()})"
     axis.set_title(LABELS[name])
     axis.set_xlabel(f"true{suffix}")
     axis.set_ylabel(f"measured{suffix}")
-
-
-def _logarithmic(axis):
-    """Logarithmic axes with ticks at 1, 2, 5 in plain numbers."""
-    axis.set_xscale("log")
-    axis.set_yscale("log")
-    for one in (axis.xaxis, axis.yaxis):
-        one.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        one.set_major_formatter("{x:g}")
-        one.set_minor_formatter(NullFormatter())
 
 
 def _limits(values, logarithmic):
@@ -115,20 +95,7 @@ def _pull_histogram(axis, pull):
 
 
 def choose_rows(catalog, number=8):
-    """Rows worth a look: most of quality 0, spread over the S/N, and some others.
-
-    Parameters
-    ----------
-    catalog : ShapeCatalog
-        Measured.
-    number : int, optional
-        How many rows.
-
-    Returns
-    -------
-    rows : list of int
-        Brightest first, flagged ones last.
-    """
+    """Rows worth a look: most of quality 0, spread over the S/N, and some others, flagged ones last."""
     order = np.argsort(-np.nan_to_num(catalog.snr))
     usable = order[np.isfinite(catalog.snr[order])]
     clean, flagged = (usable[(catalog.quality[usable] == 0) == good] for good in (True, False))
@@ -144,21 +111,9 @@ def _spread(rows, number):
 
 
 def plot_galaxies(catalog, rows=None, side=48):
-    """Data, model and residual of several galaxies.
+    """Data, model and residual of several galaxies, by default those of `choose_rows`.
 
-    Parameters
-    ----------
-    catalog : ShapeCatalog
-        With its stamps.
-    rows : sequence of int, optional
-        By default those of `choose_rows`.
-    side : int, optional
-        Pixels shown around each galaxy.
-
-    Returns
-    -------
-    figure : `matplotlib.figure.Figure`
-        Two galaxies in each line.
+    ``side`` is the number of pixels shown around each.
     """
     rows = choose_rows(catalog) if rows is None else [range(len(catalog))[row] for row in rows]
     lines = max(1, -(-len(rows) // 2))
@@ -240,19 +195,6 @@ def _with_error(value, error):
 
 
 def save_figure(figure, path):
-    """Write a figure as PNG, replacing an existing file.
-
-    Parameters
-    ----------
-    figure : `matplotlib.figure.Figure`
-        What to write.
-    path : str or path-like
-        File to write.
-
-    Raises
-    ------
-    FileError
-        If it cannot be written.
-    """
+    """Write a figure as PNG, replacing an existing file; ``FileError`` if that fails."""
     with written_whole(path) as beside:
         figure.savefig(beside, dpi=110)

@@ -50,37 +50,14 @@ class Thumbnails:
 
 
 def thumbnails(catalog):
-    """Images of each row of a catalogue.
-
-    Parameters
-    ----------
-    catalog : ShapeCatalog
-        With its stamps.
-
-    Yields
-    ------
-    row : int
-        Row number; rows of equal stamp size come together.
-    images : Thumbnails
-        Data, model and residual.
-    """
+    """Yield row numbers and images of a catalogue with its stamps; rows of equal stamp size come together."""
     yield from _of_stamps(catalog.stamps, catalog.location, catalog.measurement.params)
 
 
 def exposure_thumbnails(catalog):
-    """Images of each row of a catalogue in each exposure that shows it.
+    """Yield the number of a row and of an exposure that shows it, together, and the images there.
 
-    Parameters
-    ----------
-    catalog : ExposuresCatalog
-        With its stamps.
-
-    Yields
-    ------
-    row, exposure : int
-        Row number, and number of the exposure; those of an exposure come together.
-    images : Thumbnails
-        Data, model and residual.
+    Those of an exposure come together; the catalogue needs its stamps.
     """
     for exposure in range(len(catalog.exposures)):
         location, params = catalog.location[:, exposure], catalog.by_exposure.params[:, exposure]

@@ -1,12 +1,14 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Parts of a page with a verdict: one HTML file with its figures inside."""
+"""A page with a verdict: one HTML file with its figures inside."""
 
 import base64
 import html
 
 import numpy as np
 
-__all__ = ["document", "figure_tag", "folded_table", "section", "verdict_part"]
+from galshape_cnn.files import written_whole
+
+__all__ = ["write_verdict_page"]
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 1200px; padding: 0 1rem; }
@@ -21,44 +23,30 @@ details { margin: .6rem 0; } summary { cursor: pointer; }
 """
 
 
-def document(title, body):
-    """The whole page.
+def write_verdict_page(folder, heading, origin, sections, tables, tolerance):
+    """Write ``index.html`` in the folder of the figures; ``FileError`` if it cannot be written.
 
-    Parameters
-    ----------
-    title : str
-        Of the window.
-    body : sequence of str
-        HTML of its parts.
-
-    Returns
-    -------
-    page : str
+    First the table ``verdict``, whose checks fail beyond ``tolerance`` standard errors, then ``origin``, HTML
+    that says what was done, then the sections: heading, HTML, names of figures, names of tables.
     """
+    body = [_verdict(heading, tables["verdict"], tolerance), origin]
+    for title, text, figures, names in sections:
+        images = [folder / f"{name}.png" for name in figures]
+        body.append(_section(title, text, images, {name: tables[name] for name in names}))
+    with written_whole(folder / "index.html") as beside:
+        beside.write_text(_document(heading, body), encoding="utf-8")
+
+
+def _document(title, body):
+    """The whole page, from the HTML of its parts."""
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body>{''.join(body)}</body></html>\n"
     )
 
 
-def verdict_part(title, verdict, tolerance, noun):
-    """Title, verdict and its checks.
-
-    Parameters
-    ----------
-    title : str
-        Of the page.
-    verdict : `~astropy.table.Table`
-        ``check``, ``parameter``, ``measured``, ``error``, ``low``, ``high``, ``passed``.
-    tolerance : float
-        Standard errors by which a check must miss its limits to fail.
-    noun : str
-        Whose small number makes a check weak, such as ``galaxies``.
-
-    Returns
-    -------
-    part : str
-    """
+def _verdict(title, verdict, tolerance):
+    """Title, verdict and its checks."""
     failed = int(np.count_nonzero(~np.asarray(verdict["passed"], bool)))
     good = bool(len(verdict)) and not failed
     word = "PASSED" if good else "FAILED"
@@ -71,7 +59,7 @@ def verdict_part(title, verdict, tolerance, noun):
     head = f'<h1>{title}</h1><p class="verdict {kind}"><b>{word}</b>: {text}.</p>'
     note = (
         f"<p>A check fails when its number misses the limits by more than {tolerance:g} of its "
-        f"standard errors. With few {noun} a pass means no more than that: look at the standard error.</p>"
+        f"standard errors. With few galaxies a pass means no more than that: look at the standard error.</p>"
     )
     lines = "".join(_verdict_line(row) for row in verdict)
     heads = "".join(f"<th>{one}</th>" for one in ("check", "parameter", "measured", "limits", ""))
@@ -93,34 +81,20 @@ def _verdict_line(row):
     return f"<tr class={'pass' if row['passed'] else 'fail'}>{text}</tr>"
 
 
-def section(title, text, images, tables):
-    """A section with its figures and folded tables.
-
-    Parameters
-    ----------
-    title, text : str
-        Heading, and HTML below it.
-    images : sequence of `pathlib.Path`
-        PNG files.
-    tables : dict of str to `~astropy.table.Table`
-        By name.
-
-    Returns
-    -------
-    section : str
-    """
-    shown = "".join(figure_tag(path, title) for path in images)
-    rows = "".join(folded_table(name, table) for name, table in tables.items())
+def _section(title, text, images, tables):
+    """A section: heading, HTML below it, PNG files, and folded tables by name."""
+    shown = "".join(_figure(path, title) for path in images)
+    rows = "".join(_folded(name, table) for name, table in tables.items())
     return f"<h2>{title}</h2><p>{text}</p>{shown}{rows}"
 
 
-def figure_tag(path, title):
+def _figure(path, title):
     """A figure, its file inside."""
     content = base64.b64encode(path.read_bytes()).decode("ascii")
     return f'<img alt="{html.escape(title)}" src="data:image/png;base64,{content}">'
 
 
-def folded_table(name, table):
+def _folded(name, table):
     """A folded table."""
     heads = "".join(f"<th>{html.escape(name)}</th>" for name in table.colnames)
     lines = "".join(f"<tr>{''.join(f'<td>{_cell(value)}</td>' for value in row)}</tr>" for row in table)

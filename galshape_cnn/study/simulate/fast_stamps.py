@@ -26,20 +26,10 @@ def _transfers(*psfs):
 
 
 def draw_block(params, psfs):
-    """Stamps of unit flux and PSF arrays of many galaxies.
+    """Stamps (N, 64, 64) of unit flux and effective PSFs (N, 127, 127), two samples per pixel, in float32.
 
-    Parameters
-    ----------
-    params : (N, 8) ndarray
-        The first column is ignored.
-    psfs : dict
-        From `galshape_cnn.study.simulate.psf_families.draw_psfs`.
-
-    Returns
-    -------
-    images : (N, 64, 64) float32 ndarray
-    arrays : (N, 127, 127) float32 ndarray
-        Effective PSFs, two samples per pixel.
+    Of parameters (N, 8), their first column ignored, and PSFs of
+    `~galshape_cnn.study.simulate.psf_families.draw_psfs`.
     """
     params = np.asarray(params, np.float32).copy()
     params[:, SINGLE.flux], params[:, SINGLE.sky] = 1.0, 0.0

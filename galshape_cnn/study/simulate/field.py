@@ -55,18 +55,7 @@ class VaryingMoffat:
     beta: float = 3.0
 
     def __call__(self, x, y):
-        """PSF at a pixel, without the pixel, in the sky frame.
-
-        Parameters
-        ----------
-        x, y : float
-            0-based pixel position.
-
-        Returns
-        -------
-        psf : `galsim.GSObject`
-            Of unit flux, in arcsec.
-        """
+        """PSF of unit flux at a 0-based pixel: a GalSim object without the pixel, in the sky frame."""
         import galsim
 
         s, t = 2 * x / self.size - 1, 2 * y / self.size - 1
@@ -142,20 +131,7 @@ class SimulatedField:
         )
 
     def write(self, path, overwrite=False):
-        """Write the field as FITS.
-
-        Parameters
-        ----------
-        path : str or path-like
-            File to write.
-        overwrite : bool, optional
-            Whether an existing file may be replaced.
-
-        Raises
-        ------
-        FileError
-            If the file exists or cannot be written.
-        """
+        """Write the field as FITS; ``FileError`` if the file exists and ``overwrite`` is not set."""
         path = Path(path)
         if path.exists() and not overwrite:
             raise FileError(f"cannot write {str(path)!r}: it exists")

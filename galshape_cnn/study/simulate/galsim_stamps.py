@@ -32,18 +32,7 @@ _FAST = {"folding_threshold": 5e-3, "maximum_fft_size": 16384}
 
 
 def nearest_index(n):
-    """Values of `INDEX_VALUES` nearest in the logarithm.
-
-    Parameters
-    ----------
-    n : array_like
-        Sérsic indices.
-
-    Returns
-    -------
-    n : ndarray
-        Rounded ones.
-    """
+    """Values of `INDEX_VALUES` nearest in the logarithm to Sérsic indices."""
     distance = np.abs(np.log(np.asarray(n, float))[..., None] - np.log(INDEX_VALUES))
     return INDEX_VALUES[distance.argmin(-1)]
 
@@ -108,7 +97,7 @@ def _radial_profile(recipe, fwhm, families):
     return profile
 
 
-def draw_galaxy(params, psf, size=_SIDE, profile=None):
+def draw_galaxy(params, psf):
     """Noise-free stamp of one galaxy.
 
     Parameters
@@ -117,45 +106,32 @@ def draw_galaxy(params, psf, size=_SIDE, profile=None):
         flux, n, hlr, g1, g2, x, y in pixels; anything after that is ignored.
     psf : galsim.GSObject
         Without the pixel, in pixels.
-    size : int, optional
-        Side of the stamp.
-    profile : galsim.GSObject, optional
-        Takes the place of the Sérsic profile (n and hlr are then ignored).
 
     Returns
     -------
-    image : (size, size) float64 ndarray
+    image : (64, 64) float64 ndarray
+        NaN if GalSim's transform would be too large.
     """
     flux, n, hlr, g1, g2, x, y = (float(value) for value in params[:7])
-    middle = (size - 1) / 2
-    options = {"nx": size, "ny": size, "scale": 1.0, "offset": (x - middle, y - middle), "dtype": float}
+    middle = (_SIDE - 1) / 2
+    options = {"nx": _SIDE, "ny": _SIDE, "scale": 1.0, "offset": (x - middle, y - middle), "dtype": float}
     for accuracy in (_ACCURACY, _FAST):
         gsparams = galsim.GSParams(**accuracy)
-        galaxy = profile or galsim.Sersic(n=n, half_light_radius=hlr)
-        galaxy = galaxy.withGSParams(gsparams).shear(g1=g1, g2=g2).withFlux(flux)
+        galaxy = galsim.Sersic(n=n, half_light_radius=hlr).withGSParams(gsparams)
+        galaxy = galaxy.shear(g1=g1, g2=g2).withFlux(flux)
         try:
             return galsim.Convolve(galaxy, psf, gsparams=gsparams).drawImage(**options).array
         except galsim.GalSimFFTSizeError:
             continue
-    return np.full((size, size), np.nan)
+    return np.full((_SIDE, _SIDE), np.nan)
 
 
 def draw_psf(psf):
-    """Effective PSF at two samples per pixel, on as many as users' GalSim objects get.
+    """Effective PSF (127, 127) at two samples per pixel, on as many as users' GalSim objects get.
 
-    GalSim states the transform and one inverse transform of 191 pixels follows: what folds
-    back of a Moffat profile's wings is below 0.5 % of the light, at a cost that does not
-    depend on the profile.
-
-    Parameters
-    ----------
-    psf : galsim.GSObject
-        Without the pixel, in pixels.
-
-    Returns
-    -------
-    array : (127, 127) float64 ndarray
-        Its sum is the light it holds.
+    Of a GalSim object without the pixel, in pixels; the sum is the light that the array holds. GalSim states
+    the transform and one inverse transform of 191 pixels follows: what folds back of a Moffat profile's wings
+    is below 0.5 % of the light, at a cost that does not depend on the profile.
     """
     effective = galsim.Convolve(psf, galsim.Pixel(1.0))
     dk = 2 * np.pi * PSF_OVERSAMPLING / _TRANSFORM

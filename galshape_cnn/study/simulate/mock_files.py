@@ -11,72 +11,23 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
-from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.errors import FileError
 from galshape_cnn.files import written_whole
 from galshape_cnn.observe.io.fits_scan import check_declared_sizes
 from galshape_cnn.observe.stamps import Stamps
 
-__all__ = ["MOCK_FORMAT", "check_output", "read_mocks", "write_set"]
+__all__ = ["MOCK_FORMAT", "MOCK_SUFFIXES", "read_mocks", "write_set"]
 
 #: What every simulated set says of itself.
 MOCK_FORMAT = "galshape_cnn mocks"
-_SUFFIXES = (".asdf", ".fits")
-
-
-def check_output(path, overwrite):
-    """Refuse, before any work, a file that could not be written.
-
-    Parameters
-    ----------
-    path : path-like
-        ``.asdf`` or ``.fits``.
-    overwrite : bool
-        Whether an existing file may be replaced.
-
-    Returns
-    -------
-    path : str
-        Absolute.
-
-    Raises
-    ------
-    InputError
-        If the suffix is another.
-    FileError
-        If the file exists, or its folder is missing or not writable.
-    """
-    path = os.path.abspath(os.fspath(path))
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in _SUFFIXES:
-        raise InputError(f"output {path!r} has the suffix {suffix!r}; allowed: {', '.join(_SUFFIXES)}")
-    if os.path.exists(path) and not overwrite:
-        raise FileError(
-            f"cannot write {path!r}: it exists; allow it to be overwritten or choose another name"
-        )
-    folder = os.path.dirname(path)
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise FileError(f"cannot write {path!r}: {folder!r} is not a writable folder")
-    return path
+#: Formats of a set.
+MOCK_SUFFIXES = (".asdf", ".fits")
 
 
 def write_set(path, stamps, truth, meta):
-    """Write a set beside the target, then rename.
+    """Write a set beside the path, then rename; ``FileError`` if that fails.
 
-    Parameters
-    ----------
-    path : str
-        From `check_output`.
-    stamps : Stamps
-        Pixels, noise, PSFs.
-    truth : `~astropy.table.Table`
-        One row for each stamp.
-    meta : dict
-        ``config``, ``seed``, ``engine``.
-
-    Raises
-    ------
-    FileError
-        If the file cannot be written.
+    ``truth`` has a row for each stamp; ``meta`` holds ``config``, ``seed`` and ``engine``.
     """
     write = _write_asdf if os.path.splitext(path)[1].lower() == ".asdf" else _write_fits
     with written_whole(path) as beside:
@@ -112,24 +63,9 @@ def _write_fits(path, stamps, truth, meta):
 
 
 def read_mocks(path):
-    """Read a set that ``galshape simulate`` wrote.
+    """Stamps and true parameters of a set that ``galshape simulate`` wrote, else ``FileError``.
 
-    Parameters
-    ----------
-    path : path-like
-        ``.asdf`` or ``.fits``.
-
-    Returns
-    -------
-    stamps : Stamps
-        Pixels, noise, PSFs.
-    truth : `~astropy.table.Table`
-        True parameters, see `galshape_cnn.study.simulate.mock_sets.draw_mocks`.
-
-    Raises
-    ------
-    FileError
-        If the file does not exist or holds no such set.
+    The columns of the truth are those of `galshape_cnn.study.simulate.mock_sets.draw_mocks`.
     """
     path = os.fspath(path)
     read = _read_fits if path.lower().endswith(".fits") else _read_asdf

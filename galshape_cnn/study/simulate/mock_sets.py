@@ -17,13 +17,13 @@ from functools import partial
 import numpy as np
 from astropy.table import Table, vstack
 
-from galshape_cnn.errors import FileError, InputError
-from galshape_cnn.files import written_whole
+from galshape_cnn.errors import InputError
+from galshape_cnn.files import check_output_path, made_folder, written_whole
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.observe.stamps import Stamps
 from galshape_cnn.processes import NO_MAIN_GUARD, worker_pool
 from galshape_cnn.quantities import whole_number
-from galshape_cnn.study.simulate.mock_files import check_output, read_mocks, write_set
+from galshape_cnn.study.simulate.mock_files import MOCK_SUFFIXES, read_mocks, write_set
 
 __all__ = ["BLOCK_SIZE", "draw_mocks", "read_mocks", "write_mocks"]
 
@@ -65,14 +65,11 @@ def write_mocks(config, n, output, *, engine="galsim", seed=1, overwrite=False, 
     FileError
         If the output exists or cannot be written, or the configuration cannot be read.
     """
-    output = check_output(output, overwrite)
+    output = os.path.abspath(check_output_path(output, MOCK_SUFFIXES, overwrite))
     config = _checked(config, n, engine, seed)
     mark = hashlib.sha256(json.dumps([config, seed, engine, BLOCK_SIZE], sort_keys=True).encode()).hexdigest()
     folder = os.path.join(os.path.dirname(output), f".{os.path.basename(output)}.{mark[:8]}.blocks")
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"cannot make the folder {folder!r}: {error}") from error
+    made_folder(folder)
     stamps, truth = draw_mocks(config, n, engine=engine, seed=seed, workers=workers, folder=folder)
     write_set(output, stamps, truth, {"config": config, "seed": seed, "engine": engine})
     shutil.rmtree(folder)

@@ -203,24 +203,10 @@ def _wing_transfer(beta):
 def without_wings(rng, psfs, beta):
     """Moffat PSFs as arrays of a random size hold them: without the wings outside, and of unit sum.
 
-    A network that has seen one family of PSFs, of any width, has seen one number in all the entries of its
-    context.  What its answer does when they change in any other way is arbitrary, so it has to see what
-    arrays do to them.  They end between 12 and 64 pixels from the middle.  The wings are those of a power
-    law, cut along a circle.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Source of randomness.
-    psfs : dict
-        From `draw_psfs` with ``moffat_beta``.
-    beta : float
-        That exponent.
-
-    Returns
-    -------
-    psfs : dict
-        With other ``radial``, and without ``recipe``.
+    From and as `draw_psfs` with ``moffat_beta``, but without ``recipe``. A network that has seen one family
+    of PSFs, of any width, has seen one number in all the entries of its context. What its answer does when
+    they change in any other way is arbitrary, so it has to see what arrays do to them. They end between 12
+    and 64 pixels from the middle. The wings are those of a power law, cut along a circle.
     """
     radius = np.exp(rng.uniform(np.log(_SHORTEST), np.log(_LONGEST), len(psfs["fwhm"]))) / psfs["fwhm"]
     part = (1 + 4 * (2 ** (1 / beta) - 1) * radius**2) ** (1 - beta)
@@ -230,18 +216,7 @@ def without_wings(rng, psfs, beta):
 
 
 def turned_psfs(psfs):
-    """The same PSFs turned by a quarter of a circle, from +x to +y.
-
-    Parameters
-    ----------
-    psfs : dict
-        From `draw_psfs`; only what `PSF_ARRAYS` names.
-
-    Returns
-    -------
-    psfs : dict
-        Of `PSF_ARRAYS`.
-    """
+    """What `PSF_ARRAYS` names of PSFs, turned by a quarter of a circle, from +x to +y."""
     weight, x, y = np.moveaxis(psfs["lobes"], -1, 0)
     turned = {"g": -psfs["g"], "lobes": np.stack([weight, -y, x], -1)}
     return {key: psfs[key] for key in PSF_ARRAYS} | turned

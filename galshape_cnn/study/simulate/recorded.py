@@ -1,15 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Training batches from a simulated set on disk, in place of mocks rendered on the fly."""
 
-import jax
 import numpy as np
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.psf.arrays import PSFArrays
-from galshape_cnn.forward.transfer import transfer_at
-from galshape_cnn.infer.network.features import PSF_KX, PSF_KY, SIDE
+from galshape_cnn.infer.network.features import SIDE, network_view
 from galshape_cnn.observe.detect.centroids import find_centers, psf_sigma
 from galshape_cnn.study.simulate.mock_files import read_mocks
 from galshape_cnn.study.simulate.stream import training_rows
@@ -22,11 +20,6 @@ _EXAMINED = 512  # galaxies whose centroids are looked at
 _NO_ERROR = 0.05  # pixels
 _SMALLEST_HALF = 24  # samples of a PSF on either side of its middle, two a pixel
 _VALIDATION = 0.05  # part of a set that is kept for the validation loss
-
-
-@jax.jit
-def _network_view(psf):
-    return transfer_at(psf, PSF_KY, PSF_KX, 2)
 
 
 def _moved(images, shift):
@@ -64,19 +57,9 @@ def _turn_truth(truth, quarter, flip):
 
 
 def centring_error(stamps, xy):
-    """Error of the package's own centroids that few galaxies exceed.
+    """Error of the package's own centroids, pixels along one axis, that one in a hundred exceeds.
 
-    Parameters
-    ----------
-    stamps : Stamps
-        Galaxies near the middle.
-    xy : (N, 2) array_like
-        Their true centres.
-
-    Returns
-    -------
-    error : float
-        Pixels along one axis; all but one in a hundred are below it.
+    ``xy`` are the true centres, near the middle of the stamps.
     """
     guess = np.full((len(stamps), 2), (SIDE - 1) / 2)
     sigma = psf_sigma(PSFArrays(stamps.psf, stamps.psf_oversampling))
@@ -164,7 +147,7 @@ class RecordedMocks:
         psf /= total
         params[:, SINGLE.flux] *= total[:, 0, 0]
         return {
-            "data": data, "ivar": ivar, "psf": psf, "transfer": np.asarray(_network_view(psf)),
+            "data": data, "ivar": ivar, "psf": psf, "transfer": network_view(psf, 2),
             "params": _turn_truth(params, quarter, flip), "snr": np.asarray(truth["snr"], float),
             "fit_sky": np.asarray(truth["fit_sky"], float), "poisson": np.zeros(size),
         }  # fmt: skip

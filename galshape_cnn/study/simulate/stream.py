@@ -39,34 +39,18 @@ _CENTER = (SIDE - 1) / 2
 
 @partial(jax.jit, static_argnames="grid")
 def transfers(psfs, grid):
-    """Transfer functions of analytic PSFs.
+    """Transfer functions (N, 2 K, K) of analytic PSFs on a grid.
 
-    Parameters
-    ----------
-    psfs : tuple of array
-        What `PSF_ARRAYS` names, N rows each, in single precision.
-    grid : FourierGrid
-        Stamp size and bandwidth.
-
-    Returns
-    -------
-    transfer : (N, 2 K, K) complex jax array
+    Of what `PSF_ARRAYS` names, N rows each, in single precision.
     """
     return jax.lax.map(lambda psf: transfer_on_modes(*psf, grid.ky, grid.kx), psfs, batch_size=BLOCK)
 
 
 @jax.jit
 def network_view(psfs):
-    """Transfer functions at the wave numbers of the network's context.
+    """Transfer functions (N, 15, 8) at the wave numbers of the network's context.
 
-    Parameters
-    ----------
-    psfs : tuple of array
-        What `PSF_ARRAYS` names, N rows each, in single precision.
-
-    Returns
-    -------
-    transfer : (N, 15, 8) complex jax array
+    Of what `PSF_ARRAYS` names, N rows each, in single precision.
     """
     return jax.vmap(lambda *psf: transfer_on_modes(*psf, PSF_KY, PSF_KX))(*psfs)
 
@@ -244,7 +228,7 @@ class MockStream:
         Parameters
         ----------
         number, size : int
-            As for `simulate`.
+            As for ``simulate``.
 
         Returns
         -------
@@ -279,17 +263,7 @@ class MockStream:
         return {"params": params, "sigma": sigma, "psfs": psfs, "nuisance": nuisance, "seed": seed}
 
     def is_sharp(self, size):
-        """Which galaxies of a batch are rendered with twice the bandwidth.
-
-        Parameters
-        ----------
-        size : int
-            Galaxies in the batch.
-
-        Returns
-        -------
-        sharp : (size,) ndarray of bool
-        """
+        """Which galaxies of a batch of a size are rendered with twice the bandwidth."""
         count = size // 2 if self._paired else size
         part = np.ceil(_PARTS * self._sharp) / _PARTS
         return np.tile(np.arange(count) < round(part * count), 2 if self._paired else 1)
@@ -333,7 +307,7 @@ class MockStream:
         Parameters
         ----------
         number, size
-            As for `simulate`.
+            As for ``simulate``.
 
         Returns
         -------
@@ -348,18 +322,7 @@ class MockStream:
 
 
 def inputs_of(mock):
-    """Network inputs of mocks.
-
-    Parameters
-    ----------
-    mock : dict of ndarray
-        From `MockStream.simulate`.
-
-    Returns
-    -------
-    pixels, context, amplitude : jax array
-        From `galshape_cnn.infer.network.features.network_inputs`.
-    """
+    """Pixels, context and amplitude, as of ``network_inputs``, of mocks from `MockStream.simulate`."""
     return network_inputs(
         mock["data"], mock["ivar"], mock["transfer"],
         np.asarray(mock["fit_sky"], np.float32), np.asarray(mock["poisson"], np.float32),
@@ -367,19 +330,9 @@ def inputs_of(mock):
 
 
 def training_rows(mock, snr_range):
-    """Inputs, targets and weights of mocks.
+    """Inputs, targets and weights, as `MockStream.batch` returns them, of mocks from ``simulate``.
 
-    Parameters
-    ----------
-    mock : dict of ndarray
-        From `MockStream.simulate`.
-    snr_range : sequence of two floats
-        Galaxies outside have no weight.
-
-    Returns
-    -------
-    inputs, targets, weights
-        As `MockStream.batch` returns them.
+    Galaxies outside ``snr_range`` have no weight.
     """
     pixels, context, amplitude = inputs_of(mock)
     u = POSTERIOR.of(mock["params"])

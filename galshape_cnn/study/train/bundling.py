@@ -7,15 +7,16 @@ import jax
 import numpy as np
 
 from galshape_cnn.forward.psf.width import WAVES, width_from_levels
-from galshape_cnn.infer.network.architecture import build_network, import_keras
+from galshape_cnn.infer.network.architecture import build_network, weights_of
 from galshape_cnn.infer.network.bundle import Bundle
 from galshape_cnn.infer.network.features import CONSTANT_VARIANCE
 from galshape_cnn.study.simulate.psf_families import PSF_ARRAYS, transfer_on_modes
 from galshape_cnn.study.simulate.stream import MockStream
 from galshape_cnn.study.train.centring import training_conditions, training_stream
 
-__all__ = ["add_update", "first_network", "make_bundle", "psf_extent"]
+__all__ = ["add_update", "first_network", "make_bundle"]
 
+_BATCHES = 8  # of mocks, whose PSFs and contexts are measured
 _SMALL = 2000  # entries up to which a weight array is stored in single, else in half precision
 
 
@@ -25,28 +26,18 @@ def _domain(config):
     keys = ("n", "hlr", "g", *(("snr",) if prior.by_snr else ()))
     limits = {key: [float(prior[key].low), float(prior[key].high)] for key in keys}
     limits.setdefault("snr", [float(limit) for limit in config.get("snr_range", (0, np.inf))])
-    limits |= {"psf_width": psf_extent(config), "prior_limits": True} | training_conditions(config)
+    limits |= {"psf_width": _psf_extent(config), "prior_limits": True} | training_conditions(config)
     return limits | config.get("domain", {})
 
 
-def psf_extent(config, batches=8):
-    """Widths of the PSFs in training: all but one in a thousand at either end.
+def _psf_extent(config):
+    """Widths of the PSFs in training, in pixels: all but one in a thousand at either end.
 
-    Parameters
-    ----------
-    config : dict
-        From `load_config`.
-    batches : int, optional
-        Of a thousand PSFs.
-
-    Returns
-    -------
-    limits : list of two floats
-        `galshape_cnn.forward.psf.width.psf_width`, pixels.
+    As `galshape_cnn.forward.psf.width.psf_width` measures them, from a thousand PSFs in each batch.
     """
     stream, widths = training_stream(config, config["training"]["seed"] + 4), []
     zero = np.zeros(1)
-    for number in range(batches):
+    for number in range(_BATCHES):
         psfs = stream.draw(number, 1024)["psfs"]
         rows = tuple(np.asarray(psfs[key], np.float32) for key in PSF_ARRAYS)
         along_y = jax.vmap(lambda *psf: transfer_on_modes(*psf, WAVES, zero)[:, 0])(*rows)
@@ -55,12 +46,12 @@ def psf_extent(config, batches=8):
     return [float(limit) for limit in np.quantile(np.concatenate(widths), [0.001, 0.999])]
 
 
-def _context_extent(training, batches=8):
+def _context_extent(training):
     """Largest standardised entry of the context in all but one of 2000 training mocks."""
     standardise = training.model.get_layer("standardise")
-    mean, variance = (import_keras().ops.convert_to_numpy(w.value) for w in standardise.weights)
+    mean, variance = weights_of(standardise)
     stream = training_stream(training.config, training.config["training"]["seed"] + 3)
-    contexts = np.concatenate([stream.batch(i, 256)[0][1] for i in range(batches)])
+    contexts = np.concatenate([stream.batch(i, 256)[0][1] for i in range(_BATCHES)])
     standard = ((contexts - mean) / np.sqrt(variance))[:, variance > CONSTANT_VARIANCE]
     return float(np.quantile(np.abs(standard).max(1), 0.9995))
 
@@ -79,7 +70,7 @@ def make_bundle(training):
         Large weight arrays in half precision, which keeps the file small and changes
         the loss by less than its noise.
     """
-    weights = [import_keras().ops.convert_to_numpy(w.value) for w in training.model.weights]
+    weights = weights_of(training.model)
     provenance = {
         "config": training.config,
         "steps": training.step,

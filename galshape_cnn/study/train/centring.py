@@ -89,17 +89,5 @@ def _ranges(text):
 
 
 def training_stream(config, seed):
-    """Mocks as a network is to see them in training.
-
-    Parameters
-    ----------
-    config : dict
-        From `galshape_cnn.study.simulate.config.load_config`.
-    seed : int
-        Streams of different seeds are independent.
-
-    Returns
-    -------
-    stream : MockStream
-    """
+    """Mocks as a network is to see them in training; streams of different seeds are independent."""
     return MockStream(config, seed, offset=training_offset(config), paired=True, cut_wings=True)

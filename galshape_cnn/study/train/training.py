@@ -12,13 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from galshape_cnn.errors import FileError, InputError
-from galshape_cnn.files import written_whole
+from galshape_cnn.errors import InputError
+from galshape_cnn.files import check_writable_folder, written_whole
 from galshape_cnn.infer.network.architecture import (
     build_network,
     import_keras,
     load_weights,
     negative_log_likelihood,
+    weights_of,
 )
 from galshape_cnn.infer.network.bundle import Bundle
 from galshape_cnn.infer.network.features import CONSTANT_VARIANCE
@@ -26,6 +27,7 @@ from galshape_cnn.study.simulate.config import load_config
 from galshape_cnn.study.simulate.recorded import RecordedMocks
 from galshape_cnn.study.train.bundling import add_update, first_network, make_bundle
 from galshape_cnn.study.train.centring import training_stream
+from galshape_cnn.study.train.training_update import make_optimizer
 
 __all__ = ["Training", "plot_history", "train_bundle"]
 
@@ -87,9 +89,7 @@ class Training:
             warmup_target=options["learning_rate"],
             warmup_steps=int(_WARMUP * self.steps),
         )
-        optimizer = keras.optimizers.AdamW(
-            schedule, weight_decay=options["weight_decay"], global_clipnorm=1.0, beta_2=0.99
-        )
+        optimizer = make_optimizer(schedule, options)
         loss = negative_log_likelihood(config["network"]["components"])
         self.model.compile(optimizer=optimizer, loss=loss)
         optimizer.build(self.model.trainable_variables)
@@ -212,8 +212,7 @@ class Training:
         validation = self.validation_loss()
         self.model.reset_metrics()
         if not self.history or validation < min(row[2] for row in self.history):
-            to_numpy = import_keras().ops.convert_to_numpy
-            self._best, self.best_step = [to_numpy(w.value) for w in self.model.weights], self.step
+            self._best, self.best_step = weights_of(self.model), self.step
         self.history.append((self.step, loss, validation, rate))
         self.save()
         return (
@@ -227,15 +226,7 @@ class Training:
 
 
 def plot_history(history, path):
-    """Draw the training curve.
-
-    Parameters
-    ----------
-    history : sequence of (step, loss, validation loss, rate)
-        From `Training.history`.
-    path : path-like
-        PNG to write.
-    """
+    """Draw the training curve of `Training.history` to a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -287,9 +278,7 @@ def train_bundle(config, output, *, start=None, mocks=None, resume=False, report
         If the configuration or the checkpoint does not fit.
     """
     output = os.fspath(output)
-    folder = os.path.dirname(output) or "."
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise FileError(f"cannot write the bundle {output!r}: {folder!r} is not a writable folder")
+    check_writable_folder(os.path.dirname(output) or ".", f"the bundle {output!r}")
     parent = None if start is None else Bundle.shipped() if start == "shipped" else Bundle.read(start)
     config = load_config(config)
     training = Training(config, f"{output}.checkpoint.npz", parent, mocks)

@@ -25,6 +25,7 @@ from galshape_cnn.infer.network.architecture import (
     build_update,
     import_keras,
     negative_log_likelihood,
+    weights_of,
 )
 from galshape_cnn.infer.network.features import SIDE
 from galshape_cnn.infer.network.likelihood_update import expansion_point, likelihood_features
@@ -34,7 +35,7 @@ from galshape_cnn.study.simulate.recorded import RecordedMocks
 from galshape_cnn.study.simulate.stream import inputs_of, transfers
 from galshape_cnn.study.train.centring import training_stream
 
-__all__ = ["fit_update", "likelihood_mocks", "train_update"]
+__all__ = ["fit_update", "likelihood_mocks", "make_optimizer", "train_update"]
 
 _CHUNK = 16  # batches in a file
 _BATCH = 256
@@ -121,6 +122,12 @@ def _collect(network, config, output, report, mocks):
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
+def make_optimizer(schedule, options):
+    """The optimizer of both networks, with the weight decay of the options."""
+    decay = options["weight_decay"]
+    return import_keras().optimizers.AdamW(schedule, weight_decay=decay, global_clipnorm=1.0, beta_2=0.99)
+
+
 def fit_update(rows, network, options, seed, report=print):
     """Fit the second network.
 
@@ -154,9 +161,7 @@ def fit_update(rows, network, options, seed, report=print):
     model = build_update(network, features.shape[1], mean, variance)
     steps = len(used) // options["batch_size"]
     schedule = keras.optimizers.schedules.CosineDecay(options["learning_rate"], options["epochs"] * steps)
-    optimizer = keras.optimizers.AdamW(
-        schedule, weight_decay=options["weight_decay"], global_clipnorm=1.0, beta_2=0.99
-    )
+    optimizer = make_optimizer(schedule, options)
     model.compile(optimizer=optimizer, loss=negative_log_likelihood(network["components"]))
     rng, history, best = np.random.default_rng(seed), [], (np.inf, None)
     for epoch in range(options["epochs"]):
@@ -171,7 +176,7 @@ def fit_update(rows, network, options, seed, report=print):
         validation += float(volume[held].mean())
         history.append((epoch + 1, float(loss), validation))
         if validation < best[0]:
-            best = validation, [keras.ops.convert_to_numpy(w.value) for w in model.weights]
+            best = validation, weights_of(model)
         report(f"second network: epoch {epoch + 1}/{options['epochs']}  loss {loss:.4f}  {validation:.4f}")
     return best[1], history
 

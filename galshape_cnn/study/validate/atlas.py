@@ -30,12 +30,12 @@ VISIBLE = 33.0
 _SHOWN_OTHERWISE = ("noise_wrong", "correlated_noise", "star")
 
 
-def run_atlas(subject, *, count, seed, families=None, report=None):
+def run_atlas(network, *, count, seed, families=None, report=None):
     """Measure every failure at every strength and S/N.
 
     Parameters
     ----------
-    subject : Subject
+    network : ValidatedNetwork
         The network.
     count : int
         Galaxies for each strength and S/N.
@@ -55,7 +55,7 @@ def run_atlas(subject, *, count, seed, families=None, report=None):
         that the pixels contradict (``visible``), whatever detects it; ``nominal`` where nothing is wrong,
         and the network was trained for such.
     """
-    domain = domain_of(subject.bundle)
+    domain = domain_of(network.bundle)
     base = draw_base(count, seed, domain=domain)
     rows = []
     if families is None:
@@ -63,11 +63,11 @@ def run_atlas(subject, *, count, seed, families=None, report=None):
     for done, name in enumerate(families):
         if report is not None:
             report(FAMILIES[name].title, done, len(families))
-        rows += _measure_family(subject, base, name, seed)
+        rows += _measure_family(network, base, name, seed)
     return Table(rows=rows)
 
 
-def _measure_family(subject, base, name, seed):
+def _measure_family(network, base, name, seed):
     """Rows of one family; strengths that the estimator is told the same about go in one call."""
     cases = {}
     for k, value in enumerate(FAMILIES[name].values):
@@ -88,19 +88,19 @@ def _measure_family(subject, base, name, seed):
     rows = []
     for (fit_sky, _), parts in cases.items():
         heads, known, *arrays = zip(*parts, strict=True)
-        numbers = _measure(subject, fit_sky, *(np.concatenate(one) for one in arrays))
+        numbers = _measure(network, fit_sky, *(np.concatenate(one) for one in arrays))
         pieces = zip(*(np.split(one, len(heads)) for one in numbers), strict=True)
         for head, mine, (errors, *rest) in zip(heads, known, pieces, strict=True):
             rows.append(head | _row(np.where(mine, errors, np.nan), *rest, name))
     return rows
 
 
-def _measure(subject, fit_sky, clean, data, error, mask, params, psf):
+def _measure(network, fit_sky, clean, data, error, mask, params, psf):
     """Errors, bounds, stated sigmas (N, 5), which rows have quality 1 or 2, and are visibly wrong (N,)."""
     told = {"psf": psf, "psf_oversampling": PSF_OVERSAMPLING, "normalize_psf": False}
-    if conditions_of(subject.bundle).fit_sky is None:  # else its default, which is all that it knows
+    if conditions_of(network.bundle).fit_sky is None:  # else its default, which is all that it knows
         told["fit_sky"] = fit_sky
-    catalog = subject.estimator(data, error=error, mask=mask, **told)
+    catalog = network.estimator(data, error=error, mask=mask, **told)
     stamps = Stamps(data, np.where(mask, 0, error**-2.0), psf, psf_oversampling=PSF_OVERSAMPLING)
     bound = to_errors(true_bounds(stamps, params, fit_sky)[0], params)
     found = catalog.measurement

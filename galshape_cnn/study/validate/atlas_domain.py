@@ -51,17 +51,7 @@ class AtlasDomain:
 
 
 def domain_of(bundle):
-    """The part of the atlas' ordinary galaxies and conditions that a network was trained for.
-
-    Parameters
-    ----------
-    bundle : Bundle
-        With its configuration, if it has one.
-
-    Returns
-    -------
-    domain : AtlasDomain
-    """
+    """The part of the atlas' ordinary galaxies and conditions that a network was trained for."""
     usual, config = AtlasDomain(), bundle.provenance.get("config")
     psf = config.get("psf", {}) if isinstance(config, dict) else {}
     beta, width = psf.get("moffat_beta"), psf.get("fwhm", {})

@@ -29,13 +29,7 @@ _KINDS = {
 
 
 def plot_atlas(atlas):
-    """Maps of every failure over its strength and S/N: bias, coverage, and the fraction flagged.
-
-    Parameters
-    ----------
-    atlas : `~astropy.table.Table`
-        From `galshape_cnn.study.validate.atlas.run_atlas`.
-    """
+    """Maps of every failure over its strength and S/N: bias, coverage, and the fraction flagged."""
     families = list(dict.fromkeys(atlas["family"]))
     lines = -(-len(families) // _COLUMNS)
     figure = Figure(figsize=(19, 1.9 * lines + 0.8), layout="constrained")
@@ -145,13 +139,7 @@ def _contrast(color):
 
 
 def plot_trust(table):
-    """Cells of each method: the worst bias in stated sigmas; hatched where it is not trusted.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        From `galshape_cnn.study.validate.trust_region.find_region`.
-    """
+    """Cells of each method: the worst bias in stated sigmas; hatched where it is not trusted."""
     methods, edges = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["n"]))
     figure = Figure(figsize=(5.4 * len(methods), 3.4 * len(edges)), layout="constrained")
     axes = figure.subplots(len(edges), len(methods), squeeze=False)

@@ -38,12 +38,12 @@ BINS = {
 _TRUTH = ("flux", "n", "hlr", "g1", "g2", "x", "y", "sky")
 
 
-def measure_galaxies(subject, stamps, truth, *, with_posterior, seed, report=None):
+def measure_galaxies(network, stamps, truth, *, with_posterior, seed, report=None):
     """Errors, bounds and ranks of every galaxy.
 
     Parameters
     ----------
-    subject : Subject
+    network : ValidatedNetwork
         The network.
     stamps : Stamps
         From `galshape_cnn.study.simulate.mock_sets.draw_mocks`.
@@ -75,9 +75,9 @@ def measure_galaxies(subject, stamps, truth, *, with_posterior, seed, report=Non
     for method, prefix in PREFIXES.items():
         number = len(stamps) if method == "network" else with_posterior
         progress = lambda done, name=method, total=number: say(name, done, total)  # noqa: E731
-        found = subject.measure(stamps[:number], fit_sky[:number], method, seed, progress) if number else None
+        found = network.measure(stamps[:number], fit_sky[:number], method, seed, progress) if number else None
         columns |= _of_method(prefix, found, params, width)
-    rank = ranks(subject.draws(stamps, fit_sky, seed=seed), params[:, SINGLE.reported])
+    rank = ranks(network.draws(stamps, fit_sky, seed=seed), params[:, SINGLE.reported])
     covariance, fisher = true_bounds(stamps, params, fit_sky)
     matrices, gradient = information(fisher, params)
     columns |= _by_parameter("crb_", to_errors(covariance, params)) | _by_parameter("rank_", rank)
@@ -172,20 +172,7 @@ def _slope(error, inside, name):
 
 
 def van_trees(galaxies, prior):
-    """The van Trees bound in the bins of S/N.
-
-    Parameters
-    ----------
-    galaxies : `~astropy.table.Table`
-        From `measure_galaxies`.
-    prior : mapping
-        Configuration of their prior.
-
-    Returns
-    -------
-    table : `~astropy.table.Table`
-        See `galshape_cnn.study.validate.van_trees.van_trees_table`.
-    """
+    """The van Trees bound in the bins of S/N; see `galshape_cnn.study.validate.van_trees.van_trees_table`."""
     lower = np.zeros((len(galaxies), 5, 5))
     lower[:, *np.tril_indices(5)] = galaxies["information"]
     matrices = lower + np.swapaxes(np.tril(lower, -1), 1, 2)

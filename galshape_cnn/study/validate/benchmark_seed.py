@@ -50,12 +50,12 @@ PUBLISHED = {
 _STEPS = np.array([0.05e5, 0.1, 0.05 / _SCALE, 0.03, 0.03])  # for the derivative of the mean
 
 
-def run_seed_benchmark(subject, *, draws, slow_draws, seed, report=None):
+def run_seed_benchmark(network, *, draws, slow_draws, seed, report=None):
     """Bias and scatter at the seed galaxy.
 
     Parameters
     ----------
-    subject : Subject
+    network : ValidatedNetwork
         The network.
     draws, slow_draws : int
         Noise realisations for ``network``, and for ``ml`` and ``posterior``.
@@ -84,10 +84,10 @@ def run_seed_benchmark(subject, *, draws, slow_draws, seed, report=None):
             if report is not None:
                 report(f"S/N {snr}, {method}", len(rows) // 5, 3 * len(NOISE) + len(PUBLISHED))
             some = stamps if method == "network" else stamps[:slow_draws]
-            found = subject.measure(some, np.zeros(len(some), bool), method, seed).params[:, SINGLE.reported]
+            found = network.measure(some, np.zeros(len(some), bool), method, seed).params[:, SINGLE.reported]
             limit = np.full((5, 5), np.nan)
             if method == "network":
-                response = _response(subject, psf, array, noise, sigma)
+                response = _response(network, psf, array, noise, sigma)
                 limit = response @ crb @ response.T
             rows += _rows(snr, method, found, crb, limit)
             errors[method] = (found - SEED_GALAXY[SINGLE.reported])[:slow_draws]
@@ -124,7 +124,7 @@ def _stamps(data, sigma, psf):
     return Stamps(data, np.full(data.shape, sigma**-2.0), psf, psf_oversampling=PSF_OVERSAMPLING)
 
 
-def _response(subject, psf, array, noise, sigma):
+def _response(network, psf, array, noise, sigma):
     """d(mean estimate) / d(truth), (5, 5), by central differences under the same noise."""
     noise = noise[: max(len(noise) // 2, 8)]
     columns = []
@@ -134,7 +134,7 @@ def _response(subject, psf, array, noise, sigma):
             shifted = SEED_GALAXY.copy()
             shifted[k] += sign * step
             stamps = _stamps(draw_galaxy(shifted, psf) + noise, sigma, array)
-            means.append(subject.means(stamps, np.zeros(len(stamps), bool)).mean(0))
+            means.append(network.means(stamps, np.zeros(len(stamps), bool)).mean(0))
         columns.append((means[0] - means[1]) / (2 * step))
     return np.stack(columns, 1)
 
@@ -144,34 +144,25 @@ def _rows(snr, method, found, crb, limit):
     for k, name in enumerate(SHAPE_PARAMETERS):
         unit = UNITS[name][0]
         errors = (found[:, k] - SEED_GALAXY[k]) / unit
-        bias, bias_se, scatter, scatter_se = bias_and_scatter(errors)
-        root, root_se = rmse(errors)
-        rows.append(
-            {
-                "snr": snr, "method": method, "parameter": name, "unit": UNITS[name][1],
-                "number": int(np.isfinite(errors).sum()), "bias": bias, "bias_se": bias_se,
-                "scatter": scatter, "scatter_se": scatter_se, "rmse": root, "rmse_se": root_se,
-                "crb": np.sqrt(crb[k, k]) / unit, "biased_bound": np.sqrt(limit[k, k]) / unit,
-                "ratio": np.nan, "ratio_se": np.nan,
-            }
-        )  # fmt: skip
+        names = ("bias", "bias_se", "scatter", "scatter_se", "rmse", "rmse_se")
+        known = dict(zip(names, (*bias_and_scatter(errors), *rmse(errors)), strict=True))
+        known |= {"number": int(np.isfinite(errors).sum()), "biased_bound": np.sqrt(limit[k, k]) / unit}
+        rows.append(_row(snr, method, name, crb[k, k], **known))
     return rows
 
 
 def _published_rows(snr, crb):
-    rows = []
-    for (where, method), numbers in PUBLISHED.items():
-        if where != snr:
-            continue
-        for k, (name, (bias, scatter)) in enumerate(zip(SHAPE_PARAMETERS, numbers, strict=True)):
-            unit = UNITS[name][0]
-            rows.append(
-                {
-                    "snr": snr, "method": method, "parameter": name, "unit": UNITS[name][1], "number": 0,
-                    "bias": bias, "bias_se": np.nan, "scatter": scatter, "scatter_se": np.nan,
-                    "rmse": np.hypot(bias, scatter), "rmse_se": np.nan,
-                    "crb": np.sqrt(crb[k, k]) / unit, "biased_bound": np.nan,
-                    "ratio": np.nan, "ratio_se": np.nan,
-                }
-            )  # fmt: skip
-    return rows
+    return [
+        _row(snr, method, name, crb[k, k], bias=bias, scatter=scatter, rmse=np.hypot(bias, scatter))
+        for (where, method), numbers in PUBLISHED.items()
+        for k, (name, (bias, scatter)) in enumerate(zip(SHAPE_PARAMETERS, numbers, strict=True))
+        if where == snr
+    ]
+
+
+def _row(snr, method, name, variance, **known):
+    """One row of the table, NaN in what is not known."""
+    columns = ("bias", "bias_se", "scatter", "scatter_se", "rmse", "rmse_se", "crb", "biased_bound", "ratio")
+    row = {"snr": snr, "method": method, "parameter": name, "unit": UNITS[name][1], "number": 0}
+    row |= dict.fromkeys((*columns, "ratio_se"), np.nan) | {"crb": np.sqrt(variance) / UNITS[name][0]}
+    return row | known

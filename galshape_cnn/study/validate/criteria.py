@@ -35,23 +35,10 @@ _FAINT = 100.0  # S/N up to which the exact posterior is the measure in bins
 
 
 def judge(bins, seed_table, flag_scores, galaxies):
-    """Check every limit.
+    """Check every limit on the tables of a validation.
 
-    Parameters
-    ----------
-    bins : `~astropy.table.Table`
-        From `galshape_cnn.study.validate.benchmark_prior.bin_galaxies`.
-    seed_table : `~astropy.table.Table`
-        From `galshape_cnn.study.validate.benchmark_seed.run_seed_benchmark`.
-    flag_scores : `~astropy.table.Table`
-        From `galshape_cnn.study.validate.atlas.score_flags`.
-    galaxies : `~astropy.table.Table`
-        From `galshape_cnn.study.validate.benchmark_prior.measure_galaxies`.
-
-    Returns
-    -------
-    verdict : `~astropy.table.Table`
-        ``check``, ``parameter``, ``measured``, ``error``, ``low``, ``high``, ``passed``.
+    The verdict has the columns ``check``, ``parameter``, ``measured``, ``error``, ``low``, ``high``,
+    ``passed``; what failed comes first.
     """
     lines = [_finite(galaxies)]
     for row in bins[bins["axis"] == "all"]:

@@ -24,12 +24,12 @@ from galshape_cnn.infer.network.reweighting import reweighted_moments
 from galshape_cnn.observe.observation import prepare
 from galshape_cnn.parallel import fixed_batches
 
-__all__ = ["Subject", "true_bounds"]
+__all__ = ["ValidatedNetwork", "true_bounds"]
 
 _AT_ONCE = 512  # stamps between two reports of progress
 
 
-class Subject:
+class ValidatedNetwork:
     """A bundle, live.
 
     Parameters
@@ -92,20 +92,7 @@ class Subject:
             yield rows, network_posterior(full, self._network, known)[0]
 
     def means(self, stamps, fit_sky):
-        """Posterior means of the network alone, without bounds and flags.
-
-        Parameters
-        ----------
-        stamps : Stamps
-            Any number.
-        fit_sky : (N,) array_like of bool
-            False where the sky is known to be zero.
-
-        Returns
-        -------
-        means : (N, 5) ndarray
-            flux, n, hlr, g1, g2.
-        """
+        """Posterior means of flux, n, hlr, g1, g2 (N, 5) of the network alone, without bounds and flags."""
         stamps = _recentred(stamps)
         out = np.full((len(stamps), 5), np.nan)
         for rows, posterior in self._posteriors(stamps, fit_sky):
@@ -120,24 +107,7 @@ class Subject:
         return out
 
     def draws(self, stamps, fit_sky, size=255, seed=0):
-        """Draws from the network's own posterior.
-
-        Parameters
-        ----------
-        stamps : Stamps
-            Any number.
-        fit_sky : (N,) array_like of bool
-            False where the sky is known to be zero.
-        size : int, optional
-            Draws for each stamp.
-        seed : int, optional
-            Of the draws.
-
-        Returns
-        -------
-        draws : (N, size, 5) ndarray
-            flux, n, hlr, g1, g2.
-        """
+        """Draws (N, size, 5) of flux, n, hlr, g1, g2 from the network's own posterior."""
         stamps, rng = _recentred(stamps), np.random.default_rng(seed)
         out = np.full((len(stamps), size, 5), np.nan)
         for rows, posterior in self._posteriors(stamps, fit_sky):

@@ -4,8 +4,7 @@
 import os
 import platform
 
-from galshape_cnn.files import written_whole
-from galshape_cnn.study.report.verdict_page import document, section, verdict_part
+from galshape_cnn.study.report.verdict_page import write_verdict_page
 from galshape_cnn.study.validate.criteria import TOLERANCE
 
 __all__ = ["write_page"]
@@ -82,34 +81,12 @@ _SECTIONS = (
 
 
 def write_page(folder, tables, bundle, seconds, sizes, seed):
-    """Write ``index.html``.
+    """Write ``index.html`` in the folder of the figures, from the tables of a validation by name.
 
-    Parameters
-    ----------
-    folder : `pathlib.Path`
-        Where the figures are.
-    tables : dict of `~astropy.table.Table`
-        By name.
-    bundle : Bundle
-        The network.
-    seconds, sizes : dict
-        Duration of the sections; numbers of galaxies.
-    seed : int
-        Of the random numbers.
-
-    Raises
-    ------
-    FileError
-        If it cannot be written.
+    ``seconds`` are the durations of its parts, ``sizes`` numbers of galaxies.
     """
-    body = [verdict_part("Validation of a network", tables["verdict"], TOLERANCE, "galaxies")]
-    body += [_origin(bundle, seconds, sizes, seed)]
-    for title, text, figures, names in _SECTIONS:
-        images = [folder / f"{name}.png" for name in figures]
-        body.append(section(title, text, images, {name: tables[name] for name in names}))
-    page = document("Validation", body)
-    with written_whole(folder / "index.html") as beside:
-        beside.write_text(page, encoding="utf-8")
+    origin = _origin(bundle, seconds, sizes, seed)
+    write_verdict_page(folder, "Validation of a network", origin, _SECTIONS, tables, TOLERANCE)
 
 
 def _origin(bundle, seconds, sizes, seed):

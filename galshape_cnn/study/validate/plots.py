@@ -7,9 +7,9 @@ Colours are from the palette of Okabe & Ito, and every line has its own marker.
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
+from galshape_cnn.infer.catalog.plotting import plain_ticks
 from galshape_cnn.study.validate.benchmark_seed import UNITS
 
 __all__ = ["plot_bins", "plot_calibration", "plot_predictions", "plot_seed"]
@@ -147,13 +147,6 @@ def _draw_van_trees(axis, here):
     axis.plot(_middles(here), here["bound"], color="#CC79A7", ls="-.", label=label)
 
 
-def plain_ticks(axis):
-    """Ticks of a logarithmic axis at 1, 2, 5 in plain numbers."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(NullFormatter())
-
-
 def plot_calibration(galaxies, bins):
     """Rank histograms, pulls, and coverage against S/N."""
     figure = Figure(figsize=(16, 9.5), layout="constrained")
@@ -220,8 +213,7 @@ def plot_predictions(galaxies):
         if logarithmic:
             axis.set(xscale="log", yscale="log")
         if name == "hlr":
-            plain_ticks(axis.xaxis)
-            plain_ticks(axis.yaxis)
+            plain_ticks(axis.xaxis, axis.yaxis)
         unit = {"flux": " (noise of a pixel)", "hlr": " (px)"}.get(name, "")
         axis.set(xlabel=f"true{unit}", title={"g1": "$g_1$", "g2": "$g_2$"}.get(name, name))
     figure.axes[0].set_ylabel("posterior mean of the network")

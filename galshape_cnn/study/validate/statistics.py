@@ -41,18 +41,7 @@ def errors_of(estimate, truth):
 
 
 def to_errors(covariance, params):
-    """Standard deviations of ln flux, n, ln hlr, g1, g2 from a covariance of flux, n, hlr, g1, g2.
-
-    Parameters
-    ----------
-    covariance : (N, 5, 5) array_like
-    params : (N, 5) array_like
-        flux and hlr to divide by.
-
-    Returns
-    -------
-    sigma : (N, 5) ndarray
-    """
+    """Standard deviations of ln flux, n, ln hlr, g1, g2 from a covariance of flux, n, hlr, g1, g2."""
     sigma = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0))
     for column in LOGARITHMIC:
         sigma[:, column] = sigma[:, column] / np.abs(np.asarray(params)[:, column])
@@ -60,17 +49,9 @@ def to_errors(covariance, params):
 
 
 def bias_and_scatter(errors):
-    """Mean and standard deviation with their standard errors.
+    """Mean, its standard error, standard deviation, and its own; NaN values are left out.
 
-    Parameters
-    ----------
-    errors : (N,) array_like
-        NaN are left out.
-
-    Returns
-    -------
-    bias, bias_se, scatter, scatter_se : float
-        NaN with fewer than two values.
+    All NaN with fewer than two values.
     """
     errors = np.asarray(errors, float)
     errors = errors[np.isfinite(errors)]
@@ -82,17 +63,7 @@ def bias_and_scatter(errors):
 
 
 def rmse(errors):
-    """Root of the mean square, with its standard error.
-
-    Parameters
-    ----------
-    errors : (N,) array_like
-        NaN are left out.
-
-    Returns
-    -------
-    rmse, rmse_se : float
-    """
+    """Root of the mean square, with its standard error; NaN values are left out."""
     square = np.asarray(errors, float) ** 2
     square = square[np.isfinite(square)]
     if len(square) < 2:
@@ -102,17 +73,9 @@ def rmse(errors):
 
 
 def rmse_ratio(errors, reference):
-    """Ratio of two RMSE over the same galaxies.
+    """Ratio of two RMSE over the galaxies where both errors are finite, and its standard error.
 
-    Parameters
-    ----------
-    errors, reference : (N,) array_like
-        Errors of the same galaxies by two estimators; only rows where both are finite count.
-
-    Returns
-    -------
-    ratio, ratio_se : float
-        The standard error knows that both saw the same noise.
+    The standard error knows that both saw the same noise.
     """
     a, b = np.asarray(errors, float) ** 2, np.asarray(reference, float) ** 2
     both = np.isfinite(a) & np.isfinite(b)
@@ -146,21 +109,9 @@ def scatter_over(errors, sigma):
 
 
 def ranks(draws, truth):
-    """Fraction of posterior draws below the truth: uniform in (0, 1) for a calibrated posterior.
+    """Fraction of draws (N, S, P) below the truth: uniform in (0, 1) for a calibrated posterior.
 
-    Talts et al. 2018, arXiv:1804.06788.
-
-    Parameters
-    ----------
-    draws : (N, S, P) array_like
-        Posterior draws.
-    truth : (N, P) array_like
-        True values.
-
-    Returns
-    -------
-    ranks : (N, P) ndarray
-        Between 1 / (2 (S + 1)) and 1 minus that; NaN where a draw is.
+    Between 1 / (2 (S + 1)) and 1 minus that; NaN where a draw is. Talts et al. 2018, arXiv:1804.06788.
     """
     draws, truth = np.asarray(draws), np.asarray(truth)
     below = (draws < truth[:, None]).sum(1)
@@ -169,20 +120,7 @@ def ranks(draws, truth):
 
 
 def coverage(rank, level):
-    """Fraction of truths inside the central interval of a level.
-
-    Parameters
-    ----------
-    rank : (N,) array_like
-        From `ranks`; NaN are left out.
-    level : float
-        Between 0 and 1, such as 0.68.
-
-    Returns
-    -------
-    fraction, fraction_se : float
-        The standard error is the one expected of a calibrated posterior.
-    """
+    """Fraction of truths inside the central interval of a level, with its standard error, from `ranks`."""
     rank = np.asarray(rank, float)
     rank = rank[np.isfinite(rank)]
     if not len(rank):
@@ -191,18 +129,9 @@ def coverage(rank, level):
 
 
 def fraction(condition):
-    """Fraction of rows for which something holds, with its binomial standard error.
+    """Fraction of rows for which something holds, with its binomial standard error; NaN without rows.
 
-    Parameters
-    ----------
-    condition : (N,) array_like of bool
-        For each row.
-
-    Returns
-    -------
-    fraction, fraction_se : float
-        NaN without rows.  The error is that of (k + 1) / (N + 2), so that it is not zero where all or no
-        rows do.
+    The error is that of (k + 1) / (N + 2), so that it is not zero where all or no rows do.
     """
     condition = np.asarray(condition, bool)
     if not len(condition):

@@ -56,17 +56,9 @@ def find_region(galaxies):
 
 
 def region_of(table):
-    """Region in the form that bundles keep.
+    """Region in the form that bundles keep; methods without galaxies are left out.
 
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        From `find_region`.
-
-    Returns
-    -------
-    region : dict
-        See `galshape_cnn.infer.network.trust.check_region`; methods without galaxies are left out.
+    See `galshape_cnn.infer.network.trust.check_region`.
     """
     region, shape = {}, tuple(len(EDGES[axis]) - 1 for axis in AXES)
     for method in PREFIXES:
@@ -78,17 +70,7 @@ def region_of(table):
 
 
 def trusted_share(galaxies, table):
-    """Fraction of the galaxies of quality 0 that lie in trusted cells, by method.
-
-    Parameters
-    ----------
-    galaxies, table : `~astropy.table.Table`
-        As for, and from, `find_region`.
-
-    Returns
-    -------
-    share : dict of float
-    """
+    """Fraction of the galaxies of quality 0 that lie in trusted cells, by method."""
     out, shape = {}, tuple(len(EDGES[axis]) - 1 for axis in AXES)
     for method, prefix in PREFIXES.items():
         index, _ = _selected(galaxies, prefix)

@@ -18,7 +18,7 @@ import numpy as np
 from astropy.table import Table
 
 from galshape_cnn.errors import FileError, InputError
-from galshape_cnn.files import written_whole
+from galshape_cnn.files import check_writable_folder, written_whole
 from galshape_cnn.infer.network.bundle import Bundle
 from galshape_cnn.quantities import whole_number
 
@@ -111,8 +111,7 @@ def _read(bundle):
 
 def _checked_folder(folder):
     folder = Path(folder)
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise FileError(f"cannot write the validation: {str(folder)!r} is not a writable folder")
+    check_writable_folder(folder, "the validation")
     return folder
 
 
@@ -133,9 +132,9 @@ def _check_store(store, sizes):
             f"store needs {ENOUGH} galaxies of the prior or more, this run has {sizes['galaxies']}; "
             "allowed: the full validation"
         )
-    parent = Path(store).absolute().parent
-    if Path(store).is_dir() or not os.access(parent, os.W_OK):
-        raise FileError(f"cannot write the bundle {str(store)!r}: {str(parent)!r} is not a writable folder")
+    if Path(store).is_dir():
+        raise FileError(f"cannot write the bundle {str(store)!r}: it is a folder")
+    check_writable_folder(Path(store).absolute().parent, f"the bundle {str(store)!r}")
 
 
 class _Run:
@@ -148,12 +147,12 @@ class _Run:
         self._subject = None
 
     @property
-    def subject(self):
+    def network(self):
         """The live network with its present region of trust, made when first needed."""
-        from galshape_cnn.study.validate.estimates import Subject
+        from galshape_cnn.study.validate.estimates import ValidatedNetwork
 
         if self._subject is None or self._subject.bundle is not self.bundle:
-            self._subject = Subject(self.bundle)
+            self._subject = ValidatedNetwork(self.bundle)
         return self._subject
 
     def _key(self, name):
@@ -188,14 +187,14 @@ class _Run:
 
         counts = {"draws": self.sizes["draws"], "slow_draws": self.sizes["slow_draws"]}
         options = {"seed": self.seed, "report": self._saying("seed galaxy")}
-        seed_table = self.section("seed", lambda: run_seed_benchmark(self.subject, **counts, **options))
+        seed_table = self.section("seed", lambda: run_seed_benchmark(self.network, **counts, **options))
         galaxies = self.section("galaxies", lambda: self._galaxies(workers))
         tables = {"seed": seed_table, "galaxies": galaxies, "bins": bin_galaxies(galaxies)}
         tables |= {"trust": find_region(galaxies), "van_trees": van_trees(galaxies, self.bundle.prior)}
         if len(galaxies) >= ENOUGH:
             self.bundle = replace(self.bundle, trust=region_of(tables["trust"]))
         options = {"count": self.sizes["atlas"], "seed": self.seed, "report": self._saying("failure atlas")}
-        tables["atlas"] = self.section("atlas", lambda: run_atlas(self.subject, **options))
+        tables["atlas"] = self.section("atlas", lambda: run_atlas(self.network, **options))
         tables["flags"] = score_flags(tables["atlas"])
         known = in_domain(seed_table, self.bundle.domain)
         return tables | {"verdict": judge(tables["bins"], known, tables["flags"], galaxies)}
@@ -225,7 +224,7 @@ class _Run:
             report=lambda done: say("drawn by GalSim", done, number),
         )
         table = measure_galaxies(
-            self.subject, stamps, truth, seed=self.seed, report=say,
+            self.network, stamps, truth, seed=self.seed, report=say,
             with_posterior=min(self.sizes["posterior"], number),
         )  # fmt: skip
         shutil.rmtree(blocks)

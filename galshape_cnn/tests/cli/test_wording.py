@@ -28,6 +28,10 @@ from galshape_cnn.observe.noise.uncertainty import NO_NOISE
         ("my_error=1.fits and sky_level.fits", "my_error=1.fits and sky_level.fits"),
         ("--psf moffat:fwhm=x: fwhm='x' is not a number", "--psf moffat:fwhm=x: fwhm='x' is not a number"),
         ("two\nlines", "two lines"),
+        (
+            "noise_scale=None and noise_correlation=None take the noise map at its word",
+            "--noise-scale none and --noise-correlation none take the noise map at its word",
+        ),
     ],
 )
 def test_messages(message, text):

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 
-from galshape_cnn.scale.workers import ProcessCrew
+from galshape_cnn.scale.workers import ProcessWorkers
 
 
 class Sleeper:
@@ -31,9 +31,9 @@ def hear():
 def main(count=2):
     """Start workers, say which they are, and leave them idle."""
     hear()
-    crew = ProcessCrew(Sleeper(), count)
-    futures = [crew.submit(0, 1) for _ in range(count)]
-    print(*{crew.result(future, 0, 1) for future in futures}, flush=True)
+    pool = ProcessWorkers(Sleeper(), count)
+    futures = [pool.submit(0, 1) for _ in range(count)]
+    print(*{pool.result(future, 0, 1) for future in futures}, flush=True)
     time.sleep(600)
 
 

@@ -57,9 +57,9 @@ def test_workers_end_with_their_parent(how):
 UNGUARDED = """
 import sys
 from galshape_cnn.tests.scale.sleeper import Sleeper
-from galshape_cnn.scale.workers import ProcessCrew
-crew = ProcessCrew(Sleeper({}), 2)
-print(crew.result(crew.submit(0, 8), 0, 8))
+from galshape_cnn.scale.workers import ProcessWorkers
+pool = ProcessWorkers(Sleeper({}), 2)
+print(pool.result(pool.submit(0, 8), 0, 8))
 """
 
 

@@ -195,22 +195,26 @@ def test_dask_workers_are_bound_for_the_time_of_the_job(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "many", "cores", "crew"),
+    ("options", "many", "cores", "pool"),
     [([], N, 3, None), ([], N - 1, 3, 3), ([], N - 1, 1, None), (["--workers", "2"], N, 3, 2)],
 )
-def test_command_line_measures_many_in_processes(cube, tmp_path, monkeypatch, options, many, cores, crew):
+def test_command_line_measures_many_in_processes(cube, tmp_path, monkeypatch, options, many, cores, pool):
     from galshape_cnn import parallel as batches
     from galshape_cnn.cli import measure
-    from galshape_cnn.scale import workers as crews
+    from galshape_cnn.scale import workers as scale_workers
 
-    asked, threads = [], crews.ThreadCrew
+    asked, threads = [], scale_workers.ThreadWorkers
     monkeypatch.setattr(measure, "load_estimator", lambda bundle: StandInEstimator())
     monkeypatch.setattr(measure, "_MANY", many)
     monkeypatch.setattr(batches, "usable_cores", lambda: cores)
-    monkeypatch.setattr(crews, "ThreadCrew", lambda job, count: asked.append(None) or threads(job, 1))
-    monkeypatch.setattr(crews, "ProcessCrew", lambda job, count: asked.append(count) or threads(job, 1))
+    monkeypatch.setattr(
+        scale_workers, "ThreadWorkers", lambda job, count: asked.append(None) or threads(job, 1)
+    )
+    monkeypatch.setattr(
+        scale_workers, "ProcessWorkers", lambda job, count: asked.append(count) or threads(job, 1)
+    )
     assert main(["measure", cube, "-o", str(tmp_path / "run"), *options]) == 0
-    assert asked == [crew]
+    assert asked == [pool]
 
 
 POOLS = """
@@ -234,21 +238,21 @@ def test_xla_has_one_thread_in_a_worker():
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be bound to cores here")
 def test_processes_for_all_cores_share_them_out_with_one_thread_each():
-    from galshape_cnn.scale.workers import ONE_THREAD, Job, ProcessCrew
+    from galshape_cnn.scale.workers import ONE_THREAD, Job, ProcessWorkers
 
     usual = os.sched_getaffinity(0)
     if len(usual) < 2:
         pytest.skip("one core")
     cores, found, end = set(sorted(usual)[:2]), [], time.monotonic() + 120
     os.sched_setaffinity(0, cores)  # however many there are
-    crew = ProcessCrew(Job(StandInEstimator(), None, {}, None), 2)
+    pool = ProcessWorkers(Job(StandInEstimator(), None, {}, None), 2)
     try:
         while set().union(*found) != cores and time.monotonic() < end:  # one may start later than the other
-            done = [one.result() for one in [crew._submitted(_own_cores_and_limits, 0.2) for _ in range(4)]]
+            done = [one.result() for one in [pool._submitted(_own_cores_and_limits, 0.2) for _ in range(4)]]
             found += [own for own, _ in done]
             assert all(limits == ONE_THREAD for _, limits in done)
     finally:
-        crew.close()
+        pool.close()
         os.sched_setaffinity(0, usual)
     assert set().union(*found) == cores
     assert all(len(one) == 1 for one in found)

@@ -8,7 +8,7 @@ import numpy as np
 
 from galshape_cnn.errors import FileError, PSFError
 from galshape_cnn.forward.psf.arrays import PSFArrays, check_oversampling
-from galshape_cnn.observe.io.fits_hdus import find_hdu, image_hdus, list_hdus, open_fits, role_of
+from galshape_cnn.observe.io.fits_hdus import as_index, find_hdu, image_hdus, list_hdus, open_fits, role_of
 from galshape_cnn.observe.io.headers import full_header
 from galshape_cnn.observe.io.lazy import UnitSum
 from galshape_cnn.observe.io.pairing import varying_parts
@@ -52,11 +52,11 @@ def read_psf(path, ext=None, *, band=None):
     path = Path(path).expanduser()
     with open_fits(path) as hdus:
         if is_piff(hdus):
-            return PiffModel(str(path), _index(ext))
+            return PiffModel(str(path), as_index(ext))
         if _is_grid(hdus[0].header):
             return _read_grid(hdus, path)
         if ext is not None:
-            return psf_of_hdu(hdus, find_hdu(hdus, _index(ext), path, "psf"), path)
+            return psf_of_hdu(hdus, find_hdu(hdus, as_index(ext), path, "psf"), path)
         found = _candidates(hdus)
         if len(found) > 1 and band is not None:
             found = [i for i in found if full_header(hdus, i).get("BAND") == band] or found
@@ -99,11 +99,6 @@ def read_psfs(paths, ext=None, *, band=None):
     return [read_psf(path, ext, band=band) for path in found]
 
 
-def _index(ext):
-    """Indices may come as text from a command line."""
-    return int(ext) if isinstance(ext, str) and ext.isdigit() else ext
-
-
 def _candidates(hdus):
     """HDUs that may hold the PSF, if it is not named."""
     tables = [i for i, hdu in enumerate(hdus) if _psf_column(hdu) is not None]
@@ -121,25 +116,9 @@ def _psf_column(hdu):
 
 
 def psf_of_hdu(hdus, index, path):
-    """PSF in an HDU.
+    """PSF in an HDU: an array, ``PSFArrays`` or a ``PsfExModel``; ``FileError`` if it holds none.
 
-    Parameters
-    ----------
-    hdus : astropy.io.fits.HDUList
-    index : int
-        Of the HDU.
-    path : Path
-        For messages.
-
-    Returns
-    -------
-    psf : ndarray, PSFArrays or PsfExModel
-        A cube stays in its file, where that is not compressed or scaled.
-
-    Raises
-    ------
-    FileError
-        If it holds no PSF.
+    A cube stays in its file, where that is not compressed or scaled.
     """
     hdu, header = hdus[index], full_header(hdus, index)
     column = _psf_column(hdu)

@@ -14,16 +14,7 @@ _MISSING = "{}: reading PSF models of Piff needs the package piff; install it wi
 
 
 def is_piff(hdus):
-    """Whether a FITS file was written by Piff.
-
-    Parameters
-    ----------
-    hdus : astropy.io.fits.HDUList
-
-    Returns
-    -------
-    is_piff : bool
-    """
+    """Whether a FITS file was written by Piff."""
     names = {hdu.name.lower() for hdu in hdus}
     tables = {hdu.name.lower() for hdu in hdus if not hdu.is_image}
     return "psf" in tables and any(name.startswith("psf_") for name in names)
@@ -80,22 +71,9 @@ class PiffModel:
             raise FileError(f"{self.path} cannot be read by Piff: {error}") from error
 
     def __call__(self, x, y):
-        """Effective PSF sampled at the pixels of the image.
+        """Effective PSF (side, side) at a 0-based pixel, sampled at the pixels, centred, of a sum near one.
 
-        Parameters
-        ----------
-        x, y : float
-            0-based pixel position.
-
-        Returns
-        -------
-        array : (side, side) ndarray
-            Centred, with a sum near one.
-
-        Raises
-        ------
-        PSFError
-            If Piff cannot draw it, for example because the PSF depends on a colour.
+        ``PSFError`` if Piff cannot draw it, for example because the PSF depends on a colour.
         """
         try:  # Piff counts pixels from one
             image = self._live.draw(

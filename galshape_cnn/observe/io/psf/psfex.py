@@ -54,18 +54,7 @@ class PsfExModel:
     sampling: float
 
     def samples(self, x, y):
-        """Array of the PSF as PsfEx samples it.
-
-        Parameters
-        ----------
-        x, y : float
-            0-based pixel position.
-
-        Returns
-        -------
-        array : (ny, nx) ndarray
-            With unit sum.
-        """
+        """Array of the PSF at a 0-based pixel as PsfEx samples it, with unit sum."""
         x = (x + 1 - self.zero[0]) / self.scale[0]
         y = (y + 1 - self.zero[1]) / self.scale[1]
         terms = [x**i * y**j for j in range(self.degree + 1) for i in range(self.degree + 1 - j)]
@@ -73,18 +62,7 @@ class PsfExModel:
         return array / array.sum()
 
     def __call__(self, x, y):
-        """Effective PSF sampled at the pixels of the image.
-
-        Parameters
-        ----------
-        x, y : float
-            0-based pixel position.
-
-        Returns
-        -------
-        array : (py, px) ndarray
-            Odd-sized, centred, with a sum near one.
-        """
+        """Effective PSF at a 0-based pixel, sampled at the pixels: odd-sized, centred, of a sum near one."""
         array = self.samples(x, y)
         rows, columns = (_lanczos_matrix(side, self.sampling) for side in array.shape)
         return rows @ array @ columns.T / self.sampling**2

@@ -16,7 +16,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from galshape_cnn.errors import FileError
-from galshape_cnn.observe.io.fits_hdus import find_hdu, open_fits
+from galshape_cnn.observe.io.fits_hdus import as_index, find_hdu, open_fits
 from galshape_cnn.observe.io.fits_scan import check_declared_sizes
 from galshape_cnn.observe.io.tables.text_tables import read_text_table
 
@@ -66,19 +66,7 @@ def read_table(path, wanted=None, kind=Table):
 
 
 def split_choice(path):
-    """File and table of ``file[TABLE]``.
-
-    Parameters
-    ----------
-    path : str or Path
-        What the user wrote.
-
-    Returns
-    -------
-    path : Path
-    choice : str or None
-        Name or number of a table.
-    """
+    """Path, and name or number of a table or None, of the text ``file[TABLE]``."""
     path = Path(path).expanduser()
     match = re.fullmatch(r"(.+?)\[([^\[\]]+)\]", str(path))
     if match is None or path.exists():
@@ -142,8 +130,7 @@ def _from_fits(path, choice, wanted, kind):
     with open_fits(path) as hdus:
         tables = {index: hdu for index, hdu in enumerate(hdus) if _is_catalog(hdu)}
         if choice is not None:
-            choice = int(choice) if choice.isdigit() else choice
-            index = find_hdu(hdus, choice, path, "the table")
+            index = find_hdu(hdus, as_index(choice), path, "the table")
             if hdus[index].is_image:
                 raise FileError(f"{path}: HDU {index} holds no table; {_listed(tables)}")
         else:

@@ -16,11 +16,13 @@ from galshape_cnn.forward.kernel.library import KERNEL_VARIABLE, instructions, s
 from galshape_cnn.forward.kernel.plan import plan_of
 from galshape_cnn.forward.render import render, render_with_derivatives
 from galshape_cnn.forward.transfer import transfer_functions
+from galshape_cnn.infer.likelihood import companions
 from galshape_cnn.infer.likelihood.fisher import score_and_fisher
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
-from galshape_cnn.infer.likelihood.point_source import point_source_chi2
+from galshape_cnn.infer.likelihood.point_source import point_images, point_source_chi2
 from galshape_cnn.infer.likelihood.residuals import examine
 from galshape_cnn.infer.network.features import network_inputs
+from galshape_cnn.observe.detect.peaks import highest_pixels, local_maxima
 
 pytestmark = pytest.mark.skipif(not instructions(), reason="the package was installed without a compiler")
 
@@ -122,6 +124,41 @@ def test_examination(scene, monkeypatch, chosen, fit_sky):
         np.testing.assert_allclose(
             getattr(kernel, name), getattr(by_jax, name), rtol=0.01, atol=5e-3, err_msg=name
         )
+
+
+@pytest.mark.parametrize("chosen", instructions())
+def test_companions(scene, monkeypatch, chosen):
+    params, data, ivar, _, transfer, grid = scene
+    width, errors = np.linspace(2, 9, len(params)), np.full((len(params), 5), 1e-3)
+    points = point_images(params + np.float32([0, 0, 0, 0, 0, 1.5, -1, 0]), transfer, grid)
+    data = data + params[:, :1, None] * points
+    known = data, ivar, transfer, grid, np.full(len(params), 0.3, np.float32), True
+    gained = []
+    for kind in (chosen, "off"):
+        monkeypatch.setenv(KERNEL_VARIABLE, kind)
+        if serves():
+            gained.append(calls.companions(params, *known, errors, width, companions._LIMITS))
+        else:
+            gained.append(companions._gained(params, errors, width, *known))
+    assert (np.array(gained) > companions._SIGNIFICANT**2).sum(1).min() > 3
+    np.testing.assert_allclose(*gained, rtol=3e-3, atol=0.3)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (26, 50), (8, 3)])
+def test_peaks(monkeypatch, shape):
+    rng = np.random.default_rng(3)
+    array = np.round(rng.normal(0, 2, (20, *shape)), 1).astype(np.float32)  # with many equal pixels
+    at = rng.uniform(-3, 3, (20, 2)) + np.array(shape[::-1]) / 2
+    at[:3] = [[-20], [0], [60]]
+    near = rng.uniform(1, 9, 20), rng.uniform(0.2, 15, 20)
+    by_both = []
+    for kind in ("", "off"):
+        monkeypatch.setenv(KERNEL_VARIABLE, kind)
+        maxima = local_maxima(array)
+        by_both.append((maxima, highest_pixels(array, maxima, at, *near)))
+    assert by_both[0][0].sum() > 20
+    np.testing.assert_array_equal(by_both[0][0], by_both[1][0])
+    np.testing.assert_array_equal(by_both[0][1], by_both[1][1])
 
 
 def test_point_source(scene, monkeypatch):

@@ -7,8 +7,8 @@ import pytest
 from photutils.psf import GaussianPSF, GriddedPSFModel, ImagePSF
 
 from galshape_cnn.errors import PSFError
-from galshape_cnn.forward.psf.arrays import convolve_pixel, stack_psfs
-from galshape_cnn.forward.psf.convert import PSFArrays, distinct_jacobians, psf_arrays
+from galshape_cnn.forward.psf.arrays import stack_psfs
+from galshape_cnn.forward.psf.convert import PSFArrays, convolve_pixel, distinct_jacobians, psf_arrays
 
 PROFILE = galsim.Gaussian(fwhm=3.0).shear(g1=0.1, g2=-0.05)
 

@@ -8,7 +8,7 @@ from astropy.table import QTable, Table
 
 from galshape_cnn.cli import main, measure
 from galshape_cnn.errors import FileError, InputError, PSFError
-from galshape_cnn.observe.io.fits import read_cutouts, read_image
+from galshape_cnn.observe.io.fits import read_image
 from galshape_cnn.observe.io.pairing import names_of_each
 from galshape_cnn.observe.observation import prepare
 from galshape_cnn.scale import open_source
@@ -93,12 +93,6 @@ def test_each_cutout_has_its_own_files(folders, run):
 
 def test_python(folders):
     pattern = {"psf": str(folders / "psf/*.fits"), "err": str(folders / "err/*.fits")}
-    cutouts = read_cutouts(str(folders / "cut/*.fits"), **pattern)
-    order = [round(float(np.mean(one.data))) for one in cutouts]
-    assert sorted(order) == list(range(N))
-    for i, one in zip(order, cutouts, strict=True):
-        np.testing.assert_array_equal(one.psf, PSFS[i])
-        assert one.uncertainty.array.max() == 1 + i
     paths = [str(folders / f"cut/gal_{number}.fits") for number in NUMBERS]
     data, keywords = open_source(paths, names=pattern).read(2, 4)
     stamps = prepare(data, **keywords, recenter=False).groups[0][1]

@@ -86,7 +86,7 @@ def test_errors_are_those_of_the_numbers(catalog, tmp_path):
     none = replace(catalog.measurement, covariance=np.full((6, 5, 5), np.nan))
     write_report(replace(catalog, measurement=none), path)
     page = path.read_text(encoding="utf-8")
-    assert '<option value="err">Cramér–Rao bound' in page
+    assert '<option value="err">standard error' in page
     assert '<option value="std">' not in page
     wide = replace(catalog.measurement, covariance=4 * catalog.measurement.crb)
     inputs = QTable({"mag": np.full(6, 20.0), "mag_err": np.full(6, 0.5)})

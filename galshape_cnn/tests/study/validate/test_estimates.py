@@ -8,7 +8,7 @@ from galshape_cnn import ShapeEstimator
 from galshape_cnn.errors import InputError
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.observe.stamps import Stamps
-from galshape_cnn.study.validate.estimates import Subject
+from galshape_cnn.study.validate.estimates import ValidatedNetwork
 from galshape_cnn.tests.infer.network.test_conditions import cutouts, trained
 
 
@@ -38,9 +38,9 @@ def bundle():
 
 
 def test_no_option_is_set_that_users_do_not_set(bundle, stamps):
-    subject = Subject(bundle)
-    subject.estimator = spy = Spy(subject.estimator)
-    measured = subject.measure(stamps, np.zeros(3, bool))
+    network = ValidatedNetwork(bundle)
+    network.estimator = spy = Spy(network.estimator)
+    measured = network.measure(stamps, np.zeros(3, bool))
     described = {"error", "mask", "psf", "psf_oversampling", "normalize_psf"}  # what the user has
     assert [set(call) for call in spy.calls] == [described | {"method", "seed"}]
     plain = {"error": 1.0, "mask": stamps.ivar == 0, "psf": stamps.psf, "normalize_psf": False}
@@ -56,4 +56,4 @@ def test_no_option_is_set_that_users_do_not_set(bundle, stamps):
 def test_what_is_not_the_default_is_told(bundle, stamps):
     """A network that cannot serve a sky is not judged as if it had been asked for another."""
     with pytest.raises(InputError, match="fit_sky=True: this network"):
-        Subject(bundle).measure(stamps, [False, True, False])
+        ValidatedNetwork(bundle).measure(stamps, [False, True, False])

@@ -18,7 +18,7 @@ from galshape_cnn.study.validate.atlas_domain import AtlasDomain, domain_of
 from galshape_cnn.study.validate.benchmark_prior import bin_galaxies, measure_galaxies
 from galshape_cnn.study.validate.benchmark_seed import PUBLISHED, SEED_GALAXY, in_domain
 from galshape_cnn.study.validate.criteria import judge, passed
-from galshape_cnn.study.validate.estimates import Subject
+from galshape_cnn.study.validate.estimates import ValidatedNetwork
 from galshape_cnn.study.validate.statistics import (
     bias_and_scatter,
     coverage,
@@ -294,7 +294,7 @@ def held_out():
 
 def calibration(bundle, held_out):
     """Checks of the network's own posterior."""
-    galaxies = measure_galaxies(Subject(bundle), *held_out, with_posterior=0, seed=1)
+    galaxies = measure_galaxies(ValidatedNetwork(bundle), *held_out, with_posterior=0, seed=1)
     for name in SHAPE_PARAMETERS:  # the exact posterior is not the point here
         galaxies[f"exact_error_{name}"] = galaxies[f"error_{name}"]
     return verdict(galaxies)
@@ -357,13 +357,13 @@ def _check_second_run(bundle, folder, table, monkeypatch):
     again = validate_bundle(bundle, folder, sizes=SIZES, workers=1)
     np.testing.assert_array_equal(again["measured"], table["measured"])
     other = replace(bundle, weights=(*bundle.weights[:-1], bundle.weights[-1] + 1))
-    monkeypatch.setattr(validate._Run, "subject", property(lambda run: pytest.fail("measured again")))
+    monkeypatch.setattr(validate._Run, "network", property(lambda run: pytest.fail("measured again")))
     with pytest.raises(pytest.fail.Exception, match="measured again"):
         validate_bundle(other, folder, sizes=SIZES, workers=1)
 
 
 def test_impossible_arguments(bundle, tmp_path):
-    with pytest.raises(FileError, match="not a writable folder"):
+    with pytest.raises(FileError, match="no folder"):
         validate_bundle(bundle, tmp_path / "nowhere")
     with pytest.raises(InputError, match="seed=-1"):
         validate_bundle(bundle, tmp_path, seed=-1)

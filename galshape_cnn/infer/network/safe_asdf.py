@@ -128,22 +128,9 @@ class BundleFile:
         return blocks
 
     def arrays(self, places):
-        """Arrays of this file.
+        """Arrays of this file, in the byte order of the machine, from their places in its `tree`.
 
-        Parameters
-        ----------
-        places : sequence of ArrayPlace
-            From `tree`.
-
-        Returns
-        -------
-        arrays : tuple of ndarray
-            In the byte order of the machine.
-
-        Raises
-        ------
-        BundleError
-            If the blocks are missing, damaged, or of another size than the arrays.
+        ``BundleError`` if the blocks are missing, damaged, or of another size than the arrays.
         """
         if (total := sum(place.nbytes for place in places)) > _LARGEST_ARRAYS:
             raise BundleError(f"its arrays need {total} bytes; allowed: {_LARGEST_ARRAYS}")
