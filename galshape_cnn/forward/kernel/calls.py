@@ -19,6 +19,7 @@ __all__ = [
     "images",
     "linear_equations",
     "local_maxima",
+    "moved_features",
     "normal_equations",
     "point_chi2",
     "smoothed",
@@ -250,26 +251,15 @@ def highest_pixels(array, maxima, at, radius, reach):
 
 
 def companions(params, data, ivar, transfer, grid, inverse_gain, fit_sky, width, limits):
-    """Point sources hidden near the centre of each galaxy.
+    """The point source near the centre of each galaxy that lowers chi-square most: (N, 9) float64.
 
-    Parameters
-    ----------
-    params, data, ivar, transfer, grid, inverse_gain, fit_sky
-        As for `examination`.
-    width : (N,) array_like
-        Of the PSF, pixels.
-    limits : sequence of float
-        As `galshape_cnn.infer.likelihood.companions` lists them.
-
-    Returns
-    -------
-    found : (N, 6) float64 ndarray
-        Decrease of chi-square, and what it moves flux, n, hlr, g1, g2 by; zero where there is none.
+    What it moves flux, n, hlr, g1, g2 by, the decrease, that of the deepest dip, the squares left of the
+    galaxy beyond those of noise, and their spread.  ``limits`` are listed in
+    `galshape_cnn.infer.likelihood.companions`.
     """
-    out = np.empty((len(params), 6))
+    out = np.empty((len(params), 9))
     arguments = _measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
-    more = (np.ascontiguousarray(one, float) for one in (width, limits))
-    call("companions", *arguments, *more, out)
+    call("companions", *arguments, *(np.ascontiguousarray(one, float) for one in (width, limits)), out)
     return out
 
 
@@ -295,6 +285,35 @@ def features(data, ivar, windows, fit_sky, poisson):
     out = np.empty((n, 16, 16, 48), np.float32), np.empty((n, 32), np.float32), np.empty(n, np.float32)
     call("features", _number(n), *map(_single, (data, ivar, windows, fit_sky, poisson)), *out)
     return out
+
+
+def moved_features(data, ivar, windows, fit_sky, poisson, moved):
+    """The same with their derivatives along images.
+
+    Parameters
+    ----------
+    data, ivar, windows, fit_sky, poisson
+        As for `features`.
+    moved : (N, K, 64, 64) array_like
+        Images along which ``data`` moves.
+
+    Returns
+    -------
+    pixels : (N, 1 + K, 16, 16, 48) float32 ndarray
+        Values, then derivatives.
+    context : (N, 1 + K, 32) float32 ndarray
+    amplitude : (N, 1 + K) float32 ndarray
+    """
+    moved = _single(moved)
+    n, k = moved.shape[:2]
+    of_pixels, of_rest, amplitude = features(data, ivar, windows, fit_sky, poisson)
+    pixels = np.empty((n, 1 + k, 16, 16, 48), np.float32)
+    rest, growth = np.empty((n, k, 32), np.float32), np.empty((n, k), np.float32)
+    pixels[:, 0] = of_pixels
+    arrays = *map(_single, (data, ivar, windows)), moved, pixels, rest, growth
+    call("moved_features", _number(n), _number(k), *arrays)
+    context = np.concatenate([of_rest[:, None], rest], 1)
+    return pixels, context, amplitude[:, None] * np.concatenate([np.ones_like(growth[:, :1]), growth], 1)
 
 
 def transfer(psf, grid, oversampling):

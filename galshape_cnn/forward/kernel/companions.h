@@ -64,25 +64,24 @@ static Window window_of(int size, const float *params, double half_, const float
     return at;
 }
 
-/* Squares that are left where the galaxy is bright, beyond those of noise, and the scatter of those of noise. */
-static double left_in(const float *rest, const float *light, const float *root, size_t area, double *spread) {
-    double left = 0, squares = 0;
+/* Squares that are left where the galaxy is bright, beyond those of noise, and their standard deviation. */
+static void left_in(const float *rest, const float *light, const float *root, size_t area, double *out) {
+    double left = 0, square = 0;
     for (size_t i = 0; i < area; i++) {
         float bright = light[i] > 0 ? light[i] * root[i] : 0, share = bright * bright / (1 + bright * bright);
-        left += share * (rest[i] * rest[i] - 1), squares += share * share;
+        left += share * (rest[i] * rest[i] - 1), square += share * share;
     }
-    *spread = sqrt(2 * squares);
-    return left;
+    out[0] = left, out[1] = sqrt(2 * square);
 }
 
-/* Decrease of chi-square by the best source, and what it moves flux, n, hlr, g1, g2 by; zeros if it does not make up
- * what is left.  `limits`: ridge; radius and half the window in widths; visible, alone, noise, most, dip. */
+/* The source that lowers chi-square most: what it moves five parameters by, the decrease, that of the deepest
+ * dip, squares left and their spread.  `limits`: ridge; radius and half the window in widths; visible. */
 static void companion(Work *w, const Work *point, const float *params, double width, const float *data,
                       const float *ivar, float inverse_gain, int fit_sky, const double *limits, double *out) {
     int size = w->plan->size;
     size_t area = (size_t)size * size, padded = area + 2 * VL;
     float *columns = w->more, *light = columns + COLUMNS * area + VL, *root = light + padded, *rest = root + padded;
-    double products[WIDEST * WIDEST], inverse[64], best = 0, dip = 0, shift[5] = {0}, spread;
+    double products[WIDEST * WIDEST], inverse[64], reach = limits[1] * width;
     whiten(w, params, data, ivar, inverse_gain, light, root, rest, columns);
     all_products(columns, rest, area, products);
     if (!inverted(products, WIDEST, 8, 7, fit_sky, limits[0], inverse)) return;
@@ -95,28 +94,23 @@ static void companion(Work *w, const Work *point, const float *params, double wi
     Window at = window_of(size, params, limits[2] * width, columns, rest, root, point->image, rest + padded);
     for (int y = 0; y < at.sides[0]; y++)
         for (int x = 0; x < at.sides[1]; x++) {
-            double dx = at.first[1] + x - params[5], dy = at.first[0] + y - params[6], reach = limits[1] * width;
+            double dx = at.first[1] + x - params[5], dy = at.first[0] + y - params[6], seen[10], explained[8] = {0};
             if (dx * dx + dy * dy >= reach * reach) continue;
-            double seen[10], square;
             moved_products(&at, y, x, seen);
-            square = seen[9];
-            double explained[8] = {0};
+            double square = seen[9];
             for (int i = 0; i < 8; i++) {
                 for (int j = 0; j < 8; j++) explained[i] += inverse[8 * i + j] * seen[j];
                 square -= seen[i] * explained[i];
             }
-            double flux = square > limits[3] * seen[9] ? seen[8] / square : 0;
-            double gained = flux * seen[8];
-            if (flux < 0 && gained > dip) dip = gained;
-            if (flux <= 0 || gained <= best) continue;
-            best = gained;
-            for (int i = 0; i < 5; i++) shift[i] = flux * explained[i];
+            if (!(square > limits[3] * seen[9])) continue;
+            double flux = seen[8] / square, gained = flux * seen[8];
+            if (flux < 0 && gained > out[6]) out[6] = gained;
+            if (flux > 0 && gained > out[5]) {
+                out[5] = gained;
+                for (int i = 0; i < 5; i++) out[i] = flux * explained[i];
+            }
         }
-    double left = left_in(rest, light, root, area, &spread);
-    int plain = left - best < limits[5] * spread, most = best > limits[6] * left && dip < limits[7] * best;
-    if (best <= limits[4] * left || !(plain || most)) return;
-    out[0] = best;
-    memcpy(out + 1, shift, sizeof shift);
+    left_in(rest, light, root, area, out + 7);
 }
 
 int32_t ENTRY(companions)(const Plan *p, int64_t count, const float *params, const float *data, const float *ivar,
@@ -125,15 +119,15 @@ int32_t ENTRY(companions)(const Plan *p, int64_t count, const float *params, con
     size_t side = rounded_up(p->size, VL), area = (size_t)p->size * p->size + 2 * VL;
     Work *w = new_work(p, SLOPES, (COLUMNS + 4) * area + 14 * side * side), *point = new_work(p, POINT, 0);
     const float *last = NULL;
-    for (int64_t i = 0; i < count && w && point; i++) {
+    for (int64_t i = 0; i < count && w && point; i++, out += 9) {
         const float *one = params + 8 * i, *psf = psf_of(p, transfer, shared, i);
-        memset(out + 6 * i, 0, 6 * sizeof *out);
+        for (int k = 0; k < 9; k++) out[k] = 0;
         if (!sound(w, one)) continue;
         if (psf != last) split_psf(w, psf), split_psf(point, psf);
         last = psf;
         render(w, one), render(point, one);
         size_t at = i * (size_t)p->size * p->size;
-        companion(w, point, one, width[i], data + at, ivar + at, inverse_gain[i], fit_sky, limits, out + 6 * i);
+        companion(w, point, one, width[i], data + at, ivar + at, inverse_gain[i], fit_sky, limits, out);
     }
     int done = w && point;
     free(w), free(point);

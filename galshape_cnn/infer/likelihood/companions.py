@@ -40,7 +40,7 @@ _ALONE = 0.4  # of the squares left where the galaxy is bright, beyond those of 
 _NOISE, _MOST, _DIP = 4.0, 0.6, 0.5
 _HALF = 3.0  # widths of the PSF: half the side of the part of the stamp that is looked at
 _VISIBLE = 0.05  # of the square of a point source, that the galaxy's parameters do not take in at least
-_LIMITS = RIDGE, _REACH, _HALF, _VISIBLE, _ALONE, _NOISE, _MOST, _DIP  # as the kernel takes them
+_LIMITS = RIDGE, _REACH, _HALF, _VISIBLE  # as the kernel takes them
 
 
 class Companions(NamedTuple):
@@ -83,31 +83,39 @@ def find_companions(
     params, data, ivar = (np.asarray(a, np.float32) for a in (params, data, ivar))
     known = params, data, ivar, transfer, grid, inverse_gain(gain, len(data)), fit_sky
     if serves(params, data, ivar, transfer):
-        found = calls.companions(*known, width, _LIMITS)
+        best = calls.companions(*known, width, _LIMITS)
     else:
-        found = _found(*known, width)
-    significance, shift = np.sqrt(found[:, 0]), found[:, 1:]
-    rows = np.flatnonzero(significance > _SEEN)
-    if len(rows) and correlation is not None:
+        best = _best_sources(*known, width)
+    shift, (gained, dip, left, spread) = best[:, :5].copy(), best[:, 5:].T
+    seen, significance = _is_alone(gained, dip, left, spread), np.sqrt(gained)
+    if correlation is not None:
+        rows = np.flatnonzero(seen & (significance > _SEEN))
         points = point_images(params[rows], transfer if len(transfer) == 1 else transfer[rows], grid)
-        significance[rows] /= np.sqrt([_alike(image, correlation) for image in points])
+        alike = [_alike(image, correlation) for image in points]
+        significance[rows] /= np.sqrt(np.array(alike))
+    shift[~(seen & (significance > _SEEN))] = 0
     moves = (np.abs(shift) > _MOVES * errors).any(1)
-    shift = np.where((significance > _SEEN)[:, None], shift, 0)
-    return Companions(shift, (significance > _SIGNIFICANT) & moves)
+    return Companions(shift, moves & (significance > _SIGNIFICANT))
 
 
-def _found(params, data, ivar, transfer, grid, inverse_gain, fit_sky, width):
+def _is_alone(gained, dip, left, spread):
+    """Which sources make up what is left of a galaxy, and are none of many."""
+    plain = left - gained < _NOISE * spread
+    return (gained > _ALONE * left) & (plain | (gained > _MOST * left) & (dip < _DIP * gained))
+
+
+def _best_sources(params, data, ivar, transfer, grid, inverse_gain, fit_sky, width):
     """`galshape_cnn.forward.kernel.calls.companions` without the kernel."""
     images, derivatives = map(np.asarray, render_with_derivatives(params, transfer, grid))
     points = np.asarray(point_images(params, transfer, grid))
     light = np.maximum(images - params[:, SINGLE.sky, None, None], 0)
     weight = ivar / (1 + ivar * light * inverse_gain[:, None, None])
-    pixels = derivatives, data - images, weight, points, light
-    rows = zip(params, width, *pixels, strict=True)
+    rows = zip(params, width, derivatives, data - images, weight, points, light, strict=True)
     return np.array([_one(*row, fit_sky) for row in rows])
 
 
 def _one(params, width, derivatives, residual, weight, point, light, fit_sky):
+    """Shift (5), decrease of chi-square, depth of the deepest dip, squares left and their spread."""
     columns = derivatives.reshape(SINGLE.size, -1)
     weighted = columns * weight.ravel()
     inverse = inverse_fisher(weighted @ columns.T, float(fit_sky), xp=np)
@@ -126,18 +134,14 @@ def _one(params, width, derivatives, residual, weight, point, light, fit_sky):
     told = square > _VISIBLE * whole
     flux = np.where(told, score, 0) / np.where(told, square, 1)
     gained, lost = (np.where(sign * flux > 0, flux * score, 0) for sign in (1, -1))
-    best = gained.argmax() if len(gained) else 0
-    if not gained.any() or not _is_alone(gained[best], lost.max(), rest**2 * weight, light**2 * weight):
-        return np.zeros(6)
-    return np.append(gained[best], flux[best] * explained[SINGLE.reported, best])
-
-
-def _is_alone(gained, dip, squares, bright):
-    """Whether a source makes up what is left of a galaxy, and is none of many."""
+    bright = light**2 * weight
     share = bright / (1 + bright)
-    left, spread = (share * (squares - 1)).sum(), np.sqrt(2 * (share**2).sum())
-    plain = left - gained < _NOISE * spread
-    return gained > _ALONE * left and (plain or (gained > _MOST * left and dip < _DIP * gained))
+    left, spread = (share * (rest**2 * weight - 1)).sum(), np.sqrt(2 * (share**2).sum())
+    if not gained.any():
+        return np.array([0, 0, 0, 0, 0, 0, lost.max(initial=0), left, spread])
+    best = gained.argmax()
+    shift = flux[best] * explained[SINGLE.reported, best]
+    return np.array([*shift, gained[best], lost.max(), left, spread])
 
 
 def _window(centre, half, size):
