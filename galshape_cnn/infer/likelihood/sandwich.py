@@ -42,7 +42,7 @@ def _products(params, rendered, ivar, inverse_gain, nuisance, spectrum):
     light = np.maximum(images - params[:, SINGLE.sky, None, None], 0)
     weight = np.sqrt(ivar / (1 + ivar * light * inverse_gain[:, None, None]))
     columns = derivatives * weight[:, None]
-    n, k, size, _ = columns.shape
+    n, k = columns.shape[:2]
     if nuisance is not None:
         flat = nuisance.reshape(n, nuisance.shape[1], -1) * weight.reshape(n, 1, -1)
         columns = projected(columns.reshape(n, k, -1), flat, np).reshape(columns.shape)
@@ -50,10 +50,10 @@ def _products(params, rendered, ivar, inverse_gain, nuisance, spectrum):
     naive = flat @ np.swapaxes(flat, 1, 2)
     if spectrum is None:
         return naive, naive
-    side = (spectrum.shape[0],) * 2
-    mixed = fft.irfft2(fft.rfft2(columns, s=side) * spectrum, s=side)[..., :size, :size]
-    actual = flat @ np.swapaxes(mixed.reshape(n, k, -1), 1, 2)
-    return naive, 0.5 * (actual + np.swapaxes(actual, 1, 2))
+    # Parseval's theorem saves the way back; the padded columns are zero where the grid has no pixels.
+    waves = fft.rfft2(columns, s=(len(spectrum),) * 2).reshape(n, k, -1)
+    waves = waves.view(waves.real.dtype)
+    return naive, (waves * _power(spectrum)) @ np.swapaxes(waves, 1, 2)
 
 
 def correlation_spectrum(correlation, size):
@@ -65,6 +65,14 @@ def correlation_spectrum(correlation, size):
     padded = np.zeros((side, side))
     padded[: correlation.shape[0], : correlation.shape[1]] = correlation
     return np.fft.rfft2(np.roll(padded, (-half_y, -half_x), (0, 1))).astype(np.complex64)
+
+
+def _power(spectrum):
+    """Weights of real and imaginary parts of a transform, the sum over which is that over the pixels."""
+    side = len(spectrum)
+    power = spectrum.real / np.float32(side**2)
+    power[:, 1 : (side + 1) // 2] *= 2  # the other half of the plane
+    return np.repeat(power.ravel(), 2)
 
 
 def information(batch, params, correlation=None):

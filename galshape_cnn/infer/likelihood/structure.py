@@ -236,8 +236,8 @@ def _of_galaxy(params, point, light, root, columns, explained, inverse, weight, 
     kernel = _kernel(point, params)
     seen = _convolved((columns.reshape(8, size, size) * root), np.conj(kernel), size)
     spread, back = _clumps(seen, light, kernel, size)
-    own = (_convolved(light, fft.rfft2(_real(kernel) ** 2), size)[:size, :size] * root**2).ravel()
-    back = back[:, :size, :size].reshape(SINGLE.size, -1) * root.ravel()
+    own = (_convolved(light, fft.rfft2(_real(kernel) ** 2), size) * root**2).ravel()
+    back = back.reshape(SINGLE.size, -1) * root.ravel()
     covariance = inverse @ spread @ inverse
     left = own - 2 * (explained * back).sum(0) + (columns * (covariance @ columns)).sum(0)
     clump = excess / np.maximum((weight * left).sum(), 1e-20)
@@ -297,16 +297,15 @@ def _real(kernel):
 
 
 def _convolved(images, kernel, size):
-    """Images of a stamp's size, or already padded, convolved on the grid of twice its side."""
-    side = (2 * size, 2 * size)
-    return fft.irfft2(fft.rfft2(images, s=side) * kernel, s=side)
+    """Images of a stamp's size convolved on the grid of twice its side, its empty rows left out."""
+    waves = fft.fft(fft.rfft(images, 2 * size), 2 * size, axis=-2) * kernel
+    return fft.irfft(fft.ifft(waves, axis=-2)[..., :size, :], 2 * size)[..., :size]
 
 
 def _clumps(seen, light, kernel, size):
     """Covariance of the score per flux of a clump, and the covariance of score and pixels."""
-    padded = np.pad(light, (0, seen.shape[-1] - size))
-    mean = (seen * padded).sum((1, 2)) / np.maximum(padded.sum(), 1e-20)
-    flat = (seen * np.sqrt(padded)).reshape(len(seen), -1)
-    spread = flat @ flat.T - _CONSERVED * padded.sum() * mean[:, None] * mean
-    lit = padded * (seen - _CONSERVED * mean[:, None, None])
+    mean = (seen * light).sum((1, 2)) / np.maximum(light.sum(), 1e-20)
+    flat = (seen * np.sqrt(light)).reshape(len(seen), -1)
+    spread = flat @ flat.T - _CONSERVED * light.sum() * mean[:, None] * mean
+    lit = light * (seen - _CONSERVED * mean[:, None, None])
     return spread, _convolved(lit, kernel, size)

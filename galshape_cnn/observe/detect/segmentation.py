@@ -1,7 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Which pixels of a stamp belong to which source.
 
-Sources are segments of the smoothed stamp (`photutils.segmentation.detect_sources`).
+Sources are segments of the smoothed stamp (as `photutils.segmentation.detect_sources` has them).
 A segment is divided at peaks that stand above the saddle towards the galaxy and towards
 each other: the test that sets ``NEIGHBOR``, which at high S/N separates closer pairs
 than thresholds do and does not take noise on the flank of a bright galaxy for a source.
@@ -15,7 +15,7 @@ small part of the light, that rise from a body which is bright between them.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, find_objects, label
 
 from galshape_cnn.forward.psf.convert import PSFArrays
 from galshape_cnn.observe.detect.centroids import alike_chunks, neighbor_peaks, psf_sigma
@@ -31,6 +31,7 @@ UNMODELLED = 255
 
 _SEGMENT_HEIGHT = 2.5  # in units of the smoothed noise
 _SEGMENT_PIXELS = 5
+_EIGHT = np.ones((3, 3), int)  # pixels that touch at a corner are connected
 _LEAST_PEAK = 4.0  # of a separate segment, below which it is noise
 _SAME_SOURCE = 2.0  # pixels, or the width of the PSF, within which two positions are one source
 _MOST_PEAKS = 200
@@ -69,14 +70,16 @@ class Scene:
 
         Neighbours of the indices ``kept`` into ``peaks`` are not masked.
         """
-        wanted = np.isin(self.labels, [TARGET, *(TARGET + 1 + k for k in kept)])
+        is_wanted = np.zeros(UNMODELLED + 1, bool)
+        is_wanted[[TARGET, *(TARGET + 1 + k for k in kept)]] = True
+        wanted = is_wanted[self.labels]
         others = (self.labels > 0) & ~wanted
         if not others.any():
             return others
         margin = int(np.ceil(_MASK_MARGIN * self.sigma))
-        y, x = np.mgrid[-margin : margin + 1, -margin : margin + 1]
+        y, x = np.ogrid[-margin : margin + 1, -margin : margin + 1]
         grown = binary_dilation(others, np.hypot(x, y) <= margin + 0.5)
-        y, x = np.mgrid[: self.labels.shape[0], : self.labels.shape[1]]
+        y, x = np.ogrid[: self.labels.shape[0], : self.labels.shape[1]]
         core = np.hypot(x - self.center[0], y - self.center[1]) <= _CORE
         return grown & ~wanted & ~core
 
@@ -195,39 +198,28 @@ def _with_listed(peaks, listed, center, significance, apart):
 
 def _labels(significance, center, peaks):
     """Segments, divided among the peaks in them."""
-    from photutils.segmentation import detect_sources
+    segments, count = label(significance > _SEGMENT_HEIGHT, _EIGHT)
+    out = np.zeros(significance.shape, np.uint8)
+    pixels = np.bincount(segments.ravel(), minlength=count + 1)
+    markers = np.zeros(significance.shape, np.int16)
+    x, y = np.round(np.concatenate([center[None], peaks])).astype(int).T
+    at = (np.clip(one, 0, side - 1) for one, side in zip((y, x), markers.shape, strict=True))
+    markers[tuple(at)] = np.arange(TARGET, TARGET + len(x))  # of two in one pixel the last
+    for segment, box in enumerate(find_objects(segments), 1):
+        if pixels[segment] >= _SEGMENT_PIXELS:
+            inside = segments[box] == segment
+            out[box][inside] = _divided(significance[box], markers[box], inside)
+    return out
+
+
+def _divided(significance, markers, inside):
+    """Labels of the pixels of one segment, in the box around it."""
     from skimage.segmentation import watershed
 
-    segments = _quietly(detect_sources, significance, _SEGMENT_HEIGHT, _SEGMENT_PIXELS)
-    if segments is None:
-        return np.zeros(significance.shape, np.uint8)
-    segments = segments.data
-    markers = np.zeros(significance.shape, np.int16)
-    for label, (x, y) in enumerate(np.concatenate([center[None], peaks]), TARGET):
-        markers[_inside(y, len(markers)), _inside(x, markers.shape[1])] = label
-    labels = np.zeros(significance.shape, np.uint8)
-    for segment in range(1, segments.max() + 1):
-        inside = segments == segment
-        own = np.unique(markers[inside & (markers > 0)])
-        if len(own) > 1:
-            labels[inside] = watershed(-significance, markers, np.ones((3, 3)), mask=inside)[inside]
-        elif len(own) == 1:
-            labels[inside] = own[0]
-        elif significance[inside].max() > _LEAST_PEAK:
-            labels[inside] = UNMODELLED
-    return labels
-
-
-def _quietly(function, *args):
-    """Call without the warning that nothing was found."""
-    import warnings
-
-    from photutils.utils.exceptions import NoDetectionsWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NoDetectionsWarning)
-        return function(*args)
-
-
-def _inside(value, side):
-    return int(np.clip(np.round(value), 0, side - 1))
+    own = markers[inside]
+    own = own[own > 0]
+    if not len(own):
+        return UNMODELLED if significance[inside].max() > _LEAST_PEAK else 0
+    if (own == own[0]).all():
+        return own[0]
+    return watershed(-significance, markers, _EIGHT, mask=inside)[inside]

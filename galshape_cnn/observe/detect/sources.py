@@ -203,10 +203,6 @@ def segmented(data, error=None, detection=None):
     NoiseError
         If the image has no noise.
     """
-    import photutils
-    from astropy.utils import minversion
-    from photutils.segmentation import deblend_sources
-
     detection = Detection() if detection is None else detection
     image, error, bad = pixels_and_noise(data, error)
     flat, smooth, segments = image, None, None
@@ -216,13 +212,7 @@ def segmented(data, error=None, detection=None):
         smooth = _smoothed(flat, detection.fwhm)
         segments = _detected(smooth, bad, detection)
     if segments is not None and detection.contrast < 1:
-        # photutils 3.0 shows a progress bar unless told not to; 3.1 has none, and a deprecated keyword.
-        quiet = {} if minversion(photutils, "3.1") else {"progress_bar": False}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # sources too small or too steep to be deblended stay whole
-            segments = deblend_sources(
-                smooth, segments, detection.npixels, contrast=detection.contrast, **quiet
-            )
+        segments = _deblended(smooth, segments, detection)
     return flat, smooth, bad, segments
 
 
@@ -285,6 +275,33 @@ def _detected(smooth, bad, detection):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NoDetectionsWarning)  # the caller says so, with what to do about it
         return detect_sources(smooth, detection.threshold, detection.npixels, mask=bad)
+
+
+def _deblended(smooth, segments, detection):
+    """Segments, those divided that have several peaks; one with a single peak is whole at every level."""
+    import photutils
+    from astropy.utils import minversion
+    from photutils.segmentation import deblend_sources
+
+    several = _with_several_peaks(smooth, segments.data)
+    if not len(several):
+        return segments
+    # photutils 3.0 shows a progress bar unless told not to; 3.1 has none, and a deprecated keyword.
+    quiet = {} if minversion(photutils, "3.1") else {"progress_bar": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # sources too small or too steep to be deblended stay whole
+        return deblend_sources(
+            smooth, segments, detection.npixels, contrast=detection.contrast, labels=several, **quiet
+        )
+
+
+def _with_several_peaks(smooth, labels):
+    """Labels of the segments in which more than one pixel is as high as its neighbours in the segment."""
+    from scipy.ndimage import maximum_filter
+
+    inside = np.where(labels > 0, smooth, -np.inf)
+    tops = labels[(labels > 0) & (inside == maximum_filter(inside, size=3))]
+    return np.flatnonzero(np.bincount(tops) > 1)
 
 
 def _background(image, bad, segments, detection):

@@ -87,6 +87,8 @@ def psf_from_stars(data, error=None):
     from astropy.stats import gaussian_sigma_to_fwhm
 
     fwhm = gaussian_sigma_to_fwhm * float(np.median(stars["sigma"]))
+    # In units of the noise: the fits of photutils end early where all numbers are as small as 1e-10.
+    sigma = sigma / np.median(sigma[~bad])
     array, oversampling = _stack(flat * sigma, sigma, bad, stars, fwhm)
     return EstimatedPSF(array[None], oversampling, stars["x", "y", "snr"], fwhm)
 
@@ -157,14 +159,21 @@ def _ridge(found):
     return found[members] if is_ridge else None
 
 
+def _weights():
+    """Class of uncertainties that photutils takes as they are; others it converts anew for each star."""
+    from astropy.nddata import UnknownUncertainty
+
+    return type("Weights", (UnknownUncertainty,), {"uncertainty_type": "weights"})
+
+
 def _stack(image, sigma, bad, stars, fwhm):
     """Effective PSF of stars."""
-    from astropy.nddata import NDData, StdDevUncertainty
+    from astropy.nddata import NDData
     from photutils.psf import EPSFBuilder, extract_stars
 
     oversampling = 2 if fwhm < _NARROW and len(stars) >= _STARS_FOR_OVERSAMPLING else 1
     side = 2 * int(np.clip(4 * fwhm, 7, 50)) + 1
-    data = NDData(image, uncertainty=StdDevUncertainty(sigma), mask=bad)
+    data = NDData(image, uncertainty=_weights()(1 / sigma), mask=bad)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # stars at the edge are left out
         cut = extract_stars(data, stars["x", "y"], size=side)

@@ -66,6 +66,13 @@ def test_size_and_shape_of_the_psf(fwhm):
     assert found.fwhm == pytest.approx(2.3548 * true.moments_sigma, rel=0.02)
 
 
+def test_unit_of_the_image_does_not_matter():
+    data, _ = scene(moffat(2.8), 40, 0)
+    small = NDData(data.data * 1e-14, uncertainty=StdDevUncertainty(data.uncertainty.array * 1e-14))
+    found, same = psf_from_stars(data).array, psf_from_stars(small).array
+    assert np.abs(found - same).max() < 1e-5 * found.max()
+
+
 def test_narrow_psf_is_sampled_twice():
     found = psf_from_stars(scene(moffat(2.0), 60, 20)[0])
     assert found.oversampling == 2
