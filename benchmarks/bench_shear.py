@@ -6,11 +6,13 @@ with shears of +0.02 and -0.02 in both components.  What scatters is made to can
 
 - both signs of the shear have the same noise, and the same noise is added to their copies;
 - the partner of each galaxy is turned by 90 degrees, and so is its noise, with the other sign: shapes cancel,
-  and of m what is odd in the noise (the case "psf e=.05" has the same sign, so that the noise cancels in c);
-- each group is measured once more with the image's noise and the added noise exchanged: of m what is
-  quadratic in the noise cancels.
+  and of m what is odd in the noise;
+- each group is measured six times, with the noise n of the image and the noise v that is added turned into
+  each other: n cos t + v sin t and v cos t - n sin t, at t of 0, 120 and 240 degrees, the second with either
+  sign.  These are as likely as n and v, whatever the measurement does with them.  What is of first, second or
+  fourth order in the noise cancels in m, since it goes round once, twice or four times with t, or not at all.
 
-So a galaxy is drawn eight times, and every single image has noise as any other.  Estimated is
+So a galaxy is drawn 24 times, and every single image has noise as any other.  Estimated is
 m = (g+ - g-) / 2 gamma - 1 and c = (g+ + g-) / 2 of `galshape_cnn.mean_shear`, with errors by leaving out one
 chunk of galaxies at a time.  The column ``plain m`` is m of the average of g1 and g2 without response.
 
@@ -27,7 +29,6 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-import galsim
 import numpy as np
 from csv_tables import write
 from shear_galaxies import (
@@ -37,12 +38,14 @@ from shear_galaxies import (
     FWHM,
     GAMMA,
     OVER,
+    PIXEL,
     SIZE,
     chunk_images,
     draw_truth,
     psf_array,
     sersics,
 )
+from shear_peers import PEERS
 
 from galshape_cnn import ShapeCatalog, ShapeEstimator, Stamps
 from galshape_cnn.infer.catalog.measurement import Measurement
@@ -53,14 +56,24 @@ from galshape_cnn.infer.shear.mean_shear import ShearedViews, shear_of_sums, she
 from galshape_cnn.infer.shear.response import shear_response
 from galshape_cnn.observe.observation import prepare
 
-FARTHEST = 4.0  # of the distortions of HSM, noise included
 FEWEST = 3  # chunks, from which a standard error can be had
+
+
+def hlr_in_pixels(table):
+    """Half-light radii of a table in pixels, also where they are in arcsec."""
+    hlr = table["hlr"]
+    return hlr.to_value("arcsec") / PIXEL if getattr(hlr, "unit", None) == "arcsec" else np.asarray(hlr)
+
+
+#: Arguments of `mean_shear`.
 SELECTIONS = {
-    "all": None,
-    "snr > 12": lambda t: t["snr"] > 12,
-    "snr > 12, hlr > 2": lambda t: (t["snr"] > 12) & (np.asarray(t["hlr"]) > 2),
+    "all": {},
+    "snr > 12": {"select": lambda t: t["snr"] > 12},
+    "snr > 12, hlr > 2": {"select": lambda t: (t["snr"] > 12) & (hlr_in_pixels(t) > 2)},
+    "weight snr²/(snr² + 144)": {"weights": lambda t: t["snr"] ** 2 / (t["snr"] ** 2 + 144)},
+    "weight exp(−|g|²/0.18)": {"weights": lambda t: np.exp(-(t["g1"] ** 2 + t["g2"] ** 2) / 0.18)},
 }
-METHODS = ("network", "ml", "hsm")
+METHODS = ("network", "ml", *PEERS)
 
 
 def measured(network, stamps, added, correlation):
@@ -80,14 +93,15 @@ def measured(network, stamps, added, correlation):
 
 def chunk_sums(network, case, rng):
     """Sums for the mean shear of one chunk: by selection, sign of the shear and bin; last all."""
-    truth, stamps, added, correlation = chunk_images(case, rng)
-    if network == "hsm":
-        return by_bin(truth, hsm_terms(stamps))[None]
+    galaxies = chunk_images(case, rng)
+    if network in PEERS:
+        return by_bin(galaxies.truth, PEERS[network](galaxies))[None]
+    truth, stamps, added, correlation, _ = galaxies
     catalog = measured(network, stamps, added, correlation)
     if CASES[case].get("wrong"):  # responses to a shear seen through another PSF
         other = Stamps(stamps.data, stamps.ivar, psf_array(FWHM * 1.1), psf_oversampling=OVER)
         catalog = with_response_of(catalog, measured(network, other, added, correlation))
-    return np.stack([of_selection(catalog, select, truth) for select in SELECTIONS.values()])
+    return np.stack([of_selection(catalog, how, truth) for how in SELECTIONS.values()])
 
 
 def with_response_of(catalog, other):
@@ -97,9 +111,9 @@ def with_response_of(catalog, other):
     return replace(catalog, measurement=replace(catalog.measurement, sheared=sheared))
 
 
-def of_selection(catalog, select, truth):
+def of_selection(catalog, how, truth):
     """Sums of both signs, (2, bins + 1, 19)."""
-    views = ShearedViews(catalog, select)
+    views = ShearedViews(catalog, **how)
     return by_bin(truth, shear_sums(views, np.arange(len(catalog)))[0])
 
 
@@ -114,24 +128,6 @@ def by_bin(truth, terms):
             sums += [half[label == one].sum(0) for one in range(len(edges) - 1)]
         out.append([*sums, half.sum(0)])
     return np.array(out)
-
-
-def hsm_terms(stamps):
-    """Terms of the mean shear by re-Gaussianization (Hirata & Seljak 2003), as GalSim has it, (N, 19).
-
-    Its distortions respond by 2 - |e|^2, which is all the calibration that it has.
-    """
-    psf = galsim.Image(stamps.psf[0].astype(float), scale=1 / OVER)
-    point = galsim.InterpolatedImage(psf).drawImage(nx=63, ny=63, scale=1, method="no_pixel")
-    terms = np.zeros((len(stamps), 19))
-    for row, data in zip(terms, stamps.data, strict=True):
-        found = galsim.hsm.EstimateShear(galsim.Image(data.astype(float), scale=1), point, strict=False)
-        e1, e2 = found.corrected_e1, found.corrected_e2
-        if found.error_message or not np.hypot(e1, e2) < FARTHEST:
-            continue
-        one = np.array([1, e1, e2])
-        row[:] = np.concatenate([one, (2 - e1**2 - e2**2) * np.eye(2).ravel(), *[one] * 4])
-    return terms
 
 
 def biases(sums):
@@ -169,45 +165,43 @@ def run(args):
 
 
 def table(args):
-    """Print and write what was measured."""
-    labels = [(name, f"{a:g}-{b:g}") for name, e in BINS.items() for a, b in zip(e[:-1], e[1:], strict=True)]
-    labels.append(("all", ""))
-    rows = []
+    """Print and write what was measured: every case and selection, and the bins of the first case."""
+    labels = [
+        f"{name} {low:g}-{high:g}"
+        for name, edges in BINS.items()
+        for low, high in zip(edges[:-1], edges[1:], strict=True)
+    ]
+    by_case, by_bin = [], []
     for method, case in product(METHODS, CASES):
-        files = sorted(args.folder.glob(f"{method}--{case}--*.npy"))
-        if not files:
-            continue
-        chunks = np.concatenate([np.load(file) for file in files])
-        if len(chunks) < FEWEST:
-            print(f"{method}, {case}: {len(chunks)} chunks are too few for an error")
-            continue
-        for number, selection in enumerate(list(SELECTIONS)[: chunks.shape[1]]):
-            for index, (name, label) in enumerate(labels):
-                if name != "all" and (case != "sersic" or selection != "all"):
-                    continue
-                value, error = with_errors(chunks[:, number, :, index])
-                if not np.isfinite(error).all():  # a cut in pixels leaves nothing in arcsec
-                    continue
-                cells = [f"{v:.4f}±{e:.4f}" for v, e in zip(value, error, strict=True)]
-                rows.append([method, case, selection, f"{name} {label}".strip(), len(chunks) * CHUNK, *cells])
+        runs = [np.load(file) for file in sorted(args.folder.glob(f"{method}--{case}--*.npy"))]
+        for number, selection in enumerate(SELECTIONS):
+            known = [one[:, number] for one in runs if one.shape[1] > number]
+            if sum(map(len, known)) < FEWEST:
+                continue
+            chunks = np.concatenate(known)
+            galaxies = len(chunks) * CHUNK
+            by_case.append([method, case, selection, galaxies, *cells(chunks[:, :, -1])])
+            if case == "sersic" and not SELECTIONS[selection]:
+                bins = (cells(chunks[:, :, index]) for index in range(len(labels)))
+                by_bin += [
+                    [method, label, galaxies, *one[:3], one[-1]]
+                    for label, one in zip(labels, bins, strict=True)
+                ]
     args.output.mkdir(parents=True, exist_ok=True)
+    found = ["galaxies", "m", "c1", "c2"]
     write(
         args.output,
         "bias",
-        [
-            "method",
-            "case",
-            "selection",
-            "bin",
-            "galaxies",
-            "m",
-            "c1",
-            "c2",
-            "m without R_selection",
-            "plain m",
-        ],
-        rows,
+        ["method", "case", "selection", *found, "m without R_selection", "plain m"],
+        by_case,
     )
+    write(args.output, "bins", ["method", "bin", *found, "plain m"], by_bin)
+
+
+def cells(chunks):
+    """Biases with their errors, of chunks (chunks, 2, 19), as text."""
+    digits = (4, 5, 5, 4, 4)
+    return [f"{v:.{d}f}±{e:.{d}f}" for v, e, d in zip(*with_errors(chunks), digits, strict=True)]
 
 
 def rate(args):
@@ -239,7 +233,7 @@ def main():
     one = commands.add_parser("run")
     one.add_argument("cases", nargs="+", choices=CASES)
     one.add_argument("--method", choices=METHODS, default="network")
-    one.add_argument("-n", type=int, default=1024, help="galaxies, each drawn eight times")
+    one.add_argument("-n", type=int, default=1024, help="galaxies, each drawn 24 times")
     one.add_argument("--seed", type=int, default=1)
     one.add_argument("-o", "--output", type=Path, required=True)
     one = commands.add_parser("table")

@@ -7,7 +7,9 @@ Profiles are drawn by the package or by GalSim, in groups whose noise and shapes
 
 import os
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import galsim
 import numpy as np
@@ -17,9 +19,11 @@ from galshape_cnn.forward.render import render
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.geometry import transform_shape
 
-SIZE, OVER, FWHM, BETA, GAMMA, CHUNK = 64, 2, 3.04, 2.5, 0.02, 64
-SKY = 0.2 * np.array([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]])
-SHEARED_SKY = SKY @ np.array([[1.1, 0.0], [0.0, 0.9]])
+SIZE, OVER, FWHM, BETA, GAMMA, CHUNK = 64, 2, 3.04, 2.5, 0.02, 32
+PIXEL = 0.2  # arcsec
+SKY = PIXEL * np.array([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]])
+#: Angles by which the noise of an image and that which is added to it are turned into each other.
+TURNS = 2 * np.pi / 3 * np.arange(3)
 BINS = {
     "snr": [10, 20, 40, 80, 200],
     "size": [0.5, 0.8, 1.3, 2.0, 3.0],
@@ -27,10 +31,11 @@ BINS = {
 }
 CASES = {
     "sersic": {},
-    "psf e=.05": {"e": 0.05, "sign": 1},
+    "psf e=.05": {"e": 0.05},
     "other response": {"e": 0.0, "wrong": True},
     "psf 1 % wide": {"told": 1.01},
-    "wcs": {"jacobian": SHEARED_SKY},
+    "wcs": {"jacobian": SKY @ np.diag([1.1, 0.9])},
+    "wcs 0.03": {"jacobian": SKY @ np.diag([1.03, 0.97])},
     "masked": {"masked": True},
     "correlated": {"smooth": 0.6},
     "bulge and disc": {"light": "bulge and disc"},
@@ -40,6 +45,29 @@ CASES = {
 #: Real galaxies in the format of galsim.RealGalaxyCatalog; drawn at 0.1 arcsec per pixel.
 HST = Path(os.environ.get("GALSHAPE_HST", "../shared/data/cosmos_hst_faint"))
 HST_CATALOG = "real_galaxy_catalog_26_extension_example.fits"
+
+
+class Galaxies(NamedTuple):
+    """Galaxies, and their stamps of both signs of the shear one after the other.
+
+    Attributes
+    ----------
+    truth : dict of str to ndarray
+        Of the galaxies.
+    stamps : Stamps
+    added : (N, 64, 64) ndarray
+        Noise to be added to copies of the stamps.
+    correlation : (ky, kx) ndarray or None
+        Of the noise.
+    centers : (N, 2) ndarray
+        Where the galaxies are in the stamps.
+    """
+
+    truth: dict
+    stamps: Stamps
+    added: np.ndarray
+    correlation: np.ndarray | None
+    centers: np.ndarray
 
 
 @cache
@@ -137,6 +165,7 @@ def hst(truth, gamma, e, jacobian):
     return drawn(truth, gamma, e, galaxy)
 
 
+IN_THE_MIDDLE = ("knots", "hst")  # of the stamps, whatever the truth says
 LIGHT = {"sersic": sersics, "bulge and disc": bulges_and_discs, "knots": knots, "hst": hst}
 
 
@@ -151,8 +180,14 @@ def smoothed(noise, sigma):
     return noise, correlation[middle, middle] / peak
 
 
+def _turned_into_each_other(noise, other, angle, sign):
+    """Noise of an image and noise to be added, after an orthogonal change of the two: as likely as before."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.stack([cos * noise + sin * other, sign * (cos * other - sin * noise)])
+
+
 def chunk_images(case, rng):
-    """Galaxies, stamps of both signs one after the other, the noise to be added, and its correlation."""
+    """A chunk of galaxies as `Galaxies`."""
     options, truth = CASES[case], draw_truth(rng, CHUNK)
     e, jacobian = options.get("e", 0.0), options.get("jacobian")
     images = partial(LIGHT[options.get("light", "sersic")], e=e, jacobian=jacobian)
@@ -164,16 +199,22 @@ def chunk_images(case, rng):
     if options.get("masked"):
         ivar[rng.uniform(size=ivar.shape) < 0.02] = 0
         ivar[np.arange(CHUNK), :, rng.integers(20, 44, CHUNK)] = 0
-    turned = options.get("sign", -1) * np.rot90(noise, 1, (2, 3)), np.rot90(ivar, 1, (1, 2))
+    noises = [_turned_into_each_other(*noise, *how) for how in product(TURNS, (1, -1))]
     parts = []
-    for sign in (1, -1):
-        for some, both, weights in ((truth, noise, ivar), (quarter_turned(truth), *turned)):
-            light = images(some, sign * GAMMA * (1 + 1j)) * flux[:, None, None]
-            parts += [(light + both[i], weights, both[1 - i]) for i in range(2)]
-    data, weights, added = (np.concatenate(p) for p in zip(*parts, strict=True))
+    for sign, quarter in product((1, -1), (False, True)):
+        some, weights = (quarter_turned(truth), np.rot90(ivar, 1, (1, 2))) if quarter else (truth, ivar)
+        light = images(some, sign * GAMMA * (1 + 1j)) * flux[:, None, None]
+        where_drawn = (
+            some["center"] if options.get("light") not in IN_THE_MIDDLE else np.full((CHUNK, 2), 31.5)
+        )
+        for both in noises:
+            if quarter:
+                both = -np.rot90(both, 1, (2, 3))
+            parts.append((light + both[0], weights, both[1], where_drawn))
+    data, weights, added, centers = (np.concatenate(p) for p in zip(*parts, strict=True))
     where = {}
     if jacobian is not None:
         where = {"jacobian": jacobian, "skycoord": np.tile([150.0, 2.0], (len(data), 1))}
     told = psf_array(FWHM * options.get("told", 1.0), e)
     stamps = Stamps(data, weights, told, psf_oversampling=OVER, **where)
-    return truth, stamps, added.astype(np.float32), correlation
+    return Galaxies(truth, stamps, added.astype(np.float32), correlation, centers)

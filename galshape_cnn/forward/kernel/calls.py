@@ -19,6 +19,7 @@ __all__ = [
     "images",
     "linear_equations",
     "local_maxima",
+    "moved_features",
     "normal_equations",
     "point_chi2",
     "smoothed",
@@ -284,6 +285,35 @@ def features(data, ivar, windows, fit_sky, poisson):
     out = np.empty((n, 16, 16, 48), np.float32), np.empty((n, 32), np.float32), np.empty(n, np.float32)
     call("features", _number(n), *map(_single, (data, ivar, windows, fit_sky, poisson)), *out)
     return out
+
+
+def moved_features(data, ivar, windows, fit_sky, poisson, moved):
+    """The same with their derivatives along images.
+
+    Parameters
+    ----------
+    data, ivar, windows, fit_sky, poisson
+        As for `features`.
+    moved : (N, K, 64, 64) array_like
+        Images along which ``data`` moves.
+
+    Returns
+    -------
+    pixels : (N, 1 + K, 16, 16, 48) float32 ndarray
+        Values, then derivatives.
+    context : (N, 1 + K, 32) float32 ndarray
+    amplitude : (N, 1 + K) float32 ndarray
+    """
+    moved = _single(moved)
+    n, k = moved.shape[:2]
+    of_pixels, of_rest, amplitude = features(data, ivar, windows, fit_sky, poisson)
+    pixels = np.empty((n, 1 + k, 16, 16, 48), np.float32)
+    rest, growth = np.empty((n, k, 32), np.float32), np.empty((n, k), np.float32)
+    pixels[:, 0] = of_pixels
+    arrays = *map(_single, (data, ivar, windows)), moved, pixels, rest, growth
+    call("moved_features", _number(n), _number(k), *arrays)
+    context = np.concatenate([of_rest[:, None], rest], 1)
+    return pixels, context, amplitude[:, None] * np.concatenate([np.ones_like(growth[:, :1]), growth], 1)
 
 
 def transfer(psf, grid, oversampling):

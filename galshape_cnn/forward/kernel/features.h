@@ -124,3 +124,65 @@ int32_t ENTRY(features)(int64_t count, const float *data, const float *ivar, con
     free(memory);
     return 1;
 }
+
+/* How the channels move with pixels that move by `moved`, in units of the noise, and their unit by a fraction. */
+static void moved_channels(const float *scaled, const float *weight, const float *moved, float unit, float growth,
+                           float *out) {
+    float over = 1 / unit;
+    for (int y = 0; y < SIDE; y++) {
+        float linear[SIDE], arcsinh[SIDE];
+        for (int x = 0; x < SIDE; x += VL) {
+            V s = load(scaled + y * SIDE + x), w = load(weight + y * SIDE + x), d = load(moved + y * SIDE + x);
+            V lit = s * over, root = root_of(w), zero = splat(0.0f), bright = s * root;
+            VI free_ = (w > zero) & (lit > splat(-5.0f)) & (lit < splat(20.0f));
+            store(linear + x, select_(free_, d * over - lit * growth, zero));
+            store(arcsinh + x, d * root / root_of(bright * bright + 1.0f));
+        }
+        float *row = out + (size_t)(y / PATCH) * (SIDE / PATCH) * PATCH * PATCH * 3 + (y % PATCH) * PATCH * 3;
+        for (int x = 0; x < SIDE; x++) {
+            float *to = row + (x / PATCH) * PATCH * PATCH * 3 + (x % PATCH) * 3;
+            to[0] = linear[x], to[1] = arcsinh[x], to[2] = 0;
+        }
+    }
+}
+
+/* Derivatives of `features` along images, of pixels, context, and the logarithm of the unit of flux; the pixels
+ * of a galaxy come after a place for those of `features`. */
+int32_t ENTRY(moved_features)(int64_t count, int64_t directions, const float *data, const float *ivar,
+                              const float *along, const float *moved, float *pixels, float *context,
+                              float *growth) {
+    int area = SIDE * SIDE, each = WINDOWS * (TEMPLATES + 1) + 4;
+    float *memory = calloc(3 * area, 4), *scaled = memory, *weight = memory + area, *one = weight + area;
+    if (!memory) return 0;
+    for (int64_t n = 0; n < count; n++) {
+        double sums[WINDOWS * TEMPLATES], norm[WINDOWS], valid;
+        float sigma = scaled_stamp(data + n * area, ivar + n * area, scaled, weight, &valid);
+        window_sums(scaled, weight, along, sums, norm);
+        double error2 = 1 / norm[1], second = sums[TEMPLATES] / norm[1];
+        second = second > 0 ? second : 0;
+        double unit = sqrt(second * second + 9 * error2);
+        pixels += 3 * area;
+        for (int64_t k = 0; k < directions; k++, moved += area, pixels += 3 * area, context += each, growth++) {
+            double slopes[WINDOWS * TEMPLATES], unused[WINDOWS];
+            for (int i = 0; i < area; i++) one[i] = moved[i] / sigma;
+            window_sums(one, weight, along, slopes, unused);
+            double relative = second * slopes[TEMPLATES] / norm[1] / (unit * unit);
+            moved_channels(scaled, weight, one, unit, relative, pixels);
+            for (int i = 0; i < WINDOWS * TEMPLATES; i++) {
+                double value = sums[i] / norm[i / TEMPLATES] / unit;
+                double slope = slopes[i] / norm[i / TEMPLATES] / unit - value * relative;
+                context[i] = value > -20 && value < 20 ? slope : 0;
+            }
+            float *rest = context + WINDOWS * TEMPLATES;
+            for (int i = 0; i < WINDOWS; i++) {
+                double total = sums[i * TEMPLATES];
+                rest[i] = slopes[i * TEMPLATES] / sqrt(norm[i] + total * total);
+            }
+            rest[WINDOWS] = relative;
+            for (int i = 1; i < 4; i++) rest[WINDOWS + i] = 0;
+            *growth = relative;
+        }
+    }
+    free(memory);
+    return 1;
+}

@@ -13,7 +13,7 @@ from galshape_cnn.infer.fit.maximum_likelihood import fit_flags
 from galshape_cnn.infer.fit.variable_projection import LIMITS, Penalty
 from galshape_cnn.infer.likelihood.exposures import JointLikelihood
 
-__all__ = ["ExposuresFit", "fit_exposures"]
+__all__ = ["ExposuresFit", "ExposuresProblem", "fit_exposures"]
 
 _REWEIGHTINGS = 3
 _POOR = 5.0  # standard deviations of chi2 above which a fit is doubted
@@ -41,8 +41,18 @@ class ExposuresFit:
 
 
 @dataclass(frozen=True, eq=False)
-class _Problem:
-    """N galaxies in several exposures as a problem for the search."""
+class ExposuresProblem:
+    """N galaxies in several exposures as a problem for the search.
+
+    Attributes
+    ----------
+    likelihood : JointLikelihood
+        With final weights.
+    size : int
+        Side of the reference stamps, pixels.
+    penalty : Penalty or None
+        Added to chi-square.
+    """
 
     likelihood: JointLikelihood
     size: int
@@ -50,9 +60,11 @@ class _Problem:
 
     @property
     def coordinates(self):
+        """Of the search."""
         return Coordinates(self.likelihood.model)
 
     def evaluate(self, theta, rows):
+        """`Points` at coordinates (M, P) of some rows, fluxes and sky levels at their best."""
         coordinates = self.coordinates
         params = coordinates.params(theta)
         best, chi2, gradient, fisher = self.likelihood.at_best_amplitudes(params, rows)
@@ -65,6 +77,7 @@ class _Problem:
         return points if self.penalty is None else self.penalty.added(points)
 
     def propose(self, points, rows, damping):
+        """Steps to try (shear in its radial frame), what they and undamped ones promise."""
         model = self.likelihood.model
         gradient, fisher = turned(points.theta, points.gradient, points.fisher, model)
         free = self.likelihood.free()[rows]
@@ -75,6 +88,7 @@ class _Problem:
         return Step(*bounded_step(gradient, fisher, damping, room, model), promise)
 
     def moved(self, theta, step):
+        """Coordinates after a step."""
         return moved(theta, step, self.size, self.coordinates)
 
 
@@ -124,7 +138,7 @@ def _fitted(likelihood, start, size, penalty, steps):
     for _ in range(_REWEIGHTINGS if photons else 1):
         if photons:
             weighted = likelihood.with_photons(coordinates.params(theta))
-        points, done, _ = search(_Problem(weighted, size, penalty), theta, limits)
+        points, done, _ = search(ExposuresProblem(weighted, size, penalty), theta, limits)
         theta = points.theta
     inverse = np.linalg.inv(coordinates.derivative(theta))
     fisher = np.swapaxes(inverse, 1, 2) @ points.fisher @ inverse

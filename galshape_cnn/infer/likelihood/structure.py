@@ -47,8 +47,8 @@ __all__ = [
     "SIGNIFICANT",
     "Structure",
     "estimate_structure",
-    "may_have_structure",
     "score_roots",
+    "significances",
     "sky_significance",
 ]
 
@@ -134,8 +134,8 @@ def estimate_structure(
     return Structure(*(np.stack(field).astype(float) for field in zip(*found, strict=True)))
 
 
-def may_have_structure(examination, chi2, freedom, least=SIGNIFICANT):
-    """Rows whose structure, or white noise beyond the noise map's, can be significant: few.
+def significances(examination, chi2, freedom):
+    """Significance of structure of galaxy and sky, and whether there may be more white noise than mapped.
 
     More white noise lowers the significance of structure, so that as if there were none bounds it.
 
@@ -147,16 +147,16 @@ def may_have_structure(examination, chi2, freedom, least=SIGNIFICANT):
         Reduced chi-square.
     freedom : (N,) ndarray
         Degrees of freedom, of independent noise.
-    least : float, optional
-        Significance of structure.
 
     Returns
     -------
-    rows : (N,) ndarray of bool
+    galaxy, sky : (N,) ndarray
+        Standard deviations of noise.
+    white : (N,) ndarray of bool
     """
     sky = sky_significance(examination.sky_square, examination.sky_number)
     white = (chi2 - 1) * np.sqrt(freedom / 2) > _MORE_NOISE
-    return (examination.galaxy_excess > least) | (sky > least) | white
+    return examination.galaxy_excess, sky, white
 
 
 def score_roots(scores, fisher):

@@ -2,6 +2,7 @@
 """Errors of estimates: the Cramér-Rao bound, or the sandwich where the weights do not know the noise."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -19,10 +20,19 @@ from galshape_cnn.infer.likelihood.structure import (
     SIGNIFICANT,
     Structure,
     estimate_structure,
-    may_have_structure,
+    significances,
 )
 
-__all__ = ["Judged", "errors_of", "structure_of", "without_errors"]
+__all__ = [
+    "Judged",
+    "Suspicions",
+    "errors_of",
+    "hidden_sources",
+    "structure_at",
+    "structure_of",
+    "suspicions",
+    "without_errors",
+]
 
 # Standard deviations of squares, and of smoothed residuals near and anywhere, worth a search for companions.
 _LEFT, _HIGH = 1.0, (3.5, 5.0)
@@ -97,7 +107,7 @@ def errors_of(batch, found, fitted, options):
         known = judged.chi2 * judged.freedom, (supposed, crb + structure)
         profile = profile_covariance(batch, params, *known, options.fit_sky)
     stated = covariance, crb + structure + profile
-    found = _hidden_sources(batch, replace(judged, white=white), stated, options)
+    found = hidden_sources(batch, replace(judged, white=white), stated, options)
     hidden = found.shift[:, :, None] * found.shift[:, None, :]
     rows = np.flatnonzero(hidden.any((1, 2)))
     if len(rows):
@@ -145,29 +155,87 @@ def _examined(batch, params, fit_sky):
     return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(batch)], *parts)
 
 
-def structure_of(batch, judged, options, least=SIGNIFICANT):
-    """Numbers of the rows that are worth a closer look, and their structure; None if there are none.
+def structure_of(batch, judged, options):
+    """Numbers of the rows that are worth a closer look, and their structure; None if there are none."""
+    likely = np.flatnonzero(suspicions(judged, options).likely)
+    return likely, structure_at(batch, judged, likely, options)
 
-    ``least`` as for `~galshape_cnn.infer.likelihood.structure.estimate_structure`.
+
+class Suspicions(NamedTuple):
+    """What the residuals of N rows say of structure before a closer look.
+
+    Attributes
+    ----------
+    galaxy, sky : (N,) ndarray
+        Significance of structure of the galaxy and of the sky if the noise map is right; what a closer look
+        finds is that or less.
+    white, likely : (N,) ndarray of bool
+        Whether there may be more white noise than the noise map says; and whether any of the three calls for
+        a closer look.
     """
-    params, scaled, alike = judged.params, judged.examination, 1.0
+
+    galaxy: np.ndarray
+    sky: np.ndarray
+    white: np.ndarray
+    likely: np.ndarray
+
+
+def suspicions(judged, options, least=SIGNIFICANT):
+    """What the residuals of N rows say of structure before a closer look.
+
+    Parameters
+    ----------
+    judged : Judged
+    options : Options
+        ``correlation`` is used.
+    least : float, optional
+        Significance of structure from which a row is likely to have some.
+
+    Returns
+    -------
+    suspicions : Suspicions
+    """
+    scaled, alike = judged.examination, 1.0
     if options.correlation is not None:
         scaled = as_if_independent(scaled, options.correlation)
         alike = (options.correlation**2).sum()
-    likely = may_have_structure(scaled, judged.chi2, judged.freedom / alike, least)
-    likely, found = np.flatnonzero(likely & np.isfinite(params).all(1)), []
-    for rows, padded, full in batch.filled(likely, BLOCK, by_kernel=True):
+    galaxy, sky, white = significances(scaled, judged.chi2, judged.freedom / alike)
+    likely = (galaxy > least) | (sky > least) | white
+    return Suspicions(galaxy, sky, white, likely & np.isfinite(judged.params).all(1))
+
+
+def structure_at(batch, judged, rows, options, least=SIGNIFICANT):
+    """Structure of some rows, at a closer look.
+
+    Parameters
+    ----------
+    batch, judged, options
+        As for `structure_of`.
+    rows : (M,) ndarray of int
+    least : float, optional
+        As for `~galshape_cnn.infer.likelihood.structure.estimate_structure`.
+
+    Returns
+    -------
+    structure : `~galshape_cnn.infer.likelihood.structure.Structure` or None
+        Of these rows; None if there are none.
+    """
+    params, found = judged.params, []
+    for some, padded, full in batch.filled(rows, BLOCK, by_kernel=True):
         pixels = full.stamps.data, full.stamps.ivar, full.transfer, full.grid
         known = options.fit_sky, full.gain, options.correlation, least
         part = estimate_structure(params[padded], *pixels, *known)
-        found.append([array[: len(rows)] for array in part])
+        found.append([array[: len(some)] for array in part])
     if not found:
-        return likely, None
-    return likely, Structure(*map(np.concatenate, zip(*found, strict=True)))
+        return None
+    return Structure(*map(np.concatenate, zip(*found, strict=True)))
 
 
-def _hidden_sources(batch, judged, errors, options):
-    """Sources in the light of the galaxies; rows that leave nothing near the centre are not searched."""
+def hidden_sources(batch, judged, errors, options):
+    """`Companions` in the light of N galaxies; rows that leave nothing near the centre are not searched.
+
+    ``errors``: stated covariance (N, 5, 5), and that of an unbiased estimate where none is stated.
+    """
     n, examination = len(batch), judged.examination
     if options.correlation is not None:
         examination = as_if_independent(examination, options.correlation)

@@ -1,11 +1,14 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Estimates of galaxies in several images: those of the fit, or posterior means by importance sampling.
 
-``"network"`` combines the posteriors that the networks state of each image (`combined_posterior`).  That
-alone is not enough: each network's own error is a fraction of the error from one image, and adds up, so the
-result scatters 20 to 30 % more than the exact posterior mean in flux, n and size.  Two steps of Fisher
-scoring on all images together lead from there to the posterior's mode, and a few draws, spread evenly about
-it and weighted by the likelihood, give the moments.
+``"network"`` begins from what the network says of the image that says most; where it makes nothing of that,
+from its answers to the others, combined (`combined_posterior`).  Those of all images combined are not enough:
+each network's own error is a fraction of the error from one image, and adds up, so the
+result scatters 20 to 30 % more than the exact posterior mean in flux, n and size.  Steps of Fisher
+scoring on all images together lead from there to the posterior's mode, and an expansion about it that
+follows n gives the moments (`galshape_cnn.infer.posterior.nested_laplace`).  Where that cannot hold, and
+where neighbours are fitted, they come from a few draws, spread evenly about the mode and weighted by the
+likelihood.
 """
 
 from dataclasses import dataclass, replace
@@ -24,6 +27,7 @@ from galshape_cnn.infer.measure.options import prior_of_training
 from galshape_cnn.infer.network.combination import combined_posterior
 from galshape_cnn.infer.posterior.exposures_target import ExposuresTarget
 from galshape_cnn.infer.posterior.importance_sampling import sample_evenly, sample_target
+from galshape_cnn.infer.posterior.nested_laplace import Neighbourhood, nested_moments
 from galshape_cnn.infer.posterior.result import PosteriorResult
 from galshape_cnn.infer.posterior.target import first_proposal, prior_penalty
 
@@ -37,8 +41,7 @@ __all__ = [
 ]
 
 _SAMPLES = 256  # as for one image
-_STEPS = 2  # of Fisher scoring from the combined networks
-_EVEN, _MORE = 64, 128  # draws of "network", and of those rows of which few of them count
+_EVEN, _MORE = 64, 128  # draws where the expansion cannot hold, and of those rows of which few of them count
 _FEW, _FEWEST = (
     12.0,
     5.0,
@@ -193,7 +196,7 @@ def sample_exposures(task):
 
 
 def network_exposures(task):
-    """Posterior means from the networks' answers to each image, and few draws for all of them.
+    """Posterior means from the networks' answers to each image, and the likelihood of all near these.
 
     Parameters
     ----------
@@ -204,19 +207,37 @@ def network_exposures(task):
     estimate : ExposuresEstimate
         Without samples.
     """
-    _, target = _target(task, _combined_start(task), steps=_STEPS)
-    mixture = first_proposal(target)
-    result = sample_evenly(target, mixture, _EVEN, task.options.seed)
-    rows = np.flatnonzero(result.ess < _FEW)
+    tempered = _tempered(task)
+    penalty = prior_penalty(task.prior, tempered.model)
+    near = Neighbourhood.of(tempered, _combined_start(task), task.side, penalty)
+    weighted, nuisance = _with_nuisance(near.problem.likelihood, task.parts)
+    target = ExposuresTarget(weighted, near.params, near.fisher, task.prior, task.side)
+    result, doubtful = nested_moments(target, near)
+    rows = np.flatnonzero(doubtful | nuisance)
     if len(rows):
-        more = PosteriorResult.blank(len(rows), _MORE, result.flags[rows], task.likelihood.model)
-        sample_target(more, np.arange(len(rows)), target[rows], mixture[rows], _MORE, task.options.seed)
-        for name in ("mean", "covariance", "ess", "center"):
-            getattr(result, name)[rows] = getattr(more, name)
+        _put(result, rows, _evenly_sampled(target[rows], task.options.seed))
     found = _estimate(task, target, result)
     flags = np.where(result.ess < _FEW, Flag.LOW_ESS, 0)
     found = _with_likelihood(replace(found, flags=flags, samples=None), task)
     return replace(found, ess=np.full(len(flags), np.nan))
+
+
+def _evenly_sampled(target, seed):
+    """Posterior moments from few draws, more of them where few count."""
+    mixture = first_proposal(target)
+    result = sample_evenly(target, mixture, _EVEN, seed)
+    rows = np.flatnonzero(result.ess < _FEW)
+    if len(rows):
+        more = PosteriorResult.blank(len(rows), _MORE, result.flags[rows], target.model)
+        sample_target(more, np.arange(len(rows)), target[rows], mixture[rows], _MORE, seed)
+        _put(result, rows, more)
+    return result
+
+
+def _put(result, rows, other):
+    """Replace the moments of some rows."""
+    for name in ("mean", "covariance", "ess", "center"):
+        getattr(result, name)[rows] = getattr(other, name)
 
 
 def _combined_start(task):
@@ -235,12 +256,12 @@ def _combined_start(task):
     return start
 
 
-def _target(task, start, again=None, **how):
+def _target(task, start, again):
     """Fit under the prior, and the posterior's density with the weights of the best-fitting model."""
     tempered = _tempered(task)
     penalty = prior_penalty(task.prior, tempered.model)
-    fit = fit_exposures(tempered, start, task.side, again, penalty, **how)
-    weighted = _with_nuisance(tempered, task.parts).with_photons(fit.params)
+    fit = fit_exposures(tempered, start, task.side, again, penalty)
+    weighted = _with_nuisance(tempered, task.parts)[0].with_photons(fit.params)
     return fit, ExposuresTarget(weighted, fit.params, fit.fisher, task.prior, task.side)
 
 
@@ -332,11 +353,12 @@ def _tempered(task):
 
 
 def _with_nuisance(likelihood, found):
-    """The likelihood with the parameters of fitted neighbours integrated out."""
-    parts = []
+    """The likelihood with the parameters of fitted neighbours integrated out, and which rows have some."""
+    parts, rows = [], np.zeros(len(likelihood), bool)
     for (part, there), stamps in zip(found, likelihood.parts, strict=True):
         nuisance = part.batch.stamps.nuisance
         if nuisance is not None and nuisance[there].any():
+            rows[stamps.rows] |= nuisance[there].any((1, 2, 3))
             stamps = replace(stamps, likelihood=MarginalLikelihood.of(stamps.likelihood, nuisance[there]))
         parts.append(stamps)
-    return replace(likelihood, parts=tuple(parts))
+    return replace(likelihood, parts=tuple(parts)), rows

@@ -2,6 +2,7 @@
 """Bound, S/N, chi-square and flags of galaxies that were fitted in several images."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from galshape_cnn.forward.psf.width import psf_width
 from galshape_cnn.infer.likelihood.exposures import joint_errors
 from galshape_cnn.infer.likelihood.sandwich import information, on_known, widened
 from galshape_cnn.infer.likelihood.structure import SIGNIFICANT, score_roots
-from galshape_cnn.infer.measure.bounds import structure_of, without_errors
+from galshape_cnn.infer.measure.bounds import hidden_sources, structure_at, suspicions, without_errors
 from galshape_cnn.infer.measure.exposure_gradients import ShapeDifferences, shape_differences
 from galshape_cnn.infer.measure.quality import (
     LARGE,
@@ -19,8 +20,9 @@ from galshape_cnn.infer.measure.quality import (
     RESOLVED,
     SMALL,
     chi2_of_points,
+    image_flags,
     limit_flags_of_n,
-    row_flags,
+    neighbour_flags,
 )
 
 __all__ = ["ExposureRows", "JudgedRows", "is_single", "judge"]
@@ -29,15 +31,16 @@ _UNLIKELY = 1e-4  # probability of differences between bands, below which one sh
 
 #: Flags that concern the pixels of an image: one exposure that has them is reason for doubt of the row.
 _OF_ANY = (
-    Flag.EDGE | Flag.MASKED | Flag.CENTER_MASKED | Flag.NEIGHBOR | Flag.POOR_FIT | Flag.PSF_ESTIMATED
-    | Flag.SATURATED | Flag.SPIKE | Flag.CORRELATED_NOISE | Flag.N_AT_BOUND | Flag.PSF_OUT_OF_DOMAIN
-    | Flag.SIZE_OUT_OF_DOMAIN | Flag.INCONSISTENT
+    Flag.EDGE | Flag.MASKED | Flag.CENTER_MASKED | Flag.NEIGHBOR | Flag.NEIGHBOR_LIGHT | Flag.POOR_FIT
+    | Flag.PSF_ESTIMATED | Flag.SATURATED | Flag.SPIKE | Flag.CORRELATED_NOISE | Flag.N_AT_BOUND
+    | Flag.PSF_OUT_OF_DOMAIN | Flag.SIZE_OUT_OF_DOMAIN | Flag.INCONSISTENT
 )  # fmt: skip
 #: Flags that a row has when all its exposures have them.
-_OF_ALL = Flag.RECENTER_FAILED | Flag.FAR_CENTROID | Flag.STAMP_SMALL
+_OF_ALL = Flag.RECENTER_FAILED | Flag.FAR_CENTROID | Flag.STAMP_SMALL | Flag.BLENDED
 #: Flags of one image that say nothing of an exposure, or are decided for all exposures together.
 _OF_ROW = Flag.LOW_SNR | Flag.HIGH_SNR | Flag.UNTRUSTED | Flag.UNRESOLVED | Flag.SINGULAR
 _SUSPECTED = 1.0  # significance of structure in one image from which it counts in the sum over images
+_ROUNDING = 0.05  # of significances, which two codes compute in single precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +141,12 @@ class _Look:
     batch: object
     judged: object
     options: object
+
+    @cached_property
+    def width(self):
+        """Of the PSFs, (M,) ndarray."""
+        stamps = self.batch.stamps
+        return np.broadcast_to(psf_width(stamps.psf, stamps.psf_oversampling), len(self.here))
 
     @property
     def own(self):
@@ -305,25 +314,49 @@ def _structure_roots(looks, params, fisher):
     Second result: the variance (M,) of each look's white noise in units of its noise map's.
     """
     n, out = len(params), []
-    # what no image alone shows, all together may
-    parts = [(look, *structure_of(look.batch, look.judged, look.options, _SUSPECTED)) for look in looks]
+    parts = list(_structure_of(looks, n))
     white = [np.ones(len(look.here)) for look in looks]
     for one, (_, rows, found) in zip(white, parts, strict=True):
         if found is not None:
             one[rows] = np.where(np.isfinite(found.white), found.white, 1.0)
     for kind in ("galaxy", "sky"):
-        doubt, count, scores = np.zeros(n), np.zeros(n), []
+        doubt, scores = np.zeros(n), []
         for look, rows, found in parts:
             own = np.zeros((len(look.here), SINGLE.size, SINGLE.size))
-            count[look.here] += 1
             if found is not None:
                 doubt[look.here[rows]] += np.nan_to_num(getattr(found, f"{kind}_significance"))
                 own[rows] = np.nan_to_num(getattr(found, f"{kind}_score"))
             scores.append((look.here, look.shared(own, params)))
-        seen = (doubt > SIGNIFICANT * np.sqrt(np.maximum(count, 1)))[:, None, None]
-        roots = score_roots(scores, fisher)
+        seen = (doubt > _needed(looks, n))[:, None, None]
+        roots = score_roots(scores, fisher) if seen.any() else [one for _, one in scores]
         out.append([root * seen[look.here] for look, root in zip(looks, roots, strict=True)])
     return out, white
+
+
+def _needed(looks, n):
+    """Sum of the significances of structure in all images of a row, above which it counts, (N,)."""
+    count = np.zeros(n)
+    for look in looks:
+        count[look.here] += 1
+    return SIGNIFICANT * np.sqrt(np.maximum(count, 1))
+
+
+def _structure_of(looks, n):
+    """(look, rows, structure) of each look; no structure where there is none.
+
+    What no image alone shows, all together may.  A closer look is slow, and finds no more than what was
+    suspected before; so only galaxies are looked at whose suspicions add up to enough.
+    """
+    suspected = [suspicions(look.judged, look.options, _SUSPECTED) for look in looks]
+    sums, white = np.zeros((2, n)), np.zeros(n, bool)
+    for look, one in zip(looks, suspected, strict=True):
+        for total, value in zip(sums, (one.galaxy, one.sky), strict=True):
+            total[look.here] += np.where(one.likely, np.nan_to_num(value), 0)
+        white[look.here] |= one.likely & one.white
+    wanted = white | (sums > _needed(looks, n) - _ROUNDING).any(0)
+    for look, one in zip(looks, suspected, strict=True):
+        rows = np.flatnonzero(one.likely & wanted[look.here])
+        yield look, rows, structure_at(look.batch, look.judged, rows, look.options, _SUSPECTED)
 
 
 def _flags_of(look, white, errors, params, network, model):
@@ -335,15 +368,20 @@ def _flags_of(look, white, errors, params, network, model):
         joint = getattr(errors, name)[look.here]
         stated = np.isfinite(joint).any((1, 2))[:, None, None]
         own[name] = np.where(stated, turn @ np.nan_to_num(joint) @ np.swapaxes(turn, 1, 2), np.nan)
-    return row_flags(look.batch, replace(look.judged, **own), network, look.options) & ~_OF_ROW
+    treated, shown = look.part.treated, np.full((len(look.part.rows), SINGLE.size), np.nan)
+    shown[look.there] = look.own
+    fraction = treated.light_on_others(shown)[look.there]
+    judged = replace(look.judged, **own)
+    flags = image_flags(look.batch, judged, look.width, network, look.options)
+    stated = judged.covariance, judged.crb + judged.structure
+    hidden = hidden_sources(look.batch, judged, stated, look.options).hidden
+    flags |= np.where(hidden, Flag.NEIGHBOR_LIGHT, 0)
+    return (flags | neighbour_flags(fraction, treated.flags[look.there])) & ~_OF_ROW
 
 
 def _against_point(look):
     """Chi-square that a galaxy wins over a point source, if it is small enough to ask, and if it is large."""
-    width = np.broadcast_to(
-        psf_width(look.batch.stamps.psf, look.batch.stamps.psf_oversampling), len(look.here)
-    )
-    small = look.own[:, SINGLE.hlr] < SMALL * width
+    small = look.own[:, SINGLE.hlr] < SMALL * look.width
     points = chi2_of_points(look.batch, look.own, np.flatnonzero(small), look.options)
     better = np.where(small, points - look.judged.chi2 * look.judged.freedom, 0.0)
-    return better, small, look.own[:, SINGLE.hlr] >= LARGE * width
+    return better, small, look.own[:, SINGLE.hlr] >= LARGE * look.width

@@ -1,9 +1,10 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Measure galaxies in several images together.
 
-Each exposure goes through the first steps of the chain by itself: neighbours are found and treated, and
-the network says what it sees.  Then all images of a galaxy are fitted with one shape, one centre, a flux for
-each band and a sky level for each exposure, and judged together.
+Each exposure goes through the first steps of the chain by itself: neighbours are found and treated.  The
+network is shown the image of a galaxy that says most, to begin from what it sees there.  Then all images are
+fitted with one shape, one centre, a flux for each band and a sky level for each exposure, and judged
+together.
 """
 
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ import numpy as np
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.coordinates import POSTERIOR
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.psf.width import psf_width
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.fit.exposures_fit import fit_exposures
 from galshape_cnn.infer.fit.moments import moment_start
@@ -39,11 +41,13 @@ __all__ = ["ExposurePart", "measure_exposures"]
 
 _TOGETHER = 256  # galaxies that are fitted together
 _SAFE_SNR = 1e-3  # of an exposure whose network gives no start
+_SHOWN = 1  # images of each galaxy that the network sees; the others where it makes nothing of these
+_WINDOW = 0.6  # of the PSF's width: sigma of the Gaussian that a galaxy's S/N is guessed with
 
 
 @dataclass(frozen=True, eq=False)
 class ExposurePart:
-    """Stamps of one size of one exposure, neighbours treated, and what the network says of them.
+    """Stamps of one size of one exposure, neighbours treated, and what the network says of some of them.
 
     Attributes
     ----------
@@ -56,9 +60,8 @@ class ExposurePart:
     measured : Stamps
         The same in the unit of the user.
     mean, chol : (M, 7), (M, 7, 7) ndarray
-        Mean and Cholesky factor of the network's posterior in the coordinates, fluxes in the batch's unit.
-    sky : (M,) ndarray
-        Level that the network subtracted.
+        Mean and Cholesky factor of the network's posterior in the coordinates, fluxes in the batch's unit;
+        NaN in rows that it was not shown.
     """
 
     exposure: int
@@ -67,7 +70,6 @@ class ExposurePart:
     measured: Stamps
     mean: np.ndarray
     chol: np.ndarray
-    sky: np.ndarray
 
     @property
     def batch(self):
@@ -109,6 +111,7 @@ def measure_exposures(exposures, network, options, threads=1, advance=None):
         part for number in range(len(exposures.names))
         for part in _parts(exposures, number, network, options, threads)
     ]  # fmt: skip
+    _show(exposures, parts, network, options, threads)
     by_exposure = ExposureRows.blank(exposures)
     chunks, pieces = list(_chunks(exposures)), []
 
@@ -136,7 +139,7 @@ def _not_measured(exposures, flags):
 
 
 def _parts(exposures, number, network, options, threads):
-    """Stamps of an exposure with their neighbours treated, shown to the network."""
+    """Stamps of an exposure with their neighbours treated, before the network has seen them."""
     observation = exposures.observations[number]
     for (index, stamps), listed in zip(observation.groups, listed_positions(observation), strict=True):
         some = np.flatnonzero(exposures.seen[index, number])
@@ -149,27 +152,66 @@ def _parts(exposures, number, network, options, threads):
                 batch = RenderedBatch.from_stamps(stamps[rows], exposures.gains[number])
                 found = segment(batch, [listed[row] for row in rows], options)
                 treated = treat(batch, found, network, replace(options, gain=exposures.gains[number]))
-                return (
-                    treated,
-                    treated.in_units_of_user(stamps[rows]),
-                    *_look(treated.batch, network, options),
-                )
+                return treated, treated.in_units_of_user(stamps[rows])
 
+        size = POSTERIOR.model.size
         for rows, done in zip(batches, mapped(one, batches, threads), strict=True):
-            yield ExposurePart(number, index[rows], *done)
+            blank = np.full((len(rows), size), np.nan), np.full((len(rows), size, size), np.nan)
+            yield ExposurePart(number, index[rows], *done, *blank)
+
+
+def _show(exposures, parts, network, options, threads):
+    """Show the network the images of each galaxy that say most; the others if it makes nothing of these."""
+    worth = np.full(exposures.seen.shape, -np.inf)
+    for part in parts:
+        worth[part.rows, part.exposure] = _worth(part, exposures.view(part.rows, part.exposure))
+    rank = np.argsort(np.argsort(-worth, axis=1, kind="stable"), axis=1)
+    known = np.zeros(len(worth), bool)
+    for wanted in (rank < _SHOWN, rank >= _SHOWN):
+        todo = [np.flatnonzero(wanted[part.rows, part.exposure] & ~known[part.rows]) for part in parts]
+        looks = [(part, rows) for part, rows in zip(parts, todo, strict=True) if len(rows)]
+
+        def one(look):
+            part, rows = look
+            batch = part.batch if len(rows) == len(part.rows) else part.batch[rows]
+            with np.errstate(all="ignore"):
+                return _look(batch, network, options)
+
+        for (part, rows), (mean, chol) in zip(looks, mapped(one, looks, threads), strict=True):
+            part.mean[rows], part.chol[rows] = mean, chol
+            known[part.rows[rows]] |= np.isfinite(mean).all(1) & np.isfinite(chol).all((1, 2))
+
+
+def _worth(part, view):
+    """What images may say of shapes: S/N in a small window, over the width of the PSF in the common frame."""
+    stamps = part.batch.stamps
+    width = np.broadcast_to(psf_width(stamps.psf, stamps.psf_oversampling), len(part.rows))
+    axis = np.arange(stamps.data.shape[-1])
+    along = [
+        np.exp(-0.5 * ((axis - centre[:, None]) / (_WINDOW * width[:, None])) ** 2)
+        for centre in stamps.center.T
+    ]
+    window = along[1][:, :, None] * along[0][:, None]
+    weight = stamps.ivar * window
+    # without the sky, whatever its level is
+    level = weight.sum((1, 2)) / np.maximum(stamps.ivar.sum((1, 2), dtype=float), 1e-300)
+    window = window - level[:, None, None]
+    weight = stamps.ivar * window
+    signal = (weight * np.where(stamps.ivar > 0, stamps.data, 0)).sum((1, 2))
+    noise = np.sqrt(np.maximum((weight * window).sum((1, 2)), 1e-300))
+    scale = np.sqrt(np.abs(np.linalg.det(view.frame)))
+    return np.nan_to_num(signal / noise * scale / width, nan=-np.inf)
 
 
 def _look(batch, network, options):
-    """Mean and Cholesky factor of the network's posteriors, and the sky it subtracted."""
+    """Mean and Cholesky factor of the network's posteriors."""
     mean = np.full((len(batch), POSTERIOR.model.size), np.nan)
     chol = np.full((len(batch), POSTERIOR.model.size, POSTERIOR.model.size), np.nan)
-    sky = np.zeros(len(batch))
     usable = np.flatnonzero((batch.stamps.ivar > 0).any((1, 2)))
     for rows, _, full in batch.filled(usable, by_kernel=True):
-        posterior, _, level = sky_free_posterior(full, network, options.fit_sky)
+        posterior = sky_free_posterior(full, network, options.fit_sky)[0]
         mean[rows], chol[rows] = (one[: len(rows)] for one in expansion_point(posterior))
-        sky[rows] = level[: len(rows)]
-    return mean, chol, sky
+    return mean, chol
 
 
 def _chunks(exposures):

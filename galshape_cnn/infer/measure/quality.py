@@ -29,6 +29,7 @@ __all__ = [
     "RESOLVED",
     "SMALL",
     "chi2_of_points",
+    "image_flags",
     "limit_flags_of_n",
     "neighbour_flags",
     "row_flags",
@@ -91,6 +92,25 @@ def row_flags(batch, judged, network, options):
         Bits of `galshape_cnn.flags`.
     """
     width = np.broadcast_to(psf_width(batch.stamps.psf, batch.stamps.psf_oversampling), len(batch))
+    points = chi2_of_points(batch, judged.params, np.flatnonzero(_is_small(judged, width)), options)
+    flags = image_flags(batch, judged, width, network, options)
+    return flags | np.where(_unresolved(judged, width, points), Flag.UNRESOLVED, 0)
+
+
+def image_flags(batch, judged, width, network, options):
+    """Flags of a batch but for that of galaxies that are not resolved, which all images of one decide.
+
+    Parameters
+    ----------
+    batch, judged, network, options
+        As for `row_flags`.
+    width : (N,) ndarray
+        Of the PSFs, see `galshape_cnn.forward.psf.width.psf_width`.
+
+    Returns
+    -------
+    flags : (N,) int64 ndarray
+    """
     domain = {"snr": (network.domain["snr"][0], np.inf)} if "snr" in network.domain else {}
     if options.method == "network":  # likelihood and sampling depend on no training
         domain = network.domain
@@ -108,10 +128,6 @@ def row_flags(batch, judged, network, options):
     found = tested.examination
     found = found._replace(highest=found.highest / spread, lowest=found.lowest / spread)
     flags |= _residual_flags(replace(tested, examination=found), _is_sharp(judged.examination))
-    small = np.flatnonzero(_is_small(judged, width))
-    flags |= np.where(
-        _unresolved(judged, width, chi2_of_points(batch, judged.params, small, options)), Flag.UNRESOLVED, 0
-    )
     if options.method == "network":
         flags |= np.where(_off_maximum(judged, options.model), Flag.INCONSISTENT, 0)
     if network.trust:

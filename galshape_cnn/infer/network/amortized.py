@@ -98,6 +98,10 @@ class AmortizedPosterior:
 
     Attributes
     ----------
+    edge : int
+        Missing rows or columns at a side of a stamp up to which those beside them are shown in their place.
+    held : HeldContext
+        What of the context did not vary in training.
     has_update : bool
         Whether the bundle holds the second network, of `galshape_cnn.infer.network.likelihood_update`.
     domain : dict
@@ -119,13 +123,13 @@ class AmortizedPosterior:
         self._forward = LiveModel(f"network {bundle.sha256}", build, first, network_of(bundle.network, first))
         mean, variance = first[:2]
         self._mean, self._deviation = mean, np.sqrt(variance)
-        self._varied, self._held = variance > CONSTANT_VARIANCE, HeldContext(mean, variance)
+        self._varied, self.held = variance > CONSTANT_VARIANCE, HeldContext(mean, variance)
         self._offset = bundle.domain.get("offset", np.inf)
         self._noise_spread = bundle.domain.get("noise_spread", np.inf)
         # a stamp that was cut to the network's size lacks an edge once it is centred; a network that knows no
         # masks is shown a full one
         known = np.isfinite(self._offset) and not conditions_of(bundle).masks
-        self._edge = int(np.ceil(self._offset)) if known else 0
+        self.edge = int(np.ceil(self._offset)) if known else 0
         if self.has_update:
             build = partial(build_update, update, len(second[0]))
             self._update = LiveModel(f"update {bundle.sha256}", build, second, chain_of(second))
@@ -164,6 +168,21 @@ class AmortizedPosterior:
         backend.
         """
         return self._forward.pure()
+
+    def first_kernel(self, *arrays):
+        """The first network in the compiled kernel.
+
+        Parameters
+        ----------
+        *arrays : array
+            Arguments of the computation.
+
+        Returns
+        -------
+        network : galshape_cnn.infer.network.kernel_networks.KernelNetwork or None
+            None where JAX has to compute it.
+        """
+        return self._forward.kernel(*arrays)
 
     def update(self, first, derivatives, fit_sky):
         """The posterior after the second look.
@@ -204,7 +223,7 @@ class AmortizedPosterior:
         transfer = np.broadcast_to(transfer / total[:, None, None], (len(data),) + transfer.shape[1:])
         data, corner = crop_center(data, center)
         ivar, _ = crop_center(ivar, center)
-        data, ivar = mirrored_edges(data, ivar, self._edge)
+        data, ivar = mirrored_edges(data, ivar, self.edge)
         sky = np.full(len(data), float(fit_sky), np.float32)
         inputs = network_inputs(
             data.astype(np.float32), ivar.astype(np.float32), transfer,
@@ -228,7 +247,7 @@ class AmortizedPosterior:
 
         x, y are counted from the stamp's centre.
         """
-        context, unknown = self._held(context)
+        context, unknown = self.held(context)
         raw = self._forward([pixels, context])
         standard = (np.asarray(context) - self._mean) / self._deviation
         posterior = posterior_from_outputs(raw, amplitude, self.components)

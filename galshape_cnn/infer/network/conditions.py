@@ -104,7 +104,7 @@ class HeldContext:
     def __init__(self, mean, variance):
         held = np.asarray(variance) <= CONSTANT_VARIANCE
         held[[_ZERO, _ZERO + _PSF]] = False
-        self._mean, self._held = np.asarray(mean, np.float32), np.flatnonzero(held)
+        self._mean, self._held, self._is_held = np.asarray(mean, np.float32), np.flatnonzero(held), held
         allowed = np.full(CONTEXT_SIZE, _SAME)
         allowed[: 2 * _PSF], allowed[_SKY] = _SAME_PSF, np.inf  # the sky is settled before
         self._allowed = allowed[self._held]
@@ -126,11 +126,24 @@ class HeldContext:
         """
         if not len(self._held):
             return context, np.zeros(len(context), bool)
-        context = np.array(context)
+        context = np.asarray(context)
         with np.errstate(invalid="ignore"):
             apart = np.abs(context[:, self._held] - self._mean[self._held]) > self._allowed
-        context[:, self._held] = self._mean[self._held]
-        return context, apart.any(1)
+        return self.values(context, np), apart.any(1)
+
+    def values(self, context, array_module=np):
+        """The context alone; with `jax.numpy` as the module it can be differentiated."""
+        if not len(self._held):
+            return context
+        return array_module.where(self._is_held, self._mean, context)
+
+    def moved(self, context):
+        """Contexts (N, slots, CONTEXT_SIZE), of which all but the first slot are derivatives."""
+        if not len(self._held):
+            return context
+        context = np.where(self._is_held, np.float32(0), context)
+        context[:, 0, self._held] = self._mean[self._held]
+        return context
 
 
 def noise_spread(ivar):

@@ -34,6 +34,7 @@ __all__ = [
     "block_average",
     "crop_center",
     "mirrored_edges",
+    "moved_inputs",
     "network_inputs",
     "network_view",
     "psf_context",
@@ -126,8 +127,38 @@ def network_inputs(data, ivar, transfer, fit_sky, poisson):
     if not serves(data, ivar, transfer, fit_sky, poisson):
         return _network_inputs(data, ivar, transfer, fit_sky, poisson)
     pixels, rest, amplitude = calls.features(data, ivar, _windows_along(), fit_sky, poisson)
+    return pixels, np.concatenate([_real_parts(transfer), rest], axis=1), amplitude
+
+
+def moved_inputs(data, ivar, transfer, fit_sky, poisson, along, change):
+    """The same with their derivatives along three directions, by the compiled kernel.
+
+    Parameters
+    ----------
+    data, ivar, transfer, fit_sky, poisson
+        As for `network_inputs`.
+    along : (N, 3, 64, 64) array
+        How ``data`` moves.
+    change : (N, 15, 8) complex array
+        How ``transfer`` moves along the last direction.
+
+    Returns
+    -------
+    pixels : (N, 4, 16, 16, 48) ndarray
+        Values, then derivatives.
+    context : (N, 4, CONTEXT_SIZE) ndarray
+    amplitude : (N, 4) ndarray
+    """
+    stamps = data, ivar, _windows_along(), fit_sky, poisson
+    pixels, rest, amplitude = calls.moved_features(*stamps, along)
+    of_psf = np.zeros((len(rest), rest.shape[1], CONTEXT_SIZE - rest.shape[2]), np.float32)
+    of_psf[:, 0], of_psf[:, -1] = _real_parts(transfer), _real_parts(change)
+    return pixels, np.concatenate([of_psf, rest], -1), amplitude
+
+
+def _real_parts(transfer):
     flat = np.asarray(transfer).reshape(len(transfer), -1)
-    return pixels, np.concatenate([flat.real, flat.imag, rest], axis=1), amplitude
+    return np.concatenate([flat.real, flat.imag], axis=1)
 
 
 @compiled

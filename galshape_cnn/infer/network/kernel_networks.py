@@ -8,7 +8,10 @@ import numpy as np
 
 from galshape_cnn.forward.kernel.library import call, chosen
 
-__all__ = ["KernelNetwork", "chain_of", "network_of"]
+__all__ = ["DIRECTIONS", "KernelNetwork", "chain_of", "network_of"]
+
+#: Along which the kernel differentiates together.
+DIRECTIONS = 3
 
 _FLOATS = ctypes.POINTER(ctypes.c_float)
 _LANES = 16  # of the widest set of instructions: what widths of maps are multiples of, and biases padded to
@@ -75,14 +78,37 @@ class KernelNetwork:
         Inputs are those of the network: pixels and context; or, of a chain, its features. ``ValueError`` if
         their shapes are others.
         """
+        return self._run(self._function, inputs, ())
+
+    def moved(self, pixels, context):
+        """Outputs of the network and their derivatives along `DIRECTIONS` directions.
+
+        Parameters
+        ----------
+        pixels : (N, 1 + DIRECTIONS, 16, 16, 48) array_like
+            Values, then how they move.
+        context : (N, 1 + DIRECTIONS, context) array_like
+
+        Returns
+        -------
+        outputs : (N, 1 + DIRECTIONS, width) float32 ndarray
+
+        Raises
+        ------
+        ValueError
+            If inputs have other shapes.
+        """
+        return self._run("moved_network", (pixels, context), (1 + DIRECTIONS,))
+
+    def _run(self, function, inputs, slots):
         inputs = [_single(one) for one in inputs]
-        shapes = [one.shape[1:] for one in inputs]
+        shapes, allowed = [one.shape[1:] for one in inputs], [slots + one for one in self._shapes]
         # the kernel reads what it expects, whatever it is given
-        if shapes != self._shapes or len({len(one) for one in inputs}) != 1:
-            raise ValueError(f"inputs of shapes (N, ...) {shapes}; allowed: {self._shapes}")
-        out = np.empty((len(inputs[0]), self._outputs), np.float32)
+        if shapes != allowed or len({len(one) for one in inputs}) != 1:
+            raise ValueError(f"inputs of shapes (N, ...) {shapes}; allowed: {allowed}")
+        out = np.empty((len(inputs[0]), *slots, self._outputs), np.float32)
         net = ctypes.byref(self._net(chosen()))
-        call(self._function, net, ctypes.c_int64(len(out)), *inputs, out)
+        call(function, net, ctypes.c_int64(len(out)), *inputs, out)
         return out
 
     def _packed(self, instructions):

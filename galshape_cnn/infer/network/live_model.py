@@ -66,6 +66,10 @@ class LiveModel:
 
         return function
 
+    def kernel(self, *arrays):
+        """The model in the compiled kernel, where that serves for such arguments; else None."""
+        return self._by_kernel if self._is_pure and serves(*arrays) else None
+
     def __call__(self, inputs):
         """Outputs (N, ...) for inputs, an array or a list of them, of N > 0 galaxies.
 
@@ -74,8 +78,9 @@ class LiveModel:
         """
         inputs = jax.tree.map(np.asarray, inputs)
         leaves = jax.tree.leaves(inputs)
-        if self._is_pure and self._by_kernel is not None and serves(*leaves):
-            return self._by_kernel(*leaves)
+        kernel = self.kernel(*leaves)
+        if kernel is not None:
+            return kernel(*leaves)
         number, outputs = len(leaves[0]), []
         for rows, padded in fixed_batches(np.arange(number), NETWORK_BATCH):
             outputs.append(self._batch(jax.tree.map(lambda a, padded=padded: a[padded], inputs))[: len(rows)])

@@ -2,12 +2,23 @@
 """Draws of importance sampling: rounds of them, their weights, and what the next proposal learns."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from scipy.stats import qmc
 
 from galshape_cnn.infer.posterior.proposal import DEGREES, StudentMixture
 
-__all__ = ["DEFENSIVE", "Draws", "drawn", "effective", "random_generators", "tempered", "with_more"]
+__all__ = [
+    "DEFENSIVE",
+    "Draws",
+    "drawn",
+    "effective",
+    "even_points",
+    "random_generators",
+    "tempered",
+    "with_more",
+]
 
 #: Share of the first proposal in each later one: it bounds the weights.
 DEFENSIVE = 0.15
@@ -80,6 +91,22 @@ def tempered(weights, least=24.0):
 def random_generators(target, seed):
     """One random generator for each galaxy of a target, from the seed and its own pixels."""
     return [np.random.default_rng([seed, number]) for number in target.fingerprints()]
+
+
+@lru_cache(maxsize=4)
+def even_points(count):
+    """Quasi-random points in the unit cube.
+
+    Parameters
+    ----------
+    count : int
+        A power of two.
+
+    Returns
+    -------
+    points : (count, 8) ndarray
+    """
+    return qmc.Sobol(8, seed=20261128).random(count)
 
 
 def drawn(target, mixture, count, generators):

@@ -24,7 +24,7 @@ from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.infer.likelihood.exposures import JointLikelihood
 from galshape_cnn.infer.posterior.target import LARGEST_ETA, in_blocks_of_draws
 
-__all__ = ["ExposuresTarget"]
+__all__ = ["ExposuresTarget", "above_zero"]
 
 _LEAST_FLUX = 0.3  # in units of a pixel's noise: what the kernel is asked to render at least
 _FAINTEST = -8.0  # standard deviations below zero at which the draw of a flux is cut off
@@ -135,16 +135,14 @@ class ExposuresTarget:
             Of the fluxes given the point, in `flux_units`; NaN for bands without data.
         """
         given = self._given_shape(u)
-        ratio = np.exp(-0.5 * given.strength**2 - log_ndtr(given.strength)) / np.sqrt(2 * np.pi)
-        mean = given.sigma * (given.strength + ratio)  # of a Gaussian that is cut off at zero
-        variance = given.sigma**2 * np.maximum(1 - ratio * (ratio + given.strength), 0)
+        mean, variance = above_zero(given.strength, given.sigma)
         return self._density(u, given, mean), mean, variance
 
     def _density(self, u, given, flux):
         """Log density at points and fluxes."""
         theta = np.zeros((*u.shape[:2], self.coordinates.model.size))
         theta[..., self.model.searched] = u
-        prior = given.prior + self._prior_of_amplitude(np.where(given.seen, flux, 0), given.light)
+        prior = given.prior + self.prior_of_amplitude(np.where(given.seen, flux, 0), given.light)
         density = given.log_likelihood + prior + self.coordinates.log_determinant(theta)
         usable = np.isfinite(density) & (~given.seen | np.isfinite(flux)).all(-1)
         return np.where(usable, density, -np.inf)
@@ -154,7 +152,7 @@ class ExposuresTarget:
         theta = np.zeros((*u.shape[:2], self.coordinates.model.size))
         theta[..., self.model.searched] = u
         params = self.coordinates.params(theta)
-        prior = self._prior_of_shape(params)
+        prior = self.prior_of_shape(params)
         possible = self._is_inside(u, params) & np.isfinite(prior)
         chi2, log_volume, pull, weight, trial, light = self._equations(params, possible)
         seen = self.likelihood.free()[:, None, self.model.fluxes]
@@ -166,14 +164,34 @@ class ExposuresTarget:
         log_likelihood = np.where(possible, log_likelihood, -np.inf)
         return _GivenShape(prior, log_likelihood, strength, sigma, seen, light)
 
-    def _prior_of_shape(self, params):
-        """Log density of n, hlr, g1, g2."""
+    def prior_of_shape(self, params):
+        """Log density of n, hlr, g1, g2.
+
+        Parameters
+        ----------
+        params : (N, S, Q) ndarray
+            Of the model without sky levels.
+
+        Returns
+        -------
+        log_density : (N, S) ndarray
+        """
         shape = np.moveaxis(params[..., self.model.shape], -1, 0)
         with np.errstate(invalid="ignore", divide="ignore"):
             return self.prior.log_density_of_shape(*shape)
 
-    def _prior_of_amplitude(self, flux, light):
-        """Log density of the fluxes (N, S, B), of which a unit has the squared S/N ``light``."""
+    def prior_of_amplitude(self, flux, light):
+        """Log density of the fluxes.
+
+        Parameters
+        ----------
+        flux, light : (N, S, B) ndarray
+            In `flux_units`, and squared S/N of a unit of flux; zero in bands without data.
+
+        Returns
+        -------
+        log_density : (N, S) ndarray
+        """
         with np.errstate(invalid="ignore", divide="ignore"):
             if self.prior.by_snr:
                 seen = light > 0
@@ -231,3 +249,19 @@ class ExposuresTarget:
         for array, value in zip(out, values, strict=True):
             array[rows[:, None], blocks] = value
         return out[0], out[1], out[2:]
+
+
+def above_zero(strength, sigma):
+    """Mean and variance of Gaussians that are cut off at zero.
+
+    Parameters
+    ----------
+    strength, sigma : ndarray
+        Mean in units of the standard deviation, not far below zero, and standard deviation, before the cut.
+
+    Returns
+    -------
+    mean, variance : ndarray
+    """
+    ratio = np.exp(-0.5 * strength**2 - log_ndtr(strength)) / np.sqrt(2 * np.pi)
+    return sigma * (strength + ratio), sigma**2 * np.maximum(1 - ratio * (ratio + strength), 0)

@@ -21,11 +21,9 @@ effective number of draws, 1 / sum(w^2), is the proof of what the result is wort
 """
 
 from dataclasses import replace
-from functools import lru_cache
 
 import numpy as np
 from scipy.special import gammaincinv, ndtri
-from scipy.stats import qmc
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.flags import Flag
@@ -40,6 +38,7 @@ from galshape_cnn.infer.posterior.draws import (
     Draws,
     drawn,
     effective,
+    even_points,
     random_generators,
     tempered,
     with_more,
@@ -270,7 +269,7 @@ def sample_evenly(target, mixture, count, seed):
     """
     n, model = len(target.best), target.model
     shift = np.stack([g.uniform(size=(1, 8)) for g in random_generators(target, seed)])
-    points = ((_even_points(count) + shift) % 1).clip(1e-6, 1 - 1e-6)
+    points = ((even_points(count) + shift) % 1).clip(1e-6, 1 - 1e-6)
     chi_square = 2 * gammaincinv(DEGREES / 2, points[..., 6])
     u = mixture.draw(points[..., 7], ndtri(points[..., :6]), chi_square)
     log_target, flux, variance = target.moments(u)
@@ -281,12 +280,6 @@ def sample_evenly(target, mixture, count, seed):
     for band in range(len(model.bands)):
         result.covariance[:, band, band] += more[:, band]
     return result
-
-
-@lru_cache(maxsize=4)
-def _even_points(count):
-    """Quasi-random points (count, 8) in the unit cube."""
-    return qmc.Sobol(8, seed=20261128).random(count)
 
 
 def _summarise(result, rows, draws, inside, generators, model):

@@ -20,15 +20,12 @@ of a network cancels.  The dependence on an asymmetric PSF is differentiated in 
 to first order.
 """
 
-import threading
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from galshape_cnn.compilation import Program
+from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.render import render_with_derivatives
-from galshape_cnn.infer.network.features import network_inputs
 from galshape_cnn.infer.shear.copies import (
     COPIES,
     MEASURED,
@@ -39,7 +36,7 @@ from galshape_cnn.infer.shear.copies import (
     snr_and_gradient,
     with_snr,
 )
-from galshape_cnn.infer.shear.moments import mean_parameters
+from galshape_cnn.infer.shear.network_means import network_means
 
 __all__ = ["shear_response"]
 
@@ -73,97 +70,47 @@ def shear_response(batch, network, sky, fit_sky=True, seed=0, correlation=None, 
         shear in the middle of the stamp; NaN where it cannot be measured.
     """
     out = np.full((len(batch), len(COPIES), len(SLOTS), len(MEASURED)), np.nan)
-    stamps, program = batch.stamps, _response_of(network)
+    stamps, means = batch.stamps, network_means(network)
     usable = np.flatnonzero((stamps.ivar > 0).any((1, 2)) & np.isfinite(sky))
     if not len(usable):
         return out
     for part in copy_batches(batch, usable, sky, fit_sky, seed, correlation, noise):
-        out[part.rows] = program(**part.arrays, grid=part.grid)[: len(part.rows)]
+        out[part.rows] = _of_batch(part, means)[: len(part.rows)]
     out[~np.isfinite(out).all((1, 2, 3))] = np.nan
     return out
 
 
-class _Response:
-    """The compiled response of a live network, which threads may share.
-
-    The model lies between two programs, so that the kernel can draw it.
-    """
-
-    def __init__(self, network):
-        self._first = Program(lambda: _measurement(network))
-        self._program = Program(lambda: _response_function(network))
-        self._lock, self._traced = threading.Lock(), False
-
-    def __call__(self, *, transfer, grid, **arguments):
-        # Keras keeps state while it traces; what it has traced may run in several threads at once.
-        if self._traced:
-            return self._run(transfer, grid, arguments)
-        with self._lock:
-            done = self._run(transfer, grid, arguments)
-            self._traced = True
-            return done
-
-    def _run(self, transfer, grid, arguments):
-        data, ivar, view, sky, poisson = (arguments[k] for k in ("data", "ivar", "view", "sky", "poisson"))
-        first = np.asarray(self._first(data, ivar, view[:, 0], sky, poisson))
-        centre = first[:, 5:] + np.float32(MIDDLE)
-        params = np.concatenate([first[:, :5], centre, np.zeros_like(first[:, :1])], 1)
-        model, slopes = render_with_derivatives(params, transfer, grid)
-        return np.asarray(self._program(first=first, model=model, slopes=slopes, **arguments))
+def _of_batch(part, means):
+    """Values and derivatives of a `CopyBatch`, (BATCH_SIZE, 2, 4, 6)."""
+    arrays, count = part.arrays, len(part.rows)
+    data, ivar, view, change = (arrays[name] for name in ("data", "ivar", "view", "change"))
+    known = arrays["sky"], arrays["poisson"]
+    first = means.values(data, ivar, view[:, 0], *known, count)
+    centre = first[:, 5:] + np.float32(MIDDLE)
+    params = np.concatenate([first[:, :5], centre, np.zeros_like(first[:, :1])], 1)
+    model, slopes = render_with_derivatives(params, arrays["transfer"], part.grid)
+    of_pixels = (arrays[name] for name in ("noise", "inverse_gain", "filters"))
+    copies, snr = _copies(data, ivar, *of_pixels, first, model, slopes)
+    done = []
+    for quarter, pixels in enumerate(copies):  # the second after a quarter turn
+        seen, along = (np.asarray(one) for one in pixels)
+        seen, weights, along = means.mirrored(seen, ivar, along)
+        seen, weights, along = (np.rot90(one, quarter, (-2, -1)) for one in (seen, weights, along))
+        of_psf = view[:, quarter], change[:, quarter]
+        found = means.moved(seen, weights, of_psf[0], *known, along, of_psf[1], count)
+        done.append(found * _TURNED if quarter else found)
+    return np.asarray(_as_reported(np.stack(done, 1), first, *snr, arrays["light"]))
 
 
-_RESPONSES = {}
+@compiled
+def _copies(data, ivar, noise, inverse_gain, filters, first, model, slopes):
+    """Copies with their derivatives, (N, 3, 64, 64), and the S/N of the model with its gradient."""
+    pixels, weight = copies_and_tangents(data, ivar, noise, inverse_gain, filters, first, model, slopes)
+    pixels = [(one, jnp.moveaxis(along, 0, 1)) for one, along in pixels]
+    return pixels, snr_and_gradient(first, slopes, weight)
 
 
-def _response_of(network):
-    """The same for all networks of the same weights."""
-    return _RESPONSES.setdefault(network.first_name, _Response(network))
-
-
-def _measurement(network):
-    """Means of the first network as a function of pixels, for `Program`."""
-    raw, components = network.first_function(), network.components
-
-    def measured(data, ivar, view, sky, poisson):
-        pixels, context, amplitude = network_inputs(data, ivar, view, sky, poisson)
-        return mean_parameters(raw([pixels, context]), amplitude, components)
-
-    return measured
-
-
-def _response_function(network):
-    measured = _measurement(network)
-
-    def response(
-        data, ivar, noise, sky, poisson, inverse_gain, light, view, change, filters, first, model, slopes
-    ):
-        pixels, weight = copies_and_tangents(data, ivar, noise, inverse_gain, filters, first, model, slopes)
-        pixels = [(*one, ivar) for one in pixels]
-        pixels[1] = tuple(jnp.rot90(one, 1, (-2, -1)) for one in pixels[1])
-        copies, tangents, weights = (
-            jnp.concatenate(pair, axis)
-            for pair, axis in zip(zip(*pixels, strict=True), (0, 1, 0), strict=True)
-        )
-        known = (jnp.concatenate([one, one]) for one in (sky, poisson))
-        views = (jnp.concatenate([one[:, 0], one[:, 1]]) for one in (view, change))
-        done = _differentiated(measured, copies, tangents, weights, *views, *known)
-        done = jnp.stack([done[: len(data)], done[len(data) :] * _TURNED], 1)
-        snr = snr_and_gradient(first, slopes, weight)
-        done = jax.vmap(with_snr, (1, None, None, None), 1)(done, first, *snr)
-        return done.at[..., 0].divide(light[:, None, None])
-
-    return response
-
-
-def _differentiated(measured, copies, tangents, ivar, view, change, sky, poisson):
-    """Values and derivatives, (N, 4, 7), of images (N, 64, 64) along tangents (3, N, 64, 64)."""
-
-    def function(data, of_psf):
-        return measured(data, ivar, of_psf, sky, poisson)
-
-    def pushed(*along):
-        return jax.jvp(function, (copies, view), along)
-
-    of_view = jnp.stack([jnp.zeros_like(change), jnp.zeros_like(change), change])
-    value, slopes = jax.vmap(pushed, out_axes=(None, 0))(tangents, of_view)
-    return jnp.moveaxis(jnp.concatenate([value[None], slopes]), 0, 1)
+@compiled
+def _as_reported(done, first, snr, gradient, light):
+    done = jax.vmap(with_snr, (1, None, None, None), 1)(done, first, snr, gradient)
+    return done.at[..., 0].divide(light[:, None, None])

@@ -85,3 +85,26 @@ def test_roots_of_the_scores():
     np.testing.assert_allclose(
         second, 2 * first[:1], rtol=1e-9
     )  # of one field: the sum has 9 times its square
+
+
+@pytest.mark.parametrize("method", ["ml", "network"])
+def test_neighbours_are_flagged_as_in_one_image(method):
+    """A galaxy with a brighter one beside it, and one alone; the second exposure is the deeper one."""
+    rng, psf = np.random.default_rng(5), galsim.Moffat(beta=3, fwhm=3.0)
+    galaxy = galsim.Convolve(galsim.Exponential(half_light_radius=3, flux=500), psf)
+    images = np.zeros((2, SIZE, SIZE))
+    for row, others in enumerate(([], [(9.0, 0.0, 2.0)])):
+        for x, y, factor in ([0.0, 0.0, 1.0], *others):
+            drawn = (galaxy * factor).drawImage(nx=SIZE, ny=SIZE, scale=1, offset=(x + 0.5, y + 0.5))
+            images[row] += drawn.array
+    noise = [rng.normal(size=images.shape) * sigma for sigma in (1.0, 0.7)]
+    exposures = [
+        Exposure(images + one, psf=psf, error=sigma, band="r")
+        for one, sigma in zip(noise, (1.0, 0.7), strict=True)
+    ]
+    alone = ShapeEstimator()(exposures[1].data, psf=psf, error=0.7, method=method)
+    both = ShapeEstimator()(exposures, method=method)
+    wanted = Flag.NEIGHBOR | Flag.NEIGHBOR_LIGHT
+    assert alone.flags[1] & wanted
+    assert both.flags[1] & alone.flags[1] & wanted == alone.flags[1] & wanted
+    assert not both.flags[0] & wanted

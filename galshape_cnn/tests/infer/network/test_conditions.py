@@ -108,4 +108,4 @@ def test_an_edge_that_centring_leaves_is_no_mask():
         assert (stamps.ivar == 0).any()  # it was centred
         network = estimator.live_network()
         context = network._inputs(stamps, 1, False, np.zeros(1))[1]
-        assert network._held(context)[1] == unknown
+        assert network.held(context)[1] == unknown

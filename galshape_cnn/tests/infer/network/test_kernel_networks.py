@@ -4,13 +4,14 @@
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
+import jax
 import numpy as np
 import pytest
 
 from galshape_cnn.forward.kernel.library import KERNEL_VARIABLE, instructions
 from galshape_cnn.infer.network.architecture import DEFAULT_NETWORK, build_network, build_update
 from galshape_cnn.infer.network.features import CONTEXT_SIZE
-from galshape_cnn.infer.network.kernel_networks import chain_of, network_of
+from galshape_cnn.infer.network.kernel_networks import DIRECTIONS, chain_of, network_of
 from galshape_cnn.infer.network.live_model import LiveModel
 
 pytestmark = pytest.mark.skipif(not instructions(), reason="the package was installed without a compiler")
@@ -71,6 +72,52 @@ def test_chains_are_those_of_keras(chosen, monkeypatch):
     )
 
 
+def moved_inputs_of(n, seed=6):
+    """Values in the first slot, then how they move."""
+    rng = np.random.default_rng(seed)
+    return [
+        rng.normal(size=(n, 1 + DIRECTIONS, *shape)).astype(np.float32)
+        for shape in ((16, 16, 48), (CONTEXT_SIZE,))
+    ]
+
+
+def test_derivatives_are_those_of_keras(monkeypatch):
+    config = CONFIGURATIONS["deep"]
+    model = build_network(config)
+    weights = random_weights(model, 1)
+    model.set_weights(weights)
+    inputs = moved_inputs_of(6)
+    states = [[v.value for v in kind] for kind in (model.trainable_variables, model.non_trainable_variables)]
+
+    @jax.jit
+    def derivative(*along):
+        return jax.jvp(lambda *one: model.stateless_call(*states, list(one))[0], *along)[1]
+
+    expected = [
+        derivative(*(tuple(one[:, slot] for one in inputs) for slot in (0, direction)))
+        for direction in range(1, 1 + DIRECTIONS)
+    ]
+    assert min(one.std() for one in expected) > 0.1
+    for chosen in instructions():
+        monkeypatch.setenv(KERNEL_VARIABLE, chosen)
+        network = network_of(config, weights)
+        found = network.moved(*inputs)
+        np.testing.assert_array_equal(found[:, 0], network(*(one[:, 0] for one in inputs)))
+        for direction, one in enumerate(expected, 1):
+            np.testing.assert_allclose(found[:, direction], one, rtol=0, atol=3e-5 * np.abs(one).max())
+
+
+def test_derivatives_of_a_galaxy_do_not_know_its_company():
+    weights = random_weights(build_network(DEFAULT_NETWORK), 1)
+    network, inputs = network_of(DEFAULT_NETWORK, weights), moved_inputs_of(11)
+    inputs[0][7], inputs[1][2] = np.inf, np.nan
+    together = network.moved(*inputs)
+    assert np.isnan(together[[2, 7]]).all()
+    assert np.isfinite(np.delete(together, [2, 7], 0)).all()
+    for rows in ([0], [3, 9], [10, 2, 5, 1, 9], np.arange(11)[::-1]):
+        np.testing.assert_array_equal(network.moved(*(one[rows] for one in inputs)), together[rows])
+
+
 def test_a_galaxy_does_not_know_its_company():
     weights = random_weights(build_network(DEFAULT_NETWORK), 1)
     network, inputs = network_of(DEFAULT_NETWORK, weights), inputs_of(35)
@@ -116,6 +163,10 @@ def test_inputs_of_other_shapes_are_refused():
     for wrong in ([pixels], [pixels, context, context], [pixels, context[:2]], [pixels, context[:, 1:]]):
         with pytest.raises(ValueError, match="inputs of shapes"):
             network(*wrong)
+    moved = moved_inputs_of(3)
+    for wrong in ([pixels, context], [one[:, :3] for one in moved], [moved[0], context]):
+        with pytest.raises(ValueError, match="inputs of shapes"):
+            network.moved(*wrong)
 
 
 def test_threads_that_begin_together_share_it():

@@ -82,7 +82,7 @@ def test_exposures_multiply(points):
     alone = [target_of(SINGLE, [stamps_of(k)])(u, uniform[..., k - 1 : k]) for k in (1, 2)]
     theta = np.concatenate([np.zeros((2, 16, 1)), u], -1)
     single = target_of(SINGLE, [stamps_of(1)])
-    common = single.coordinates.log_determinant(theta) + single._prior_of_shape(
+    common = single.coordinates.log_determinant(theta) + single.prior_of_shape(
         single.coordinates.params(theta)
     )
     expected = alone[0][0] + alone[1][0] - common
