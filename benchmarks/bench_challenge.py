@@ -26,7 +26,7 @@ import numpy as np
 from csv_tables import write
 
 MAGNITUDES = (20.7, 21.7, 22.7, 23.8, 24.8)
-ZERO_POINT, SCALE, SIDE, PSF_SIDE = 23.9, 0.1, 64, 101
+ZERO_POINT, SCALE, SIDE, PSF_SIDE = 23.9, 0.1, 64, 201
 SIGMA = 10 ** (-0.4 * (25.3 - ZERO_POINT)) / 5 / np.sqrt(np.pi * (1 / SCALE) ** 2)  # of a pixel
 LARGEST_G, N_LIMITS = 0.7, (0.3, 5.5)
 #: B and D of r_e, O, D of n and of q, as published.
@@ -161,7 +161,9 @@ def main():
         data, truth = drawn(rng, magnitude, args.n, psf)
         for name, options in methods(magnitude).items():
             begin = time.process_time()
-            rows = estimator(data, psf=sampled, error=SIGMA, threads=1, **options).to_table()
+            rows = estimator(
+                data, psf=sampled, psf_oversampling=2, error=SIGMA, threads=1, **options
+            ).to_table()
             seconds[name] += time.process_time() - begin
             found = np.column_stack([np.asarray(rows[p]) for p in ("flux", "n", "hlr", "g1", "g2")])
             table[name].append(statistics(found, truth))

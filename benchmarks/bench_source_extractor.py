@@ -2,10 +2,10 @@
 """Source Extractor's model fitting beside this package, on a grid of galaxies and on a crowded field.
 
 Galaxies drawn by GalSim: Moffat PSF (beta 2.5, FWHM 3.04 pixels), S/N 15 to 150, n 0.5 to 5.5, hlr 0.9 to 3.5
-pixels, modulus of the reduced shear below 0.5, white noise, sky zero; in cells of 64 pixels, or strewn over a
-field, no two nearer than 14 pixels.  Source Extractor (Bertin & Arnouts 1996; Debian's ``source-extractor``)
-finds and fits ``SPHEROID`` models with a PSFEx model of the true PSF, at half a pixel, and this package
-measures what it found, from its table and the same image::
+pixels, modulus of the reduced shear below 0.5, white noise; in cells of 64
+pixels, or strewn over a field, no two nearer than 14 pixels.  Source Extractor (Bertin & Arnouts 1996;
+Debian's ``source-extractor``) finds and fits ``SPHEROID`` models with a PSFEx model of the true PSF, at half a
+pixel, and this package measures what it found, from its table and the same image::
 
     python benchmarks/bench_source_extractor.py -o docs/performance -n 400
 
@@ -33,7 +33,7 @@ from scipy.spatial import cKDTree
 
 CELL, FWHM, BETA, APART, SAMPLING = 64, 3.04, 2.5, 14.0, 0.5
 PSF_SIDE = 81
-PARAMETERS = "NUMBER X_IMAGE Y_IMAGE FLAGS FLAGS_MODEL".split()
+PARAMETERS = "NUMBER X_IMAGE Y_IMAGE FLAGS".split()  # nothing of a model
 FITTED = (
     "FLUX_SPHEROID SPHEROID_REFF_IMAGE SPHEROID_ASPECT_IMAGE SPHEROID_SERSICN SPHEROID_SERSICNERR".split()
 )
@@ -117,7 +117,7 @@ def source_extractor(folder, parameters):
     options = {
         "PARAMETERS_NAME": "wanted.param", "FILTER_NAME": "smooth.conv", "CATALOG_TYPE": "FITS_1.0",
         "CATALOG_NAME": "found.fits", "DETECT_THRESH": "1.5", "ANALYSIS_THRESH": "1.5", "DETECT_MINAREA": "5",
-        "BACK_TYPE": "MANUAL", "BACK_VALUE": "0", "PSF_NAME": "model.psf", "GAIN": "0",
+        "BACK_TYPE": "AUTO", "BACK_SIZE": "64", "PSF_NAME": "model.psf", "GAIN": "0",
         "WEIGHT_TYPE": "MAP_RMS", "WEIGHT_IMAGE": "rms.fits", "NTHREADS": "1", "VERBOSE_TYPE": "QUIET",
     }  # fmt: skip
     command = [program, "image.fits", "-c", "empty.sex"]
