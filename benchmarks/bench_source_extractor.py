@@ -2,10 +2,10 @@
 """Source Extractor's model fitting beside this package, on a grid of galaxies and on a crowded field.
 
 Galaxies drawn by GalSim: Moffat PSF (beta 2.5, FWHM 3.04 pixels), S/N 15 to 150, n 0.5 to 5.5, hlr 0.9 to 3.5
-pixels, modulus of the reduced shear below 0.5, white noise; in cells of 64
-pixels, or strewn over a field, no two nearer than 14 pixels.  Source Extractor (Bertin & Arnouts 1996;
-Debian's ``source-extractor``) finds and fits ``SPHEROID`` models with a PSFEx model of the true PSF, at half a
-pixel, and this package measures what it found, from its table and the same image::
+pixels, modulus of the reduced shear below 0.5, white noise; in cells of 64 pixels, or strewn over a field, no
+two nearer than 14 pixels.  Source Extractor (Bertin & Arnouts 1996; Debian's ``source-extractor``) finds and
+fits ``SPHEROID`` models with a PSFEx model of the true PSF, at half a pixel, and this package measures what
+it found, from its table and the same image::
 
     python benchmarks/bench_source_extractor.py -o docs/performance -n 400
 
@@ -32,7 +32,7 @@ from csv_tables import write
 from scipy.spatial import cKDTree
 
 CELL, FWHM, BETA, APART, SAMPLING = 64, 3.04, 2.5, 14.0, 0.5
-PSF_SIDE = 81
+PSF_SIDE, MODEL_SIDE = 81, 61  # of what this package gets; of the PSFEx model, as wide as they usually are
 PARAMETERS = "NUMBER X_IMAGE Y_IMAGE FLAGS".split()  # nothing of a model
 FITTED = (
     "FLUX_SPHEROID SPHEROID_REFF_IMAGE SPHEROID_ASPECT_IMAGE SPHEROID_SERSICN SPHEROID_SERSICNERR".split()
@@ -87,16 +87,15 @@ def field(rng, count, crowded):
     return (image.array + rng.normal(0, 1, image.array.shape)).astype(np.float32), np.array(truth)
 
 
-def effective(step):
+def effective(step, side):
     """PSF with the pixel's response, sampled at steps."""
-    side = PSF_SIDE if step == 1 else 2 * PSF_SIDE - 1
     psf = galsim.Convolve(galsim.Moffat(beta=BETA, fwhm=FWHM), galsim.Pixel(1.0))
     return psf.drawImage(nx=side, ny=side, scale=step, method="no_pixel").array.astype(np.float32)
 
 
 def write_psfex(path):
     """A PSFEx file of the one PSF everywhere."""
-    array = effective(SAMPLING)
+    array = effective(SAMPLING, MODEL_SIDE)
     array /= array.sum()
     columns = [fits.Column("PSF_MASK", f"{array.size}E", dim=str((*array.shape, 1)), array=array[None, None])]
     hdu = fits.BinTableHDU.from_columns(columns, name="PSF_DATA")
@@ -108,7 +107,7 @@ def write_psfex(path):
     hdu.writeto(path)
 
 
-def source_extractor(folder, parameters):
+def source_extractor(folder, parameters, background):
     """Its table, and the seconds of processor time that it took."""
     program = shutil.which("source-extractor") or shutil.which("sex")
     (folder / "wanted.param").write_text("\n".join(parameters) + "\n")
@@ -117,7 +116,7 @@ def source_extractor(folder, parameters):
     options = {
         "PARAMETERS_NAME": "wanted.param", "FILTER_NAME": "smooth.conv", "CATALOG_TYPE": "FITS_1.0",
         "CATALOG_NAME": "found.fits", "DETECT_THRESH": "1.5", "ANALYSIS_THRESH": "1.5", "DETECT_MINAREA": "5",
-        "BACK_TYPE": "AUTO", "BACK_SIZE": "64", "PSF_NAME": "model.psf", "GAIN": "0",
+        "BACK_TYPE": background, "BACK_VALUE": "0", "PSF_NAME": "model.psf", "GAIN": "0",
         "WEIGHT_TYPE": "MAP_RMS", "WEIGHT_IMAGE": "rms.fits", "NTHREADS": "1", "VERBOSE_TYPE": "QUIET",
     }  # fmt: skip
     command = [program, "image.fits", "-c", "empty.sex"]
@@ -154,8 +153,10 @@ def compare(name, rng, count, estimator):
         fits.writeto(folder / "image.fits", data)
         fits.writeto(folder / "rms.fits", np.ones_like(data))
         write_psfex(folder / "model.psf")
-        _, finding = source_extractor(folder, PARAMETERS)
-        table, spent = source_extractor(folder, PARAMETERS + FITTED)
+        # on the grid its meshes would take the galaxies' wings for a background
+        background = "AUTO" if name == "crowded" else "MANUAL"
+        _, finding = source_extractor(folder, PARAMETERS, background)
+        table, spent = source_extractor(folder, PARAMETERS + FITTED, background)
     positions = np.column_stack([table["X_IMAGE"], table["Y_IMAGE"]]) - 1.0  # the first pixel is 1 there
     distance, which = cKDTree(truth[:, 5:]).query(positions)
     kept = np.flatnonzero((distance < 2) & (distance == [distance[which == k].min() for k in which]))
@@ -165,7 +166,7 @@ def compare(name, rng, count, estimator):
     rows = [[name, "Source Extractor", len(kept), f"{rate:.0f}",
              *statistics(ours, known, np.asarray(table["SPHEROID_SERSICNERR"])[kept])]]  # fmt: skip
     for method in METHODS:
-        options = {"psf": effective(1), "error": 1.0, "method": method, "threads": 1}
+        options = {"psf": effective(1, PSF_SIDE), "error": 1.0, "method": method, "threads": 1}
         estimator(data, positions=positions[:64], **options)
         begin = time.process_time()
         out = estimator(data, positions=positions, **options).to_table()
