@@ -150,9 +150,9 @@ def main():
     from galshape_cnn import ShapeEstimator
 
     psf, estimator = telescope(), ShapeEstimator()
-    sampled = (
-        galsim.Convolve(psf, galsim.Pixel(1.0)).drawImage(nx=41, ny=41, scale=1, method="no_pixel").array
-    )
+    effective = galsim.Convolve(psf, galsim.Pixel(1.0))
+    # one sample a pixel does not sample this PSF
+    sampled = effective.drawImage(nx=PSF_SIDE, ny=PSF_SIDE, scale=0.5, method="no_pixel").array
     table = {name: [] for name in methods(MAGNITUDES[0])}
     table["Cramér-Rao bound"] = []
     covered, seconds = {name: [] for name in table}, dict.fromkeys(table, 0.0)
