@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -146,55 +145,6 @@ def test_command_line_folder(cube, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("nanny", "own", "expected"), [(None, None, None), ("tcp://a", None, 1), ("tcp://a", 2, 2)]
-)
-def test_dask_workers_keep_to_one_thread(monkeypatch, nanny, own, expected):
-    pytest.importorskip("distributed")
-    from galshape_cnn.scale.dask import _plugin
-    from galshape_cnn.scale.workers import ONE_THREAD, Job, drop_job
-
-    for name in ONE_THREAD:
-        monkeypatch.setenv(name, "" if own is None else str(own))
-        if own is None:
-            monkeypatch.delenv(name)
-    job = Job(StandInEstimator(), None, {}, None)
-    _plugin(job, {}).setup(SimpleNamespace(nanny=nanny, address="tcp://a:1"))
-    drop_job(job.token)
-    seen = os.environ.get("OMP_NUM_THREADS")
-    assert seen == (None if expected is None else str(expected))
-    assert ("XLA_FLAGS" in os.environ) == (seen is not None)
-
-
-def test_dask_workers_of_one_thread_are_counted_by_host():
-    from galshape_cnn.scale.dask import _places
-
-    threads = {"tcp://b:7": 1, "tcp://a:9": 1, "tcp://a:8": 1, "tcp://c:1": 1, "tcp://c:2": 4}
-    assert _places(threads) == {"tcp://a:8": (0, 2), "tcp://a:9": (1, 2), "tcp://b:7": (0, 1)}
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be bound to cores here")
-def test_dask_workers_are_bound_for_the_time_of_the_job(monkeypatch):
-    pytest.importorskip("distributed")
-    from galshape_cnn.scale import dask
-    from galshape_cnn.scale.workers import ONE_THREAD, Job
-
-    for name in ONE_THREAD:
-        monkeypatch.setenv(name, "1")
-    monkeypatch.setattr(dask, "keep_freed_memory", lambda: None)
-    cores = os.sched_getaffinity(0)
-    if len(cores) < 2:
-        pytest.skip("one core")
-    worker = SimpleNamespace(nanny="tcp://n:1", address="tcp://a:2")
-    plugin = dask._plugin(Job(StandInEstimator(), None, {}, None), {"tcp://a:2": (1, len(cores))})
-    plugin.setup(worker)
-    try:
-        assert os.sched_getaffinity(0) == {sorted(cores)[1]}
-    finally:
-        plugin.teardown(worker)
-    assert os.sched_getaffinity(0) == cores
-
-
-@pytest.mark.parametrize(
     ("options", "many", "cores", "pool"),
     [([], N, 3, None), ([], N - 1, 3, 3), ([], N - 1, 1, None), (["--workers", "2"], N, 3, 2)],
 )
@@ -215,54 +165,6 @@ def test_command_line_measures_many_in_processes(cube, tmp_path, monkeypatch, op
     )
     assert main(["measure", cube, "-o", str(tmp_path / "run"), *options]) == 0
     assert asked == [pool]
-
-
-POOLS = """
-import os
-import jax
-jax.numpy.ones(3).block_until_ready()
-names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
-print(sum(name.startswith("tf_XLAEigen") for name in names))
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="names of threads are read from /proc")
-def test_xla_has_one_thread_in_a_worker():
-    """With the flag for Eigen alone a worker took 1.4 cores."""
-    from galshape_cnn.scale.workers import ONE_THREAD
-
-    run = [sys.executable, "-c", POOLS]
-    found = subprocess.run(run, env=os.environ | ONE_THREAD, capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "1"
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be bound to cores here")
-def test_processes_for_all_cores_share_them_out_with_one_thread_each():
-    from galshape_cnn.scale.workers import ONE_THREAD, Job, ProcessWorkers
-
-    usual = os.sched_getaffinity(0)
-    if len(usual) < 2:
-        pytest.skip("one core")
-    cores, found, end = set(sorted(usual)[:2]), [], time.monotonic() + 120
-    os.sched_setaffinity(0, cores)  # however many there are
-    pool = ProcessWorkers(Job(StandInEstimator(), None, {}, None), 2)
-    try:
-        while set().union(*found) != cores and time.monotonic() < end:  # one may start later than the other
-            done = [one.result() for one in [pool._submitted(_own_cores_and_limits, 0.2) for _ in range(4)]]
-            found += [own for own, _ in done]
-            assert all(limits == ONE_THREAD for _, limits in done)
-    finally:
-        pool.close()
-        os.sched_setaffinity(0, usual)
-    assert set().union(*found) == cores
-    assert all(len(one) == 1 for one in found)
-
-
-def _own_cores_and_limits(seconds):
-    from galshape_cnn.scale.workers import ONE_THREAD
-
-    time.sleep(seconds)  # so that no process does all the work
-    return os.sched_getaffinity(0), {name: os.environ.get(name) for name in ONE_THREAD}
 
 
 KILLED = """
