@@ -24,6 +24,7 @@ from pathlib import Path
 import galsim
 import numpy as np
 from csv_tables import write
+from peer_tools import elliptical
 
 MAGNITUDES = (20.7, 21.7, 22.7, 23.8, 24.8)
 ZERO_POINT, SCALE, SIDE, PSF_SIDE = 23.9, 0.1, 64, 201
@@ -103,10 +104,9 @@ def prior_of_mocks(magnitude):
 
 def quantities(params):
     """r_eff, q and log10 n."""
-    g = np.hypot(params[:, 3], params[:, 4])
-    q = (1 - g) / (1 + g)
     with np.errstate(all="ignore"):
-        return params[:, 2] / np.sqrt(q), q, np.log10(params[:, 1])
+        r_eff, q, _ = elliptical(params.T)
+        return r_eff, q, np.log10(params[:, 1])
 
 
 def statistics(found, truth):

@@ -27,8 +27,10 @@ from pathlib import Path
 import galsim
 import numpy as np
 from astropy.io import fits
+from astropy.stats import mad_std
 from astropy.table import Table
 from csv_tables import write
+from peer_tools import elliptical
 from scipy.spatial import cKDTree
 
 CELL, FWHM, BETA, APART, SAMPLING = 64, 3.04, 2.5, 14.0, 0.5
@@ -130,17 +132,14 @@ def source_extractor(folder, parameters, background):
 
 def statistics(found, truth, error):
     """Cells of the table, of flux, n, r_eff and q."""
-    g = np.hypot(truth[:, 3], truth[:, 4])
-    q = (1 - g) / (1 + g)
+    r_eff, q, _ = elliptical(truth.T)
     with np.errstate(all="ignore"):
-        delta = [np.log(found[:, 0] / truth[:, 0]), found[:, 1] - truth[:, 1],
-                 np.log(found[:, 2] / (truth[:, 2] / np.sqrt(q))), found[:, 3] - q]  # fmt: skip
+        delta = [np.log(found[:, 0] / truth[:, 0]), found[:, 1] - truth[:, 1], np.log(found[:, 2] / r_eff),
+                 found[:, 3] - q]  # fmt: skip
     cells = []
     for one in delta:
         one = one[np.isfinite(one)]
-        middle = np.median(one)
-        spread = 1.4826 * np.median(np.abs(one - middle))
-        cells.append(f"{middle:+.3f} / {spread:.3f} / {np.sqrt(np.mean(one**2)):.3f}")
+        cells.append(f"{np.median(one):+.3f} / {mad_std(one):.3f} / {np.sqrt(np.mean(one**2)):.3f}")
     covers = np.mean(np.abs(delta[1]) < error)
     return [*cells, f"{100 * covers:.0f}±{100 * np.sqrt(covers * (1 - covers) / len(error)):.0f}"]
 
@@ -167,9 +166,10 @@ def compare(name, rng, count, estimator):
              *statistics(ours, known, np.asarray(table["SPHEROID_SERSICNERR"])[kept])]]  # fmt: skip
     for method in METHODS:
         options = {"psf": effective(1, PSF_SIDE), "error": 1.0, "method": method, "threads": 1}
-        estimator(data, positions=positions[:64], **options)
+        places = table["X_IMAGE", "Y_IMAGE"]
+        estimator(data, positions=places[:64], **options)
         begin = time.process_time()
-        out = estimator(data, positions=positions, **options).to_table()
+        out = estimator(data, positions=places, **options).to_table()
         rate = len(out) / (time.process_time() - begin)
         ours = np.column_stack([out[column] for column in ("flux", "n", "r_eff", "q")])[kept]
         error = np.asarray(out["n_err" if method == "ml" else "n_std"])[kept]

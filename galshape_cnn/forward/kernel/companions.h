@@ -81,16 +81,13 @@ static void companion(Work *w, const Work *point, const float *params, double wi
     int size = w->plan->size;
     size_t area = (size_t)size * size, padded = area + 2 * VL;
     float *columns = w->more, *light = columns + COLUMNS * area + VL, *root = light + padded, *rest = root + padded;
-    double products[WIDEST * WIDEST], inverse[64], reach = limits[1] * width;
+    double products[WIDEST * WIDEST], inverse[64], times[8] = {0}, reach = limits[1] * width;
     whiten(w, params, data, ivar, inverse_gain, light, root, rest, columns);
     all_products(columns, rest, area, products);
     if (!inverted(products, WIDEST, 8, 7, fit_sky, limits[0], inverse)) return;
-    for (int k = 0; k < 8; k++) {
-        double times = 0;
-        for (int j = 0; j < 8; j++) times += inverse[8 * k + j] * products[COLUMNS * WIDEST + j];
-        float one = times;
-        for (size_t i = 0; i < area; i++) rest[i] -= one * columns[k * area + i];
-    }
+    for (int k = 0; k < 8; k++)
+        for (int j = 0; j < 8; j++) times[k] += inverse[8 * k + j] * products[COLUMNS * WIDEST + j];
+    subtract(columns, times, 8, area, rest);
     Window at = window_of(size, params, limits[2] * width, columns, rest, root, point->image, rest + padded);
     for (int y = 0; y < at.sides[0]; y++)
         for (int x = 0; x < at.sides[1]; x++) {

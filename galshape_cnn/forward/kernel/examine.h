@@ -173,6 +173,14 @@ static float whiten(const Work *w, const float *params, const float *data, const
     return highest;
 }
 
+/* Take so many of the columns, times a number each, from an image. */
+static void subtract(const float *columns, const double *times, int count, size_t area, float *image) {
+    for (int k = 0; k < count; k++, columns += area) {
+        float one = times[k];
+        for (size_t i = 0; i < area; i++) image[i] -= one * columns[i];
+    }
+}
+
 /* Products of the columns and the residual, the residual last: (12, 12) symmetric. */
 static void all_products(const float *columns, const float *residual, size_t area, double *out) {
     double sums[WIDEST * WIDEST] = {0};
@@ -412,11 +420,7 @@ static void examined(Work *w, const float *params, const float *data, const floa
         for (int j = 0; j < COLUMNS; j++) along_rest[i] -= products[i * WIDEST + j] * times[j];
     }
     memcpy(rest, residual, 4 * area);
-    for (int k = 0; k < COLUMNS; k++) {
-        const float *column = columns + k * area;
-        float one = times[k];
-        for (size_t i = 0; i < area; i++) rest[i] -= one * column[i];
-    }
+    subtract(columns, times, COLUMNS, area, rest);
     *out++ = products[COLUMNS * WIDEST + COLUMNS];
     for (int i = 0; i < 8; i++) *out++ = score[i];
     for (int i = 0; i < 8; i++)

@@ -2,12 +2,14 @@
 """Stamps ready to be compared with models: `RenderedBatch`, and `model_images`."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.kernel.library import serves
+from galshape_cnn.forward.psf.width import psf_width
 from galshape_cnn.forward.render import BLOCK, render
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.observe.stamps import Stamps
@@ -75,6 +77,11 @@ class RenderedBatch:
 
     def __len__(self):
         return len(self.unit)
+
+    @cached_property
+    def psf_width(self):
+        """Width of each PSF in pixels, (N,), see `galshape_cnn.forward.psf.width`."""
+        return np.broadcast_to(psf_width(self.stamps.psf, self.stamps.psf_oversampling), len(self))
 
     def __getitem__(self, rows):
         """Some of the rows, by an array of int or bool."""

@@ -9,7 +9,6 @@ import numpy as np
 
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.forward.psf.width import psf_width
 from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.infer.fit.profile_likelihood import profile_covariance
 from galshape_cnn.infer.likelihood.companions import Companions, find_companions
@@ -99,21 +98,14 @@ def errors_of(batch, found, fitted, options):
         structure[rows] = parts.covariance()[:, SINGLE.reported, SINGLE.reported] + noise
     if options.psf_error is not None:
         structure += options.psf_error.covariance(batch, params, fisher, options.fit_sky)
-    rows = np.flatnonzero(structure.any((1, 2)))
-    if len(rows):
-        covariance = covariance.copy()
-        covariance[rows] = widened(covariance[rows], crb[rows], crb[rows] + structure[rows])
+    covariance = _with_more(covariance, crb, structure)
     if options.method == "ml":
         known = judged.chi2 * judged.freedom, (supposed, crb + structure)
         profile = profile_covariance(batch, params, *known, options.fit_sky)
     stated = covariance, crb + structure + profile
     found = hidden_sources(batch, replace(judged, white=white), stated, options)
     hidden = found.shift[:, :, None] * found.shift[:, None, :]
-    rows = np.flatnonzero(hidden.any((1, 2)))
-    if len(rows):
-        profile = profile + hidden
-        covariance = covariance.copy()
-        covariance[rows] = widened(covariance[rows], crb[rows], crb[rows] + hidden[rows])
+    profile, covariance = profile + hidden, _with_more(covariance, crb, hidden)
     flags = np.where(singular, Flag.SINGULAR, 0) | np.where(found.hidden, Flag.NEIGHBOR_LIGHT, 0)
     errors = {
         "covariance": covariance,
@@ -123,6 +115,16 @@ def errors_of(batch, found, fitted, options):
         "white": white,
     }
     return replace(judged, **errors, flags=flags)
+
+
+def _with_more(covariance, crb, more):
+    """Stated covariances as much wider as the bounds are with something more."""
+    rows = np.flatnonzero(more.any((1, 2)))
+    if not len(rows):
+        return covariance
+    covariance = covariance.copy()
+    covariance[rows] = widened(covariance[rows], crb[rows], crb[rows] + more[rows])
+    return covariance
 
 
 def without_errors(batch, params, options):
@@ -241,7 +243,7 @@ def hidden_sources(batch, judged, errors, options):
         examination = as_if_independent(examination, options.correlation)
     stated, bounds = (np.sqrt(np.diagonal(one, axis1=1, axis2=2)) for one in errors)
     stated = np.where(np.isfinite(stated), stated, bounds)
-    width = np.broadcast_to(psf_width(batch.stamps.psf, batch.stamps.psf_oversampling), n)
+    width = batch.psf_width
     highest = examination.highest[:, 1:] / np.sqrt(judged.white)[:, None]
     near = examination.distance[:, 1:] < 2 * width[:, None]
     likely = (highest > np.where(near, *_HIGH)).any(1) | (examination.galaxy_excess > _LEFT)

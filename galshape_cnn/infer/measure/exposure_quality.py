@@ -2,13 +2,11 @@
 """Bound, S/N, chi-square and flags of galaxies that were fitted in several images."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.forward.psf.width import psf_width
 from galshape_cnn.infer.likelihood.exposures import joint_errors
 from galshape_cnn.infer.likelihood.sandwich import information, on_known, widened
 from galshape_cnn.infer.likelihood.structure import SIGNIFICANT, score_roots
@@ -141,12 +139,6 @@ class _Look:
     batch: object
     judged: object
     options: object
-
-    @cached_property
-    def width(self):
-        """Of the PSFs, (M,) ndarray."""
-        stamps = self.batch.stamps
-        return np.broadcast_to(psf_width(stamps.psf, stamps.psf_oversampling), len(self.here))
 
     @property
     def own(self):
@@ -372,7 +364,7 @@ def _flags_of(look, white, errors, params, network, model):
     shown[look.there] = look.own
     fraction = treated.light_on_others(shown)[look.there]
     judged = replace(look.judged, **own)
-    flags = image_flags(look.batch, judged, look.width, network, look.options)
+    flags = image_flags(look.batch, judged, network, look.options)
     stated = judged.covariance, judged.crb + judged.structure
     hidden = hidden_sources(look.batch, judged, stated, look.options).hidden
     flags |= np.where(hidden, Flag.NEIGHBOR_LIGHT, 0)
@@ -381,7 +373,7 @@ def _flags_of(look, white, errors, params, network, model):
 
 def _against_point(look):
     """Chi-square that a galaxy wins over a point source, if it is small enough to ask, and if it is large."""
-    small = look.own[:, SINGLE.hlr] < SMALL * look.width
+    small = look.own[:, SINGLE.hlr] < SMALL * look.batch.psf_width
     points = chi2_of_points(look.batch, look.own, np.flatnonzero(small), look.options)
     better = np.where(small, points - look.judged.chi2 * look.judged.freedom, 0.0)
-    return better, small, look.own[:, SINGLE.hlr] >= LARGE * look.width
+    return better, small, look.own[:, SINGLE.hlr] >= LARGE * look.batch.psf_width

@@ -15,7 +15,6 @@ import numpy as np
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.coordinates import POSTERIOR
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.forward.psf.width import psf_width
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.fit.exposures_fit import fit_exposures
 from galshape_cnn.infer.fit.moments import moment_start
@@ -185,7 +184,7 @@ def _show(exposures, parts, network, options, threads):
 def _worth(part, view):
     """What images may say of shapes: S/N in a small window, over the width of the PSF in the common frame."""
     stamps = part.batch.stamps
-    width = np.broadcast_to(psf_width(stamps.psf, stamps.psf_oversampling), len(part.rows))
+    width = part.batch.psf_width
     axis = np.arange(stamps.data.shape[-1])
     along = [
         np.exp(-0.5 * ((axis - centre[:, None]) / (_WINDOW * width[:, None])) ** 2)

@@ -14,7 +14,6 @@ from scipy.special import gammaincc
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.psf.shape import psf_shape
-from galshape_cnn.forward.psf.width import psf_width
 from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.infer.likelihood.point_source import point_source_chi2
@@ -91,26 +90,25 @@ def row_flags(batch, judged, network, options):
     flags : (N,) int64 ndarray
         Bits of `galshape_cnn.flags`.
     """
-    width = np.broadcast_to(psf_width(batch.stamps.psf, batch.stamps.psf_oversampling), len(batch))
-    points = chi2_of_points(batch, judged.params, np.flatnonzero(_is_small(judged, width)), options)
-    flags = image_flags(batch, judged, width, network, options)
-    return flags | np.where(_unresolved(judged, width, points), Flag.UNRESOLVED, 0)
+    small = np.flatnonzero(_is_small(judged, batch.psf_width))
+    points = chi2_of_points(batch, judged.params, small, options)
+    flags = image_flags(batch, judged, network, options)
+    return flags | np.where(_unresolved(judged, batch.psf_width, points), Flag.UNRESOLVED, 0)
 
 
-def image_flags(batch, judged, width, network, options):
+def image_flags(batch, judged, network, options):
     """Flags of a batch but for that of galaxies that are not resolved, which all images of one decide.
 
     Parameters
     ----------
     batch, judged, network, options
         As for `row_flags`.
-    width : (N,) ndarray
-        Of the PSFs, see `galshape_cnn.forward.psf.width.psf_width`.
 
     Returns
     -------
     flags : (N,) int64 ndarray
     """
+    width = batch.psf_width
     domain = {"snr": (network.domain["snr"][0], np.inf)} if "snr" in network.domain else {}
     if options.method == "network":  # likelihood and sampling depend on no training
         domain = network.domain

@@ -91,13 +91,13 @@ def _block_transfer(k, factor):
     return np.sin(half * factor) / (factor * np.sin(half))
 
 
-def psf_context(transfer):
+def psf_context(transfer, xp=jnp):
     """Part of the context that describes the PSF, (N, 240): real and imaginary parts.
 
-    Of transfer functions (N, 15, 8) at `PSF_KY` x `PSF_KX`, per network pixel.
+    Of transfer functions (N, 15, 8) at `PSF_KY` x `PSF_KX`, per network pixel, in arrays of ``xp``.
     """
-    flat = transfer.reshape(transfer.shape[0], -1)
-    return jnp.concatenate([flat.real, flat.imag], axis=1)
+    flat = xp.asarray(transfer).reshape(len(transfer), -1)
+    return xp.concatenate([flat.real, flat.imag], axis=1)
 
 
 def network_inputs(data, ivar, transfer, fit_sky, poisson):
@@ -127,7 +127,7 @@ def network_inputs(data, ivar, transfer, fit_sky, poisson):
     if not serves(data, ivar, transfer, fit_sky, poisson):
         return _network_inputs(data, ivar, transfer, fit_sky, poisson)
     pixels, rest, amplitude = calls.features(data, ivar, _windows_along(), fit_sky, poisson)
-    return pixels, np.concatenate([_real_parts(transfer), rest], axis=1), amplitude
+    return pixels, np.concatenate([psf_context(transfer, np), rest], axis=1), amplitude
 
 
 def moved_inputs(data, ivar, transfer, fit_sky, poisson, along, change):
@@ -152,13 +152,8 @@ def moved_inputs(data, ivar, transfer, fit_sky, poisson, along, change):
     stamps = data, ivar, _windows_along(), fit_sky, poisson
     pixels, rest, amplitude = calls.moved_features(*stamps, along)
     of_psf = np.zeros((len(rest), rest.shape[1], CONTEXT_SIZE - rest.shape[2]), np.float32)
-    of_psf[:, 0], of_psf[:, -1] = _real_parts(transfer), _real_parts(change)
+    of_psf[:, 0], of_psf[:, -1] = psf_context(transfer, np), psf_context(change, np)
     return pixels, np.concatenate([of_psf, rest], -1), amplitude
-
-
-def _real_parts(transfer):
-    flat = np.asarray(transfer).reshape(len(transfer), -1)
-    return np.concatenate([flat.real, flat.imag], axis=1)
 
 
 @compiled

@@ -104,33 +104,13 @@ def drawn_from(log_densities, uniform):
 
 
 def curved(t):
-    """Weights of the nodes in a parabola through them.
-
-    Parameters
-    ----------
-    t : (N, S) ndarray
-        Standard deviations of n.
-
-    Returns
-    -------
-    weights : (N, S, 3) ndarray
-    """
+    """Weights (N, S, 3) of the nodes in a parabola through them, at n that is t (N, S) deviations off."""
     x = (t / REACH).clip(-_FARTHEST, _FARTHEST)
     return np.stack([0.5 * x * (x - 1), 1 - x**2, 0.5 * x * (x + 1)], -1)
 
 
 def straight(t):
-    """Weights of the nodes in straight lines between them, constant beyond.
-
-    Parameters
-    ----------
-    t : (N, S) ndarray
-        Standard deviations of n.
-
-    Returns
-    -------
-    weights : (N, S, 3) ndarray
-    """
+    """As `curved`, in straight lines between the nodes, constant beyond."""
     x = (t / REACH).clip(-1, 1)
     return np.stack([np.maximum(-x, 0), 1 - np.abs(x), np.maximum(x, 0)], -1)
 
