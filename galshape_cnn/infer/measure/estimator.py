@@ -13,7 +13,7 @@ from galshape_cnn.infer.catalog.catalog import ShapeCatalog
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.network.bundle import Bundle
 from galshape_cnn.parallel import mapped, one_blas_thread, progress_bar, usable_cores
-from galshape_cnn.quantities import flux_unit, whole_number
+from galshape_cnn.quantities import flux_unit, truth_value, whole_number
 
 __all__ = ["ShapeEstimator"]
 
@@ -53,9 +53,11 @@ class ShapeEstimator:
             raise InputError(
                 f"bundle is a {type(bundle).__name__}; allowed: a Bundle, or use ShapeEstimator.load(path)"
             )
-        self._bundle = Bundle.shipped() if bundle is None else bundle
-        self._network = None
-        self._lock = threading.Lock()
+        bundle = Bundle.shipped() if bundle is None else bundle
+        self.__dict__.update(_bundle=bundle, _network=None, _lock=threading.Lock())
+
+    def __setattr__(self, name, value):
+        raise AttributeError(f"{name} cannot be set: a ShapeEstimator does not change; make another one")
 
     @classmethod
     def load(cls, path):
@@ -105,7 +107,7 @@ class ShapeEstimator:
             if self._network is None:
                 from galshape_cnn.infer.network.amortized import AmortizedPosterior
 
-                self._network = AmortizedPosterior(self._bundle)
+                self.__dict__["_network"] = AmortizedPosterior(self._bundle)
             return self._network
 
     @one_blas_thread()  # from the first step: recentring and noise have many small products too
@@ -194,8 +196,8 @@ class ShapeEstimator:
         seed : int, optional
             Of the draws of ``'posterior'``, and of the noise that ``shear_response`` adds.
         shear_response : bool, optional
-            With ``method='network'``: ``g1`` and ``g2`` are a measurement whose response to shear is
-            known, ``catalog.response``, for `~galshape_cnn.mean_shear`.  See :doc:`/user_guide/mean_shear`.
+            With ``'network'`` or ``'ml'``: ``g1`` and ``g2`` are a measurement whose response to shear
+            is known, ``catalog.response``, see `~galshape_cnn.mean_shear` and :doc:`/user_guide/mean_shear`.
         psf_error : mapping or (K, py, px) array_like, optional
             How well the PSF is known: ``{"size": 0.01, "ellipticity": 0.005}``, standard deviations of its
             size over its size and of each component of its shear; or K PSFs that it may be instead, arrays
@@ -233,6 +235,7 @@ class ShapeEstimator:
         from galshape_cnn.observe.stamps import Stamps
 
         _check_unknown(unknown)
+        progress, strict = truth_value(progress, "progress"), truth_value(strict, "strict")
         fit_sky = settled_sky(self._bundle, fit_sky, method, gain)
         sampling = {"oversampling": psf_oversampling, "includes_pixel": psf_includes_pixel}
         psf_error = PSFUncertainty.checked(psf_error, normalize=normalize_psf, **sampling)

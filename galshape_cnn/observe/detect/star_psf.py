@@ -27,7 +27,6 @@ _LEAST_SNR = 40.0
 _RIDGE, _ELLIPTICITY = 0.05, 0.1
 #: A narrower PSF is stacked at two samples per pixel, if there are stars enough.
 _NARROW, _STARS_FOR_OVERSAMPLING = 2.5, 16
-#: FWHM of a Gaussian in standard deviations.
 
 
 @dataclass(frozen=True)
