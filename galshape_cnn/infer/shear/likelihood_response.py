@@ -20,7 +20,6 @@ import numpy as np
 from galshape_cnn.compilation import compiled
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.forward.render import render_with_derivatives
 from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood, source_weights
@@ -35,6 +34,7 @@ from galshape_cnn.infer.shear.copies import (
     with_snr,
 )
 from galshape_cnn.infer.shear.generators import filtered
+from galshape_cnn.infer.shear.grids import on_grids
 
 __all__ = ["likelihood_response"]
 
@@ -87,9 +87,8 @@ def _of_batch(part, params, fit_sky, gain):
     sky = start[:, SINGLE.sky] - part.level
     start[:, SINGLE.sky] = 0
     arrays["data"] = np.where(arrays["ivar"] > 0, arrays["data"] - sky[:, None, None], 0).astype(np.float32)
-    sources = start.astype(np.float32)
-    model, slopes = render_with_derivatives(sources, arrays["transfer"], part.grid)
-    first = sources[:, : SINGLE.sky].copy()
+    part, start, model, slopes = on_grids(part, start)
+    arrays, first = part.arrays, start[:, : SINGLE.sky].astype(np.float32)
     first[:, 5:] -= np.float32(MIDDLE)
     names = ("data", "ivar", "noise", "inverse_gain", "filters")
     pixels, snr = _copies(*(arrays[name] for name in names), first, model, slopes)
