@@ -60,7 +60,8 @@ class CopyBatch(NamedTuple):
         The same, filled up.
     arrays : dict of str to ndarray
         ``data``, ``ivar``, ``noise`` (standard normal), ``sky`` (1 where it is fitted), ``poisson``,
-        ``inverse_gain``, ``light`` (sum of the PSF) and, of normalised PSFs, ``transfer``, ``view``,
+        ``inverse_gain``, ``asymmetric`` (0 where the model in ``data`` has a symmetrized PSF), ``light`` (sum
+        of the PSF) and, of normalised PSFs, ``transfer``, ``view``,
         ``change``, ``filters``.
     corner : (BATCH_SIZE, 2) int ndarray
         x, y of their pixel [0, 0] in the stamps.
@@ -142,6 +143,7 @@ def _numbers_of_stamps(stamps, gain, fit_sky):
         "sky": np.full(len(stamps), float(fit_sky)),
         "poisson": source_noise(stamps, gain),
         "inverse_gain": np.zeros(len(stamps)) if gain is None else 1 / gain,
+        "asymmetric": np.ones(len(stamps)),
         "light": np.broadcast_to(stamps.psf.sum((1, 2), dtype=float), len(stamps)),
     }
     return {name: np.asarray(array, np.float32) for name, array in numbers.items()}
@@ -163,12 +165,12 @@ def _noise(data, seed, correlation):
     return out
 
 
-def copies_and_tangents(data, ivar, noise, inverse_gain, filters, first, model, slopes):
+def copies_and_tangents(data, ivar, noise, inverse_gain, filters, asymmetric, first, model, slopes):
     """Copies of stamps with noise added, and their derivatives by shear of the galaxy alone.
 
     Parameters
     ----------
-    data, ivar, noise, inverse_gain, filters
+    data, ivar, noise, inverse_gain, filters, asymmetric
         Of a `CopyBatch`.
     first : (N, 7) array
         flux, n, hlr, g1, g2 of a model of the galaxies, and x, y from the middle of the stamp.
@@ -189,7 +191,9 @@ def copies_and_tangents(data, ivar, noise, inverse_gain, filters, first, model, 
     noise = jnp.where(used, noise * jnp.sqrt(variance), 0)
     inner, outer = (jnp.asarray(_window(*one)) for one in (_INNER, _OUTER))
     rest = image_tangents(jnp.where(used, data - model, 0) * outer, filters)
-    galaxy = _model_tangents(first, slopes)._replace(psf=filtered(model, filters[:, 2]))
+    galaxy = _model_tangents(first, slopes)._replace(
+        psf=filtered(model * asymmetric[:, None, None], filters[:, 2])
+    )
     of_image = inner * jnp.stack(rest) + jnp.stack(galaxy)
     of_noise = inner * jnp.stack(image_tangents(noise * outer, filters))
     pixels = [

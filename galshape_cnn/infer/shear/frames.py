@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from galshape_cnn.geometry import frame_derivative, transform_shape
-from galshape_cnn.infer.shear.grids import grid_jacobian, shear_part, similarity
+from galshape_cnn.infer.shear.grids import shear_part, similarity
 
 __all__ = ["ShearedColumns", "reported_columns"]
 
@@ -65,9 +65,10 @@ def reported_columns(sheared, jacobian):
     Parameters
     ----------
     sheared : (N, 2, 4, 6) ndarray
-        From `galshape_cnn.infer.shear.response.shear_response`, on the grids of the Jacobians.
+        From `galshape_cnn.infer.shear.response.shear_response`.
     jacobian : (N, 2, 2) ndarray or None
-        d(u, v)/d(x, y) of the stamps; None where the catalogue is in the pixel frame.
+        d(u, v)/d(x, y) of the grids that they were measured on, see
+        `galshape_cnn.infer.shear.grids.grid_jacobian`; None where the catalogue is in the pixel frame.
 
     Returns
     -------
@@ -78,7 +79,7 @@ def reported_columns(sheared, jacobian):
     if jacobian is None:
         values[..., 3:5] -= leak
         return ShearedColumns(values, slopes)
-    jacobian = np.broadcast_to(grid_jacobian(jacobian)[:, None], values.shape[:2] + (2, 2))
+    jacobian = np.broadcast_to(jacobian[:, None], values.shape[:2] + (2, 2))
     in_pixels = np.linalg.inv(jacobian)[..., None, :, :] @ _SKY_SHEARS @ jacobian[..., None, :, :]
     shears, turn = shear_part(in_pixels), (in_pixels[..., 1, 0] - in_pixels[..., 0, 1]) / 2
     slopes = slopes @ np.swapaxes(shears, -1, -2)

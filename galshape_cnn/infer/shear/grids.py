@@ -19,6 +19,7 @@ import numpy as np
 from galshape_cnn.forward.render import render_with_derivatives
 from galshape_cnn.geometry import shear_matrix, transform_shape
 from galshape_cnn.infer.network.features import SIDE
+from galshape_cnn.infer.shear.generators import symmetrized_psf
 from galshape_cnn.infer.shear.psf_arrays import normalised_psf, psf_arrays
 
 __all__ = ["grid_jacobian", "grid_steps", "interpolated", "on_grids", "shear_part", "similarity"]
@@ -129,8 +130,9 @@ def _of_psfs(part, moved):
     found = []
     for index, *steps in kinds.astype(int):
         # one after the other: no number depends on how many there are
-        psf = _sheared_psf(part.psf[index], steps)
-        found.append(psf_arrays(normalised_psf(psf[None]), part.oversampling))
+        psf = normalised_psf(_sheared_psf(part.psf[index], steps)[None])
+        told = psf_arrays(np.asarray(symmetrized_psf(psf)), part.oversampling)
+        found.append(told | {"filters": psf_arrays(psf, part.oversampling)["filters"]})
     return {name: np.concatenate([one[name] for one in found])[which.ravel()] for name in found[0]}
 
 
@@ -165,9 +167,10 @@ def on_grids(part, params):
     if not len(moved):
         return part, params, model, slopes
     of_psf, old = _of_psfs(part, moved), part.arrays
-    new = old | {name: np.array(old[name]) for name in ("data", "ivar", "noise", *of_psf)}
+    new = old | {name: np.array(old[name]) for name in ("data", "ivar", "noise", "asymmetric", *of_psf)}
     for name, values in of_psf.items():
         new[name][moved] = values
+    new["asymmetric"][moved] = 0
     params = _moved(params, part.steps, moved)
     at_first = np.asarray(model)
     model, slopes = render_with_derivatives(params.astype(np.float32), new["transfer"], part.grid)

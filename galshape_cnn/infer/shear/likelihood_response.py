@@ -90,7 +90,7 @@ def _of_batch(part, params, fit_sky, gain):
     part, start, model, slopes = on_grids(part, start)
     arrays, first = part.arrays, start[:, : SINGLE.sky].astype(np.float32)
     first[:, 5:] -= np.float32(MIDDLE)
-    names = ("data", "ivar", "noise", "inverse_gain", "filters")
+    names = ("data", "ivar", "noise", "inverse_gain", "filters", "asymmetric")
     pixels, snr = _copies(*(arrays[name] for name in names), first, model, slopes)
     done = [_fitted(part, np.asarray(one, float), np.asarray(tangents, float), start, fit_sky, gain)
             for one, tangents in pixels]  # fmt: skip
@@ -101,9 +101,11 @@ def _of_batch(part, params, fit_sky, gain):
 
 
 @compiled
-def _copies(data, ivar, noise, inverse_gain, filters, first, model, slopes):
+def _copies(data, ivar, noise, inverse_gain, filters, asymmetric, first, model, slopes):
     """Copies with their derivatives, and the S/N of the model with its gradient."""
-    pixels, weight = copies_and_tangents(data, ivar, noise, inverse_gain, filters, first, model, slopes)
+    pixels, weight = copies_and_tangents(
+        data, ivar, noise, inverse_gain, filters, asymmetric, first, model, slopes
+    )
     return pixels, snr_and_gradient(first, slopes, weight)
 
 
@@ -128,7 +130,9 @@ def _fitted(part, data, tangents, start, fit_sky, gain):
     weighted = _weighted(whole, theta, gain)
     model, slopes = whole.images_and_derivatives(theta, np.arange(len(theta)))
     light = (model - theta[:, SINGLE.sky, None, None]).astype(np.float32)
-    of_model, of_slopes = _of_psf(light, slopes[:, : SINGLE.sky].astype(np.float32), filters)
+    light *= part.arrays["asymmetric"][:, None, None]
+    slopes_of_light = slopes[:, : SINGLE.sky] * part.arrays["asymmetric"][:, None, None, None]
+    of_model, of_slopes = _of_psf(light, slopes_of_light.astype(np.float32), filters)
     along = np.moveaxis(tangents, 0, 1) / whole.scale[:, None, None, None]
     along[:, 2] -= np.asarray(of_model, float)
     pull = np.einsum("nkyx,nayx->nka", slopes, weighted.ivar[:, None] * along)

@@ -93,7 +93,7 @@ def _of_batch(part, means):
     moved = params[:, :7] - np.array([0, 0, 0, 0, 0, MIDDLE, MIDDLE], np.float32)
     first = np.where(part.steps.any(1)[:, None], moved, first)
     data, ivar, view, change = (part.arrays[name] for name in ("data", "ivar", "view", "change"))
-    of_pixels = (part.arrays[name] for name in ("noise", "inverse_gain", "filters"))
+    of_pixels = (part.arrays[name] for name in ("noise", "inverse_gain", "filters", "asymmetric"))
     copies, snr = _copies(data, ivar, *of_pixels, first, model, slopes)
     done = []
     for quarter, pixels in enumerate(copies):  # the second after a quarter turn
@@ -107,9 +107,11 @@ def _of_batch(part, means):
 
 
 @compiled
-def _copies(data, ivar, noise, inverse_gain, filters, first, model, slopes):
+def _copies(data, ivar, noise, inverse_gain, filters, asymmetric, first, model, slopes):
     """Copies with their derivatives, (N, 3, 64, 64), and the S/N of the model with its gradient."""
-    pixels, weight = copies_and_tangents(data, ivar, noise, inverse_gain, filters, first, model, slopes)
+    pixels, weight = copies_and_tangents(
+        data, ivar, noise, inverse_gain, filters, asymmetric, first, model, slopes
+    )
     pixels = [(one, jnp.moveaxis(along, 0, 1)) for one, along in pixels]
     return pixels, snr_and_gradient(first, slopes, weight)
 
