@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Numbers that users give, with a unit or without: as plain numbers, or refused by name.
+"""Numbers with or without units, checked.
 
 astropy is imported only where there is a unit: the command line reads its options without it.
 """

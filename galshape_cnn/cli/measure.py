@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""``galshape measure``: FITS in, table of shapes out."""
+"""``galshape measure``: images in, table of shapes out."""
 
 import sys
 import time

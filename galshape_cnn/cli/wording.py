@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Messages of the package in the words of the command line: options for arguments."""
+"""Errors and warnings in the words of the command line: options in place of arguments."""
 
 import logging
 import re

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Cutting of stamps: which pixels of which frame belong to which galaxy."""
+"""Cutting of stamps from images."""
 
 from dataclasses import dataclass, replace
 

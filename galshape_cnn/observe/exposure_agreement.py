@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What several exposures must agree on, checked before their pixels are looked at."""
+"""Checks that several exposures agree, before any pixel is read."""
 
 from collections import Counter
 from dataclasses import dataclass, replace

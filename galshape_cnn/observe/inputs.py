@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The images a user may hand over, read without touching their pixels.
+"""Image inputs of any form, read without touching their pixels.
 
 A `Frame` is one two-dimensional image or cutout with all that belongs to it.
 `read_frames` brings NDData, arrays, cubes and sequences of them to frames and

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""From the user's data to `Stamps`: `prepare` is the one door."""
+"""`prepare`: from the user's data to `Stamps`."""
 
 from dataclasses import dataclass
 

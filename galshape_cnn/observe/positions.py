@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Lists of positions, in pixels or on the sky, as the user may hold them."""
+"""Position lists, in pixels or on the sky."""
 
 import logging
 from collections.abc import Mapping

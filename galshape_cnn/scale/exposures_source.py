@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Several images of the same galaxies, of which any range of galaxies can be read."""
+"""`ExposuresSource`: several images of the same galaxies, read by ranges of galaxies."""
 
 from copy import copy
 from dataclasses import dataclass, field, replace

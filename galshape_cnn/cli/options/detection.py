@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What the galaxies of the input are when no positions are given."""
+"""Options of source detection, and the choice between image and cutouts."""
 
 import numpy as np
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The option ``--exposures``: a list of images of the same galaxies, measured together."""
+"""``--exposures`` and ``--vary``: a list of images of the same galaxies, measured together."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Options that say what the noise is like, and what is done about neighbours."""
+"""Options of the noise model and of the treatment of neighbours."""
 
 import numpy as np
 

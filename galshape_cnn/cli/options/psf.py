@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What follows ``--psf`` and ``--psf-error``: a profile, the stars of the image, numbers, or a file."""
+"""``--psf`` and ``--psf-error``: an analytic profile, stars of the image, numbers, or a file."""
 
 import warnings
 from pathlib import Path

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Plain arrays of effective PSFs: checking and stacking."""
+"""Arrays of effective PSFs: checked, trimmed, stacked."""
 
 from dataclasses import dataclass
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The catalogue of galaxies that were measured in several images: fluxes by band, colours, exposures."""
+"""`ExposuresCatalog`: galaxies measured in several images, with fluxes by band, colours and exposures."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Shapes of a catalogue, and how they respond to shear where that was measured."""
+"""Shear columns of a catalogue and their response."""
 
 from functools import cached_property
 

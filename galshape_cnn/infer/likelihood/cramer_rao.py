@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The Cramér-Rao bound of one imagined galaxy, for design studies."""
+"""`cramer_rao_bound`: errors before any data, for design studies."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

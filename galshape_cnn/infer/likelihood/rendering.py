@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Stamps ready to be compared with models: `RenderedBatch`, and `model_images`."""
+"""`RenderedBatch`: stamps in units of the noise with their transfer functions; and `model_images`."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""`ShapeEstimator`: the user's galaxies in, a catalogue out."""
+"""`ShapeEstimator`: from the user's galaxies to a catalogue."""
 
 import threading
 import warnings

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""`CNNFitter`: the estimator behind the interface of astropy's fitters."""
+"""`CNNFitter`: the estimator with the interface of astropy's fitters."""
 
 import warnings
 

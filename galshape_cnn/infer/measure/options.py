@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What a measurement is asked to do, in one object."""
+"""`Options`: every option of a measurement, listed once."""
 
 from dataclasses import dataclass, fields, replace
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Conditions under which a network was trained, and what is done about others.
+"""Observing conditions of a training (PSF, noise, masks), and checks of stamps against them.
 
 A network is told of the PSF, the sky, the gain and the masks by numbers of its context.  From one that was
 the same in all of its training it has learned nothing, and its weights there are those it began with:

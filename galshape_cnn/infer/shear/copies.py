@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Copies of stamps with noise of our own, and their derivatives by shear.
+"""Noise-added copies of stamps, and their derivatives by shear.
 
 What every measurement of a response needs, whoever measures the copies; the theory is in
 `galshape_cnn.infer.shear.response`.

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""Measured copies and their derivatives, from the pixel frame to the frame of the catalogue.
+r"""Shear measurements and responses, from the pixel frame to the sky frame.
 
 A shear :math:`\Gamma` of the sky is :math:`J^{-1}\Gamma J` in pixels, a shear and, where the Jacobian
 itself shears, a rotation, under which g turns by twice the angle.  A network that expects round galaxies in

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""Response of the maximum-likelihood estimate to a shear of the galaxy.
+r"""Shear response of the maximum-likelihood estimate.
 
 The estimate :math:`\hat\theta(I)` makes the score :math:`s(\theta, I) = D^T W (I - m(\theta))` vanish, with D
 the derivatives of the model m.  So it moves with the pixels as

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""Response of the network's measurement to a shear of the galaxy.
+r"""Shear response of the network's estimate.
 
 For a measurement :math:`g(I)` that is smooth in the pixels, the derivative by the shear of a galaxy without
 noise is :math:`J\,D_a I`, with J the derivative of g by the pixels and :math:`D_a` of

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Find the sources of an image: background, detection and deblending with photutils.
+"""Detection of the sources of an image, with photutils.
 
 The image is divided by its noise, smoothed, and cut at a threshold; the
 background is measured twice, the second time without the sources found in the

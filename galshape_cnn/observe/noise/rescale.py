@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A noise map that is wrong by a factor, mended."""
+"""Noise maps rescaled by a constant factor."""
 
 from dataclasses import replace
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Prove on mocks what a network does: tables, figures, one page, and a verdict.
+"""`validate_bundle`: tables, figures, page and verdict of a network.
 
 Each section ends in an ECSV table, which a second run for the same network, seed and size
 takes as it is: an interrupted validation goes on where it stopped.  The galaxies of the prior
