@@ -18,9 +18,12 @@ chunk of galaxies at a time.  The column ``plain m`` is m of the average of g1 a
 
     python benchmarks/bench_shear.py run sersic -n 4096 -o /tmp/shear
     python benchmarks/bench_shear.py table /tmp/shear -o docs/shear
+    python benchmarks/bench_shear.py precision -n 2048 -o docs/shear
     python benchmarks/bench_shear.py rate
 
 ``run`` goes on where it was interrupted; with other ``--seed`` chunks of all runs are joined.
+``precision`` compares the scatter of calibrated shapes, (variance of g) / R², with that of the same network's
+two views of the image without the added noise; R of both is the difference between the signs of the shear.
 """
 
 import argparse
@@ -204,6 +207,60 @@ def cells(chunks):
     return [f"{v:.{d}f}±{e:.{d}f}" for v, e, d in zip(*with_errors(chunks), digits, strict=True)]
 
 
+def precision(args):
+    """Print and write the scatter of calibrated shapes with and without the added noise, by S/N."""
+    network, chunks = ShapeEstimator().live_network(), []
+    edges = BINS["snr"]
+    for number in range(-(-args.n // CHUNK)):
+        rng = np.random.default_rng([args.seed, number])
+        truth = draw_truth(rng, CHUNK)
+        label = np.searchsorted(edges, truth["snr"]) - 1
+        noise, added = rng.normal(size=(2, CHUNK, SIZE, SIZE))
+        found = shapes_of_signs(network, truth, noise, added.astype(np.float32))
+        some = [label == one for one in range(len(edges) - 1)] + [label >= 0]
+        chunks.append([scatter_sums(truth["g"][rows], found[:, :, rows]) for rows in some])
+        print((number + 1) * CHUNK, flush=True)
+    chunks, rows = np.array(chunks), []
+    names = [f"{low:g}-{high:g}" for low, high in zip(edges[:-1], edges[1:], strict=True)] + ["all"]
+    for index, name in enumerate(names):
+        one = chunks[:, index]
+        value, left = scatters(one.sum(0)), np.array([scatters(one.sum(0) - part) for part in one])
+        error = np.sqrt((len(one) - 1) / len(one) * ((left - left.mean(0)) ** 2).sum(0))
+        cells = [f"{v:.3f}±{e:.3f}" for v, e in zip(value, error, strict=True)]
+        rows.append([name, int(one[:, 0].sum()), *cells])
+    columns = ["S/N", "galaxies", "variance with / without added noise", "effective galaxies / galaxies"]
+    args.output.mkdir(parents=True, exist_ok=True)
+    write(args.output, "precision", columns, rows)
+
+
+def shapes_of_signs(network, truth, noise, added):
+    """g of galaxies with and without added noise, by sign of the shear, (2, 2, N) complex."""
+    out, flux = [], None
+    for sign in (1, -1):
+        light = sersics(truth, sign * GAMMA * (1 + 1j), 0.0, None)
+        flux = truth["snr"] / np.sqrt((light.astype(float) ** 2).sum((1, 2))) if flux is None else flux
+        data = light * flux[:, None, None] + noise
+        stamps = Stamps(data, np.ones(data.shape), psf_array(), psf_oversampling=OVER)
+        catalogs = (measured(network, stamps, one, None) for one in (added, 0 * added))
+        out.append([catalog.sheared.shear @ [1, 1j] for catalog in catalogs])
+    return np.swapaxes(out, 0, 1)
+
+
+def scatter_sums(g, found):
+    """Sums over galaxies: their number, true |g|², and |g|² and response of what is found (2, 2, N)."""
+    spread = (np.abs(found.mean(1)) ** 2).sum(1)
+    response = ((found[:, 0] - found[:, 1]) / (2 * GAMMA * (1 + 1j))).real.sum(1)
+    return np.array([len(g), (np.abs(g) ** 2).sum(), *spread, *response])
+
+
+def scatters(sums):
+    """Variance of calibrated shapes with over without added noise, and effective over all galaxies."""
+    count, true, *rest = sums
+    (of_both, of_one), response = np.array(rest[:2]), np.array(rest[2:]) / count
+    with_noise, without = of_both / response[0] ** 2, of_one / response[1] ** 2
+    return np.array([with_noise / without, true / with_noise])
+
+
 def rate(args):
     """Galaxies a second with and without the response, in processor time and by the clock."""
     import time
@@ -239,9 +296,13 @@ def main():
     one = commands.add_parser("table")
     one.add_argument("folder", type=Path)
     one.add_argument("-o", "--output", type=Path, required=True)
+    one = commands.add_parser("precision")
+    one.add_argument("-n", type=int, default=1024, help="galaxies")
+    one.add_argument("--seed", type=int, default=1)
+    one.add_argument("-o", "--output", type=Path, required=True)
     commands.add_parser("rate")
     args = parser.parse_args()
-    {"run": run, "table": table, "rate": rate}[args.command](args)
+    {"run": run, "table": table, "precision": precision, "rate": rate}[args.command](args)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def test_command_writes_a_column_for_each_band(folder, truth, capsys):
         (
             ["--shear-response"],
             1,
-            "--shear-response is given beside --exposures, which it does not work with",
+            "--shear-response with several exposures and --method ml",
         ),
         (["--psf-error", "size=0.01"], 1, "--psf-error is given beside --exposures, which it does not work"),
         (["--zeropoint", "25"], 1, "--zeropoint is given beside --exposures"),
