@@ -23,7 +23,8 @@ chunk of galaxies at a time.  The column ``plain m`` is m of the average of g1 a
 
 ``run`` goes on where it was interrupted; with other ``--seed`` chunks of all runs are joined.
 ``precision`` compares the scatter of calibrated shapes, (variance of g) / R², with that of the same network's
-two views of the image without the added noise; R of both is the difference between the signs of the shear.
+two views of the image without the added noise, and with that of four exposures that are as deep together; R of
+all is the difference between the signs of the shear.  Effective galaxies have no noise.
 """
 
 import argparse
@@ -54,11 +55,13 @@ from galshape_cnn import ShapeCatalog, ShapeEstimator, Stamps
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.likelihood.rendering import RenderedBatch
+from galshape_cnn.infer.shear.joint import weighted_columns
 from galshape_cnn.infer.shear.likelihood_response import likelihood_response
 from galshape_cnn.infer.shear.mean_shear import ShearedViews, shear_of_sums, shear_sums
 from galshape_cnn.infer.shear.response import shear_response
 from galshape_cnn.observe.observation import prepare
 
+EXPOSURES = 4
 FEWEST = 3  # chunks, from which a standard error can be had
 
 
@@ -215,7 +218,7 @@ def precision(args):
         rng = np.random.default_rng([args.seed, number])
         truth = draw_truth(rng, CHUNK)
         label = np.searchsorted(edges, truth["snr"]) - 1
-        noise, added = rng.normal(size=(2, CHUNK, SIZE, SIZE))
+        noise, added = rng.normal(size=(2, EXPOSURES, CHUNK, SIZE, SIZE))
         found = shapes_of_signs(network, truth, noise, added.astype(np.float32))
         some = [label == one for one in range(len(edges) - 1)] + [label >= 0]
         chunks.append([scatter_sums(truth["g"][rows], found[:, :, rows]) for rows in some])
@@ -229,36 +232,48 @@ def precision(args):
         cells = [f"{v:.3f}±{e:.3f}" for v, e in zip(value, error, strict=True)]
         rows.append([name, int(one[:, 0].sum()), *cells])
     columns = ["S/N", "galaxies", "variance with / without added noise", "effective galaxies / galaxies"]
+    columns.append(f"the same in {EXPOSURES} exposures")
     args.output.mkdir(parents=True, exist_ok=True)
     write(args.output, "precision", columns, rows)
 
 
 def shapes_of_signs(network, truth, noise, added):
-    """g of galaxies with and without added noise, by sign of the shear, (2, 2, N) complex."""
+    """g of galaxies (3, 2, N), complex, by sign of the shear, with and without added noise, and in exposures.
+
+    The noise (E, N, 64, 64) of exposures that are as deep together as the image, which is their mean.
+    """
     out, flux = [], None
     for sign in (1, -1):
         light = sersics(truth, sign * GAMMA * (1 + 1j), 0.0, None)
         flux = truth["snr"] / np.sqrt((light.astype(float) ** 2).sum((1, 2))) if flux is None else flux
-        data = light * flux[:, None, None] + noise
-        stamps = Stamps(data, np.ones(data.shape), psf_array(), psf_oversampling=OVER)
-        catalogs = (measured(network, stamps, one, None) for one in (added, 0 * added))
-        out.append([catalog.sheared.shear @ [1, 1j] for catalog in catalogs])
+        light, single = light * flux[:, None, None], noise.sum(0) / np.sqrt(len(noise))
+        kinds = [(single, added[0], 1.0), (single, 0 * added[0], 1.0)]
+        kinds += [(*one, np.sqrt(len(noise))) for one in zip(noise, added, strict=True)]
+        both, none, *each = (sheared(network, light + s * one, s, more) for one, more, s in kinds)
+        parts = ([getattr(one, name) for one in each] for name in ("values", "slopes"))
+        joint = weighted_columns(*map(np.array, parts))
+        out.append([one.shear @ [1, 1j] for one in (both, none, joint)])
     return np.swapaxes(out, 0, 1)
 
 
+def sheared(network, data, sigma, added):
+    """Measured copies of images."""
+    stamps = Stamps(data, np.full(data.shape, sigma**-2), psf_array(), psf_oversampling=OVER)
+    return measured(network, stamps, added, None).sheared
+
+
 def scatter_sums(g, found):
-    """Sums over galaxies: their number, true |g|², and |g|² and response of what is found (2, 2, N)."""
+    """Sums over galaxies: their number, true |g|², and |g|² and response of what is found (3, 2, N)."""
     spread = (np.abs(found.mean(1)) ** 2).sum(1)
     response = ((found[:, 0] - found[:, 1]) / (2 * GAMMA * (1 + 1j))).real.sum(1)
     return np.array([len(g), (np.abs(g) ** 2).sum(), *spread, *response])
 
 
 def scatters(sums):
-    """Variance of calibrated shapes with over without added noise, and effective over all galaxies."""
-    count, true, *rest = sums
-    (of_both, of_one), response = np.array(rest[:2]), np.array(rest[2:]) / count
-    with_noise, without = of_both / response[0] ** 2, of_one / response[1] ** 2
-    return np.array([with_noise / without, true / with_noise])
+    """Variance with over without added noise, and effective over all galaxies, in one image and several."""
+    spread, response = sums[2:].reshape(2, 3)
+    both, none, joint = spread / (response / sums[0]) ** 2
+    return np.array([both / none, sums[1] / both, sums[1] / joint])
 
 
 def rate(args):
