@@ -23,8 +23,8 @@ chunk of galaxies at a time.  The column ``plain m`` is m of the average of g1 a
 
 ``run`` goes on where it was interrupted; with other ``--seed`` chunks of all runs are joined.
 ``precision`` compares the scatter of calibrated shapes, (variance of g) / R², with that of the same network's
-two views of the image without the added noise, and with that of four exposures that are as deep together; R of
-all is the difference between the signs of the shear.  Effective galaxies have no noise.
+two views of the image without the added noise, and with that of four exposures that are as deep together.  R
+is the difference between the signs of the shear.  Effective galaxies have no noise.
 """
 
 import argparse
