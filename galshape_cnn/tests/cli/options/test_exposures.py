@@ -116,6 +116,17 @@ def test_a_folder_holds_the_same_rows_and_goes_on(folder, capsys):
     assert table.meta["command"]["exposures"] == str(folder / "list.csv")
 
 
+def test_the_shear_response_is_in_tables_and_blocks(folder):
+    command = ["measure", "--exposures", folder / "list.csv", "--positions", folder / "places.csv"]
+    command = [str(one) for one in (*command, "--shear-response", "-o")]
+    assert main([*command, str(folder / "sheared.fits")]) == 0
+    assert main([*command, str(folder / "sheared"), "--block-rows", "3"]) == 0
+    table, whole = read_blocks(folder / "sheared"), QTable.read(folder / "sheared.fits")
+    assert np.isfinite(whole["shear_copies"]).all()
+    for name in ("g1", "g2", "response_12", "shear_copies"):
+        np.testing.assert_array_equal(table[name], whole[name])
+
+
 def test_shapes_that_vary_with_wavelength(folder, capsys):
     table = Table.read(folder / "list.csv")
     command = ["measure", "--positions", folder / "places.csv", "--method", "ml", "--vary", "hlr=1,n=0", "-o"]
