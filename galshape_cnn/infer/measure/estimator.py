@@ -315,6 +315,7 @@ class ShapeEstimator:
         """The observation with the pixels that were measured, and a measurement of each group."""
         from galshape_cnn.infer.measure.neighbours import examined, joined, listed_positions
         from galshape_cnn.infer.measure.pipeline import measure_batch, measured_together
+        from galshape_cnn.infer.measure.quality import with_settled_centres
 
         network, bar = self.live_network(), progress_bar(observation.n, progress)
         groups, listed = observation.groups, listed_positions(observation)
@@ -338,7 +339,10 @@ class ShapeEstimator:
             used[number].append((before, after))
             bar(len(rows))
         measurements = [Measurement.scatter(len(g[1]), part) for g, part in zip(groups, parts, strict=True)]
-        groups = tuple((index, joined(stamps, u)) for (index, stamps), u in zip(groups, used, strict=True))
+        groups = tuple(
+            (index, with_settled_centres(joined(stamps, u), m.params))
+            for (index, stamps), u, m in zip(groups, used, measurements, strict=True)
+        )
         return replace(observation, groups=groups), measurements
 
     def _meta(self):
