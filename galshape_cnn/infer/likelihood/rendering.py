@@ -159,7 +159,7 @@ def model_images(stamps, params, transfer=None, grid=None):
     Returns
     -------
     images : (N, ny, nx) ndarray
-        In the unit of the fluxes; zero for rows with parameters that are not finite, or beyond single precision.
+        In the unit of the fluxes; zero for rows of parameters that are not finite or beyond single precision.
     """
     params = np.asarray(params, float)
     images = np.zeros(stamps.data.shape)
