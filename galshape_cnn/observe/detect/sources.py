@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Find the sources of an image: background, detection and deblending.
+"""Detection of the sources of an image: background, detection and deblending.
 
 The image is divided by its noise, smoothed, and cut at a threshold; the
 background is measured twice, the second time without the sources found in the
@@ -55,15 +55,15 @@ class Detection:
     contrast: float = 0.005
 
     def __post_init__(self):
-        for name, allowed in (
-            ("threshold", self.threshold > 0),
-            ("npixels", self.npixels >= 1),
-            ("fwhm", self.fwhm > 0),
-            ("box", self.box is None or self.box == 0 or self.box >= 8),
-            ("contrast", 0 <= self.contrast <= 1),
+        for name, fits, allowed in (
+            ("threshold", 0 < self.threshold < np.inf, "a number above 0"),
+            ("npixels", self.npixels >= 1, "a whole number above 0"),
+            ("fwhm", 0 < self.fwhm < np.inf, "a number above 0"),
+            ("box", self.box is None or self.box == 0 or self.box >= 8, "0, or at least 8"),
+            ("contrast", 0 <= self.contrast <= 1, "0 to 1"),
         ):
-            if not allowed:
-                raise InputError(f"{name}={getattr(self, name)} makes no sense for a detection")
+            if not fits:
+                raise InputError(f"{name}={getattr(self, name)}; allowed: {allowed}")
 
 
 def find_galaxies(data, error=None, detection=None):

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A PSF estimated from the stars of an image, for users who have none.
+"""PSF estimated from the stars of an image.
 
 Bright sources are measured with adaptive moments; stars are those of the
 narrow ridge of equal sizes at the small end.  Their stamps are stacked by

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Free places for galaxies in an image: away from its edges, its bad pixels and brighter sources.
+"""Free places in an image: away from edges, bad pixels and brighter sources.
 
 Several galaxies go into one copy of the image, a *realisation*, as long as none reaches into the stamp
 of another.  Which galaxies go where is a function of the image and of the seed.

@@ -110,6 +110,16 @@ def test_each_row_says_so():
     np.testing.assert_allclose(again.psf, stamps.psf)
 
 
+def test_of_plain_pixels_with_error_and_mask():
+    data, xy = scene(moffat(3.0), 20, 10)
+    error, bad = data.uncertainty.array, np.zeros(data.data.shape, bool)
+    bad[:, 300] = True
+    spoiled = np.where(bad, 1e6, data.data)
+    wanted = psf_from_stars(NDData(spoiled, uncertainty=StdDevUncertainty(error), mask=bad))
+    found = prepare(spoiled, error=error, mask=bad, psf="stars", positions=xy[20:]).groups[0][1]
+    np.testing.assert_array_equal(found.psf, wanted.array)
+
+
 def test_galaxies_are_no_stars():
     with pytest.raises(PSFError, match=r"the image has \d isolated stars of S/N > 40, of which at least 5"):
         psf_from_stars(scene(moffat(3.0), 3, 60)[0])
