@@ -177,7 +177,7 @@ def _into_folder(args):
     folder = BlockFolder(args.output, configuration, len(source), args.block_rows)
     if folder.missing():
         example = source.example()
-        with _pool(args, _job(source, how, estimator)) as pool:
+        with folder.begun(), _pool(args, _job(source, how, estimator)) as pool:
             fill_folder(folder, pool, progress_wanted(args), partial(_finish, args, example))
     counts = folder.finish()
     return counted(counts["rows"], args.method, counts["clean"], counts["flags"], counts["errors"])
