@@ -366,5 +366,7 @@ def _make_stamps(rows, selected, psf, listed, recenter):
         skycoord = move_on_sky(rows.radec[selected], rows.jacobian[selected], center - xy)
     flags |= found.flags | mask_flags(ivar, center - origin)
     parts = {"data": data, "ivar": ivar, "jacobian": rows.jacobian[selected], "origin": origin}
-    given = xy - origin if rows.is_image else None  # the middle of a cutout is nobody's word
+    given = xy - origin
+    if not rows.is_image:  # the middle of a cutout is nobody's word, unless the galaxy is far from it
+        given = np.where((found.flags & Flag.FAR_CENTROID > 0)[:, None], given, np.nan)
     return parts | {"center": center - origin, "given": given, "skycoord": skycoord, "flags": flags}, informed

@@ -8,6 +8,7 @@ import numpy as np
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.catalog.columns import SHEAR_COLUMNS
 from galshape_cnn.infer.shear.frames import reported_columns
+from galshape_cnn.infer.shear.grids import grid_jacobian
 
 __all__ = ["CatalogShear"]
 
@@ -31,7 +32,7 @@ class CatalogShear:
         """`~galshape_cnn.infer.shear.frames.ShearedColumns`; None without ``shear_response=True``."""
         if self.measurement.sheared is None:
             return None
-        jacobian = self.placement.jacobian if self.placement.has_sky else None
+        jacobian = grid_jacobian(self.placement.jacobian) if self.placement.has_sky else None
         with np.errstate(invalid="ignore"):  # rows that were not measured are NaN
             return reported_columns(self.measurement.sheared, jacobian)
 

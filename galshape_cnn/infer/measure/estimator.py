@@ -196,8 +196,9 @@ class ShapeEstimator:
         seed : int, optional
             Of the draws of ``'posterior'``, and of the noise that ``shear_response`` adds.
         shear_response : bool, optional
-            With ``'network'`` or ``'ml'``: ``g1`` and ``g2`` are a measurement whose response to shear
-            is known, ``catalog.response``, see `~galshape_cnn.mean_shear` and :doc:`/user_guide/mean_shear`.
+            With ``method='network'``, or ``'ml'`` of one image: ``g1`` and ``g2`` are a measurement whose
+            response to shear is known, ``catalog.response``, for `~galshape_cnn.mean_shear`.  See
+            :doc:`/user_guide/mean_shear`.
         psf_error : mapping or (K, py, px) array_like, optional
             How well the PSF is known: ``{"size": 0.01, "ellipticity": 0.005}``, standard deviations of its
             size over its size and of each component of its shear; or K PSFs that it may be instead, arrays
@@ -253,7 +254,7 @@ class ShapeEstimator:
             of_one = {
                 "psf": psf, "error": error, "mask": mask, "wcs": wcs, "gain": gain, "read_noise": read_noise,
                 "sky_level": sky_level, "unit": unit, "listed": listed,
-                "shear_response": shear_response or None, "psf_error": psf_error,
+                "psf_error": psf_error,
             }  # fmt: skip
             _check_of_exposures(of_one)
             cutting |= {"noise_correlation": noise_correlation, "noise_scale": noise_scale}
@@ -287,6 +288,11 @@ class ShapeEstimator:
         from galshape_cnn.observe.exposures import prepare_exposures
         from galshape_cnn.observe.noise.model import NoiseModel
 
+        if options.shear_response and options.method != "network":
+            raise InputError(
+                f"shear_response=True with several exposures and method={options.method!r}; allowed: "
+                "method='network'"
+            )
         model = {"fit_sky": options.fit_sky, "vary": options.vary}
         exposures = prepare_exposures(data, positions, strict=strict, **model, **cutting)
         bar = progress_bar(len(exposures), progress)
@@ -297,6 +303,10 @@ class ShapeEstimator:
         meta = self._meta() | {"neighbours": options.neighbours, "exposures": list(exposures.names)}
         meta["options"] = asked
         meta |= {"noise": exposures.records} if exposures.records else {}
+        if options.shear_response:
+            from galshape_cnn.infer.shear.joint import exposures_response
+
+            found = exposures_response(exposures, *found, self.live_network(), options, threads)
         catalog = ExposuresCatalog.from_exposures(exposures, *found, method=options.method, meta=meta)
         _warn_of_lost_rows(catalog)
         return catalog
@@ -305,6 +315,7 @@ class ShapeEstimator:
         """The observation with the pixels that were measured, and a measurement of each group."""
         from galshape_cnn.infer.measure.neighbours import examined, joined, listed_positions
         from galshape_cnn.infer.measure.pipeline import measure_batch, measured_together
+        from galshape_cnn.infer.measure.quality import with_settled_centres
 
         network, bar = self.live_network(), progress_bar(observation.n, progress)
         groups, listed = observation.groups, listed_positions(observation)
@@ -328,7 +339,10 @@ class ShapeEstimator:
             used[number].append((before, after))
             bar(len(rows))
         measurements = [Measurement.scatter(len(g[1]), part) for g, part in zip(groups, parts, strict=True)]
-        groups = tuple((index, joined(stamps, u)) for (index, stamps), u in zip(groups, used, strict=True))
+        groups = tuple(
+            (index, with_settled_centres(joined(stamps, u), m.params))
+            for (index, stamps), u, m in zip(groups, used, measurements, strict=True)
+        )
         return replace(observation, groups=groups), measurements
 
     def _meta(self):

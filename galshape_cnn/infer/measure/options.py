@@ -103,8 +103,11 @@ class Options:
         shear_response = truth_value(shear_response, "shear_response")
         if shear_response and (method == "posterior" or prior is not None):
             which = f"method={method!r}" if method == "posterior" else "a prior"
-            allowed = "method='network' or 'ml' without a prior"
-            raise InputError(f"shear_response=True with {which}; allowed: {allowed}")
+            raise InputError(
+                f"shear_response=True with {which}; allowed: method='network' or 'ml' without a prior. Draws "
+                "of posteriors give a mean shear without it: "
+                "galshape_cnn.infer.shear.hierarchical.posterior_shear"
+            )
         seed = whole_number(seed, "seed", 0)
         vary = _orders(vary, method)
         settled = None, None, prior, seed, shear_response, psf_error, vary
