@@ -85,6 +85,8 @@ def check_psf(psf, name="psf", n_expected=None, largest_sum=LARGEST_SUM):
             f"{name} has {np.count_nonzero(mask)} masked values; replace them (with zeros where the PSF is "
             "unknown)"
         )
+    if np.iscomplexobj(psf):
+        raise PSFError(f"{name} has complex values; {FORMS} is needed")
     try:
         array = np.array(psf, np.float64)
     except (TypeError, ValueError) as error:

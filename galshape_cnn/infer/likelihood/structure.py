@@ -265,7 +265,8 @@ def _white_variance(rest, outside, noise):
     middle = np.maximum(number // 2, 1)
     variance = np.partition(squares, middle)[middle] / (2 * _MEDIAN * noise[2])
     error = _WHITE_ERROR * np.sqrt(noise[0] / np.maximum(outside.sum(), 1))
-    return np.where((number > 0) & (variance - 1 > _WHITE_SIGMAS * error), variance, 1.0)
+    # of one pair the middle above is none: a galaxy may fill its stamp but for two pixels
+    return np.where((number > 1) & (variance - 1 > _WHITE_SIGMAS * error), variance, 1.0)
 
 
 def _sky_variance(rest, root, outside, noise):

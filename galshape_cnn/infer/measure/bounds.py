@@ -106,7 +106,9 @@ def errors_of(batch, found, fitted, options):
     found = hidden_sources(batch, replace(judged, white=white), stated, options)
     hidden = found.shift[:, :, None] * found.shift[:, None, :]
     profile, covariance = profile + hidden, _with_more(covariance, crb, hidden)
-    flags = np.where(singular, Flag.SINGULAR, 0) | np.where(found.hidden, Flag.NEIGHBOR_LIGHT, 0)
+    # no row without errors may look good
+    unknown = singular | ~np.isfinite(crb + structure + profile).all((1, 2))
+    flags = np.where(unknown, Flag.SINGULAR, 0) | np.where(found.hidden, Flag.NEIGHBOR_LIGHT, 0)
     errors = {
         "covariance": covariance,
         "crb": crb,

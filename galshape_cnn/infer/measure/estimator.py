@@ -13,7 +13,7 @@ from galshape_cnn.infer.catalog.catalog import ShapeCatalog
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.network.bundle import Bundle
 from galshape_cnn.parallel import mapped, one_blas_thread, progress_bar, usable_cores
-from galshape_cnn.quantities import flux_unit, whole_number
+from galshape_cnn.quantities import flux_unit, truth_value, whole_number
 
 __all__ = ["ShapeEstimator"]
 
@@ -53,9 +53,11 @@ class ShapeEstimator:
             raise InputError(
                 f"bundle is a {type(bundle).__name__}; allowed: a Bundle, or use ShapeEstimator.load(path)"
             )
-        self._bundle = Bundle.shipped() if bundle is None else bundle
-        self._network = None
-        self._lock = threading.Lock()
+        bundle = Bundle.shipped() if bundle is None else bundle
+        self.__dict__.update(_bundle=bundle, _network=None, _lock=threading.Lock())
+
+    def __setattr__(self, name, value):
+        raise AttributeError(f"{name} cannot be set: a ShapeEstimator does not change; make another one")
 
     @classmethod
     def load(cls, path):
@@ -105,7 +107,7 @@ class ShapeEstimator:
             if self._network is None:
                 from galshape_cnn.infer.network.amortized import AmortizedPosterior
 
-                self._network = AmortizedPosterior(self._bundle)
+                self.__dict__["_network"] = AmortizedPosterior(self._bundle)
             return self._network
 
     @one_blas_thread()  # from the first step: recentring and noise have many small products too
@@ -234,6 +236,7 @@ class ShapeEstimator:
         from galshape_cnn.observe.stamps import Stamps
 
         _check_unknown(unknown)
+        progress, strict = truth_value(progress, "progress"), truth_value(strict, "strict")
         fit_sky = settled_sky(self._bundle, fit_sky, method, gain)
         sampling = {"oversampling": psf_oversampling, "includes_pixel": psf_includes_pixel}
         psf_error = PSFUncertainty.checked(psf_error, normalize=normalize_psf, **sampling)
@@ -312,6 +315,7 @@ class ShapeEstimator:
         """The observation with the pixels that were measured, and a measurement of each group."""
         from galshape_cnn.infer.measure.neighbours import examined, joined, listed_positions
         from galshape_cnn.infer.measure.pipeline import measure_batch, measured_together
+        from galshape_cnn.infer.measure.quality import with_settled_centres
 
         network, bar = self.live_network(), progress_bar(observation.n, progress)
         groups, listed = observation.groups, listed_positions(observation)
@@ -335,7 +339,10 @@ class ShapeEstimator:
             used[number].append((before, after))
             bar(len(rows))
         measurements = [Measurement.scatter(len(g[1]), part) for g, part in zip(groups, parts, strict=True)]
-        groups = tuple((index, joined(stamps, u)) for (index, stamps), u in zip(groups, used, strict=True))
+        groups = tuple(
+            (index, with_settled_centres(joined(stamps, u), m.params))
+            for (index, stamps), u, m in zip(groups, used, measurements, strict=True)
+        )
         return replace(observation, groups=groups), measurements
 
     def _meta(self):

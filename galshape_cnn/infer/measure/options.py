@@ -8,7 +8,7 @@ import numpy as np
 from galshape_cnn.errors import InputError
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.varying import checked_orders
-from galshape_cnn.quantities import whole_number
+from galshape_cnn.quantities import truth_value, whole_number
 
 __all__ = [
     "METHODS",
@@ -100,6 +100,7 @@ class Options:
             prior = Prior(prior)
         if prior is not None and method == "ml":
             raise InputError("prior is given, but method='ml' uses none; allowed: 'network', 'posterior'")
+        shear_response = truth_value(shear_response, "shear_response")
         if shear_response and (method == "posterior" or prior is not None):
             which = f"method={method!r}" if method == "posterior" else "a prior"
             raise InputError(
@@ -109,8 +110,8 @@ class Options:
             )
         seed = whole_number(seed, "seed", 0)
         vary = _orders(vary, method)
-        settled = None, None, prior, seed, bool(shear_response), psf_error, vary
-        return cls(method, bool(fit_sky), neighbours, *settled)
+        settled = None, None, prior, seed, shear_response, psf_error, vary
+        return cls(method, truth_value(fit_sky, "fit_sky"), neighbours, *settled)
 
     @property
     def model(self):
