@@ -22,6 +22,7 @@ __all__ = [
 _NEEDED = ("image", "band")
 _FILES = ("psf", "error", "variance", "weight", "mask")
 _NUMBERS = ("zeropoint", "gain", "wavelength")
+_MEASURED = "background"  # an error that is measured where the image shows no sources
 _WORDS = ("name", "hdu", "noise_scale", "noise_correlation")
 _COLUMNS = (*_NEEDED, *_FILES, *_NUMBERS, *_WORDS)
 
@@ -40,8 +41,9 @@ def add_exposures_option(parser):
         metavar="LIST",
         help="table (.ecsv .csv .fits) of images of the same galaxies, measured together, in place of "
         "IN.fits: columns image, band, and if wanted psf, error, variance, weight, mask (files, file[HDU], "
-        "or psf as for --psf), zeropoint, gain, wavelength, hdu, name, noise_scale, noise_correlation; "
-        "galaxies are found in the first image where --positions is not given",
+        "or psf as for --psf; error also 'background' or a number such as 0.5), zeropoint, gain, wavelength, "
+        "hdu, name, noise_scale, noise_correlation; galaxies are found in the first image without "
+        "--positions",
     )
 
 
@@ -50,7 +52,7 @@ def add_vary_option(parser):
     parser.add_argument(
         "--vary",
         metavar="ORDERS",
-        help="with --exposures and --method ml: what of the shape varies between bands, and its polynomial "
+        help="with --exposures: what of the shape varies between bands, and its polynomial "
         "order in ln(wavelength), such as hlr=1,n=1,g=0; the list then has a column wavelength",
     )
 
@@ -80,7 +82,8 @@ def read_exposures(path):
     ----------
     path : str or Path
         Table with the columns ``image`` and ``band``, one row for each exposure, and optionally ``psf``,
-        ``error`` (1 sigma), ``variance``, ``weight`` (its inverse), ``mask``, ``zeropoint``, ``gain``,
+        ``error`` (1 sigma; as for ``--error`` if it is no file or HDU), ``variance``,
+        ``weight`` (its inverse), ``mask``, ``zeropoint``, ``gain``,
         ``wavelength``, ``hdu``, ``name``, ``noise_scale``, ``noise_correlation``; empty where one has none.
         Files are looked for beside the list.
 
@@ -111,11 +114,17 @@ def exposures_source(args):
 
     Raises as `listed_exposures`.
     """
+    from astropy.nddata import StdDevUncertainty
+
     from galshape_cnn.observe.exposure import opened
     from galshape_cnn.scale.exposures_source import ExposuresSource
 
     exposures, keywords = listed_exposures(args)
-    return ExposuresSource(exposures, targets(args, opened(exposures[0]).data), keywords)
+    first = opened(exposures[0])
+    image = first.data
+    if first.error is not None:  # one number, see `_level_or_file`; what is found stands out of it
+        image.uncertainty = StdDevUncertainty(np.broadcast_to(first.error, image.data.shape))
+    return ExposuresSource(exposures, targets(args, image), keywords)
 
 
 def listed_exposures(args):
@@ -157,6 +166,7 @@ def _beside(path, text):
 
 def _exposure(row, names, path):
     """One exposure of the list."""
+    from galshape_cnn.observe.detect.sources import background_noise
     from galshape_cnn.observe.exposure import Exposure
     from galshape_cnn.observe.io.photometry import header_zeropoint
 
@@ -166,7 +176,10 @@ def _exposure(row, names, path):
         raise FileError(f"{where}: image and band are needed")
     profile = None if entry["psf"] is None else parse_psf(entry["psf"])
     files = {name: _beside(path, entry[name]) for name in _FILES}
+    error, files["error"] = _level_or_file(entry["error"], files["error"], where)
     image = _image(_beside(path, entry["image"]), entry, files, profile is None)
+    if error == _MEASURED:
+        error = background_noise(image.open())
     numbers = {name: _number(row, name, names, where) for name in _NUMBERS}
     if numbers["zeropoint"] is None and "zeropoint" not in names:
         pixels = image.open()
@@ -176,9 +189,27 @@ def _exposure(row, names, path):
     if scale not in (None, "estimate"):
         scale = _number(row, "noise_scale", names, where)
     return Exposure(
-        image, psf=profile, band=entry["band"], name=entry["name"], noise_scale=scale,
+        image, psf=profile, error=error, band=entry["band"], name=entry["name"], noise_scale=scale,
         noise_correlation=entry["noise_correlation"], **numbers,
     )  # fmt: skip
+
+
+def _level_or_file(text, file, where):
+    """Error of all pixels, a number or that it is measured, and file or HDU of each pixel's; None for none.
+
+    A whole number is an HDU.
+    """
+    if text is None or text.isdigit():
+        return None, file
+    if text == _MEASURED:
+        return text, None
+    try:
+        level = float(text)
+    except ValueError:
+        return None, file
+    if not 0 < level < np.inf:
+        raise FileError(f"{where}: error = {text!r}; allowed: a file, an HDU, {_MEASURED!r} or a number > 0")
+    return level, None
 
 
 def _image(file, entry, files, own_psf):
@@ -192,8 +223,8 @@ def _image(file, entry, files, own_psf):
     image = ImageFile(file, {name: as_index(value) for name, value in choices.items()})
     try:
         image.open()
-    except FileError:
-        if hdu is not None:
+    except FileError as error:
+        if hdu is not None or "say which HDU is meant" not in str(error):
             raise
         image = ImageFile(file, image.names | {"band": entry["band"]})
         image.open()

@@ -201,7 +201,7 @@ class ShapeEstimator:
             size over its size and of each component of its shear; or K PSFs that it may be instead, arrays
             like ``psf``.  Errors count it, bounds (``_crb``) don't.  See :doc:`/user_guide/noise`.
         vary : mapping of str to int, optional
-            Of several exposures by ``'ml'``: polynomial orders in ln(wavelength) of ``n``, ``hlr``, ``g``,
+            Of several exposures: polynomial orders in ln(wavelength) of ``n``, ``hlr``, ``g``,
             whose columns then end with a band.  See :doc:`/user_guide/exposures`.
         threads : int, optional
             Batches measured at the same time; by default one for each core this process may
@@ -281,6 +281,7 @@ class ShapeEstimator:
         from galshape_cnn.infer.catalog.exposures_catalog import ExposuresCatalog
         from galshape_cnn.infer.measure.exposures import measure_exposures
         from galshape_cnn.infer.measure.record import recorded_exposures, recorded_options
+        from galshape_cnn.infer.posterior.varying_prior import SLOPES
         from galshape_cnn.observe.exposures import prepare_exposures
         from galshape_cnn.observe.noise.model import NoiseModel
 
@@ -294,6 +295,8 @@ class ShapeEstimator:
         meta = self._meta() | {"neighbours": options.neighbours, "exposures": list(exposures.names)}
         meta["options"] = asked
         meta |= {"noise": exposures.records} if exposures.records else {}
+        if options.vary and options.method != "ml":
+            meta["vary_prior"] = {name: SLOPES[name] for name, _ in options.vary}
         catalog = ExposuresCatalog.from_exposures(exposures, *found, method=options.method, meta=meta)
         _warn_of_lost_rows(catalog)
         return catalog

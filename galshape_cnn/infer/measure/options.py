@@ -105,7 +105,7 @@ class Options:
             allowed = "method='network' or 'ml' without a prior"
             raise InputError(f"shear_response=True with {which}; allowed: {allowed}")
         seed = whole_number(seed, "seed", 0)
-        vary = _orders(vary, method)
+        vary = checked_orders(vary)
         settled = None, None, prior, seed, bool(shear_response), psf_error, vary
         return cls(method, bool(fit_sky), neighbours, *settled)
 
@@ -121,17 +121,6 @@ class Options:
     def with_method(self, method):
         """The same options for another method."""
         return replace(self, method=method)
-
-
-def _orders(vary, method):
-    """What varies, and its order above zero."""
-    found = checked_orders(vary)
-    if found and method != "ml":
-        raise InputError(
-            f"vary= with method={method!r}: there is no prior of how shapes change with wavelength; allowed: "
-            "method='ml'"
-        )
-    return found
 
 
 def measurement_keywords():

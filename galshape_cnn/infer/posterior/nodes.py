@@ -26,11 +26,11 @@ class Node(NamedTuple):
         Log of the profile likelihood and penalty, and its derivatives by standard deviations of n.
     rest : (N,) ndarray
         What amplitudes and the widths of the others add to the log density.
-    mean, chol : (N, 6), (N, 5, 5) ndarray
+    mean, chol : (N, D), (N, D - 1, D - 1) ndarray
         Of the coordinates, and Cholesky factor of the covariance of those after n.
     aside : (N,) ndarray
         Distance of the mean from where the likelihood was evaluated, in errors.
-    flux, flux_slope, flux_variance : (N, B), (N, B, 6), (N, B) ndarray
+    flux, flux_slope, flux_variance : (N, B), (N, B, D), (N, B) ndarray
         Of the bands, derivatives by the coordinates, and variance given all of them.
     """
 
