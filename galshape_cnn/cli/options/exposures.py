@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from galshape_cnn.cli.options.detection import targets
-from galshape_cnn.cli.options.psf import parse_psf
+from galshape_cnn.cli.options.detection import CUTOUT_LIMIT, targets
+from galshape_cnn.cli.options.psf import parse_psf, read_psf_error
 from galshape_cnn.errors import FileError, InputError
 
 __all__ = [
@@ -23,7 +23,7 @@ _NEEDED = ("image", "band")
 _FILES = ("psf", "error", "variance", "weight", "mask")
 _NUMBERS = ("zeropoint", "gain", "wavelength")
 _MEASURED = "background"  # an error that is measured where the image shows no sources
-_WORDS = ("name", "hdu", "noise_scale", "noise_correlation")
+_WORDS = ("name", "hdu", "noise_scale", "noise_correlation", "psf_error")
 _COLUMNS = (*_NEEDED, *_FILES, *_NUMBERS, *_WORDS)
 
 #: Options that say of one image what the list says of each, and those that are not there yet.
@@ -31,7 +31,7 @@ _OF_ONE = (
     "sci", "err", "var", "ivar", "weight", "error", "mask", "bad_bits", "band", "psf", "psf_ext", "gain",
     "read_noise", "sky_level", "noise_scale", "noise_correlation", "trim_psf",
 )  # fmt: skip
-_NOT_YET = ("shear_response", "psf_error")
+_NOT_YET = ("shear_response",)
 
 
 def add_exposures_option(parser):
@@ -42,8 +42,8 @@ def add_exposures_option(parser):
         help="table (.ecsv .csv .fits) of images of the same galaxies, measured together, in place of "
         "IN.fits: columns image, band, and if wanted psf, error, variance, weight, mask (files, file[HDU], "
         "or psf as for --psf; error also 'background' or a number such as 0.5), zeropoint, gain, wavelength, "
-        "hdu, name, noise_scale, noise_correlation; galaxies are found in the first image without "
-        "--positions",
+        "hdu, name, noise_scale, noise_correlation, psf_error; galaxies are found in the first image "
+        "without --positions",
     )
 
 
@@ -84,7 +84,8 @@ def read_exposures(path):
         Table with the columns ``image`` and ``band``, one row for each exposure, and optionally ``psf``,
         ``error`` (1 sigma; as for ``--error`` if it is no file or HDU), ``variance``,
         ``weight`` (its inverse), ``mask``, ``zeropoint``, ``gain``,
-        ``wavelength``, ``hdu``, ``name``, ``noise_scale``, ``noise_correlation``; empty where one has none.
+        ``wavelength``, ``hdu``, ``name``, ``noise_scale``, ``noise_correlation``,
+        ``psf_error``; empty where one has none.
         Files are looked for beside the list.
 
     Returns
@@ -175,11 +176,14 @@ def _exposure(row, names, path):
     if entry["image"] is None or entry["band"] is None:
         raise FileError(f"{where}: image and band are needed")
     profile = None if entry["psf"] is None else parse_psf(entry["psf"])
+    doubt = entry["psf_error"]
     files = {name: _beside(path, entry[name]) for name in _FILES}
     error, files["error"] = _level_or_file(entry["error"], files["error"], where)
     image = _image(_beside(path, entry["image"]), entry, files, profile is None)
     if error == _MEASURED:
         error = background_noise(image.open())
+    if profile is None and _may_show_stars(image.open()):
+        profile = "stars"
     numbers = {name: _number(row, name, names, where) for name in _NUMBERS}
     if numbers["zeropoint"] is None and "zeropoint" not in names:
         pixels = image.open()
@@ -191,7 +195,22 @@ def _exposure(row, names, path):
     return Exposure(
         image, psf=profile, error=error, band=entry["band"], name=entry["name"], noise_scale=scale,
         noise_correlation=entry["noise_correlation"], **numbers,
+        psf_error=None if doubt is None else read_psf_error(_doubt_beside(path, doubt)),
     )  # fmt: skip
+
+
+def _may_show_stars(image):
+    """Whether the PSF is to be had from stars only, as without ``--psf``: no cutout, and no PSF with it."""
+    return (
+        getattr(image, "psf", None) is None
+        and np.ndim(image.data) == 2
+        and max(image.data.shape) > CUTOUT_LIMIT
+    )
+
+
+def _doubt_beside(path, text):
+    """What is said of the error of a PSF; a file is looked for beside the list."""
+    return text if "=" in text else _beside(path, text)
 
 
 def _level_or_file(text, file, where):

@@ -8,7 +8,14 @@ import numpy as np
 
 from galshape_cnn.errors import GalshapeError, GalshapeWarning, InputError, PSFError
 
-__all__ = ["PSF_PROFILES", "add_psf_error_option", "parse_psf", "psf_error_from", "stars_if_needed"]
+__all__ = [
+    "PSF_PROFILES",
+    "add_psf_error_option",
+    "parse_psf",
+    "psf_error_from",
+    "read_psf_error",
+    "stars_if_needed",
+]
 
 #: Profiles that ``--psf`` knows, with the parameters of each and their defaults.
 PSF_PROFILES = {
@@ -88,18 +95,23 @@ def psf_error_from(args):
     if args.psf_error is None:
         return {}
     from galshape_cnn.infer.measure.psf_error import PSFUncertainty
-    from galshape_cnn.observe.io.psf.files import read_psf
 
-    if "=" in args.psf_error and not Path(args.psf_error).exists():
-        pairs = [item.partition("=") for item in args.psf_error.split(",")]
-        value = {name.strip(): text.strip() for name, _, text in pairs}
-    else:
-        value = read_psf(args.psf_error)
+    value = read_psf_error(args.psf_error)
     sampling = {"oversampling": args.psf_oversampling, "includes_pixel": not args.psf_without_pixel}
     try:
         return {"psf_error": PSFUncertainty.checked(value, **sampling)}
     except InputError as error:
         raise InputError(f"--psf-error {args.psf_error}: {error}") from error
+
+
+def read_psf_error(text):
+    """What a text says of the error of a PSF: a mapping of numbers, or the alternatives of a file."""
+    from galshape_cnn.observe.io.psf.files import read_psf
+
+    if "=" in text and not Path(text).exists():
+        pairs = [item.partition("=") for item in text.split(",")]
+        return {name.strip(): number.strip() for name, _, number in pairs}
+    return read_psf(text)
 
 
 def _draw_profile(name, values, text):

@@ -199,7 +199,8 @@ class ShapeEstimator:
         psf_error : mapping or (K, py, px) array_like, optional
             How well the PSF is known: ``{"size": 0.01, "ellipticity": 0.005}``, standard deviations of its
             size over its size and of each component of its shear; or K PSFs that it may be instead, arrays
-            like ``psf``.  Errors count it, bounds (``_crb``) don't.  See :doc:`/user_guide/noise`.
+            like ``psf``.  Errors count it, bounds (``_crb``) don't.  See :doc:`/user_guide/noise`.  Numbers
+            hold for each of several exposures, independently; those of an exposure itself replace them.
         vary : mapping of str to int, optional
             Of several exposures: polynomial orders in ln(wavelength) of ``n``, ``hlr``, ``g``,
             whose columns then end with a band.  See :doc:`/user_guide/exposures`.
@@ -224,7 +225,7 @@ class ShapeEstimator:
             `PositionError` say which kind.
         """
         from galshape_cnn.infer.measure.options import Options
-        from galshape_cnn.infer.measure.psf_error import PSFUncertainty
+        from galshape_cnn.infer.measure.psf_error import PSFUncertainty, psf_errors_of
         from galshape_cnn.infer.measure.record import recorded_options
         from galshape_cnn.infer.network.conditions import settled_sky
         from galshape_cnn.observe.exposure import are_exposures
@@ -250,9 +251,11 @@ class ShapeEstimator:
             of_one = {
                 "psf": psf, "error": error, "mask": mask, "wcs": wcs, "gain": gain, "read_noise": read_noise,
                 "sky_level": sky_level, "unit": unit, "listed": listed,
-                "shear_response": shear_response or None, "psf_error": psf_error,
+                "shear_response": shear_response or None,
             }  # fmt: skip
             _check_of_exposures(of_one)
+            known = psf_errors_of(data, psf_error, normalize=normalize_psf, **sampling)
+            options = replace(options, psf_error=known)
             cutting |= {"noise_correlation": noise_correlation, "noise_scale": noise_scale}
             return self._measure_exposures(data, positions, options, cutting, threads, progress, strict)
         if options.vary:
@@ -290,8 +293,10 @@ class ShapeEstimator:
         bar = progress_bar(len(exposures), progress)
         found = measure_exposures(exposures, self.live_network(), options, threads, bar)
         noise = NoiseModel(noise_correlation=cutting["noise_correlation"], noise_scale=cutting["noise_scale"])
-        asked = recorded_options(options, noise, exposures.observations[0], cutting)
+        asked = recorded_options(replace(options, psf_error=None), noise, exposures.observations[0], cutting)
         asked["exposures"] = recorded_exposures(data, exposures.names)
+        for name, one in zip(exposures.names, options.psf_error or (), strict=False):
+            asked["exposures"][str(name)]["psf_error"] = None if one is None else one.record
         meta = self._meta() | {"neighbours": options.neighbours, "exposures": list(exposures.names)}
         meta["options"] = asked
         meta |= {"noise": exposures.records} if exposures.records else {}

@@ -50,7 +50,7 @@ class Options:
     shear_response : bool
         Whether the response of the shapes to shear is measured, see `galshape_cnn.infer.shear.response`.
     psf_error : PSFUncertainty or None
-        How well the PSF is known, see `galshape_cnn.infer.measure.psf_error`.
+        How well the PSF is known, see `galshape_cnn.infer.measure.psf_error`; of several exposures a tuple.
     vary : tuple of (str, int)
         What of the shape varies between bands, and its order > 0 in ln(wavelength).
     """

@@ -74,7 +74,9 @@ def log_density(nodes):
     x = _GRID / REACH
     known = np.stack([one for node in nodes for one in (node.value, node.slope * REACH)], -1)
     known[:, ::2] -= nodes[1].value[:, None]
-    out = ((known @ _HERMITE.T)[:, None] @ (x.clip(-1, 1)[:, None] ** np.arange(6)).T)[:, 0]
+    # row by row: a product of all of them would round differently with another number of galaxies
+    polynomial = known[:, None] @ _HERMITE.T
+    out = (polynomial @ (x.clip(-1, 1)[:, None] ** np.arange(6)).T)[:, 0]
     for node, beyond in ((nodes[0], np.minimum(x + 1, 0)), (nodes[2], np.maximum(x - 1, 0))):
         beyond = beyond * REACH
         out += node.slope[:, None] * beyond + 0.5 * np.minimum(node.curvature, _FLATTEST)[:, None] * beyond**2
