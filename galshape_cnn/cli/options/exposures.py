@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The option ``--exposures``: a list of images of the same galaxies, measured together."""
+"""``--exposures`` and ``--vary``: a list of images of the same galaxies, measured together."""
 
 from pathlib import Path
 
@@ -26,12 +26,11 @@ _MEASURED = "background"  # an error that is measured where the image shows no s
 _WORDS = ("name", "hdu", "noise_scale", "noise_correlation", "psf_error")
 _COLUMNS = (*_NEEDED, *_FILES, *_NUMBERS, *_WORDS)
 
-#: Options that say of one image what the list says of each, and those that are not there yet.
+#: Options that say of one image what the list says of each.
 _OF_ONE = (
     "sci", "err", "var", "ivar", "weight", "error", "mask", "bad_bits", "band", "psf", "psf_ext", "gain",
     "read_noise", "sky_level", "noise_scale", "noise_correlation", "trim_psf",
 )  # fmt: skip
-_NOT_YET = ("shear_response",)
 
 
 def add_exposures_option(parser):
@@ -252,10 +251,9 @@ def _image(file, entry, files, own_psf):
 
 def _check(args):
     """Refuse options that the list, or a run on several exposures, has no use for."""
-    for name in (name for name in (*_OF_ONE, *_NOT_YET) if hasattr(args, name)):
+    for name in (name for name in _OF_ONE if hasattr(args, name)):
         if getattr(args, name) != args.defaults.get(name):
             option = "--" + name.replace("_", "-")
-            why = "whose list says it of each image" if name in _OF_ONE else "which it does not work with yet"
-            raise InputError(f"{option} is given beside --exposures, {why}")
+            raise InputError(f"{option} is given beside --exposures, whose list says it of each image")
     if getattr(args, "zeropoint", "none") not in ("none", args.defaults.get("zeropoint")):
         raise InputError("--zeropoint is given beside --exposures, whose list has a column zeropoint")

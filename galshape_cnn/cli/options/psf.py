@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What follows ``--psf`` and ``--psf-error``: a profile, the stars of the image, numbers, or a file."""
+"""``--psf`` and ``--psf-error``: an analytic profile, stars of the image, numbers, or a file."""
 
 import warnings
 from pathlib import Path
@@ -96,12 +96,15 @@ def psf_error_from(args):
         return {}
     from galshape_cnn.infer.measure.psf_error import PSFUncertainty
 
-    value = read_psf_error(args.psf_error)
     sampling = {"oversampling": args.psf_oversampling, "includes_pixel": not args.psf_without_pixel}
+    value, allowed = read_psf_error(args.psf_error), None
+    if isinstance(value, dict):
+        allowed = "size=FRACTION,ellipticity=ERROR (one or both, numbers from 0 to 0.5), or a file of PSFs"
     try:
         return {"psf_error": PSFUncertainty.checked(value, **sampling)}
     except InputError as error:
-        raise InputError(f"--psf-error {args.psf_error}: {error}") from error
+        why = f": {error}" if allowed is None else f"; allowed: {allowed}"
+        raise InputError(f"--psf-error {args.psf_error}{why}") from error
 
 
 def read_psf_error(text):

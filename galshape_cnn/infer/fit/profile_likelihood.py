@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""Errors of a fit where chi-square is no parabola: how badly a galaxy of high Sérsic index fits.
+r"""Profile-likelihood errors where chi-square is no parabola: how badly a high Sérsic index fits.
 
 The wings of a galaxy of high n may be in the noise.  A fit then finds a smaller one of low n, and the
 curvature of chi-square *there* promises errors with which the truth is off by many of them.  Chi-square
@@ -8,10 +8,12 @@ profile likelihood: Murphy & van der Vaart 2000, J. Am. Stat. Assoc. 95, 449).
 
 With :math:`\delta` the way from the best fit to that one, in flux, n, hlr, g1 and g2, a parabola has
 :math:`\Delta\chi^2 = \delta^T B^{-1} \delta`, B being the bound.  Where it is much smaller, by a factor s,
-the covariance C gets a term along :math:`\delta` that makes this way as long in standard deviations as
-chi-square says it is:
+the covariance C gets a term along :math:`\delta` that makes this way f = 1.7 times as long in standard
+deviations as chi-square says it is:
 
-.. math:: C' = C + \frac{1/s - 1}{\delta^T C^{-1} \delta}\,\delta\delta^T
+.. math:: C' = C + \frac{1/(f^2 s) - 1}{\delta^T C^{-1} \delta}\,\delta\delta^T
+
+With f = 1 no truth at its far end would look excluded, and 68 % intervals would hold 78 to 80 %.
 """
 
 import numpy as np
@@ -28,9 +30,12 @@ HIGH_N = 5.5
 # Fixed on injections into three survey images.  Nearer to the alternative an error has no room to be wrong.
 _LOW_N, _FAR = 2.5, (3.0, 40.0)  # n below it, and so many stated errors from the alternative
 _LEAST_DISTANCE = 4.0  # of the whole way, standard deviations: below, chi-square is not asked
-_PARABOLA = 0.16  # of the parabola's increase of chi-square: with more it is one
-_EXCLUDED = 8.0  # standard deviations by which chi-square itself excludes the alternative
+_PARABOLA = 0.47  # of the parabola's increase of chi-square, stretched: with more it is one
+_EXCLUDED = 13.6  # standard deviations, stretched, by which chi-square itself excludes the alternative
 _NEAREST = 1.0  # standard deviation that the alternative counts for at least
+# Chi-square is a parabola near the best fit and rises slowly far from it.  Errors that made the whole way as
+# long as it says would be too wide near the fit, where most truths are: it may be longer by this factor.
+_STRETCH = 1.7
 _HELD = 1e6  # inverse variance of ln n
 _STEPS, _LARGER = 7, 1.4  # of the search; size and flux of the start over those of the fit
 
@@ -70,7 +75,7 @@ def profile_covariance(batch, params, chi2, errors, fit_sky=True):
     increase = np.maximum(lost - chi2[rows], 0)
     parabola, squared = (_distance(matrix[rows], step) for matrix in (supposed, stated))
     with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.maximum(increase / parabola, _NEAREST**2 / squared)
+        share = _STRETCH**2 * np.maximum(increase / parabola, _NEAREST**2 / squared)
         short = (squared > _LEAST_DISTANCE**2) & (share < _PARABOLA) & (share * squared < _EXCLUDED**2)
         growth = np.where(short, (1 / share - 1) / squared, 0)
     step = np.where(short[:, None], step, 0)

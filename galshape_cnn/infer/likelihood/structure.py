@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""What structure that no Sérsic profile has does to the estimates: clumps, arms, a second component.
+r"""Errors from structure that no Sérsic profile has: clumps, arms, a second component.
 
 A bright galaxy departs from any smooth profile by more than its noise, and errors from the noise alone
 are then many times too small.  What is left of it is treated as a random field: light that comes in clumps,
@@ -265,7 +265,8 @@ def _white_variance(rest, outside, noise):
     middle = np.maximum(number // 2, 1)
     variance = np.partition(squares, middle)[middle] / (2 * _MEDIAN * noise[2])
     error = _WHITE_ERROR * np.sqrt(noise[0] / np.maximum(outside.sum(), 1))
-    return np.where((number > 0) & (variance - 1 > _WHITE_SIGMAS * error), variance, 1.0)
+    # of one pair the middle above is none: a galaxy may fill its stamp but for two pixels
+    return np.where((number > 1) & (variance - 1 > _WHITE_SIGMAS * error), variance, 1.0)
 
 
 def _sky_variance(rest, root, outside, noise):

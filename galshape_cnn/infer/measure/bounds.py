@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Errors of estimates: the Cramér-Rao bound, or the sandwich where the weights do not know the noise."""
+"""Errors of estimates: Cramér-Rao bound or sandwich covariance."""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -106,7 +106,9 @@ def errors_of(batch, found, fitted, options):
     found = hidden_sources(batch, replace(judged, white=white), stated, options)
     hidden = found.shift[:, :, None] * found.shift[:, None, :]
     profile, covariance = profile + hidden, _with_more(covariance, crb, hidden)
-    flags = np.where(singular, Flag.SINGULAR, 0) | np.where(found.hidden, Flag.NEIGHBOR_LIGHT, 0)
+    # no row without errors may look good
+    unknown = singular | ~np.isfinite(crb + structure + profile).all((1, 2))
+    flags = np.where(unknown, Flag.SINGULAR, 0) | np.where(found.hidden, Flag.NEIGHBOR_LIGHT, 0)
     errors = {
         "covariance": covariance,
         "crb": crb,
