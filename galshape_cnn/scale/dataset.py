@@ -30,6 +30,7 @@ from galshape_cnn.infer.catalog.writable import writable_table
 __all__ = ["BlockFolder", "read_blocks"]
 
 _FORMAT = "galshape_cnn blocks 1"
+_NO_ERRORS = b"\n- errors: []"  # as astropy writes it into the metadata of a file, in YAML
 _MANIFEST, _ERRORS, _SUMMARY = "_manifest.json", "_errors.ecsv", "_summary.json"
 
 
@@ -216,9 +217,17 @@ def read_blocks(path):
 
 
 def _flags_and_errors(part):
-    """Column ``flags`` and the errors of a block, without reading the rest."""
-    table = Table.read(part, include_names=["flags"])
-    return table["flags"].data, [tuple(error) for error in table.meta.get("errors", [])]
+    """Column ``flags`` and the errors of a block, without reading the rest.
+
+    Metadata are a text of YAML that takes longer to read than the column; it is read where there are errors.
+    """
+    from pyarrow import parquet
+
+    text = parquet.read_schema(part).metadata.get(b"table_meta_yaml", b"")
+    if _NO_ERRORS not in text:
+        table = Table.read(part, include_names=["flags"])
+        return table["flags"].data, [tuple(error) for error in table.meta.get("errors", [])]
+    return parquet.read_table(part, columns=["flags"])["flags"].to_numpy(), []
 
 
 def _write_errors(path, errors):
