@@ -18,9 +18,13 @@ chunk of galaxies at a time.  The column ``plain m`` is m of the average of g1 a
 
     python benchmarks/bench_shear.py run sersic -n 4096 -o /tmp/shear
     python benchmarks/bench_shear.py table /tmp/shear -o docs/shear
+    python benchmarks/bench_shear.py precision -n 2048 -o docs/shear
     python benchmarks/bench_shear.py rate
 
 ``run`` goes on where it was interrupted; with other ``--seed`` chunks of all runs are joined.
+``precision`` compares the scatter of calibrated shapes, (variance of g) / R², with that of the same network's
+two views of the image without the added noise, and with that of four exposures that are as deep together.  R
+is the difference between the signs of the shear.  Effective galaxies have no noise.
 """
 
 import argparse
@@ -51,11 +55,13 @@ from galshape_cnn import ShapeCatalog, ShapeEstimator, Stamps
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.likelihood.rendering import RenderedBatch
+from galshape_cnn.infer.shear.joint import weighted_columns
 from galshape_cnn.infer.shear.likelihood_response import likelihood_response
 from galshape_cnn.infer.shear.mean_shear import ShearedViews, shear_of_sums, shear_sums
 from galshape_cnn.infer.shear.response import shear_response
 from galshape_cnn.observe.observation import prepare
 
+EXPOSURES = 4
 FEWEST = 3  # chunks, from which a standard error can be had
 
 
@@ -204,6 +210,72 @@ def cells(chunks):
     return [f"{v:.{d}f}±{e:.{d}f}" for v, e, d in zip(*with_errors(chunks), digits, strict=True)]
 
 
+def precision(args):
+    """Print and write the scatter of calibrated shapes with and without the added noise, by S/N."""
+    network, chunks = ShapeEstimator().live_network(), []
+    edges = BINS["snr"]
+    for number in range(-(-args.n // CHUNK)):
+        rng = np.random.default_rng([args.seed, number])
+        truth = draw_truth(rng, CHUNK)
+        label = np.searchsorted(edges, truth["snr"]) - 1
+        noise, added = rng.normal(size=(2, EXPOSURES, CHUNK, SIZE, SIZE))
+        found = shapes_of_signs(network, truth, noise, added.astype(np.float32))
+        some = [label == one for one in range(len(edges) - 1)] + [label >= 0]
+        chunks.append([scatter_sums(truth["g"][rows], found[:, :, rows]) for rows in some])
+        print((number + 1) * CHUNK, flush=True)
+    chunks, rows = np.array(chunks), []
+    names = [f"{low:g}-{high:g}" for low, high in zip(edges[:-1], edges[1:], strict=True)] + ["all"]
+    for index, name in enumerate(names):
+        one = chunks[:, index]
+        value, left = scatters(one.sum(0)), np.array([scatters(one.sum(0) - part) for part in one])
+        error = np.sqrt((len(one) - 1) / len(one) * ((left - left.mean(0)) ** 2).sum(0))
+        cells = [f"{v:.3f}±{e:.3f}" for v, e in zip(value, error, strict=True)]
+        rows.append([name, int(one[:, 0].sum()), *cells])
+    columns = ["S/N", "galaxies", "variance with / without added noise", "effective galaxies / galaxies"]
+    columns.append(f"the same in {EXPOSURES} exposures")
+    args.output.mkdir(parents=True, exist_ok=True)
+    write(args.output, "precision", columns, rows)
+
+
+def shapes_of_signs(network, truth, noise, added):
+    """g of galaxies (3, 2, N), complex, by sign of the shear, with and without added noise, and in exposures.
+
+    The noise (E, N, 64, 64) of exposures that are as deep together as the image, which is their mean.
+    """
+    out, flux = [], None
+    for sign in (1, -1):
+        light = sersics(truth, sign * GAMMA * (1 + 1j), 0.0, None)
+        flux = truth["snr"] / np.sqrt((light.astype(float) ** 2).sum((1, 2))) if flux is None else flux
+        light, single = light * flux[:, None, None], noise.sum(0) / np.sqrt(len(noise))
+        kinds = [(single, added[0], 1.0), (single, 0 * added[0], 1.0)]
+        kinds += [(*one, np.sqrt(len(noise))) for one in zip(noise, added, strict=True)]
+        both, none, *each = (sheared(network, light + s * one, s, more) for one, more, s in kinds)
+        parts = ([getattr(one, name) for one in each] for name in ("values", "slopes"))
+        joint = weighted_columns(*map(np.array, parts))
+        out.append([one.shear @ [1, 1j] for one in (both, none, joint)])
+    return np.swapaxes(out, 0, 1)
+
+
+def sheared(network, data, sigma, added):
+    """Measured copies of images."""
+    stamps = Stamps(data, np.full(data.shape, sigma**-2), psf_array(), psf_oversampling=OVER)
+    return measured(network, stamps, added, None).sheared
+
+
+def scatter_sums(g, found):
+    """Sums over galaxies: their number, true |g|², and |g|² and response of what is found (3, 2, N)."""
+    spread = (np.abs(found.mean(1)) ** 2).sum(1)
+    response = ((found[:, 0] - found[:, 1]) / (2 * GAMMA * (1 + 1j))).real.sum(1)
+    return np.array([len(g), (np.abs(g) ** 2).sum(), *spread, *response])
+
+
+def scatters(sums):
+    """Variance with over without added noise, and effective over all galaxies, in one image and several."""
+    spread, response = sums[2:].reshape(2, 3)
+    both, none, joint = spread / (response / sums[0]) ** 2
+    return np.array([both / none, sums[1] / both, sums[1] / joint])
+
+
 def rate(args):
     """Galaxies a second with and without the response, in processor time and by the clock."""
     import time
@@ -239,9 +311,13 @@ def main():
     one = commands.add_parser("table")
     one.add_argument("folder", type=Path)
     one.add_argument("-o", "--output", type=Path, required=True)
+    one = commands.add_parser("precision")
+    one.add_argument("-n", type=int, default=1024, help="galaxies")
+    one.add_argument("--seed", type=int, default=1)
+    one.add_argument("-o", "--output", type=Path, required=True)
     commands.add_parser("rate")
     args = parser.parse_args()
-    {"run": run, "table": table, "rate": rate}[args.command](args)
+    {"run": run, "table": table, "precision": precision, "rate": rate}[args.command](args)
 
 
 if __name__ == "__main__":

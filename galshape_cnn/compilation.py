@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Compiled functions: those of `jax.jit`, whose programs JAX keeps between runs where a folder is named.
+"""`jax.jit` with compiled programs kept between runs.
 
 What measuring needs is done by the compiled kernel, which compiles nothing; JAX is left with training, with
 the shear response, and with all of it where there is no kernel, in double precision and on other devices.

@@ -1,4 +1,4 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Hand the options of the tests to pytest, wherever it is started."""
+"""Command-line options of the tests, registered wherever pytest is started."""
 
 pytest_plugins = ["galshape_cnn.tests.options"]

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What a process tells its libraries and the system: variables the user has not set, memory, its core."""
+"""Process set-up: environment variables, memory allocation, binding to a core."""
 
 import ctypes
 import os

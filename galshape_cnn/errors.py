@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Exceptions of the package, and when each is raised.
+"""Exceptions and warnings of the package.
 
 An exception means *misuse*: the call cannot be answered for any galaxy, so it
 raises before any work is done and names the argument, what came and what is

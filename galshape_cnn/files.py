@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Files that are there whole or not at all, and folders that can be written to."""
+"""Atomic writing of files, and checks of output paths."""
 
 import os
 import tempfile

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What an input is known by, so that a run goes on with the input it began with."""
+"""Fingerprint of an input, to detect changed data when a run is resumed."""
 
 import hashlib
 from pathlib import Path

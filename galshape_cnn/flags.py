@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Flag bits of a catalogue row.
+"""Flag bits of a catalogue row, their levels, and `quality_of`.
 
 One list, `FLAG_DEFINITIONS`, feeds the constants, the decoder, the column
 description in the output table and the documentation.  A row starts as

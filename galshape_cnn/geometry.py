@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Shear, axis ratio, position angle and their change under a local Jacobian.
+"""Shear, axis ratio and position angle, and their transformation by a local Jacobian.
 
 Conventions (those of GalSim): the galaxy is a circular profile of half-light
 radius ``hlr`` sheared by the area-preserving matrix

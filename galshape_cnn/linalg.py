@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Factors and inverses of many matrices, of which some may be impossible."""
+"""Cholesky factors and inverses of batches of matrices, some of them singular."""
 
 import numpy as np
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Arrays with a mask of their own: `numpy.ma` and `astropy.utils.masked.Masked`.
+"""Masked arrays: `numpy.ma` and `astropy.utils.masked.Masked`.
 
 `numpy.asarray` drops such a mask without a word, so that what it hides counts.  Every argument that may
 carry one is taken apart here.

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Folders that only their owner can change: what is read from them is executed.
+"""Folders that only their owner can write to, for what is executed when read.
 
 A folder may lie where others can write, and may have been put there by them.
 """

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Batches: of fixed size, spread over threads, with a progress bar."""
+"""Batches of fixed size, threads and progress bar."""
 
 import os
 import threading

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Worker processes: spawned, given a job once, and ended with their parent."""
+"""Worker processes: spawned, given a job once, ended with their parent."""
 
 import pickle
 from concurrent.futures import ProcessPoolExecutor

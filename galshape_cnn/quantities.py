@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Numbers that users give, with a unit or without: as plain numbers, or refused by name.
+"""Numbers with or without units, checked.
 
 astropy is imported only where there is a unit: the command line reads its options without it.
 """
@@ -13,6 +13,7 @@ __all__ = [
     "plain_magnitude",
     "plain_number",
     "plain_values",
+    "truth_value",
     "unit_of",
     "whole_number",
 ]
@@ -130,6 +131,16 @@ def plain_magnitude(value, name):
 
     value = value.value if getattr(unit, "function_unit", unit) == u.mag else value
     return plain_number(value, name, allowed, unit=u.mag)
+
+
+def truth_value(value, name):
+    """True or False; ``InputError``, naming the argument, if it is anything else.
+
+    Any text would be taken for True, ``"no"`` as well.
+    """
+    if not isinstance(value, (bool, np.bool_, int)) or value not in (0, 1):
+        raise InputError(f"{name}={value!r}; allowed: True or False")
+    return bool(value)
 
 
 def whole_number(value, name, least):

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What a celestial WCS says at the position of a galaxy, as plain numbers.
+"""Local geometry of a celestial WCS at the positions of galaxies.
 
 Behind this module nobody sees a WCS: a stamp carries its local Jacobian
 d(u, v)/d(x, y) in arcsec/pixel, u towards west and v towards north, and the

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Where a command keeps compiled functions from one run to the next."""
+"""Folder of compiled functions that commands keep between runs."""
 
 import os
 import sys

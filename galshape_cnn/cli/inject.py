@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""``galshape inject``: known galaxies into the user's own image, and a page that says what became of them."""
+"""``galshape inject``: draw known galaxies into the user's own image, measure them, and judge the result."""
 
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""``galshape measure``: FITS in, table of shapes out."""
+"""``galshape measure``: images in, table of shapes out."""
 
 import sys
 import time
@@ -89,7 +89,7 @@ def add_parser(commands):
     parser.add_argument(
         "--shear-response",
         action="store_true",
-        help="measure how the shapes respond to a shear of the sky, for mean_shear (method network only)",
+        help="measure how the shapes respond to a shear of the sky, for mean_shear (methods network and ml)",
     )
     add_magnitude_option(parser)
     add_noise_options(parser)

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""``galshape simulate``: draw mock galaxies from the prior."""
+"""``galshape simulate``: draw mock galaxies from a prior and write them to a file."""
 
 import os
 

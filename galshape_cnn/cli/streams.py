@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Standard output and error where there are none, as for ``galshape ... >&-``, services and GUIs."""
+"""Closed standard streams (``galshape ... >&-``, services, GUIs) replaced while a command runs."""
 
 import os
 import sys

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""``galshape validate``: prove on mocks what a network does."""
+"""``galshape validate``: measure a network's accuracy and calibration on mocks."""
 
 import sys
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Messages of the package in the words of the command line: options for arguments."""
+"""Errors and warnings in the words of the command line: options in place of arguments."""
 
 import logging
 import re
@@ -12,7 +12,7 @@ _NAMES = (
     *("sci", "err", "var", "ivar", "weight", "mask", "psf", "band", "error", "positions", "method", "gain"),
     *("neighbours", "workers", "scheduler", "zeropoint", "bundle", "seed"),
     *("stamp_size", "bad_bits", "psf_oversampling", "read_noise", "sky_level", "noise_scale"),
-    *("noise_correlation", "psf_error", "psf_ext", "trim_psf", "block_rows"),
+    *("noise_correlation", "psf_error", "psf_ext", "trim_psf", "block_rows", "gain_in_map"),
 )
 _ANY = "|".join(sorted(_NAMES, key=len, reverse=True))
 _LONG = "|".join(name for name in _NAMES if "_" in name)
@@ -30,6 +30,8 @@ _PHRASES = (
     (r"fit_sky=False", "--no-fit-sky"),
     (r"shear_response=True", "--shear-response"),
     (r" \(read files first\)", ""),
+    (r"given without gain;", "given without --gain;"),
+    (r"'auto', 'estimate' or None", "auto, estimate or none"),
     (r"(noise_scale|noise_correlation)=None", r"\1=none"),
 )
 _EDGE = r"(?<![\w./'-])"

@@ -1,2 +1,2 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""From parameters to pixels: Sérsic profile, PSF, renderer and its derivatives."""
+"""Forward model: Sérsic profile, PSF, renderer and its derivatives."""

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The light of periodic copies, which a discrete Fourier transform folds into the stamp.
+"""Aliased light: periodic copies that a discrete Fourier transform folds into the stamp.
 
 The copies are so far away that the PSF does not matter there, so their light is
 evaluated in real space and subtracted: three rings of copies, smooth over the

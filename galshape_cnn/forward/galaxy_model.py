@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""`GalaxyModel`: which parameters describe a galaxy in its images, and where each stands in an array."""
+"""`GalaxyModel`: names, order, bounds and index sets of the parameters of a galaxy."""
 
 from dataclasses import dataclass
 from functools import cached_property

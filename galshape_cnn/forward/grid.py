@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Fourier grids: which wave numbers a stamp is rendered with."""
+"""Fourier grids: the wave numbers at which a stamp is rendered."""
 
 from dataclasses import dataclass
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The galaxy as an astropy model, for every fitter of `astropy.modeling`."""
+"""`PSFConvolvedSersic2D`: the galaxy as an astropy model."""
 
 import astropy.units as u
 import jax

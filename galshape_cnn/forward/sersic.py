@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""Fourier transform of the Sérsic profile, tabulated from first principles.
+r"""Fourier transform of the Sérsic profile, tabulated.
 
 The profile of unit flux and unit half-light radius is
 

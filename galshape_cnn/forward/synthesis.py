@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""From Fourier modes to pixels, by matrix products.
+r"""Synthesis of pixels from Fourier modes, by matrix products.
 
 The stamp is a sum of modes at 64 x 64 of 96 x 96 pixels or more, and a matrix product
 needs neither the pixels that are thrown away nor, for modes beyond the Nyquist

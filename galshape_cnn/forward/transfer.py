@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""PSF arrays -> transfer functions on the modes of a Fourier grid.
+"""Transfer functions of PSF arrays on the modes of a Fourier grid.
 
 The Fourier sum over the samples is evaluated at exactly the wave numbers that
 the renderer uses (two matrix products), so a PSF array of any odd size, larger

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""Shapes that change with wavelength: polynomials in ln(wavelength) of ln n, ln hlr and the shear.
+r"""Shapes that vary with wavelength: polynomials in ln(wavelength) of ln n, ln hlr and the shear.
 
 With :math:`t_b` the logarithm of a band's wavelength, shifted and scaled so that the bands span -1 to 1, the
 shape in a band has the coordinates of `galshape_cnn.forward.coordinates`

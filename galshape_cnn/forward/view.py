@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""`View`: a galaxy as one exposure sees it.
+r"""`View`: the parameters of a galaxy on the sky as one exposure sees them.
 
 A model of several images has one shape and one centre in a reference frame.  Each exposure sees them
 through the linear map A from that frame to its own pixels: the centre moves to

@@ -1,2 +1,2 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""From the user's data to stamps: cutouts, noise, masks, world coordinates, centring."""
+"""Observations: from the user's data to stamps (cutouts, noise, masks, WCS, centring)."""

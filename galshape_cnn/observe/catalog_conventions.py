@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Where the catalogues of common tools hold positions, and what their numbers mean.
+"""Position columns and pixel conventions of common catalogue tools.
 
 Tools differ in the names of their columns and in the number of the first pixel: those that follow FITS
 (Source Extractor, SourceXtractor++) count from 1, those written in Python from 0, as this package does.

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Cutting of stamps: which pixels of which frame belong to which galaxy."""
+"""Cutting of stamps from images."""
 
 from dataclasses import dataclass, replace
 
@@ -26,6 +26,8 @@ __all__ = [
 _BUCKETS = (64, 96, 128, 192, 256, 384, 512)
 #: Side of the stamps cut from an image, in pixels, when the user does not say.
 _DEFAULT_STAMP_SIZE = 64
+#: Side that a stamp may have even where it is more than twice that of the image.
+_LARGEST_STAMP = 1024
 #: Pixel positions beyond this are as good as infinitely far away.
 FAR_AWAY = 10**9
 #: Pixel scales, in arcsec, that a WCS may have, and the least ratio of them in two directions.
@@ -135,7 +137,7 @@ def make_rows(frames, xy, is_image, stamp_size, strict=True):
     PositionError
         If every position is outside.
     InputError
-        If only some of the frames have a WCS.
+        If only some of the frames have a WCS, or stamps are far larger than them.
     """
     middle = np.array([[(shape[1] - 1) / 2, (shape[0] - 1) / 2] for shape in (one.shape for one in frames)])
     xy = middle if xy is None else np.asarray(xy, float)
@@ -147,6 +149,11 @@ def make_rows(frames, xy, is_image, stamp_size, strict=True):
         raise PositionError(
             f"positions: none of the {n} lies inside the image; the first is x, y = "
             f"{xy[0, 0]:.1f}, {xy[0, 1]:.1f} and the image has {limits[0, 0]}x{limits[0, 1]} (x, y) pixels"
+        )
+    largest = max(_LARGEST_STAMP, 2 * int(limits.max()))
+    if stamp_size is not None and np.max(stamp_size) > largest:
+        raise InputError(
+            f"stamp_size={np.max(stamp_size)}; allowed: up to {largest} pixels, twice the side of the image"
         )
     known = np.where(
         np.isfinite(xy).all(axis=1, keepdims=True), np.clip(xy, -FAR_AWAY, FAR_AWAY), middle[frame]

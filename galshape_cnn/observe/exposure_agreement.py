@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What several exposures must agree on, checked before their pixels are looked at."""
+"""Checks that several exposures agree, before any pixel is read."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -14,6 +14,10 @@ from galshape_cnn.observe.inputs import read_frames
 from galshape_cnn.observe.noise.ccd import checked_gain
 
 __all__ = ["AgreedExposures", "agreed_exposures", "check_counts", "wavelengths_of_bands"]
+
+
+#: Endings of columns, which are no names of bands; and names of which there are such columns already.
+_ENDINGS, _TAKEN = ("err", "std", "crb"), ("exposures", "gradient")
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,12 +122,25 @@ def _model(exposures, names, fit_sky, vary):
     if len(bands) > 1 and "" in bands:
         missing = [k for k, one in enumerate(exposures) if not one.band]
         raise InputError(f"data[{missing[0]}] has no band, others have; give band= to all exposures")
+    if len(bands) > 1:
+        _check_bands(bands)
     numbers = tuple(bands.index(one.band) for one in exposures)
     wavelengths = ()
     if vary:
         own = ([getattr(one, name) for one in exposures] for name in ("band", "wavelength"))
         wavelengths = wavelengths_of_bands(*own, names, vary)
     return GalaxyModel(bands, numbers, bool(fit_sky), vary, wavelengths)
+
+
+def _check_bands(bands):
+    """Refuse names of bands that make columns of another meaning, such as ``flux_err`` of a band err."""
+    for band in bands:
+        words = band.lower().split("_")
+        if words[-1] in _ENDINGS or band.lower() in _TAKEN:
+            raise InputError(
+                f"band {band!r}: its column flux_{band} could mean another; allowed: names that do not end "
+                f"with {', '.join(_ENDINGS)}, nor are {' or '.join(_TAKEN)}"
+            )
 
 
 def wavelengths_of_bands(bands, wavelengths, names, vary):

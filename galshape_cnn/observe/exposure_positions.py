@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Where the galaxies of a list are in each of several images."""
+"""Positions of galaxies in each of several images."""
 
 from dataclasses import dataclass, replace
 

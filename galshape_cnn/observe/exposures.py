@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Stamps of the same galaxies in several images.
+"""`Exposures`: stamps of the same galaxies in several images.
 
 Each exposure is cut into stamps by itself, as a single image would be, so exposures may differ in pixel
 scale, WCS, orientation, size, unit, depth, PSF and mask.  What ties them together is a point on the sky

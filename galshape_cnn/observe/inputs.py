@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The images a user may hand over, read without touching their pixels.
+"""Image inputs of any form, read without touching their pixels.
 
 A `Frame` is one two-dimensional image or cutout with all that belongs to it.
 `read_frames` brings NDData, arrays, cubes and sequences of them to frames and
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import astropy.units as u
 import numpy as np
+from astropy.nddata import NDData, StdDevUncertainty
 
 from galshape_cnn.errors import InputError, NoiseError
 from galshape_cnn.masked import split_mask
@@ -82,6 +83,12 @@ class Frame:
         part = (rows, columns)
         mask = None if self.mask is None else self.mask[part]
         return read_pixels(self.data[part], self.noise[part], mask, self.factor)
+
+    def as_nddata(self, meta=None):
+        """The image as `~astropy.nddata.NDData`, with its noise, its mask and a header ``meta``."""
+        noise = StdDevUncertainty(np.broadcast_to(self.noise.standard_deviation(), self.shape), copy=False)
+        mask = None if self.mask is None else np.asarray(self.mask, bool)
+        return NDData(np.asarray(self.data), uncertainty=noise, mask=mask, meta=meta)
 
 
 @dataclass(frozen=True)
@@ -235,7 +242,7 @@ def _unpack(item, name):
         unit = getattr(array, "unit", None)
         array = array.value if isinstance(array, u.Quantity) else array
         raw = _Raw(array if hasattr(array, "dtype") else _as_numbers(array, name), None, mask, unit=unit)
-    if raw.array.dtype.kind not in "buif":
+    if raw.array.dtype.kind not in "uif":
         raise InputError(f"{name} has dtype {raw.array.dtype}; real numbers are needed")
     if is_logarithmic(raw.unit):
         raise InputError(f"{name} has unit {raw.unit}, which is one of logarithms; linear fluxes are needed")
@@ -352,7 +359,7 @@ def _merge_mask(carried, given, shape, name):
     for mask in masks:
         if mask.shape not in ((), shape):
             raise InputError(f"mask has shape {mask.shape}, {name} has shape {shape}")
-        if mask.dtype.kind not in "bui":
+        if mask.dtype.kind not in ("bui" if mask.shape else "b"):
             raise InputError(f"mask has dtype {mask.dtype}; bool is needed, True for bad pixels")
     masks = [mask if mask.shape else np.broadcast_to(mask, shape) for mask in masks]
     if len(masks) == 2 and not np.array_equal(*(np.asarray(mask, bool) for mask in masks)):

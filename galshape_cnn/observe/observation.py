@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""From the user's data to `Stamps`: `prepare` is the one door."""
+"""`prepare`: from the user's data to `Stamps`."""
 
 from dataclasses import dataclass
 
@@ -27,6 +27,7 @@ from galshape_cnn.observe.detect.star_psf import EstimatedPSF, psf_from_stars
 from galshape_cnn.observe.inputs import read_frames
 from galshape_cnn.observe.positions import Positions, nearer_to_another, read_positions_argument
 from galshape_cnn.observe.stamps import Stamps
+from galshape_cnn.quantities import truth_value
 from galshape_cnn.wcs import move_on_sky, sky_geometry
 
 __all__ = ["Observation", "bucket_size", "prepare"]
@@ -164,6 +165,7 @@ def prepare(
         keywords = {"psf": psf, "error": error, "mask": mask, "wcs": wcs, "positions": positions}
         return _pass_through(data, {**keywords, "stamp_size": stamp_size})
     check_stamp_size(stamp_size)
+    recenter = truth_value(recenter, "recenter")
     frames, unit = read_frames(data, error=error, mask=mask, wcs=wcs, unit=unit)
     if positions is None and stamp_size is None:
         _check_cutouts(frames)
@@ -172,16 +174,16 @@ def prepare(
     rows = make_rows(frames, positions.xy, is_image, stamp_size, strict)
     options = {
         "oversampling": psf_oversampling,
-        "includes_pixel": psf_includes_pixel,
-        "normalize": normalize_psf,
+        "includes_pixel": truth_value(psf_includes_pixel, "psf_includes_pixel"),
+        "normalize": truth_value(normalize_psf, "normalize_psf"),
     }
-    psf, table = _own_psf(psf, data, error, table)
+    psf, table = _own_psf(psf, frames, getattr(data, "meta", None), table)
     psfs = _row_psfs(rows, psf, options)
-    psfs, about_psf = _mended(psfs, psf, frames, bool(normalize_psf))
+    psfs, about_psf = _mended(psfs, psf, frames, options["normalize"])
     listed, first = listed or (positions.xy if is_image else None, 0)
     listed = None if listed is None else _reachable(listed)
     about_psf = np.broadcast_to(about_psf, len(rows))
-    groups = _make_groups(rows, psfs, listed if recenter else None, bool(recenter), unit, about_psf, strict)
+    groups = _make_groups(rows, psfs, listed if recenter else None, recenter, unit, about_psf, strict)
     image = frames[0] if is_image else None
     has_sky = rows.radec is not None
     return Observation(
@@ -244,12 +246,14 @@ def _own_size(stamp_size, table):
     return sizes if stamp_size is None else stamp_size, rest if rest.colnames else None
 
 
-def _own_psf(psf, data, error, table):
+def _own_psf(psf, frames, header, table):
     """PSF to be estimated from stars or held by a column of the positions, and the other columns."""
     if isinstance(psf, str):
         if psf != "stars":
             raise PSFError(f"psf={psf!r}; {FORMS}, or 'stars' is needed (read files first)")
-        return psf_from_stars(data, error), table
+        if len(frames) > 1:
+            raise PSFError("psf='stars' needs one image with stars; these are cutouts")
+        return psf_from_stars(frames[0].as_nddata(header)), table
     if table is None or "psf" not in table.colnames or np.ndim(table["psf"]) != 3:
         return psf, table
     if psf is not None:

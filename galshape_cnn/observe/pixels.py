@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Pixels and inverse variances of one image, or of several that are alike.
+"""Pixels and inverse variances of images.
 
 The cutouts of a cube are read a few at a time: one by one, the calls of NumPy would take longer
 than what they do.

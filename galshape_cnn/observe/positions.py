@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Lists of positions, in pixels or on the sky, as the user may hold them."""
+"""Position lists, in pixels or on the sky."""
 
 import logging
 from collections.abc import Mapping
@@ -231,6 +231,8 @@ def _from_table(table, wcs):
     if sky is not None and (wcs is not None or xy is None):
         from_sky = _from_sky(sky, wcs)
     if xy is not None and from_sky is not None:
+        given = np.isfinite(sky.spherical.lon) & np.isfinite(sky.spherical.lat)
+        from_sky[given & ~np.isfinite(from_sky).all(axis=1)] = np.inf  # the WCS does not reach there
         _check_agreement(xy, from_sky, pixel_names, sky_names, pair.first)
     rest = Table(table, copy=True)
     _settle_objects(rest)
@@ -307,10 +309,11 @@ def _sky_columns(table, names):
 def _check_agreement(xy, from_sky, pixel_names, sky_names, first):
     """Refuse a table whose pixel and sky columns mean different places."""
     distance = np.hypot(*(xy - from_sky).T)
-    if np.isfinite(distance).any() and np.nanmedian(distance) > _LARGEST_DISAGREEMENT:
+    distance = distance[~np.isnan(distance)]
+    if distance.size and np.median(distance) > _LARGEST_DISAGREEMENT:
         other = "may count from 1 or belong" if first == 0 else "belong"
         raise PositionError(
             f"positions has {', '.join(pixel_names)} and {', '.join(sky_names)}, which differ by "
-            f"{np.nanmedian(distance):.1f} pixels (median): {', '.join(pixel_names)} {other} to another "
+            f"{np.median(distance):.1f} pixels (median): {', '.join(pixel_names)} {other} to another "
             "image; remove one pair"
         )

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Positions of the regions that the package ``regions`` reads, as those of DS9."""
+"""Positions from regions (DS9, CRTF), read by the package ``regions``."""
 
 import numpy as np
 from astropy.table import Table

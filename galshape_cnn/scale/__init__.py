@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Catalogues of any size: streaming, restart, processes and Dask clusters."""
+"""Large catalogues: streaming, restart, processes and Dask clusters."""
 
 from galshape_cnn.scale.dask import measure_dask
 from galshape_cnn.scale.dataset import read_blocks

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A range of galaxies -> rows of the catalogue, whatever happens to one of them."""
+"""Measurement of one block of galaxies, with failures of single galaxies isolated."""
 
 import warnings
 from dataclasses import dataclass, fields, replace

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Measure on the workers of a Dask cluster."""
+"""`measure_dask`: measurement on a Dask cluster."""
 
 import os
 from contextlib import contextmanager

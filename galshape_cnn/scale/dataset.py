@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The output of a long run: a folder of finished blocks.
+"""`BlockFolder`: output of a long run, a folder of finished blocks.
 
 ::
 

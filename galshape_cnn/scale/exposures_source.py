@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Several images of the same galaxies, of which any range of galaxies can be read."""
+"""`ExposuresSource`: several images of the same galaxies, read by ranges of galaxies."""
 
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -9,6 +9,7 @@ from galshape_cnn.fingerprint import fingerprint
 from galshape_cnn.observe.exposure import Exposure, ImageFile, are_exposures, axes_of, opened
 from galshape_cnn.observe.exposure_agreement import agreed_exposures, check_counts
 from galshape_cnn.observe.exposures import settled_noise
+from galshape_cnn.observe.inputs import read_frames
 from galshape_cnn.observe.io.pairing import check_psf_count
 from galshape_cnn.scale.file_sources import CubeSource, rows_of, rows_of_cube
 from galshape_cnn.scale.source import Source
@@ -122,7 +123,9 @@ class _Image:
         if isinstance(exposure.psf, str) and exposure.psf == "stars":
             from galshape_cnn.observe.detect.star_psf import psf_from_stars
 
-            psf = psf_from_stars(opened(exposure).data, exposure.error)
+            image = opened(exposure)
+            frames, _ = read_frames(image.data, error=image.error, mask=image.mask)
+            psf = psf_from_stars(frames[0].as_nddata(getattr(image.data, "meta", None)))
             exposure = replace(exposure, psf=psf)
         return cls(exposure)
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Stamps in files, read a few rows at a time.
+"""Sources of stamps in files, read a few rows at a time.
 
 Pixels are copied from a file range by range and the file is closed again, so that memory
 does not grow with its size.

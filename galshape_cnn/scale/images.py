@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Images as the caller wants them: without what is replaced, with what is measured from them."""
+"""Images of a run with the caller's replacements and noise estimates."""
 
 import numpy as np
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The noise of a run, settled once for all of its parts."""
+"""Noise of a run, measured once for all of its parts."""
 
 __all__ = ["settled_noise"]
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Measure any number of galaxies with flat memory, on threads, processes or a cluster."""
+"""`measure_stream`: any number of galaxies with flat memory, on threads, processes or a cluster."""
 
 import warnings
 from collections import deque

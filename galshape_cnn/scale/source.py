@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What every source of stamps has in common."""
+"""Base class of the sources of stamps."""
 
 from abc import ABC, abstractmethod
 

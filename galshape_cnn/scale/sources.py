@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Where the stamps of a long run come from: `open_source`."""
+"""`open_source`: the source of the stamps of a long run."""
 
 import os
 from copy import copy

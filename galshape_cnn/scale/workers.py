@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Those who measure chunks of a run: threads, processes, or the workers of a Dask cluster.
+"""Executors of a run: threads, processes, Dask workers.
 
 A `Job` reaches every worker once; after that a chunk is two numbers there and a few hundred
 kilobytes back.  A worker that dies is replaced and its chunk tried again; a chunk that kills

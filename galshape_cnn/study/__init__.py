@@ -1,2 +1,2 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Make a network, and prove what it does: mocks, training, validation, reports."""
+"""Studies: simulation, training, validation, injection, reports."""

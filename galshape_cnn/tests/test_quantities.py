@@ -21,7 +21,14 @@ from galshape_cnn.errors import InputError
 from galshape_cnn.infer.posterior.prior import Prior
 from galshape_cnn.observe.noise.ccd import detector_error
 from galshape_cnn.observe.noise.model import NoiseModel
-from galshape_cnn.quantities import flux_unit, plain_magnitude, plain_number, plain_values, whole_number
+from galshape_cnn.quantities import (
+    flux_unit,
+    plain_magnitude,
+    plain_number,
+    plain_values,
+    truth_value,
+    whole_number,
+)
 from galshape_cnn.scale import measure_stream
 from galshape_cnn.study.simulate.mock_sets import draw_mocks
 
@@ -185,3 +192,14 @@ def test_counts_are_refused_before_any_work(value, tmp_path):
             )
     with pytest.raises(InputError, match="^n"):
         draw_mocks("seed", value)
+
+
+def test_truth_values():
+    assert [truth_value(one, "a") for one in (True, np.False_, 1, 0)] == [True, False, True, False]
+    for wrong in ("yes", None, 2, 1.0, np.ones(1)):
+        with pytest.raises(InputError, match="a=.*; allowed: True or False"):
+            truth_value(wrong, "a")
+    psf = galsim.Gaussian(fwhm=0.7)
+    for name in ("fit_sky", "fit_centroid", "psf_includes_pixel", "normalize_psf"):
+        with pytest.raises(InputError, match=f"{name}='no'; allowed: True or False"):
+            cramer_rao_bound(GALAXY, psf, 1.0, pixel_scale=0.2, **{name: "no"})

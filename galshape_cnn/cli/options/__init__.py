@@ -1,2 +1,2 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Options that commands share, by subject."""
+"""Command-line options shared by several commands, by subject."""

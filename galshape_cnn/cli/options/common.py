@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Options that several commands share, and what is made of them."""
+"""Options shared by several commands: input, network, progress."""
 
 import argparse
 import glob

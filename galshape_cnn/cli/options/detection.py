@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What the galaxies of the input are when no positions are given."""
+"""Options of source detection, and the choice between image and cutouts."""
 
 import numpy as np
 
@@ -9,6 +9,8 @@ __all__ = ["CUTOUT_LIMIT", "add_detection_options", "add_threshold_options", "is
 
 #: An image up to this side, in pixels, is the cutout of one galaxy.
 CUTOUT_LIMIT = 128
+#: Options ``--detect-...``, and fields of `Detection`.
+_THRESHOLDS = ("threshold", "npixels", "fwhm", "box", "contrast")
 
 
 def add_detection_options(parser):
@@ -70,6 +72,7 @@ def targets(args, data, error=None):
     `InputError` if a threshold makes no sense or ``--find`` is given for cutouts.
     """
     if args.positions is not None:
+        _check_unused(args)
         from galshape_cnn.observe.io.tables.position_files import read_positions
 
         return read_positions(args.positions)
@@ -86,9 +89,19 @@ def targets(args, data, error=None):
     return found
 
 
+def _check_unused(args):
+    """Refuse options of the search beside a list of positions, with which there is none."""
+    for name in ("find", "cutout", *(f"detect_{one}" for one in _THRESHOLDS)):
+        if getattr(args, name) != args.defaults.get(name):
+            option = "--" + name.replace("_", "-")
+            raise InputError(f"{option} is given beside --positions, which say where the galaxies are")
+
+
 def detection_from(args):
     """The thresholds, a `Detection`, that the options of `add_detection_options` describe."""
     from galshape_cnn.observe.detect.sources import Detection
 
-    names = ("threshold", "npixels", "fwhm", "box", "contrast")
-    return Detection(**{name: getattr(args, f"detect_{name}") for name in names})
+    try:
+        return Detection(**{name: getattr(args, f"detect_{name}") for name in _THRESHOLDS})
+    except InputError as error:
+        raise InputError(f"--detect-{error}") from error

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The option ``--exposures``: a list of images of the same galaxies, measured together."""
+"""``--exposures`` and ``--vary``: a list of images of the same galaxies, measured together."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ _OF_ONE = (
     "sci", "err", "var", "ivar", "weight", "error", "mask", "bad_bits", "band", "psf", "psf_ext", "gain",
     "read_noise", "sky_level", "noise_scale", "noise_correlation", "trim_psf",
 )  # fmt: skip
-_NOT_YET = ("shear_response", "psf_error")
+_NOT_YET = ("psf_error",)
 
 
 def add_exposures_option(parser):

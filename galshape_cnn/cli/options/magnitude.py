@@ -2,6 +2,7 @@
 """``--zeropoint``: magnitudes in the output table."""
 
 import argparse
+import math
 
 from galshape_cnn.errors import InputError
 
@@ -24,9 +25,12 @@ def _zeropoint(text):
     if text in ("header", "none"):
         return text
     try:
-        return float(text)
+        magnitude = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no number, and not 'header' or 'none'") from None
+    if not math.isfinite(magnitude):
+        raise argparse.ArgumentTypeError(f"{text} is not finite; a magnitude, 'header' or 'none' is needed")
+    return magnitude
 
 
 def add_magnitude_columns(args, table, data):
@@ -43,7 +47,7 @@ def add_magnitude_columns(args, table, data):
         add_magnitudes(table, args.zeropoint)
         return
     first = data[0] if isinstance(data, list) else data
-    found = header_zeropoint(first.meta or {}, first.unit)
+    found = None if first is None else header_zeropoint(first.meta or {}, first.unit)  # mocks have no header
     if args.zeropoint == "header" and found is None:
         raise InputError("--zeropoint header: the header states no zero point; give a number")
     if found is not None and (found.exact or args.zeropoint == "header"):

@@ -1,5 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Options that say what the noise is like, and what is done about neighbours."""
+"""Options of the noise model and of the treatment of neighbours."""
+
+import argparse
 
 import numpy as np
 
@@ -24,18 +26,21 @@ def add_noise_options(parser):
     group = parser.add_argument_group("noise")
     group.add_argument(
         "--gain",
+        type=_number_or_keyword(above=0),
         metavar="G",
         help="electrons per unit of flux, if the noise does not contain the galaxies' own photon noise; "
         "a number, a header keyword, or 'header' for GAIN, EGAIN, CCDGAIN",
     )
     group.add_argument(
         "--read-noise",
+        type=_number_or_keyword(least=0),
         metavar="E",
         help="electrons; with --gain it replaces a noise map: a number, a header keyword, or 'header' for "
         "RDNOISE, READNOIS",
     )
     group.add_argument(
         "--sky-level",
+        type=_number_or_keyword(),
         metavar="S",
         help="sky that was subtracted from the image, in its unit (default: it is still there): a number, or "
         "a header keyword",
@@ -49,11 +54,44 @@ def add_noise_options(parser):
     )
     group.add_argument(
         "--noise-scale",
+        type=_noise_scale,
         metavar="F",
         default="auto",
         help="factor by which the noise map is too small; 'estimate', from blank pixels of the stamps; "
         "'none'; or 'auto' (default), measured on an image, used if significant",
     )
+
+
+def _number_or_keyword(above=-np.inf, least=-np.inf):
+    """Type of an option that is a number in a range, finite, or a word; it stays text."""
+    wanted = "that is finite"
+    if above > -np.inf or least > -np.inf:
+        wanted = f"above {above}" if above > -np.inf else f"of at least {least}"
+
+    def checked(text):
+        try:
+            number = float(text)
+        except ValueError:
+            return text
+        if not (np.isfinite(number) and number > above and number >= least):
+            raise argparse.ArgumentTypeError(f"{text} is no number {wanted}, and no header keyword")
+        return text
+
+    return checked
+
+
+def _noise_scale(text):
+    """Number above 0, or a word; it stays text."""
+    if text in ("auto", "none"):
+        return text
+    from galshape_cnn.observe.noise.rescale import checked_scale
+
+    try:
+        checked_scale(text)
+    except InputError:
+        allowed = "a number above 0, auto, estimate or none"
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed: {allowed}") from None
+    return text
 
 
 def noise_error(args, image):
@@ -156,7 +194,7 @@ def _scale(text):
 
     if text in ("auto", "none"):
         return None if text == "none" else text
-    return checked_scale(text, f"--noise-scale {text}")
+    return checked_scale(text)
 
 
 def _correlation(text):

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What follows ``--psf`` and ``--psf-error``: a profile, the stars of the image, numbers, or a file."""
+"""``--psf`` and ``--psf-error``: an analytic profile, stars of the image, numbers, or a file."""
 
 import warnings
 from pathlib import Path
@@ -90,16 +90,18 @@ def psf_error_from(args):
     from galshape_cnn.infer.measure.psf_error import PSFUncertainty
     from galshape_cnn.observe.io.psf.files import read_psf
 
+    sampling = {"oversampling": args.psf_oversampling, "includes_pixel": not args.psf_without_pixel}
     if "=" in args.psf_error and not Path(args.psf_error).exists():
         pairs = [item.partition("=") for item in args.psf_error.split(",")]
         value = {name.strip(): text.strip() for name, _, text in pairs}
+        allowed = "size=FRACTION,ellipticity=ERROR (one or both, numbers from 0 to 0.5), or a file of PSFs"
     else:
-        value = read_psf(args.psf_error)
-    sampling = {"oversampling": args.psf_oversampling, "includes_pixel": not args.psf_without_pixel}
+        value, allowed = read_psf(args.psf_error), None
     try:
         return {"psf_error": PSFUncertainty.checked(value, **sampling)}
     except InputError as error:
-        raise InputError(f"--psf-error {args.psf_error}: {error}") from error
+        why = f": {error}" if allowed is None else f"; allowed: {allowed}"
+        raise InputError(f"--psf-error {args.psf_error}{why}") from error
 
 
 def _draw_profile(name, values, text):

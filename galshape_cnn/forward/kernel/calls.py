@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The kernel's functions, of NumPy arrays: each galaxy by itself, in single precision.
+"""The kernel's functions for NumPy arrays, in single precision.
 
 What they return is what the functions of JAX return that call them; sums over pixels are in double precision.
 """

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The compiled library, where there is one, and when it is used.
+"""Loading of the compiled kernel, and the choice between it and JAX.
 
 It holds plain functions of C, three times over, for processors with the basic instructions of their kind,
 with AVX2 and with AVX-512 (only if asked for: there was no such processor to try it on).  Where no compiler

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What the kernel is told of a Fourier grid: its waves, its nodes, the tables of the Sérsic profile."""
+"""Tables of a Fourier grid and of the Sérsic profile, laid out for the kernel."""
 
 import ctypes
 from functools import lru_cache

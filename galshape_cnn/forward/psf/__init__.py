@@ -1,2 +1,2 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Point-spread functions: any form the user may hold, as effective PSF arrays."""
+"""Point-spread functions: from any form the user holds to effective PSF arrays."""

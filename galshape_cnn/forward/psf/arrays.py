@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Plain arrays of effective PSFs: checking and stacking."""
+"""Arrays of effective PSFs: checked, trimmed, stacked."""
 
 from dataclasses import dataclass
 
@@ -85,6 +85,8 @@ def check_psf(psf, name="psf", n_expected=None, largest_sum=LARGEST_SUM):
             f"{name} has {np.count_nonzero(mask)} masked values; replace them (with zeros where the PSF is "
             "unknown)"
         )
+    if np.iscomplexobj(psf):
+        raise PSFError(f"{name} has complex values; {FORMS} is needed")
     try:
         array = np.array(psf, np.float64)
     except (TypeError, ValueError) as error:

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Faults of PSF arrays that cost accuracy and hardly show in the results: found, and mended if possible.
+"""Checks of PSF arrays: pedestals, truncation, off-centre peaks; corrected where possible.
 
 A PSF that is cut where it still has light makes galaxies too large, one on a pedestal (a sky level that was
 not subtracted from a star) too small, and one that is not on its central sample shifts positions.

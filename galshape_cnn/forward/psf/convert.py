@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Any PSF a user may hold, turned into plain arrays of the effective PSF.
+"""Conversion of any PSF (array, GalSim, photutils, callable) to arrays of the effective PSF.
 
 The *effective* PSF is the optical PSF convolved with the pixel: what a star
 looks like in the image.  Arrays are odd-sized and the PSF sits on their

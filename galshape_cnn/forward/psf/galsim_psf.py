@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Drawing of GalSim profiles as effective PSF arrays (the only part that imports GalSim)."""
+"""Effective PSF arrays of GalSim profiles (imports GalSim when called)."""
 
 import galsim
 import numpy as np

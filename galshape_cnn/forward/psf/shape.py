@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Which kind of PSF: elongation, wings and lopsidedness, free of its width."""
+"""Shape of a PSF apart from its width: ellipticity, wings and asymmetry."""
 
 import numpy as np
 

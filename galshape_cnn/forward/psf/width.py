@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The width of a PSF as its transfer function has it.
+"""Width of a PSF, from its transfer function.
 
 It is what a galaxy feels: wings count as well as the core, and an undersampled PSF has one too.
 For a Gaussian it is the FWHM; a Moffat profile of beta = 2 is 1.65 times as wide as its FWHM says.

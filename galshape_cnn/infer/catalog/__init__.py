@@ -1,2 +1,2 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The catalogue: measurements placed on image and sky, with names and units."""
+"""`ShapeCatalog`: measurements with positions, sky frame, names and units."""

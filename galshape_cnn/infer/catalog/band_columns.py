@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Columns of several bands: names, values and definitions of what single images do not have."""
+"""Columns of several bands: names, values and definitions."""
 
 from dataclasses import replace
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The catalogue: one row per galaxy, with units, in the frame of the sky.
+"""`ShapeCatalog`: one row per galaxy, with units, in the sky frame.
 
 This is the only place where units are put back: everything below works in
 pixels and in the unit of the image.

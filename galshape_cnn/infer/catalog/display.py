@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A catalogue as notebooks show it."""
+"""HTML display of a catalogue in notebooks."""
 
 import html
 

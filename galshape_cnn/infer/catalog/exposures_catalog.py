@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The catalogue of galaxies that were measured in several images: fluxes by band, colours, exposures."""
+"""`ExposuresCatalog`: galaxies measured in several images, with fluxes by band, colours and exposures."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,6 +21,7 @@ from galshape_cnn.infer.catalog.catalog import ShapeCatalog, derived_columns, fr
 from galshape_cnn.infer.catalog.columns import complete_meta, identifiers, keep_apart, sigma_columns
 from galshape_cnn.infer.catalog.placement import Placement
 from galshape_cnn.infer.catalog.rows import ExposuresRows
+from galshape_cnn.infer.shear.frames import reported_columns
 from galshape_cnn.linalg import quadratic_form
 
 __all__ = ["ExposuresCatalog"]
@@ -127,7 +128,10 @@ class ExposuresCatalog(ExposuresRows, ShapeCatalog):
         """(N, R) ndarray: fluxes, n, hlr, g1, g2 (by band where they vary), no units, reported frame."""
         if self.galaxy_model.coefficients:
             return frozen(self._by_band[0])
-        return frozen(self._framed(self.measurement.params[:, self.galaxy_model.reported]))
+        parameters = self._framed(self.measurement.params[:, self.galaxy_model.reported])
+        if self.sheared is not None:
+            parameters[:, -2:] = self.sheared.shear
+        return frozen(parameters)
 
     def _carried(self, covariance):
         """Covariances of fluxes, n, hlr, g1, g2 carried to the reported frame."""
@@ -183,6 +187,13 @@ class ExposuresCatalog(ExposuresRows, ShapeCatalog):
         return color_of((first, second), self.bands, self.zeropoints, self.parameters, covariance)
 
     @cached_property
+    def sheared(self):
+        """`~galshape_cnn.infer.shear.frames.ShearedColumns` of all exposures; None without
+        ``shear_response=True``."""
+        sheared = self.measurement.sheared  # in the reported frame already
+        return None if sheared is None else reported_columns(sheared, None)
+
+    @cached_property
     def _columns(self):
         """Values of every column, without units, by name."""
         raw, model = self.measurement, self.galaxy_model
@@ -204,6 +215,7 @@ class ExposuresCatalog(ExposuresRows, ShapeCatalog):
                 varies = varying & ({1, 2, 3} if stem == "r_eff" else {2, 3})
                 columns[f"{stem}_{band}{'_err' if name != stem else ''}" if varies else name] = values
         columns["n_exposures"] = self.seen.sum(1)
+        columns |= self._shear_columns() if self.meta.get("options", {}).get("shear_response") else {}
         if len(self.bands) > 1:
             gradient = self.by_exposure.gradient, self.by_exposure.gradient_error
             if 1 in varying:

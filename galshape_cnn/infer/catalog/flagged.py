@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Which rows of a catalogue can be used, and how many carry which flag."""
+"""Selection by quality and counts of flags."""
 
 import numpy as np
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The formats of a catalogue's table: how each holds units, metadata and sky positions.
+"""File formats of a catalogue's table: units, metadata and sky positions in each.
 
 =============  =========  ====================================================
 suffix         format     what is special

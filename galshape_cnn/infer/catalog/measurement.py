@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The raw result of an estimator: plain arrays in the pixel frame of the stamps.
+"""`Measurement`: the raw result of an estimator, in the pixel frame of the stamps.
 
 Estimators produce a `Measurement` for each group of equal-sized stamps;
 `Measurement.scatter` puts the groups back into the order of the input.

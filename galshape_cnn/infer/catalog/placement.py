@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Where each stamp lies in its parent image and on the sky.
+"""Position of each stamp in its parent image and on the sky.
 
 `Placement` carries positions, shapes and covariances from the pixel frame of a
 stamp to the frame in which the catalogue reports them: the parent image, and

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Pictures of a catalogue: `CatalogPlots`; matplotlib is imported when drawing.
+"""`CatalogPlots`: pictures of a catalogue; matplotlib is imported when drawing.
 
 Colours are from the palette of Okabe & Ito, which the colour-blind can tell apart.
 """

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What a catalogue knows of one galaxy: its samples, pixels and model."""
+"""One galaxy of a catalogue: its samples, pixels and model."""
 
 import astropy.units as u
 import numpy as np

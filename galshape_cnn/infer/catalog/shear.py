@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Shapes of a catalogue, and how they respond to shear where that was measured."""
+"""Shear columns of a catalogue and their response."""
 
 from functools import cached_property
 
@@ -8,6 +8,7 @@ import numpy as np
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.catalog.columns import SHEAR_COLUMNS
 from galshape_cnn.infer.shear.frames import reported_columns
+from galshape_cnn.infer.shear.grids import grid_jacobian
 
 __all__ = ["CatalogShear"]
 
@@ -31,7 +32,7 @@ class CatalogShear:
         """`~galshape_cnn.infer.shear.frames.ShearedColumns`; None without ``shear_response=True``."""
         if self.measurement.sheared is None:
             return None
-        jacobian = self.placement.jacobian if self.placement.has_sky else None
+        jacobian = grid_jacobian(self.placement.jacobian) if self.placement.has_sky else None
         with np.errstate(invalid="ignore"):  # rows that were not measured are NaN
             return reported_columns(self.measurement.sheared, jacobian)
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Write a catalogue's table to a file, in the format its name asks for.
+"""Writing of a catalogue's table, in the format its file name asks for.
 
 The formats are those of `galshape_cnn.infer.catalog.formats`; columns that one of them cannot hold are
 changed as `galshape_cnn.infer.catalog.writable` says.

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Columns that a file format cannot hold, turned into ones that it can.
+"""Conversion of columns that a file format cannot hold.
 
 Columns that came with the positions may be of any kind.  Astropy's writers raise on some of them, and
 silently change others (signed bytes are read back from FITS as booleans).  What is changed is said.

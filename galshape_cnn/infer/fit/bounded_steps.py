@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""Damped steps inside bounds: the quadratic problem of each iteration.
+r"""Damped Levenberg-Marquardt steps inside bounds.
 
 The model :math:`\chi^2(\delta) = \chi^2 - 2 g\cdot\delta + \delta^T F \delta` is
 minimised over the box that ln n, ln hlr and \|eta\| are confined to.  Those three

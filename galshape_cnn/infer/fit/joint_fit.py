@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Galaxies and their neighbours fitted together, all parameters of all of them at once.
+"""Joint fits of galaxies and their neighbours.
 
 A scene of S sources has 7 S parameters and one sky level.  Levenberg-Marquardt with
 Fisher scoring in the coordinates of `galshape_cnn.forward.coordinates`, inside a box; a

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""The search for the minimum of chi-square, over a batch: one loop for every problem.
+r"""Batched Levenberg-Marquardt: the one loop of all fits.
 
 Each step solves :math:`(F + \lambda\,\mathrm{diag} F)\,\delta = D^T W r` in the
 coordinates of `galshape_cnn.forward.coordinates`.  Every row has its own damping, and leaves the batch

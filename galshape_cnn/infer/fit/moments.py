@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""A start for the search that needs no network: moments, then a look at six models.
+r"""Starting values without a network: moments, then the best of six models.
 
 Adaptive moments (Bernstein & Jarvis 2002, AJ 123, 583, Section 3) find the
 Gaussian that fits the stamp best; the same of the PSF is subtracted, as if both

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""Errors of a fit where chi-square is no parabola: how badly a galaxy of high Sérsic index fits.
+r"""Profile-likelihood errors where chi-square is no parabola: how badly a high Sérsic index fits.
 
 The wings of a galaxy of high n may be in the noise.  A fit then finds a smaller one of low n, and the
 curvature of chi-square *there* promises errors with which the truth is off by many of them.  Chi-square

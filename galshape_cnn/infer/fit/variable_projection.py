@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""One galaxy in one image as a problem for the search.
+r"""Variable projection: the fit of one galaxy in one image, flux and sky eliminated.
 
 Flux and sky enter linearly, so after each evaluation they are set to their best values by algebra on F
 (variable projection; Golub & Pereyra 1973, SIAM J. Numer. Anal. 10, 413, with

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""Sources that hide in the light of a galaxy: too close for a peak of their own.
+r"""Search for sources in the light of a galaxy, too close for a peak of their own.
 
 A source within a width or two of the PSF's of the centre is no separate peak, and the galaxy's profile
 takes in most of it: the fit is good, and wrong.  What the eight parameters cannot take in is left in the

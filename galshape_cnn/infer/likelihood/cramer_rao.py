@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The Cramér-Rao bound of one imagined galaxy, for design studies."""
+"""`cramer_rao_bound`: errors before any data, for design studies."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from galshape_cnn.infer.likelihood.design_points import holds_many, split_points
 from galshape_cnn.infer.likelihood.fisher import bound, check_error, fisher_matrices, same_unit, snr
 from galshape_cnn.masked import filled
 from galshape_cnn.observe.noise.ccd import checked_gain
-from galshape_cnn.quantities import plain_number, plain_values
+from galshape_cnn.quantities import plain_number, plain_values, truth_value
 
 __all__ = ["CramerRaoBound", "cramer_rao_bound"]
 
@@ -184,6 +184,9 @@ def cramer_rao_bound(
     """
     arguments = {"params": params, "psf": psf, "error": error, "mask": mask}
     arguments |= {"pixel_scale": pixel_scale, "gain": gain}
+    fit_sky, fit_centroid = truth_value(fit_sky, "fit_sky"), truth_value(fit_centroid, "fit_centroid")
+    psf_includes_pixel = truth_value(psf_includes_pixel, "psf_includes_pixel")
+    normalize_psf = truth_value(normalize_psf, "normalize_psf")
     options = {
         "shape": shape, "jacobian": jacobian, "psf_oversampling": psf_oversampling,
         "psf_includes_pixel": psf_includes_pixel, "normalize_psf": normalize_psf, "center": center,

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The Cramér-Rao bound of a galaxy in several exposures: the inverse of the sum of their Fisher matrices."""
+"""Cramér-Rao bound in several exposures: the inverse of the sum of their Fisher matrices."""
 
 import numpy as np
 

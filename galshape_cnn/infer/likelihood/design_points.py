@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The galaxies of a design study: arguments with one value for all or for each of them."""
+"""Arguments of design studies, with one value for all galaxies or for each of them."""
 
 from collections.abc import Mapping
 

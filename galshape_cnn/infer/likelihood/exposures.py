@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""The likelihood of galaxies in several images: the sum of those of the images.
+r"""Likelihood of galaxies in several images: the sum over the images.
 
 For each exposure the kernel of one image gives chi-square, score and Fisher matrix with respect to its own
 eight parameters.  With the derivative J of these by the model's parameters

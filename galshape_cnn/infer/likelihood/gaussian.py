@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""The likelihood of stamps, evaluated in blocks that stay in cache.
+r"""Gaussian likelihood of stamps: chi-square, score and Fisher matrix, in blocks that stay in cache.
 
 For residuals r = (data - model) and weights W = ivar, one evaluation gives
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Point sources in place of galaxies: their images, and how well they explain the pixels."""
+"""Point-source models: their images, and their chi-square beside the galaxy's."""
 
 from functools import partial
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Stamps ready to be compared with models: `RenderedBatch`, and `model_images`."""
+"""`RenderedBatch`: stamps in units of the noise with their transfer functions; and `model_images`."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -159,7 +159,7 @@ def model_images(stamps, params, transfer=None, grid=None):
     Returns
     -------
     images : (N, ny, nx) ndarray
-        In the unit of the fluxes; zero for rows with parameters that are not finite.
+        In the unit of the fluxes; zero for rows of parameters that are not finite or beyond single precision.
     """
     params = np.asarray(params, float)
     images = np.zeros(stamps.data.shape)
@@ -168,7 +168,9 @@ def model_images(stamps, params, transfer=None, grid=None):
         grid = grid_for(max(ny, nx) + max(ny, nx) % 2, stamps.psf_oversampling)
     shapes = SINGLE.with_sky(params)
     shapes[:, SINGLE.flux] = 1
-    good = np.flatnonzero(np.isfinite(params).all(1))
+    with np.errstate(over="ignore"):  # answers far outside a training
+        single = shapes.astype(np.float32)
+    good = np.flatnonzero(np.isfinite(params).all(1) & np.isfinite(single).all(1))
     batches = [(good, good)] if serves() and len(good) else fixed_batches(good, BLOCK)
     for rows, padded in batches:
         if transfer is None:
@@ -176,7 +178,7 @@ def model_images(stamps, params, transfer=None, grid=None):
             own = transfer_functions(np.asarray(psf, np.float32), grid, stamps.psf_oversampling)
         else:
             own = transfer if len(transfer) == 1 else transfer[padded]
-        unit = np.asarray(render(shapes[padded].astype(np.float32), own, grid))[: len(rows), :ny, :nx]
+        unit = np.asarray(render(single[padded], own, grid))[: len(rows), :ny, :nx]
         flux, sky = params[rows, SINGLE.flux], params[rows, SINGLE.sky]
         images[rows] = unit * flux[:, None, None] + sky[:, None, None]
     return images

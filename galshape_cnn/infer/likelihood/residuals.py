@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""What the pixels say about a measured galaxy, in one pass over its model and derivatives.
+r"""Residual statistics of measured galaxies, in one pass over model and derivatives.
 
 With whitened residuals r = (data - model) / sigma and whitened derivatives D the pass gives
 chi-square, score and Fisher matrix,

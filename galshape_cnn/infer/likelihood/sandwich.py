@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""Sandwich covariance: the errors of a weighted fit whose weights do not know the noise's correlation.
+r"""Sandwich covariance: errors of a weighted fit in noise its weights do not describe.
 
 Fits weight pixels by their inverse variance W, as if their noise were independent.  With
 the derivatives of the model D (rows), H = D W D^T is the Fisher matrix for independent
@@ -21,7 +21,7 @@ from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.kernel.library import serves
 from galshape_cnn.forward.render import BLOCK, render_with_derivatives
 from galshape_cnn.infer.likelihood.fisher import bound
-from galshape_cnn.infer.likelihood.nuisance import projected
+from galshape_cnn.infer.likelihood.nuisance_images import projected
 from galshape_cnn.linalg import scaled_inverse
 from galshape_cnn.parallel import fixed_batches
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""What structure that no Sérsic profile has does to the estimates: clumps, arms, a second component.
+r"""Errors from structure that no Sérsic profile has: clumps, arms, a second component.
 
 A bright galaxy departs from any smooth profile by more than its noise, and errors from the noise alone
 are then many times too small.  What is left of it is treated as a random field: light that comes in clumps,

@@ -1,2 +1,2 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The measurement of a batch of stamps: the chain, its options, its quality flags."""
+"""Measurement of a batch of stamps: the chain, its options, its quality flags."""

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Errors of estimates: the Cramér-Rao bound, or the sandwich where the weights do not know the noise."""
+"""Errors of estimates: Cramér-Rao bound or sandwich covariance."""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple

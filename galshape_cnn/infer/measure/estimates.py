@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Estimates of a batch by the method asked for: network, maximum likelihood, posterior sampling."""
+"""Estimates of a batch: network, maximum likelihood or posterior sampling."""
 
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""`ShapeEstimator`: the user's galaxies in, a catalogue out."""
+"""`ShapeEstimator`: from the user's galaxies to a catalogue."""
 
 import threading
 import warnings
@@ -13,7 +13,7 @@ from galshape_cnn.infer.catalog.catalog import ShapeCatalog
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.network.bundle import Bundle
 from galshape_cnn.parallel import mapped, one_blas_thread, progress_bar, usable_cores
-from galshape_cnn.quantities import flux_unit, whole_number
+from galshape_cnn.quantities import flux_unit, truth_value, whole_number
 
 __all__ = ["ShapeEstimator"]
 
@@ -53,9 +53,11 @@ class ShapeEstimator:
             raise InputError(
                 f"bundle is a {type(bundle).__name__}; allowed: a Bundle, or use ShapeEstimator.load(path)"
             )
-        self._bundle = Bundle.shipped() if bundle is None else bundle
-        self._network = None
-        self._lock = threading.Lock()
+        bundle = Bundle.shipped() if bundle is None else bundle
+        self.__dict__.update(_bundle=bundle, _network=None, _lock=threading.Lock())
+
+    def __setattr__(self, name, value):
+        raise AttributeError(f"{name} cannot be set: a ShapeEstimator does not change; make another one")
 
     @classmethod
     def load(cls, path):
@@ -105,7 +107,7 @@ class ShapeEstimator:
             if self._network is None:
                 from galshape_cnn.infer.network.amortized import AmortizedPosterior
 
-                self._network = AmortizedPosterior(self._bundle)
+                self.__dict__["_network"] = AmortizedPosterior(self._bundle)
             return self._network
 
     @one_blas_thread()  # from the first step: recentring and noise have many small products too
@@ -194,8 +196,9 @@ class ShapeEstimator:
         seed : int, optional
             Of the draws of ``'posterior'``, and of the noise that ``shear_response`` adds.
         shear_response : bool, optional
-            With ``method='network'``: ``g1`` and ``g2`` are a measurement whose response to shear is
-            known, ``catalog.response``, for `~galshape_cnn.mean_shear`.  See :doc:`/user_guide/mean_shear`.
+            With ``method='network'``, or ``'ml'`` of one image: ``g1`` and ``g2`` are a measurement whose
+            response to shear is known, ``catalog.response``, for `~galshape_cnn.mean_shear`.  See
+            :doc:`/user_guide/mean_shear`.
         psf_error : mapping or (K, py, px) array_like, optional
             How well the PSF is known: ``{"size": 0.01, "ellipticity": 0.005}``, standard deviations of its
             size over its size and of each component of its shear; or K PSFs that it may be instead, arrays
@@ -233,6 +236,7 @@ class ShapeEstimator:
         from galshape_cnn.observe.stamps import Stamps
 
         _check_unknown(unknown)
+        progress, strict = truth_value(progress, "progress"), truth_value(strict, "strict")
         fit_sky = settled_sky(self._bundle, fit_sky, method, gain)
         sampling = {"oversampling": psf_oversampling, "includes_pixel": psf_includes_pixel}
         psf_error = PSFUncertainty.checked(psf_error, normalize=normalize_psf, **sampling)
@@ -250,7 +254,7 @@ class ShapeEstimator:
             of_one = {
                 "psf": psf, "error": error, "mask": mask, "wcs": wcs, "gain": gain, "read_noise": read_noise,
                 "sky_level": sky_level, "unit": unit, "listed": listed,
-                "shear_response": shear_response or None, "psf_error": psf_error,
+                "psf_error": psf_error,
             }  # fmt: skip
             _check_of_exposures(of_one)
             cutting |= {"noise_correlation": noise_correlation, "noise_scale": noise_scale}
@@ -284,6 +288,11 @@ class ShapeEstimator:
         from galshape_cnn.observe.exposures import prepare_exposures
         from galshape_cnn.observe.noise.model import NoiseModel
 
+        if options.shear_response and options.method != "network":
+            raise InputError(
+                f"shear_response=True with several exposures and method={options.method!r}; allowed: "
+                "method='network'"
+            )
         model = {"fit_sky": options.fit_sky, "vary": options.vary}
         exposures = prepare_exposures(data, positions, strict=strict, **model, **cutting)
         bar = progress_bar(len(exposures), progress)
@@ -294,6 +303,10 @@ class ShapeEstimator:
         meta = self._meta() | {"neighbours": options.neighbours, "exposures": list(exposures.names)}
         meta["options"] = asked
         meta |= {"noise": exposures.records} if exposures.records else {}
+        if options.shear_response:
+            from galshape_cnn.infer.shear.joint import exposures_response
+
+            found = exposures_response(exposures, *found, self.live_network(), options, threads)
         catalog = ExposuresCatalog.from_exposures(exposures, *found, method=options.method, meta=meta)
         _warn_of_lost_rows(catalog)
         return catalog

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Estimates of galaxies in several images: those of the fit, or posterior means by importance sampling.
+"""Estimates of galaxies in several images: network, maximum likelihood or posterior.
 
 ``"network"`` begins from what the network says of the image that says most; where it makes nothing of that,
 from its answers to the others, combined (`combined_posterior`).  Those of all images combined are not enough:
@@ -20,7 +20,7 @@ from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.fit.exposures_fit import fit_exposures
 from galshape_cnn.infer.likelihood.exposures import joint_errors
-from galshape_cnn.infer.likelihood.nuisance import MarginalLikelihood
+from galshape_cnn.infer.likelihood.nuisance_images import MarginalLikelihood
 from galshape_cnn.infer.likelihood.sandwich import information, on_known, stretching, tempering
 from galshape_cnn.infer.measure.estimates import estimate, limit_flags
 from galshape_cnn.infer.measure.options import prior_of_training

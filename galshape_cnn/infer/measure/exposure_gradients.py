@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""Whether one shape holds in all bands: a score test, and how much the size differs.
+r"""Score test for shapes that vary with wavelength, and the size of colour gradients.
 
 Let each band but the first have a shape of its own, :math:`n + \delta n_b` and so on.  At the common shape
 the derivatives of the likelihood by these differences are known: they are those by the shape, of the images

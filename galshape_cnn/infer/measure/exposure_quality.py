@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Bound, S/N, chi-square and flags of galaxies that were fitted in several images."""
+"""Bound, S/N, chi-square and flags of galaxies measured in several images."""
 
 from dataclasses import dataclass, replace
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Measure galaxies in several images together.
+"""Measurement of galaxies in several images together.
 
 Each exposure goes through the first steps of the chain by itself: neighbours are found and treated.  The
 network is shown the image of a galaxy that says most, to begin from what it sees there.  Then all images are

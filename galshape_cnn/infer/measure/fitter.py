@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""`CNNFitter`: the estimator behind the interface of astropy's fitters."""
+"""`CNNFitter`: the estimator with the interface of astropy's fitters."""
 
 import warnings
 
@@ -44,7 +44,7 @@ class CNNFitter:
     not matter.  All parameters are fitted.  Only ``sky`` may be fixed; it is then subtracted
     beforehand.  ``stds`` and ``cov_matrix`` know flux, n, hlr, g1 and g2: posterior
     covariance for ``'network'`` and ``'posterior'``, Cramér-Rao bound for ``'ml'``.  For
-    the centre and the sky they hold None and NaN.
+    the centre and the sky they hold NaN.
 
     Examples
     --------
@@ -127,6 +127,8 @@ class CNNFitter:
         padded = np.full((len(names), len(names)), np.nan)
         padded[: len(covariance), : len(covariance)] = covariance
         fitted.cov_matrix, fitted.stds = Covariance(padded, names), StandardDeviations(padded, names)
+        with np.errstate(invalid="ignore"):  # astropy's None for what is not known cannot be printed
+            fitted.stds.stds = list(np.sqrt(np.diagonal(padded)))
         flags = int(catalog.flags[0])
         fitted.meta = {**model.meta, "flags": flags, "flag_names": decode_flags(flags)}
         fitted.meta["snr"] = float(measured.snr[0])

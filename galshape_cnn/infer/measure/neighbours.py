@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Other sources in the stamps: found, then masked, or fitted and subtracted.
+"""Treatment of neighbours: found, then masked, or fitted and subtracted.
 
 ``"ignore"`` measures every stamp as it is.  ``"mask"`` gives the pixels that belong to
 other sources (`galshape_cnn.observe.detect.segmentation`) no weight.  ``"fit"`` subtracts the

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What a measurement is asked to do, in one object."""
+"""`Options`: every option of a measurement, listed once."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -8,7 +8,7 @@ import numpy as np
 from galshape_cnn.errors import InputError
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.varying import checked_orders
-from galshape_cnn.quantities import whole_number
+from galshape_cnn.quantities import truth_value, whole_number
 
 __all__ = [
     "METHODS",
@@ -100,14 +100,18 @@ class Options:
             prior = Prior(prior)
         if prior is not None and method == "ml":
             raise InputError("prior is given, but method='ml' uses none; allowed: 'network', 'posterior'")
+        shear_response = truth_value(shear_response, "shear_response")
         if shear_response and (method == "posterior" or prior is not None):
             which = f"method={method!r}" if method == "posterior" else "a prior"
-            allowed = "method='network' or 'ml' without a prior"
-            raise InputError(f"shear_response=True with {which}; allowed: {allowed}")
+            raise InputError(
+                f"shear_response=True with {which}; allowed: method='network' or 'ml' without a prior. Draws "
+                "of posteriors give a mean shear without it: "
+                "galshape_cnn.infer.shear.hierarchical.posterior_shear"
+            )
         seed = whole_number(seed, "seed", 0)
         vary = _orders(vary, method)
-        settled = None, None, prior, seed, bool(shear_response), psf_error, vary
-        return cls(method, bool(fit_sky), neighbours, *settled)
+        settled = None, None, prior, seed, shear_response, psf_error, vary
+        return cls(method, truth_value(fit_sky, "fit_sky"), neighbours, *settled)
 
     @property
     def model(self):

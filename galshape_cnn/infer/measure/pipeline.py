@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Stamps through the chain: segment, treat neighbours, estimate, bound, flag.
+"""The chain of a measurement: segment, treat neighbours, estimate, bound, flag.
 
 Every step takes a `RenderedBatch` and returns something final; nothing patches a result afterwards.
 """

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""What an uncertain PSF does to the estimates, by their linear response.
+r"""Errors from an uncertain PSF, by linear response.
 
 If the light fell through the PSF q while the model has p, a fit that minimises chi-square is off by
 

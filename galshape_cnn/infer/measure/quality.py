@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Flags of judged rows: ranges of training, limits of parameters, and what residuals say.
+"""Quality flags: training domain, parameter limits, residuals.
 
 Thresholds of the residual tests were fixed on simulated galaxies of one seed such that a
 fraction of about 0.1 % of good rows exceeds each; ``galshape validate`` measures completeness and

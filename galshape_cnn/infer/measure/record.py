@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What was asked for, as the metadata of a catalogue keep it: every option that changes a number."""
+"""Options in the metadata of a catalogue: every one that changes a number."""
 
 import os
 from collections.abc import Mapping

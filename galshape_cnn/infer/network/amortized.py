@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The network at work: stamps of any size -> posteriors.
+"""`AmortizedPosterior`: network posteriors of stamps of any size.
 
 Stamps larger than the network's 64 pixels are cropped around the galaxy.  Where the answer
 is a half-light radius above `LARGE` pixels and the stamp is larger than the crop, the

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The Keras network and its posterior head.
+"""Keras architecture: convolutional network and mixture head.
 
 Patches of the stamp pass through convolutions at 16, 8 and 4 pixels a side; the context
 (PSF, moments, noise) scales and shifts the feature maps (Perez et al. 2018,

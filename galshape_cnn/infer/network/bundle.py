@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The bundle: everything a trained network needs, in one ASDF file.
+"""`Bundle`: a trained network with its configuration, in one ASDF file.
 
 Arrays and configuration only, never code or pickles: the architecture is rebuilt
 from its configuration, on whichever Keras backend the reader uses.

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Whether what a bundle holds can be used: its parts, and its weights beside its network."""
+"""Checks of a bundle: its parts, and whether its weights fit its network."""
 
 import math
 

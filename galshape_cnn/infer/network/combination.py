@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""Single-image posteriors of one galaxy combined to that of all its images.
+r"""Combination of single-image posteriors by precision, the prior counted once.
 
 Where posteriors are Gaussian their precisions add up.  Each one contains the prior of the training, which is
 to be counted once:

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Conditions under which a network was trained, and what is done about others.
+"""Observing conditions of a training (PSF, noise, masks), and checks of stamps against them.
 
 A network is told of the PSF, the sky, the gain and the masks by numbers of its context.  From one that was
 the same in all of its training it has learned nothing, and its weights there are those it began with:
@@ -14,6 +14,7 @@ import numpy as np
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.infer.network.features import CONSTANT_VARIANCE, CONTEXT_SIZE, PSF_KX, PSF_KY
+from galshape_cnn.quantities import truth_value
 
 __all__ = ["Conditions", "HeldContext", "conditions_of", "noise_spread", "settled_sky"]
 
@@ -78,10 +79,11 @@ def settled_sky(bundle, fit_sky, method, gain=None):
     known = conditions_of(bundle)
     if fit_sky is None:
         fit_sky = known.fit_sky is not False
-    if method == "network" and known.fit_sky is not None and bool(fit_sky) != known.fit_sky:
+    fit_sky = truth_value(fit_sky, "fit_sky")
+    if method == "network" and known.fit_sky is not None and fit_sky != known.fit_sky:
         trained = "unknown" if known.fit_sky else "known to be zero"
         raise InputError(
-            f"fit_sky={bool(fit_sky)}: this network was trained with a sky {trained} only "
+            f"fit_sky={fit_sky}: this network was trained with a sky {trained} only "
             f"(nuisance.sky_fraction); allowed: fit_sky={known.fit_sky}, or method='ml' or 'posterior'"
         )
     if method == "network" and gain is not None and not known.gain:

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Stamps -> inputs of the network.
+"""Network inputs of stamps: pixels, context, amplitude.
 
 The network sees one 64 x 64 stamp with the galaxy near its centre, in three
 channels: data over a robust amplitude (so the network's inputs, and with them its

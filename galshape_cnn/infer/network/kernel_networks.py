@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The networks of a bundle as functions of the compiled kernel: nothing is traced, compiled or filled up."""
+"""Networks of a bundle evaluated by the compiled kernel."""
 
 import ctypes
 from functools import cache

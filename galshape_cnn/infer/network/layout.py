@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What the network's context holds, and the shapes of a bundle's weights, from its configuration alone.
+"""Contents of the network's context, and shapes of the weights, from the configuration alone.
 
 A bundle may come from anyone.  Its configuration says how large the network is, so that is bounded here, and
 its weights are compared with it, without Keras, which takes seconds to import.

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""The second look: the network's first answer, corrected by the likelihood's own derivatives.
+r"""Second look: the first answer corrected by score and Fisher matrix of the likelihood.
 
 A network that compresses pixels has a scatter of its own, which shows where the data say more
 than it can keep: at high S/N.  The derivatives of the log-likelihood at its first answer

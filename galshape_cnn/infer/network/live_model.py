@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A Keras model as a compiled function of its inputs that threads may share."""
+"""A Keras model as a compiled, thread-safe function."""
 
 import threading
 

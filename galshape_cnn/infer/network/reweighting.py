@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""The network's posterior under another prior than that of its training.
+r"""Network posteriors reweighted to another prior.
 
 Draws from the network's posterior are weighted by the ratio of the priors,
 :math:`w \propto \pi_\mathrm{new}(\theta) / \pi_\mathrm{training}(\theta)`, which makes them draws from

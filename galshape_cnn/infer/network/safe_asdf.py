@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A reader of ASDF that trusts nothing: for bundles that come from strangers.
+"""Reader of ASDF bundles that executes nothing and trusts no size it is told.
 
 It reads what `galshape_cnn.infer.network.bundle.Bundle.write` writes, and nothing else: plain YAML without
 anchors, dates or tags of other libraries, and arrays in blocks of the same file, whose sizes are known and

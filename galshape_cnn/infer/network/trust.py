@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The region in which a network was found trustworthy: a table of cells, for each method.
+"""Trust region of a network: a table of cells for each method.
 
 ``galshape validate`` makes it, a bundle keeps it, and rows outside carry a flag.
 """

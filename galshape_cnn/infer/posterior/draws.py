@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Draws of importance sampling: rounds of them, their weights, and what the next proposal learns."""
+"""Rounds of importance sampling: draws, weights, adaptation of the proposal."""
 
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""Posterior of galaxies in several images: likelihood of all of them times the prior of the shape.
+r"""Posterior density of galaxies in several images.
 
 Given shape and centre the likelihood is Gaussian in the flux of each band and the sky level of each exposure.
 Sky levels are integrated out.  Fluxes are drawn from that Gaussian, above zero, and weighted by their prior.

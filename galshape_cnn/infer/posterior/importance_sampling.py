@@ -32,7 +32,7 @@ from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.fit.moments import moment_start
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood, source_weights
-from galshape_cnn.infer.likelihood.nuisance import MarginalLikelihood
+from galshape_cnn.infer.likelihood.nuisance_images import MarginalLikelihood
 from galshape_cnn.infer.posterior.draws import (
     DEFENSIVE,
     Draws,

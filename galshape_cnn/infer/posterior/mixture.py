@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Gaussian mixtures over the coordinates of a posterior: what the network states."""
+"""Gaussian mixtures in the coordinates of a posterior: the answer of a network."""
 
 from dataclasses import dataclass
 

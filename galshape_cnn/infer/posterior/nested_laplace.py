@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""Posterior moments of galaxies in several images from a few evaluations of the likelihood.
+r"""Nested Laplace approximation: posterior moments in several images from a few likelihoods.
 
 Most of what is not Gaussian in the posterior of a galaxy lies along one curve: with n go size and flux.
 Given n, the other coordinates are close to Gaussian, so that (Tierney & Kadane 1986, J. Am. Stat. Assoc. 81,

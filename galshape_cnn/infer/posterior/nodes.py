@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A posterior along the curve that n draws, from what is known at three of its points.
+"""Interpolation of a posterior along n, from three nodes.
 
 They lie at the mode and `REACH` standard deviations to either side.
 """

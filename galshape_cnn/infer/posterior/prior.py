@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Prior densities of the five parameters, written as plain configuration.
+"""Priors of the five parameters, from plain configuration.
 
 A prior is a mapping with the keys ``n``, ``hlr`` (pixels), ``g`` (the modulus |g|; its
 angle is uniform) and either ``flux`` or ``snr``, each a distribution::

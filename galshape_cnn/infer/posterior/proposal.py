@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""Proposals for importance sampling: mixtures of Student-t distributions that learn.
+r"""Adaptive proposals for importance sampling: mixtures of Student-t distributions.
 
 Coordinates are those of `galshape_cnn.forward.coordinates.POSTERIOR` without the flux: logit n,
 ln hlr, eta1, eta2, x, y.  The update is one step of population Monte Carlo

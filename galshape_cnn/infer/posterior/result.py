@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Posteriors of galaxies as sampling leaves them: moments, draws and how many of them count."""
+"""Results of importance sampling: moments, draws, effective sample size."""
 
 from dataclasses import dataclass
 

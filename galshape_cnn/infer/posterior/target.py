@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What importance sampling samples: likelihood times prior, over shape and centre."""
+"""Target density of importance sampling: likelihood times prior, over shape and centre."""
 
 from dataclasses import dataclass
 from zlib import crc32

@@ -1,2 +1,2 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Mean shear: how measurements respond to a shear of the sky, and averages calibrated by it."""
+"""Mean shear: shear response of measurements, and averages calibrated by it."""

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Copies of stamps with noise of our own, and their derivatives by shear.
+"""Noise-added copies of stamps, and their derivatives by shear.
 
 What every measurement of a response needs, whoever measures the copies; the theory is in
 `galshape_cnn.infer.shear.response`.
@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from galshape_cnn.compilation import compiled
-from galshape_cnn.forward.psf.arrays import pad_psf
-from galshape_cnn.forward.transfer import grid_for, transfer_at, transfer_functions
+from galshape_cnn.forward.transfer import grid_for
 from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE
 from galshape_cnn.infer.likelihood.sandwich import correlation_spectrum
-from galshape_cnn.infer.network.features import PSF_KX, PSF_KY, SIDE, crop_center
+from galshape_cnn.infer.network.features import SIDE, crop_center
 from galshape_cnn.infer.network.posterior import source_noise
-from galshape_cnn.infer.shear.generators import Tangents, filtered, image_tangents, psf_change, psf_filters
+from galshape_cnn.infer.shear.generators import Tangents, filtered, image_tangents
+from galshape_cnn.infer.shear.grids import grid_steps
+from galshape_cnn.infer.shear.psf_arrays import normalised_psf, psf_arrays
 from galshape_cnn.parallel import fixed_batches
 
 __all__ = [
@@ -60,7 +60,8 @@ class CopyBatch(NamedTuple):
         The same, filled up.
     arrays : dict of str to ndarray
         ``data``, ``ivar``, ``noise`` (standard normal), ``sky`` (1 where it is fitted), ``poisson``,
-        ``inverse_gain``, ``light`` (sum of the PSF) and, of normalised PSFs, ``transfer``, ``view``,
+        ``inverse_gain``, ``asymmetric`` (0 where the model in ``data`` has a symmetrized PSF), ``light`` (sum
+        of the PSF) and, of normalised PSFs, ``transfer``, ``view``,
         ``change``, ``filters``.
     corner : (BATCH_SIZE, 2) int ndarray
         x, y of their pixel [0, 0] in the stamps.
@@ -68,6 +69,12 @@ class CopyBatch(NamedTuple):
         Sky that was subtracted.
     grid : FourierGrid
         Of ``transfer``.
+    steps : (BATCH_SIZE, 2) ndarray
+        Shears of the grids to measure on, see `galshape_cnn.infer.shear.grids.grid_steps`.
+    psf : (1 or BATCH_SIZE, p, p) ndarray
+        Normalised PSFs.
+    oversampling : int
+        PSF samples per pixel.
     """
 
     rows: np.ndarray
@@ -76,6 +83,9 @@ class CopyBatch(NamedTuple):
     corner: np.ndarray
     level: np.ndarray
     grid: object
+    steps: np.ndarray
+    psf: np.ndarray
+    oversampling: int
 
 
 def copy_batches(batch, usable, sky, fit_sky=True, seed=0, correlation=None, noise=None):
@@ -95,7 +105,8 @@ def copy_batches(batch, usable, sky, fit_sky=True, seed=0, correlation=None, noi
     part : CopyBatch
     """
     stamps = batch.stamps
-    of_psf = _psf_arrays(stamps.psf, stamps.psf_oversampling)
+    psf, oversampling, steps = normalised_psf(stamps.psf), stamps.psf_oversampling, _steps(stamps)
+    of_psf, grid = psf_arrays(psf, oversampling), grid_for(SIDE, oversampling)
     single = _numbers_of_stamps(stamps, batch.gain, fit_sky)
     for rows, padded in fixed_batches(usable, BATCH_SIZE):
         arrays, corner, level = _pixels(stamps[padded], sky[padded])
@@ -105,7 +116,15 @@ def copy_batches(batch, usable, sky, fit_sky=True, seed=0, correlation=None, noi
         arrays |= {
             name: array[padded if len(array) > 1 else [0] * BATCH_SIZE] for name, array in of_psf.items()
         }
-        yield CopyBatch(rows, padded, arrays, corner, level, grid_for(SIDE, stamps.psf_oversampling))
+        own = psf if len(psf) == 1 else psf[padded]
+        yield CopyBatch(rows, padded, arrays, corner, level, grid, steps[padded], own, oversampling)
+
+
+def _steps(stamps):
+    """Shears of the grids; of catalogues in the frame of the pixels there are none."""
+    if stamps.skycoord is None:
+        return np.zeros((len(stamps), 2))
+    return grid_steps(np.broadcast_to(stamps.jacobian, (len(stamps), 2, 2)))
 
 
 def _pixels(stamps, sky):
@@ -124,36 +143,10 @@ def _numbers_of_stamps(stamps, gain, fit_sky):
         "sky": np.full(len(stamps), float(fit_sky)),
         "poisson": source_noise(stamps, gain),
         "inverse_gain": np.zeros(len(stamps)) if gain is None else 1 / gain,
+        "asymmetric": np.ones(len(stamps)),
         "light": np.broadcast_to(stamps.psf.sum((1, 2), dtype=float), len(stamps)),
     }
     return {name: np.asarray(array, np.float32) for name, array in numbers.items()}
-
-
-def _psf_arrays(psf, oversampling):
-    """What depends on the PSFs alone, normalised; of one PSF if it is one for all."""
-    side = max(psf.shape[1:])
-    psf = pad_psf(psf, (side, side))
-    psf = (psf / psf.sum((1, 2), keepdims=True, dtype=float)).astype(np.float32)
-    transfer = transfer_functions(psf, grid_for(SIDE, oversampling), oversampling)
-    view, change, filters = _psf_functions(psf, oversampling)
-    arrays = {"transfer": transfer, "view": view, "change": change, "filters": filters}
-    return {name: np.asarray(array) for name, array in arrays.items()}
-
-
-@compiled(static_argnames="oversampling")
-def _psf_functions(psf, oversampling):
-    """What the network is told of PSFs and of their asymmetric parts, and the filters of images.
-
-    The first two are (N, 2, 15, 8): as they are, and after a quarter turn.
-    """
-
-    def view(arrays):
-        return jax.lax.map(lambda one: transfer_at(one, PSF_KY, PSF_KX, oversampling), arrays)
-
-    turned = jnp.rot90(psf, 1, (1, 2))
-    views = jnp.stack([view(psf), view(turned)], 1)
-    changes = jnp.stack([view(psf_change(psf)), view(psf_change(turned))], 1)
-    return views, changes, psf_filters(psf, oversampling)
 
 
 def _noise(data, seed, correlation):
@@ -172,12 +165,12 @@ def _noise(data, seed, correlation):
     return out
 
 
-def copies_and_tangents(data, ivar, noise, inverse_gain, filters, first, model, slopes):
+def copies_and_tangents(data, ivar, noise, inverse_gain, filters, asymmetric, first, model, slopes):
     """Copies of stamps with noise added, and their derivatives by shear of the galaxy alone.
 
     Parameters
     ----------
-    data, ivar, noise, inverse_gain, filters
+    data, ivar, noise, inverse_gain, filters, asymmetric
         Of a `CopyBatch`.
     first : (N, 7) array
         flux, n, hlr, g1, g2 of a model of the galaxies, and x, y from the middle of the stamp.
@@ -198,7 +191,9 @@ def copies_and_tangents(data, ivar, noise, inverse_gain, filters, first, model, 
     noise = jnp.where(used, noise * jnp.sqrt(variance), 0)
     inner, outer = (jnp.asarray(_window(*one)) for one in (_INNER, _OUTER))
     rest = image_tangents(jnp.where(used, data - model, 0) * outer, filters)
-    galaxy = _model_tangents(first, slopes)._replace(psf=filtered(model, filters[:, 2]))
+    galaxy = _model_tangents(first, slopes)._replace(
+        psf=filtered(model * asymmetric[:, None, None], filters[:, 2])
+    )
     of_image = inner * jnp.stack(rest) + jnp.stack(galaxy)
     of_noise = inner * jnp.stack(image_tangents(noise * outer, filters))
     pixels = [

@@ -1,11 +1,12 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""Measured copies and their derivatives, from the pixel frame to the frame of the catalogue.
+r"""Shear measurements and responses, from the pixel frame to the sky frame.
 
 A shear :math:`\Gamma` of the sky is :math:`J^{-1}\Gamma J` in pixels, a shear and, where the Jacobian
 itself shears, a rotation, under which g turns by twice the angle.  A network that expects round galaxies in
-pixels is additively biased where pixels are not square on the sky.  Jacobian and PSF are therefore
-followed, to first order, to a similarity and a symmetric PSF, where no direction is preferred, and what g
-changes on this way is subtracted.
+pixels is additively biased where pixels are not square on the sky.  Most of that is gone where copies are
+measured, on the grids of `galshape_cnn.infer.shear.grids`.  What is left of the shear of the Jacobian, and
+the PSF, are followed, to first order, to a similarity and a symmetric PSF, where no direction is preferred,
+and what g changes on this way is subtracted.
 """
 
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from galshape_cnn.geometry import frame_derivative, transform_shape
+from galshape_cnn.infer.shear.grids import shear_part, similarity
 
 __all__ = ["ShearedColumns", "reported_columns"]
 
@@ -65,7 +67,8 @@ def reported_columns(sheared, jacobian):
     sheared : (N, 2, 4, 6) ndarray
         From `galshape_cnn.infer.shear.response.shear_response`.
     jacobian : (N, 2, 2) ndarray or None
-        d(u, v)/d(x, y); None where the catalogue is in the pixel frame.
+        d(u, v)/d(x, y) of the grids that they were measured on, see
+        `galshape_cnn.infer.shear.grids.grid_jacobian`; None where the catalogue is in the pixel frame.
 
     Returns
     -------
@@ -78,7 +81,7 @@ def reported_columns(sheared, jacobian):
         return ShearedColumns(values, slopes)
     jacobian = np.broadcast_to(jacobian[:, None], values.shape[:2] + (2, 2))
     in_pixels = np.linalg.inv(jacobian)[..., None, :, :] @ _SKY_SHEARS @ jacobian[..., None, :, :]
-    shears, turn = _shear_part(in_pixels), (in_pixels[..., 1, 0] - in_pixels[..., 0, 1]) / 2
+    shears, turn = shear_part(in_pixels), (in_pixels[..., 1, 0] - in_pixels[..., 0, 1]) / 2
     slopes = slopes @ np.swapaxes(shears, -1, -2)
     g = values[..., 3:5]
     across = np.stack([-g[..., 1], g[..., 0]], -1)
@@ -91,34 +94,15 @@ def reported_columns(sheared, jacobian):
     return ShearedColumns(values, slopes)
 
 
-def _shear_part(matrix):
-    """Components 1 and 2 of the symmetric traceless part of (..., 2, 2) matrices."""
-    plus, cross = matrix[..., 0, 0] - matrix[..., 1, 1], matrix[..., 0, 1] + matrix[..., 1, 0]
-    return np.stack([plus, cross], -1) / 2
-
-
-def _similarity(jacobian):
-    """The similarity (with a parity flip where there is one) nearest to Jacobians."""
-    flip = np.sign(np.linalg.det(jacobian))[..., None, None]
-    adjoint = np.stack(
-        [
-            np.stack([jacobian[..., 1, 1], -jacobian[..., 1, 0]], -1),
-            np.stack([-jacobian[..., 0, 1], jacobian[..., 0, 0]], -1),
-        ],
-        -2,
-    )
-    return (jacobian + flip * adjoint) / 2
-
-
 def _additive_change(values, sheared, leak, jacobian, derivative):
     """What g1, g2 gain, to first order, from the shear of the Jacobian and from the PSF."""
-    g, similar = values[..., 3:5], _similarity(jacobian)
+    g, similar = values[..., 3:5], similarity(jacobian)
     moved = [
         np.stack(transform_shape(1.0, g[..., 0], g[..., 1], similar + t * (jacobian - similar))[1:], -1)
         for t in (1 + _STEP, 1 - _STEP)
     ]
     of_frame = (moved[0] - moved[1]) / (2 * _STEP)
-    shear = _shear_part(np.linalg.inv(similar) @ jacobian)
+    shear = shear_part(np.linalg.inv(similar) @ jacobian)
     shear = shear / (1 - (shear**2).sum(-1, keepdims=True))
     of_pixels = leak - np.einsum("nca,ncai->nci", shear, sheared[:, :, 1:3, 3:5])
     return of_frame + np.einsum("ncij,ncj->nci", derivative[..., 3:5, 3:5], of_pixels)

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""Derivatives of images by a shear of the galaxy, and by the shape of the PSF.
+r"""Derivatives of images by shear of the galaxy and by the shape of the PSF.
 
 A galaxy with the transform :math:`G` seen through a PSF with the transform :math:`P` gives
 :math:`\tilde I = G P`.  A small shear of the galaxy turns :math:`G(\mathbf k)` into

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""Shear from the likelihoods of shapes, without estimates and responses.
+r"""Hierarchical mean shear, from the likelihoods of shapes.
 
 The probability of the pixels of galaxy i under a shear is :math:`P_i(\gamma) = \int L_i(\theta)\,
 \pi(\theta)\, p(g\,|\,\gamma)\, d\theta`, with :math:`p(g\,|\,\gamma)` the distribution of shapes before the

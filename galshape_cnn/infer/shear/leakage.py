@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""PSF leakage: what of the PSF's shape is left in measured shapes.
+r"""PSF leakage: dependence of measured shapes on the PSF's ellipticity.
 
 The slope :math:`\alpha` of :math:`\hat g = \alpha\,e_\mathrm{PSF} + c`, fitted to both components of all
 galaxies, :math:`\hat g = (R + R_S)^{-1} g`.  Without leakage it is zero within its error.

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""Response of the maximum-likelihood estimate to a shear of the galaxy.
+r"""Shear response of the maximum-likelihood estimate.
 
 The estimate :math:`\hat\theta(I)` makes the score :math:`s(\theta, I) = D^T W (I - m(\theta))` vanish, with D
 the derivatives of the model m.  So it moves with the pixels as
@@ -20,7 +20,6 @@ import numpy as np
 from galshape_cnn.compilation import compiled
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.forward.render import render_with_derivatives
 from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood, source_weights
@@ -35,6 +34,7 @@ from galshape_cnn.infer.shear.copies import (
     with_snr,
 )
 from galshape_cnn.infer.shear.generators import filtered
+from galshape_cnn.infer.shear.grids import on_grids
 
 __all__ = ["likelihood_response"]
 
@@ -87,11 +87,10 @@ def _of_batch(part, params, fit_sky, gain):
     sky = start[:, SINGLE.sky] - part.level
     start[:, SINGLE.sky] = 0
     arrays["data"] = np.where(arrays["ivar"] > 0, arrays["data"] - sky[:, None, None], 0).astype(np.float32)
-    sources = start.astype(np.float32)
-    model, slopes = render_with_derivatives(sources, arrays["transfer"], part.grid)
-    first = sources[:, : SINGLE.sky].copy()
+    part, start, model, slopes = on_grids(part, start)
+    arrays, first = part.arrays, start[:, : SINGLE.sky].astype(np.float32)
     first[:, 5:] -= np.float32(MIDDLE)
-    names = ("data", "ivar", "noise", "inverse_gain", "filters")
+    names = ("data", "ivar", "noise", "inverse_gain", "filters", "asymmetric")
     pixels, snr = _copies(*(arrays[name] for name in names), first, model, slopes)
     done = [_fitted(part, np.asarray(one, float), np.asarray(tangents, float), start, fit_sky, gain)
             for one, tangents in pixels]  # fmt: skip
@@ -102,9 +101,11 @@ def _of_batch(part, params, fit_sky, gain):
 
 
 @compiled
-def _copies(data, ivar, noise, inverse_gain, filters, first, model, slopes):
+def _copies(data, ivar, noise, inverse_gain, filters, asymmetric, first, model, slopes):
     """Copies with their derivatives, and the S/N of the model with its gradient."""
-    pixels, weight = copies_and_tangents(data, ivar, noise, inverse_gain, filters, first, model, slopes)
+    pixels, weight = copies_and_tangents(
+        data, ivar, noise, inverse_gain, filters, asymmetric, first, model, slopes
+    )
     return pixels, snr_and_gradient(first, slopes, weight)
 
 
@@ -129,7 +130,9 @@ def _fitted(part, data, tangents, start, fit_sky, gain):
     weighted = _weighted(whole, theta, gain)
     model, slopes = whole.images_and_derivatives(theta, np.arange(len(theta)))
     light = (model - theta[:, SINGLE.sky, None, None]).astype(np.float32)
-    of_model, of_slopes = _of_psf(light, slopes[:, : SINGLE.sky].astype(np.float32), filters)
+    light *= part.arrays["asymmetric"][:, None, None]
+    slopes_of_light = slopes[:, : SINGLE.sky] * part.arrays["asymmetric"][:, None, None, None]
+    of_model, of_slopes = _of_psf(light, slopes_of_light.astype(np.float32), filters)
     along = np.moveaxis(tangents, 0, 1) / whole.scale[:, None, None, None]
     along[:, 2] -= np.asarray(of_model, float)
     pull = np.einsum("nkyx,nayx->nka", slopes, weighted.ivar[:, None] * along)

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""Mean shear of galaxies, calibrated by the response of their measurement and of their selection.
+r"""`mean_shear`: calibrated by the response of measurement and selection.
 
 With weights w, zero outside a selection, :math:`\hat\gamma = (R + R_S)^{-1} \langle g\rangle`, where
 

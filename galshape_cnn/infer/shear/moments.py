@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Posterior means of the network as differentiable functions of its outputs.
+"""Posterior means as differentiable functions of network outputs.
 
 `galshape_cnn.infer.network.amortized.posterior_moments` averages fixed draws, of which a draw may change
 its component of the mixture with the pixels: no function to differentiate.  Here each component is

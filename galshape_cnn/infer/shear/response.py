@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""Response of the network's measurement to a shear of the galaxy.
+r"""Shear response of the network's estimate.
 
 For a measurement :math:`g(I)` that is smooth in the pixels, the derivative by the shear of a galaxy without
 noise is :math:`J\,D_a I`, with J the derivative of g by the pixels and :math:`D_a` of
@@ -16,8 +16,9 @@ of two copies, :math:`g(I \pm \epsilon v)`: to first order the noise that was ad
 :math:`\epsilon \to 0` this becomes Stein's lemma, :math:`R_a = J D_a I - v^T (\nabla\nabla g)\, D_a v`.
 
 The second copy is measured after a quarter turn, which changes the sign of g: what is constant in the answer
-of a network cancels.  The dependence on an asymmetric PSF is differentiated in the same way, and subtracted
-to first order.
+of a network cancels.  Where pixels are sheared on the sky, stamps are carried to a grid that is not
+(`galshape_cnn.infer.shear.grids`).  The dependence on an asymmetric PSF is differentiated in the same way,
+and subtracted to first order.
 """
 
 import jax
@@ -25,7 +26,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from galshape_cnn.compilation import compiled
-from galshape_cnn.forward.render import render_with_derivatives
 from galshape_cnn.infer.shear.copies import (
     COPIES,
     MEASURED,
@@ -36,6 +36,7 @@ from galshape_cnn.infer.shear.copies import (
     snr_and_gradient,
     with_snr,
 )
+from galshape_cnn.infer.shear.grids import on_grids
 from galshape_cnn.infer.shear.network_means import network_means
 
 __all__ = ["shear_response"]
@@ -66,8 +67,9 @@ def shear_response(batch, network, sky, fit_sky=True, seed=0, correlation=None, 
     Returns
     -------
     sheared : (N, 2, 4, 6) ndarray
-        By copy (`COPIES`), slot (`SLOTS`) and quantity (`MEASURED`), in the pixel frame, the centre of the
-        shear in the middle of the stamp; NaN where it cannot be measured.
+        By copy (`COPIES`), slot (`SLOTS`) and quantity (`MEASURED`), in the frame of the grid of each stamp
+        (`galshape_cnn.infer.shear.grids`), which is that of the pixels where they are square on the sky; the
+        centre of the shear in the middle of the stamp; NaN where it cannot be measured.
     """
     out = np.full((len(batch), len(COPIES), len(SLOTS), len(MEASURED)), np.nan)
     stamps, means = batch.stamps, network_means(network)
@@ -82,14 +84,16 @@ def shear_response(batch, network, sky, fit_sky=True, seed=0, correlation=None, 
 
 def _of_batch(part, means):
     """Values and derivatives of a `CopyBatch`, (BATCH_SIZE, 2, 4, 6)."""
-    arrays, count = part.arrays, len(part.rows)
-    data, ivar, view, change = (arrays[name] for name in ("data", "ivar", "view", "change"))
-    known = arrays["sky"], arrays["poisson"]
+    count, known = len(part.rows), (part.arrays["sky"], part.arrays["poisson"])
+    data, ivar, view = (part.arrays[name] for name in ("data", "ivar", "view"))
     first = means.values(data, ivar, view[:, 0], *known, count)
     centre = first[:, 5:] + np.float32(MIDDLE)
     params = np.concatenate([first[:, :5], centre, np.zeros_like(first[:, :1])], 1)
-    model, slopes = render_with_derivatives(params, arrays["transfer"], part.grid)
-    of_pixels = (arrays[name] for name in ("noise", "inverse_gain", "filters"))
+    part, params, model, slopes = on_grids(part, params)
+    moved = params[:, :7] - np.array([0, 0, 0, 0, 0, MIDDLE, MIDDLE], np.float32)
+    first = np.where(part.steps.any(1)[:, None], moved, first)
+    data, ivar, view, change = (part.arrays[name] for name in ("data", "ivar", "view", "change"))
+    of_pixels = (part.arrays[name] for name in ("noise", "inverse_gain", "filters", "asymmetric"))
     copies, snr = _copies(data, ivar, *of_pixels, first, model, slopes)
     done = []
     for quarter, pixels in enumerate(copies):  # the second after a quarter turn
@@ -99,13 +103,15 @@ def _of_batch(part, means):
         of_psf = view[:, quarter], change[:, quarter]
         found = means.moved(seen, weights, of_psf[0], *known, along, of_psf[1], count)
         done.append(found * _TURNED if quarter else found)
-    return np.asarray(_as_reported(np.stack(done, 1), first, *snr, arrays["light"]))
+    return np.asarray(_as_reported(np.stack(done, 1), first, *snr, part.arrays["light"]))
 
 
 @compiled
-def _copies(data, ivar, noise, inverse_gain, filters, first, model, slopes):
+def _copies(data, ivar, noise, inverse_gain, filters, asymmetric, first, model, slopes):
     """Copies with their derivatives, (N, 3, 64, 64), and the S/N of the model with its gradient."""
-    pixels, weight = copies_and_tangents(data, ivar, noise, inverse_gain, filters, first, model, slopes)
+    pixels, weight = copies_and_tangents(
+        data, ivar, noise, inverse_gain, filters, asymmetric, first, model, slopes
+    )
     pixels = [(one, jnp.moveaxis(along, 0, 1)) for one, along in pixels]
     return pixels, snr_and_gradient(first, slopes, weight)
 

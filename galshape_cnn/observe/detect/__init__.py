@@ -1,2 +1,2 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Sources of an image: detection, centroids, segmentation, stars."""
+"""Source detection: sources, centroids, segmentation, stars."""

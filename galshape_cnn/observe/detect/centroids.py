@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Recentring of galaxies in their stamps, and the flags that belong to it.
+"""Recentring of galaxies in their stamps, with its flags.
 
 The centroid is the peak of the stamp smoothed at the scale at which the galaxy
 stands out most, located by fitting a quadratic to 5x5 pixels around it: the

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Pixels of many images at once: windows, values, the top of a peak, the dent between two."""
+"""Local maxima, sub-pixel peaks and saddles of many images at once."""
 
 from functools import lru_cache
 

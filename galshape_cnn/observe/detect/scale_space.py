@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Smoothed stamps at several scales, on which sources are found and centred.
+"""Scale space: stamps smoothed at several scales.
 
 A stamp smoothed with a Gaussian as wide as the source is its matched filter:
 no other linear filter finds or centres the source better in white noise.  The

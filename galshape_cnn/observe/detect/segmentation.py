@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Which pixels of a stamp belong to which source.
+"""Segmentation: which pixels of a stamp belong to which source.
 
 Sources are segments of the smoothed stamp (as `photutils.segmentation.detect_sources` has them).
 A segment is divided at peaks that stand above the saddle towards the galaxy and towards

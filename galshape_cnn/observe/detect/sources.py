@@ -1,23 +1,23 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Find the sources of an image: background, detection and deblending with photutils.
+"""Detection of the sources of an image: background, detection and deblending.
 
 The image is divided by its noise, smoothed, and cut at a threshold; the
 background is measured twice, the second time without the sources found in the
 first, because a large galaxy lifts the background mesh below itself.
 """
 
-import warnings
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from galshape_cnn.errors import InputError, NoiseError, PositionError
+from galshape_cnn.observe.detect.background import clipped_level, sky_level
+from galshape_cnn.observe.detect.deblending import deblended, detected
 from galshape_cnn.observe.noise.uncertainty import NO_NOISE, noise_from_error, noise_from_uncertainty
 
-__all__ = ["Detection", "background_noise", "find_galaxies", "pixels_and_noise", "segmented"]
+__all__ = ["Detection", "Segments", "background_noise", "find_galaxies", "segmented"]
 
-#: Side of the background mesh in pixels, for images of at least twice that.
-_BACKGROUND_BOX = 128
 #: Sides of the stamps of sources that were found.
 _STAMP_SIZES = (64, 96, 128, 192, 256, 384, 512)
 
@@ -55,15 +55,15 @@ class Detection:
     contrast: float = 0.005
 
     def __post_init__(self):
-        for name, allowed in (
-            ("threshold", self.threshold > 0),
-            ("npixels", self.npixels >= 1),
-            ("fwhm", self.fwhm > 0),
-            ("box", self.box is None or self.box == 0 or self.box >= 8),
-            ("contrast", 0 <= self.contrast <= 1),
+        for name, fits, allowed in (
+            ("threshold", 0 < self.threshold < np.inf, "a number above 0"),
+            ("npixels", self.npixels >= 1, "a whole number above 0"),
+            ("fwhm", 0 < self.fwhm < np.inf, "a number above 0"),
+            ("box", self.box is None or self.box == 0 or self.box >= 8, "0, or at least 8"),
+            ("contrast", 0 <= self.contrast <= 1, "0 to 1"),
         ):
-            if not allowed:
-                raise InputError(f"{name}={getattr(self, name)} makes no sense for a detection")
+            if not fits:
+                raise InputError(f"{name}={getattr(self, name)}; allowed: {allowed}")
 
 
 def find_galaxies(data, error=None, detection=None):
@@ -105,25 +105,23 @@ def find_galaxies(data, error=None, detection=None):
     [80, 60]
     """
     from astropy.table import QTable
-    from photutils.segmentation import SourceCatalog
 
-    flat, smooth, bad, segments = segmented(data, error, detection)
-    if segments is None:
+    found = segmented(data, error, detection)
+    if not found.count:
         raise PositionError("no source found in the image; give positions (--positions)")
-    sources = SourceCatalog(flat, segments, mask=bad, convolved_data=smooth)
-    order = np.argsort(-np.asarray(sources.segment_flux))
-    xy = np.column_stack([sources.x_centroid, sources.y_centroid])[order]
-    side = _stamp_size(sources)[order]
-    good = np.isfinite(xy).all(1)
-    return QTable({"x": xy[good, 0], "y": xy[good, 1], "stamp_size": side[good]})
+    order = np.argsort(-found.light(found.flat))
+    xy, side = found.centroids()[order], _stamp_size(found.labels)[order]
+    return QTable({"x": xy[:, 0], "y": xy[:, 1], "stamp_size": side})
 
 
-def _stamp_size(sources):
+def _stamp_size(labels):
     """Side of a stamp in which the wings of a source and the sky beside them can be told apart.
 
     Twice what stands out of the noise, in steps that share programs and transforms.
     """
-    extent = np.maximum(sources.bbox_xmax - sources.bbox_xmin + 1, sources.bbox_ymax - sources.bbox_ymin + 1)
+    from scipy.ndimage import find_objects
+
+    extent = np.array([max(side.stop - side.start for side in box) for box in find_objects(labels)])
     steps = np.array(_STAMP_SIZES)
     return steps[np.clip(np.searchsorted(steps, 2 * extent), 0, len(steps) - 1)]
 
@@ -158,8 +156,6 @@ def background_noise(data):
 
 def _blank_scatter(image, mask):
     """Clipped standard deviation of one image outside its sources."""
-    from astropy.stats import sigma_clipped_stats
-
     image = np.asarray(image, float)
     bad = ~np.isfinite(image) | (False if mask is None else np.asarray(mask, bool))
     image, sigma, hidden = np.where(bad, 0.0, image), 0.0, bad
@@ -167,22 +163,59 @@ def _blank_scatter(image, mask):
     for _ in range(3):
         if hidden.mean() > 0.95:
             break
-        _, level, sigma = sigma_clipped_stats(image, mask=hidden, maxiters=20)
+        level, sigma = clipped_level(image[~hidden], maxiters=20)
         if not (np.isfinite(sigma) and sigma > 0):
             raise NoiseError(
                 "the background has no scatter to measure the noise from; give its level instead"
             )
-        segments = _detected(
-            _smoothed(np.where(bad, 0, image - level) / sigma, detection.fwhm), bad, detection
-        )
-        hidden = bad if segments is None else bad | (segments.data > 0)
+        smooth = _smoothed(np.where(bad, 0, image - level) / sigma, detection.fwhm)
+        hidden = bad | (detected(smooth, detection.threshold, detection.npixels, bad) > 0)
     if not sigma > 0:
         raise NoiseError("no pixel of the image is unmasked: the noise cannot be measured")
     return sigma
 
 
+class Segments(NamedTuple):
+    """An image in units of its noise, and which of its pixels belong to which source.
+
+    Attributes
+    ----------
+    flat, smooth : (ny, nx) ndarray
+        Image without background over its noise; smoothed, again over its noise.
+    sigma : (ny, nx) ndarray
+        Noise; one where ``bad``.
+    bad : (ny, nx) ndarray of bool
+        Pixels that do not count.
+    labels : (ny, nx) int ndarray
+        Sources 1, 2, ... and 0 for sky.
+    """
+
+    flat: np.ndarray
+    smooth: np.ndarray
+    sigma: np.ndarray
+    bad: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def count(self):
+        """Number of sources."""
+        return int(self.labels.max())
+
+    def light(self, image):
+        """(count,) ndarray: sum of an image over the pixels of each source."""
+        return np.bincount(self.labels.ravel(), image.ravel(), self.count + 1)[1:]
+
+    def centroids(self):
+        """(count, 2) ndarray: x, y of each source in the smoothed image."""
+        at = np.flatnonzero(self.labels)
+        y, x = np.divmod(at, self.labels.shape[1])
+        number, light = self.labels.ravel()[at], self.smooth.ravel()[at]
+        total, *moments = (np.bincount(number, light * one)[1:] for one in (1.0, x, y))
+        return np.column_stack(moments) / total[:, None]
+
+
 def segmented(data, error=None, detection=None):
-    """Image in units of its noise, and which of its pixels belong to which source.
+    """Find the pixels of the sources of an image.
 
     Parameters
     ----------
@@ -191,51 +224,27 @@ def segmented(data, error=None, detection=None):
 
     Returns
     -------
-    flat, smooth : (ny, nx) ndarray
-        Image without background over its noise; smoothed, again over its noise.
-    bad : (ny, nx) ndarray of bool
-        Pixels that do not count.
-    segments : `photutils.segmentation.SegmentationImage` or None
-        None if nothing was found.
-
-    Raises
-    ------
-    NoiseError
-        If the image has no noise.
-    """
-    detection = Detection() if detection is None else detection
-    image, error, bad = pixels_and_noise(data, error)
-    flat, smooth, segments = image, None, None
-    for _ in range(2 if detection.box != 0 else 1):
-        level = _background(image, bad, segments, detection)
-        flat = np.where(bad, 0.0, (image - level) / error)
-        smooth = _smoothed(flat, detection.fwhm)
-        segments = _detected(smooth, bad, detection)
-    if segments is not None and detection.contrast < 1:
-        segments = _deblended(smooth, segments, detection)
-    return flat, smooth, bad, segments
-
-
-def pixels_and_noise(data, error):
-    """Image and noise of an NDData as plain arrays.
-
-    Parameters
-    ----------
-    data, error
-        As for `find_galaxies`.
-
-    Returns
-    -------
-    image, sigma : (ny, nx) float ndarray
-        Zero and one where bad.
-    bad : (ny, nx) ndarray of bool
-        Masked, not finite, or without noise information.
+    segments : Segments
 
     Raises
     ------
     NoiseError
         If the image has no noise, or no pixel counts.
     """
+    detection = Detection() if detection is None else detection
+    image, sigma, bad = _pixels_and_noise(data, error)
+    labels, margin = None, round(3 * detection.fwhm)
+    for _ in range(2 if detection.box != 0 else 1):
+        level = sky_level(image, bad, None if labels is None else labels > 0, margin, detection.box)
+        flat = np.where(bad, 0.0, (image - level) / sigma)
+        smooth = _smoothed(flat, detection.fwhm)
+        labels = detected(smooth, detection.threshold, detection.npixels, bad)
+    labels = deblended(smooth, labels, detection.npixels, detection.contrast)
+    return Segments(flat, smooth, sigma, bad, labels)
+
+
+def _pixels_and_noise(data, error):
+    """Image and noise of an NDData as plain arrays, zero and one where bad, and which pixels are bad."""
     image = np.asarray(data.data, float)
     if error is None and data.uncertainty is None:
         raise NoiseError(NO_NOISE.replace("no noise information", "the image has no noise"))
@@ -265,65 +274,3 @@ def _smoothed(flat, fwhm):
     for axis in (0, 1):
         smooth = convolve1d(smooth, kernel, axis=axis, mode="constant")
     return smooth / np.sum(kernel**2)
-
-
-def _detected(smooth, bad, detection):
-    """Segments above the threshold, or None."""
-    from photutils.segmentation import detect_sources
-    from photutils.utils.exceptions import NoDetectionsWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NoDetectionsWarning)  # the caller says so, with what to do about it
-        return detect_sources(smooth, detection.threshold, detection.npixels, mask=bad)
-
-
-def _deblended(smooth, segments, detection):
-    """Segments, those divided that have several peaks; one with a single peak is whole at every level."""
-    import photutils
-    from astropy.utils import minversion
-    from photutils.segmentation import deblend_sources
-
-    several = _with_several_peaks(smooth, segments.data)
-    if not len(several):
-        return segments
-    # photutils 3.0 shows a progress bar unless told not to; 3.1 has none, and a deprecated keyword.
-    quiet = {} if minversion(photutils, "3.1") else {"progress_bar": False}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # sources too small or too steep to be deblended stay whole
-        return deblend_sources(
-            smooth, segments, detection.npixels, contrast=detection.contrast, labels=several, **quiet
-        )
-
-
-def _with_several_peaks(smooth, labels):
-    """Labels of the segments in which more than one pixel is as high as its neighbours in the segment."""
-    from scipy.ndimage import maximum_filter
-
-    inside = np.where(labels > 0, smooth, -np.inf)
-    tops = labels[(labels > 0) & (inside == maximum_filter(inside, size=3))]
-    return np.flatnonzero(np.bincount(tops) > 1)
-
-
-def _background(image, bad, segments, detection):
-    """Background of an image, without the sources that are known."""
-    from astropy.stats import sigma_clipped_stats
-    from photutils.background import Background2D, MedianBackground
-    from photutils.utils import circular_footprint
-
-    if detection.box == 0:
-        return 0.0
-    sources = np.zeros_like(bad)
-    if segments is not None:
-        sources = segments.make_source_mask(footprint=circular_footprint(round(3 * detection.fwhm)))
-    hidden = bad | sources
-    if hidden.mean() > 0.9:  # nothing is left to measure: the sources stay in
-        hidden = bad
-    box = detection.box or _BACKGROUND_BOX
-    if min(image.shape) < 2 * box and detection.box is None:
-        return sigma_clipped_stats(image, mask=hidden)[1]
-    try:
-        return Background2D(
-            image, box, mask=hidden, filter_size=3, exclude_percentile=50, bkg_estimator=MedianBackground()
-        ).background
-    except ValueError:  # no box has enough pixels
-        return sigma_clipped_stats(image, mask=hidden)[1]

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A PSF estimated from the stars of an image, for users who have none.
+"""PSF estimated from the stars of an image.
 
 Bright sources are measured with adaptive moments; stars are those of the
 narrow ridge of equal sizes at the small end.  Their stamps are stacked by
@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from astropy.table import Table
+from scipy.ndimage import find_objects
 
 from galshape_cnn.errors import InputError, PSFError
 from galshape_cnn.forward.psf.arrays import PSFArrays
-from galshape_cnn.observe.detect.sources import Detection, pixels_and_noise, segmented
+from galshape_cnn.observe.detect.sources import Detection, segmented
 
 __all__ = ["MINIMUM_STARS", "EstimatedPSF", "psf_from_stars"]
 
@@ -27,7 +28,8 @@ _LEAST_SNR = 40.0
 _RIDGE, _ELLIPTICITY = 0.05, 0.1
 #: A narrower PSF is stacked at two samples per pixel, if there are stars enough.
 _NARROW, _STARS_FOR_OVERSAMPLING = 2.5, 16
-#: FWHM of a Gaussian in standard deviations.
+#: Pixels that a star is moved by at most in a step of its fit.
+_LONGEST_STEP = 0.5
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,8 @@ def psf_from_stars(data, error=None):
     """
     if np.ndim(getattr(data, "data", None)) != 2:
         raise InputError("psf='stars' needs one image (NDData) with stars; these are cutouts")
-    _, sigma, bad = pixels_and_noise(data, error)
-    flat, _, _, segments = segmented(data, error, Detection(threshold=5.0))
-    found = None if segments is None else _bright_sources(flat, bad, segments, _saturation(data, sigma))
+    flat, _, sigma, bad, labels = segmented(data, error, Detection(threshold=5.0))
+    found = _bright_sources(flat, bad, labels, _saturation(data, sigma))
     stars = None if found is None else _ridge(found)
     if stars is None or len(stars) < MINIMUM_STARS:
         count = 0 if stars is None else len(stars)
@@ -100,16 +101,16 @@ def _saturation(data, sigma):
     return 0.9 * level / sigma if known else np.full(sigma.shape, np.inf)
 
 
-def _bright_sources(flat, bad, segments, saturation):
-    """Moments of the bright, whole and isolated sources."""
+def _bright_sources(flat, bad, labels, saturation):
+    """Moments of the bright, whole and isolated sources, or None."""
     rows = []
-    for label, box in zip(segments.labels, segments.slices, strict=True):
-        inside = segments.data[box] == label
+    for label, box in enumerate(find_objects(labels), 1):
+        inside = labels[box] == label
         light = flat[box][inside]
         snr = light.sum() / np.sqrt(light.size)
         if snr < _LEAST_SNR or (flat[box] >= saturation[box])[inside].any():
             continue
-        moments = _moments(flat, bad, segments.data, label, box)
+        moments = _moments(flat, bad, labels, label, box)
         if moments is not None:
             rows.append((*moments, snr))
     names = ("x", "y", "sigma", "e1", "e2", "snr")
@@ -166,6 +167,31 @@ def _weights():
     return type("Weights", (UnknownUncertainty,), {"uncertainty_type": "weights"})
 
 
+def _fit_star(model, x, y, z, weights, maxiter):
+    """An ePSF fitted to the middle of a star, by Gauss and Newton with the derivatives of its spline.
+
+    What `astropy.modeling.fitting.TRFLSQFitter` finds with differences, in a tenth of the time.  The fit ends
+    where a step would move the star by less than 1e-8 pixels.
+    """
+    spline, scale, (x_origin, y_origin) = model.interpolator, model.oversampling, model.origin
+    flux, x_0, y_0 = (getattr(model, name).value for name in ("flux", "x_0", "y_0"))
+    x, y, z, weights = (np.ravel(one) for one in (x, y, z, weights))
+    for _ in range(maxiter):
+        at = scale[1] * (x - x_0) + x_origin, scale[0] * (y - y_0) + y_origin
+        value, along_x, along_y = (
+            spline(*at, dx=dx, dy=dy, grid=False) for dx, dy in ((0, 0), (1, 0), (0, 1))
+        )
+        slopes = np.stack([value, -flux * scale[1] * along_x, -flux * scale[0] * along_y], axis=1)
+        step = np.linalg.lstsq(slopes * weights[:, None], weights * (z - flux * value), rcond=None)[0]
+        step[1:] = np.clip(step[1:], -_LONGEST_STEP, _LONGEST_STEP)
+        flux, x_0, y_0 = np.array([flux, x_0, y_0]) + step
+        if np.abs(step[1:]).max() < 1e-8:
+            break
+    fitted = model.copy()
+    fitted.flux, fitted.x_0, fitted.y_0 = flux, x_0, y_0
+    return fitted
+
+
 def _stack(image, sigma, bad, stars, fwhm):
     """Effective PSF of stars."""
     from astropy.nddata import NDData
@@ -185,7 +211,11 @@ def _stack(image, sigma, bad, stars, fwhm):
         # FWHM of 2.8 pixels with photutils 3.0).
         kernel = None if oversampling == 1 else "quartic"
         builder = EPSFBuilder(
-            oversampling=oversampling, maxiters=5, progress_bar=False, smoothing_kernel=kernel
+            oversampling=oversampling,
+            maxiters=5,
+            progress_bar=False,
+            smoothing_kernel=kernel,
+            fitter=_fit_star,
         )
         result = builder(cut)
     array = np.asarray(result.epsf.data, float)

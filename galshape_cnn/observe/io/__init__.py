@@ -1,2 +1,2 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Files: images, PSFs and positions in FITS, ASDF and the formats of common tools."""
+"""Input files: images, PSFs and positions in FITS, ASDF and the formats of common tools."""

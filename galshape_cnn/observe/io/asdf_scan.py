@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What an ASDF file says of its arrays, looked at before it is believed.
+"""Check of the array sizes that an ASDF file states, before it is read.
 
 A tree of a few hundred bytes can stand for billions of nodes, blocks can declare any size, and arrays can be
 said to be in any other file or on the network.

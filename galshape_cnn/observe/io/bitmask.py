@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Which values of a mask or data-quality array mean a bad pixel."""
+"""Bad-pixel values of mask and data-quality arrays."""
 
 import numpy as np
 from astropy.nddata.bitmask import extend_bit_flag_map, interpret_bit_flags

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""FITS in: images with noise, mask, WCS and PSF.
+"""FITS images with noise, mask, WCS and PSF.
 
 Pixels stay on disk until stamps are cut from them: memory-mapped, or read in
 parts where they are compressed or scaled.

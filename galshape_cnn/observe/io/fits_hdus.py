@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Opening FITS files and finding the HDU that holds what is asked for."""
+"""FITS files opened, and the wanted HDU found."""
 
 import logging
 import re

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What the headers of a FITS file say of sizes, compared with the file before anything is read.
+"""Check of the sizes that FITS headers state against the file, before it is read.
 
 astropy believes headers: a negative axis sends it round in circles, and a huge one takes memory before it is
 seen that the file is small.

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Pixels of an HDU, named or found, in this file or in another one."""
+"""Pixels of an HDU, in this file or in another one."""
 
 import numpy as np
 from astropy.io import fits

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Headers of extensions, with what the primary header says of all of them."""
+"""Extension headers completed by the primary header."""
 
 import re
 

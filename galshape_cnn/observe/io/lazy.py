@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Arrays that stay in their file until a part of them is asked for.
+"""Arrays left on disk until a part of them is needed.
 
 Plain FITS images are memory-mapped by astropy.  Compressed and scaled ones
 (``BSCALE``, ``BZERO``) are not: astropy would read all of them.  `LazyPixels`

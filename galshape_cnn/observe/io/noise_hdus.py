@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The HDU that holds the noise of an image: which it is, of what kind, in what unit."""
+"""Noise HDU of an image: its kind and unit."""
 
 import warnings
 

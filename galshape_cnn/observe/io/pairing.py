@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Which file of noise, mask or PSF belongs to which of many cutouts."""
+"""Pairing of noise, mask and PSF files with cutout files."""
 
 import glob
 import os

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Noise of an image measured on tiles of it: whether its map is right, and whether pixels are independent.
+"""Noise measured on blank tiles of an image: scale of the noise map, and correlation.
 
 Resampled images have correlated noise, and maps that say nothing of it; unresolved sources and flat
 fields add scatter that no map contains.  The tiles lie on a fixed lattice, so that what is found

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""Noise of a detector: photons of the sky and read-out, where there is no noise map.
+r"""CCD noise (sky photons, read-out) where there is no noise map.
 
 In an image counted in units of which ``gain`` electrons make one,
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""`NoiseModel`: what is known of the noise beside the noise map."""
+"""`NoiseModel`: gain, read noise, correlation and scale, beside the noise map."""
 
 import warnings
 from dataclasses import dataclass, fields, replace

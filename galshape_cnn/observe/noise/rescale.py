@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A noise map that is wrong by a factor, mended."""
+"""Noise maps rescaled by a constant factor."""
 
 from dataclasses import replace
 
@@ -11,11 +11,8 @@ from galshape_cnn.observe.noise.correlation import estimate_correlation
 __all__ = ["checked_scale", "scaled_noise"]
 
 
-def checked_scale(value, said=None):
-    """Scale of the noise: a number above 0, also as text, or 'estimate'; anything else is an ``InputError``.
-
-    ``said`` is how the user said it, for the message.
-    """
+def checked_scale(value):
+    """Scale of the noise: a number above 0, also as text, or 'estimate'; else ``InputError``."""
     if isinstance(value, str) and value == "estimate":
         return value
     try:
@@ -23,9 +20,7 @@ def checked_scale(value, said=None):
     except (TypeError, ValueError):
         factor = np.nan
     if not 0 < factor < np.inf:
-        raise InputError(
-            f"{said or f'noise_scale={value!r}'}; allowed: a number above 0, 'auto', 'estimate' or None"
-        )
+        raise InputError(f"noise_scale={value!r}; allowed: a number above 0, 'auto', 'estimate' or None")
     return factor
 
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Every description of noise, turned into inverse variance.
+"""Conversion of any uncertainty to inverse variance.
 
 Nothing is converted before it is cut: `Noise` remembers the caller's array and
 what it means, and `Noise.inverse_variance` converts the part that is asked

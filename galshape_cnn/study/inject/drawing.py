@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Draw galaxies into an image: with the PSF at their place, at a wanted S/N, with their photon noise."""
+"""Drawing of galaxies into an image, with local PSF, S/N and photon noise."""
 
 from dataclasses import dataclass
 

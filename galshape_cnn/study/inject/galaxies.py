@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Galaxies to be injected: their parameters from a prior or a catalogue.
+"""Parameters of galaxies to be injected, from a prior or a catalogue.
 
 ``sersic``
     One Sérsic profile: what the package fits.

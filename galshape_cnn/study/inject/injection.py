@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""`inject`: known galaxies into the user's own image, measured by the same path as any other."""
+"""`inject`: known galaxies drawn into the user's own image and measured there."""
 
 from dataclasses import replace
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Measure what was injected, as ``galshape measure`` does: at given positions, or where it is found.
+"""Measurement of injected galaxies, at given positions or where they are found.
 
 Stamps are cut from each realisation by `galshape_cnn.observe.observation.prepare`, and those of several
 realisations are measured in one call: a batch of the estimator costs the same whether it is full or not.

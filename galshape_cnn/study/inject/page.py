@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The page of an injection: one HTML file with its figures inside."""
+"""HTML page of an injection."""
 
 import html
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Free places for galaxies in an image: away from its edges, its bad pixels and brighter sources.
+"""Free places in an image: away from edges, bad pixels and brighter sources.
 
 Several galaxies go into one copy of the image, a *realisation*, as long as none reaches into the stamp
 of another.  Which galaxies go where is a function of the image and of the seed.
@@ -75,20 +75,12 @@ class Field:
 
 def find_field(image, detection=None):
     """Find the sources of an image with noise; ``detection`` holds the thresholds."""
-    from photutils.segmentation import SourceCatalog
+    from galshape_cnn.observe.detect.sources import segmented
 
-    from galshape_cnn.observe.detect.sources import pixels_and_noise, segmented
-
-    flat, smooth, bad, segments = segmented(image, None, detection)
-    sigma = pixels_and_noise(image, None)[1]
-    light = flat * sigma
-    if segments is None:
-        return Field(light, sigma, bad, np.zeros(bad.shape, np.int32), np.zeros(1), np.zeros((0, 2)))
-    segments.relabel_consecutive()
-    sources = SourceCatalog(light, segments, mask=bad, convolved_data=smooth)
-    flux = np.concatenate([[0.0], np.nan_to_num(np.asarray(sources.segment_flux, float))])
-    xy = np.column_stack([sources.x_centroid, sources.y_centroid])
-    return Field(light, sigma, bad, segments.data.astype(np.int32), flux, xy[np.isfinite(xy).all(1)])
+    found = segmented(image, None, detection)
+    light = found.flat * found.sigma
+    flux = np.concatenate([[0.0], found.light(light)])
+    return Field(light, found.sigma, found.bad, found.labels.astype(np.int32), flux, found.centroids())
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""One copy of the image with galaxies in it: drawn, found, measured.
+"""One realisation: a copy of the image with galaxies in it, drawn, found, measured.
 
 A realisation is a function of the job and of its number alone, so that it does not matter which process
 does it, and when.

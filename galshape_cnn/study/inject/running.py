@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The chunks of an injection, on threads, processes or a cluster; an interrupted run goes on.
+"""Chunks of an injection on threads, processes or a cluster; an interrupted run is resumed.
 
 ::
 

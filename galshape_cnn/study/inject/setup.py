@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""From the arguments of `inject` to a `Job`: everything is checked before anything is drawn."""
+"""Checks of the arguments of `inject`, and the `Job` they make."""
 
 import warnings
 

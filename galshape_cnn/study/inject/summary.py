@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What an injection says: completeness, bias, pulls, coverage, and what flags catch and cost.
+"""Statistics of an injection: completeness, bias, pulls, coverage, flags.
 
 Rows come in *selections*: ``measured``, all that have an answer; and those that a user keeps, ``quality 0``
 and ``quality 0 or 1`` where the catalogue has that column, ``no flags`` where it has not.

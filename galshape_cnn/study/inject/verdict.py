@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Pass or fail of an injection, as `galshape_cnn.study.validate.criteria` judges a validation.
+"""Pass or fail of an injection.
 
 A line fails when its number is outside its limits by more than
 `~galshape_cnn.study.validate.criteria.TOLERANCE` of its standard errors.

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A catalogue of several exposures from its table in a file and the images that were measured."""
+"""Catalogue of several exposures rebuilt from its table and the images."""
 
 from dataclasses import replace
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A catalogue from its table in a file and the data that were measured."""
+"""Catalogue rebuilt from its table and the data."""
 
 import re
 from dataclasses import replace

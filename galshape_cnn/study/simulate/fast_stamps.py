@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Galaxies and PSFs from the fast renderer, in the form `galsim_stamps` gives them."""
+"""Galaxies and PSFs drawn by the package's renderer, in the form of `galsim_stamps`."""
 
 from functools import partial
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A small simulated survey field with known truth, drawn by GalSim.
+"""A small simulated survey field of known truth, drawn by GalSim.
 
 The field has what makes real images awkward: a rotated WCS, a PSF that varies
 over the image, noise that depends on position and on the sources, neighbours,

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Galaxies and PSFs drawn by GalSim: the truth the package's own renderer is not asked for.
+"""Galaxies and PSFs drawn by GalSim.
 
 Imports GalSim and NumPy only, so that a worker process starts quickly.
 """

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Training batches from a simulated set on disk, in place of mocks rendered on the fly."""
+"""Training batches from a simulated set on disk."""
 
 import numpy as np
 

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Mock galaxies for training, rendered on the fly with the fast renderer.
+"""Training stream: mock galaxies rendered on the fly.
 
 A configuration (see ``study/configs``) holds the prior, the PSFs, the noise and the
 nuisances; `MockStream.batch` turns it and a batch number into network inputs and targets,

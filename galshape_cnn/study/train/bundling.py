@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""A trained network with its domain, prior and history -> bundle."""
+"""Bundles made of trained networks, their domain, prior and history."""
 
 from dataclasses import replace
 

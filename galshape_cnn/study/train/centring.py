@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Centres of the galaxies in training: as far off as those of users are.
+"""Centring errors of the galaxies in training, as users' galaxies have them.
 
 The network sees a galaxy in a stamp whose middle is the pixel nearest to the centre that the package found.
 That is off by the rounding, and by the noise of the centroid: half a pixel and more for a faint galaxy.  A

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Train a network on mocks rendered on the fly, with checkpoints.
+"""Training of the first network, with checkpoints.
 
 Batch ``i`` of a run is a function of the seed and ``i`` alone, and a checkpoint holds the
 weights, the optimiser and the step, so an interrupted run that is resumed ends with the

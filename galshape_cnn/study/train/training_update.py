@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Train the second network, which sees the likelihood's derivatives at the first one's answer.
+"""Training of the second network, on score and Fisher matrix at the first answer.
 
 The first network is fixed.  Its answers for fresh mocks, and score and Fisher matrix there, are
 kept in files beside the output, so that an interrupted run goes on where it stopped; fitting

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Atlas of failures: what each does to every parameter, and whether the flags notice.
+"""Failure atlas: effect of each failure on every parameter, and detection by the flags.
 
 The estimator is called as users call it, with recentring and all flags.
 """

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""What can go wrong with a galaxy stamp: each family of failures as a small function.
+"""Failure cases of the atlas, each a small function.
 
 A function takes `BaseGalaxies`, the strength of the failure and a random generator, and
 returns a `Change` of what is drawn or of what the estimator is told about it.  All galaxies

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Galaxies and conditions for which a network was made: what the atlas of failures may ask of it.
+"""Domain of the atlas: galaxies and conditions the network was trained for.
 
 A network for one survey knows one family of PSFs, a range of sizes, a known sky.  Whatever lies outside is
 flagged, rightly, so "nothing is wrong here" has to be said of galaxies and conditions of its own training.

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Held-out galaxies drawn by GalSim from the prior of the training: accuracy and calibration."""
+"""Accuracy and calibration on held-out galaxies drawn by GalSim from the training prior."""
 
 import numpy as np
 from astropy.table import Table

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""One galaxy, many noise realisations: every estimator beside the bound and published ones.
+r"""Seed benchmark: one galaxy, many noise realisations, every estimator beside the bound.
 
 The Cramér-Rao bound holds for unbiased estimators only.  For one with mean m(theta) the
 bound on its covariance is :math:`R F^{-1} R^T` with :math:`R = \partial m/\partial\theta`,

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Pass or fail: the limits a network must keep, checked against the tables of a validation.
+"""Criteria of a validation: limits, and pass or fail.
 
 A line fails when the measured number is outside its limits by more than `TOLERANCE` of its
 standard errors, so that a small sample cannot fail a good network by chance; with few

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The network under validation, and what it says about stamps whose truth is known.
+"""Estimates of the network under validation.
 
 The galaxies go the way of users: as arrays with the middle of the stamp for a position, recentred and with
 the estimator's own defaults.

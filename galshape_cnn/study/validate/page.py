@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The page of a validation: one HTML file with its figures inside."""
+"""HTML page of a validation."""
 
 import os
 import platform

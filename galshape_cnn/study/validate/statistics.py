@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Bias, scatter, coverage and ratios, each with its standard error."""
+"""Bias, scatter, coverage and ratios, with standard errors."""
 
 import numpy as np
 

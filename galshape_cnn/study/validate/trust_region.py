@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The region in which each method is trustworthy, found on galaxies of the prior.
+"""Trust region found on galaxies of the prior, for each method.
 
 Cells are of *measured* S/N, half-light radius over PSF width and Sérsic index, since a user
 knows no others, and only galaxies of quality 0 count.  A cell with fewer than `FEWEST` galaxies is judged

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Prove on mocks what a network does: tables, figures, one page, and a verdict.
+"""`validate_bundle`: tables, figures, page and verdict of a network.
 
 Each section ends in an ECSV table, which a second run for the same network, seed and size
 takes as it is: an interrupted validation goes on where it stopped.  The galaxies of the prior
@@ -26,7 +26,7 @@ __all__ = ["FULL", "QUICK", "draw_figures", "validate_bundle"]
 
 #: Numbers of galaxies: noise realisations at the seed galaxy (network; slow methods), galaxies
 #: of the prior (network; slow methods), galaxies for each point of the atlas.
-QUICK = {"draws": 96, "slow_draws": 32, "galaxies": 192, "posterior": 64, "atlas": 6}
+QUICK = {"draws": 96, "slow_draws": 96, "galaxies": 192, "posterior": 64, "atlas": 6}
 FULL = {"draws": 1000, "slow_draws": 400, "galaxies": 5120, "posterior": 5120, "atlas": 60}
 #: Galaxies of the prior that a region of trust needs.
 ENOUGH = 1000

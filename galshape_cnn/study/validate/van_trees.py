@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""The van Trees bound: the smallest mean square error of any estimator, averaged over a prior.
+r"""Van Trees bound: the smallest mean square error of any estimator, averaged over a prior.
 
 The Cramér-Rao bound binds unbiased estimators.  A posterior mean is not one, and what binds it is (van
 Trees 1968; Gill & Levit 1995, Bernoulli 1, 59): for a function psi of the parameters with gradient

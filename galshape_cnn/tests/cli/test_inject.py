@@ -79,7 +79,7 @@ def test_a_prior_and_a_catalogue_are_read(files, tmp_path):
         (["-n", "3", "--kinds", "sersic=x"], 1, "--kinds sersic=x"),
         (["-n", "3", "--prior", "missing.toml"], 1, "--prior missing.toml"),
         (["-n", "3", "--catalogue", "missing.ecsv"], 1, "--catalogue missing.ecsv"),
-        (["-n", "3", "--gain-in-map"], 1, "gain_in_map is given without gain"),
+        (["-n", "3", "--gain-in-map"], 1, "--gain-in-map is given without --gain"),
     ],
 )
 def test_mistakes_have_their_exit_codes(files, tmp_path, capsys, arguments, status, message):

@@ -93,6 +93,13 @@ def test_cutouts_without_wcs_are_aligned():
             "'r2' of band 'r' has no zeropoint",
         ),
         ([sky(band="r"), sky()], places(), InputError, r"data\[1\] has no band"),
+        (
+            [sky(band="r"), sky(band="err")],
+            places(),
+            InputError,
+            "band 'err': its column flux_err could mean",
+        ),
+        ([sky(band="g_std"), sky(band="g")], places(), InputError, "band 'g_std': its column flux_g_std"),
         ([sky(band="r"), blank(band="g")], places(), InputError, "exposure 'g1' has no WCS, 'r1' has one"),
         ([blank(100), blank(90)], places(), InputError, "must be aligned, but have shapes"),
         ([sky(name="a"), sky(name="a")], places(), InputError, "two exposures have the name 'a'"),

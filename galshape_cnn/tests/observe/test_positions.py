@@ -218,3 +218,13 @@ def test_who_moved_to_another_of_the_list():
     # the first went to the second; the third is the first galaxy given again, and no other
     assert nearer_to_another(moved, listed, listed).tolist() == [True, False, False]
     assert not nearer_to_another(moved, listed, None).any()
+
+
+def test_sky_that_the_image_does_not_show_disagrees_with_pixels():
+    """A tangent plane ends 90 degrees away; beyond it there are no pixels to compare with."""
+    table = Table({"x": [40.0, 50.0], "y": [50.0, 60.0]})
+    table["ra"], table["dec"] = (CENTER.ra.deg + 170) % 360, -CENTER.dec.deg
+    with pytest.raises(PositionError, match="x, y and ra, dec, which differ by inf pixels"):
+        read_positions_argument(table, celestial())
+    table["ra"] = np.nan  # unknown is no contradiction
+    np.testing.assert_array_equal(read_positions_argument(table, celestial()).xy, [[40, 50], [50, 60]])

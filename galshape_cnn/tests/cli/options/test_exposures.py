@@ -70,7 +70,7 @@ def test_command_writes_a_column_for_each_band(folder, truth, capsys):
         (
             ["--shear-response"],
             1,
-            "--shear-response is given beside --exposures, which it does not work with",
+            "--shear-response with several exposures and --method ml",
         ),
         (["--psf-error", "size=0.01"], 1, "--psf-error is given beside --exposures, which it does not work"),
         (["--zeropoint", "25"], 1, "--zeropoint is given beside --exposures"),
@@ -114,6 +114,17 @@ def test_a_folder_holds_the_same_rows_and_goes_on(folder, capsys):
     for name in ("flux_g", "flux_r", "n", "hlr", "mag_r", "flags"):
         np.testing.assert_array_equal(table[name], whole[name])
     assert table.meta["command"]["exposures"] == str(folder / "list.csv")
+
+
+def test_the_shear_response_is_in_tables_and_blocks(folder):
+    command = ["measure", "--exposures", folder / "list.csv", "--positions", folder / "places.csv"]
+    command = [str(one) for one in (*command, "--shear-response", "-o")]
+    assert main([*command, str(folder / "sheared.fits")]) == 0
+    assert main([*command, str(folder / "sheared"), "--block-rows", "3"]) == 0
+    table, whole = read_blocks(folder / "sheared"), QTable.read(folder / "sheared.fits")
+    assert np.isfinite(whole["shear_copies"]).all()
+    for name in ("g1", "g2", "response_12", "shear_copies"):
+        np.testing.assert_array_equal(table[name], whole[name])
 
 
 def test_shapes_that_vary_with_wavelength(folder, capsys):

@@ -11,7 +11,7 @@ from galshape_cnn.forward.render import render, render_with_derivatives
 from galshape_cnn.forward.transfer import transfer_functions
 from galshape_cnn.infer.fit.joint_fit import fit_scenes
 from galshape_cnn.infer.likelihood.fisher import bound
-from galshape_cnn.infer.likelihood.nuisance import projected
+from galshape_cnn.infer.likelihood.nuisance_images import projected
 from galshape_cnn.infer.likelihood.rendering import RenderedBatch
 from galshape_cnn.infer.likelihood.sandwich import information
 

@@ -207,3 +207,16 @@ def test_misuse_is_refused(estimator, images, psf, keywords, message):
 def test_bundle_must_be_a_bundle():
     with pytest.raises(InputError, match="use ShapeEstimator.load"):
         ShapeEstimator("universal.asdf")
+
+
+def test_is_not_changed():
+    estimator = ShapeEstimator()
+    for name in ("bundle", "_bundle", "load", "anything"):
+        with pytest.raises(AttributeError, match=f"{name} cannot be set"):
+            setattr(estimator, name, None)
+
+
+@pytest.mark.parametrize("name", ["fit_sky", "progress", "strict", "shear_response"])
+def test_words_are_no_truth_values(name):
+    with pytest.raises(InputError, match=f"{name}='no'; allowed: True or False"):
+        ShapeEstimator()(np.zeros((64, 64)), psf=np.ones((3, 3)), error=1.0, **{name: "no"})

@@ -8,7 +8,7 @@ from astropy.nddata import NDData, StdDevUncertainty
 
 from galshape_cnn.errors import InputError, PSFError
 from galshape_cnn.flags import Flag
-from galshape_cnn.observe.detect.star_psf import EstimatedPSF, psf_from_stars
+from galshape_cnn.observe.detect.star_psf import EstimatedPSF, _fit_star, psf_from_stars
 from galshape_cnn.observe.observation import prepare
 
 SIDE, SIGMA = 700, 5.0
@@ -66,6 +66,23 @@ def test_size_and_shape_of_the_psf(fwhm):
     assert found.fwhm == pytest.approx(2.3548 * true.moments_sigma, rel=0.02)
 
 
+@pytest.mark.parametrize("oversampling", [1, 2])
+def test_stars_are_fitted_as_by_least_squares_of_astropy(oversampling):
+    from astropy.modeling.fitting import TRFLSQFitter
+    from photutils.psf import ImagePSF
+
+    y, x = np.mgrid[-15:16, -15:16] / oversampling
+    model = ImagePSF(np.exp(-(x**2 + y**2) / 4) / (4 * np.pi), oversampling=oversampling, fill_value=0.0)
+    y, x = np.mgrid[-2.0:3, -2.0:3]
+    z = 5000 * np.exp(-((x - 0.4) ** 2 + (y + 0.3) ** 2) / 4.2) / (4 * np.pi)
+    z += np.random.default_rng(5).normal(size=z.shape)
+    model.flux, weights = 4000.0, 1 / (1 + np.abs(x))
+    ours = _fit_star(model, x, y, z, weights, 100)
+    theirs = TRFLSQFitter()(model, x, y, z, weights=weights, acc=1e-14, maxiter=1000)
+    np.testing.assert_allclose(ours.parameters, theirs.parameters, rtol=1e-6, atol=1e-7)
+    assert model.flux == 4000
+
+
 def test_unit_of_the_image_does_not_matter():
     data, _ = scene(moffat(2.8), 40, 0)
     small = NDData(data.data * 1e-14, uncertainty=StdDevUncertainty(data.uncertainty.array * 1e-14))
@@ -91,6 +108,16 @@ def test_each_row_says_so():
     again = prepare(data, psf=estimated, positions=xy[20:]).groups[0][1]
     np.testing.assert_array_equal(again.flags, stamps.flags)
     np.testing.assert_allclose(again.psf, stamps.psf)
+
+
+def test_of_plain_pixels_with_error_and_mask():
+    data, xy = scene(moffat(3.0), 20, 10)
+    error, bad = data.uncertainty.array, np.zeros(data.data.shape, bool)
+    bad[:, 300] = True
+    spoiled = np.where(bad, 1e6, data.data)
+    wanted = psf_from_stars(NDData(spoiled, uncertainty=StdDevUncertainty(error), mask=bad))
+    found = prepare(spoiled, error=error, mask=bad, psf="stars", positions=xy[20:]).groups[0][1]
+    np.testing.assert_array_equal(found.psf, wanted.array)
 
 
 def test_galaxies_are_no_stars():

@@ -96,5 +96,5 @@ def test_command_line(cube, tmp_path, capsys):
     assert QTable.read(out).meta["noise_scale"] == 1.5
     assert main(["measure", cube, "-o", str(out), "--overwrite", "--noise-scale", "estimate"]) == 0
     assert QTable.read(out).meta["noise_scale"] == pytest.approx(1, abs=0.1)
-    assert main(["measure", cube, "-o", str(out), "--overwrite", "--noise-scale", "-1"]) == 1
-    assert "--noise-scale -1" in capsys.readouterr().err
+    assert main(["measure", cube, "-o", str(out), "--overwrite", "--noise-scale", "-1"]) == 2
+    assert "--noise-scale: '-1'; allowed: a number above 0" in capsys.readouterr().err

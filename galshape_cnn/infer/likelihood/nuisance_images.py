@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-r"""Likelihood with images of unknown amplitude integrated out.
+r"""Likelihood marginalised over the amplitudes of nuisance images.
 
 With whitened residuals r and whitened nuisance images A, flat priors on their amplitudes
 leave the Gaussian with the projected weights
