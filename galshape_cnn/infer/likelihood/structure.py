@@ -182,7 +182,9 @@ def score_roots(scores, fisher):
     out = []
     for rows, covariance in scores:
         unit = scale[rows]
-        values, vectors = np.linalg.eigh(covariance / (unit[:, :, None] * unit[:, None, :]))
+        scaled = covariance / (unit[:, :, None] * unit[:, None, :])
+        known = np.isfinite(scaled).all((1, 2))[:, None, None]  # a galaxy without a model has no score
+        values, vectors = np.linalg.eigh(np.where(known, scaled, 0))
         values = np.sqrt(np.maximum(values, 0))[:, None]
         out.append(unit[:, :, None] * ((vectors * values) @ np.swapaxes(vectors, 1, 2)))
     return out

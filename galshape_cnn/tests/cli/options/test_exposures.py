@@ -49,6 +49,26 @@ def test_list_is_read(folder):
     assert second.psf.fwhm == pytest.approx(0.78)
 
 
+@pytest.mark.parametrize(("error", "level"), [("background", 1.0), ("1.0", 1.0)])
+def test_error_may_be_measured_or_a_number(folder, truth, error, level):
+    table = {"image": ["g.fits"], "band": ["g"], "error": [error], "psf_error": ["size=0.01"]}
+    Table(table | {"psf": ["psf_g.fits"]}).write(folder / "plain.csv", overwrite=True)
+    only = read_exposures(folder / "plain.csv")[0]
+    assert only.error == pytest.approx(level, rel=0.05)  # 0.3 % of noise; wings of the galaxies add to it
+    assert only.psf_error == {"size": "0.01"}
+    assert opened(only).data.uncertainty is None
+    out, command = folder / "found.ecsv", ["measure", "--exposures", str(folder / "plain.csv")]
+    assert main([*command, "--method", "ml", "-o", str(out), "--overwrite"]) == 0  # galaxies are found, too
+    found = QTable.read(out)
+    assert len(found) == len(truth[0])
+    assert (found["g1_err"] > found["g1_crb"]).all()
+
+
+def test_an_image_without_psf_takes_it_from_stars(folder):
+    Table({"image": ["g.fits"], "band": ["g"]}).write(folder / "stars.csv")
+    assert read_exposures(folder / "stars.csv")[0].psf == "stars"
+
+
 def test_command_writes_a_column_for_each_band(folder, truth, capsys):
     out = folder / "out.ecsv"
     command = ["measure", "--exposures", str(folder / "list.csv"), "--positions", str(folder / "places.csv")]
@@ -72,6 +92,7 @@ def test_command_writes_a_column_for_each_band(folder, truth, capsys):
             1,
             "--shear-response with several exposures and --method ml",
         ),
+        (["--psf-error", "size=2"], 1, "--psf-error size=2; allowed: size=FRACTION"),
         (["--zeropoint", "25"], 1, "--zeropoint is given beside --exposures"),
     ],
 )
@@ -168,6 +189,7 @@ def test_images_or_a_list_and_not_both(folder, capsys):
         ({"image": ["g.fits"], "band": ["g"], "filter": ["x"]}, "unknown column filter"),
         ({"image": ["g.fits"], "band": [""]}, "row 0: image and band are needed"),
         ({"image": ["g.fits"], "band": ["g"], "gain": ["high"]}, "gain = 'high' is no number"),
+        ({"image": ["g.fits"], "band": ["g"], "error": ["-0.5"]}, "error = '-0.5'; allowed"),
         ({"image": ["none.fits"], "band": ["g"]}, "none.fits"),
     ],
 )

@@ -9,6 +9,8 @@ from scipy.ndimage import gaussian_filter
 
 from galshape_cnn import ShapeEstimator
 from galshape_cnn.flags import Flag
+from galshape_cnn.infer.measure import exposure_estimates
+from galshape_cnn.infer.posterior.nested_laplace import nested_moments
 from galshape_cnn.tests.exposure_scene import SETUP, TRUTH, exposure, galaxies
 
 
@@ -96,3 +98,31 @@ def test_correlated_noise_widens_the_posterior(scene, estimator, method):
     expected = sigma(wide.crb_covariance) / sigma(plain.crb_covariance)
     assert np.median(expected) > 1.5
     np.testing.assert_allclose(np.median(ratio[:, :2]), np.median(expected[:, :2]), rtol=0.25)
+
+
+def test_rows_that_draws_do_not_reach_are_those_of_the_posterior(scene, estimator, network, monkeypatch):
+    """Two of nine rows have no draw that counts: they are sampled as by ``"posterior"``, to the last bit."""
+    lost, kept = np.array([1, 6]), [0, 2, 3, 4, 5, 7, 8]
+
+    def nothing(target, near):
+        result, doubtful = nested_moments(target, near)
+        result.ess[lost], doubtful[lost] = 0, False
+        return result, doubtful
+
+    monkeypatch.setattr(exposure_estimates, "nested_moments", nothing)
+    mended = estimator(scene[2], positions=scene[0], neighbours="ignore")
+    exact = estimator(scene[2], positions=scene[0], neighbours="ignore", method="posterior")
+    for name in ("parameters", "covariance"):
+        found = getattr(mended, name)
+        assert np.array_equal(found[kept], getattr(network, name)[kept])
+        assert np.array_equal(found[lost], getattr(exact, name)[lost])
+    assert not (mended.flags & (Flag.NOT_SAMPLED | Flag.LOW_ESS)).any()
+    assert mended.measurement.samples is None
+
+
+@pytest.mark.parametrize("row", [0, 5])
+def test_a_galaxy_alone_is_the_same_to_the_last_bit(scene, estimator, row):
+    alone = estimator(scene[2], positions=scene[0][row : row + 1], neighbours="ignore", recenter=False)
+    among = estimator(scene[2], positions=scene[0], neighbours="ignore", recenter=False)
+    assert np.array_equal(alone.parameters[0], among.parameters[row])
+    assert np.array_equal(alone.covariance[0], among.covariance[row])

@@ -8,7 +8,7 @@ import pytest
 from astropy.table import Table
 
 from galshape_cnn import Exposure, ShapeEstimator, cramer_rao_bound
-from galshape_cnn.errors import InputError
+from galshape_cnn.errors import GalshapeWarning, InputError
 from galshape_cnn.flags import Flag
 from galshape_cnn.tests.exposure_scene import SETUP, TRUTH, exposure, galaxies
 
@@ -29,6 +29,14 @@ def scene():
 def catalog(scene, estimator):
     sky, _, exposures = scene
     return estimator(exposures, positions=sky, method="ml", neighbours="ignore")
+
+
+def test_warnings_name_their_exposures(scene, estimator):
+    sky, _, exposures = scene
+    array = exposures[1].psf.drawImage(nx=31, ny=31, scale=0.2, offset=(1, 0)).array
+    off = [*exposures[:2], replace(exposures[2], psf=array)]
+    with pytest.warns(GalshapeWarning, match="^exposure 'r2': psf: the array is not on the central sample"):
+        estimator(off, positions=sky[:1], method="ml", neighbours="ignore")
 
 
 def sigma(covariance):
