@@ -5,9 +5,11 @@ Five exposures in three bands, of different PSF (FWHM 2.2 to 6 pixels), pixel sc
 arcsec), depth and orientation, with bad columns, of galaxies whose listed positions are off by up to 0.2
 arcsec in each direction: one pixel of the finest exposure.  Shapes are drawn from the prior of the network
 that ships (lengths in pixels of the first exposure) and rendered by GalSim; n is rounded to 0.05, for speed.
-S/N, of all exposures together, is log-uniform from 15 to 150.
+S/N, of all exposures together, is log-uniform from 15 to 150.  With ``--vary`` n and hlr are power laws of
+the wavelength, whose exponents are drawn from the prior of such slopes, and are measured as such.
 
     python benchmarks/bench_exposures.py --galaxies 500 -o results
+    python benchmarks/bench_exposures.py --galaxies 500 --vary -o varied
     python benchmarks/bench_exposures.py --show results
 """
 
@@ -23,6 +25,7 @@ from astropy.coordinates import SkyCoord
 from astropy.wcs import WCS
 
 from galshape_cnn import Exposure, ShapeEstimator
+from galshape_cnn.infer.posterior.varying_prior import SLOPES
 
 #: Band, arcsec per pixel, FWHM of the PSF in pixels, orientation in radians, mirrored.
 SETUP = (
@@ -32,7 +35,10 @@ SETUP = (
     ("r", 0.40, 2.2, -1.0, False),
     ("z", 0.26, 4.0, 0.3, False),
 )
-NAMES = ("flux_g", "flux_r", "flux_z", "n", "hlr", "g1", "g2")
+BANDS = {"g": 480.0, "r": 640.0, "z": 920.0}
+FLUXES = tuple(f"flux_{band}" for band in BANDS)
+NAMES = (*FLUXES, "n", "hlr", "g1", "g2")
+VARYING = (*FLUXES, *(f"{name}_{band}" for name in ("n", "hlr") for band in BANDS), "g1", "g2")
 METHODS = ("network", "posterior", "ml")
 SIDE, SPACING = 8, 40.0  # galaxies along a field, and arcsec between them
 SNR = 15.0, 150.0  # of all exposures together
@@ -49,8 +55,8 @@ def camera(scale, angle, mirrored, side):
     return wcs
 
 
-def galaxies(rng):
-    """Sky positions of a field, listed ones, and parameters (N, 7) of a flux that is one on average."""
+def galaxies(rng, varied):
+    """Sky positions of a field, listed ones, and parameters (N, P) of a flux that is one on average."""
     prior, count = ShapeEstimator().live_network().prior, SIDE**2
     _, n, hlr, g1, g2 = prior.sample(rng, count).T
     grid = np.stack(np.meshgrid(*2 * [np.arange(SIDE) - (SIDE - 1) / 2]), -1).reshape(-1, 2)
@@ -58,8 +64,23 @@ def galaxies(rng):
     sky = CENTRE.spherical_offsets_by(*(place.T * u.arcsec))
     listed = sky.spherical_offsets_by(*(rng.uniform(-OFFSET, OFFSET, (2, count)) * u.arcsec))
     colours = np.exp(rng.normal(0, 0.4, (count, 3)))
-    shape = np.round(n / 0.05).clip(6, 124) * 0.05, hlr * SETUP[0][1], g1, g2
-    return sky, listed, np.column_stack([colours, *shape])
+    hlr = hlr * SETUP[0][1]
+    if varied:
+        far = np.log(list(BANDS.values()))
+        far -= (far.min() + far.max()) / 2
+        n, hlr = (
+            one[:, None] * np.exp(rng.normal(0, SLOPES[name], (count, 1)) * far)
+            for name, one in (("n", n), ("hlr", hlr))
+        )
+    return sky, listed, np.column_stack([colours, np.round(n / 0.05).clip(6, 124) * 0.05, hlr, g1, g2])
+
+
+def shape_in(truth, band):
+    """n, hlr, g1, g2 of galaxies (N, 4) in a band."""
+    if truth.shape[1] == len(NAMES):
+        return truth[:, 3:]
+    number = list(BANDS).index(band)
+    return truth[:, [3 + number, 6 + number, 9, 10]]
 
 
 def images(truth, setup, sky):
@@ -70,10 +91,10 @@ def images(truth, setup, sky):
     jacobian = np.diag([-1, 1]) @ wcs.pixel_scale_matrix * 3600  # u to the west
     local, psf = galsim.JacobianWCS(*jacobian.ravel()), galsim.Moffat(beta=3, fwhm=fwhm * scale)
     x, y = wcs.world_to_pixel(sky)
-    size, stamps = 2 * int(0.45 * SPACING / scale) + 1, []
+    size, stamps, shapes = 2 * int(0.45 * SPACING / scale) + 1, [], shape_in(truth, band)
     for row, (cx, cy) in enumerate(zip(np.rint(x).astype(int), np.rint(y).astype(int), strict=True)):
-        n, hlr, g1, g2 = truth[row, 3:]
-        galaxy = galsim.Sersic(n, half_light_radius=hlr, flux=truth[row, "grz".index(band)])
+        n, hlr, g1, g2 = shapes[row]
+        galaxy = galsim.Sersic(n, half_light_radius=hlr, flux=truth[row, list(BANDS).index(band)])
         galaxy = galsim.Convolve(galaxy.shear(g1=g1, g2=g2), psf)
         offset = (float(x[row] - cx), float(y[row] - cy))
         stamps.append((cy, cx, galaxy.drawImage(nx=size, ny=size, wcs=local, offset=offset).array))
@@ -83,10 +104,10 @@ def images(truth, setup, sky):
     return wcs, array, side, stamps
 
 
-def field(seed):
-    """Exposures of a field, listed positions, the true parameters (N, 7) and S/N (N,)."""
+def field(seed, varied=False):
+    """Exposures of a field, listed positions, the true parameters (N, P) and S/N (N,)."""
     rng = np.random.default_rng(seed)
-    sky, listed, truth = galaxies(rng)
+    sky, listed, truth = galaxies(rng, varied)
     parts = [images(truth, setup, sky) for setup in SETUP]
     sigma = rng.uniform(0.6, 1.6, len(SETUP))
     power = sum(
@@ -104,23 +125,24 @@ def field(seed):
         mask = np.zeros(image.shape, bool)
         mask[:, rng.integers(97) :: 97] = True
         image[mask] = 1e4
-        exposures.append(Exposure(image, psf=psf, error=one, mask=mask, wcs=wcs, band=band))
+        exposures.append(Exposure(image, psf=psf, error=one, mask=mask, wcs=wcs, band=band,
+                                  wavelength=BANDS[band]))  # fmt: skip
     truth[:, :3] *= amplitude[:, None]
     return exposures, listed, truth, snr
 
 
-def measured(exposures, listed, method, estimator):
+def measured(exposures, listed, method, estimator, vary):
     """Estimates, covariance, flags and CPU seconds of a field."""
     start = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        catalog = estimator(exposures, positions=listed, method=method, threads=1)
+        catalog = estimator(exposures, positions=listed, method=method, vary=vary, threads=1)
     covariance = catalog.error_covariance if method == "ml" else catalog.covariance
     spent = time.process_time() - start
     return catalog.parameters, covariance, catalog.flags, np.full(len(catalog), spent / len(catalog))
 
 
-def run(out, count, seed, methods):
+def run(out, count, seed, methods, vary):
     """Measure fields until there are enough galaxies; one file for each."""
     out.mkdir(parents=True, exist_ok=True)
     estimator = ShapeEstimator()
@@ -130,9 +152,9 @@ def run(out, count, seed, methods):
         missing = [method for method in methods if f"{method}_parameters" not in known]
         if not missing:
             continue
-        exposures, listed, known["truth"], known["snr"] = field(number)
+        exposures, listed, known["truth"], known["snr"] = field(number, bool(vary))
         for method in missing:
-            found = measured(exposures, listed, method, estimator)
+            found = measured(exposures, listed, method, estimator, vary)
             for name, value in zip(("parameters", "covariance", "flags", "cpu"), found, strict=True):
                 known[f"{method}_{name}"] = value
         np.savez(path, **known)
@@ -160,7 +182,8 @@ def _block(data, keep, methods):
     std = 1 / np.sqrt(2 * count)
     most, all_but = (100 * np.sqrt(p * (1 - p) / count) for p in (0.68, 0.95))
     yield f"{count} of {len(keep)} galaxies; s.e. of std {std:.3f}, of 68 % {most:.1f}, of 95 % {all_but:.1f}"
-    yield f"{'':24}" + "".join(f"{name:>9}" for name in NAMES)
+    names = NAMES if truth.shape[1] == len(NAMES) else VARYING
+    yield f"{'':24}" + "".join(f"{name:>9}" for name in names)
     for method in methods:
         error = data[f"{method}_parameters"][keep] - truth
         sigma = np.sqrt(np.diagonal(data[f"{method}_covariance"][keep], axis1=1, axis2=2))
@@ -194,10 +217,12 @@ def main():
     parser.add_argument("--galaxies", type=int, default=SIDE**2)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--vary", action="store_true", help="let n and hlr be power laws of the wavelength")
     parser.add_argument("--show", type=Path, help="only print the table of an earlier run")
     args = parser.parse_args()
     if args.show is None:
-        run(args.output, args.galaxies, args.seed, args.methods)
+        vary = {"n": 1, "hlr": 1} if args.vary else None
+        run(args.output, args.galaxies, args.seed, args.methods, vary)
     print("\n".join(table(args.show or args.output)))
 
 

@@ -88,10 +88,11 @@ def polynomials(wavelengths, order):
     return chebyshev.chebvander(t, order)[:, 1:]
 
 
-def band_shape(params, model, band):
+def band_shape(params, model, band, held=True):
     """n, hlr, g1, g2 in a band (N, 4), n inside its range, and their derivative (N, 4, 4 + S).
 
-    The derivative is by n, hlr, g1, g2 and the S coefficients of the model, whose shape varies.
+    The derivative is by n, hlr, g1, g2 and the S coefficients of the model, whose shape varies.  That of an n
+    held at the end of its range is zero, or what it was without the range if ``held`` is false.
     """
     shape = np.array(params[:, model.shape], float)
     rate = np.zeros((len(shape), 4, model.coefficients))  # of the coordinates, by the coefficients
@@ -105,7 +106,8 @@ def band_shape(params, model, band):
     derivative[:, [0, 1], [0, 1]] = ratio
     derivative[:, :2, 4:] *= shape[:, :2, None]
     shape[:, 0] = np.clip(shape[:, 0], *N_RANGE)
-    derivative[:, 0] *= free[:, None]  # what is held at a limit does not move
+    if held:
+        derivative[:, 0] *= free[:, None]  # what is held at a limit does not move
     if any(which >= _SHEAR.start for which, _ in model.terms):
         _add_shear(shape, derivative, change[:, _SHEAR])
     return shape, derivative

@@ -83,6 +83,8 @@ class Exposure:
         Of the band, > 0: a number in any unit that all exposures share, or a Quantity, which becomes nm.
     name : str, optional
         For messages and for the catalogue's ``exposure_table``; by default band and number.
+    psf_error : mapping or (K, py, px) array_like, optional
+        How well the PSF is known, as for `~galshape_cnn.ShapeEstimator`; that of the call otherwise.
 
     Raises
     ------
@@ -109,6 +111,7 @@ class Exposure:
     noise_scale: object = None
     wavelength: float | None = None
     name: str | None = None
+    psf_error: object = None
 
     def __post_init__(self):
         if isinstance(self.data, (str, os.PathLike)):

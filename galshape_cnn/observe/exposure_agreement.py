@@ -1,12 +1,14 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Checks that several exposures agree, before any pixel is read."""
 
+import warnings
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from galshape_cnn.errors import InputError
+from galshape_cnn.errors import GalshapeWarning, InputError
 from galshape_cnn.forward.galaxy_model import GalaxyModel
 from galshape_cnn.observe.exposure import axes_of, opened
 from galshape_cnn.observe.exposure_positions import ExposurePositions, exposure_positions
@@ -51,12 +53,16 @@ class AgreedExposures:
         Returns
         -------
         found : list
-            What it returns; errors of the input say which exposure they are about.
+            What it returns; errors of the input and warnings say which exposures they are about.
         """
-        found = []
+        found, said = [], {}
         for number, (name, one) in enumerate(zip(self.names, self.exposures, strict=True)):
             where = (None, None) if self.positions is None else self.positions.of_exposure(number)
-            found.append(_named(name, function, one, where, *args))
+            with _heard(name, said):
+                found.append(_named(name, function, one, where, *args))
+        for (category, message), names in said.items():
+            what = f"exposure{'s' * (len(names) > 1)} {', '.join(map(repr, names))}"
+            warnings.warn(f"{what}: {message}", category, stacklevel=5)
         return found
 
 
@@ -107,6 +113,19 @@ def _named(name, function, *args):
         return function(*args)
     except InputError as error:
         raise type(error)(f"exposure {name!r}: {error}") from error
+
+
+@contextmanager
+def _heard(name, said):
+    """Keep warnings of the package, by category and text, with the names of the exposures they are about."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", category=GalshapeWarning)
+        yield
+    for one in caught:
+        if issubclass(one.category, GalshapeWarning):
+            said.setdefault((one.category, str(one.message)), []).append(name)
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 def _frames_of(exposure):

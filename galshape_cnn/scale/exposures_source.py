@@ -20,7 +20,7 @@ _ROWS = 256  # at the beginning of the source, from which noise is estimated
 #: What an exposure may have of its own for each galaxy.
 _OF_EACH = ("psf", "error", "mask", "wcs")
 #: What identifies an exposure beside its pixels.
-_SAID = ("band", "zeropoint", "gain", "wavelength", "name", "noise_scale", "noise_correlation")
+_SAID = ("band", "zeropoint", "gain", "wavelength", "name", "noise_scale", "noise_correlation", "psf_error")
 
 
 @dataclass(frozen=True, eq=False)

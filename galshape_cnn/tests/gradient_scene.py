@@ -20,7 +20,7 @@ def shape_in(band, n=1.2, hlr=4.0):
     return n * np.exp(INDEX_SLOPE * ratio), hlr * np.exp(SIZE_SLOPE * ratio)
 
 
-def gradient_exposures(count, seed=1, setup=SETUP, slopes=True):
+def gradient_exposures(count, seed=1, setup=SETUP, slopes=True, n=1.2):
     """Exposures with a cutout of each galaxy, and the parameters (N, 4): hlr at r, g1, g2, brightness."""
     rng = np.random.default_rng(seed)
     hlr, size, angle = rng.uniform(3, 5, count), rng.uniform(0, 0.4, count), rng.uniform(0, np.pi, count)
@@ -31,8 +31,9 @@ def gradient_exposures(count, seed=1, setup=SETUP, slopes=True):
     for band, fwhm, sigma in setup:
         psf, stamps = galsim.Moffat(beta=3, fwhm=fwhm), np.empty((count, SIDE, SIDE))
         for row, (radius, g1, g2, light) in enumerate(truth):
-            n, own = shape_in(band, hlr=radius) if slopes else (1.2, radius)
-            galaxy = galsim.Sersic(n, half_light_radius=own, flux=light * FLUXES[band]).shear(g1=g1, g2=g2)
+            index, own = shape_in(band, n, radius) if slopes else (n, radius)
+            galaxy = galsim.Sersic(min(index, 6.2), half_light_radius=own, flux=light * FLUXES[band])
+            galaxy = galaxy.shear(g1=g1, g2=g2)
             galaxy = galsim.Convolve(galaxy, psf)
             stamps[row] = galaxy.drawImage(nx=SIDE, ny=SIDE, scale=1, offset=tuple(place[row])).array
         stamps += rng.normal(0.5, sigma, stamps.shape)

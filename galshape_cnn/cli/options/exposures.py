@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from galshape_cnn.cli.options.detection import targets
-from galshape_cnn.cli.options.psf import parse_psf
+from galshape_cnn.cli.options.detection import CUTOUT_LIMIT, targets
+from galshape_cnn.cli.options.psf import parse_psf, read_psf_error
 from galshape_cnn.errors import FileError, InputError
 
 __all__ = [
@@ -22,15 +22,15 @@ __all__ = [
 _NEEDED = ("image", "band")
 _FILES = ("psf", "error", "variance", "weight", "mask")
 _NUMBERS = ("zeropoint", "gain", "wavelength")
-_WORDS = ("name", "hdu", "noise_scale", "noise_correlation")
+_MEASURED = "background"  # an error that is measured where the image shows no sources
+_WORDS = ("name", "hdu", "noise_scale", "noise_correlation", "psf_error")
 _COLUMNS = (*_NEEDED, *_FILES, *_NUMBERS, *_WORDS)
 
-#: Options that say of one image what the list says of each, and those that are not there yet.
+#: Options that say of one image what the list says of each.
 _OF_ONE = (
     "sci", "err", "var", "ivar", "weight", "error", "mask", "bad_bits", "band", "psf", "psf_ext", "gain",
     "read_noise", "sky_level", "noise_scale", "noise_correlation", "trim_psf",
 )  # fmt: skip
-_NOT_YET = ("psf_error",)
 
 
 def add_exposures_option(parser):
@@ -40,8 +40,9 @@ def add_exposures_option(parser):
         metavar="LIST",
         help="table (.ecsv .csv .fits) of images of the same galaxies, measured together, in place of "
         "IN.fits: columns image, band, and if wanted psf, error, variance, weight, mask (files, file[HDU], "
-        "or psf as for --psf), zeropoint, gain, wavelength, hdu, name, noise_scale, noise_correlation; "
-        "galaxies are found in the first image where --positions is not given",
+        "or psf as for --psf; error also 'background' or a number such as 0.5), zeropoint, gain, wavelength, "
+        "hdu, name, noise_scale, noise_correlation, psf_error; galaxies are found in the first image "
+        "without --positions",
     )
 
 
@@ -50,7 +51,7 @@ def add_vary_option(parser):
     parser.add_argument(
         "--vary",
         metavar="ORDERS",
-        help="with --exposures and --method ml: what of the shape varies between bands, and its polynomial "
+        help="with --exposures: what of the shape varies between bands, and its polynomial "
         "order in ln(wavelength), such as hlr=1,n=1,g=0; the list then has a column wavelength",
     )
 
@@ -80,8 +81,10 @@ def read_exposures(path):
     ----------
     path : str or Path
         Table with the columns ``image`` and ``band``, one row for each exposure, and optionally ``psf``,
-        ``error`` (1 sigma), ``variance``, ``weight`` (its inverse), ``mask``, ``zeropoint``, ``gain``,
-        ``wavelength``, ``hdu``, ``name``, ``noise_scale``, ``noise_correlation``; empty where one has none.
+        ``error`` (1 sigma; as for ``--error`` if it is no file or HDU), ``variance``,
+        ``weight`` (its inverse), ``mask``, ``zeropoint``, ``gain``,
+        ``wavelength``, ``hdu``, ``name``, ``noise_scale``, ``noise_correlation``,
+        ``psf_error``; empty where one has none.
         Files are looked for beside the list.
 
     Returns
@@ -111,11 +114,17 @@ def exposures_source(args):
 
     Raises as `listed_exposures`.
     """
+    from astropy.nddata import StdDevUncertainty
+
     from galshape_cnn.observe.exposure import opened
     from galshape_cnn.scale.exposures_source import ExposuresSource
 
     exposures, keywords = listed_exposures(args)
-    return ExposuresSource(exposures, targets(args, opened(exposures[0]).data), keywords)
+    first = opened(exposures[0])
+    image = first.data
+    if first.error is not None:  # one number, see `_level_or_file`; what is found stands out of it
+        image.uncertainty = StdDevUncertainty(np.broadcast_to(first.error, image.data.shape))
+    return ExposuresSource(exposures, targets(args, image), keywords)
 
 
 def listed_exposures(args):
@@ -157,6 +166,7 @@ def _beside(path, text):
 
 def _exposure(row, names, path):
     """One exposure of the list."""
+    from galshape_cnn.observe.detect.sources import background_noise
     from galshape_cnn.observe.exposure import Exposure
     from galshape_cnn.observe.io.photometry import header_zeropoint
 
@@ -165,8 +175,14 @@ def _exposure(row, names, path):
     if entry["image"] is None or entry["band"] is None:
         raise FileError(f"{where}: image and band are needed")
     profile = None if entry["psf"] is None else parse_psf(entry["psf"])
+    doubt = entry["psf_error"]
     files = {name: _beside(path, entry[name]) for name in _FILES}
+    error, files["error"] = _level_or_file(entry["error"], files["error"], where)
     image = _image(_beside(path, entry["image"]), entry, files, profile is None)
+    if error == _MEASURED:
+        error = background_noise(image.open())
+    if profile is None and _may_show_stars(image.open()):
+        profile = "stars"
     numbers = {name: _number(row, name, names, where) for name in _NUMBERS}
     if numbers["zeropoint"] is None and "zeropoint" not in names:
         pixels = image.open()
@@ -176,9 +192,42 @@ def _exposure(row, names, path):
     if scale not in (None, "estimate"):
         scale = _number(row, "noise_scale", names, where)
     return Exposure(
-        image, psf=profile, band=entry["band"], name=entry["name"], noise_scale=scale,
+        image, psf=profile, error=error, band=entry["band"], name=entry["name"], noise_scale=scale,
         noise_correlation=entry["noise_correlation"], **numbers,
+        psf_error=None if doubt is None else read_psf_error(_doubt_beside(path, doubt)),
     )  # fmt: skip
+
+
+def _may_show_stars(image):
+    """Whether the PSF is to be had from stars only, as without ``--psf``: no cutout, and no PSF with it."""
+    return (
+        getattr(image, "psf", None) is None
+        and np.ndim(image.data) == 2
+        and max(image.data.shape) > CUTOUT_LIMIT
+    )
+
+
+def _doubt_beside(path, text):
+    """What is said of the error of a PSF; a file is looked for beside the list."""
+    return text if "=" in text else _beside(path, text)
+
+
+def _level_or_file(text, file, where):
+    """Error of all pixels, a number or that it is measured, and file or HDU of each pixel's; None for none.
+
+    A whole number is an HDU.
+    """
+    if text is None or text.isdigit():
+        return None, file
+    if text == _MEASURED:
+        return text, None
+    try:
+        level = float(text)
+    except ValueError:
+        return None, file
+    if not 0 < level < np.inf:
+        raise FileError(f"{where}: error = {text!r}; allowed: a file, an HDU, {_MEASURED!r} or a number > 0")
+    return level, None
 
 
 def _image(file, entry, files, own_psf):
@@ -192,8 +241,8 @@ def _image(file, entry, files, own_psf):
     image = ImageFile(file, {name: as_index(value) for name, value in choices.items()})
     try:
         image.open()
-    except FileError:
-        if hdu is not None:
+    except FileError as error:
+        if hdu is not None or "say which HDU is meant" not in str(error):
             raise
         image = ImageFile(file, image.names | {"band": entry["band"]})
         image.open()
@@ -202,10 +251,9 @@ def _image(file, entry, files, own_psf):
 
 def _check(args):
     """Refuse options that the list, or a run on several exposures, has no use for."""
-    for name in (name for name in (*_OF_ONE, *_NOT_YET) if hasattr(args, name)):
+    for name in (name for name in _OF_ONE if hasattr(args, name)):
         if getattr(args, name) != args.defaults.get(name):
             option = "--" + name.replace("_", "-")
-            why = "whose list says it of each image" if name in _OF_ONE else "which it does not work with yet"
-            raise InputError(f"{option} is given beside --exposures, {why}")
+            raise InputError(f"{option} is given beside --exposures, whose list says it of each image")
     if getattr(args, "zeropoint", "none") not in ("none", args.defaults.get("zeropoint")):
         raise InputError("--zeropoint is given beside --exposures, whose list has a column zeropoint")

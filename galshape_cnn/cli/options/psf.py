@@ -8,7 +8,14 @@ import numpy as np
 
 from galshape_cnn.errors import GalshapeError, GalshapeWarning, InputError, PSFError
 
-__all__ = ["PSF_PROFILES", "add_psf_error_option", "parse_psf", "psf_error_from", "stars_if_needed"]
+__all__ = [
+    "PSF_PROFILES",
+    "add_psf_error_option",
+    "parse_psf",
+    "psf_error_from",
+    "read_psf_error",
+    "stars_if_needed",
+]
 
 #: Profiles that ``--psf`` knows, with the parameters of each and their defaults.
 PSF_PROFILES = {
@@ -88,20 +95,26 @@ def psf_error_from(args):
     if args.psf_error is None:
         return {}
     from galshape_cnn.infer.measure.psf_error import PSFUncertainty
-    from galshape_cnn.observe.io.psf.files import read_psf
 
     sampling = {"oversampling": args.psf_oversampling, "includes_pixel": not args.psf_without_pixel}
-    if "=" in args.psf_error and not Path(args.psf_error).exists():
-        pairs = [item.partition("=") for item in args.psf_error.split(",")]
-        value = {name.strip(): text.strip() for name, _, text in pairs}
+    value, allowed = read_psf_error(args.psf_error), None
+    if isinstance(value, dict):
         allowed = "size=FRACTION,ellipticity=ERROR (one or both, numbers from 0 to 0.5), or a file of PSFs"
-    else:
-        value, allowed = read_psf(args.psf_error), None
     try:
         return {"psf_error": PSFUncertainty.checked(value, **sampling)}
     except InputError as error:
         why = f": {error}" if allowed is None else f"; allowed: {allowed}"
         raise InputError(f"--psf-error {args.psf_error}{why}") from error
+
+
+def read_psf_error(text):
+    """What a text says of the error of a PSF: a mapping of numbers, or the alternatives of a file."""
+    from galshape_cnn.observe.io.psf.files import read_psf
+
+    if "=" in text and not Path(text).exists():
+        pairs = [item.partition("=") for item in text.split(",")]
+        return {name.strip(): number.strip() for name, _, number in pairs}
+    return read_psf(text)
 
 
 def _draw_profile(name, values, text):

@@ -58,7 +58,7 @@ def by_band(params, model, placement):
     derivative[:, range(bands), range(bands)] = 1
     for band in range(bands):
         with np.errstate(invalid="ignore"):
-            shape, own = band_shape(known, model, band)
+            shape, own = band_shape(known, model, band, held=False)  # an error of zero would say it is known
             framed = placement.shapes(np.column_stack([np.ones(n), shape]))[:, 1:]
             if placement.has_sky:
                 own = frame_derivative(*shape[:, 2:].T, placement.jacobian)[:, 1:, 1:] @ own

@@ -231,7 +231,8 @@ class ExposuresCatalog(ExposuresRows, ShapeCatalog):
         """ln of the half-light radius in the last band over that in the first, as fitted, and its error."""
         sizes = self.parameters[:, ends]
         slope = np.array([-1, 1]) / sizes
-        variance = quadratic_form(self.error_covariance[:, ends][:, :, ends], slope)
+        covariance = self.error_covariance if self.method == "ml" else self.covariance
+        variance = quadratic_form(covariance[:, ends][:, :, ends], slope)
         with np.errstate(invalid="ignore"):
             return np.log(sizes[:, 1] / sizes[:, 0]), np.sqrt(variance)
 

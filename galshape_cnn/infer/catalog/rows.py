@@ -7,6 +7,7 @@ from astropy.table import QTable
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.infer.catalog.band_columns import by_band
 from galshape_cnn.infer.catalog.measurement import sample_quantiles
 
 __all__ = ["CatalogRows", "ExposuresRows"]
@@ -135,9 +136,14 @@ class ExposuresRows:
     def samples(self, i):
         """Posterior samples of one galaxy, as `CatalogRows.samples`: fluxes, n, hlr, g1, g2.
 
-        NaN for the flux of a band without data.
+        What varies with wavelength has a value for each band, in the order of the columns.  NaN for the flux
+        of a band without data, and for what varies there.
         """
         row = self._sampled_row(i)
+        if self.galaxy_model.coefficients:
+            draws = np.array(self.measurement.samples[row], float)
+            draws = draws[np.isfinite(draws[:, self.galaxy_model.shape]).all(1)]
+            return by_band(draws, self.galaxy_model, self.placement[np.full(len(draws), row)])[0]
         model, out = self.galaxy_model, np.array(self.measurement.samples[row], float)
         shape = slice(model.n - 1, model.shear.stop)
         out[:, model.shape] = self.placement[row : row + 1].shapes(out[None, :, shape])[0][:, 1:]

@@ -70,7 +70,7 @@ class Penalty:
         offset = np.where(self.precision > 0, self.center - points.theta, 0)
         return Points(
             points.theta,
-            points.chi2 + offset**2 @ self.precision,
+            points.chi2 + (offset**2 * self.precision).sum(1),  # a product rounds by the number of rows
             points.gradient + offset * self.precision,
             points.fisher + np.diag(self.precision),
         )

@@ -202,9 +202,10 @@ class ShapeEstimator:
         psf_error : mapping or (K, py, px) array_like, optional
             How well the PSF is known: ``{"size": 0.01, "ellipticity": 0.005}``, standard deviations of its
             size over its size and of each component of its shear; or K PSFs that it may be instead, arrays
-            like ``psf``.  Errors count it, bounds (``_crb``) don't.  See :doc:`/user_guide/noise`.
+            like ``psf``.  Errors count it, bounds (``_crb``) don't.  See :doc:`/user_guide/noise`.  Numbers
+            hold for each of several exposures, independently; those of an exposure itself replace them.
         vary : mapping of str to int, optional
-            Of several exposures by ``'ml'``: polynomial orders in ln(wavelength) of ``n``, ``hlr``, ``g``,
+            Of several exposures: polynomial orders in ln(wavelength) of ``n``, ``hlr``, ``g``,
             whose columns then end with a band.  See :doc:`/user_guide/exposures`.
         threads : int, optional
             Batches measured at the same time; by default one for each core this process may
@@ -227,7 +228,7 @@ class ShapeEstimator:
             `PositionError` say which kind.
         """
         from galshape_cnn.infer.measure.options import Options
-        from galshape_cnn.infer.measure.psf_error import PSFUncertainty
+        from galshape_cnn.infer.measure.psf_error import PSFUncertainty, psf_errors_of
         from galshape_cnn.infer.measure.record import recorded_options
         from galshape_cnn.infer.network.conditions import settled_sky
         from galshape_cnn.observe.exposure import are_exposures
@@ -254,9 +255,10 @@ class ShapeEstimator:
             of_one = {
                 "psf": psf, "error": error, "mask": mask, "wcs": wcs, "gain": gain, "read_noise": read_noise,
                 "sky_level": sky_level, "unit": unit, "listed": listed,
-                "psf_error": psf_error,
             }  # fmt: skip
             _check_of_exposures(of_one)
+            known = psf_errors_of(data, psf_error, normalize=normalize_psf, **sampling)
+            options = replace(options, psf_error=known)
             cutting |= {"noise_correlation": noise_correlation, "noise_scale": noise_scale}
             return self._measure_exposures(data, positions, options, cutting, threads, progress, strict)
         if options.vary:
@@ -284,7 +286,7 @@ class ShapeEstimator:
         """Catalogue of galaxies in several images."""
         from galshape_cnn.infer.catalog.exposures_catalog import ExposuresCatalog
         from galshape_cnn.infer.measure.exposures import measure_exposures
-        from galshape_cnn.infer.measure.record import recorded_exposures, recorded_options
+        from galshape_cnn.infer.measure.record import recorded_exposures, recorded_options, recorded_prior
         from galshape_cnn.observe.exposures import prepare_exposures
         from galshape_cnn.observe.noise.model import NoiseModel
 
@@ -298,11 +300,12 @@ class ShapeEstimator:
         bar = progress_bar(len(exposures), progress)
         found = measure_exposures(exposures, self.live_network(), options, threads, bar)
         noise = NoiseModel(noise_correlation=cutting["noise_correlation"], noise_scale=cutting["noise_scale"])
-        asked = recorded_options(options, noise, exposures.observations[0], cutting)
-        asked["exposures"] = recorded_exposures(data, exposures.names)
+        asked = recorded_options(replace(options, psf_error=None), noise, exposures.observations[0], cutting)
+        asked["exposures"] = recorded_exposures(data, exposures.names, options.psf_error)
         meta = self._meta() | {"neighbours": options.neighbours, "exposures": list(exposures.names)}
         meta["options"] = asked
         meta |= {"noise": exposures.records} if exposures.records else {}
+        meta |= recorded_prior(options)
         if options.shear_response:
             from galshape_cnn.infer.shear.joint import exposures_response
 

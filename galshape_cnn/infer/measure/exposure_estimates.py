@@ -12,7 +12,6 @@ likelihood.
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -21,9 +20,8 @@ from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.fit.exposures_fit import fit_exposures
 from galshape_cnn.infer.likelihood.exposures import joint_errors
 from galshape_cnn.infer.likelihood.nuisance_images import MarginalLikelihood
-from galshape_cnn.infer.likelihood.sandwich import information, on_known, stretching, tempering
+from galshape_cnn.infer.likelihood.sandwich import on_known, stretching
 from galshape_cnn.infer.measure.estimates import estimate, limit_flags
-from galshape_cnn.infer.measure.options import prior_of_training
 from galshape_cnn.infer.network.combination import combined_posterior
 from galshape_cnn.infer.posterior.exposures_target import ExposuresTarget
 from galshape_cnn.infer.posterior.importance_sampling import sample_evenly, sample_target
@@ -33,7 +31,6 @@ from galshape_cnn.infer.posterior.target import first_proposal, prior_penalty
 
 __all__ = [
     "ExposuresEstimate",
-    "SamplingTask",
     "network_exposures",
     "of_fit",
     "of_one_image",
@@ -42,10 +39,8 @@ __all__ = [
 
 _SAMPLES = 256  # as for one image
 _EVEN, _MORE = 64, 128  # draws where the expansion cannot hold, and of those rows of which few of them count
-_FEW, _FEWEST = (
-    12.0,
-    5.0,
-)  # effective draws that call for more, and below which the row is not taken from them
+# effective draws that call for more, and below which the row is not taken from them
+_FEW, _FEWEST = 12.0, 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,62 +116,6 @@ def of_one_image(parts, likelihood, network, options):
     return ExposuresEstimate(params, covariance, flags, np.full(n, np.nan))
 
 
-@dataclass(frozen=True)
-class SamplingTask:
-    """Galaxies in several images whose posterior is to be sampled.
-
-    Attributes
-    ----------
-    exposures : Exposures
-    likelihood : JointLikelihood
-        Of N galaxies.
-    parts : tuple of (ExposurePart, places)
-        Whose stamps the parts of the likelihood are.
-    start, again
-        As for `galshape_cnn.infer.fit.exposures_fit.fit_exposures`.
-    side : int
-        Of the reference stamps.
-    network : AmortizedPosterior
-        The prior of its training holds without another.
-    options : Options
-        ``prior`` (lengths in pixels of the reference exposure) and ``seed``.
-    """
-
-    exposures: object
-    likelihood: object
-    parts: tuple
-    start: np.ndarray
-    again: object
-    side: int
-    network: object
-    options: object
-
-    @cached_property
-    def prior(self):
-        """`Prior` that the likelihood is multiplied with."""
-        asked = self.options.prior
-        return prior_of_training(self.network, self.side) if asked is None else asked
-
-    @cached_property
-    def powers(self):
-        """For each part, the power (M,) of its likelihood that makes up for correlated noise, or None."""
-        out = []
-        for stamps, matrices in zip(self.likelihood.parts, self.information(self.start), strict=True):
-            correlated = self.exposures.correlations[stamps.view.exposure] is not None
-            out.append(tempering(*matrices, self.options.fit_sky) if correlated else None)
-        return out
-
-    def information(self, params):
-        """Fisher matrix and covariance of the score of each part with correlated noise; None for others."""
-        for (part, there), stamps in zip(self.parts, self.likelihood.parts, strict=True):
-            correlation = self.exposures.correlations[part.exposure]
-            if correlation is None:
-                yield None
-                continue
-            own = stamps.view.params(params[stamps.rows]) * SINGLE.units(stamps.likelihood.scale)
-            yield information(part.batch[there], own, correlation)
-
-
 def sample_exposures(task):
     """Posterior means by importance sampling; maximum likelihood where there are no draws to speak of.
 
@@ -211,15 +150,27 @@ def network_exposures(task):
     penalty = prior_penalty(task.prior, tempered.model)
     near = Neighbourhood.of(tempered, _combined_start(task), task.side, penalty)
     weighted, nuisance = _with_nuisance(near.problem.likelihood, task.parts)
-    target = ExposuresTarget(weighted, near.params, near.fisher, task.prior, task.side)
+    fisher = _of_fitted(near.fisher, weighted, penalty)
+    target = ExposuresTarget(weighted, near.params, fisher, task.prior, task.side)
     result, doubtful = nested_moments(target, near)
     rows = np.flatnonzero(doubtful | nuisance)
     if len(rows):
         _put(result, rows, _evenly_sampled(target[rows], task.options.seed))
     found = _estimate(task, target, result)
-    flags = np.where(result.ess < _FEW, Flag.LOW_ESS, 0)
-    found = _with_likelihood(replace(found, flags=flags, samples=None), task)
-    return replace(found, ess=np.full(len(flags), np.nan))
+    found = replace(found, flags=np.zeros(len(result.ess), np.int64), samples=None)
+    return replace(_with_posterior(found, task), ess=np.full(len(result.ess), np.nan))
+
+
+def _with_posterior(found, task):
+    """Estimates, sampled from the best fit on where too few draws count: the network's start was far off."""
+    lost = np.flatnonzero(~(found.ess >= _FEW))
+    if not len(lost):
+        return found
+    other, fields = sample_exposures(task[lost]), {}
+    for name in ("params", "covariance", "flags", "ess"):
+        fields[name] = getattr(found, name).copy()
+        fields[name][lost] = getattr(other, name)
+    return replace(found, **fields)
 
 
 def _evenly_sampled(target, seed):
@@ -246,13 +197,15 @@ def _combined_start(task):
     for (part, there), stamps in zip(task.parts, likelihood.parts, strict=True):
         mean = part.mean[there].copy()
         mean[:, SINGLE.flux] -= np.log(stamps.likelihood.scale)  # fluxes in units of the likelihood
-        pieces.append((stamps.rows, stamps.view, mean, part.chol[there]))
-    model = likelihood.model
+        view = replace(stamps.view, model=replace(likelihood.model, vary=(), wavelengths=()))
+        pieces.append((stamps.rows, view, mean, part.chol[there]))
+    model = replace(likelihood.model, vary=(), wavelengths=())
     mean, _ = combined_posterior(model, len(likelihood), pieces, task.network.prior)
-    start = task.start.copy()
     some = np.isfinite(mean)
     some[:, model.searched] &= some[:, model.searched].all(1)[:, None]
-    start[:, model.without_sky][some] = mean[some]
+    start, varying = task.start.copy(), likelihood.model.varying
+    known = np.delete(np.arange(varying.stop + 2), varying)  # the networks know of no wavelength
+    start[:, known] = np.where(some, mean, start[:, known])
     return start
 
 
@@ -262,7 +215,18 @@ def _target(task, start, again):
     penalty = prior_penalty(task.prior, tempered.model)
     fit = fit_exposures(tempered, start, task.side, again, penalty)
     weighted = _with_nuisance(tempered, task.parts)[0].with_photons(fit.params)
-    return fit, ExposuresTarget(weighted, fit.params, fit.fisher, task.prior, task.side)
+    fisher = _of_fitted(fit.fisher, weighted, penalty)
+    return fit, ExposuresTarget(weighted, fit.params, fisher, task.prior, task.side)
+
+
+def _of_fitted(fisher, likelihood, penalty):
+    """Fisher matrices that know of coefficients that are not fitted no more than the prior does."""
+    which = likelihood.model.varying
+    if which.start == which.stop:
+        return fisher
+    free = likelihood.free()
+    free[:, : which.start], free[:, which.stop :] = True, True
+    return np.where(free[:, :, None] & free[:, None, :], fisher, np.diag(penalty.precision))
 
 
 def _estimate(task, target, result):
@@ -271,21 +235,33 @@ def _estimate(task, target, result):
     params = target.best.copy()
     good = result.ess > 0
     params[good, model.reported], params[good, model.centre] = result.mean[good], result.center[good]
-    covariance, samples = result.covariance, result.samples
+    covariance, samples = _of_coefficients_known(task, result)
     stretch = _stretch(task, params, covariance)
     if stretch is not None:
-        covariance = np.where(np.isfinite(covariance), covariance, 0)
+        known = np.isfinite(covariance)
+        covariance = np.where(known, covariance, 0)
         covariance = stretch @ covariance @ np.swapaxes(stretch, 1, 2)
-        covariance = np.where(np.isfinite(result.covariance), covariance, np.nan)
+        covariance = np.where(known, covariance, np.nan)
         samples = _stretched(samples, result.mean, stretch, model, task.prior)
     own = units[:, model.reported]
     flags = result.flags
     if samples.shape[1]:
-        flags = flags | limit_flags(samples[..., model.n - 1 :], task.prior)
+        flags = flags | limit_flags(samples[..., model.n - 1 : model.shear.stop], task.prior)
     return ExposuresEstimate(
         params * units, covariance * own[:, :, None] * own[:, None], flags, result.ess,
         (samples * own[:, None]).astype(np.float32),
     )  # fmt: skip
+
+
+def _of_coefficients_known(task, result):
+    """Covariance and samples, NaN for coefficients that are not fitted."""
+    model, covariance, samples = task.likelihood.model, result.covariance, result.samples
+    if not model.coefficients:
+        return covariance, samples
+    known = task.likelihood.free()[:, model.reported]
+    known[:, : model.varying.start] = True
+    covariance = np.where(known[:, :, None] & known[:, None, :], covariance, np.nan)
+    return covariance, np.where(known[:, None], samples, np.nan)
 
 
 def _stretch(task, params, covariance):

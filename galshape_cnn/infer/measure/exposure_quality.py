@@ -253,7 +253,8 @@ def _look(exposures, part, there, here, rows, params, options):
     if not is_single(exposures, options):  # likelihood and sampling depend on no training
         options = replace(options, method="ml")
     gain, correlation = exposures.gains[part.exposure], exposures.correlations[part.exposure]
-    options = options.with_noise(gain, correlation)
+    psf_error = None if options.psf_error is None else options.psf_error[part.exposure]
+    options = replace(options.with_noise(gain, correlation), psf_error=psf_error)
     return _Look(part, there, here, view, batch, without_errors(batch, own, options), options)
 
 
@@ -278,6 +279,7 @@ def _errors(exposures, looks, found, free, is_single):
         for look, root in zip(looks, kind, strict=True):
             total[look.here] += root
         structure = structure + joint_errors(model, naive, total @ np.swapaxes(total, 1, 2), free)[0]
+    structure = structure + _of_uncertain_psfs(looks, found.params, naive, free)
     covariance = found.covariance
     differences = shape_differences(looks, matrices, roots, found.params, free, model)
     if is_single:  # the network knew of no correlation and no fitted neighbour
@@ -295,6 +297,19 @@ def _beyond_the_map(looks, matrices, white, params, fisher, free):
     more = np.zeros(fisher.shape)
     for look, own, one in zip(looks, matrices, white, strict=True):
         more[look.here] += look.shared((one - 1)[:, None, None] * own[1], params)
+    if not more.any():
+        return 0.0
+    return np.nan_to_num(joint_errors(looks[0].view.model, fisher, more, free)[0])
+
+
+def _of_uncertain_psfs(looks, params, fisher, free):
+    """What PSFs that are not exactly known, each for itself, add to the covariance."""
+    more = np.zeros(fisher.shape)
+    for look in looks:
+        known = look.options.psf_error
+        if known is not None:
+            own = known.score_covariance(look.batch, look.own, look.options.fit_sky)
+            more[look.here] += look.shared(own, params)
     if not more.any():
         return 0.0
     return np.nan_to_num(joint_errors(looks[0].view.model, fisher, more, free)[0])

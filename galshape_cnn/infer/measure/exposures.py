@@ -15,6 +15,8 @@ import numpy as np
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.coordinates import POSTERIOR
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.sersic import N_RANGE
+from galshape_cnn.forward.varying import band_shape
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.fit.exposures_fit import fit_exposures
 from galshape_cnn.infer.fit.moments import moment_start
@@ -22,13 +24,13 @@ from galshape_cnn.infer.likelihood.exposures import ExposureStamps, JointLikelih
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE, RenderedBatch
 from galshape_cnn.infer.measure.exposure_estimates import (
-    SamplingTask,
     network_exposures,
     of_fit,
     of_one_image,
     sample_exposures,
 )
 from galshape_cnn.infer.measure.exposure_quality import ExposureRows, is_single, judge
+from galshape_cnn.infer.measure.exposure_task import SamplingTask
 from galshape_cnn.infer.measure.neighbours import Treated, listed_positions, segment, treat
 from galshape_cnn.infer.measure.quality import settled_bounds
 from galshape_cnn.infer.network.likelihood_update import expansion_point
@@ -246,12 +248,22 @@ def _measured(exposures, parts, rows, network, options, by_exposure):
     # flux of the last band, n, hlr, g1, g2, as of one image
     last = slice(exposures.model.n - 1, exposures.model.shear.stop)
     five = found.params[:, last], (judged.crb + judged.structure)[:, last, last]
-    flags = settled_bounds(flags, *five, side)
+    flags = settled_bounds(flags, *five, side) | _at_limits(found.params, free, exposures.model)
     errors = judged.covariance, judged.crb, judged.snr, judged.chi2, found.ess
     params = np.where(known, found.params, np.nan)
     return Measurement(
         params, *errors, flags, found.samples, structure=judged.structure, model=exposures.model
     )
+
+
+def _at_limits(params, free, model):
+    """``N_AT_BOUND`` where the index that varies has reached an end of its range in a band with data."""
+    flags = np.zeros(len(params), np.int64)
+    for band in range(len(model.bands)) if model.coefficients else ():
+        n = band_shape(params, model, band)[0][:, 0]
+        ends = (n <= N_RANGE[0]) | (n >= N_RANGE[1])
+        flags |= np.where(ends & free[:, band], Flag.N_AT_BOUND, 0)
+    return flags
 
 
 def _likelihood(exposures, parts, rows):

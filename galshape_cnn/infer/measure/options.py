@@ -50,7 +50,7 @@ class Options:
     shear_response : bool
         Whether the response of the shapes to shear is measured, see `galshape_cnn.infer.shear.response`.
     psf_error : PSFUncertainty or None
-        How well the PSF is known, see `galshape_cnn.infer.measure.psf_error`.
+        How well the PSF is known, see `galshape_cnn.infer.measure.psf_error`; of several exposures a tuple.
     vary : tuple of (str, int)
         What of the shape varies between bands, and its order > 0 in ln(wavelength).
     """
@@ -109,7 +109,7 @@ class Options:
                 "galshape_cnn.infer.shear.hierarchical.posterior_shear"
             )
         seed = whole_number(seed, "seed", 0)
-        vary = _orders(vary, method)
+        vary = checked_orders(vary)
         settled = None, None, prior, seed, shear_response, psf_error, vary
         return cls(method, truth_value(fit_sky, "fit_sky"), neighbours, *settled)
 
@@ -125,17 +125,6 @@ class Options:
     def with_method(self, method):
         """The same options for another method."""
         return replace(self, method=method)
-
-
-def _orders(vary, method):
-    """What varies, and its order above zero."""
-    found = checked_orders(vary)
-    if found and method != "ml":
-        raise InputError(
-            f"vary= with method={method!r}: there is no prior of how shapes change with wavelength; allowed: "
-            "method='ml'"
-        )
-    return found
 
 
 def measurement_keywords():

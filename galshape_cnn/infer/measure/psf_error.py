@@ -27,7 +27,7 @@ from galshape_cnn.infer.likelihood.rendering import model_images
 from galshape_cnn.infer.likelihood.residuals import examine
 from galshape_cnn.linalg import scaled_inverse
 
-__all__ = ["PSFUncertainty"]
+__all__ = ["PSFUncertainty", "psf_errors_of"]
 
 _NAMES = ("size", "ellipticity")
 _ALLOWED = (
@@ -150,16 +150,41 @@ class PSFUncertainty:
         if not len(rows):
             return out
         some, params = batch if len(rows) == len(batch) else batch[rows], params[rows]
-        inverse, shape = _inverse(fisher[rows], fit_sky), SINGLE.with_sky(params)
-        light = some.images(params) + params[:, SINGLE.sky, None, None]
-        zero = _scores(some, params, light, fit_sky)  # what rounding leaves is no change
-        for change in self._changes(some):
-            change = np.broadcast_to(change.astype(np.complex64), (len(some), *change.shape[1:]))
-            other = model_images(some.stamps, shape, np.ascontiguousarray(change), some.grid)
-            score = _scores(some, params, light + other, fit_sky) - zero
+        inverse = _inverse(fisher[rows], fit_sky)
+        for score in self._changes_of_score(some, params, fit_sky):
             moved = (inverse @ score[..., None])[:, SINGLE.reported, 0]
             out[rows] += moved[:, :, None] * moved[:, None, :]
         return out
+
+    def score_covariance(self, batch, params, fit_sky):
+        """What the uncertain PSF adds to the covariance of the score, for fits to several images.
+
+        Parameters
+        ----------
+        batch, params, fit_sky
+            As for `covariance`.
+
+        Returns
+        -------
+        covariance : (N, 8, 8) ndarray
+            Of the derivatives of half of chi-square by ``params``; zero where nothing was measured.
+        """
+        out = np.zeros((len(batch), SINGLE.size, SINGLE.size))
+        rows = np.flatnonzero(np.isfinite(params).all(1))
+        if len(rows):
+            for score in self._changes_of_score(batch[rows], params[rows], fit_sky):
+                out[rows] += score[:, :, None] * score[:, None, :]
+        return out
+
+    def _changes_of_score(self, batch, params, fit_sky):
+        """Score (N, 8) of data through each PSF that is one standard deviation off."""
+        shape = SINGLE.with_sky(params)
+        light = batch.images(params) + params[:, SINGLE.sky, None, None]
+        zero = _scores(batch, params, light, fit_sky)  # what rounding leaves is no change
+        for change in self._changes(batch):
+            change = np.broadcast_to(change.astype(np.complex64), (len(batch), *change.shape[1:]))
+            other = model_images(batch.stamps, shape, np.ascontiguousarray(change), batch.grid)
+            yield _scores(batch, params, light + other, fit_sky) - zero
 
     def _changes(self, batch):
         """Changes of the transfer functions, each by one standard deviation: (N or 1, Ky, Kx) arrays."""
@@ -181,6 +206,43 @@ class PSFUncertainty:
         if self.ellipticity:
             yield self.ellipticity * (kx * along_x - ky * along_y)
             yield self.ellipticity * (kx * along_y + ky * along_x)
+
+
+def psf_errors_of(exposures, common, **sampling):
+    """How well the PSF of each of several exposures is known.
+
+    Parameters
+    ----------
+    exposures : sequence of Exposure
+        Whose ``psf_error`` counts, where they have one.
+    common : PSFUncertainty or None
+        Of the others; numbers, as alternatives are of one PSF.
+    **sampling
+        As of `PSFUncertainty.checked`.
+
+    Returns
+    -------
+    errors : tuple of (PSFUncertainty or None), or None
+        One for each exposure; None if nothing is uncertain.
+
+    Raises
+    ------
+    InputError
+        If one of them cannot be used; it names the exposure.
+    """
+    if common is not None and common.arrays is not None:
+        raise InputError(
+            "psf_error holds alternatives to one PSF, beside a list of Exposures; give them to these"
+        )
+    found = []
+    for number, one in enumerate(exposures):
+        try:
+            own = PSFUncertainty.checked(one.psf_error, **sampling)
+        except InputError as error:
+            what = repr(one.name) if one.name else f"{number} of band {one.band!r}"
+            raise InputError(f"exposure {what}: {error}") from error
+        found.append(common if one.psf_error is None else own)
+    return tuple(found) if any(one is not None for one in found) else None
 
 
 def _inverse(fisher, fit_sky):

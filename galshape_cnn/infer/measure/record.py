@@ -8,7 +8,7 @@ from numbers import Integral, Real
 
 import numpy as np
 
-__all__ = ["recorded_call", "recorded_exposures", "recorded_options"]
+__all__ = ["recorded_call", "recorded_exposures", "recorded_options", "recorded_prior"]
 
 _LONGEST = 200  # characters of a description
 
@@ -50,17 +50,28 @@ def recorded_options(options, noise, observation, cutting):
     return record | {"positions": observation.understood or None}
 
 
-def recorded_exposures(exposures, names):
+def recorded_exposures(exposures, names, psf_errors=None):
     """What each of several exposures was said to be, by name; data, mask and WCS are left out."""
-    left_out = ("data", "mask", "wcs", "name")
+    left_out = ("data", "mask", "wcs", "name", "psf_error")
+    doubts = psf_errors or len(names) * [None]
     return {
         str(name): {
             item.name: _described(getattr(one, item.name))
             for item in fields(one)
             if item.name not in left_out
         }
-        for name, one in zip(names, exposures, strict=True)
+        | {"psf_error": None if doubt is None else _plain(doubt.record)}
+        for name, one, doubt in zip(names, exposures, doubts, strict=True)
     }
+
+
+def recorded_prior(options):
+    """Entry ``vary_prior`` of the metadata, where slopes with wavelength have a prior: its widths by name."""
+    from galshape_cnn.infer.posterior.varying_prior import SLOPES
+
+    if not options.vary or options.method == "ml":
+        return {}
+    return {"vary_prior": {name: SLOPES[name] for name, _ in options.vary}}
 
 
 def recorded_call(arguments):

@@ -30,7 +30,7 @@ class Draws:
 
     Attributes
     ----------
-    u : (M, S, 6) ndarray
+    u : (M, S, D) ndarray
         Points.
     flux, log_ratio : (M, S) ndarray
         A flux of each, and ln(target over the proposal of the draw's own round).
@@ -94,19 +94,21 @@ def random_generators(target, seed):
 
 
 @lru_cache(maxsize=4)
-def even_points(count):
+def even_points(count, dimensions=8):
     """Quasi-random points in the unit cube.
 
     Parameters
     ----------
     count : int
         A power of two.
+    dimensions : int, optional
+        Of the cube, D.
 
     Returns
     -------
-    points : (count, 8) ndarray
+    points : (count, D) ndarray
     """
-    return qmc.Sobol(8, seed=20261128).random(count)
+    return qmc.Sobol(dimensions, seed=20261128).random(count)
 
 
 def drawn(target, mixture, count, generators):
@@ -115,7 +117,7 @@ def drawn(target, mixture, count, generators):
     There is one generator for each galaxy.
     """
     uniform = np.stack([g.uniform(size=(count, 1 + target.deviates)) for g in generators])
-    normal = np.stack([g.standard_normal((count, 6)) for g in generators])
+    normal = np.stack([g.standard_normal((count, mixture.means.shape[-1])) for g in generators])
     u = mixture.draw(uniform[..., 0], normal, np.stack([g.chisquare(DEGREES, count) for g in generators]))
     log_target, flux = target(u, uniform[..., 1:])
     return u, flux, log_target - mixture.log_density(u)

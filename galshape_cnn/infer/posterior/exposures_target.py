@@ -23,6 +23,7 @@ from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.infer.likelihood.exposures import JointLikelihood
 from galshape_cnn.infer.posterior.target import LARGEST_ETA, in_blocks_of_draws
+from galshape_cnn.infer.posterior.varying_prior import coefficient_widths
 
 __all__ = ["ExposuresTarget", "above_zero"]
 
@@ -43,7 +44,9 @@ class _GivenShape(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ExposuresTarget:
-    """Posterior density of N galaxies over logit n, ln hlr, eta1, eta2, x, y.
+    """Posterior density of N galaxies over logit n, ln hlr, eta1, eta2, coefficients of what varies, x, y.
+
+    Coefficients that are not fitted are zero in the likelihood, and distributed as their prior.
 
     Attributes
     ----------
@@ -87,7 +90,7 @@ class ExposuresTarget:
 
     @cached_property
     def coordinates(self):
-        """Of a draw: fluxes, which stay zero, and the six."""
+        """Of a draw: fluxes, which stay zero, and the points."""
         return Coordinates(replace(self.model, exposures=()), log_flux=True, logit_n=True)
 
     def fingerprints(self):
@@ -103,7 +106,7 @@ class ExposuresTarget:
 
         Parameters
         ----------
-        u : (N, S, 6) ndarray
+        u : (N, S, D) ndarray
             Points.
         uniform : (N, S, B) ndarray
             Deviates in [0, 1) that draw the fluxes.
@@ -124,7 +127,7 @@ class ExposuresTarget:
 
         Parameters
         ----------
-        u : (N, S, 6) ndarray
+        u : (N, S, D) ndarray
             Points.
 
         Returns
@@ -153,6 +156,7 @@ class ExposuresTarget:
         theta[..., self.model.searched] = u
         params = self.coordinates.params(theta)
         prior = self.prior_of_shape(params)
+        params = self._without_unknown(params)
         possible = self._is_inside(u, params) & np.isfinite(prior)
         chi2, log_volume, pull, weight, trial, light = self._equations(params, possible)
         seen = self.likelihood.free()[:, None, self.model.fluxes]
@@ -164,8 +168,15 @@ class ExposuresTarget:
         log_likelihood = np.where(possible, log_likelihood, -np.inf)
         return _GivenShape(prior, log_likelihood, strength, sigma, seen, light)
 
+    def _without_unknown(self, params):
+        """Parameters with the coefficients that are not fitted at zero."""
+        if self.model.coefficients:
+            which = self.model.varying
+            params[..., which] = np.where(self.likelihood.free()[:, None, which], params[..., which], 0)
+        return params
+
     def prior_of_shape(self, params):
-        """Log density of n, hlr, g1, g2.
+        """Log density of n, hlr, g1, g2 and of the coefficients of what varies.
 
         Parameters
         ----------
@@ -178,7 +189,11 @@ class ExposuresTarget:
         """
         shape = np.moveaxis(params[..., self.model.shape], -1, 0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return self.prior.log_density_of_shape(*shape)
+            density = self.prior.log_density_of_shape(*shape)
+        if self.model.coefficients:
+            scaled = params[..., self.model.varying] / coefficient_widths(self.model)
+            density = density - 0.5 * (scaled**2).sum(-1)
+        return density
 
     def prior_of_amplitude(self, flux, light):
         """Log density of the fluxes.

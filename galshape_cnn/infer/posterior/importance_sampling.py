@@ -267,11 +267,11 @@ def sample_evenly(target, mixture, count, seed):
     result : PosteriorResult
         Without samples.
     """
-    n, model = len(target.best), target.model
-    shift = np.stack([g.uniform(size=(1, 8)) for g in random_generators(target, seed)])
-    points = ((even_points(count) + shift) % 1).clip(1e-6, 1 - 1e-6)
-    chi_square = 2 * gammaincinv(DEGREES / 2, points[..., 6])
-    u = mixture.draw(points[..., 7], ndtri(points[..., :6]), chi_square)
+    n, model, size = len(target.best), target.model, mixture.means.shape[-1]
+    shift = np.stack([g.uniform(size=(1, size + 2)) for g in random_generators(target, seed)])
+    points = ((even_points(count, size + 2) + shift) % 1).clip(1e-6, 1 - 1e-6)
+    chi_square = 2 * gammaincinv(DEGREES / 2, points[..., size])
+    u = mixture.draw(points[..., size + 1], ndtri(points[..., :size]), chi_square)
     log_target, flux, variance = target.moments(u)
     draws = Draws(u, flux, log_target - mixture.log_density(u), (count,), mixture, mixture)
     result = PosteriorResult.blank(n, 0, np.zeros(n, np.int64), model)

@@ -113,10 +113,10 @@ class Neighbourhood:
 
 
 class _Expansion(NamedTuple):
-    """Log posterior to second order in logit n, ln hlr, eta1, eta2, x, y, the amplitudes at their best.
+    """Log posterior to second order in logit n, ln hlr, eta1, eta2, ..., x, y, amplitudes at their best.
 
-    At ``u`` (N, 6): the logarithm of the density but for the amplitudes, and what they add; gradient (N, 6)
-    and precision (N, 6, 6); fluxes (N, B), their derivatives (N, B, 6) and variances given the shape.
+    At ``u`` (N, D): the logarithm of the density but for the amplitudes, and what they add; gradient (N, D)
+    and precision (N, D, D); fluxes (N, B), their derivatives (N, B, D) and variances given the shape.
     """
 
     u: np.ndarray
@@ -290,14 +290,23 @@ class _Approximation:
         # matrix follows; of size with centre there is none, as no place is better than another.
         width = np.einsum("nij,nij->ni", chol, chol)
         shear = 0.5 + 0.25 * np.minimum(width[:, 1:3] / width[:, :1], 1)
-        shift = 0.5 * skewness - (shear * change[:, 1:3]).sum(1) - 0.25 * change[:, 3:].sum(1)
+        others = change[:, 3:] * [*self._of_coefficients(), 0.25, 0.25]
+        shift = 0.5 * skewness - (shear * change[:, 1:3]).sum(1) - others.sum(1)
         return shift.clip(-_SHIFTED, _SHIFTED), skewness.clip(-_SKEWED, _SKEWED)
+
+    def _of_coefficients(self):
+        """How the mean of size follows from the change of the Fisher matrix of each coefficient.
+
+        One of the size moves the sizes of all bands, as the size itself does: T_hkk is 3/2 of that change.
+        """
+        return [0.75 if which == 1 else 0.25 for which, _ in self.model.terms]
 
     def _drawn(self, nodes, shift, skewness):
         """Draws of u, and mean and variance of the fluxes given each."""
-        deviates = even_points(_DRAWS).clip(1e-6, 1 - 1e-6)
-        t = drawn_from(log_density(nodes), deviates[:, 6])
-        normal = np.tile(ndtri(deviates[:, :5]), (len(t), 1, 1))
+        others = 5 + self.model.coefficients
+        deviates = even_points(_DRAWS, others + 3).clip(1e-6, 1 - 1e-6)
+        t = drawn_from(log_density(nodes), deviates[:, others + 1])
+        normal = np.tile(ndtri(deviates[:, :others]), (len(t), 1, 1))
         normal[..., 0] += shift[:, None] + skewness[:, None] / 6 * (normal[..., 0] ** 2 - 1)
         parabola, lines = curved(t), straight(t)
         chol = mixed(lines, [one.chol for one in nodes])
@@ -318,8 +327,9 @@ class _Approximation:
         params = coordinates.params(theta)
         prior = self.target.prior_of_shape(params) + coordinates.log_determinant(theta)
         theta[..., model.n] = np.log(params[..., model.n])
-        offset = theta[..., model.shape] - penalty.center[model.shape]
-        log_weight = prior + 0.5 * (offset**2 * penalty.precision[model.shape]).sum(-1)
+        shape = slice(model.n, model.varying.stop)
+        offset = theta[..., shape] - penalty.center[shape]
+        log_weight = prior + 0.5 * (offset**2 * penalty.precision[shape]).sum(-1)
         log_weight = np.where(np.isfinite(log_weight), log_weight, -np.inf)
         weights = np.exp(log_weight - log_weight.max(1, keepdims=True))
         return np.nan_to_num(weights / weights.sum(1, keepdims=True)), params

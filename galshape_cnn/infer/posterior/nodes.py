@@ -26,11 +26,11 @@ class Node(NamedTuple):
         Log of the profile likelihood and penalty, and its derivatives by standard deviations of n.
     rest : (N,) ndarray
         What amplitudes and the widths of the others add to the log density.
-    mean, chol : (N, 6), (N, 5, 5) ndarray
+    mean, chol : (N, D), (N, D - 1, D - 1) ndarray
         Of the coordinates, and Cholesky factor of the covariance of those after n.
     aside : (N,) ndarray
         Distance of the mean from where the likelihood was evaluated, in errors.
-    flux, flux_slope, flux_variance : (N, B), (N, B, 6), (N, B) ndarray
+    flux, flux_slope, flux_variance : (N, B), (N, B, D), (N, B) ndarray
         Of the bands, derivatives by the coordinates, and variance given all of them.
     """
 
@@ -74,7 +74,9 @@ def log_density(nodes):
     x = _GRID / REACH
     known = np.stack([one for node in nodes for one in (node.value, node.slope * REACH)], -1)
     known[:, ::2] -= nodes[1].value[:, None]
-    out = ((known @ _HERMITE.T)[:, None] @ (x.clip(-1, 1)[:, None] ** np.arange(6)).T)[:, 0]
+    # row by row: a product of all of them would round differently with another number of galaxies
+    polynomial = known[:, None] @ _HERMITE.T
+    out = (polynomial @ (x.clip(-1, 1)[:, None] ** np.arange(6)).T)[:, 0]
     for node, beyond in ((nodes[0], np.minimum(x + 1, 0)), (nodes[2], np.maximum(x - 1, 0))):
         beyond = beyond * REACH
         out += node.slope[:, None] * beyond + 0.5 * np.minimum(node.curvature, _FLATTEST)[:, None] * beyond**2

@@ -14,6 +14,7 @@ from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.infer.fit.variable_projection import Penalty
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 from galshape_cnn.infer.posterior.proposal import StudentMixture
+from galshape_cnn.infer.posterior.varying_prior import coefficient_widths
 from galshape_cnn.linalg import cholesky_or, inverse_or_nan
 from galshape_cnn.parallel import filled_up
 
@@ -201,7 +202,9 @@ def first_proposal(target, network=None):
     """Mixture to draw from first: the network's, if it is given, and Student-t about the mode."""
     at, model = target.best.copy(), target.model
     at[:, model.n] = np.clip(at[:, model.n], N_RANGE[0] + _N_MARGIN, N_RANGE[1] - _N_MARGIN)
-    precision = _shape_precision(target, at) + np.diag([_BROAD[0] ** -2, 0, 0, 0, 0, 0])
+    broad = np.concatenate([_BROAD[:4], coefficient_widths(model), _BROAD[4:]])
+    precision = _shape_precision(target, at)
+    precision = precision + np.diag([_BROAD[0] ** -2, *np.zeros(len(broad) - 1)])
     narrow = inverse_or_nan(0.5 * (precision + np.swapaxes(precision, 1, 2)))
     mean = Coordinates(model, logit_n=True).of(at)[:, model.searched]
     # with n go flux and size, and the posterior's tail on that side is the long one
@@ -210,10 +213,10 @@ def first_proposal(target, network=None):
     scales = [narrow, _WIDER * narrow, *[narrow] * len(_ALONG_N)]
     weights = np.tile(_MODE_WEIGHTS, (len(at), 1))
     if network is None:
-        broad = 0.3 * (narrow + np.diag(_BROAD**2) * [1, 1, 1, 1, 0, 0])
-        means, scales = [*means, mean], [*scales, broad]
+        wide = 0.3 * (narrow + np.diag(broad**2) * [1, 1, 1, 1, *np.zeros(len(broad) - 4)])
+        means, scales = [*means, mean], [*scales, wide]
         weights = np.concatenate([0.9 * weights, np.full((len(at), 1), 0.1)], 1)
-    fallback = np.diag(_BROAD)  # where a galaxy far outside of the training has no covariance
+    fallback = np.diag(broad)  # where a galaxy far outside of the training has no covariance
     means, chols = np.stack(means, 1), cholesky_or(np.stack(scales, 1), fallback)
     if network is not None:
         covariance = (network.chols @ np.swapaxes(network.chols, -1, -2))[..., 1:, 1:]
@@ -227,7 +230,8 @@ def first_proposal(target, network=None):
 def prior_penalty(prior, model=SINGLE):
     r"""A Gaussian like the prior, which leads the search to the posterior's mode and no further.
 
-    Without it, maxima with \|g\| near one draw the proposal where the prior is zero.
+    Without it, maxima with \|g\| near one draw the proposal where the prior is zero.  For the coefficients
+    of what varies with wavelength it is the prior.
     """
     center, sigma = np.zeros(model.size), np.full(model.size, np.inf)
     center[model.n], sigma[model.n], sigma[model.shear] = np.log(2), 0.8, 0.4
@@ -236,4 +240,6 @@ def prior_penalty(prior, model=SINGLE):
         center[model.n], center[model.hlr] = np.log(n).mean(), np.log(hlr).mean()
         spread = np.arctanh(np.hypot(g1, g2)).clip(0.05)
         sigma[model.shape] = np.log(n).std(), np.log(hlr).std(), *2 * [np.sqrt(0.5 * (spread**2).mean())]
-    return Penalty(center, np.maximum(sigma, 0.1) ** -2.0)
+    sigma = np.maximum(sigma, 0.1)
+    sigma[model.varying] = coefficient_widths(model)
+    return Penalty(center, sigma**-2.0)

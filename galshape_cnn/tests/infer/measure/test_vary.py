@@ -9,6 +9,9 @@ import pytest
 from galshape_cnn import ShapeEstimator
 from galshape_cnn.errors import InputError
 from galshape_cnn.flags import Flag
+from galshape_cnn.forward.galaxy_model import GalaxyModel
+from galshape_cnn.forward.sersic import N_RANGE
+from galshape_cnn.infer.posterior.varying_prior import SLOPES, coefficient_widths
 from galshape_cnn.scale import measure_stream, read_blocks
 from galshape_cnn.tests.exposure_scene import SETUP, exposure, galaxies
 from galshape_cnn.tests.gradient_scene import FLUXES, SIZE_SLOPE, WAVELENGTHS, gradient_exposures, shape_in
@@ -55,6 +58,68 @@ def test_the_truth_is_found_with_the_errors_that_are_stated(scene, catalog, esti
         assert abs(pull.mean()) < 4 / np.sqrt(count), name
         assert pull.std() == pytest.approx(1, abs=4 / np.sqrt(2 * count)), name
     assert (catalog.flags & Flag.SHAPE_VARIES == 0).all()
+
+
+@pytest.fixture(scope="module")
+def posteriors(scene, estimator):
+    return {
+        method: estimator(scene[0], vary={"hlr": 1, "n": 1}, method=method, neighbours="ignore")
+        for method in ("network", "posterior")
+    }
+
+
+@pytest.mark.parametrize("method", ["network", "posterior"])
+def test_posteriors_hold_the_truth(scene, posteriors, method):
+    """These galaxies are bright: what the prior adds is small, and pulls are those of the errors."""
+    found, truth = posteriors[method].to_table(), scene[1]
+    for band in FLUXES:
+        n, hlr = shape_in(band, hlr=truth[:, 0])
+        for name, value in ((f"n_{band}", n), (f"hlr_{band}", hlr), ("g1", truth[:, 1])):
+            pull = (np.asarray(found[name]) - value) / np.asarray(found[f"{name}_std"])
+            assert abs(pull.mean()) < 4 / np.sqrt(COUNT), name
+            assert pull.std() == pytest.approx(1, abs=4 / np.sqrt(2 * COUNT)), name
+    assert posteriors[method].meta["vary_prior"] == {"n": SLOPES["n"], "hlr": SLOPES["hlr"]}
+    assert (posteriors[method].flags & Flag.SHAPE_VARIES == 0).all()
+
+
+def test_nested_laplace_is_the_sampled_posterior_of_what_varies(posteriors):
+    fast, exact = (posteriors[method] for method in ("network", "posterior"))
+    sigma = np.sqrt(np.diagonal(exact.covariance, axis1=1, axis2=2))
+    apart = (fast.parameters - exact.parameters) / sigma  # 256 draws leave 0.06 to 0.1
+    assert np.sqrt((apart**2).mean(0)).max() < 0.2
+    ratio = np.sqrt(np.diagonal(fast.covariance, axis1=1, axis2=2)) / sigma
+    assert np.median(ratio, axis=0) == pytest.approx(1, abs=0.05)
+    draws = exact.samples(3)  # in the order of the columns, each band's own
+    assert draws.shape[1] == exact.parameters.shape[1]
+    assert np.abs((draws.mean(0) - exact.parameters[3]) / sigma[3]).max() < 0.3
+    assert draws.std(0) == pytest.approx(sigma[3], rel=0.3)
+
+
+def test_the_prior_of_slopes_counts_where_data_say_little(scene, estimator):
+    """Of galaxies lost in noise the size in z over that in g is known as well as before."""
+    rng = np.random.default_rng(7)
+    faint = [
+        replace(one, data=one.data[:6] + rng.normal(0, 60, one.data[:6].shape), error=np.hypot(60, one.error))
+        for one in scene[0]
+    ]
+    before = SLOPES["hlr"] * np.log(WAVELENGTHS["z"] / WAVELENGTHS["g"])
+    for method in ("network", "posterior"):
+        found = estimator(faint, vary={"hlr": 1}, method=method, neighbours="ignore")
+        assert np.median(found.hlr_gradient_err) == pytest.approx(before, rel=0.3)
+        assert np.abs(found.hlr_gradient).max() < 2 * before
+
+
+def test_widths_of_the_prior_do_not_depend_on_units_or_bands():
+    def widths(wavelengths, **vary):
+        bands = tuple("abcdef"[: len(wavelengths)])
+        return coefficient_widths(GalaxyModel(bands, (0,), True, tuple(vary.items()), wavelengths))
+
+    line = widths((480.0, 920.0), hlr=1)
+    assert line == pytest.approx([SLOPES["hlr"] * np.log(920 / 480) / 2])
+    assert widths((4800.0, 6400.0, 9200.0), hlr=1) == pytest.approx(line)
+    more = widths((480.0, 640.0, 920.0), n=2, hlr=1, g=1)
+    ratio = np.log(920 / 480) / 2
+    assert more == pytest.approx(ratio * np.array([0.4, 0.3, 0.1, 0.1, 0.2]))
 
 
 def test_one_shape_does_not_fit_them(scene, catalog, estimator):
@@ -128,6 +193,26 @@ def test_a_band_without_data_takes_a_coefficient(scene, estimator):
         np.testing.assert_allclose(first, second, rtol=0.01, err_msg=name)
     one = estimator([blind, *some[:1]], vary={"hlr": 1}, **OPTIONS)
     assert np.isfinite(one.hlr_g_err).all()
+    for method in ("network", "posterior"):
+        one, alone = (
+            estimator(images, vary=vary, method=method, neighbours="ignore")
+            for images, vary in (([blind, *some[:1]], {"hlr": 1}), ([*some[:1], *some[:1]], None))
+        )
+        assert np.isnan(one.hlr_z_std).all()
+        assert np.isfinite(one.hlr_g_std).all()
+        # the same pixels twice have errors smaller by a root of two
+        ratio = np.asarray(one.hlr_g_std) / np.asarray(alone.hlr_std)
+        assert np.median(ratio) == pytest.approx(np.sqrt(2), rel=0.15)
+
+
+def test_an_index_at_its_limit_is_flagged_and_has_an_error(estimator):
+    """A line in ln(wavelength) takes n beyond its range in z; an error of zero would say that it is known."""
+    exposures, _ = gradient_exposures(4, n=5.6)
+    found = estimator(exposures, vary={"n": 1}, **OPTIONS)
+    high = np.asarray(found.n_z) >= N_RANGE[1]
+    assert high.any()
+    assert (found.flags[high] & Flag.N_AT_BOUND > 0).all()
+    assert (found.n_z_err > 0).all()
 
 
 @pytest.mark.parametrize(
@@ -149,12 +234,7 @@ def test_what_cannot_be_is_refused(scene, estimator, vary, change, message):
         estimator(exposures, vary=vary, **OPTIONS)
 
 
-def test_other_methods_and_single_images_are_refused(scene, estimator):
-    for method in ("network", "posterior"):
-        with pytest.raises(
-            InputError, match=f"vary= with method='{method}': there is no prior of how shapes"
-        ):
-            estimator(scene[0], vary={"hlr": 1}, method=method)
+def test_single_images_are_refused(scene, estimator):
     with pytest.raises(InputError, match="vary= is given, but data is no list of Exposures"):
         estimator(scene[0][0].data, psf=scene[0][0].psf, error=1.0, vary={"hlr": 1}, **OPTIONS)
     assert WAVELENGTHS["g"] == scene[0][0].wavelength
