@@ -72,7 +72,6 @@ def test_command_writes_a_column_for_each_band(folder, truth, capsys):
             1,
             "--shear-response with several exposures and --method ml",
         ),
-        (["--psf-error", "size=0.01"], 1, "--psf-error is given beside --exposures, which it does not work"),
         (["--zeropoint", "25"], 1, "--zeropoint is given beside --exposures"),
     ],
 )

@@ -29,9 +29,17 @@ def test_nothing_has_no_level():
 @pytest.mark.parametrize("share", [0.0, 0.002, 0.3])
 @pytest.mark.parametrize(
     ("radius", "shape"),
-    [(0, (40, 61)), (1, (1, 1)), (2, (40, 61)), (2.5, (40, 61)), (9, (3, 90)), (9.5, (40, 61)), (254, (2, 600)),
-     (300, (2, 600))],
-)  # fmt: skip
+    [
+        (0, (40, 61)),
+        (1, (1, 1)),
+        (2, (40, 61)),
+        (2.5, (40, 61)),
+        (9, (3, 90)),
+        (9.5, (40, 61)),
+        (254, (2, 600)),
+        (300, (2, 600)),
+    ],
+)
 def test_masks_grow_by_discs(radius, shape, share):
     mask = RNG.uniform(size=shape) < share
     y, x = (np.arange(-side, side + 1) for side in shape)  # farther than any pixel from another
