@@ -8,7 +8,7 @@ from pathlib import Path
 
 from galshape_cnn.errors import FileError, InputError
 
-__all__ = ["check_output_path", "check_writable_folder", "made_folder", "written_whole"]
+__all__ = ["as_path", "check_output_path", "check_writable_folder", "made_folder", "written_whole"]
 
 
 @contextmanager
@@ -26,6 +26,13 @@ def written_whole(path):
             os.replace(beside, path)
     except OSError as error:
         raise FileError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+
+
+def as_path(path, name="path"):
+    """A path of whatever names a file; ``InputError``, naming the argument, if it does not."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"{name} is a {type(path).__name__}; the name of a file is needed")
+    return Path(path)
 
 
 def made_folder(path):
@@ -51,7 +58,7 @@ def check_output_path(path, suffixes, overwrite=False):
     ``InputError`` if its name ends in none of the suffixes, ``FileError`` if the file exists and may not be
     replaced (``overwrite``), or its folder is missing or not writable.
     """
-    path = Path(path)
+    path = as_path(path)
     if path.suffix.lower() not in suffixes:
         raise InputError(
             f"output {str(path)!r} has the suffix {path.suffix!r}; allowed: {', '.join(suffixes)}"

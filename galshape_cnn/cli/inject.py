@@ -2,7 +2,6 @@
 """``galshape inject``: draw known galaxies into the user's own image, measure them, and judge the result."""
 
 from contextlib import contextmanager
-from pathlib import Path
 
 from galshape_cnn.cli.options.common import (
     add_estimator_options,
@@ -14,6 +13,7 @@ from galshape_cnn.cli.options.common import (
     positive_int,
     progress_wanted,
     read_images,
+    read_prior,
 )
 from galshape_cnn.cli.options.detection import add_threshold_options, detection_from
 from galshape_cnn.cli.options.noise import add_noise_options, noise_error, noise_options
@@ -185,20 +185,11 @@ def _galaxies(args):
 
 def _prior(path, ranges):
     """The distributions that differ from the default ones, or None."""
-    prior = {} if path is None else _read_toml(path)
+    prior = {} if path is None else read_prior(path)
     for name, (low, high) in ranges.items():
         kind = "uniform" if name == "n" else "loguniform"
         prior[name] = {"kind": kind, "low": low, "high": high}
     return prior or None
-
-
-def _read_toml(path):
-    import tomllib
-
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FileError(f"--prior {path}: {error}") from error
 
 
 def _kinds(text):

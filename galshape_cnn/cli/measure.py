@@ -13,11 +13,13 @@ import numpy as np
 from galshape_cnn.cli.options.common import (
     add_estimator_options,
     add_image_options,
+    add_posterior_options,
     asked_options,
     image_options,
     keep_defaults,
     load_estimator,
     positive_int,
+    posterior_options,
     progress_wanted,
     read_images,
 )
@@ -96,6 +98,7 @@ def add_parser(commands):
     add_psf_error_option(parser)
     add_vary_option(parser)
     add_estimator_options(parser)
+    add_posterior_options(parser)
     add_image_options(parser)
     add_detection_options(parser)
     keep_defaults(parser)
@@ -177,7 +180,7 @@ def _into_folder(args):
     folder = BlockFolder(args.output, configuration, len(source), args.block_rows)
     if folder.missing():
         example = source.example()
-        with _pool(args, _job(source, how, estimator)) as pool:
+        with folder.begun(), _pool(args, _job(source, how, estimator)) as pool:
             fill_folder(folder, pool, progress_wanted(args), partial(_finish, args, example))
     counts = folder.finish()
     return counted(counts["rows"], args.method, counts["clean"], counts["flags"], counts["errors"])
@@ -265,6 +268,7 @@ def _how(args, source):
     from galshape_cnn.scale.noise import settled_noise
 
     how = {"method": args.method, **noise_options(args, source), **psf_error_from(args), **vary_from(args)}
+    how |= posterior_options(args)
     if args.no_fit_sky:  # otherwise as the network was trained
         how["fit_sky"] = False
     if args.shear_response:

@@ -191,9 +191,10 @@ def measure_dask(
             return measure_dask(estimator, data, output, own, **keywords, **options)
     source, how, folder = begin_run(estimator, data, output, block_rows, settings, options)
     if folder.missing():
-        pool = DaskWorkers(Job(estimator, source, how, probe(estimator, source, how)), client)
-        try:
-            fill_folder(folder, pool, progress, recording(options))
-        finally:
-            pool.close()
+        with folder.begun():
+            pool = DaskWorkers(Job(estimator, source, how, probe(estimator, source, how)), client)
+            try:
+                fill_folder(folder, pool, progress, recording(options))
+            finally:
+                pool.close()
     return folder.finish()

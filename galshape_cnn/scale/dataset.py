@@ -18,17 +18,19 @@ run that was killed goes on with the blocks that are missing.  Readers of Parque
 import hashlib
 import json
 import os
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from astropy.table import QTable, Table, vstack
 
 from galshape_cnn.errors import FileError, InputError
-from galshape_cnn.files import made_folder
+from galshape_cnn.files import as_path, made_folder
 from galshape_cnn.infer.catalog.writable import writable_table
 
 __all__ = ["BlockFolder", "read_blocks"]
 
 _FORMAT = "galshape_cnn blocks 1"
+_NO_ERRORS = b"\n- errors: []"  # as astropy writes it into the metadata of a file, in YAML
 _MANIFEST, _ERRORS, _SUMMARY = "_manifest.json", "_errors.ecsv", "_summary.json"
 
 
@@ -65,6 +67,7 @@ class BlockFolder:
             "sha256": hashlib.sha256(text.encode()).hexdigest(),
             "configuration": json.loads(text),
         }
+        self._is_new = not self.path.exists()
         made_folder(self.path)
         self._begin_or_go_on()
 
@@ -78,7 +81,8 @@ class BlockFolder:
 
     def _begin_or_go_on(self):
         manifest = self.path / _MANIFEST
-        if manifest.exists():
+        self._begins = not manifest.exists()
+        if not self._begins:
             self._refuse_another(_read_json(manifest))
         elif any(self.path.iterdir()):
             raise FileError(f"{str(self.path)!r} is not empty and holds no run of galshape measure")
@@ -97,6 +101,21 @@ class BlockFolder:
                     f"output {str(self.path)!r} holds a run of another configuration ({change}); repeat that "
                     "command to go on, or choose another name"
                 )
+
+    @contextmanager
+    def begun(self):
+        """Leave nothing behind of a call that turns out to be wrong before its first block."""
+        try:
+            yield self
+        except FileError:  # of a full disk: the same call goes on
+            raise
+        except Exception:
+            if self._begins and len(self.missing()) == len(self.ranges()):
+                (self.path / _MANIFEST).unlink(missing_ok=True)
+                if self._is_new:
+                    with suppress(OSError):  # somebody else's files
+                        self.path.rmdir()
+            raise
 
     def ranges(self):
         """First and last row (exclusive) of each block."""
@@ -183,7 +202,7 @@ def read_blocks(path):
     ...
     galshape_cnn.errors.FileError: '...' holds no run of galshape measure
     """
-    path = Path(path)
+    path = as_path(path)
     if not (path / _MANIFEST).is_file():
         raise FileError(f"{str(path)!r} holds no run of galshape measure")
     manifest = _read_json(path / _MANIFEST)
@@ -198,9 +217,17 @@ def read_blocks(path):
 
 
 def _flags_and_errors(part):
-    """Column ``flags`` and the errors of a block, without reading the rest."""
-    table = Table.read(part, include_names=["flags"])
-    return table["flags"].data, [tuple(error) for error in table.meta.get("errors", [])]
+    """Column ``flags`` and the errors of a block, without reading the rest.
+
+    Metadata are a text of YAML that takes longer to read than the column; it is read where there are errors.
+    """
+    from pyarrow import parquet
+
+    text = parquet.read_schema(part).metadata.get(b"table_meta_yaml", b"")
+    if _NO_ERRORS not in text:
+        table = Table.read(part, include_names=["flags"])
+        return table["flags"].data, [tuple(error) for error in table.meta.get("errors", [])]
+    return parquet.read_table(part, columns=["flags"])["flags"].to_numpy(), []
 
 
 def _write_errors(path, errors):

@@ -6,7 +6,7 @@ from collections import deque
 
 from astropy.table import QTable
 
-from galshape_cnn.errors import LostRowsWarning
+from galshape_cnn.errors import InputError, LostRowsWarning
 from galshape_cnn.fingerprint import fingerprint
 from galshape_cnn.infer.catalog.columns import pass_through
 from galshape_cnn.infer.catalog.writable import warn_of_changes
@@ -100,9 +100,10 @@ def measure_stream(
         check_main_guard()
     source, how, folder = begin_run(estimator, data, output, block_rows, settings, options)
     if folder.missing():
-        job = Job(estimator, source, how, probe(estimator, source, how))
-        with local_workers(job, workers) as pool:
-            fill_folder(folder, pool, progress, recording(options))
+        with folder.begun():
+            job = Job(estimator, source, how, probe(estimator, source, how))
+            with local_workers(job, workers) as pool:
+                fill_folder(folder, pool, progress, recording(options))
     return folder.finish()
 
 
@@ -124,6 +125,8 @@ def begin_run(estimator, data, output, block_rows, settings, options):
         Options of the measurement, the same for every part of the source.
     folder : BlockFolder
     """
+    if not callable(estimator):
+        raise InputError(f"estimator is a {type(estimator).__name__}; allowed: a ShapeEstimator")
     how, rest = split_options(options)
     block_rows = whole_number(block_rows, "block_rows", 1)
     source = open_source(data, **rest)

@@ -5,8 +5,6 @@ import galsim
 import numpy as np
 from astropy.table import Table
 
-from galshape_cnn.forward.psf.convert import psf_arrays
-
 SIDE, FLUX, SIGMA = 160, 4000.0, 0.8
 XY = np.array([[40.2, 45.1], [110.4, 60.3], [75.6, 120.8]])
 #: Keywords of a TAN projection of 0.2 arcsec per pixel.
@@ -24,11 +22,6 @@ def scene(sigma=SIGMA, seed=5):
         galaxy = galsim.Convolve(galsim.Sersic(n=1.5, half_light_radius=4.0, flux=FLUX), psf)
         galaxy.drawImage(image, add_to_image=True, center=galsim.PositionD(x, y))
     return image.array + np.random.default_rng(seed).normal(0, sigma, (SIDE, SIDE))
-
-
-def scene_psf():
-    """Effective PSF of the scene."""
-    return psf_arrays(galsim.Moffat(beta=3.0, fwhm=3.0)).array[0]
 
 
 def pixel_psf(side=31):

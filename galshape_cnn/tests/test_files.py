@@ -2,9 +2,12 @@
 """Files that are there whole or not at all."""
 
 import os
+from functools import partial
 
 import pytest
+from astropy.table import QTable
 
+from galshape_cnn import read_blocks, read_image, write_table
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.files import check_output_path, made_folder, written_whole
 
@@ -65,3 +68,11 @@ def test_folders_are_made_with_those_above(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match="cannot make the folder .*file"):
         made_folder(tmp_path / "file")
+
+
+@pytest.mark.parametrize("wrong", [3, None, ["a.fits"]])
+def test_names_of_files_are_texts_or_paths(wrong):
+    said = f"path is a {type(wrong).__name__}; the name of a file is needed"
+    for function in (read_image, read_blocks, partial(write_table, QTable({"a": [1]}))):
+        with pytest.raises(InputError, match=said):
+            function(wrong)

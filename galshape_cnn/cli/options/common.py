@@ -7,20 +7,23 @@ import sys
 from pathlib import Path
 
 from galshape_cnn.cli.options.psf import parse_psf
-from galshape_cnn.errors import FileError
+from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.infer.measure.options import METHODS
 
 __all__ = [
     "WITHOUT_RECORD",
     "add_estimator_options",
     "add_image_options",
+    "add_posterior_options",
     "asked_options",
     "expand_patterns",
     "image_options",
     "keep_defaults",
     "load_estimator",
+    "posterior_options",
     "progress_wanted",
     "read_images",
+    "read_prior",
 ]
 
 _PSF_HELP = (
@@ -142,6 +145,57 @@ def add_estimator_options(parser):
 def progress_wanted(args):
     """Whether to show a progress bar: on a terminal, or when asked for."""
     return args.progress or sys.stdout.isatty()
+
+
+def whole(text):
+    """Whole number, at least zero."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 0")
+    return value
+
+
+def add_posterior_options(parser):
+    """Add ``--prior`` and ``--seed`` of the measurement to a parser."""
+    parser.add_argument(
+        "--prior",
+        metavar="PRIOR.toml",
+        help="for posterior and network, in place of the prior of the training: distributions of snr or "
+        "flux, n, hlr (pixels), g",
+    )
+    parser.add_argument(
+        "--seed",
+        type=whole,
+        default=0,
+        metavar="N",
+        help="of the draws of posterior, and of the noise of --shear-response (default: 0)",
+    )
+
+
+def posterior_options(args):
+    """The estimator's keywords ``prior`` and ``seed``, where asked for.
+
+    `FileError` if the file of the prior cannot be read, `InputError` if it holds none.
+    """
+    how = {"seed": args.seed} if args.seed else {}
+    if args.prior is None:
+        return how
+    from galshape_cnn.infer.posterior.prior import Prior
+
+    try:
+        return how | {"prior": Prior(read_prior(args.prior))}
+    except InputError as error:
+        raise InputError(f"--prior {args.prior}: {error}") from error
+
+
+def read_prior(path):
+    """Distributions by name, of the TOML file of ``--prior``; `FileError` if it cannot be read."""
+    import tomllib
+
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FileError(f"--prior {path}: {error}") from error
 
 
 def load_estimator(bundle):

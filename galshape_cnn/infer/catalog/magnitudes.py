@@ -5,6 +5,7 @@ import astropy.units as u
 import numpy as np
 
 from galshape_cnn.infer.catalog.columns import keep_apart
+from galshape_cnn.infer.catalog.tables import check_table
 from galshape_cnn.masked import filled
 from galshape_cnn.quantities import plain_magnitude
 
@@ -33,7 +34,7 @@ def add_magnitudes(table, zeropoint, source="given"):
     Raises
     ------
     InputError
-        If ``zeropoint`` is no finite magnitude.
+        If ``zeropoint`` is no finite magnitude, or the table has no such columns.
 
     Examples
     --------
@@ -45,6 +46,7 @@ def add_magnitudes(table, zeropoint, source="given"):
     <Quantity [17.5,  nan] mag>
     """
     zeropoint = plain_magnitude(zeropoint, "zeropoint")
+    check_table(table, ("flux", "flux_err"))
     _make_room(table)
     flux, bound = (filled(table[name].value) for name in ("flux", "flux_err"))
     good = np.where(flux > 0, flux, np.nan)  # also where a join of tables left it masked

@@ -5,15 +5,25 @@ The formats are those of `galshape_cnn.infer.catalog.formats`; columns that one 
 changed as `galshape_cnn.infer.catalog.writable` says.
 """
 
+from galshape_cnn.errors import InputError
 from galshape_cnn.files import check_output_path, written_whole
 from galshape_cnn.infer.catalog.formats import TABLE_SUFFIXES, write_unchanged
 from galshape_cnn.infer.catalog.writable import warn_of, writable_table
 
 __all__ = [
     "TABLE_SUFFIXES",
+    "check_table",
     "check_table_path",
     "write_table",
 ]
+
+
+def check_table(table, columns=()):
+    """Refuse what is no astropy table, or has not all of some columns; ``InputError``."""
+    if not hasattr(table, "colnames"):
+        raise InputError(f"table is a {type(table).__name__}; an astropy Table is needed")
+    if missing := [name for name in columns if name not in table.colnames]:
+        raise InputError(f"table has no column {missing[0]}; {', '.join(columns)} are needed")
 
 
 def check_table_path(path, overwrite=False):
@@ -42,7 +52,7 @@ def write_table(table, path, overwrite=False):
     Raises
     ------
     InputError
-        If the suffix is unknown.
+        If the suffix is unknown, or ``table`` is no table.
     FileError
         If the file cannot be written.
 
@@ -63,6 +73,7 @@ def write_table(table, path, overwrite=False):
     ...     QTable.read(path)["hlr"]
     <Quantity [0.5, 0.7] arcsec>
     """
+    check_table(table)
     path = check_table_path(path, overwrite)
     suffix = path.suffix.lower()
     table, changes = writable_table(table, suffix)

@@ -19,7 +19,14 @@ from galshape_cnn.forward.varying import checked_orders
 from galshape_cnn.geometry import frame_derivative, transform_shape
 from galshape_cnn.infer.likelihood.cramer_rao_exposures import are_several, by_band, joint_information
 from galshape_cnn.infer.likelihood.design_points import holds_many, split_points
-from galshape_cnn.infer.likelihood.fisher import bound, check_error, fisher_matrices, same_unit, snr
+from galshape_cnn.infer.likelihood.fisher import (
+    bound,
+    check_error,
+    fisher_matrices,
+    real_values,
+    same_unit,
+    snr,
+)
 from galshape_cnn.masked import filled
 from galshape_cnn.observe.noise.ccd import checked_gain
 from galshape_cnn.quantities import plain_number, plain_values, truth_value
@@ -336,9 +343,12 @@ def _jacobian(jacobian, pixel_scale):
 
 def _inverse_variance(error, mask, shape):
     """(ny, nx) inverse variance, zero where a pixel does not count."""
-    error = np.ma.asarray(error, float)
+    error = real_values(error, "error")
     check_error(error)
-    known = {np.shape(one) for one in (error, mask) if np.ndim(one)} | ({tuple(shape)} if shape else set())
+    if shape is not None and np.shape(shape) != (2,):
+        raise InputError(f"shape={shape!r}; allowed: two whole numbers of at least 8")
+    own = set() if shape is None else {tuple(shape)}
+    known = {np.shape(one) for one in (error, mask) if np.ndim(one)} | own
     if len(known) > 1:
         raise InputError(f"error, mask and shape do not agree: {', '.join(map(str, sorted(known)))}")
     size = known.pop() if known else (64, 64)

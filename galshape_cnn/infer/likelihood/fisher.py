@@ -31,6 +31,7 @@ __all__ = [
     "check_error",
     "fisher_matrices",
     "normal_block",
+    "real_values",
     "same_unit",
     "score_and_fisher",
     "snr",
@@ -262,7 +263,7 @@ def snr(model, error):
     10.0
     """
     model, error = same_unit(model, error, "model")
-    model, error = np.ma.asarray(model, float), np.ma.asarray(error, float)
+    model, error = real_values(model, "model"), real_values(error, "error")
     check_error(error)
     try:
         ratio = np.ma.filled(model, np.nan) / np.ma.filled(error, np.nan)
@@ -300,6 +301,17 @@ def same_unit(value, error, name):
         return value.value, Quantity(error).to_value(value.unit)
     except UnitConversionError as problem:
         raise NoiseError(f"error has another unit than {name}: {problem}") from problem
+
+
+def real_values(values, name):
+    """Real numbers as a masked array; ``InputError``, naming the argument, if they are none."""
+    try:
+        if np.iscomplexobj(values):
+            raise TypeError("complex")
+        return np.ma.asarray(values, float)
+    except (TypeError, ValueError) as problem:
+        kind = type(values).__name__
+        raise InputError(f"{name} is a {kind}; a number or an array of numbers is needed") from problem
 
 
 def check_error(error):

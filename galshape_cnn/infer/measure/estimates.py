@@ -8,6 +8,7 @@ import numpy as np
 
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.sandwich import information, sandwich, stretching, tempering
@@ -16,7 +17,7 @@ from galshape_cnn.infer.network.amortized import posterior_moments
 from galshape_cnn.infer.network.posterior import sky_free_posterior
 from galshape_cnn.infer.network.reweighting import reweighted_moments
 
-__all__ = ["Estimate", "estimate", "limit_flags"]
+__all__ = ["Estimate", "estimate", "limit_flags", "samples_as_wide"]
 
 _FEWEST_DRAWS = 5  # effective draws, below which a row is not taken from them
 _AT_LIMIT, _PILED_UP = 0.97, 0.05  # of a limit of the prior, and share of the draws beyond that
@@ -223,3 +224,58 @@ def _stretched(result, batch, params, power, prior, options):
     samples = np.where(possible[..., None], moved, result.samples)
     covariance = stretch @ result.covariance @ np.swapaxes(stretch, 1, 2)
     return replace(result, covariance=covariance, samples=samples.astype(np.float32))
+
+
+def samples_as_wide(found, covariance):
+    """Draws about their mean as wide as the covariance that is stated, which may count more than they do.
+
+    Structure, hidden sources and an uncertain PSF widen a covariance after the draws were made.  The map is
+    the one that moves draws least (of Gaussians; optimal transport); a draw that it would put where no
+    galaxy is stays where it was.
+
+    Parameters
+    ----------
+    found : Estimate
+        With ``samples`` or without.
+    covariance : (N, 5, 5) ndarray
+        What is stated.
+
+    Returns
+    -------
+    samples : (N, S, 5) float32 ndarray or None
+        The same object where nothing was added.
+    """
+    changed = (covariance != found.covariance).any((1, 2))
+    known = np.isfinite(covariance).all((1, 2)) & np.isfinite(found.covariance).all((1, 2))
+    rows = np.flatnonzero(changed & known)
+    if found.samples is None or not len(rows):
+        return found.samples
+    samples = found.samples.copy()
+    for row in rows:
+        mean, old = found.params[row, SINGLE.reported], found.samples[row].astype(float)
+        moved = mean + (old - mean) @ _least_move(found.covariance[row], covariance[row]).T
+        samples[row] = np.where(_is_possible(moved)[:, None], moved, old)
+    return samples
+
+
+def _is_possible(samples):
+    """Draws (S, 5) of galaxies as they can be."""
+    n, hlr, shear = samples[:, SINGLE.n], samples[:, SINGLE.hlr], samples[:, SINGLE.shear]
+    with np.errstate(invalid="ignore"):
+        return (n >= N_RANGE[0]) & (n <= N_RANGE[1]) & (hlr > 0) & (np.hypot(*shear.T) < 1)
+
+
+def _least_move(before, after):
+    """Linear map from a Gaussian of one covariance to that of another, (5, 5)."""
+    scale = np.sqrt(np.maximum(np.diagonal(before), 1e-300))
+    unit = np.outer(scale, scale)
+    root = _root(before / unit)
+    inverse = np.linalg.pinv(root)
+    move = inverse @ _root(root @ (after / unit) @ root) @ inverse
+    return scale[:, None] * move / scale
+
+
+def _root(matrix):
+    """Symmetric root of a covariance."""
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T

@@ -13,7 +13,7 @@ from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE, RenderedBatch
 from galshape_cnn.infer.measure.bounds import errors_of
-from galshape_cnn.infer.measure.estimates import estimate
+from galshape_cnn.infer.measure.estimates import estimate, samples_as_wide
 from galshape_cnn.infer.measure.neighbours import segment, treat
 from galshape_cnn.infer.measure.quality import neighbour_flags, row_flags, settled_bounds
 
@@ -80,7 +80,8 @@ def _measured(treated, usable, network, options):
     errors = judged.covariance, judged.crb, judged.snr, judged.chi2
     more = {"structure": judged.structure + judged.profile, "rff": judged.examination.rff}
     more["sheared"] = _sheared(batch, judged.params, network, options)
-    return Measurement(judged.params, *errors, found.ess, flags, found.samples, fraction, **more)
+    samples = samples_as_wide(found, judged.covariance)
+    return Measurement(judged.params, *errors, found.ess, flags, samples, fraction, **more)
 
 
 def _sheared(batch, params, network, options):

@@ -25,7 +25,6 @@ _MAGIC = b"\xd3BLK"
 _HEADER = struct.Struct(">I4sQQQ16s")
 _TYPES = {"float16": "f2", "float32": "f4", "float64": "f8"}
 _ARRAY = "tag:stsci.edu:asdf/core/ndarray-"
-_OWN_TAG = "tag:stsci.edu:asdf/core/"
 _SCALARS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str")}
 _FOREIGN = "asdf_library", "history"  # what ASDF says of itself
 

@@ -108,16 +108,17 @@ def interpolated(images, steps, side):
 
 
 @lru_cache(maxsize=64)
-def _nearest(steps):
+def _nearest(steps, low, high):
     """Index of the pixel of a stamp nearest to each of the grid, and which pixels of the grid are used.
 
-    Those are in the stamp whatever symmetry of the square is applied to them: an edge that is missing on two
-    sides only has a direction, and biases g additively by three per cent of the shear.
+    Those are in the stamp, from x, y ``low`` to ``high``, whatever symmetry of the square is applied to them:
+    an edge that is missing on two sides only has a direction, and biases g additively by three per cent of
+    the shear.
     """
     x = np.arange(SIDE) - (SIDE - 1) / 2
     back = np.linalg.inv(shear_matrix(*np.multiply(steps, STEP)))
     at = np.rint(np.tensordot(back, np.stack(np.meshgrid(x, x)), 1) + (SIDE - 1) / 2).astype(int)
-    inside = ((at >= 0) & (at < SIDE)).all(0)
+    inside = ((at.T >= low) & (at.T <= high)).all(-1).T
     turned = [np.rot90(inside, quarter) for quarter in range(4)]
     inside = np.logical_and.reduce(turned + [one.T for one in turned])
     return np.clip(at, 0, SIDE - 1), inside
@@ -163,7 +164,7 @@ def on_grids(part, params):
         Their derivatives by flux, n, hlr, g1, g2, x, y, sky.
     """
     model, slopes = render_with_derivatives(params.astype(np.float32), part.arrays["transfer"], part.grid)
-    moved = np.flatnonzero(part.steps.any(1))
+    moved = np.flatnonzero(part.steps.any(1) & (part.arrays["ivar"] > 0).any((1, 2)))
     if not len(moved):
         return part, params, model, slopes
     of_psf, old = _of_psfs(part, moved), part.arrays
@@ -198,7 +199,9 @@ def _regridded(stamp, model, new_model, steps):
     sigma = _sigma(stamp, stamp["ivar"], model)
     rest = np.stack([np.where(used, stamp["data"] - model, 0), stamp["noise"] * sigma])
     rest, noise = interpolated(rest, steps, SIDE)
-    (x, y), inside = _nearest(tuple(map(int, steps)))
+    filled = [np.flatnonzero(used.any(axis)) for axis in (0, 1)]  # columns and rows of the stamp
+    low, high = (tuple(int(one[end]) for one in filled) for end in (0, -1))
+    (x, y), inside = _nearest(tuple(map(int, steps)), low, high)
     ivar = np.where(inside, stamp["ivar"][y, x], 0)
     sigma = _sigma(stamp, ivar, new_model)
     return np.where(ivar > 0, new_model + rest, 0), ivar, noise / np.where(sigma > 0, sigma, np.inf)

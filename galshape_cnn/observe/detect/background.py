@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Level and scatter of the sky between the sources of an image.
 
-The mesh is photutils' `~photutils.background.Background2D`; what takes time in an image of many million
-pixels, clipping all of them, growing the sources and interpolating the mesh, is done here, with the same
-results.
+Statistics and mesh are those of `astropy.stats.sigma_clipped_stats` and `photutils.background.Background2D`.
+What takes time in an image of many million pixels, clipping them, growing the sources and interpolating
+the mesh, is done with one sort, and axis by axis.
 """
 
 import numpy as np
@@ -13,6 +13,9 @@ __all__ = ["clipped_level", "grown", "sky_level"]
 _CLIP = 3.0  # standard deviations
 #: Side of the background mesh in pixels, for images of at least twice that.
 _BOX = 128
+_ROUNDS = 10  # of clipping in a box
+_LEAST_USED = 0.5  # of the pixels of a box, without which its neighbours speak for it
+_NEIGHBOURS = 10
 _MOST_HIDDEN = 0.9  # of the image, above which nothing is left to measure and the sources stay in
 
 
@@ -33,16 +36,20 @@ def clipped_level(values, maxiters=5):
     level, sigma : float
         NaN without values.
     """
+    kept = _clipped(values, maxiters)
+    return (float(_middle(kept)), float(kept.std())) if len(kept) else (np.nan, np.nan)
+
+
+def _clipped(values, maxiters):
+    """The values that are left, sorted."""
     kept = np.sort(values)
-    if not len(kept):
-        return np.nan, np.nan
-    for _ in range(maxiters):
+    for _ in range(maxiters if len(kept) else 0):
         level, reach = _middle(kept), _CLIP * kept.std()
         first, last = np.searchsorted(kept, level - reach), np.searchsorted(kept, level + reach, "right")
         if last - first in (0, len(kept)):
             break
         kept = kept[first:last]
-    return float(_middle(kept)), float(kept.std())
+    return kept
 
 
 def _middle(ordered):
@@ -57,21 +64,22 @@ def grown(mask, radius):
     Parameters
     ----------
     mask : (ny, nx) ndarray of bool
-    radius : int
-        Pixels, at least 0 and below 255.
+    radius : float
+        Pixels, at least 0.
 
     Returns
     -------
     grown : (ny, nx) ndarray of bool
         As `scipy.ndimage.binary_dilation` with a disc of the radius has it.
     """
-    ny, nx = mask.shape
+    (ny, nx), most = mask.shape, int(radius)
     x = np.arange(nx, dtype=np.int32)
-    before = np.maximum.accumulate(np.where(mask, x, np.int32(-nx - radius)), axis=1)
-    after = np.minimum.accumulate(np.where(mask, x, np.int32(2 * nx + radius))[:, ::-1], axis=1)[:, ::-1]
-    along = np.minimum(np.minimum(x - before, after - x), radius + 1).astype(np.uint8)
+    before = np.maximum.accumulate(np.where(mask, x, np.int32(-nx - most)), axis=1)
+    after = np.minimum.accumulate(np.where(mask, x, np.int32(2 * nx + most))[:, ::-1], axis=1)[:, ::-1]
+    along = np.minimum(np.minimum(x - before, after - x), most + 1)
+    along = along.astype(np.uint8 if most < 255 else np.int32)  # small numbers are compared faster
     out = np.zeros_like(mask)
-    for shift in range(-min(radius, ny - 1), min(radius, ny - 1) + 1):
+    for shift in range(-min(most, ny - 1), min(most, ny - 1) + 1):
         reach = int(np.sqrt(radius**2 - shift**2))
         here, there = slice(max(shift, 0), ny + min(shift, 0)), slice(max(-shift, 0), ny - max(shift, 0))
         out[here] |= along[there] <= reach
@@ -99,40 +107,64 @@ def sky_level(image, bad, sources, margin, box):
     -------
     level : float or (ny, nx) ndarray
     """
-    from photutils.background import Background2D, MedianBackground
-
     if box == 0:
         return 0.0
     hidden = bad if sources is None else bad | grown(sources, margin)
     if hidden.mean() > _MOST_HIDDEN:
         hidden = bad
     if min(image.shape) >= 2 * _BOX or box is not None:
-        how = {"filter_size": 3, "exclude_percentile": 50, "bkg_estimator": MedianBackground()}
-        try:
-            mesh = Background2D(image, box or _BOX, mask=hidden, bkg_rms_estimator=_unused, **how)
-        except ValueError:  # no box has enough pixels
-            pass
-        else:
-            return _interpolated(mesh.background_mesh, image.shape, box or _BOX)
+        sides = np.minimum(box or _BOX, image.shape)
+        mesh = _mesh(image, hidden, sides)
+        if np.isfinite(mesh).any():
+            return _interpolated(_smoothed(_filled(mesh)), image.shape, sides)
     return clipped_level(image[~hidden])[0]
 
 
-def _unused(boxes, axis):
-    """Scatter of the boxes of a mesh, which nobody asks for."""
-    return np.zeros(() if axis is None else boxes.shape[:-1])
+def _mesh(image, hidden, sides):
+    """Level of each box of an image; NaN where too few pixels are left."""
+    ny, nx = (-(-length // side) for length, side in zip(image.shape, sides, strict=True))
+    mesh = np.full((ny, nx), np.nan)
+    for place in np.ndindex(ny, nx):
+        box = tuple(slice(k * side, (k + 1) * side) for k, side in zip(place, sides, strict=True))
+        kept = _clipped(image[box][~hidden[box]], _ROUNDS)
+        if len(kept) > _LEAST_USED * np.prod(sides):
+            mesh[place] = _middle(kept)
+    return mesh
 
 
-def _interpolated(mesh, shape, box):
-    """A mesh of boxes on all pixels: cubic splines within its extremes, as photutils has it, axis by axis."""
-    box = np.minimum(box, shape)
-    along_y, along_x = (_spline(*one) for one in zip(mesh.shape, box, shape, strict=True))
+def _filled(mesh):
+    """A mesh with the means of the nearest boxes, weighted by one over distance, where it is not known."""
+    from scipy.spatial import cKDTree
+
+    known = np.argwhere(np.isfinite(mesh))
+    missing = np.argwhere(~np.isfinite(mesh))
+    if not len(missing):
+        return mesh
+    nearest = np.arange(1, min(_NEIGHBOURS, len(known)) + 1)
+    distance, near = cKDTree(known, leafsize=10).query(missing, k=nearest)
+    values, weight = mesh[tuple(known[near].T)].T, 1 / distance
+    out = mesh.copy()
+    out[tuple(missing.T)] = (weight * values).sum(1) / weight.sum(1)
+    return out
+
+
+def _smoothed(mesh):
+    """Median of each box and its neighbours."""
+    ny, nx = mesh.shape
+    around = np.pad(mesh, 1, constant_values=np.nan)
+    return np.nanmedian([around[y : y + ny, x : x + nx] for y in range(3) for x in range(3)], axis=0)
+
+
+def _interpolated(mesh, shape, sides):
+    """A mesh of boxes on all pixels: cubic splines within its extremes, axis by axis."""
+    along_y, along_x = (_spline(*one) for one in zip(mesh.shape, sides, shape, strict=True))
     return np.clip(along_y @ mesh @ along_x.T, mesh.min(), mesh.max())
 
 
-def _spline(nodes, box, side):
-    """(side, nodes) matrix that interpolates values at the middle of boxes."""
+def _spline(nodes, side, length):
+    """(length, nodes) matrix that interpolates values at the middle of boxes."""
     from scipy.ndimage import zoom
 
     unit = np.eye(nodes)
-    columns = [zoom(one, int(box), order=3, mode="reflect", grid_mode=True) for one in unit]
-    return np.stack(columns, axis=1)[:side]
+    columns = [zoom(one, int(side), order=3, mode="reflect", grid_mode=True) for one in unit]
+    return np.stack(columns, axis=1)[:length]

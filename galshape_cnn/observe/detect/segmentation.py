@@ -15,9 +15,10 @@ small part of the light, that rise from a body which is bright between them.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import binary_dilation, find_objects, label
+from scipy.ndimage import find_objects, label
 
 from galshape_cnn.forward.psf.convert import PSFArrays
+from galshape_cnn.observe.detect.background import grown
 from galshape_cnn.observe.detect.centroids import alike_chunks, neighbor_peaks, psf_sigma
 from galshape_cnn.observe.detect.peaks import lowest_between, values
 from galshape_cnn.observe.detect.scale_space import build_levels
@@ -76,12 +77,10 @@ class Scene:
         others = (self.labels > 0) & ~wanted
         if not others.any():
             return others
-        margin = int(np.ceil(_MASK_MARGIN * self.sigma))
-        y, x = np.ogrid[-margin : margin + 1, -margin : margin + 1]
-        grown = binary_dilation(others, np.hypot(x, y) <= margin + 0.5)
+        around = grown(others, np.ceil(_MASK_MARGIN * self.sigma) + 0.5)
         y, x = np.ogrid[: self.labels.shape[0], : self.labels.shape[1]]
         core = np.hypot(x - self.center[0], y - self.center[1]) <= _CORE
-        return grown & ~wanted & ~core
+        return around & ~wanted & ~core
 
 
 def find_scenes(stamps, known=None):
@@ -185,11 +184,10 @@ def _accepted(amplitude, found, threshold):
 
 def _with_listed(peaks, listed, center, significance, apart):
     """Peaks, and listed galaxies in the stamp that show and are none of them."""
-    ny, nx = significance.shape
-    for xy in listed:
-        x, y = np.round(xy).astype(int)
-        if not (0 <= x < nx and 0 <= y < ny) or significance[y, x] < _SEGMENT_HEIGHT:
-            continue
+    x, y = np.round(listed).astype(int).T
+    inside = (x >= 0) & (x < significance.shape[1]) & (y >= 0) & (y < significance.shape[0])
+    shows = significance[y[inside], x[inside]] >= _SEGMENT_HEIGHT
+    for xy in listed[inside][shows]:
         others = np.concatenate([center[None], peaks])
         if np.hypot(*(others - xy).T).min() > apart:
             peaks = np.concatenate([peaks, xy[None]])

@@ -7,12 +7,12 @@ parts where they are compressed or scaled.
 
 import glob
 import warnings
-from pathlib import Path
 
 from astropy.nddata import NDData
 from astropy.wcs import WCS, FITSFixedWarning
 
 from galshape_cnn.errors import FileError
+from galshape_cnn.files import as_path
 from galshape_cnn.observe.io.asdf_images import read_asdf_image
 from galshape_cnn.observe.io.bitmask import bad_pixels
 from galshape_cnn.observe.io.fits_hdus import (
@@ -107,7 +107,7 @@ def read_image(
     >>> image.data.shape, type(image.uncertainty).__name__
     ((40, 50), 'VarianceUncertainty')
     """
-    path = Path(path).expanduser()
+    path = as_path(path).expanduser()
     noise = _only_noise(err=err, var=var, ivar=ivar, weight=weight)
     if path.suffix.lower() == ".asdf":
         return read_asdf_image(path, sci=sci, noise=noise, mask=mask, psf=psf, bad_bits=bad_bits)

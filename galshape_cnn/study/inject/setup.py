@@ -12,7 +12,7 @@ from galshape_cnn.forward.psf.arrays import FORMS
 from galshape_cnn.forward.psf.width import psf_width
 from galshape_cnn.geometry import semi_major_radius
 from galshape_cnn.observe.noise.model import NoiseModel
-from galshape_cnn.quantities import plain_number, whole_number
+from galshape_cnn.quantities import plain_number, truth_value, whole_number
 from galshape_cnn.study.inject.galaxies import checked_kinds, default_prior, galaxy_rows, population
 from galshape_cnn.study.inject.places import AVOID, Room, find_field, plan_realisations
 from galshape_cnn.wcs import sky_geometry
@@ -138,7 +138,7 @@ def make_job(
         noise_scale=factor,
         gain=noise.gain,
         gain_in_map=bool(gain_in_map),
-        find=bool(find),
+        find=truth_value(find, "find"),
         detection=detection,
         real=real,
         real_scale=real_scale,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from astropy.table import QTable, Table
 
+from galshape_cnn import ShapeEstimator
 from galshape_cnn.cli import main
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.flags import Flag
@@ -145,3 +146,23 @@ def test_dask_is_an_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(InputError, match=r"pip install 'galshape-cnn\[dask\]'"), dask.connected():
         pass
+
+
+def test_a_call_that_fails_at_once_leaves_its_folder_free(tmp_path):
+    """Repeated rightly it would otherwise be a run of another configuration."""
+    estimator, cutouts = ShapeEstimator(), np.random.default_rng(1).normal(size=(2, 64, 64))
+    output, rest = tmp_path / "run", {"error": 1.0, "psf": np.ones((3, 3))}
+    for wrong in ({"method": "guess"}, {"workers": 0}, {"psf": np.ones((4, 4))}):
+        with pytest.raises(InputError):
+            measure_stream(estimator, cutouts, output, **rest | wrong)
+        assert not output.exists()
+    output.mkdir()  # the user's own
+    with pytest.raises(InputError):
+        measure_stream(estimator, cutouts, output, method="guess", **rest)
+    assert not list(output.iterdir())
+    with pytest.raises(InputError, match="estimator is a str; allowed: a ShapeEstimator"):
+        measure_stream("network", cutouts, output, **rest)
+    assert measure_stream(estimator, cutouts, output, **rest)["rows"] == len(cutouts)
+    with pytest.raises(InputError, match="another configuration"):
+        measure_stream(estimator, cutouts, output, method="guess", **rest)
+    assert len(read_blocks(output)) == len(cutouts)

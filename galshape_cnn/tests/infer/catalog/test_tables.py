@@ -11,6 +11,7 @@ from astropy.io import fits
 from astropy.table import QTable
 
 from galshape_cnn.errors import FileError, InputError
+from galshape_cnn.infer.catalog.magnitudes import add_magnitudes
 from galshape_cnn.infer.catalog.tables import TABLE_SUFFIXES, write_table
 from galshape_cnn.tests.infer.catalog.test_catalog import make_catalog, sky_stamps
 
@@ -152,3 +153,13 @@ def test_failure_leaves_the_old_file_and_no_litter(table, tmp_path, monkeypatch)
         write_table(table, path, overwrite=True)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["out.ecsv"]
+
+
+def test_what_is_no_table_of_fluxes_is_refused(tmp_path):
+    with pytest.raises(InputError, match="table is a str; an astropy Table is needed"):
+        write_table("flux", tmp_path / "a.fits")
+    with pytest.raises(InputError, match="table is a ndarray; an astropy Table is needed"):
+        add_magnitudes(np.ones(3), 25)
+    with pytest.raises(InputError, match="table has no column flux; flux, flux_err are needed"):
+        add_magnitudes(QTable({"flux_g": [1.0], "flux_g_err": [0.1]}), 25)
+    assert not list(tmp_path.iterdir())

@@ -215,6 +215,8 @@ def test_radius_in_pixels_where_an_angle_is_meant():
         (np.nan, NoiseError, "error is NaN or masked in every pixel"),
         (np.inf, NoiseError, "error and mask leave no pixel"),
         (1 * u.Jy, NoiseError, "error has another unit than params"),
+        ("small", InputError, "error is a str; a number or an array of numbers is needed"),
+        (1j, InputError, "error is a complex; a number or an array"),
         (np.ones((4, 4)), InputError, "at least 8"),
     ],
 )
@@ -231,6 +233,7 @@ def test_impossible_noise(error, kind, message):
         ({"pixel_scale": -0.2}, "pixel_scale=-0.2; allowed"),
         ({"jacobian": np.zeros((2, 2))}, "invertible"),
         ({"gain": 0}, "gain=0; allowed"),
+        ({"shape": 64}, "shape=64; allowed: two whole numbers of at least 8"),
     ],
 )
 def test_contradictions(options, message):

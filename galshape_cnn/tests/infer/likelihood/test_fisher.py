@@ -189,3 +189,7 @@ def test_snr_refuses():
         snr([1.0, 2.0], np.ma.array([1.0, 1.0], mask=True))
     with pytest.raises(InputError, match=r"shape \(3,\); it does not fit model \(2,\)"):
         snr([1.0, 2.0], [1.0, 1.0, 1.0])
+    with pytest.raises(InputError, match="model is a str; a number or an array of numbers is needed"):
+        snr("galaxy", 1.0)
+    with pytest.raises(InputError, match="error is a list; a number or an array of numbers is needed"):
+        snr([1.0, 2.0], ["one", "two"])

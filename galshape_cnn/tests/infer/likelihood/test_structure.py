@@ -11,7 +11,12 @@ from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.residuals import examine
-from galshape_cnn.infer.likelihood.structure import estimate_structure, significances, sky_significance
+from galshape_cnn.infer.likelihood.structure import (
+    _white_variance,
+    estimate_structure,
+    significances,
+    sky_significance,
+)
 
 N, SIZE = 64, 64
 GRID = grid_for(SIZE, 1)
@@ -167,3 +172,16 @@ def test_the_first_pass_finds_the_rows_that_have_structure():
     assert rows[wanted].all()
     assert wanted[16:].all()
     assert not rows.all()
+
+
+def test_a_galaxy_that_fills_its_stamp_but_for_two_pixels():
+    """One pair of pixels has no middle of its squares: no variance, rather than an infinite one."""
+    rest, outside = np.full((8, 8), 3.0), np.zeros((8, 8), bool)
+    outside[0, :2] = True
+    rest[0, 1] = -3.0
+    assert _white_variance(rest, outside, (1.0, 1.0, 1.0)) == 1
+    rng = np.random.default_rng(1)
+    everywhere = np.ones((64, 64), bool)
+    assert _white_variance(3 * rng.normal(size=(64, 64)), everywhere, (1.0, 1.0, 1.0)) == pytest.approx(
+        9, rel=0.1
+    )

@@ -92,6 +92,25 @@ def test_alternatives_say_the_same(estimator, scene):
     assert by_arrays.meta["options"]["psf_error"] == "96 alternatives of 33x33 samples"
 
 
+def test_draws_are_as_wide_as_the_errors(estimator, scene):
+    """What the PSF adds to the covariance the draws have too; a row alone has the same draws."""
+    rows = slice(0, 24)
+    how = {"method": "posterior", "psf_error": {"size": 0.05, "ellipticity": 0.03}}
+    without = measured(estimator, scene, rows, method="posterior")
+    counted = measured(estimator, scene, rows, **how)
+    ratios, stated = [], []
+    for row in np.flatnonzero(np.isfinite(counted.covariance).all((1, 2))):
+        mean = counted.measurement.params[row, :5]
+        spread = np.sqrt(((counted.samples(row) - mean) ** 2).mean(0))
+        ratios.append(spread / np.sqrt(np.diagonal(counted.covariance[row])))
+        stated.append(np.diagonal(counted.covariance[row] / without.covariance[row]))
+    assert len(ratios) > 20
+    assert np.median(stated, axis=0)[2] > 2  # of the size: more than the pixels' noise
+    np.testing.assert_allclose(np.median(ratios, axis=0), 1, atol=0.1)
+    alone = measured(estimator, scene, slice(5, 6), **how)
+    np.testing.assert_array_equal(alone.samples(0), counted.samples(5))
+
+
 def test_rows_do_not_depend_on_their_company(estimator, scene):
     said = {"size": SIZE, "ellipticity": SHEAR}
     whole = measured(estimator, scene, slice(0, 70), method="ml", psf_error=said)

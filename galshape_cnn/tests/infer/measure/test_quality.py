@@ -144,6 +144,24 @@ def test_a_centre_that_is_not_where_it_was_said_to_be(estimator, clean, noise, m
     assert not (shifted & Flag.FAR_CENTROID).any()
 
 
+@pytest.mark.parametrize("as_cutout", [True, False])
+def test_a_place_inside_a_large_galaxy_is_not_far_from_its_centre(estimator, noise, as_cutout):
+    """Half of the semi-major radius is allowed, and no more."""
+    yy, xx = np.mgrid[:128, :128]
+    far = []
+    for move in (4.5, 8.5):
+        image = PSFConvolvedSersic2D(4e5, 1.0, 12.0, 0.0, 0.0, 63.5, 63.5 + move, psf=PSF)(xx, yy)
+        image += np.tile(noise[0], (2, 2))
+        how = {"psf": PSF, "error": 1.0, "method": "ml", "noise_scale": None, "noise_correlation": None}
+        if as_cutout:
+            catalog = estimator(image[None], **how)
+        else:
+            catalog = estimator(np.pad(image, 64), positions=[[127.5, 127.5]], **how)
+        assert abs(float(catalog.hlr[0].value) - 12) < 0.5
+        far.append(bool(catalog.flags[0] & Flag.FAR_CENTROID))
+    assert far == [False, True]
+
+
 @pytest.mark.parametrize("method", ["network", "ml"])
 def test_a_noise_map_too_small_by_a_factor_widens_errors_by_it(estimator, clean, noise, method):
     factor = 1.6

@@ -9,7 +9,7 @@ from galshape_cnn.forward.render import render
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.geometry import shear_matrix, transform_shape
 from galshape_cnn.infer.likelihood.rendering import RenderedBatch
-from galshape_cnn.infer.shear.grids import grid_jacobian, grid_steps, interpolated
+from galshape_cnn.infer.shear.grids import _regridded, grid_jacobian, grid_steps, interpolated
 from galshape_cnn.infer.shear.response import shear_response
 from galshape_cnn.tests.infer.shear.test_generators import psf_array
 from galshape_cnn.tests.infer.shear.test_response import composed, images, shapes
@@ -158,6 +158,21 @@ def test_masked_pixels_stay_masked(estimator):
     spoilt = data.copy()
     spoilt[:, 20:24, 30] = 1e4
     np.testing.assert_array_equal(measured(estimator, spoilt, SHEARED, ivar), found)
+    ivar[1] = 0
+    lost = measured(estimator, data, SHEARED, ivar)
+    assert np.isnan(lost[1]).all()
+    np.testing.assert_array_equal(lost[2:], found[2:])
     whole = measured(estimator, data, SHEARED)
     assert np.isfinite(found).all()
     assert 0 < np.abs(found - whole)[:, :, 0, 3:5].max() < 0.1
+
+
+@pytest.mark.parametrize("corner", [(8, 8), (7, 10)])
+def test_small_stamps_lack_as_much_on_every_side(corner):
+    ivar, (x, y) = np.zeros((64, 64)), corner
+    ivar[y : y + 48, x : x + 48] = 1
+    stamp = {"data": ivar, "ivar": ivar, "noise": ivar, "inverse_gain": 0.0}
+    _, found, _ = _regridded(stamp, ivar, ivar, np.array(STEPS))
+    assert 35**2 < (found > 0).sum() < 48**2
+    np.testing.assert_array_equal(found, np.rot90(found))
+    np.testing.assert_array_equal(found, found.T)

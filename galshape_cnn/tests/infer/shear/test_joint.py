@@ -7,6 +7,7 @@ import pytest
 from galshape_cnn import Exposure, ShapeEstimator, mean_shear
 from galshape_cnn.errors import InputError
 from galshape_cnn.infer.shear.joint import weighted_columns
+from galshape_cnn.tests.exposure_scene import SETUP, exposure, galaxies
 from galshape_cnn.tests.infer.shear.test_generators import psf_array
 from galshape_cnn.tests.infer.shear.test_response import composed, images, shapes
 
@@ -95,3 +96,24 @@ def test_mean_shear_of_several_exposures(estimator):
 def test_other_methods_are_refused(estimator, how, message):
     with pytest.raises(InputError, match=message):
         estimator(exposures(shapes(2)), **HOW, **how)
+
+
+def test_exposures_of_other_scale_orientation_and_band(estimator):
+    """Shapes and responses are in the frame of the sky, whatever the WCS of each exposure is."""
+    rng = np.random.default_rng(5)
+    sky, truth = galaxies(rng)
+    visits = [exposure(rng, sky, truth, one) for one in SETUP]
+    how = {key: HOW[key] for key in ("neighbours", "shear_response")}
+    cat = estimator(visits, positions=sky, **how)
+    off = np.stack([cat.g1 - truth["g1"], cat.g2 - truth["g2"]])
+    assert np.abs(off).max() < 0.05
+    assert np.abs(cat.response.mean(0) - np.eye(2)).max() < 0.2
+    singles = {"psf", "error", "wcs"}
+    alone = [
+        estimator(one.data, positions=sky, **how, **{key: getattr(one, key) for key in singles})
+        for one in visits
+    ]
+    weight = np.array([one.snr**2 for one in alone])  # of the images, not of their copies
+    for name in ("g1", "g2"):
+        mean = np.average([getattr(one, name) for one in alone], axis=0, weights=weight)
+        np.testing.assert_allclose(getattr(cat, name), mean, atol=0.005)

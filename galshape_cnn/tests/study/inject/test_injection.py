@@ -222,6 +222,7 @@ class _Now:
         ({"kinds": "real"}, "real galaxies need the arcsec per pixel"),
         ({"kinds": "real", "pixel_scale": 0.2}, "give real_galaxies="),
         ({"avoid": "stars"}, "avoid='stars'"),
+        ({"find": "no"}, "find='no'; allowed: True or False"),
         ({"clearance": -1}, "clearance=-1"),
         ({"clearance": 80}, "find no free place"),
         ({"gain": -2}, "gain=-2"),
