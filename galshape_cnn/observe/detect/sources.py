@@ -16,7 +16,7 @@ from galshape_cnn.observe.detect.background import clipped_level, sky_level
 from galshape_cnn.observe.detect.deblending import deblended, detected
 from galshape_cnn.observe.noise.uncertainty import NO_NOISE, noise_from_error, noise_from_uncertainty
 
-__all__ = ["Detection", "Segments", "background_noise", "find_galaxies", "segmented"]
+__all__ = ["Detection", "Segments", "background_noise", "find_galaxies", "pixels_and_noise", "segmented"]
 
 #: Sides of the stamps of sources that were found.
 _STAMP_SIZES = (64, 96, 128, 192, 256, 384, 512)
@@ -232,7 +232,7 @@ def segmented(data, error=None, detection=None):
         If the image has no noise, or no pixel counts.
     """
     detection = Detection() if detection is None else detection
-    image, sigma, bad = _pixels_and_noise(data, error)
+    image, sigma, bad = pixels_and_noise(data, error)
     labels, margin = None, round(3 * detection.fwhm)
     for _ in range(2 if detection.box != 0 else 1):
         level = sky_level(image, bad, None if labels is None else labels > 0, margin, detection.box)
@@ -243,7 +243,7 @@ def segmented(data, error=None, detection=None):
     return Segments(flat, smooth, sigma, bad, labels)
 
 
-def _pixels_and_noise(data, error):
+def pixels_and_noise(data, error):
     """Image and noise of an NDData as plain arrays, zero and one where bad, and which pixels are bad."""
     image = np.asarray(data.data, float)
     if error is None and data.uncertainty is None:

@@ -79,9 +79,11 @@ def psf_from_stars(data, error=None):
     stars = None if found is None else _ridge(found)
     if stars is None or len(stars) < MINIMUM_STARS:
         count = 0 if stars is None else len(stars)
+        many = found is not None and len(found) >= MINIMUM_STARS
+        why = f" (the {len(found)} isolated sources differ in size, which stars do not)" if many else ""
         raise PSFError(
             f"psf is missing, and the image has {count} isolated stars of S/N > {_LEAST_SNR:.0f}, of which "
-            f"at least {MINIMUM_STARS} are needed to estimate it; give a PSF"
+            f"at least {MINIMUM_STARS} are needed to estimate it{why}; give a PSF"
         )
     stars.sort("snr", reverse=True)
     stars = stars[:_ENOUGH_STARS]
