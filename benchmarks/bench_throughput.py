@@ -188,7 +188,7 @@ def memory(folder, arguments):
             write_cube(f"{work}/cube.fits", n, arrays)
             run = timed(f"{work}/cube.fits", "network", 0, 8192)
             row = [n, f"{run['memory']:.0f}", f"{run['wall']:.0f}"]
-            write(folder, "memory", ["N", "peak memory, MB", "seconds, machine busy"], [row], keys=1)
+            write(folder, "memory", ["N", "peak memory, MB", "seconds"], [row], keys=1)
 
 
 def stages(folder, arguments):
