@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.geometry import frame_derivative, transform_shape
 from galshape_cnn.infer.shear.grids import shear_part, similarity
 
@@ -51,12 +52,12 @@ class ShearedColumns(NamedTuple):
     @property
     def shear(self):
         """(N, 2) ndarray: g1, g2, the mean of the copies."""
-        return self.values[:, :, 3:5].mean(1)
+        return self.values[:, :, SINGLE.shear].mean(1)
 
     @property
     def response(self):
         """(N, 2, 2) ndarray: d(g1, g2) / d(gamma1, gamma2), the mean of the copies."""
-        return self.slopes[:, :, 3:5].mean(1)
+        return self.slopes[:, :, SINGLE.shear].mean(1)
 
 
 def reported_columns(sheared, jacobian):
@@ -74,29 +75,29 @@ def reported_columns(sheared, jacobian):
     -------
     columns : ShearedColumns
     """
-    values, leak = sheared[:, :, 0].copy(), sheared[:, :, 3, 3:5]
+    values, leak = sheared[:, :, 0].copy(), sheared[:, :, 3, SINGLE.shear]
     slopes = np.moveaxis(sheared[:, :, 1:3], 2, -1).copy()
     if jacobian is None:
-        values[..., 3:5] -= leak
+        values[..., SINGLE.shear] -= leak
         return ShearedColumns(values, slopes)
     jacobian = np.broadcast_to(jacobian[:, None], values.shape[:2] + (2, 2))
     in_pixels = np.linalg.inv(jacobian)[..., None, :, :] @ _SKY_SHEARS @ jacobian[..., None, :, :]
     shears, turn = shear_part(in_pixels), (in_pixels[..., 1, 0] - in_pixels[..., 0, 1]) / 2
     slopes = slopes @ np.swapaxes(shears, -1, -2)
-    g = values[..., 3:5]
+    g = values[..., SINGLE.shear]
     across = np.stack([-g[..., 1], g[..., 0]], -1)
-    slopes[..., 3:5, :] += 2 * across[..., None] * turn[..., None, :]
+    slopes[..., SINGLE.shear, :] += 2 * across[..., None] * turn[..., None, :]
     moved = np.stack(transform_shape(values[..., 2], g[..., 0], g[..., 1], jacobian), -1)
     derivative = frame_derivative(g[..., 0], g[..., 1], jacobian)
     additive = _additive_change(values, sheared, leak, jacobian, derivative)
     values[..., 2:5], slopes[..., :5, :] = moved, derivative @ slopes[..., :5, :]
-    values[..., 3:5] -= additive
+    values[..., SINGLE.shear] -= additive
     return ShearedColumns(values, slopes)
 
 
 def _additive_change(values, sheared, leak, jacobian, derivative):
     """What g1, g2 gain, to first order, from the shear of the Jacobian and from the PSF."""
-    g, similar = values[..., 3:5], similarity(jacobian)
+    g, similar = values[..., SINGLE.shear], similarity(jacobian)
     moved = [
         np.stack(transform_shape(1.0, g[..., 0], g[..., 1], similar + t * (jacobian - similar))[1:], -1)
         for t in (1 + _STEP, 1 - _STEP)
@@ -104,5 +105,5 @@ def _additive_change(values, sheared, leak, jacobian, derivative):
     of_frame = (moved[0] - moved[1]) / (2 * _STEP)
     shear = shear_part(np.linalg.inv(similar) @ jacobian)
     shear = shear / (1 - (shear**2).sum(-1, keepdims=True))
-    of_pixels = leak - np.einsum("nca,ncai->nci", shear, sheared[:, :, 1:3, 3:5])
-    return of_frame + np.einsum("ncij,ncj->nci", derivative[..., 3:5, 3:5], of_pixels)
+    of_pixels = leak - np.einsum("nca,ncai->nci", shear, sheared[:, :, 1:3, SINGLE.shear])
+    return of_frame + np.einsum("ncij,ncj->nci", derivative[..., SINGLE.shear, SINGLE.shear], of_pixels)

@@ -16,6 +16,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.render import render_with_derivatives
 from galshape_cnn.geometry import shear_matrix, transform_shape
 from galshape_cnn.infer.network.features import SIDE
@@ -26,6 +27,7 @@ __all__ = ["grid_jacobian", "grid_steps", "interpolated", "on_grids", "shear_par
 
 #: Step in each component of the shears of grids.
 STEP = 0.002
+_HLR, _SHEAR, _CENTRE = SINGLE.hlr, SINGLE.shear, SINGLE.centre
 _MARGIN = 16  # samples in which sides of PSFs grow: each side is a program
 
 
@@ -185,11 +187,12 @@ def on_grids(part, params):
 
 def _moved(params, steps, rows):
     """Parameters of galaxies on the grids."""
-    out = params.copy()
+    out, middle = params.copy(), (SIDE - 1) / 2
     matrix = shear_matrix(*(steps[rows].T * STEP))
-    out[rows, 2:5] = np.stack(transform_shape(*params[rows, 2:5].T.astype(float), matrix), -1)
-    middle = (SIDE - 1) / 2
-    out[rows, 5:7] = np.einsum("nij,nj->ni", matrix, params[rows, 5:7].astype(float) - middle) + middle
+    hlr, shear, centre = (params[rows, which].astype(float) for which in (_HLR, _SHEAR, _CENTRE))
+    out[rows, _HLR], *shear = transform_shape(hlr, *shear.T, matrix)
+    out[rows, _SHEAR] = np.stack(shear, -1)
+    out[rows, _CENTRE] = np.einsum("nij,nj->ni", matrix, centre - middle) + middle
     return out
 
 

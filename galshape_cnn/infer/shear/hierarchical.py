@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from galshape_cnn.errors import InputError
+from galshape_cnn.forward.galaxy_model import SINGLE
 
 __all__ = ["EDGE", "PosteriorShear", "log_shape_density", "posterior_shear", "shape_draws"]
 
@@ -210,6 +211,6 @@ def shape_draws(batch, network, prior, *, n_draws=256, fit_sky=True, seed=0):
             some.stamps.data, some.stamps.ivar, some.transfer, some.grid, proposal[: len(rows)], prior,
             fit_sky=fit_sky, gain=some.gain, n_draws=n_draws, seed=seed,
         )  # fmt: skip
-        shapes[rows] = params[..., 3:5]
+        shapes[rows] = params[..., SINGLE.shear]
         log_weights[rows] = weights - prior.log_density_of_shear(params[..., 3], params[..., 4])
     return shapes, log_weights

@@ -8,6 +8,7 @@ galaxies, :math:`\hat g = (R + R_S)^{-1} g`.  Without leakage it is zero within 
 import numpy as np
 
 from galshape_cnn.errors import InputError
+from galshape_cnn.forward.galaxy_model import SINGLE
 
 __all__ = ["leakage_slope", "psf_shapes"]
 
@@ -70,7 +71,7 @@ def leakage_slope(views, shapes, blocks, calibration, member):
     terms = 0.0
     for copy in range(2):
         weight = views.weight[copy][0] * member(views.tables[copy][0])
-        g = np.where(views.usable[:, None], views.columns.values[:, copy, 3:5], 0)
+        g = np.where(views.usable[:, None], views.columns.values[:, copy, SINGLE.shear], 0)
         both = (shapes[:, :, None] * g[:, None, :]).reshape(-1, 4)
         parts = [np.ones((len(g), 1)), shapes, g, both, (shapes**2).sum(1, keepdims=True)]
         terms = terms + weight[:, None] * np.concatenate(parts, 1)

@@ -20,6 +20,7 @@ from astropy.units import Quantity
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.flags import LEVELS
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.geometry import axis_ratio, position_angle, semi_major_radius
 from galshape_cnn.infer.shear.frames import ShearedColumns
 from galshape_cnn.infer.shear.leakage import leakage_slope, psf_shapes
@@ -288,8 +289,8 @@ def shear_sums(views, blocks, member=None):
     values, slopes, usable = views.columns.values, views.columns.slopes, views.usable
     sums, touched = 0.0, np.zeros(len(usable), bool)
     for copy in range(2):
-        g = np.where(usable[:, None], values[:, copy, 3:5], 0)
-        response = np.where(usable[:, None, None], slopes[:, copy, 3:5], 0).reshape(-1, 4)
+        g = np.where(usable[:, None], values[:, copy, SINGLE.shear], 0)
+        response = np.where(usable[:, None, None], slopes[:, copy, SINGLE.shear], 0).reshape(-1, 4)
         weight = [w * member(t) for w, t in zip(views.weight[copy], views.tables[copy], strict=True)]
         touched |= weight[0] > 0
         terms = [np.ones_like(g[:, :1]), g, response]
