@@ -2,7 +2,8 @@
 """Checks of PSF arrays: pedestals, truncation, off-centre peaks; corrected where possible.
 
 A PSF that is cut where it still has light makes galaxies too large, one on a pedestal (a sky level that was
-not subtracted from a star) too small, and one that is not on its central sample shifts positions.
+not subtracted from a star) too small, one on a negative pedestal (too high a sky) too large, and one that is
+not on its central sample shifts positions.
 """
 
 import warnings
@@ -81,7 +82,9 @@ def mended_psf(psf, normalize=True):
         return MendedPSF(psf, none, none)
     peak = array.max((1, 2))
     rim, inner, error, ring = _rings(array)
-    pedestal = (rim > _PEDESTAL * peak) & (rim > _FLAT * inner) & (rim > _SIGMAS * error) & (rim < 0.1 * peak)
+    flat = (rim < 0) | (rim > _FLAT * inner)  # no PSF is negative
+    size = np.abs(rim)
+    pedestal = flat & (size > _PEDESTAL * peak) & (size > _SIGMAS * error) & (size < 0.1 * peak)
     level = np.where(pedestal, rim, 0)
     out = array - level[:, None, None]
     cut = (_missing(rim, inner, ring, array) > _CUT) & ~pedestal

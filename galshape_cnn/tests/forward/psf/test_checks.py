@@ -50,7 +50,7 @@ def test_cut_small_is_said():
     assert not found.mended.any()
 
 
-@pytest.mark.parametrize("level", [3e-4, 1e-3])
+@pytest.mark.parametrize("level", [3e-4, 1e-3, -3e-4, -2e-3])
 def test_pedestal_is_subtracted(level):
     whole = moffat()
     raised = whole + level * whole.max()
