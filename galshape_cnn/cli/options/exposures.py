@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from galshape_cnn.cli.options.detection import CUTOUT_LIMIT, targets
+from galshape_cnn.cli.options.detection import is_cutout, targets
 from galshape_cnn.cli.options.psf import parse_psf, read_psf_error
 from galshape_cnn.errors import FileError, InputError
 
@@ -200,11 +200,7 @@ def _exposure(row, names, path):
 
 def _may_show_stars(image):
     """Whether the PSF is to be had from stars only, as without ``--psf``: no cutout, and no PSF with it."""
-    return (
-        getattr(image, "psf", None) is None
-        and np.ndim(image.data) == 2
-        and max(image.data.shape) > CUTOUT_LIMIT
-    )
+    return getattr(image, "psf", None) is None and not is_cutout(image)
 
 
 def _doubt_beside(path, text):

@@ -44,7 +44,7 @@ class ExposuresCatalog(ExposuresRows, ShapeCatalog):
         Unit of the flux in each band, or None.
     zeropoints : tuple
         Magnitude of a flux of one in each band, or None.
-    by_exposure : galshape_cnn.infer.measure.exposure_quality.ExposureRows
+    by_exposure : galshape_cnn.infer.measure.exposures.quality.ExposureRows
         What each exposure says.
     seen : (N, E) ndarray of bool
         Whether a galaxy has data in an exposure.
@@ -58,7 +58,7 @@ class ExposuresCatalog(ExposuresRows, ShapeCatalog):
 
     @classmethod
     def from_exposures(cls, exposures, measurement, by_exposure, measured, *, method, meta):
-        """Combine what `~galshape_cnn.infer.measure.exposures.measure_exposures` found in exposures.
+        """Combine what `~galshape_cnn.infer.measure.exposures.pipeline.measure_exposures` found in exposures.
 
         ``method`` and ``meta`` as for `ShapeCatalog.from_measurements`.
         """

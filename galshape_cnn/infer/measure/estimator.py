@@ -285,7 +285,7 @@ class ShapeEstimator:
     def _measure_exposures(self, data, positions, options, cutting, threads, progress, strict):
         """Catalogue of galaxies in several images."""
         from galshape_cnn.infer.catalog.exposures_catalog import ExposuresCatalog
-        from galshape_cnn.infer.measure.exposures import measure_exposures
+        from galshape_cnn.infer.measure.exposures.pipeline import measure_exposures
         from galshape_cnn.infer.measure.record import recorded_exposures, recorded_options, recorded_prior
         from galshape_cnn.observe.exposures import prepare_exposures
         from galshape_cnn.observe.noise.model import NoiseModel

@@ -16,6 +16,7 @@ from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.psf.shape import psf_shape
 from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.forward.sersic import N_RANGE
+from galshape_cnn.geometry import semi_major_radius
 from galshape_cnn.infer.likelihood.point_source import point_source_chi2
 from galshape_cnn.infer.likelihood.residuals import as_if_independent, newton_steps
 from galshape_cnn.infer.likelihood.structure import SIGNIFICANT
@@ -41,6 +42,7 @@ _N_MARGIN = 0.02  # from a limit of n at which an estimate counts as sitting on 
 # is: what a neighbour makes of one.  With a larger error the limit is one value of many, and the others hold.
 # Fixed on injections into a DECaLS image (S/N 5 to 60), judged on others and in HSC and KiDS.
 _KNOWN_N, _KNOWN_SHEAR = 0.5, 0.3
+_THINNEST = 0.999  # shear above which a radius along the major axis grows no more
 _FLAT = 0.85  # shear that counts as at its limit of 0.9: no galaxy has q below 0.08
 _PILED_UP = 0.5  # of its width that a posterior's mean is from a limit; no smooth one inside gets below one
 # Pixels or radii, and errors, by which a centre may be off: where the galaxy was found, and what was given.
@@ -229,7 +231,7 @@ def _reach(params, limits):
 
 def _semi_major(params):
     g = np.hypot(*params[:, SINGLE.shear].T)
-    return params[:, SINGLE.hlr] * np.sqrt((1 + g) / np.maximum(1 - g, 1e-3))
+    return semi_major_radius(params[:, SINGLE.hlr], np.minimum(g, _THINNEST), 0)
 
 
 def with_settled_centres(stamps, params):

@@ -37,7 +37,7 @@ def exposures_response(exposures, measurement, by_exposure, measured, network, o
     exposures : Exposures
         Of N galaxies.
     measurement, by_exposure, measured
-        From `galshape_cnn.infer.measure.exposures.measure_exposures`.
+        From `galshape_cnn.infer.measure.exposures.pipeline.measure_exposures`.
     network : AmortizedPosterior
         The live network.
     options : Options

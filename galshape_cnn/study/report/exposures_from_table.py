@@ -13,7 +13,7 @@ from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.geometry import frame_derivative, transform_shape
 from galshape_cnn.infer.catalog.exposures_catalog import ExposuresCatalog
 from galshape_cnn.infer.catalog.measurement import Measurement
-from galshape_cnn.infer.measure.exposure_quality import ExposureRows
+from galshape_cnn.infer.measure.exposures.quality import ExposureRows
 from galshape_cnn.observe.exposure import axes_of, opened
 from galshape_cnn.observe.exposures import prepare_exposures
 from galshape_cnn.study.report.from_table import column_numbers, fitted_sky, method_of

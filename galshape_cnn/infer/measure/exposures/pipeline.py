@@ -23,14 +23,14 @@ from galshape_cnn.infer.fit.moments import moment_start
 from galshape_cnn.infer.likelihood.exposures import ExposureStamps, JointLikelihood
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE, RenderedBatch
-from galshape_cnn.infer.measure.exposure_estimates import (
+from galshape_cnn.infer.measure.exposures.estimates import (
     network_exposures,
     of_fit,
     of_one_image,
     sample_exposures,
 )
-from galshape_cnn.infer.measure.exposure_quality import ExposureRows, is_single, judge
-from galshape_cnn.infer.measure.exposure_task import SamplingTask
+from galshape_cnn.infer.measure.exposures.quality import ExposureRows, is_single, judge
+from galshape_cnn.infer.measure.exposures.task import SamplingTask
 from galshape_cnn.infer.measure.neighbours import Treated, listed_positions, segment, treat
 from galshape_cnn.infer.measure.quality import settled_bounds
 from galshape_cnn.infer.network.likelihood_update import expansion_point

@@ -11,7 +11,7 @@ from galshape_cnn.infer.likelihood.exposures import joint_errors
 from galshape_cnn.infer.likelihood.sandwich import information, on_known, widened
 from galshape_cnn.infer.likelihood.structure import SIGNIFICANT, score_roots
 from galshape_cnn.infer.measure.bounds import hidden_sources, structure_at, suspicions, without_errors
-from galshape_cnn.infer.measure.exposure_gradients import ShapeDifferences, shape_differences
+from galshape_cnn.infer.measure.exposures.gradients import ShapeDifferences, shape_differences
 from galshape_cnn.infer.measure.quality import (
     LARGE,
     LARGEST_SHARE,
@@ -57,7 +57,7 @@ class ExposureRows:
         Bits of `galshape_cnn.flags`.
     gradient, gradient_error : (N,) ndarray
         ln hlr in the last band minus that in the first, see
-        `galshape_cnn.infer.measure.exposure_gradients`.
+        `galshape_cnn.infer.measure.exposures.gradients`.
     """
 
     params: np.ndarray

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from galshape_cnn import ShapeEstimator
 from galshape_cnn.flags import Flag
-from galshape_cnn.infer.measure import exposure_estimates
+from galshape_cnn.infer.measure.exposures import estimates
 from galshape_cnn.infer.posterior.nested_laplace import nested_moments
 from galshape_cnn.tests.exposure_scene import SETUP, TRUTH, exposure, galaxies
 
@@ -109,7 +109,7 @@ def test_rows_that_draws_do_not_reach_are_those_of_the_posterior(scene, estimato
         result.ess[lost], doubtful[lost] = 0, False
         return result, doubtful
 
-    monkeypatch.setattr(exposure_estimates, "nested_moments", nothing)
+    monkeypatch.setattr(estimates, "nested_moments", nothing)
     mended = estimator(scene[2], positions=scene[0], neighbours="ignore")
     exact = estimator(scene[2], positions=scene[0], neighbours="ignore", method="posterior")
     for name in ("parameters", "covariance"):
