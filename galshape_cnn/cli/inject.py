@@ -123,9 +123,8 @@ def run(args):
     failed = sum(not good for good in verdict["passed"])
     word = "passed" if passed(verdict) else f"FAILED in {failed} of {len(verdict)} checks"
     found = int(table["found"].sum())
-    print(
-        f"injected {len(table)} galaxies ({args.method}), {found} measured: {word} -> {args.output}/index.html"
-    )
+    found = f"injected {len(table)} galaxies ({args.method}), {found} measured"
+    print(f"{found}: {word} -> {args.output}/index.html")
 
 
 def _injected(args, folder):

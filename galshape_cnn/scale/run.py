@@ -16,7 +16,6 @@ from galshape_cnn.processes import check_main_guard
 from galshape_cnn.quantities import whole_number
 from galshape_cnn.scale.blocks import join_rows, probe
 from galshape_cnn.scale.dataset import BlockFolder
-from galshape_cnn.scale.noise import settled_noise
 from galshape_cnn.scale.sources import open_source
 from galshape_cnn.scale.workers import Job, local_workers
 
@@ -28,6 +27,7 @@ __all__ = [
     "measure_all",
     "measure_stream",
     "recording",
+    "settled_noise",
     "source_columns",
     "split_options",
 ]
@@ -36,6 +36,8 @@ __all__ = [
 BLOCK_ROWS = 8192
 #: Rows a worker measures at a time: a few dozen MB, and a second or so.
 CHUNK_ROWS = 512
+#: Rows at the beginning of a source from which its noise is estimated.
+_NOISE_ROWS = 256
 #: Chunks under way for each worker: one in work, one waiting.
 _AHEAD = 2
 
@@ -244,3 +246,41 @@ def _measured(pool, chunks):
                 waiting.append((chunk, pool.submit(*chunk[1:])))
             chunk, future = waiting.popleft()
             yield chunk, pool.result(future, *chunk[1:])
+
+
+def settled_noise(source, how):
+    """A source and options in which scale and autocorrelation of the noise are settled for all parts.
+
+    Parameters
+    ----------
+    source : Source
+        Of the galaxies.
+    how : dict
+        Options of the measurement.
+
+    Returns
+    -------
+    source : Source
+        The same; of several exposures, of which each has noise of its own, one that knows it.
+    how : dict
+        With ``noise_scale`` and ``noise_correlation`` as numbers, arrays or None: measured on the image
+        where they were ``'auto'`` or missing, on the first 256 rows where they were ``'estimate'``.
+
+    Raises
+    ------
+    NoiseError
+        If there are too few blank pixels for what was to be estimated.
+    """
+    from galshape_cnn.observe.noise.model import NoiseModel
+    from galshape_cnn.observe.observation import prepare
+
+    noise, names = NoiseModel.from_keywords(how), ("noise_scale", "noise_correlation")
+    if hasattr(source, "settled"):
+        return source.settled(**{name: getattr(noise, name) for name in names}), how | dict.fromkeys(names)
+    if noise.is_automatic and not source.is_image:
+        kept = {name: getattr(noise, name) for name in names}
+        return source, how | {name: None if isinstance(value, str) else value for name, value in kept.items()}
+    if noise.is_estimated:
+        data, keywords = source.read(0, min(len(source), 1 if noise.is_automatic else _NOISE_ROWS))
+        noise = noise.settled(prepare(data, **keywords | {"strict": not noise.is_automatic}))
+    return source, how | {name: getattr(noise, name) for name in names}

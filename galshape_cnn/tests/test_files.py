@@ -79,11 +79,15 @@ def test_a_failure_leaves_no_folder_that_it_made_and_is_empty(tmp_path, kept):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def written_table(folder):
+    (folder / "table.ecsv").touch()
+    return folder / "table.ecsv"
+
+
 def test_a_failure_keeps_what_was_written(tmp_path):
-    with pytest.raises(KeyboardInterrupt), output_folder(tmp_path / "a" / "b") as folder:
-        (folder / "table").touch()
-        raise KeyboardInterrupt
-    assert (tmp_path / "a" / "b" / "table").exists()
+    with pytest.raises(FileError), output_folder(tmp_path / "a" / "b") as folder:
+        check_output_path(written_table(folder), (".ecsv",))
+    assert (tmp_path / "a" / "b" / "table.ecsv").exists()
     with output_folder(tmp_path / "empty"):
         pass
     assert (tmp_path / "empty").is_dir()

@@ -7,6 +7,7 @@ Estimators produce a `Measurement` for each group of equal-sized stamps;
 """
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import numpy as np
 
@@ -21,6 +22,7 @@ _DEFAULTS = {"neighbour_fraction": np.nan, "structure": 0.0, "rff": np.nan}
 _SHEARED = (2, 4, 6)
 
 
+@lru_cache(maxsize=64)
 def _trailing(model):
     """Trailing shape of each array after the axis of galaxies."""
     reported = len(model.reported_names)

@@ -12,10 +12,16 @@ import astropy.units as u
 import numpy as np
 from astropy.coordinates import SkyCoord
 
-from galshape_cnn.geometry import frame_derivative, transform_shape
+from galshape_cnn.geometry import (
+    axis_ratio,
+    frame_derivative,
+    position_angle,
+    semi_major_radius,
+    transform_shape,
+)
 from galshape_cnn.linalg import quadratic_form
 
-__all__ = ["Placement", "derived_errors"]
+__all__ = ["Placement", "derived_columns", "derived_errors"]
 
 #: Standard deviation of a position angle of which nothing is known, 180 / sqrt(12) degrees.
 _UNKNOWN_ANGLE = 180 / np.sqrt(12)
@@ -143,6 +149,13 @@ def _center(stamps):
         return stamps.center
     ny, nx = stamps.data.shape[1:]
     return np.array([(nx - 1) / 2, (ny - 1) / 2])
+
+
+def derived_columns(parameters, covariance):
+    """Axis ratio, position angle, semi-major radius and their errors, of flux, n, hlr, g1, g2 (N, 5)."""
+    hlr, g1, g2 = parameters[:, 2:].T
+    out = {"q": axis_ratio(g1, g2), "pa": position_angle(g1, g2), "r_eff": semi_major_radius(hlr, g1, g2)}
+    return out | derived_errors(parameters, covariance)
 
 
 def derived_errors(parameters, covariance):

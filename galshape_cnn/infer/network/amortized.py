@@ -35,9 +35,8 @@ from galshape_cnn.infer.network.features import (
     network_inputs,
     network_view,
 )
-from galshape_cnn.infer.network.kernel_networks import chain_of, network_of
 from galshape_cnn.infer.network.likelihood_update import expansion_point, likelihood_features
-from galshape_cnn.infer.network.live_model import LiveModel
+from galshape_cnn.infer.network.live_model import LiveModel, chain_of, network_of
 from galshape_cnn.infer.posterior.mixture import MixturePosterior
 from galshape_cnn.infer.posterior.prior import Prior
 

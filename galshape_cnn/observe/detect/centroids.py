@@ -19,8 +19,16 @@ import numpy as np
 
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.psf.arrays import PSFArrays
-from galshape_cnn.observe.detect.peaks import highest_pixels, lowest_between, quadratic_peak, values, windows
-from galshape_cnn.observe.detect.scale_space import build_levels, has_uniform_noise, number_of_levels
+from galshape_cnn.observe.detect.scale_space import (
+    build_levels,
+    has_uniform_noise,
+    highest_pixels,
+    lowest_between,
+    number_of_levels,
+    quadratic_peak,
+    values,
+    windows,
+)
 
 __all__ = [
     "Centers",

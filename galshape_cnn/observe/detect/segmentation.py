@@ -20,8 +20,7 @@ from scipy.ndimage import find_objects, label
 from galshape_cnn.forward.psf.convert import PSFArrays
 from galshape_cnn.observe.detect.background import grown
 from galshape_cnn.observe.detect.centroids import alike_chunks, neighbor_peaks, psf_sigma
-from galshape_cnn.observe.detect.peaks import lowest_between, values
-from galshape_cnn.observe.detect.scale_space import build_levels
+from galshape_cnn.observe.detect.scale_space import build_levels, lowest_between, values
 
 __all__ = ["TARGET", "UNMODELLED", "Scene", "find_scenes", "own_clumps"]
 
