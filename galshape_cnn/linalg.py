@@ -31,21 +31,10 @@ def inverse_or_nan(matrices):
 
 
 def scaled_inverse(matrices, least=1e-7):
-    """Pseudo-inverses of Fisher matrices after scaling to unit diagonal, and the scales.
+    """Pseudo-inverses of Fisher matrices (N, D, D), finite, after scaling to unit diagonal, and the scales.
 
-    Parameters
-    ----------
-    matrices : (N, D, D) ndarray
-        Symmetric and finite.
-    least : float, optional
-        Eigenvalues of the scaled matrix below this share of the largest count as zero.
-
-    Returns
-    -------
-    inverses : (N, D, D) ndarray
-        Of the scaled matrices; divided by ``scales`` those of the matrices.
-    scales : (N, D, D) ndarray
-        By which the matrices were divided.
+    Eigenvalues of a scaled matrix below the share ``least`` of the largest count as zero. Divided by the
+    scales these are the inverses of the matrices.
     """
     scale = np.sqrt(np.maximum(np.diagonal(matrices, axis1=1, axis2=2), 1e-30))
     scales = scale[:, :, None] * scale[:, None, :]

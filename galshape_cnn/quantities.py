@@ -45,29 +45,11 @@ def flux_unit(unit, name="unit"):
 
 
 def plain_values(value, unit, name, power=1):
-    """Values without unit, in the one in which an argument is meant.
+    """Values, of the same type, without unit, in the one in which an argument is meant.
 
-    Parameters
-    ----------
-    value : object
-        Anything with a unit is converted, anything else comes back as it is.
-    unit : astropy unit or None
-        None for numbers without dimension.
-    name : str
-        Name of the argument, for the message.
-    power : int, optional
-        The argument is meant in this power of ``unit``, which is raised only where the argument has a unit:
-        there are units so absurd that they have no power.
-
-    Returns
-    -------
-    value : object
-        The same type without its unit.
-
-    Raises
-    ------
-    InputError
-        If the units do not fit.
+    What has no unit comes back as it is; ``unit`` is None for numbers without dimension. The argument is
+    meant in a ``power`` of it, which is raised only where the argument has a unit: there are units so absurd
+    that they have no power.  ``InputError``, which names the argument, if the units do not fit.
     """
     own = getattr(value, "unit", None)
     if own is None:
@@ -85,29 +67,10 @@ def plain_values(value, unit, name, power=1):
 
 
 def plain_number(value, name, allowed, *, unit=None, above=-np.inf, least=-np.inf):
-    """One finite number.
+    """One finite number, above one limit and at least another, of what the user gave.
 
-    Parameters
-    ----------
-    value : object
-        What the user gave.
-    name : str
-        Name of the argument, for the message.
-    allowed : str
-        What it may be, for the message.
-    unit : astropy unit or None, optional
-        In which a Quantity is counted; None for numbers without dimension.
-    above, least : float, optional
-        The number must be above the one, and at least the other.
-
-    Returns
-    -------
-    number : float
-
-    Raises
-    ------
-    InputError
-        If it is no such number, or has another unit.
+    A Quantity is counted in ``unit``, None for numbers without dimension. ``InputError`` names the argument
+    and what is allowed if it is no such number, or has another unit.
     """
     plain = plain_values(value, unit, name)
     try:

@@ -78,27 +78,11 @@ def _basis(ra, dec):
 
 
 def sky_geometry(wcs, xy, step=0.5):
-    """Local Jacobian and sky position at pixel positions.
+    """Local Jacobian (N, 2, 2) and ICRS ra, dec (N, 2) in degrees at 0-based pixel positions x, y.
 
-    Offsets in the plane tangent at each position (gnomonic, so that nothing
-    special happens at the poles) are differenced over one pixel.
-
-    Parameters
-    ----------
-    wcs : celestial WCS
-        As from `celestial_part`.
-    xy : (N, 2) array_like
-        0-based pixel positions.
-    step : float, optional
-        Half the pixel distance over which to difference.
-
-    Returns
-    -------
-    jacobian : (N, 2, 2) ndarray
-        d(u, v)/d(x, y) in arcsec/pixel, u west, v north; NaN where the WCS is
-        not defined.
-    radec : (N, 2) ndarray
-        ICRS right ascension and declination in degrees.
+    Of a WCS of `celestial_part`: d(u, v)/d(x, y) in arcsec/pixel, u west, v north; NaN where it is not
+    defined. Offsets in the plane tangent at each position (gnomonic, so that nothing special happens at the
+    poles) are differenced over one pixel, twice ``step``.
     """
     xy = np.asarray(xy, float).reshape(-1, 2)
     n = len(xy)
@@ -139,28 +123,11 @@ def offset_on_sky(start, end):
 
 
 def pixel_positions(wcs, coords, name="positions"):
-    """0-based pixel positions of sky coordinates.
+    """0-based pixel positions (N, 2) of sky coordinates in a WCS of `celestial_part`.
 
-    Parameters
-    ----------
-    wcs : celestial WCS
-        As from `celestial_part`.
-    coords : astropy.coordinates.SkyCoord
-        N positions.
-    name : str, optional
-        Name of the argument, for the message.
-
-    Returns
-    -------
-    xy : (N, 2) ndarray
-        NaN where the WCS does not reach: distortions are polynomials that go
-        astray far outside the image, so positions that do not come back to
-        their coordinates are refused.
-
-    Raises
-    ------
-    PositionError
-        If the coordinates cannot be brought to the frame of the WCS.
+    NaN where the WCS does not reach: distortions are polynomials that go astray far outside the image, so
+    positions that do not come back to their coordinates are refused.  ``PositionError``, which names the
+    argument, if they cannot be brought to the frame of the WCS.
     """
     from astropy.coordinates import ConvertError
     from astropy.wcs import NoConvergence

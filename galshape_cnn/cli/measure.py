@@ -126,18 +126,7 @@ def _say_what_changes(source, suffix):
 
 
 def is_table(output):
-    """Whether an output is a single table, and not a folder of blocks.
-
-    Parameters
-    ----------
-    output : str
-        What followed ``-o``.
-
-    Returns
-    -------
-    is_table : bool
-        True if it has the suffix of a table, or another one and is no folder.
-    """
+    """Whether an output is a single table: it has such a suffix, or another one and is no folder."""
     from galshape_cnn.infer.catalog.tables import TABLE_SUFFIXES
 
     suffix = Path(output).suffix.lower()
@@ -196,19 +185,9 @@ def _finish(args, example, table):
 
 
 def summary(catalog, errors=0):
-    """One line with the number of rows and of each flag.
+    """Rows and flags in a line, such as ``measured 3 galaxies (ml): 2 of quality 0, EDGE 1``.
 
-    Parameters
-    ----------
-    catalog : ShapeCatalog
-        What was measured.
-    errors : int, optional
-        Rows that could not be tried.
-
-    Returns
-    -------
-    text : str
-        For example ``measured 3 galaxies (ml): 2 of quality 0, EDGE 1``.
+    ``errors`` are rows that could not be tried.
     """
     clean = int(np.count_nonzero(catalog.quality == 0))
     return counted(len(catalog), catalog.method, clean, catalog.flag_counts(), errors)

@@ -89,15 +89,8 @@ class ExposuresSource(Source):
     def settled(self, **noise):
         """The same source with the noise of its exposures settled, not to be estimated by each part.
 
-        Parameters
-        ----------
-        **noise
-            ``noise_correlation`` and ``noise_scale`` of exposures that say nothing of it.
-
-        Returns
-        -------
-        source : ExposuresSource
-            Measured on images; of what is to be estimated from stamps, on the first 256 rows.
+        Keywords are ``noise_correlation`` and ``noise_scale`` of exposures that say nothing of it. Measured
+        on images; of what is to be estimated from stamps, on the first 256 rows.
         """
         exposures, keywords = self.read(0, min(len(self), _ROWS))
         found = settled_noise(exposures, **keywords, **noise)

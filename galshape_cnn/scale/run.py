@@ -110,22 +110,9 @@ def measure_stream(
 
 
 def begin_run(estimator, data, output, block_rows, settings, options):
-    """Source, options and folder of a run, whoever does the work.
+    """Source, options and folder of a run of `measure_stream`, whoever does the work.
 
-    Parameters
-    ----------
-    estimator, data, output, block_rows, settings
-        As for `measure_stream`.
-    options : dict
-        Its further keywords.
-
-    Returns
-    -------
-    source : Source
-        Its noise settled, if that belongs to it.
-    how : dict
-        Options of the measurement, the same for every part of the source.
-    folder : BlockFolder
+    The noise of the source is settled, so that the options are the same for every part of it.
     """
     if not callable(estimator):
         raise InputError(f"estimator is a {type(estimator).__name__}; allowed: a ShapeEstimator")
@@ -189,18 +176,9 @@ def configuration_of(estimator, source, how, settings=None):
 
 
 def fill_folder(folder, pool, progress=False, finish=None):
-    """Measure the blocks that are missing in a folder.
+    """Measure the blocks that are missing in a folder, by a pool of workers.
 
-    Parameters
-    ----------
-    folder : BlockFolder
-        Output.
-    pool : ThreadWorkers, ProcessWorkers or DaskWorkers
-        Those who measure.
-    progress : bool, optional
-        Show a progress bar.
-    finish : callable, optional
-        Takes the table of a block and changes it before it is written.
+    ``finish`` takes the table of a block and changes it before it is written.
     """
     missing, ranges = folder.missing(), folder.ranges()
     bar = progress_bar(sum(stop - start for start, stop in (ranges[n] for n in missing)), progress)
@@ -251,25 +229,10 @@ def _measured(pool, chunks):
 def settled_noise(source, how):
     """A source and options in which scale and autocorrelation of the noise are settled for all parts.
 
-    Parameters
-    ----------
-    source : Source
-        Of the galaxies.
-    how : dict
-        Options of the measurement.
-
-    Returns
-    -------
-    source : Source
-        The same; of several exposures, of which each has noise of its own, one that knows it.
-    how : dict
-        With ``noise_scale`` and ``noise_correlation`` as numbers, arrays or None: measured on the image
-        where they were ``'auto'`` or missing, on the first 256 rows where they were ``'estimate'``.
-
-    Raises
-    ------
-    NoiseError
-        If there are too few blank pixels for what was to be estimated.
+    The source is the same, but of several exposures, of which each has noise of its own, one that knows it.
+    ``noise_scale`` and ``noise_correlation`` are numbers, arrays or None: measured on the image where they
+    were ``'auto'`` or missing, on the first 256 rows where they were ``'estimate'``. ``NoiseError`` if there
+    are too few blank pixels for that.
     """
     from galshape_cnn.observe.noise.model import NoiseModel
     from galshape_cnn.observe.observation import prepare

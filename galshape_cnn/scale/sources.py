@@ -313,22 +313,7 @@ def _file_source(path, names, keywords):
 
 
 def is_mock_set(path):
-    """Whether ``galshape simulate`` wrote a file, or it is HDF5.
-
-    Parameters
-    ----------
-    path : path-like
-        The file.
-
-    Returns
-    -------
-    is_mock_set : bool
-
-    Raises
-    ------
-    FileError
-        If it cannot be read.
-    """
+    """Whether ``galshape simulate`` wrote a file, or it is HDF5; ``FileError`` if it cannot be read."""
     from galshape_cnn.study.simulate.mock_files import MOCK_FORMAT
 
     if Path(path).suffix.lower() in (".h5", ".hdf5"):

@@ -75,26 +75,10 @@ def vary_from(args):
 
 
 def read_exposures(path):
-    """Exposures of a list in a file; their images stay on disk.
+    """Exposures of a list in a file, its columns as the help of the option says; their images stay on disk.
 
-    Parameters
-    ----------
-    path : str or Path
-        Table with the columns ``image`` and ``band``, one row for each exposure, and optionally ``psf``,
-        ``error`` (1 sigma; as for ``--error`` if it is no file or HDU), ``variance``,
-        ``weight`` (its inverse), ``mask``, ``zeropoint``, ``gain``,
-        ``wavelength``, ``hdu``, ``name``, ``noise_scale``, ``noise_correlation``,
-        ``psf_error``; empty where one has none.
-        Files are looked for beside the list.
-
-    Returns
-    -------
-    exposures : list of Exposure
-
-    Raises
-    ------
-    FileError
-        If the list or one of its files cannot be read, or a column is missing or unknown.
+    Files are looked for beside the list. ``FileError`` if it or one of them cannot be read, or a column is
+    missing or unknown.
     """
     from galshape_cnn.observe.io.tables.table_files import read_table
 

@@ -153,21 +153,10 @@ def _pixel_arrays(profile):
 
 
 def stars_if_needed(data, keywords, is_image):
-    """Estimate the PSF from stars where it is wanted, or where there is no other.
+    """Estimate the PSF from stars where it is wanted, or where there is no other, and set it in ``keywords``.
 
-    Parameters
-    ----------
-    data : NDData or list of NDData
-        As read from the files.
-    keywords : dict
-        For the estimator; ``psf`` is set in place.
-    is_image : bool
-        Whether the galaxies are in one image that may also show stars.
-
-    Raises
-    ------
-    PSFError
-        If stars were asked for and there are not enough of them.
+    ``is_image`` says that the galaxies are in one image that may also show stars. ``PSFError`` if stars were
+    asked for and there are not enough of them.
     """
     wanted = isinstance(keywords.get("psf"), str)
     missing = keywords.get("psf") is None and getattr(data, "psf", None) is None

@@ -58,26 +58,10 @@ def check_oversampling(oversampling, name="psf_oversampling"):
 def check_psf(psf, name="psf", n_expected=None, largest_sum=LARGEST_SUM):
     """Check PSF arrays and return them as a (N, py, px) float64 copy.
 
-    Parameters
-    ----------
-    psf : (py, px) or (N, py, px) array_like
-        Effective PSF.
-    name : str, optional
-        Name of the argument, for the message.
-    n_expected : int, optional
-        Number of galaxies; ``psf`` must hold one PSF or this many.
-    largest_sum : float, optional
-        Largest sum allowed, infinite when the PSF is going to be normalised.
-
-    Returns
-    -------
-    psf : (N, py, px) or (1, py, px) float64 ndarray
-
-    Raises
-    ------
-    PSFError
-        If the PSF has a wrong shape, an even size, masked values or some that are not
-        finite, or a sum that is not positive or above ``largest_sum``.
+    ``n_expected`` is the number of galaxies: there must be one PSF or this many. The largest sum allowed is
+    infinite when the PSF is going to be normalised. ``PSFError``, which names the argument, if the PSF has a
+    wrong shape, an even size, masked values or some that are not finite, or a sum that is not positive or too
+    large.
     """
     psf, mask = split_mask(psf)
     if mask is not None:

@@ -255,25 +255,11 @@ def _draw_effective(psf, jacobian, side, folding_threshold):
 
 
 def distinct_jacobians(jacobian, tolerance=1e-4):
-    """Jacobians on a grid so fine that a PSF cannot tell, and which row has which.
+    """Jacobians on a grid so fine that a PSF cannot tell, (M, 2, 2), and which row has which, (N,).
 
-    The grid does not depend on the other rows, so that a galaxy's PSF does not
-    either.
-
-    Parameters
-    ----------
-    jacobian : (N, 2, 2) ndarray
-        d(u, v)/d(x, y).
-    tolerance : float, optional
-        Spacing of the grid relative to the pixel scale.  It changes the size
-        of a PSF by half as much at most, far below what is known of any PSF.
-
-    Returns
-    -------
-    distinct : (M, 2, 2) ndarray
-        Different Jacobians.
-    rows : (N,) int ndarray
-        Index into ``distinct``.
+    The grid does not depend on the other rows, so that a galaxy's PSF does not either.  Its spacing is
+    relative to the pixel scale; it changes the size of a PSF by half as much at most, far below what is known
+    of any PSF.
     """
     scale = np.sqrt(np.abs(np.linalg.det(jacobian)))
     spacing = tolerance * 2.0 ** np.round(np.log2(scale))[:, None, None]

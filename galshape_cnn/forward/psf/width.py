@@ -36,17 +36,9 @@ def psf_width(psf, oversampling):
 
 
 def width_from_levels(level):
-    """The width from transfer functions.
+    """Width (N,), in pixels, of PSFs from their transfer functions.
 
-    Parameters
-    ----------
-    level : (N, K) ndarray
-        Modulus of the transfer functions at `WAVES`, mean of both axes, in units of that at zero.
-
-    Returns
-    -------
-    width : (N,) ndarray
-        In pixels.
+    From the moduli (N, K) of these at `WAVES`, mean of both axes, in units of that at zero.
     """
     below = np.asarray(level) < 0.5
     first = np.where(below.any(1), below.argmax(1), len(WAVES) - 1)

@@ -53,22 +53,7 @@ class Placement:
 
     @classmethod
     def from_groups(cls, n, groups, has_sky):
-        """Collect the placement of n rows from groups of stamps.
-
-        Parameters
-        ----------
-        n : int
-            Number of rows.
-        groups : iterable of (index, Stamps)
-            Row numbers and the stamps that belong there.
-        has_sky : bool
-            Whether the stamps know their sky position.
-
-        Returns
-        -------
-        placement : Placement
-            NaN where no group covers a row.
-        """
+        """Placement of n rows from groups of (row numbers, stamps); NaN where no group covers a row."""
         out = cls(
             np.full((n, 2), np.nan),
             np.full((n, 2), np.nan),
@@ -111,18 +96,7 @@ class Placement:
         return SkyCoord(ra, dec, unit="deg", frame="icrs")
 
     def shapes(self, parameters):
-        """Carry flux, n, hlr, g1, g2 to the reported frame.
-
-        Parameters
-        ----------
-        parameters : (N, 5) or (N, S, 5) ndarray
-            In the pixel frame; the second form holds S samples of each galaxy.
-
-        Returns
-        -------
-        parameters : ndarray
-            Of the same shape; hlr in arcsec with a WCS.
-        """
+        """Carry flux, n, hlr, g1, g2, (N, 5) or S of each galaxy (N, S, 5), to the reported frame."""
         out = np.array(parameters, dtype=float)
         if self.has_sky:
             jacobian = self.jacobian if out.ndim == 2 else self.jacobian[:, None]

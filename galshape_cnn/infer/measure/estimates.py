@@ -62,21 +62,7 @@ class Estimate:
 
 
 def estimate(batch, network, options):
-    """Estimate the galaxies of a batch.
-
-    Parameters
-    ----------
-    batch : RenderedBatch
-        N > 0 stamps, each with data.
-    network : AmortizedPosterior
-        The live networks: every method starts from their answer.
-    options : Options
-        ``method``, ``fit_sky``, ``prior``, ``seed`` and ``correlation`` are used.
-
-    Returns
-    -------
-    estimate : Estimate
-    """
+    """Estimate the galaxies of a batch, each with data; every method starts from the networks' answer."""
     if options.method == "ml":
         batches = batch.filled(by_kernel=True)
         looks = [(rows, _look(full, len(rows), network, options)) for rows, _, full in batches]
@@ -227,23 +213,11 @@ def _stretched(result, batch, params, power, prior, options):
 
 
 def samples_as_wide(found, covariance):
-    """Draws about their mean as wide as the covariance that is stated, which may count more than they do.
+    """Draws about their mean as wide as the covariance (N, 5, 5) that is stated, or the same object.
 
     Structure, hidden sources and an uncertain PSF widen a covariance after the draws were made.  The map is
-    the one that moves draws least (of Gaussians; optimal transport); a draw that it would put where no
-    galaxy is stays where it was.
-
-    Parameters
-    ----------
-    found : Estimate
-        With ``samples`` or without.
-    covariance : (N, 5, 5) ndarray
-        What is stated.
-
-    Returns
-    -------
-    samples : (N, S, 5) float32 ndarray or None
-        The same object where nothing was added.
+    the one that moves draws least (of Gaussians; optimal transport); a draw that it would put where no galaxy
+    is stays where it was.
     """
     changed = (covariance != found.covariance).any((1, 2))
     known = np.isfinite(covariance).all((1, 2)) & np.isfinite(found.covariance).all((1, 2))

@@ -33,25 +33,12 @@ def measured_together(method, side, count, threads):
 
 
 def measure_batch(stamps, listed, network, options):
-    """Measure a batch of stamps.
+    """Measure any number of stamps of one size, square and even-sized; see `measured_together`.
 
-    Parameters
-    ----------
-    stamps : Stamps
-        Any number N of one size, square and even-sized; see `measured_together`.
-    listed : list of (K, 2) ndarray
-        For each stamp, where in it the user listed other galaxies.
-    network : AmortizedPosterior
-        The live networks.
-    options : Options
-        What to do.
+    ``listed`` says for each stamp where in it the user listed other galaxies, (K, 2).
 
-    Returns
-    -------
-    measurement : Measurement
-        One row per stamp; rows without data are NaN and flagged.
-    measured : Stamps
-        The pixels that were measured: neighbours masked or subtracted; ``stamps`` itself without any.
+    Returns the measurement, rows without data NaN and flagged, and the pixels that were measured: neighbours
+    masked or subtracted, ``stamps`` itself without any.
     """
     batch = RenderedBatch.from_stamps(stamps, options.gain)
     treated = treat(batch, segment(batch, listed, options), network, options)

@@ -169,36 +169,13 @@ class AmortizedPosterior:
         return self._forward.pure()
 
     def first_kernel(self, *arrays):
-        """The first network in the compiled kernel.
-
-        Parameters
-        ----------
-        *arrays : array
-            Arguments of the computation.
-
-        Returns
-        -------
-        network : galshape_cnn.infer.network.kernel_networks.KernelNetwork or None
-            None where JAX has to compute it.
-        """
+        """The first network in the compiled kernel, for such arrays; None where JAX has to compute it."""
         return self._forward.kernel(*arrays)
 
     def update(self, first, derivatives, fit_sky):
-        """The posterior after the second look.
+        """The posterior after the second look, or the first answer where the likelihood cannot be evaluated.
 
-        Parameters
-        ----------
-        first : FirstLook
-            From `look`.
-        derivatives : callable
-            Takes coordinates (N, 7) and returns score (N, 8) and Fisher matrix (N, 8, 8) there.
-        fit_sky : bool
-            False when the sky level is known to be zero.
-
-        Returns
-        -------
-        posterior : MixturePosterior
-            The first answer in rows where the likelihood cannot be evaluated at it.
+        ``derivatives`` takes coordinates (N, 7) and returns score (N, 8) and Fisher matrix (N, 8, 8) there.
         """
         mean, chol = expansion_point(first.posterior)
         frame, features, usable = likelihood_features(
@@ -291,19 +268,9 @@ def _deviates(count):
 
 
 def quasi_random_draws(posterior, count):
-    """Evenly spread draws of the parameters.
+    """Evenly spread draws of flux, n, hlr, g1, g2, x, y, (N, count, 7); ``count`` is a power of two.
 
-    Parameters
-    ----------
-    posterior : MixturePosterior
-        Of N galaxies.
-    count : int
-        Draws for each, a power of two.
-
-    Returns
-    -------
-    draws : (N, count, 7) ndarray
-        flux, n, hlr, g1, g2, x, y; infinite where the network's answer far outside its training is.
+    Infinite where the network's answer far outside its training is.
     """
     uniform, normal = _deviates(count)
     with np.errstate(over="ignore", invalid="ignore"):

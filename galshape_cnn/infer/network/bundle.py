@@ -91,24 +91,11 @@ class Bundle:
 
     @classmethod
     def read(cls, path):
-        """Read a bundle.
+        """Read a bundle, an ASDF file written by `write`.
 
-        Parameters
-        ----------
-        path : path-like
-            An ASDF file written by `write`.
-
-        Returns
-        -------
-        bundle : Bundle
-
-        Raises
-        ------
-        FileError
-            If the file does not exist or cannot be opened.
-        BundleError
-            If it is damaged, not a bundle, or of a newer format; whatever the file holds, nothing else is
-            raised, no other file is opened, and no more memory is taken than a network needs.
+        ``FileError`` if the file does not exist or cannot be opened, ``BundleError`` if it is damaged, not a
+        bundle, or of a newer format; whatever the file holds, nothing else is raised, no other file is
+        opened, and no more memory is taken than a network needs.
         """
         name = os.fspath(path)
         if not os.path.isfile(name):

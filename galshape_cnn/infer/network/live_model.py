@@ -168,22 +168,10 @@ class KernelNetwork:
         return self._run(self._function, inputs, ())
 
     def moved(self, pixels, context):
-        """Outputs of the network and their derivatives along `DIRECTIONS` directions.
+        """Outputs of the network and their derivatives, (N, 1 + DIRECTIONS, width), along as many directions.
 
-        Parameters
-        ----------
-        pixels : (N, 1 + DIRECTIONS, 16, 16, 48) array_like
-            Values, then how they move.
-        context : (N, 1 + DIRECTIONS, context) array_like
-
-        Returns
-        -------
-        outputs : (N, 1 + DIRECTIONS, width) float32 ndarray
-
-        Raises
-        ------
-        ValueError
-            If inputs have other shapes.
+        Of pixels and context, (N, 1 + DIRECTIONS, ...): values, then how they move. ``ValueError`` if inputs
+        have other shapes.
         """
         return self._run("moved_network", (pixels, context), (1 + DIRECTIONS,))
 

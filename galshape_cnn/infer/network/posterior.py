@@ -17,24 +17,12 @@ _SKY_ROUNDS = 6
 
 
 def sky_free_posterior(batch, network, fit_sky):
-    """The networks' posterior where the sky may be anything.
+    """The networks' posterior, as `network_posterior`, where the sky may be anything.
 
-    The networks have seen skies of a fraction of the noise.  What is more is found, a part at a time, as
-    the lesser of two: the sky that the likelihood wants beside the first answer, which neighbours
-    raise, and the median of the outer pixels, which the galaxy's wings raise.
-
-    Parameters
-    ----------
-    batch, network, fit_sky
-        As for `network_posterior`.
-
-    Returns
-    -------
-    posterior : MixturePosterior
-    strangeness : (N,) ndarray
-        As `network_posterior` returns them, for the stamps without that sky.
-    level : (N,) ndarray
-        The sky that was subtracted: zero where it is small, and where it is known to be.
+    The networks have seen skies of a fraction of the noise.  What is more is found, a part at a time, as the
+    lesser of two: the sky that the likelihood wants beside the first answer, which neighbours raise, and the
+    median of the outer pixels, which the galaxy's wings raise.  It is subtracted, and comes back as (N,):
+    zero where it is small, and where it is known to be.
     """
     stamps = batch.stamps
     used = stamps.ivar > 0
@@ -59,24 +47,10 @@ def sky_free_posterior(batch, network, fit_sky):
 
 
 def network_posterior(batch, network, fit_sky):
-    """The networks' posterior, and how unlike training the stamps are.
+    """The networks' posterior, and how unlike training the stamps of a batch are.
 
-    Parameters
-    ----------
-    batch : RenderedBatch
-        N stamps.
-    network : AmortizedPosterior
-        The live networks.
-    fit_sky : bool
-        False when the sky level is known to be zero.
-
-    Returns
-    -------
-    posterior : MixturePosterior
-    strangeness : (N,) ndarray
-        Largest entry of the network's context, in standard deviations of training.
-    sky : (N,) ndarray
-        Level that the likelihood wants beside the first answer; zero without a second look.
+    The latter (N,) is the largest entry of the network's context, in standard deviations of training. Also
+    the sky level (N,) that the likelihood wants beside the first answer; zero without a second look.
     """
     stamps = batch.stamps
     first = network.look(stamps, fit_sky, source_noise(stamps, batch.gain))

@@ -95,19 +95,7 @@ def random_generators(target, seed):
 
 @lru_cache(maxsize=4)
 def even_points(count, dimensions=8):
-    """Quasi-random points in the unit cube.
-
-    Parameters
-    ----------
-    count : int
-        A power of two.
-    dimensions : int, optional
-        Of the cube, D.
-
-    Returns
-    -------
-    points : (count, D) ndarray
-    """
+    """Quasi-random points (count, dimensions) in the unit cube; their number is a power of two."""
     return qmc.Sobol(dimensions, seed=20261128).random(count)
 
 

@@ -165,20 +165,10 @@ def number_of_levels(sigma, shape):
 
 
 def build_levels(data, ivar, sigma, coarser=True):
-    """Smooth stamps at every scale from the PSF's to a sixth of the stamp.
+    """Smooth stamps (N, ny, nx) of even sizes at every scale from the PSF's to a sixth of the stamp.
 
-    Parameters
-    ----------
-    data, ivar : (N, ny, nx) float32 ndarray
-        Stamps of even sizes; zero ``ivar`` is masked. Either all have `has_uniform_noise` or none.
-    sigma : float or (N,) ndarray
-        Gaussian width of the PSF in pixels; of the same `number_of_levels`.
-    coarser : bool, optional
-        If False, the first scale only.
-
-    Returns
-    -------
-    levels : list of Level
+    Zero ``ivar`` is masked; either all have `has_uniform_noise` or none. ``sigma`` is the Gaussian width of
+    the PSFs in pixels, of the same `number_of_levels`. Without ``coarser`` there is the first scale only.
     """
     sigma = np.broadcast_to(np.asarray(sigma, float), len(data))
     number = number_of_levels(sigma, data.shape[1:])[0] if coarser else 1

@@ -75,17 +75,7 @@ def _opened(path):
 
 
 class _Scan:
-    """One pass over the headers of a file.
-
-    Parameters
-    ----------
-    path : Path
-        For messages.
-    stream : file
-        Its bytes.
-    size : int or None
-        How many, unless it takes unpacking to know.
-    """
+    """One pass over the headers of a file: its bytes, and how many, or None if it takes unpacking to know."""
 
     def __init__(self, path, stream, size):
         self.path, self.stream, self.size, self.position, self.index = path, stream, size, 0, 0

@@ -106,14 +106,7 @@ class SimulatedField:
         )
 
     def to_hdus(self):
-        """The field as a multi-extension FITS file.
-
-        Returns
-        -------
-        hdus : `~astropy.io.fits.HDUList`
-            ``SCI``, ``ERR``, ``MASK``, ``PSF`` (effective PSF in the middle of
-            the field), ``TRUTH`` and ``POSITIONS``.
-        """
+        """The field as ``SCI``, ``ERR``, ``MASK``, ``PSF`` (in the middle), ``TRUTH``, ``POSITIONS``."""
         header = self.wcs.to_header()
         header["BUNIT"] = self.unit.to_string("fits")
         psf = fits.ImageHDU(self._central_psf().astype("f4"), name="PSF")

@@ -59,16 +59,8 @@ def _context_extent(training):
 def make_bundle(training):
     """Bundle of a training's network in its present state.
 
-    Parameters
-    ----------
-    training : Training
-        Finished or not.
-
-    Returns
-    -------
-    bundle : Bundle
-        Large weight arrays in half precision, which keeps the file small and changes
-        the loss by less than its noise.
+    Large weight arrays are in half precision, which keeps the file small and changes the loss by less than
+    its noise.
     """
     weights = weights_of(training.model)
     provenance = {
@@ -100,24 +92,9 @@ def _stored(weights):
 
 
 def add_update(bundle, config, output, report=print, mocks=None):
-    """A bundle with the second network trained for its first.
+    """A bundle with the second network trained for its first; one that it has is replaced.
 
-    Parameters
-    ----------
-    bundle : Bundle
-        With the first network; a second one is replaced.
-    config : dict
-        From `load_config`, with the sections ``network.update`` and ``update``.
-    output : path-like
-        Bundle that will be written; mocks are kept beside it until the training is done.
-    report : callable, optional
-        Receives lines of progress.
-    mocks : path-like, optional
-        A simulated set, in place of mocks rendered on the fly.
-
-    Returns
-    -------
-    bundle : Bundle
+    Arguments as of `galshape_cnn.study.train.training_update.train_update`.
     """
     from galshape_cnn.study.train.training_update import train_update
 

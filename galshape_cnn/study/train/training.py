@@ -180,14 +180,8 @@ class Training:
     def run(self, report=print, tick=None):
         """Train to the last step, or until the validation loss has not fallen ``patience`` times.
 
-        The network is then that of the lowest validation loss.
-
-        Parameters
-        ----------
-        report : callable, optional
-            Receives a line after each validation.
-        tick : callable, optional
-            Receives step, steps, loss and galaxies per second after each step.
+        The network is then that of the lowest validation loss. ``report`` receives a line after each
+        validation, ``tick`` step, steps, loss and galaxies per second after each step.
         """
         every = int(self.config["training"]["validation_every"])
         losses, started, first = [], time.monotonic(), self.step

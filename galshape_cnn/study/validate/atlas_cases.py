@@ -125,20 +125,7 @@ class Family:
 def draw_base(count, seed, fwhm=None, domain=AtlasDomain()):  # noqa: B008, frozen
     """Draw ordinary galaxies: n 0.8 to 4, half a PSF to 1.5 PSFs in radius, as far as the network knows them.
 
-    Parameters
-    ----------
-    count : int
-        Number of galaxies.
-    seed : int
-        Of their parameters.
-    fwhm : float, optional
-        Of every PSF in pixels; otherwise uniform between the limits of ``domain``.
-    domain : AtlasDomain, optional
-        What the network was made for.
-
-    Returns
-    -------
-    base : BaseGalaxies
+    The FWHM of every PSF, in pixels, is uniform between the limits of ``domain``, unless it is given.
     """
     rng = np.random.default_rng([seed, 5])
     n = nearest_index(rng.uniform(*domain.n, count))

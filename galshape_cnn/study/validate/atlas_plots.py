@@ -53,17 +53,7 @@ def plot_atlas(atlas):
 
 
 def plot_strengths(atlas, families, snr=60):
-    """Bias of each parameter, and coverage, against the strength of some failures.
-
-    Parameters
-    ----------
-    atlas : `~astropy.table.Table`
-        From `galshape_cnn.study.validate.atlas.run_atlas`.
-    families : sequence of str
-        Which of its families.
-    snr : int, optional
-        Level of which the bias is drawn; coverage is drawn of all.
-    """
+    """Bias of each parameter at an S/N, and coverage at all, against the strength of some failures."""
     figure = Figure(figsize=(4.6 * len(families), 5.6), layout="constrained")
     axes = figure.subplots(2, len(families), squeeze=False, sharex="col", sharey="row")
     for (top, bottom), family in zip(axes.T, families, strict=True):

@@ -51,25 +51,10 @@ class ValidatedNetwork:
         self._sky = settled_sky(bundle, None, "network")
 
     def measure(self, stamps, fit_sky, method="network", seed=0, report=None):
-        """Measure stamps.
+        """Measure stamps; the sky is known to be zero where ``fit_sky`` (N,) is False.
 
-        Parameters
-        ----------
-        stamps : Stamps
-            Any number.
-        fit_sky : (N,) array_like of bool
-            False where the sky is known to be zero; the estimator is told where that is not its default.
-        method : {'network', 'ml', 'posterior'}, optional
-            Estimator; ``'posterior'`` uses the prior of the training.
-        seed : int, optional
-            Of the posterior's draws.
-        report : callable, optional
-            Receives the number of stamps so far.
-
-        Returns
-        -------
-        measurement : Measurement
-            In the pixel frame of the stamps.
+        The estimator is told where that is not its default. ``'posterior'`` uses the prior of the training;
+        ``report`` receives the number of stamps so far.
         """
         parts, done = [], 0
         for rows, known in _batches(len(stamps), fit_sky, _AT_ONCE):
@@ -154,22 +139,9 @@ def _batches(n, fit_sky, size=BATCH_SIZE):
 
 
 def true_bounds(stamps, params, fit_sky):
-    """Cramér-Rao bounds and Fisher matrices at the true parameters.
+    """Cramér-Rao bounds (N, 5, 5) and Fisher matrices (N, 8, 8) at the true parameters (N, 8).
 
-    Parameters
-    ----------
-    stamps : Stamps
-        Any number.
-    params : (N, 8) array_like
-        flux, n, hlr, g1, g2, x, y, sky.
-    fit_sky : (N,) array_like of bool
-        Marginalise over the sky.
-
-    Returns
-    -------
-    covariance : (N, 5, 5) ndarray
-        NaN where the Fisher matrix cannot be inverted or used.
-    fisher : (N, 8, 8) ndarray
+    The sky is marginalised where ``fit_sky`` (N,) says so. NaN where a matrix cannot be inverted or used.
     """
     grid = grid_for(stamps.data.shape[-1], stamps.psf_oversampling)
     params = np.asarray(params, np.float32)

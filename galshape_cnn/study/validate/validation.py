@@ -257,19 +257,7 @@ def _write_results(run, tables):
 
 
 def draw_figures(tables):
-    """Figures of a validation.
-
-    Parameters
-    ----------
-    tables : dict of `~astropy.table.Table`
-        By name: ``seed``, ``galaxies``, ``bins``, ``van_trees``, ``trust``, ``atlas`` and ``flags``, as the
-        validation writes them.
-
-    Returns
-    -------
-    figures : dict of `~matplotlib.figure.Figure`
-        By the name of their file.
-    """
+    """Figures of a validation, by the name of their file, from its tables, by the names of theirs."""
     from galshape_cnn.study.validate import atlas_plots
     from galshape_cnn.study.validate import plots as validation_plots
 

@@ -26,26 +26,11 @@ _HEAD = 4096  # bytes that tell a format
 
 
 def read_table(path, wanted=None, kind=Table):
-    """Read a table in any format.
+    """Read a table in any format: FITS, ECSV, CSV and other text, VOTable, Parquet, ASDF or HDF5.
 
-    Parameters
-    ----------
-    path : str or Path
-        FITS (also of Source Extractor, FITS_LDAC), ECSV, CSV and other text (also ASCII_HEAD), VOTable,
-        Parquet, ASDF or HDF5; ``file[TABLE]`` where there are several tables.
-    wanted : callable, optional
-        Tells from a list of column names whether a table may be the one that is wanted.
-    kind : type, optional
-        `~astropy.table.Table` or `~astropy.table.QTable`.
-
-    Returns
-    -------
-    table : Table or QTable
-
-    Raises
-    ------
-    FileError
-        If the file is missing, is no table, or holds several.
+    Among them those of Source Extractor (FITS_LDAC, ASCII_HEAD). Of several tables in a file one is named as
+    ``file[TABLE]``, or is the only one of whose column names ``wanted`` is true. ``FileError`` if the file is
+    missing, is no table, or holds several.
     """
     path, choice = split_choice(path)
     if path.is_dir():

@@ -26,24 +26,11 @@ class _NoTable(ValueError):
 
 
 def read_text_table(content, kind=Table):
-    """Read a table from text.
+    """Read a table from the bytes of a text.
 
-    Parameters
-    ----------
-    content : bytes
-        ECSV, ASCII_HEAD of Source Extractor, CSV with commas, semicolons or tabs, columns separated by
-        blanks, the TSV of VizieR, or what else `astropy.io.ascii` recognises.
-    kind : type, optional
-        `~astropy.table.Table` or `~astropy.table.QTable`.
-
-    Returns
-    -------
-    table : Table or QTable
-
-    Raises
-    ------
-    ValueError
-        If it is no table, or one without names of columns; readers of astropy raise others.
+    ECSV, ASCII_HEAD of Source Extractor, CSV with commas, semicolons or tabs, columns separated by blanks,
+    the TSV of VizieR, or what else `astropy.io.ascii` recognises. ``ValueError`` if it is no table, or one
+    without names of columns; readers of astropy raise others.
     """
     text = _decoded(content)
     if text.startswith("# %ECSV"):
