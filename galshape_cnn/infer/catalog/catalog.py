@@ -23,7 +23,6 @@ from galshape_cnn.infer.catalog.columns import (
     SHEAR_COLUMNS,
     UNITS,
     complete_meta,
-    frozen,
     identifiers,
     pass_through,
     sigma_columns,
@@ -37,7 +36,7 @@ from galshape_cnn.infer.measure.options import METHODS
 from galshape_cnn.infer.shear.frames import reported_columns
 from galshape_cnn.infer.shear.grids import grid_jacobian
 
-__all__ = ["ShapeCatalog"]
+__all__ = ["ShapeCatalog", "frozen"]
 
 _RAW_COLUMNS = ("snr", "chi2", "ess", "flags", "neighbour_fraction", "rff")
 
@@ -375,15 +374,17 @@ class ShapeCatalog(CatalogRows, CatalogDisplay, CatalogPlots):
         return table
 
 
-def _column_attribute(definition):
-    """Read-only attribute of `ShapeCatalog` for one column."""
-    text = definition.description
-    return property(lambda self: self._column(definition), doc=f"{text[0].upper()}{text[1:]}.")
+for _one in COLUMN_DEFINITIONS:  # a read-only attribute for each column
+    _doc = f"{_one.description[0].upper()}{_one.description[1:]}."
+    setattr(ShapeCatalog, _one.name, property(lambda self, one=_one: self._column(one), doc=_doc))
+del _one, _doc
 
 
-for _definition in COLUMN_DEFINITIONS:
-    setattr(ShapeCatalog, _definition.name, _column_attribute(_definition))
-del _definition
+def frozen(array):
+    """View of an array or Quantity that cannot be written through."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _check(groups, measurements, method, meta):

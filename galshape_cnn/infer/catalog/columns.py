@@ -24,7 +24,6 @@ __all__ = [
     "SHAPE_PARAMETERS",
     "ColumnDefinition",
     "complete_meta",
-    "frozen",
     "sigma_columns",
     "identifiers",
     "join_identifiers",
@@ -211,10 +210,3 @@ def sigma_columns(suffix, covariance, names=SHAPE_PARAMETERS):
     variance = np.diagonal(covariance, axis1=1, axis2=2)
     sigma = np.sqrt(np.where(variance >= 0, variance, np.nan))
     return {f"{name}_{suffix}": sigma[:, k] for k, name in enumerate(names)}
-
-
-def frozen(array):
-    """View of an array or Quantity that cannot be written through."""
-    view = array.view()
-    view.flags.writeable = False
-    return view

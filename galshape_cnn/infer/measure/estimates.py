@@ -13,8 +13,7 @@ from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.sandwich import information, sandwich, stretching, tempering
 from galshape_cnn.infer.measure.options import prior_in_units_of, prior_of_training
-from galshape_cnn.infer.network.amortized import posterior_moments
-from galshape_cnn.infer.network.posterior import sky_free_posterior
+from galshape_cnn.infer.network.amortized import posterior_moments, sky_free_posterior
 from galshape_cnn.infer.network.reweighting import reweighted_moments
 
 __all__ = ["Estimate", "estimate", "limit_flags", "samples_as_wide"]

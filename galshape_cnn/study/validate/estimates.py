@@ -17,9 +17,8 @@ from galshape_cnn.infer.likelihood.fisher import bound, fisher_matrices
 from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE, RenderedBatch
 from galshape_cnn.infer.measure.estimator import ShapeEstimator
 from galshape_cnn.infer.measure.options import prior_in_units_of
-from galshape_cnn.infer.network.amortized import posterior_moments
+from galshape_cnn.infer.network.amortized import network_posterior, posterior_moments
 from galshape_cnn.infer.network.conditions import settled_sky
-from galshape_cnn.infer.network.posterior import network_posterior
 from galshape_cnn.infer.network.reweighting import reweighted_moments
 from galshape_cnn.observe.observation import prepare
 from galshape_cnn.parallel import fixed_batches
