@@ -35,10 +35,10 @@ def written_whole(path):
         raise FileError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
 
 
-def as_path(path, name="path"):
-    """A path of whatever names a file; ``InputError``, naming the argument, if it does not."""
+def as_path(path):
+    """A path of whatever names a file; ``InputError`` if it does not."""
     if not isinstance(path, (str, os.PathLike)):
-        raise InputError(f"{name} is a {type(path).__name__}; the name of a file is needed")
+        raise InputError(f"path is a {type(path).__name__}; the name of a file is needed")
     return Path(path)
 
 

@@ -30,15 +30,15 @@ def inverse_or_nan(matrices):
     return _one_by_one(np.linalg.inv, matrices)
 
 
-def scaled_inverse(matrices, least=1e-7):
+def scaled_inverse(matrices):
     """Pseudo-inverses of Fisher matrices (N, D, D), finite, after scaling to unit diagonal, and the scales.
 
-    Eigenvalues of a scaled matrix below the share ``least`` of the largest count as zero. Divided by the
+    Eigenvalues of a scaled matrix below 1e-7 of the largest count as zero. Divided by the
     scales these are the inverses of the matrices.
     """
     scale = np.sqrt(np.maximum(np.diagonal(matrices, axis1=1, axis2=2), 1e-30))
     scales = scale[:, :, None] * scale[:, None, :]
-    return np.linalg.pinv(matrices / scales, rcond=least, hermitian=True), scales
+    return np.linalg.pinv(matrices / scales, rcond=1e-7, hermitian=True), scales
 
 
 def _one_by_one(function, matrices):

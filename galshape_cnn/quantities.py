@@ -26,10 +26,10 @@ def unit_of(data):
     return getattr(data, "unit", None)
 
 
-def flux_unit(unit, name="unit"):
+def flux_unit(unit):
     """A unit of fluxes, from itself or its name; None stays None.
 
-    ``InputError``, naming the argument, if there is no such unit, or it is one of logarithms.
+    ``InputError`` if there is no such unit, or it is one of logarithms.
     """
     if unit is None:
         return None
@@ -38,9 +38,9 @@ def flux_unit(unit, name="unit"):
     try:
         known = u.Unit(unit)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name}={unit!r}; allowed: an astropy unit of fluxes, or its name") from error
+        raise InputError(f"unit={unit!r}; allowed: an astropy unit of fluxes, or its name") from error
     if not isinstance(known, u.UnitBase):  # mag, dex
-        raise InputError(f"{name}={str(known)!r} is one of logarithms; allowed: a linear unit of fluxes")
+        raise InputError(f"unit={str(known)!r} is one of logarithms; allowed: a linear unit of fluxes")
     return known
 
 

@@ -15,11 +15,8 @@ def are_regions(positions):
     if hasattr(positions, "regions"):
         return True
     listed = isinstance(positions, (list, tuple)) and len(positions) > 0
-    return listed and all(_is_region(one) for one in positions)
-
-
-def _is_region(one):
-    return any(base.__module__.startswith("regions.") for base in type(one).__mro__)
+    kinds = [type(one).__mro__ for one in positions] if listed else []
+    return listed and all(any(base.__module__.startswith("regions.") for base in bases) for bases in kinds)
 
 
 def table_of_regions(regions):

@@ -76,12 +76,17 @@ def error_level(text):
     return text if text == "background" else positive_float(text)
 
 
+def whole(text, least=0, allowed="of at least 0"):
+    """Whole number, at least zero."""
+    value = int(text)
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number {allowed}")
+    return value
+
+
 def positive_int(text):
     """Whole number above zero."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
-    return value
+    return whole(text, 1, "above 0")
 
 
 def add_image_options(parser):
@@ -145,14 +150,6 @@ def add_estimator_options(parser):
 def progress_wanted(args):
     """Whether to show a progress bar: on a terminal, or when asked for."""
     return args.progress or sys.stdout.isatty()
-
-
-def whole(text):
-    """Whole number, at least zero."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 0")
-    return value
 
 
 def add_posterior_options(parser):

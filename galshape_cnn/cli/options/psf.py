@@ -74,7 +74,11 @@ def parse_psf(text):
     if values["fwhm"] is None or not 0 < values["fwhm"] < float("inf"):
         raise PSFError(f"--psf {text}: needs fwhm= above 0")
     profile = _draw_profile(name, values, text)
-    return _pixel_arrays(profile) if in_pixels else profile
+    if not in_pixels:
+        return profile
+    from galshape_cnn.forward.psf.convert import psf_arrays
+
+    return psf_arrays(profile, stamp_size=_DRAWN_SIZE)  # its sizes are pixels, whatever the WCS says
 
 
 def add_psf_error_option(parser):
@@ -143,13 +147,6 @@ def _airy(fwhm, obscuration):
     half = 0.5 * unit.xValue(0, 0)
     radius = brentq(lambda r: unit.xValue(r, 0) - half, 0.0, 1.0)  # lambda / D, the first zero is at 1.22
     return galsim.Airy(lam_over_diam=fwhm / (2 * radius), obscuration=obscuration)
-
-
-def _pixel_arrays(profile):
-    """Arrays of a profile whose sizes are pixels, whatever the WCS says."""
-    from galshape_cnn.forward.psf.convert import psf_arrays
-
-    return psf_arrays(profile, stamp_size=_DRAWN_SIZE)
 
 
 def stars_if_needed(data, keywords, is_image):

@@ -254,7 +254,7 @@ def _draw_effective(psf, jacobian, side, folding_threshold):
     return image.array.copy()
 
 
-def distinct_jacobians(jacobian, tolerance=1e-4):
+def distinct_jacobians(jacobian):
     """Jacobians on a grid so fine that a PSF cannot tell, (M, 2, 2), and which row has which, (N,).
 
     The grid does not depend on the other rows, so that a galaxy's PSF does not either.  Its spacing is
@@ -262,7 +262,7 @@ def distinct_jacobians(jacobian, tolerance=1e-4):
     of any PSF.
     """
     scale = np.sqrt(np.abs(np.linalg.det(jacobian)))
-    spacing = tolerance * 2.0 ** np.round(np.log2(scale))[:, None, None]
+    spacing = 1e-4 * 2.0 ** np.round(np.log2(scale))[:, None, None]
     rounded = (np.round(jacobian / spacing) * spacing).reshape(-1, 4)
     distinct, rows = np.unique(rounded, axis=0, return_inverse=True)
     return distinct.reshape(-1, 2, 2), rows.reshape(-1)

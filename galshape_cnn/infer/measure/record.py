@@ -87,7 +87,8 @@ def _described(value):
     if isinstance(value, Real) or (isinstance(value, np.ndarray) and value.ndim == 0):
         return float(value)
     if type(value).__module__.startswith("galsim"):
-        return _shortened(repr(value))
+        text = repr(value)
+        return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, np.ndarray):
@@ -103,7 +104,3 @@ def _array(value):
     if value.ndim == 1:
         return "one for each galaxy"
     return f"array of {size}" + (", one for each galaxy" if value.ndim == 3 else "")
-
-
-def _shortened(text):
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

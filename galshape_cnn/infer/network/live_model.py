@@ -188,7 +188,10 @@ class KernelNetwork:
 
     def _packed(self, instructions):
         """The structure for a set of instructions; it holds the arrays that it points to."""
-        kept = [(_packed_matrix(kernel), _padded(bias)) for kernel, bias in self._layers]
+        biases = [np.pad(_single(bias), (0, -len(bias) % _LANES)) for _, bias in self._layers]
+        kept = [
+            (_packed_matrix(kernel), bias) for (kernel, _), bias in zip(self._layers, biases, strict=True)
+        ]
         layers = (_Dense * len(kept))(*(
             _Dense(_floats(matrix), _floats(bias), *kernel.shape)
             for (matrix, bias), (kernel, _) in zip(kept, self._layers, strict=True)
@@ -266,7 +269,3 @@ def _packed_matrix(matrix):
     out = np.empty(inputs * (width + -width % _LANES), np.float32)
     call("pack", ctypes.c_int64(inputs), ctypes.c_int64(width), _single(matrix), out)
     return out
-
-
-def _padded(bias):
-    return np.pad(_single(bias), (0, -len(bias) % _LANES))

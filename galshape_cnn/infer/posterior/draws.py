@@ -75,11 +75,11 @@ def effective(weights):
     return np.where(square > 0, 1 / np.maximum(square, 1e-300), 0.0)
 
 
-def tempered(weights, least=24.0):
-    """Weights (M, S), normalised, flattened until they are worth ``least`` draws, to learn from."""
+def tempered(weights):
+    """Weights (M, S), normalised, flattened until they are worth 24 draws, to learn from."""
     out = weights
     for power in (0.6, 0.35, 0.2, 0.1):
-        few = effective(out) < least
+        few = effective(out) < 24.0
         if not few.any():
             break
         flat = np.where(weights[few] > 0, np.maximum(weights[few], 1e-300) ** power, 0)

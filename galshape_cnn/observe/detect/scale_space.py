@@ -351,6 +351,7 @@ def _quadratic_design():
 
 
 _QUADRATIC = _quadratic_design()
+_SHARES = np.linspace(0, 1, 24)  # of the way from one pixel to another
 
 
 def quadratic_peak(array, peak):
@@ -371,18 +372,13 @@ def quadratic_peak(array, peak):
     return np.where(valid[:, None], offset, 0), np.where(valid, width2, np.inf), valid
 
 
-def lowest_between(array, rows, first, second, steps=24):
-    """Lowest value along the straight line between two pixels, at a number of steps.
+def lowest_between(array, rows, first, second):
+    """Lowest value along the straight line between two pixels, at 24 steps.
 
     Of M lines with ends ``first`` and ``second``, x, y, (M, 2) int; ``rows`` says in which of the images (N,
     ny, nx).
     """
-    points = first[:, None, :] + _shares(steps)[:, None] * (second - first)[:, None, :]
+    points = first[:, None, :] + _SHARES[:, None] * (second - first)[:, None, :]
     points = np.round(points).astype(int)
     x, y = _clipped(points[..., 0], array.shape[2]), _clipped(points[..., 1], array.shape[1])
     return array[rows[:, None], y, x].min(axis=1)
-
-
-@lru_cache(maxsize=8)
-def _shares(steps):
-    return np.linspace(0, 1, steps)

@@ -199,7 +199,8 @@ class Training:
                 if self.step % every == 0 or self.step == self.steps:
                     report(self._validated(float(np.mean(losses)), rate))
                     losses = []
-        self._restore_best()
+        for variable, value in zip(self.model.weights, self._best or (), strict=False):
+            variable.assign(value)
 
     def _validated(self, loss, rate):
         """Validate, remember the best network, save; the line that says so."""
@@ -213,10 +214,6 @@ class Training:
             f"step {self.step}/{self.steps}  loss {loss:.4f}  validation {validation:.4f}  "
             f"{rate:.0f} galaxies/s"
         )
-
-    def _restore_best(self):
-        for variable, value in zip(self.model.weights, self._best or (), strict=False):
-            variable.assign(value)
 
 
 def plot_history(history, path):

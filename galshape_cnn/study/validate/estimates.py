@@ -26,6 +26,7 @@ from galshape_cnn.parallel import fixed_batches
 __all__ = ["ValidatedNetwork", "true_bounds"]
 
 _AT_ONCE = 512  # stamps between two reports of progress
+_DRAWS = 255  # of the ranks of the truth
 
 
 class ValidatedNetwork:
@@ -90,26 +91,26 @@ class ValidatedNetwork:
         out[:, SINGLE.flux] *= stamps.noise_unit
         return out
 
-    def draws(self, stamps, fit_sky, size=255, seed=0):
-        """Draws (N, size, 5) of flux, n, hlr, g1, g2 from the network's own posterior."""
+    def draws(self, stamps, fit_sky, seed=0):
+        """Draws (N, 255, 5) of flux, n, hlr, g1, g2 from the network's own posterior."""
         stamps, rng = _recentred(stamps), np.random.default_rng(seed)
-        out = np.full((len(stamps), size, 5), np.nan)
+        out = np.full((len(stamps), _DRAWS, 5), np.nan)
         for rows, posterior in self._posteriors(stamps, fit_sky):
             with np.errstate(over="ignore", invalid="ignore"):  # the tails of a galaxy it has never seen
-                drawn = POSTERIOR.params(posterior.sample(rng, 2 * size))[: len(rows), :, SINGLE.reported]
-            out[rows] = self._within_limits(drawn, stamps.noise_unit[rows, None], size)
+                drawn = POSTERIOR.params(posterior.sample(rng, 2 * _DRAWS))[: len(rows), :, SINGLE.reported]
+            out[rows] = self._within_limits(drawn, stamps.noise_unit[rows, None])
         out[..., SINGLE.flux] *= stamps.noise_unit[:, None]
         return out
 
-    def _within_limits(self, draws, unit, size):
+    def _within_limits(self, draws, unit):
         """The first draws of each galaxy, or those within the limits of the prior where these are kept."""
         if not self._network.keeps_limits:
-            return draws[:, :size]
+            return draws[:, :_DRAWS]
         own = prior_in_units_of(self._network.prior, unit)
         inside = np.isfinite(own.log_density(*np.moveaxis(draws, -1, 0)))
         order = np.argsort(~inside, axis=1, kind="stable")
         count = np.maximum(inside.sum(1, keepdims=True), 1)  # few ones are repeated
-        chosen = np.take_along_axis(order, np.arange(size)[None] % count, 1)
+        chosen = np.take_along_axis(order, np.arange(_DRAWS)[None] % count, 1)
         return np.take_along_axis(draws, chosen[..., None], 1)
 
 

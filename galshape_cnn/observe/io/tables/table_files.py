@@ -65,7 +65,7 @@ def _first_line(error):
 
 def _read(path, choice, wanted, kind):
     """The table, by the reader of its format."""
-    head = _first_bytes(path)
+    head = _unpacked(path, _HEAD)
     if head.startswith(b"SIMPLE  ="):
         return _from_fits(path, choice, wanted, kind)
     if head.startswith(b"\x89HDF"):
@@ -80,15 +80,16 @@ def _read(path, choice, wanted, kind):
         return kind.read(path, format="parquet")
     if path.suffix.lower() in (".fits", ".fit", ".fz", ".ldac"):
         raise FileError(f"{path} cannot be read as FITS: it does not begin as a FITS file")
-    return read_text_table(_all_bytes(path), kind)
+    return read_text_table(_unpacked(path), kind)
 
 
-def _opened(path):
-    """The file, unpacked if it is packed."""
+def _unpacked(path, count=-1):
+    """The first bytes of a file, or all, unpacked if it is packed."""
     with open(path, "rb") as stream:
         head = stream.read(6)
     unpack = next((one for magic, one in _PACKED.items() if head.startswith(magic)), open)
-    return unpack(path, "rb")
+    with unpack(path, "rb") as stream:
+        return stream.read(count)
 
 
 def _open_zip(path, mode):
@@ -98,16 +99,6 @@ def _open_zip(path, mode):
 
 
 _PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open, b"PK\x03\x04": _open_zip}
-
-
-def _first_bytes(path):
-    with _opened(path) as stream:
-        return stream.read(_HEAD)
-
-
-def _all_bytes(path):
-    with _opened(path) as stream:
-        return stream.read()
 
 
 def _from_fits(path, choice, wanted, kind):
