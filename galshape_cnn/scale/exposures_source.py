@@ -65,7 +65,6 @@ class ExposuresSource(Source):
 
     @property
     def identity(self):
-        """Text that changes with the input."""
         said = [[getattr(part.exposure, name) for name in _SAID] for part in self._parts]
         places = None if self._places is None else [self._places.listed, self._places.places[0].table]
         return fingerprint([[part.identity for part in self._parts], said, places, self.keywords])
@@ -127,7 +126,6 @@ class _Image:
 
     @property
     def identity(self):
-        """Text that changes with the input."""
         one = self.exposure
         return fingerprint([_known(one.data), *(_known(getattr(one, name)) for name in _OF_EACH)])
 
@@ -175,7 +173,6 @@ class _Cutouts:
 
     @property
     def identity(self):
-        """Text that changes with the input."""
         n = len(self)
         ends = [self.read(row, row + 1) for row in sorted({0, n // 2, n - 1})]
         return fingerprint([n, [[_known(getattr(one, k)) for k in ("data", *_OF_EACH)] for one in ends]])
@@ -210,7 +207,6 @@ class _Cube:
 
     @property
     def identity(self):
-        """Text that changes with the input."""
         return self.source.identity
 
     def read(self, start, stop):

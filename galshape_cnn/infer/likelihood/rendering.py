@@ -9,7 +9,7 @@ import numpy as np
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.kernel.library import serves
-from galshape_cnn.forward.psf.width import psf_width
+from galshape_cnn.forward.psf.shape import psf_width
 from galshape_cnn.forward.render import BLOCK, render
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.observe.stamps import Stamps
@@ -71,7 +71,7 @@ class RenderedBatch:
 
     @cached_property
     def psf_width(self):
-        """Width of each PSF in pixels, (N,), see `galshape_cnn.forward.psf.width`."""
+        """Width of each PSF in pixels, (N,), see `galshape_cnn.forward.psf.shape`."""
         return np.broadcast_to(psf_width(self.stamps.psf, self.stamps.psf_oversampling), len(self))
 
     def __getitem__(self, rows):

@@ -46,7 +46,7 @@ class Bundle:
         In the order of ``keras.Model.weights``, of one network after the other.
     domain : dict
         Ranges of training: ``snr``, ``hlr`` (pixels), ``psf_width`` (pixels, see
-        `galshape_cnn.forward.psf.width.psf_width`), ``n``, ``g``; in bundles of newer versions of the
+        `galshape_cnn.forward.psf.shape.psf_width`), ``n``, ``g``; in bundles of newer versions of the
         package ``offset`` (pixels), ``psf_shape``, ``noise_spread`` and ``prior_limits``: True where the
         network's posterior is to be kept within the limits of its prior.
     prior : dict

@@ -6,7 +6,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from galshape_cnn.forward.psf.width import WAVES, width_from_levels
+from galshape_cnn.forward.psf.shape import WAVES, width_from_levels
 from galshape_cnn.infer.network.architecture import build_network, weights_of
 from galshape_cnn.infer.network.bundle import Bundle
 from galshape_cnn.infer.network.features import CONSTANT_VARIANCE
@@ -33,7 +33,7 @@ def _domain(config):
 def _psf_extent(config):
     """Widths of the PSFs in training, in pixels: all but one in a thousand at either end.
 
-    As `galshape_cnn.forward.psf.width.psf_width` measures them, from a thousand PSFs in each batch.
+    As `galshape_cnn.forward.psf.shape.psf_width` measures them, from a thousand PSFs in each batch.
     """
     stream, widths = training_stream(config, config["training"]["seed"] + 4), []
     zero = np.zeros(1)
