@@ -3,7 +3,14 @@
 
 import numpy as np
 
-__all__ = ["cholesky_or", "cholesky_or_nan", "inverse_or_nan", "quadratic_form", "scaled_inverse"]
+__all__ = [
+    "cholesky_or",
+    "cholesky_or_nan",
+    "inverse_or_nan",
+    "quadratic_form",
+    "scaled_inverse",
+    "symmetric_root",
+]
 
 
 def quadratic_form(matrices, vectors):
@@ -28,6 +35,13 @@ def cholesky_or(matrices, otherwise):
 def inverse_or_nan(matrices):
     """Inverses of matrices (..., D, D); NaN for those that have none."""
     return _one_by_one(np.linalg.inv, matrices)
+
+
+def symmetric_root(matrices):
+    """Symmetric roots of covariances (..., D, D); what is negative in them counts as zero."""
+    values, vectors = np.linalg.eigh(matrices)
+    values = np.sqrt(np.maximum(values, 0))[..., None, :]
+    return (vectors * values) @ np.swapaxes(vectors, -1, -2)
 
 
 def scaled_inverse(matrices):

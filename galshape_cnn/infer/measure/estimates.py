@@ -15,6 +15,7 @@ from galshape_cnn.infer.likelihood.sandwich import information, sandwich, stretc
 from galshape_cnn.infer.measure.options import prior_in_units_of, prior_of_training
 from galshape_cnn.infer.network.amortized import posterior_moments, sky_free_posterior
 from galshape_cnn.infer.network.reweighting import reweighted_moments
+from galshape_cnn.linalg import symmetric_root
 
 __all__ = ["Estimate", "estimate", "limit_flags", "samples_as_wide"]
 
@@ -242,13 +243,8 @@ def _least_move(before, after):
     """Linear map from a Gaussian of one covariance to that of another, (5, 5)."""
     scale = np.sqrt(np.maximum(np.diagonal(before), 1e-300))
     unit = np.outer(scale, scale)
-    root = _root(before / unit)
-    inverse = np.linalg.pinv(root)
-    move = inverse @ _root(root @ (after / unit) @ root) @ inverse
+    before, after = before / unit, after / unit
+    root = symmetric_root((before + before.T) / 2)
+    inverse, both = np.linalg.pinv(root), root @ after @ root
+    move = inverse @ symmetric_root((both + both.T) / 2) @ inverse
     return scale[:, None] * move / scale
-
-
-def _root(matrix):
-    """Symmetric root of a covariance."""
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
