@@ -86,7 +86,7 @@ def joint_information(one, params, psf, bands, fit_sky, arguments, vary=None, wa
     Jacobian (or None) of one exposure; each of ``arguments`` is for all exposures or a list. The others are
     as for `galshape_cnn.cramer_rao_bound`.
 
-    Returns the `GalaxyModel`; its parameters (1, P), size and shear in the frame of the sky if there is a
+    Returns the ``GalaxyModel``; its parameters (1, P), size and shear in the frame of the sky if there is a
     pixel scale; the Fisher matrix (1, P, P); and the S/N of all exposures together.
     """
     count = len(psf)

@@ -147,7 +147,7 @@ def fisher_matrices(params, ivar, transfer, grid, gain=None):
 def bound(fisher, fit_sky=True, fit_centroid=True, model=SINGLE):
     """Cramér-Rao bound of fluxes, n, hlr, g1, g2, nuisance parameters marginalised.
 
-    Of Fisher matrices (N, P, P) by the parameters of a `GalaxyModel`; sky levels and centre are known where
+    Of Fisher matrices (N, P, P) by the parameters of a ``GalaxyModel``; sky levels and centre are known where
     ``fit_sky`` and ``fit_centroid`` are False. Matrices are scaled to unit diagonal before they are inverted,
     so that units do not matter.
 
