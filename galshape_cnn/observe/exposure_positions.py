@@ -53,30 +53,12 @@ class ExposurePositions:
 
 
 def exposure_positions(exposures, names, wcses, positions):
-    """Positions of galaxies in each exposure.
+    """Positions of galaxies in each opened exposure; None for cutouts.
 
-    Parameters
-    ----------
-    exposures : sequence of Exposure
-        Opened.
-    names : sequence of str
-        Of the exposures.
-    wcses : sequence
-        WCS of each, or None; a list of them for cutouts.
-    positions : Table, SkyCoord, (N, 2) array_like or ExposurePositions, optional
-        On the sky, or x, y of the first exposure; or known already.
-
-    Returns
-    -------
-    places : ExposurePositions or None
-        None for cutouts.
-
-    Raises
-    ------
-    InputError
-        If only some have a WCS, or none has and they are not aligned.
-    PositionError
-        If positions are given for cutouts, cannot be used, or none lies inside any of the images.
+    ``wcses`` are theirs, or None; a list of them for cutouts. ``positions`` are on the sky, or x, y of the
+    first exposure, or known already. ``InputError`` if only some have a WCS, or none has and they are not
+    aligned; ``PositionError`` if positions are given for cutouts, cannot be used, or none lies inside any of
+    the images.
     """
     if positions is None or isinstance(positions, ExposurePositions):
         return positions

@@ -213,8 +213,6 @@ def _own_sampling_only(options, name, what):
 
 def _from_galsim(psf, places, options, name):
     """Convolve a GalSim profile with the pixel and draw it at 2x, once per Jacobian."""
-    from galshape_cnn.forward.psf.galsim_psf import draw_effective_psf
-
     _own_sampling_only(options, name, "a GalSim object")
     flux = psf.flux
     if not (np.isfinite(flux) and flux > 0):
@@ -227,34 +225,44 @@ def _from_galsim(psf, places, options, name):
         (_LARGEST_SHARED_SIDE, _SHARED_FOLDING) if shared else (_LARGEST_OWN_SIDE, _OWN_FOLDING)
     )
     side = min(2 * _DRAWN_OVERSAMPLING * int(places.stamp_size) - 1, largest)
-    drawn = [draw_effective_psf(psf, one, _DRAWN_OVERSAMPLING, side, folding) for one in distinct]
+    drawn = [_draw_effective(psf, one, side, folding) for one in distinct]
     array = np.stack(drawn) if len(distinct) == 1 else np.stack(drawn)[rows]
     return PSFArrays(check_psf(array, name), _DRAWN_OVERSAMPLING)
 
 
-def distinct_jacobians(jacobian, tolerance=1e-4):
-    """Jacobians on a grid so fine that a PSF cannot tell, and which row has which.
+def _draw_effective(psf, jacobian, side, folding_threshold):
+    """Convolve a GalSim profile with the pixel and draw it finely: (side, side) float64.
 
-    The grid does not depend on the other rows, so that a galaxy's PSF does not
-    either.
+    Its sum is the flux inside the array: it is not renormalised, because the light beyond it exists.
+    """
+    import galsim
 
-    Parameters
-    ----------
-    jacobian : (N, 2, 2) ndarray
-        d(u, v)/d(x, y).
-    tolerance : float, optional
-        Spacing of the grid relative to the pixel scale.  It changes the size
-        of a PSF by half as much at most, far below what is known of any PSF.
+    wcs = galsim.JacobianWCS(*np.ravel(jacobian))
+    fine = galsim.JacobianWCS(*np.ravel(jacobian) / _DRAWN_OVERSAMPLING)
+    effective = galsim.Convolve(psf, wcs.toWorld(galsim.Pixel(1.0)))
+    # GalSim's default lets 0.5 % of the light fold back into the array, where it would count as inside.
+    folding = min(folding_threshold, effective.gsparams.folding_threshold)
+    careful = effective.withGSParams(folding_threshold=folding)
+    options = {"nx": side, "ny": side, "wcs": fine, "method": "no_pixel", "dtype": float}
+    try:
+        try:
+            image = careful.drawImage(**options)
+        except galsim.GalSimFFTSizeError:
+            image = effective.drawImage(**options)
+    except (galsim.GalSimError, MemoryError) as error:
+        raise PSFError(f"psf cannot be drawn by GalSim: {error}") from error
+    return image.array.copy()
 
-    Returns
-    -------
-    distinct : (M, 2, 2) ndarray
-        Different Jacobians.
-    rows : (N,) int ndarray
-        Index into ``distinct``.
+
+def distinct_jacobians(jacobian):
+    """Jacobians on a grid so fine that a PSF cannot tell, (M, 2, 2), and which row has which, (N,).
+
+    The grid does not depend on the other rows, so that a galaxy's PSF does not either.  Its spacing is
+    relative to the pixel scale; it changes the size of a PSF by half as much at most, far below what is known
+    of any PSF.
     """
     scale = np.sqrt(np.abs(np.linalg.det(jacobian)))
-    spacing = tolerance * 2.0 ** np.round(np.log2(scale))[:, None, None]
+    spacing = 1e-4 * 2.0 ** np.round(np.log2(scale))[:, None, None]
     rounded = (np.round(jacobian / spacing) * spacing).reshape(-1, 4)
     distinct, rows = np.unique(rounded, axis=0, return_inverse=True)
     return distinct.reshape(-1, 2, 2), rows.reshape(-1)

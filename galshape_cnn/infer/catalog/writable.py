@@ -28,21 +28,9 @@ _SAFE = {"f4", "f8", "i2", "i4", "i8", "b1"}  # what every format holds
 
 
 def writable_table(table, suffix):
-    """The table as a format can hold it.
+    """The table as the format of a suffix can hold it, and what was changed, one text for each column.
 
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        Not changed.
-    suffix : str
-        Of the file, such as ``".fits"``.
-
-    Returns
-    -------
-    table : `~astropy.table.Table`
-        The same one if nothing has to be changed.
-    changes : list of str
-        What was changed, one text for each column.
+    The same object if nothing has to be changed.
     """
     changed, names = {}, {}
     for name in table.colnames:

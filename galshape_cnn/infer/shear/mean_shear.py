@@ -24,6 +24,7 @@ from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.geometry import axis_ratio, position_angle, semi_major_radius
 from galshape_cnn.infer.shear.frames import ShearedColumns
 from galshape_cnn.infer.shear.leakage import leakage_slope, psf_shapes
+from galshape_cnn.masked import filled
 
 __all__ = ["ShearedViews", "mean_shear", "shear_of_sums", "shear_sums"]
 
@@ -45,8 +46,8 @@ def mean_shear(catalog, select=None, weights=None, by=None, *, errors="jackknife
         average.  It is called for sheared columns too.  Rows that could not be measured are
         left out in any case.
     weights : callable, str or (N,) array_like, optional
-        Not negative: a function of such a table, the name of a column, or numbers that do not depend on
-        the measured shapes.
+        Finite and not negative where a galaxy is averaged: a function of such a table, the name of a column,
+        or numbers that do not depend on the measured shapes.
     by : str, (str, edges) or callable, optional
         A row of the result for each value of a column, for each bin of a column between increasing
         edges, or for each value of a function of the table.  Bins of measured columns are selections, and
@@ -169,7 +170,7 @@ class ShearedViews:
         )
         if self.weights is None:
             return chosen.astype(float)
-        return np.where(chosen, _numbers(self.weights, table), 0.0)
+        return np.where(chosen, _numbers(self.weights, table, chosen), 0.0)
 
 
 def _measured(catalog):
@@ -203,18 +204,22 @@ def _selected(answer, count):
     return answer
 
 
-def _numbers(weights, table):
-    """Weights of rows, checked."""
+def _numbers(weights, table, chosen):
+    """Weights of rows, checked where they count."""
     if isinstance(weights, str):
         if weights not in table.colnames:
             raise InputError(f"weights={weights!r} is no column; allowed: {table.colnames}")
         weights = table[weights]
     elif isinstance(weights, Callable):
         weights = weights(table)
-    values = np.asarray(getattr(weights, "value", weights), float)
-    if values.shape != (len(table),) or not (values[np.isfinite(values)] >= 0).all():
-        raise InputError(f"weights have shape {values.shape}; needed: {(len(table),)}, no number negative")
-    return np.where(np.isfinite(values), values, 0.0)
+    values = filled(getattr(weights, "value", weights))
+    if values.shape != (len(table),):
+        raise InputError(f"weights have shape {values.shape}; needed: {(len(table),)}")
+    if wrong := np.count_nonzero(chosen & ~((values >= 0) & (values < np.inf))):
+        raise InputError(
+            f"weights of {wrong} selected rows are NaN, masked, infinite or negative; allowed: numbers >= 0"
+        )
+    return values
 
 
 def _groups(by, views):

@@ -29,30 +29,12 @@ _DEPTH = 3
 
 
 def read_asdf_image(path, *, sci=None, noise=None, mask=None, psf=None, bad_bits=None):
-    """Read an image, or a cube of cutouts, from an ASDF file.
+    """Read an image, or a cube of cutouts, from an ASDF file, as `~galshape_cnn.read_image` does.
 
-    Parameters
-    ----------
-    path : Path
-        ASDF file.
-    sci : str, optional
-        Branch of the tree that holds the image, such as ``"roman"``.
-    noise : (str, str), optional
-        Kind (``"err"``, ``"var"``, ``"ivar"``) and key beside the image.
-    mask, psf : str, optional
-        Keys beside the image.
-    bad_bits : optional
-        See `galshape_cnn.observe.io.bitmask.bad_pixels`.
-
-    Returns
-    -------
-    image : NDData
-        As from `galshape_cnn.observe.io.fits.read_image`.
-
-    Raises
-    ------
-    FileError
-        If the file is missing or damaged, or holds no image.
+    ``sci`` is the branch of the tree that holds the image, such as ``"roman"``; ``noise`` its kind
+    (``"err"``, ``"var"``, ``"ivar"``) and key, ``mask`` and ``psf`` keys beside the image; ``bad_bits`` as of
+    `galshape_cnn.observe.io.bitmask.bad_pixels`. ``FileError`` if the file is missing or damaged, or holds no
+    image.
     """
     import asdf
 

@@ -19,29 +19,10 @@ _WORDS = {"err": "1-sigma errors", "var": "variances", "ivar": "inverse variance
 
 
 def read_uncertainty(hdus, index, named, path, unit):
-    """Noise of an image, from the HDU named or found by what it is called.
+    """Noise of an image, from the HDU ``named`` (kind, where) or found by what it is called, or None.
 
-    Parameters
-    ----------
-    hdus : astropy.io.fits.HDUList
-    index : int
-        HDU of the image.
-    named : (str, int or str or Path) or None
-        Kind of the noise and where it is.
-    path : Path
-        Of the file, for messages.
-    unit : astropy unit or None
-        Of the image.
-
-    Returns
-    -------
-    uncertainty : astropy.nddata.NDUncertainty or None
-        In the unit that its own BUNIT states, if there is one; None if there is no noise.
-
-    Raises
-    ------
-    FileError
-        If several HDUs would do, or the unit or the type that the HDU states contradict what it is taken for.
+    In the unit that its own BUNIT states, if there is one. ``FileError`` if several HDUs would do, or the
+    unit or the type that the HDU states contradict what it is taken for.
     """
     if named is not None:
         kind, choice = named
@@ -79,29 +60,10 @@ def _unit(header, kind, unit, what, is_named):
 
 
 def uncertainty_unit(own, kind, unit, what, is_named=False):
-    """Check the unit of noise against that of the image.
+    """Unit of noise, checked against that of the image; None if there is none, or the image has none.
 
-    Parameters
-    ----------
-    own : astropy unit or None
-        What is said of the noise.
-    kind : {"err", "var", "ivar"}
-    unit : astropy unit or None
-        Of the image.
-    what : str
-        File and HDU, for messages.
-    is_named : bool, optional
-        Whether the user has said that it is noise of this kind.
-
-    Returns
-    -------
-    unit : astropy unit or None
-        That of the noise; None if there is none, or the image has none.
-
-    Raises
-    ------
-    FileError
-        If it cannot be the unit of such noise.
+    ``kind`` is "err", "var" or "ivar"; ``is_named`` says that the user called it so. ``FileError``, with file
+    and HDU in ``what``, if it cannot be the unit of such noise.
     """
     if own is None or unit is None:
         return None

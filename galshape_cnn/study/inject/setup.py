@@ -9,7 +9,7 @@ from astropy.nddata import NDData, StdDevUncertainty
 
 from galshape_cnn.errors import GalshapeWarning, InputError, NoiseError, PSFError
 from galshape_cnn.forward.psf.arrays import FORMS
-from galshape_cnn.forward.psf.width import psf_width
+from galshape_cnn.forward.psf.shape import psf_width
 from galshape_cnn.geometry import semi_major_radius
 from galshape_cnn.observe.noise.model import NoiseModel
 from galshape_cnn.quantities import plain_number, truth_value, whole_number
