@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from galshape_cnn.errors import GalshapeWarning
+from galshape_cnn.errors import GalshapeWarning, PSFError
 from galshape_cnn.forward.psf.arrays import PSFArrays
 
 __all__ = ["MendedPSF", "mended_psf"]
@@ -23,7 +23,7 @@ _PEDESTAL = 1.5e-4  # of the peak, at the rim
 _FLAT = 0.8  # rim over the ring inside it: light falls off, a pedestal does not
 _SIGMAS = 6.0  # of the rim's scatter, that a pedestal must have
 _OFF = 0.12  # pixels off the central sample
-_LARGEST_OFF = 1.0  # pixels: farther is no matter of a fraction
+_LARGEST_OFF = 0.25  # of the array's shorter side: farther, it is cut on one side
 _WINDOW = 1.0  # width of the window of the centroid, in widths of the PSF
 _ROUNDS = 12
 _SMALLEST = 7  # samples of a side, below which there is no rim to look at
@@ -62,6 +62,11 @@ def mended_psf(psf, normalize=True):
     -------
     result : MendedPSF
 
+    Raises
+    ------
+    PSFError
+        If one lies so far off the middle of its array that a part of it must be missing.
+
     Warns
     -----
     GalshapeWarning
@@ -90,7 +95,8 @@ def mended_psf(psf, normalize=True):
     cut = (_missing(rim, inner, ring, array) > _CUT) & ~pedestal
     shift = _offsets(out)
     distance = np.hypot(*shift.T) / psf.oversampling
-    off = (distance > _OFF) & (distance < _LARGEST_OFF) & ~cut
+    off = (distance > _OFF) & ~cut
+    _check_inside(shift, off, array.shape[1:])
     mended = pedestal | off
     _say(cut, pedestal, off)
     if not mended.any():
@@ -101,6 +107,17 @@ def mended_psf(psf, normalize=True):
         total = out.sum((1, 2), keepdims=True)
         out = np.where(mended[:, None, None], out / total, array)
     return MendedPSF(PSFArrays(out, psf.oversampling), cut, mended)
+
+
+def _check_inside(shift, off, shape):
+    """Refuse PSFs whose place in the array is no matter of a shift: positions and sizes would be wrong."""
+    far = off & (np.hypot(*shift.T) > _LARGEST_OFF * min(shape))
+    if far.any():
+        row = np.flatnonzero(far)[0]
+        raise PSFError(
+            f"psf (row {row}) is {shift[row, 0]:+.1f}, {shift[row, 1]:+.1f} samples (x, y) off the middle of "
+            f"its array of {shape[0]}x{shape[1]}; cut the array so that the PSF is in the middle"
+        )
 
 
 def _rings(array):
