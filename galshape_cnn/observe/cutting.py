@@ -148,7 +148,7 @@ def make_rows(frames, xy, is_image, stamp_size, strict=True):
     if strict and off.all():
         raise PositionError(
             f"positions: none of the {n} lies inside the image; the first is x, y = "
-            f"{xy[0, 0]:.1f}, {xy[0, 1]:.1f} and the image has {limits[0, 0]}x{limits[0, 1]} (x, y) pixels"
+            f"{xy[0, 0]:.7g}, {xy[0, 1]:.7g} and the image has {limits[0, 0]}x{limits[0, 1]} (x, y) pixels"
         )
     largest = max(_LARGEST_STAMP, 2 * int(limits.max()))
     if stamp_size is not None and np.max(stamp_size) > largest:

@@ -14,7 +14,7 @@ from importlib import resources
 import numpy as np
 
 from galshape_cnn.errors import BundleError, FileError, InputError
-from galshape_cnn.files import written_whole
+from galshape_cnn.files import as_path, written_whole
 from galshape_cnn.infer.network.bundle_checks import check_bundle, check_weights, places_of
 from galshape_cnn.infer.network.safe_asdf import BundleFile
 
@@ -104,7 +104,7 @@ class Bundle:
             If it is damaged, not a bundle, or of a newer format; whatever the file holds, nothing else is
             raised, no other file is opened, and no more memory is taken than a network needs.
         """
-        name = os.fspath(path)
+        name = os.fspath(as_path(path))
         if not os.path.isfile(name):
             raise FileError(f"bundle {name!r} does not exist")
         try:

@@ -117,7 +117,23 @@ def mean_shear(catalog, select=None, weights=None, by=None, *, errors="jackknife
     if psf_shape is not None:
         found = np.array([row["leakage"] for row in rows], float).reshape(-1, 2)
         out["leakage"], out["leakage_err"] = found.T
+    for name in out.colnames:
+        out[name].info.description = _DESCRIPTIONS.get(name, "what the rows of the group have in common")
     return out
+
+
+_DESCRIPTIONS = {
+    "low": "lower edge of the bin, in it",
+    "high": "upper edge of the bin, not in it",
+    "g1": "mean shear along the first axis",
+    "g2": "mean shear along the diagonal",
+    "covariance": "of g1 and g2",
+    "R": "mean response of the shapes, d(g) / d(shear)",
+    "R_selection": "response of the selection and of the weights",
+    "N": "galaxies that count",
+    "leakage": "slope of the calibrated shapes on the PSF's",
+    "leakage_err": "standard error of leakage",
+}
 
 
 class ShearedViews:
@@ -211,10 +227,17 @@ def _numbers(weights, table):
         weights = table[weights]
     elif isinstance(weights, Callable):
         weights = weights(table)
-    values = np.asarray(getattr(weights, "value", weights), float)
+    values = _as_numbers(weights, "weights")
     if values.shape != (len(table),) or not (values[np.isfinite(values)] >= 0).all():
         raise InputError(f"weights have shape {values.shape}; needed: {(len(table),)}, no number negative")
     return np.where(np.isfinite(values), values, 0.0)
+
+
+def _as_numbers(values, name):
+    try:
+        return np.asarray(getattr(values, "value", values), float)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} holds no numbers; numbers are needed") from error
 
 
 def _groups(by, views):
@@ -242,13 +265,13 @@ def _column(table, name):
 
 
 def _bins(name, edges, views):
-    edges = np.asarray(edges, float)
+    edges = _as_numbers(edges, "by: edges")
     if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
         raise InputError(f"by: edges {edges.tolist()} do not increase")
     _column(views.tables[0][0], name)
 
     def members(table, low, high):
-        values = np.asarray(getattr(table[name], "value", table[name]), float)
+        values = _as_numbers(table[name], f"by: column {name!r}")
         return (values >= low) & (values < high)
 
     pairs = zip(edges[:-1], edges[1:], strict=True)

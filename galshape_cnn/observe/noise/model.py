@@ -133,7 +133,8 @@ class NoiseModel:
         if self.read_noise is None and self.sky_level is None:
             return error
         if error is not None or hasattr(data, "ivar"):
-            raise InputError("read_noise and error both describe the noise; give one of them")
+            given = "sky_level" if self.read_noise is None else "read_noise"
+            raise InputError(f"{given} and error both describe the noise; give one of them")
         if self.read_noise is None:
             raise InputError("sky_level is given without read_noise, which may be 0")
         own = unit_of(data)
