@@ -6,12 +6,11 @@ not subtracted from a star) too small, one on a negative pedestal (too high a sk
 not on its central sample shifts positions.
 """
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
-from galshape_cnn.errors import GalshapeWarning, PSFError
+from galshape_cnn.errors import PSFError, warn
 from galshape_cnn.forward.psf.arrays import PSFArrays
 
 __all__ = ["MendedPSF", "mended_psf"]
@@ -193,7 +192,7 @@ def _say(cut, pedestal, off):
             "larger array)"
         )
     if parts:
-        warnings.warn(f"psf: {'; '.join(parts)}", GalshapeWarning, stacklevel=6)
+        warn(f"psf: {'; '.join(parts)}")
 
 
 def _share(rows):

@@ -1,10 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """`NoiseModel`: gain, read noise, correlation and scale, beside the noise map."""
 
-import warnings
 from dataclasses import dataclass, fields, replace
 
-from galshape_cnn.errors import GalshapeWarning, InputError
+from galshape_cnn.errors import InputError, warn
 from galshape_cnn.observe.noise.blank_sky import AUTO, measured_noise
 from galshape_cnn.observe.noise.ccd import checked_detector, checked_gain, detector_error
 from galshape_cnn.observe.noise.correlation import EstimatedCorrelation, noise_correlation
@@ -182,9 +181,7 @@ def _say(noise_scale=None, noise_correlation=None):
     if noise_correlation is not None:
         parts.append(f"are correlated (over an area of {noise_correlation.array.sum():.1f} pixels)")
     if parts:
-        warnings.warn(
+        warn(
             f"blank pixels of the image {' and '.join(parts)}: errors and flags take that into account; "
-            "noise_scale=None and noise_correlation=None take the noise map at its word",
-            GalshapeWarning,
-            stacklevel=5,
+            "noise_scale=None and noise_correlation=None take the noise map at its word"
         )
