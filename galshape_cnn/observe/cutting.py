@@ -20,6 +20,7 @@ __all__ = [
     "make_rows",
     "rows_in_units_of",
     "stamp_origin",
+    "workable_unit",
     "working_unit",
 ]
 
@@ -224,10 +225,18 @@ def working_unit(rows):
         y, x = (_overlap(int(origin[axis]), side, side, frame.shape[1 - axis])[1] for axis in (1, 0))
         ivar = frame.noise[y, x].inverse_variance() / frame.factor**2
         if (ivar > 0).any():
-            sigma = 1 / np.sqrt(np.median(ivar[ivar > 0]))
-            low, high = _WORKABLE_NOISE
-            return 1.0 if low < sigma < high else float(2.0 ** np.round(np.log2(sigma)))
+            return workable_unit(ivar)
     return 1.0
+
+
+def workable_unit(ivar):
+    """One, or the power of two nearest to the noise where that is not between 1e-12 and 1e12.
+
+    Of double-precision inverse variances, some of them above zero.
+    """
+    sigma = 1 / np.sqrt(np.median(ivar[ivar > 0]))
+    low, high = _WORKABLE_NOISE
+    return 1.0 if low < sigma < high else float(2.0 ** np.round(np.log2(sigma)))
 
 
 def rows_in_units_of(rows, unit):
