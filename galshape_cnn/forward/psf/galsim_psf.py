@@ -74,7 +74,9 @@ def affordable(effective, folding, step):
     """The profile drawn with as little folding as asked for, or as GalSim's largest transform allows.
 
     GalSim's default lets 0.5 % of the light fold back into the array, where it would count as inside.  The
-    wings of an Airy disc fall off so slowly that transforms grow as the inverse of that share.
+    wings of an Airy disc fall off so slowly that transforms grow as the inverse of that share.  A profile
+    with an ``OpticalPSF`` is drawn as it is: GalSim makes an image of that by a pupil of as many samples, and
+    keeps it in copies with another threshold if it was made before, so that numbers would depend on history.
 
     Parameters
     ----------
@@ -88,7 +90,7 @@ def affordable(effective, folding, step):
     Returns
     -------
     profile : galsim.GSObject
-        The same one with another ``folding_threshold``, at most that of ``effective``.
+        The same one, or one with a smaller ``folding_threshold``.
 
     Raises
     ------
@@ -96,9 +98,10 @@ def affordable(effective, folding, step):
         If even its own threshold needs a larger transform than its ``maximum_fft_size``.
     """
     largest, default = effective.gsparams.maximum_fft_size, effective.gsparams.folding_threshold
-    folding = min(folding, default)
+    as_it_is = any(isinstance(one, galsim.OpticalPSF) for one in _parts(effective))
+    folding = default if as_it_is else min(folding, default)
     while True:
-        careful = effective.withGSParams(folding_threshold=folding)
+        careful = effective if folding == default else effective.withGSParams(folding_threshold=folding)
         side = transform_side(careful, step)
         if side <= largest:
             return careful
@@ -108,3 +111,12 @@ def affordable(effective, folding, step):
                 f"{largest} a side (its maximum_fft_size), or an array of the PSF"
             )
         folding = min(2 * folding, default)
+
+
+def _parts(profile):
+    """A profile and all that it is made of."""
+    yield profile
+    inside = getattr(profile, "obj_list", None) or [getattr(profile, "original", None)]
+    for one in inside:
+        if one is not None and one is not profile:
+            yield from _parts(one)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from galshape_cnn.errors import PSFError
-from galshape_cnn.forward.psf.galsim_psf import affordable, transform_side
+from galshape_cnn.forward.psf.galsim_psf import affordable, draw_effective_psf, transform_side
 
 FOLDING = 2e-4
 
@@ -34,6 +34,16 @@ def test_airy_disc_gets_a_transform_of_the_size_allowed():
 def test_what_is_small_enough_is_as_careful_as_asked_for():
     moffat = galsim.Convolve(galsim.Moffat(beta=3.5, fwhm=3.0), galsim.Pixel(1.0))
     assert affordable(moffat, FOLDING, 0.5).gsparams.folding_threshold == FOLDING
+
+
+def test_optical_psf_does_not_depend_on_what_was_asked_of_it():
+    """A copy with another threshold makes a large pupil, unless the image was made before."""
+    used = galsim.OpticalPSF(lam_over_diam=1.0, coma1=0.05, obscuration=0.3)
+    fresh = galsim.OpticalPSF(lam_over_diam=1.0, coma1=0.05, obscuration=0.3)
+    assert used.stepk > 0  # makes the image
+    arrays = [draw_effective_psf(one.shear(g1=0.1), np.eye(2), 2, 63, FOLDING) for one in (used, fresh)]
+    np.testing.assert_array_equal(*arrays)
+    assert 0.9 < arrays[0].sum() < 1
 
 
 def test_profile_that_no_transform_can_draw_is_refused():
