@@ -45,7 +45,8 @@ COPIES = (0.5, -0.5)
 MIDDLE = (SIDE - 1) / 2
 _DISTANCE = np.hypot(*(np.mgrid[:SIDE, :SIDE] - MIDDLE))
 
-#: Radius in pixels about the middle of the stamp within which derivatives are exact: copies are measured there.
+#: Radius in pixels about the middle of the stamp within which derivatives are exact: copies are measured
+#: there.
 _REACH = 25.0
 #: Radius and softness, in pixels, of the window that ends the image before its edge.  The window's own
 #: derivatives lie outside of the reach, by more than a PSF's core.
