@@ -19,6 +19,9 @@ __all__ = [
 ]
 
 
+_NO_NUMBERS = (str, bytes, bool, np.bool_)  # float() would take them: True for 1, "2" for 2
+
+
 def unit_of(data):
     """Unit that data carry, or None; of a sequence it is that of the first."""
     if isinstance(data, list | tuple) and len(data):
@@ -74,7 +77,7 @@ def plain_number(value, name, allowed, *, unit=None, above=-np.inf, least=-np.in
     """
     plain = plain_values(value, unit, name)
     try:
-        number = np.nan if np.ndim(plain) or isinstance(plain, str | bytes) else float(plain)
+        number = np.nan if np.ndim(plain) or isinstance(plain, _NO_NUMBERS) else float(plain)
     except (TypeError, ValueError):
         number = np.nan
     if not (np.isfinite(number) and number > above and number >= least):
@@ -109,7 +112,7 @@ def truth_value(value, name):
 def whole_number(value, name, least):
     """A whole number not below the least; ``InputError``, naming the argument, if it is anything else."""
     allowed = f"a whole number, at least {least}"
-    number = plain_number(np.nan if isinstance(value, bool) else value, name, allowed, least=least)
+    number = plain_number(value, name, allowed, least=least)
     if number != int(number):
         raise InputError(f"{name}={value!r}; allowed: {allowed}")
     return int(number) if not isinstance(value, int) else value

@@ -20,6 +20,7 @@ __all__ = [
     "make_rows",
     "rows_in_units_of",
     "stamp_origin",
+    "workable_unit",
     "working_unit",
 ]
 
@@ -119,7 +120,7 @@ def make_rows(frames, xy, is_image, stamp_size, strict=True):
     if strict and off.all():
         raise PositionError(
             f"positions: none of the {n} lies inside the image; the first is x, y = "
-            f"{xy[0, 0]:.1f}, {xy[0, 1]:.1f} and the image has {limits[0, 0]}x{limits[0, 1]} (x, y) pixels"
+            f"{xy[0, 0]:.7g}, {xy[0, 1]:.7g} and the image has {limits[0, 0]}x{limits[0, 1]} (x, y) pixels"
         )
     largest = max(_LARGEST_STAMP, 2 * int(limits.max()))
     if stamp_size is not None and np.max(stamp_size) > largest:
@@ -187,10 +188,18 @@ def working_unit(rows):
         y, x = (_overlap(int(origin[axis]), side, side, frame.shape[1 - axis])[1] for axis in (1, 0))
         ivar = frame.noise[y, x].inverse_variance() / frame.factor**2
         if (ivar > 0).any():
-            sigma = 1 / np.sqrt(np.median(ivar[ivar > 0]))
-            low, high = _WORKABLE_NOISE
-            return 1.0 if low < sigma < high else float(2.0 ** np.round(np.log2(sigma)))
+            return workable_unit(ivar)
     return 1.0
+
+
+def workable_unit(ivar):
+    """One, or the power of two nearest to the noise where that is not between 1e-12 and 1e12.
+
+    Of double-precision inverse variances, some of them above zero.
+    """
+    sigma = 1 / np.sqrt(np.median(ivar[ivar > 0]))
+    low, high = _WORKABLE_NOISE
+    return 1.0 if low < sigma < high else float(2.0 ** np.round(np.log2(sigma)))
 
 
 def rows_in_units_of(rows, unit):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from galshape_cnn.errors import GalshapeWarning, InputError
+from galshape_cnn.errors import GalshapeWarning, InputError, warn
 from galshape_cnn.forward.galaxy_model import GalaxyModel
 from galshape_cnn.observe.exposure import axes_of, opened
 from galshape_cnn.observe.exposure_positions import ExposurePositions, exposure_positions
@@ -59,7 +59,7 @@ class AgreedExposures:
                 found.append(_named(name, function, one, where, *args))
         for (category, message), names in said.items():
             what = f"exposure{'s' * (len(names) > 1)} {', '.join(map(repr, names))}"
-            warnings.warn(f"{what}: {message}", category, stacklevel=5)
+            warn(f"{what}: {message}", category)
         return found
 
 

@@ -57,33 +57,66 @@ def exposure_positions(exposures, names, wcses, positions):
 
     ``wcses`` are theirs, or None; a list of them for cutouts. ``positions`` are on the sky, or x, y of the
     first exposure, or known already. ``InputError`` if only some have a WCS, or none has and they are not
-    aligned; ``PositionError`` if positions are given for cutouts, cannot be used, or none lies inside any of
-    the images.
+    aligned, cutouts as well; ``PositionError`` if positions are given for cutouts, cannot be used, or none
+    lies inside any of the images.
     """
-    if positions is None or isinstance(positions, ExposurePositions):
+    if isinstance(positions, ExposurePositions):
         return positions
+    if positions is None:
+        _check_cutouts(exposures, names, wcses)
+        return None
     have = [wcs is not None for wcs in wcses]
     for name, wcs in zip(names, wcses, strict=True):
         if isinstance(wcs, list):
             raise PositionError(f"positions are given, but exposure {name!r} holds cutouts; leave them out")
-    if any(have) and not all(have):
-        without, other = names[have.index(False)], names[have.index(True)]
-        raise InputError(
-            f"exposure {without!r} has no WCS, {other!r} has one; give one to all, or to none if the images "
-            "are aligned pixel to pixel"
-        )
+    _check_wcs(names, have)
     first = read_positions_argument(positions, wcses[0])
     shapes = [np.shape(getattr(one.data, "data", one.data)) for one in exposures]
     if any(have):
         coords = first.on_sky(wcses[0])
         others = [Positions(pixel_positions(wcs, coords)) for wcs in wcses[1:]]
-    elif len(set(shapes)) > 1:
-        raise InputError(f"exposures without WCS must be aligned, but have shapes {sorted(set(shapes))}")
     else:
+        _check_shapes(shapes)
         others = [replace(first, table=None) for _ in exposures[1:]]
     places = ExposurePositions.of([first, *others])
     _refuse_unseen(places, shapes)
     return places
+
+
+def _check_wcs(names, have, what="images"):
+    """Refuse exposures of which only some have a WCS."""
+    if any(have) and not all(have):
+        without, other = names[have.index(False)], names[have.index(True)]
+        raise InputError(
+            f"exposure {without!r} has no WCS, {other!r} has one; give one to all, or to none if the {what} "
+            "are aligned pixel to pixel"
+        )
+
+
+def _check_shapes(shapes, what=""):
+    """Refuse images without WCS of different shapes: it is not known which pixels show the same."""
+    if len(set(shapes)) > 1:
+        raise InputError(
+            f"exposures without WCS must be aligned, but{what} have shapes {sorted(set(shapes))}"
+        )
+
+
+def _check_cutouts(exposures, names, wcses):
+    """The same of the cutouts of each galaxy; their number is compared when they are read."""
+    cutouts = zip(*(wcs if isinstance(wcs, list) else [wcs] for wcs in wcses), strict=False)
+    shapes = zip(*(_shapes(one.data) for one in exposures), strict=False)
+    for number, (wcs, sides) in enumerate(zip(cutouts, shapes, strict=False)):
+        _check_wcs(names, [one is not None for one in wcs], "cutouts")
+        if wcs[0] is None:
+            _check_shapes(sides, f" cutouts {number}")
+
+
+def _shapes(data):
+    """Shapes of the cutouts of an exposure, in pixels."""
+    if isinstance(data, (list, tuple)):
+        return [np.shape(getattr(one, "data", one)) for one in data]
+    *count, ny, nx = np.shape(getattr(data, "data", data))
+    return [(ny, nx)] * (count[0] if count else 1)
 
 
 def _refuse_unseen(places, shapes):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from galshape_cnn.errors import GalshapeWarning
+from galshape_cnn.errors import GalshapeWarning, warn
 from galshape_cnn.flags import SEVERE, Flag
 from galshape_cnn.forward.galaxy_model import GalaxyModel
 from galshape_cnn.forward.view import View
@@ -267,11 +267,9 @@ def _say_of_noise(records):
         said += [] if correlation is None else [f"correlated over {correlation['area']:.1f} pixels"]
         parts += [f"{name} ({', '.join(said)})"] if said else []
     if parts:
-        warnings.warn(
+        warn(
             f"blank pixels differ from what the noise maps say in {', '.join(parts)}: errors and flags take "
-            "that into account; noise_scale=None and noise_correlation=None take the maps at their word",
-            GalshapeWarning,
-            stacklevel=4,
+            "that into account; noise_scale=None and noise_correlation=None take the maps at their word"
         )
 
 

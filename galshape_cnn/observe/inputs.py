@@ -291,6 +291,11 @@ def _unit_factor(own, unit, name):
     """Factor from an object's unit to that of the batch."""
     if own == unit:
         return 1.0
+    if own is None and name in ("data", "data[0]"):
+        raise InputError(
+            f"unit={str(unit)!r} is that of the results, to which pixels are converted, but {name} has no "
+            "unit: give it one (data * unit, or an NDData), or leave unit out"
+        )
     try:
         return (own or u.dimensionless_unscaled).to(unit or u.dimensionless_unscaled)
     except u.UnitConversionError as error:

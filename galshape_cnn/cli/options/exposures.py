@@ -86,8 +86,8 @@ def read_exposures(path):
     missing = [name for name in _NEEDED if name not in table.colnames]
     unknown = [name for name in table.colnames if name not in _COLUMNS]
     if missing or unknown:
-        problem = f"lacks the column {missing[0]}" if missing else f"has an unknown column {unknown[0]}"
-        raise FileError(f"{path} {problem}; allowed: {', '.join(_COLUMNS)}")
+        problem = f"lacks the column {missing[0]!r}" if missing else f"has an unknown column {unknown[0]!r}"
+        raise FileError(f"{path} {problem}; allowed: {', '.join(map(repr, _COLUMNS))}")
     if not len(table):
         raise FileError(f"{path} has no rows; one for each exposure is needed")
     return [_exposure(row, table.colnames, Path(path)) for row in table]
@@ -137,7 +137,7 @@ def _number(row, name, names, where):
     try:
         return None if text is None else float(text)
     except ValueError:
-        raise FileError(f"{where}: {name} = {text!r} is no number") from None
+        raise FileError(f"{where}: {name!r} = {text!r} is no number") from None
 
 
 def _beside(path, text):

@@ -1,12 +1,11 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """``--psf`` and ``--psf-error``: an analytic profile, stars of the image, numbers, or a file."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 
-from galshape_cnn.errors import GalshapeError, GalshapeWarning, InputError, PSFError
+from galshape_cnn.errors import GalshapeError, InputError, PSFError, warn
 
 __all__ = [
     "PSF_PROFILES",
@@ -168,9 +167,7 @@ def stars_if_needed(data, keywords, is_image):
     keywords["psf"] = psf
     keywords |= {"psf_oversampling": 1, "psf_includes_pixel": True}  # whatever was said of a file
     if missing:
-        warnings.warn(
+        warn(
             f"no PSF is given; it is estimated from {len(psf.stars)} stars of the image, FWHM {psf.fwhm:.2f} "
-            "pixels, and each row is flagged PSF_ESTIMATED",
-            GalshapeWarning,
-            stacklevel=2,
+            "pixels, and each row is flagged PSF_ESTIMATED"
         )

@@ -213,6 +213,8 @@ def _own_sampling_only(options, name, what):
 
 def _from_galsim(psf, places, options, name):
     """Convolve a GalSim profile with the pixel and draw it at 2x, once per Jacobian."""
+    from galshape_cnn.forward.psf.galsim_psf import draw_effective_psf
+
     _own_sampling_only(options, name, "a GalSim object")
     flux = psf.flux
     if not (np.isfinite(flux) and flux > 0):
@@ -225,33 +227,9 @@ def _from_galsim(psf, places, options, name):
         (_LARGEST_SHARED_SIDE, _SHARED_FOLDING) if shared else (_LARGEST_OWN_SIDE, _OWN_FOLDING)
     )
     side = min(2 * _DRAWN_OVERSAMPLING * int(places.stamp_size) - 1, largest)
-    drawn = [_draw_effective(psf, one, side, folding) for one in distinct]
+    drawn = [draw_effective_psf(psf, one, _DRAWN_OVERSAMPLING, side, folding) for one in distinct]
     array = np.stack(drawn) if len(distinct) == 1 else np.stack(drawn)[rows]
     return PSFArrays(check_psf(array, name), _DRAWN_OVERSAMPLING)
-
-
-def _draw_effective(psf, jacobian, side, folding_threshold):
-    """Convolve a GalSim profile with the pixel and draw it finely: (side, side) float64.
-
-    Its sum is the flux inside the array: it is not renormalised, because the light beyond it exists.
-    """
-    import galsim
-
-    wcs = galsim.JacobianWCS(*np.ravel(jacobian))
-    fine = galsim.JacobianWCS(*np.ravel(jacobian) / _DRAWN_OVERSAMPLING)
-    effective = galsim.Convolve(psf, wcs.toWorld(galsim.Pixel(1.0)))
-    # GalSim's default lets 0.5 % of the light fold back into the array, where it would count as inside.
-    folding = min(folding_threshold, effective.gsparams.folding_threshold)
-    careful = effective.withGSParams(folding_threshold=folding)
-    options = {"nx": side, "ny": side, "wcs": fine, "method": "no_pixel", "dtype": float}
-    try:
-        try:
-            image = careful.drawImage(**options)
-        except galsim.GalSimFFTSizeError:
-            image = effective.drawImage(**options)
-    except (galsim.GalSimError, MemoryError) as error:
-        raise PSFError(f"psf cannot be drawn by GalSim: {error}") from error
-    return image.array.copy()
 
 
 def distinct_jacobians(jacobian):

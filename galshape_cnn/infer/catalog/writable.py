@@ -16,7 +16,7 @@ from astropy.coordinates import SkyCoord
 from astropy.table import Column, MaskedColumn, Table
 from astropy.time import Time, TimeDelta
 
-from galshape_cnn.errors import GalshapeWarning
+from galshape_cnn.errors import warn
 from galshape_cnn.infer.catalog.formats import write_unchanged
 
 __all__ = ["CHANGED", "warn_of", "warn_of_changes", "writable_table"]
@@ -63,7 +63,7 @@ def warn_of_changes(table, suffix):
 def warn_of(changes, suffix):
     """One warning for all changes, if there are any."""
     if changes:
-        warnings.warn(f"{CHANGED} {suffix}: {'; '.join(changes)}", GalshapeWarning, stacklevel=3)
+        warn(f"{CHANGED} {suffix}: {'; '.join(changes)}")
 
 
 def _with_info(column, old):

@@ -240,8 +240,8 @@ def same_unit(value, error, name):
 def real_values(values, name):
     """Real numbers as a masked array; ``InputError``, naming the argument, if they are none."""
     try:
-        if np.iscomplexobj(values):
-            raise TypeError("complex")
+        if values is None or np.iscomplexobj(values):
+            raise TypeError("no real number")  # None would become NaN
         return np.ma.asarray(values, float)
     except (TypeError, ValueError) as problem:
         kind = type(values).__name__

@@ -2,13 +2,12 @@
 """`ShapeEstimator`: from the user's galaxies to a catalogue."""
 
 import threading
-import warnings
 from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
-from galshape_cnn.errors import InputError, KeywordError, LostRowsWarning
+from galshape_cnn.errors import InputError, KeywordError, LostRowsWarning, warn
 from galshape_cnn.infer.catalog.catalog import ShapeCatalog
 from galshape_cnn.infer.network.bundle import Bundle
 from galshape_cnn.parallel import one_blas_thread, progress_bar, usable_cores
@@ -359,8 +358,6 @@ def _check_unknown(unknown):
 def _warn_of_lost_rows(catalog):
     lost = int(np.count_nonzero(~catalog.is_measured))
     if lost:
-        warnings.warn(
-            f"{lost} of {len(catalog)} galaxies could not be measured; see the column flags",
-            LostRowsWarning,
-            stacklevel=3,
+        warn(
+            f"{lost} of {len(catalog)} galaxies could not be measured; see the column flags", LostRowsWarning
         )

@@ -78,7 +78,7 @@ class Options:
         from galshape_cnn.infer.posterior.prior import Prior
 
         for name, value, allowed in (("method", method, METHODS), ("neighbours", neighbours, NEIGHBOURS)):
-            if value not in allowed:
+            if not isinstance(value, str) or value not in allowed:
                 raise InputError(f"{name}={value!r}; allowed: {', '.join(map(repr, allowed))}")
         if prior is not None and not isinstance(prior, Prior):
             prior = Prior(prior)

@@ -15,7 +15,7 @@ from importlib import resources
 import numpy as np
 
 from galshape_cnn.errors import BundleError, FileError, InputError
-from galshape_cnn.files import written_whole
+from galshape_cnn.files import as_path, written_whole
 from galshape_cnn.infer.network.layout import features_of_update, network_shapes, update_shapes
 from galshape_cnn.infer.network.safe_asdf import ArrayPlace, BundleFile
 from galshape_cnn.infer.network.trust import AXES, check_region
@@ -97,7 +97,7 @@ class Bundle:
         bundle, or of a newer format; whatever the file holds, nothing else is raised, no other file is
         opened, and no more memory is taken than a network needs.
         """
-        name = os.fspath(path)
+        name = os.fspath(as_path(path))
         if not os.path.isfile(name):
             raise FileError(f"bundle {name!r} does not exist")
         try:

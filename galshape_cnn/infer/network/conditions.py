@@ -63,13 +63,14 @@ def settled_sky(bundle, fit_sky, method, gain=None):
     if fit_sky is None:
         fit_sky = known.fit_sky is not False
     fit_sky = truth_value(fit_sky, "fit_sky")
-    if method == "network" and known.fit_sky is not None and fit_sky != known.fit_sky:
+    by_network = isinstance(method, str) and method == "network"
+    if by_network and known.fit_sky is not None and fit_sky != known.fit_sky:
         trained = "unknown" if known.fit_sky else "known to be zero"
         raise InputError(
             f"fit_sky={fit_sky}: this network was trained with a sky {trained} only "
             f"(nuisance.sky_fraction); allowed: fit_sky={known.fit_sky}, or method='ml' or 'posterior'"
         )
-    if method == "network" and gain is not None and not known.gain:
+    if by_network and gain is not None and not known.gain:
         raise InputError(
             "gain is given, but this network was trained without photon noise that is not in the noise map "
             "(noise.poisson_fraction); allowed: no gain, or method='ml' or 'posterior'"

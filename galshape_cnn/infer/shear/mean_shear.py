@@ -118,7 +118,23 @@ def mean_shear(catalog, select=None, weights=None, by=None, *, errors="jackknife
     if psf_shape is not None:
         found = np.array([row["leakage"] for row in rows], float).reshape(-1, 2)
         out["leakage"], out["leakage_err"] = found.T
+    for name in out.colnames:
+        out[name].info.description = _DESCRIPTIONS.get(name, "what the rows of the group have in common")
     return out
+
+
+_DESCRIPTIONS = {
+    "low": "lower edge of the bin, in it",
+    "high": "upper edge of the bin, not in it",
+    "g1": "mean shear along the first axis",
+    "g2": "mean shear along the diagonal",
+    "covariance": "of g1 and g2",
+    "R": "mean response of the shapes, d(g) / d(shear)",
+    "R_selection": "response of the selection and of the weights",
+    "N": "galaxies that count",
+    "leakage": "slope of the calibrated shapes on the PSF's",
+    "leakage_err": "standard error of leakage",
+}
 
 
 class ShearedViews:
@@ -212,7 +228,7 @@ def _numbers(weights, table, chosen):
         weights = table[weights]
     elif isinstance(weights, Callable):
         weights = weights(table)
-    values = filled(getattr(weights, "value", weights))
+    values = _as_numbers(weights, "weights")
     if values.shape != (len(table),):
         raise InputError(f"weights have shape {values.shape}; needed: {(len(table),)}")
     if wrong := np.count_nonzero(chosen & ~((values >= 0) & (values < np.inf))):
@@ -220,6 +236,13 @@ def _numbers(weights, table, chosen):
             f"weights of {wrong} selected rows are NaN, masked, infinite or negative; allowed: numbers >= 0"
         )
     return values
+
+
+def _as_numbers(values, name):
+    try:
+        return filled(getattr(values, "value", values))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} holds no numbers; numbers are needed") from error
 
 
 def _groups(by, views):
@@ -247,13 +270,13 @@ def _column(table, name):
 
 
 def _bins(name, edges, views):
-    edges = np.asarray(edges, float)
+    edges = _as_numbers(edges, "by: edges")
     if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
         raise InputError(f"by: edges {edges.tolist()} do not increase")
     _column(views.tables[0][0], name)
 
     def members(table, low, high):
-        values = np.asarray(getattr(table[name], "value", table[name]), float)
+        values = _as_numbers(table[name], f"by: column {name!r}")
         return (values >= low) & (values < high)
 
     pairs = zip(edges[:-1], edges[1:], strict=True)

@@ -12,7 +12,7 @@ import astropy.units as u
 import numpy as np
 from astropy.nddata import NDData
 
-from galshape_cnn.errors import FileError, GalshapeWarning
+from galshape_cnn.errors import FileError, warn
 from galshape_cnn.observe.io.asdf_scan import check_asdf
 from galshape_cnn.observe.io.bitmask import bad_pixels
 from galshape_cnn.observe.io.noise_hdus import KINDS, uncertainty_unit
@@ -169,11 +169,9 @@ def _wcs(wcs, path):
         return celestial_part(wcs)
     except Exception as error:
         if hasattr(wcs, "keys"):
-            warnings.warn(
+            warn(
                 f"{path}: the WCS cannot be read without the package gwcs (pip install gwcs); shapes are in "
-                "pixels",
-                GalshapeWarning,
-                stacklevel=2,
+                "pixels"
             )
             return None
         raise FileError(f"{path} has a WCS that cannot be used: {error}") from error

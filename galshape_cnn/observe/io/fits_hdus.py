@@ -11,7 +11,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyUserWarning
 
-from galshape_cnn.errors import FileError, GalshapeError, GalshapeWarning
+from galshape_cnn.errors import FileError, GalshapeError, GalshapeWarning, warn
 from galshape_cnn.observe.io.fits_scan import check_declared_sizes
 
 __all__ = [
@@ -153,11 +153,9 @@ def say_roles(hdus, index, path):
         return
     what = ", ".join(f"{roles[i]} {i}" for i in used)
     if None in keys:
-        warnings.warn(
+        warn(
             f"{path} names none of its HDUs; by the mask planes of one they are taken as {what}; sci, "
-            "mask and var name others",
-            GalshapeWarning,
-            stacklevel=4,
+            "mask and var name others"
         )
     else:
         _log.info("HDUs by their %s: %s", " and ".join(sorted(keys)), what)

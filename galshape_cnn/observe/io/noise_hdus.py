@@ -1,11 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Noise HDU of an image: its kind and unit."""
 
-import warnings
-
 from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertainty
 
-from galshape_cnn.errors import FileError, GalshapeWarning
+from galshape_cnn.errors import FileError, warn
 from galshape_cnn.observe.io.fits_hdus import UNCERTAINTY_TYPES, companion, uncertainty_type
 from galshape_cnn.observe.io.hdu_pixels import image_pixels, named_pixels
 from galshape_cnn.observe.io.photometry import unit_of
@@ -71,11 +69,9 @@ def uncertainty_unit(own, kind, unit, what, is_named=False):
     if own.is_equivalent(wanted):
         return own
     if is_named and own == unit:
-        warnings.warn(
+        warn(
             f"{what} is said to hold {_WORDS[kind]}, but its BUNIT is that of the image, {own}: {wanted} is "
-            "meant",
-            GalshapeWarning,
-            stacklevel=2,
+            "meant"
         )
         return None
     same = own == unit
@@ -91,10 +87,8 @@ def _is_exposure_map(hdus, index, path):
     drizzled = any(key in hdus[0].header for key in ("NDRIZIM", "D001VER"))
     if not (drizzled and hdus[index].name == "WHT"):
         return False
-    warnings.warn(
+    warn(
         f"{path}: WHT of AstroDrizzle holds exposure times unless final_wht_type is IVM or ERR, and is not "
-        "used; if it is an inverse variance, say so with ivar (--ivar WHT), otherwise give the noise",
-        GalshapeWarning,
-        stacklevel=2,
+        "used; if it is an inverse variance, say so with ivar (--ivar WHT), otherwise give the noise"
     )
     return True

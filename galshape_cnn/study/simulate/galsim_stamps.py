@@ -1,11 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Galaxies and PSFs drawn by GalSim.
 
-Imports GalSim and NumPy only, so that a worker process starts quickly.
+Imports little but GalSim and NumPy, so that a worker process starts quickly.
 """
 
 import galsim
 import numpy as np
+
+from galshape_cnn.forward.psf.galsim_psf import transform_side
 
 __all__ = [
     "INDEX_VALUES",
@@ -95,10 +97,9 @@ def draw_galaxy(params, psf):
         gsparams = galsim.GSParams(**accuracy)
         galaxy = galsim.Sersic(n=n, half_light_radius=hlr).withGSParams(gsparams)
         galaxy = galaxy.shear(g1=g1, g2=g2).withFlux(flux)
-        try:
-            return galsim.Convolve(galaxy, psf, gsparams=gsparams).drawImage(**options).array
-        except galsim.GalSimFFTSizeError:
-            continue
+        seen = galsim.Convolve(galaxy, psf, gsparams=gsparams)
+        if transform_side(galsim.Convolve(seen, galsim.Pixel(1.0)), 1.0) <= gsparams.maximum_fft_size:
+            return seen.drawImage(**options).array
     return np.full((_SIDE, _SIDE), np.nan)
 
 

@@ -112,6 +112,19 @@ def test_cutouts_without_wcs_are_aligned():
             InputError,
             "exposure2: 3",
         ),
+        (
+            [Exposure(np.zeros((1, side, side)), psf=PSF, error=1.0) for side in (64, 51)],
+            None,
+            InputError,
+            r"must be aligned, but cutouts 0 have shapes \[\(51, 51\), \(64, 64\)\]",
+        ),
+        (
+            [blank(64), Exposure([np.zeros((60, 64))], psf=PSF, error=1.0)],
+            None,
+            InputError,
+            "must be aligned, but cutouts 0 have",
+        ),
+        ([sky(side=64, band="r"), blank(64, band="g")], None, InputError, "'g1' has no WCS, 'r1' has one"),
     ],
 )
 def test_contradictions_are_named(exposures, positions, error, message):

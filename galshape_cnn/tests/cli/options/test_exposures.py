@@ -202,10 +202,10 @@ def test_images_or_a_list_and_not_both(folder, capsys):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"image": ["g.fits"]}, "lacks the column band"),
-        ({"image": ["g.fits"], "band": ["g"], "filter": ["x"]}, "unknown column filter"),
+        ({"image": ["g.fits"]}, "lacks the column 'band'; allowed: 'image', .* 'noise_scale', "),
+        ({"image": ["g.fits"], "band": ["g"], "filter": ["x"]}, "unknown column 'filter'"),
         ({"image": ["g.fits"], "band": [""]}, "row 0: image and band are needed"),
-        ({"image": ["g.fits"], "band": ["g"], "gain": ["high"]}, "gain = 'high' is no number"),
+        ({"image": ["g.fits"], "band": ["g"], "gain": ["high"]}, "'gain' = 'high' is no number"),
         ({"image": ["g.fits"], "band": ["g"], "error": ["-0.5"]}, "error = '-0.5'; allowed"),
         ({"image": ["none.fits"], "band": ["g"]}, "none.fits"),
     ],

@@ -174,12 +174,21 @@ def test_step_of_the_selection_does_not_matter(monkeypatch):
         ({"by": "depth"}, "by: 'depth'"),
         ({"by": ("snr", [3, 2])}, "do not increase"),
         ({"by": 3}, "by=3"),
+        ({"by": ("snr", ["a", "b"])}, "by: edges holds no numbers"),
+        ({"weights": ["a"] * 40}, "weights holds no numbers"),
         ({"errors": "poisson"}, "errors='poisson'"),
     ],
 )
 def test_unusable_arguments(arguments, message):
     with pytest.raises(InputError, match=message):
         mean_shear(sheared_catalog(n=40), **arguments)
+
+
+def test_columns_say_what_they_are():
+    table = mean_shear(
+        sheared_catalog(n=40), psf_shape=np.arange(80.0).reshape(40, 2), by=("snr", [0, 50, 1000])
+    )
+    assert all(table[name].info.description for name in table.colnames)
 
 
 def test_catalogue_without_response_is_refused():
