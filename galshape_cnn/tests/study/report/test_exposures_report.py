@@ -112,10 +112,12 @@ def test_a_table_of_shapes_that_vary_gives_the_catalog_back(scene, tmp_path, met
     write_report(again, tmp_path / "page.html")
     write_report(varied, tmp_path / "before.html")
     page, other = (blocks(tmp_path / name)["rows"] for name in ("page.html", "before.html"))
-    for name in ("hlr_gradient", "hlr_gradient_err", f"hlr_r_{suffix}", "snr_g"):
+    for name in ("hlr_gradient", f"hlr_gradient_{suffix}", f"hlr_r_{suffix}", f"mag_r_{suffix}", "snr_g"):
         np.testing.assert_allclose(
             np.array(page[name], float), np.array(other[name], float), rtol=1e-4, err_msg=name
         )
+    width = 2.5 / np.log(10) * np.asarray(getattr(varied, f"flux_r_{suffix}") / varied.flux_r)
+    np.testing.assert_allclose(np.array(page[f"mag_r_{suffix}"], float), width, rtol=1e-4)
 
 
 @pytest.mark.parametrize("suffix", TABLE_SUFFIXES)
