@@ -79,14 +79,15 @@ def rows_of(field, exposures, method):
     resolved = (red.flags & Flag.UNRESOLVED == 0) & (red.quality < 2) & (joint.quality < 2)
     alike = resolved & (joint.flags & (Flag.SHAPE_VARIES | Flag.NEIGHBOR_LIGHT) == 0)
     best = [np.fmin.reduce([errors(one, name) for one in singles]) / errors(joint, name) for name in NAMES]
-    best, seen = np.column_stack(best), joint.seen.all(1)
+    best = np.column_stack(best)
+    lit = (np.nan_to_num(joint.by_exposure.params[..., 0]) > 0).all(1)  # a model without light has no bound
     colour, _ = joint.color("g", "r")
     head = field, method, len(joint), int((joint.quality == 0).sum())
     head += (f"{np.nanmedian(colour.value[joint.quality == 0]):.2f}",)
     parts = (
         ("resolved in r", best[resolved]),
         ("one shape", best[alike]),
-        ("the same, bound", bound_ratios(joint, exposures, np.flatnonzero(alike & seen))),
+        ("the same, bound", bound_ratios(joint, exposures, np.flatnonzero(alike & lit))),
     )
     for name, ratios in parts:
         yield *head, name, len(ratios), *(f"{value:.2f}" for value in np.nanmedian(ratios, 0))
