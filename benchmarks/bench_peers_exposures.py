@@ -1,11 +1,11 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """AstroPhot's joint model beside the methods of this package: three images of each galaxy, fitted together.
 
-Galaxies of the prior of the network that ships, of S/N 20 to 100 in all images together, in aligned cutouts of
-64 pixels of the bands g, r, z, with a Moffat PSF and a depth each, drawn by GalSim; centres are off by up to
-half a pixel, and the sky is known to be zero.  One shape and centre and three fluxes are fitted.  AstroPhot begins
-where it begins by itself, integrates the pixel itself, and gets the PSF without it.  Each tool runs in a process
-of one thread; times are of the processor, after a first galaxy.
+Galaxies of the prior of the network that ships, of S/N 20 to 100 in all images together, in aligned cutouts
+of 64 pixels of the bands g, r, z, with a Moffat PSF and a depth each, drawn by GalSim; centres are off by up
+to half a pixel, and the sky is known to be zero.  One shape, one centre and three fluxes are fitted.
+AstroPhot begins where it begins by itself, integrates the pixel, and gets the PSF without it.  Each tool
+runs in a process of one thread; times are of the processor, after a first galaxy.
 
     python benchmarks/bench_peers_exposures.py -n 48 -o docs/performance
     python benchmarks/bench_peers_exposures.py -n 48 -o docs/performance --peer-python /elsewhere/bin/python
