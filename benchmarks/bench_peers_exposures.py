@@ -22,8 +22,9 @@ import numpy as np
 
 BANDS = {"g": (2.5, 1.0), "r": (3.2, 0.7), "z": (4.0, 1.3)}  # FWHM of the PSF in pixels, noise
 SIDE, SNR = 64, (20.0, 100.0)
+LIMIT = 45.0  # seconds of the processor, after which AstroPhot is not given another galaxy
 NAMES = "flux r", "n", "hlr", "g1", "g2"
-HEADER = ("tool", "N", "failed", "CPU ms each", *(f"scatter {name}" for name in ("ln flux r", *NAMES[1:])))
+HEADER = ("tool", "N", "failed", "CPU ms each", "common N", "scatter ln flux r", "n", "hlr", "g1", "g2")
 
 
 def mocks(path, n, seed=3):
@@ -84,18 +85,18 @@ def astrophot_fit(m):
     import torch
 
     torch.set_num_threads(1)
-    rows, begin = [], None
-    for k in range(-1, len(m["truth"])):
-        if k == 0:
-            begin = time.process_time()
+    rows = np.full((len(m["truth"]), len(NAMES)), np.nan)
+    _astrophot_one(m, 0)
+    begin = time.process_time()
+    for done, row in enumerate(rows):
         try:
-            row = _astrophot_one(m, max(k, 0))
+            row[:] = _astrophot_one(m, done)
         except Exception as error:
-            print(f"galaxy {k}: {type(error).__name__}: {error}", file=sys.stderr)
-            row = [np.nan] * len(NAMES)
-        if k >= 0:
-            rows.append(row)
-    rows = np.array(rows)
+            print(f"galaxy {done}: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"galaxy {done}: {time.process_time() - begin:.1f} s", file=sys.stderr, flush=True)
+        if time.process_time() - begin > LIMIT:
+            break
+    rows = rows[: done + 1]
     return rows, ~np.isfinite(rows).all(1), time.process_time() - begin
 
 
@@ -167,12 +168,15 @@ def main():
             python = sys.executable if tool.startswith("galshape") else args.peer_python
             subprocess.run([python, __file__, "--child", tool, source, path], check=True)
             found[tool] = dict(np.load(path))
-    good = ~np.any([one["failed"] for one in found.values()], 0)
+    most = min(len(one["found"]) for one in found.values())
+    good = ~np.any([one["failed"][:most] for one in found.values()], 0)
     rows = []
     for tool, one in found.items():
-        spread = scatter(one["found"][good], truth[good])
-        ms = 1e3 * float(one["spent"]) / args.n
-        rows.append([tool, args.n, int(one["failed"].sum()), f"{ms:.0f}", *(f"{v:.3f}" for v in spread)])
+        spread = scatter(one["found"][:most][good], truth[:most][good])
+        count = len(one["found"])
+        ms = 1e3 * float(one["spent"]) / count
+        rows.append([tool, count, int(one["failed"].sum()), f"{ms:.0f}", int(good.sum())])
+        rows[-1] += [f"{value:.3f}" for value in spread]
     write(args.output, "peers_exposures", HEADER, rows, keys=1)
 
 
