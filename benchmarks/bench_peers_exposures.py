@@ -22,7 +22,7 @@ import numpy as np
 
 BANDS = {"g": (2.5, 1.0), "r": (3.2, 0.7), "z": (4.0, 1.3)}  # FWHM of the PSF in pixels, noise
 SIDE, SNR = 64, (20.0, 100.0)
-LIMIT = 45.0  # seconds of the processor, after which AstroPhot is not given another galaxy
+LIMIT = 90.0  # seconds of the processor, after which AstroPhot is not given another galaxy
 NAMES = "flux r", "n", "hlr", "g1", "g2"
 HEADER = ("tool", "N", "failed", "CPU ms each", "common N", "scatter ln flux r", "n", "hlr", "g1", "g2")
 
@@ -125,7 +125,7 @@ def _astrophot_one(m, k):
     n, r_eff, q, angle = (float(getattr(models[0], name).value) for name in ("n", "Re", "q", "PA"))
     flux = float(models[1].total_flux())
     shear = (1 - q) / (1 + q)
-    return [flux, n, r_eff * np.sqrt(q), -shear * np.cos(2 * angle), -shear * np.sin(2 * angle)]
+    return [flux, n, r_eff * np.sqrt(q), shear * np.cos(2 * angle), -shear * np.sin(2 * angle)]
 
 
 TOOLS = {
