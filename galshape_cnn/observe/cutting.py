@@ -12,11 +12,13 @@ from galshape_cnn.observe.stamps import MINIMUM_STAMP_SIZE
 from galshape_cnn.wcs import sky_geometry
 
 __all__ = [
+    "DEFAULT_STAMP_SIZE",
     "FAR_AWAY",
     "Rows",
     "bucket_size",
     "check_stamp_size",
     "cut_stamps",
+    "largest_stamp",
     "make_rows",
     "rows_in_units_of",
     "stamp_origin",
@@ -26,7 +28,7 @@ __all__ = [
 
 _BUCKETS = (64, 96, 128, 192, 256, 384, 512)
 #: Side of the stamps cut from an image, in pixels, when the user does not say.
-_DEFAULT_STAMP_SIZE = 64
+DEFAULT_STAMP_SIZE = 64
 #: Side that a stamp may have even where it is more than twice that of the image.
 _LARGEST_STAMP = 1024
 #: Pixel positions beyond this are as good as infinitely far away.
@@ -104,6 +106,11 @@ class Rows:
         return len(self.xy)
 
 
+def largest_stamp(shape):
+    """Largest side of a stamp that may be cut from images of given sides."""
+    return max(_LARGEST_STAMP, 2 * int(np.max(shape)))
+
+
 def make_rows(frames, xy, is_image, stamp_size, strict=True):
     """Lay out the rows of a call: one image, or one cutout for each row, and positions x, y (N, 2) in them.
 
@@ -122,7 +129,7 @@ def make_rows(frames, xy, is_image, stamp_size, strict=True):
             f"positions: none of the {n} lies inside the image; the first is x, y = "
             f"{xy[0, 0]:.7g}, {xy[0, 1]:.7g} and the image has {limits[0, 0]}x{limits[0, 1]} (x, y) pixels"
         )
-    largest = max(_LARGEST_STAMP, 2 * int(limits.max()))
+    largest = largest_stamp(limits)
     if stamp_size is not None and np.max(stamp_size) > largest:
         raise InputError(
             f"stamp_size={np.max(stamp_size)}; allowed: up to {largest} pixels, twice the side of the image"
@@ -130,7 +137,7 @@ def make_rows(frames, xy, is_image, stamp_size, strict=True):
     known = np.where(
         np.isfinite(xy).all(axis=1, keepdims=True), np.clip(xy, -FAR_AWAY, FAR_AWAY), middle[frame]
     )
-    default = _DEFAULT_STAMP_SIZE if is_image else None
+    default = DEFAULT_STAMP_SIZE if is_image else None
     if stamp_size is None or np.ndim(stamp_size) == 0:
         side = np.array([stamp_size or default or max(one.shape) for one in frames])[frame]
     else:
