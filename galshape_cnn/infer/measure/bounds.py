@@ -1,7 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Errors of estimates: Cramér-Rao bound or sandwich covariance."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import jax
@@ -75,6 +75,11 @@ class Judged:
     freedom: np.ndarray
     flags: np.ndarray
     examination: Examination
+
+    def __getitem__(self, rows):
+        """Some of the galaxies, by an array of int or bool."""
+        arrays = {item.name: getattr(self, item.name) for item in fields(self)}
+        return Judged(**{name: jax.tree.map(lambda array: array[rows], one) for name, one in arrays.items()})
 
 
 def errors_of(batch, found, fitted, options):
