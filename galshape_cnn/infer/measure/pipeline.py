@@ -12,7 +12,7 @@ from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE, RenderedBatch
-from galshape_cnn.infer.measure.bounds import errors_of
+from galshape_cnn.infer.measure.bounds import errors_of, with_shifts
 from galshape_cnn.infer.measure.estimates import estimate, samples_as_wide
 from galshape_cnn.infer.measure.neighbours import segment, treat
 from galshape_cnn.infer.measure.quality import neighbour_flags, row_flags, settled_bounds
@@ -79,12 +79,14 @@ def _measured(treated, usable, network, options):
         return treated, []
     batch = treated.batch if len(usable) == len(treated.batch) else treated.batch[usable]
     first = _judged(batch, treated.fitted[usable], network, options)
-    changed, treated, cleaned = without_residual_sources(treated, usable, first[1], options)
+    changed, close, treated, cleaned = without_residual_sources(treated, usable, first[1], options)
     if not len(changed):
         return treated, [(usable, _finished(batch, *first, treated, usable, network, options))]
     again = usable[changed]
-    second = _judged(cleaned, treated.fitted[again], network, options)
-    parts = [(again, _finished(cleaned, *second, treated, again, network, options))]
+    found, judged = _judged(cleaned, treated.fitted[again], network, options)
+    shift = (judged.params - first[1].params[changed])[:, SINGLE.reported]
+    judged = with_shifts(judged, np.where(close[:, None], shift, 0))  # clump or neighbour
+    parts = [(again, _finished(cleaned, found, judged, treated, again, network, options))]
     kept = np.setdiff1d(np.arange(len(usable)), changed)
     if len(kept):
         found, judged = (one[kept] for one in first)

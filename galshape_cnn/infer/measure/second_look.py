@@ -1,8 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Sources that show in the residuals only: found once a galaxy is measured, subtracted for a second measurement.
+"""Sources that show in the residuals only: found once a galaxy is measured, subtracted, and measured again.
 
-They are subtracted as the joint fit with the galaxy has them, to first order, and their images and derivatives
-become images of unknown amplitude, as those of neighbours that are fitted from the start
+They are subtracted as the joint fit with the galaxy has them, to first order, and their images and
+derivatives become images of unknown amplitude, as those of neighbours that are fitted from the start
 (`galshape_cnn.infer.measure.neighbours`): the errors count that they are known only so well.
 """
 
@@ -38,29 +38,36 @@ def without_residual_sources(treated, rows, judged, options):
     -------
     changed : (K,) ndarray of int
         Numbers into ``rows`` of the galaxies beside which sources were found.
+    close : (K,) ndarray of bool
+        Whether one of them may be a clump of the galaxy.
     treated : galshape_cnn.infer.measure.neighbours.Treated
         Without these; the same object if there are none.
     batch : RenderedBatch
         The stamps of ``changed``, with ``nuisance`` images.
     """
     batch = treated.batch if len(rows) == len(treated.batch) else treated.batch[rows]
-    changed, light, images = _found(batch, judged, options)
+    changed, close, light, images = _found(batch, judged, options)
     some = batch[changed]
     if not len(changed):
-        return changed, treated, some
+        return changed, close, treated, some
     stamps = some.stamps
     if stamps.nuisance is not None:
         images = np.concatenate([stamps.nuisance, images], 1)
     # the photons of a source stay in the pixels when its mean is subtracted
     noise = 1.0 if some.gain is None else 1 + stamps.ivar * np.maximum(light, 0) / some.gain[:, None, None]
     cleaned = stamps.with_pixels(stamps.data - light, (stamps.ivar / noise).astype(stamps.ivar.dtype), images)
-    return changed, _with_cleaned(treated, rows[changed], cleaned), some.with_stamps(cleaned)
+    return changed, close, _with_cleaned(treated, rows[changed], cleaned), some.with_stamps(cleaned)
 
 
 def _found(batch, judged, options):
     """Galaxies beside which there are sources, the light of these, and images of unknown amplitude."""
     size = batch.grid.size
-    found, lights, images = [], [np.zeros((0, size, size))], [np.zeros((0, 0, size, size), np.float32)]
+    found, close, lights, images = (
+        [],
+        [],
+        [np.zeros((0, size, size))],
+        [np.zeros((0, 0, size, size), np.float32)],
+    )
     rows = np.zeros(0, int) if options.neighbours == "ignore" else _worth_a_look(judged, options)
     errors = np.sqrt(np.maximum(np.diagonal(judged.crb + judged.structure, axis1=1, axis2=2), 0))
     for part, padded, full in batch.filled(rows, BLOCK, by_kernel=True):
@@ -70,10 +77,12 @@ def _found(batch, judged, options):
         sources = find_residual_sources(*known, *pixels, *more)
         has = np.flatnonzero(sources.found[: len(part)])
         found.append(part[has])
+        close.append(sources.close[has])
         lights.append(sources.light[has])
         images.append(sources.images[has])
     images = images[1:] or images
-    return np.concatenate([np.zeros(0, int), *found]), np.concatenate(lights), np.concatenate(images)
+    rows, close = (np.concatenate([np.zeros(0, kind), *one]) for kind, one in ((int, found), (bool, close)))
+    return rows, close, np.concatenate(lights), np.concatenate(images)
 
 
 def _worth_a_look(judged, options):
