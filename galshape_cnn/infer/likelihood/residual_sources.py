@@ -11,8 +11,8 @@ The best place is looked for on the grid of the pixels; its two derivatives go a
 between pixels, or is no point.  Found sources join D, one after the other.  Sources within a width of the PSF
 or so of the centre cannot be taken away like this: see `galshape_cnn.infer.likelihood.companions`.
 
-A source within the galaxy may be a clump of its own.  It counts only if it is the only one, and little is left
-beside it; which of the two it is nobody knows.
+A source within the galaxy may be a clump of its own.  It counts only if it is the only one, and little is
+left beside it; which of the two it is nobody knows.
 """
 
 from typing import NamedTuple
