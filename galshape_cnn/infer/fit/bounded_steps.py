@@ -8,7 +8,7 @@ trying each set of active bounds.  Steps hold the shear in its radial frame:
 component 3 lengthens eta, component 4 turns it.
 """
 
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 
@@ -22,6 +22,8 @@ _RIDGE = 1e-7  # of the equilibrated Fisher matrix: the precision of its entries
 _LONGEST_STEP = np.array([0.9, 0.9, 0.5, 0.5])  # ln n, ln hlr, eta, eta
 _LONGEST_CHANGE = 0.5  # of a coefficient of what varies with wavelength
 _LONGEST_MOVE = 1.5  # of x, y
+#: Sets of active bounds.
+_HELD = [list(some) for count in range(4) for some in combinations(range(3), count)]
 
 
 def _bounded(model):
@@ -62,19 +64,25 @@ def _nearest(target, metric, low, high):
     ``target``, ``low``, ``high`` are (M, 3) and ``metric`` (M, 3, 3); zero lies in the box.
     """
     best, cost = np.zeros_like(target), np.einsum("ni,nij,nj->n", target, metric, target)
-    for pattern in product((0, 1, 2), repeat=3):
-        held = np.array(pattern) > 0
-        value = np.where(np.array(pattern) == 1, low, high)
-        possible = np.isfinite(value[:, held]).all(1)
-        off = np.where(held & possible[:, None], value - target, 0.0)
-        matrix = np.where(held[:, None] | held, np.eye(3), metric)
-        pull = np.where(held, off, -np.einsum("nij,nj->ni", metric, off))
-        off = np.linalg.solve(matrix, pull[..., None])[..., 0]
-        point = np.where(held, value, target + off)
-        inside = possible & ((point >= low) & (point <= high)).all(1)
-        now = np.einsum("ni,nij,nj->n", off, metric, off)
-        better = inside & (now < cost)
-        best[better], cost[better] = point[better], now[better]
+    ends = np.stack([low, high], -1)
+    for held in _HELD:
+        free = [k for k in range(3) if k not in held]
+        # what is free follows what is held, and the metric of what is held counts that in
+        follows = np.zeros((len(target), 3, len(held)))
+        follows[:, held, range(len(held))] = 1.0
+        across = metric[:, free][:, :, held]
+        follows[:, free] = -np.linalg.solve(metric[:, free][:, :, free], across) if free else across
+        reduced = metric[:, held] @ follows
+        value = np.stack([ends[:, held, chosen] for chosen in product((0, 1), repeat=len(held))], 1)
+        possible = np.isfinite(value).all(-1)
+        off = np.where(possible[..., None], value - target[:, None, held], 0.0)
+        point = target[:, None] + off @ np.swapaxes(follows, 1, 2)
+        point[..., held] = value
+        inside = possible & ((point >= low[:, None]) & (point <= high[:, None])).all(-1)
+        now = np.where(inside, ((off @ reduced) * off).sum(-1), np.inf)
+        chosen = now.argmin(1)
+        rows = np.flatnonzero(now[np.arange(len(now)), chosen] < cost)
+        best[rows], cost[rows] = point[rows, chosen[rows]], now[rows, chosen[rows]]
     return best
 
 
