@@ -15,8 +15,7 @@ the fit has absorbed taken into account: residuals are those of a projection,
 The sky has structure too: wings of bright neighbours, sources below the limit of detection.  One constant is
 fitted to it, and what it leaves moves flux, size and n of a galaxy with faint wings.  The variance of the
 residuals smoothed over a few pixels away from the galaxy, beyond that of noise, is taken as that of a field
-with a Gaussian correlation.  Its width is that of the smoothing or more, up to three times as much, as pixels
-farther apart have it: what is smooth over a galaxy moves its flux and size, and hardly its shape.
+with a Gaussian correlation of the same width.
 
 Both are counted beyond *white* noise, whose scatter away from the galaxy may be larger than the noise map
 says: differences of adjacent pixels, which know nothing of light that is smooth over the PSF, tell by how
@@ -61,8 +60,6 @@ _MEDIAN = 0.45493642  # of the squares of normal deviates
 #: in 2000 images of 60x60 pixels.
 _WHITE_SIGMAS, _WHITE_ERROR = 4.5, 2.2
 _MORE_NOISE = 3.0  # standard deviations of chi-square: less is no white noise of 4.5 of the above
-# Pixels between those that tell how wide the sky's structure is, and the largest width: gradients are wider.
-_APART, _WIDEST = 10, 12.0
 _CONSERVED = 0.5  # of the clumps' light that the smooth profile lacks: those of a galaxy share its flux
 
 
@@ -223,16 +220,14 @@ def _one(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise, l
     excess = (weight * (rest**2 - white * (1 - (explained * columns).sum(0)))).sum()
     total = white * np.sqrt(2 * noise[0] * (weight**2).sum())
     significance = np.where(total > 0, excess / total, 0.0)
-    level, doubt, width = _sky_variance(rest.reshape(size, size), root, outside, white * noise[1])
+    level, doubt = _sky_variance(rest.reshape(size, size), root, outside, white * noise[1])
     galaxy = sky = galaxy_score = sky_score = np.zeros((SINGLE.size, SINGLE.size))
     clump = 0.0
     if significance > least:  # most rows end here, and the transforms take most of the time
         clump, galaxy, galaxy_score = _of_galaxy(params, point(), light, root, columns, explained, inverse,
                                                  weight, excess)  # fmt: skip
     if doubt > least:
-        spread = (
-            _correlated(columns.reshape(SINGLE.size, size, size), width).reshape(SINGLE.size, -1) @ columns.T
-        )
+        spread = _correlated(columns.reshape(SINGLE.size, size, size)).reshape(SINGLE.size, -1) @ columns.T
         sky, sky_score = inverse @ spread @ inverse * np.maximum(level, 0), spread * np.maximum(level, 0)
     return Structure(galaxy, sky, significance, doubt, clump, galaxy_score, sky_score, white)
 
@@ -251,10 +246,10 @@ def _of_galaxy(params, point, light, root, columns, explained, inverse, weight, 
     return clump, covariance * np.maximum(clump, 0), spread * np.maximum(clump, 0)
 
 
-def _correlated(images, width):
+def _correlated(images):
     """Images convolved with the correlation of the sky's structure."""
     distance = np.arange(images.shape[-1])[:, None] - np.arange(images.shape[-1])
-    along = np.exp(-0.25 * (distance / width) ** 2).astype(np.float32)
+    along = np.exp(-0.25 * (distance / SKY_SCALE) ** 2).astype(np.float32)
     return along @ images @ along
 
 
@@ -277,28 +272,12 @@ def _white_variance(rest, outside, noise):
 
 
 def _sky_variance(rest, root, outside, noise):
-    """Variance of the sky's structure in units of the noise, its significance, and its width."""
+    """Variance of the sky's structure in units of the noise, and its significance."""
     along, squared = sky_smoothers(len(rest))
     number = np.maximum(((squared @ (root > 0) @ squared) * outside).sum(), 1.0)
-    smooth = along @ rest @ along
-    square = (smooth**2 * outside).sum() / number
-    width = _sky_width(smooth, outside, square - noise)
+    square = ((along @ rest @ along) ** 2 * outside).sum() / number
     # smoothing makes of unit variance, so correlated, the area under the product of both correlations
-    area = 4 * np.pi / (1 / SKY_SCALE**2 + 1 / width**2)
-    return (square - noise) / area, sky_significance(square / noise, number), width
-
-
-def _sky_width(smooth, outside, variance):
-    """Width of the sky's structure, from how much of its variance pixels some way apart have in common."""
-    parts = [
-        (smooth[_APART:] * smooth[:-_APART], outside[_APART:] & outside[:-_APART]),
-        (smooth[:, _APART:] * smooth[:, :-_APART], outside[:, _APART:] & outside[:, :-_APART]),
-    ]
-    number = np.maximum(sum(both.sum() for _, both in parts), 1)
-    common = sum((product * both).sum() for product, both in parts) / number
-    alike = np.clip(common / np.maximum(variance, 1e-20), 1e-3, 0.999)  # exp(-d^2 / 4 (w^2 + s^2))
-    square = -0.25 * _APART**2 / np.log(alike) - SKY_SCALE**2
-    return np.sqrt(np.clip(square, SKY_SCALE**2, _WIDEST**2))
+    return (square - noise) / (2 * np.pi * SKY_SCALE**2), sky_significance(square / noise, number)
 
 
 def sky_significance(square, number):
