@@ -12,7 +12,8 @@ start), whole time and memory, by method, ``--size`` of the stamps, ``--workers`
 ``stages``: processor time of one thread by stage, and its ratio to that of the arithmetic needed;
 ``roofline``: the network beside the machine's matrix rate;
 ``dask``: one and two workers of one thread; ``memory``: peak memory against the number of galaxies;
-``start``: the whole time of the command for a few galaxies.
+``start``: the whole time of the command for a few galaxies;
+``psfs``: processor time with PSFs that are shared or each galaxy's own, wide or finely sampled.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import tempfile
 import time
 from contextlib import suppress
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -191,13 +193,18 @@ def memory(folder, arguments):
             write(folder, "memory", ["N", "peak memory, MB", "seconds"], [row], keys=1)
 
 
-def stages(folder, arguments):
-    """Processor time of the stages of method "network" in a process set up as a worker, seen from outside."""
+def _as_worker():
+    """Set this process up as a worker is; before JAX is imported."""
     from galshape_cnn.environment import keep_freed_memory
     from galshape_cnn.scale.workers import ONE_THREAD
 
-    os.environ.update(ONE_THREAD)  # before JAX is imported
+    os.environ.update(ONE_THREAD)
     keep_freed_memory()
+
+
+def stages(folder, arguments):
+    """Processor time of the stages of method "network" in a process set up as a worker, seen from outside."""
+    _as_worker()
     from galshape_cnn import ShapeEstimator
     from galshape_cnn.infer.likelihood import rendering
     from galshape_cnn.infer.measure import bounds, estimates, quality
@@ -345,11 +352,44 @@ def dask(folder, arguments):
     write(folder, "dask", ["workers of one thread", "N", "galaxies/s", "times one worker"], rows)
 
 
+def psfs(folder, arguments):
+    """Processor time of a galaxy by form of the PSF, and its ratio to a shared one of 25 x 25 samples."""
+    _as_worker()
+    from galshape_cnn import ShapeEstimator
+
+    data, ivar, _ = tiles(256)
+    widths = np.random.default_rng(1).uniform(2.5, 4, len(data))
+    spent, estimator = {}, ShapeEstimator()
+    for run in range(6):  # in turn
+        for own, (over, side) in product((False, True), ((1, 25), (1, 127), (2, 51), (2, 127))):
+            psf = _moffats(widths if own else widths[:1], side, over)
+            how = {"psf": psf, "psf_oversampling": over, "error": 1 / np.sqrt(ivar), "strict": False}
+            begin = time.process_time()
+            estimator(data, threads=1, **how)
+            if run:  # the first warms up
+                spent.setdefault((own, over, side), []).append(time.process_time() - begin)
+    shared = np.array(spent[False, 1, 25])
+    rows = []
+    for (own, over, side), seconds in spent.items():
+        ratio = np.median(np.array(seconds) / shared)
+        each = np.median(seconds) / len(data) * 1e3
+        rows.append(["own" if own else "shared", side, over, f"{each:.2f}", f"{ratio:.2f}"])
+    write(folder, "psfs", ["PSF", "samples", "per pixel", "CPU ms each", "times shared 25"], rows)
+
+
+def _moffats(fwhm, side, over):
+    """Moffat profiles of beta 3, (N, side, side), of unit sum."""
+    y, x = (np.mgrid[:side, :side] - side // 2) / over
+    radius = fwhm[:, None, None] / (2 * np.sqrt(2 ** (1 / 3) - 1))
+    light = (1 + (x**2 + y**2) / radius**2) ** -3.0
+    return light / light.sum((1, 2), keepdims=True)
+
+
 def _cores():
     return len(os.sched_getaffinity(0))
 
 
-SECTIONS = {one.__name__: one for one in (throughput, stages, roofline, dask, memory, start)}
+SECTIONS = {one.__name__: one for one in (throughput, stages, roofline, dask, memory, start, psfs)}
 
 
 def main():

@@ -65,8 +65,8 @@ def transfer_at(psf, ky, kx, oversampling=1, xp=jnp):
     """
     cos_y, sin_y = _waves(ky, psf.shape[-2], oversampling)
     cos_x, sin_x = _waves(kx, psf.shape[-1], oversampling)
-    psf = xp.asarray(psf)
-    real, imag = psf @ cos_x.T, psf @ sin_x.T
+    rows = xp.asarray(psf) @ np.concatenate([cos_x, sin_x]).T  # in one pass over wide arrays
+    real, imag = rows[..., : len(kx)], rows[..., len(kx) :]
     return (cos_y @ real - sin_y @ imag) + 1j * (cos_y @ imag + sin_y @ real)
 
 

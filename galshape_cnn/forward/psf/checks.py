@@ -25,7 +25,9 @@ _SIGMAS = 6.0  # of the rim's scatter, that a pedestal must have
 _OFF = 0.12  # pixels off the central sample
 _LARGEST_OFF = 1.0  # pixels: farther is no matter of a fraction
 _WINDOW = 1.0  # width of the window of the centroid, in widths of the PSF
+_REACH, _STEP = 6.5, 8  # of the window in its widths; samples
 _ROUNDS = 12
+_TOGETHER = 16  # arrays that are looked at together, as many as a cache holds
 _SMALLEST = 7  # samples of a side, below which there is no rim to look at
 
 
@@ -77,30 +79,38 @@ def mended_psf(psf, normalize=True):
     >>> mended_psf(good).psf is good
     True
     """
-    array, none = np.asarray(psf.array, float), np.zeros(len(psf.array), bool)
+    array, none = np.asarray(psf.array), np.zeros(len(psf.array), bool)
     if min(array.shape[1:]) < _SMALLEST or not len(array):
         return MendedPSF(psf, none, none)
-    peak = array.max((1, 2))
-    rim, inner, error, ring = _rings(array)
-    flat = (rim < 0) | (rim > _FLAT * inner)  # no PSF is negative
-    size = np.abs(rim)
-    pedestal = flat & (size > _PEDESTAL * peak) & (size > _SIGMAS * error) & (size < 0.1 * peak)
-    level = np.where(pedestal, rim, 0)
-    out = array - level[:, None, None]
-    cut = (_missing(rim, inner, ring, array) > _CUT) & ~pedestal
-    shift = _offsets(out)
-    distance = np.hypot(*shift.T) / psf.oversampling
+    starts = range(0, len(array), _TOGETHER)
+    parts = [_faults(np.asarray(array[k : k + _TOGETHER], float)) for k in starts]
+    level, cut, shift = (np.concatenate(part) for part in zip(*parts, strict=True))
+    pedestal, distance = level != 0, np.hypot(*shift.T) / psf.oversampling
     off = (distance > _OFF) & (distance < _LARGEST_OFF) & ~cut
     mended = pedestal | off
     _say(cut, pedestal, off)
     if not mended.any():
         return MendedPSF(psf, cut, mended)
+    array = np.asarray(array, float)
+    out = array - level[:, None, None]
     for row in np.flatnonzero(off):
         out[row] = _shifted(out[row], -shift[row])
     if normalize:
         total = out.sum((1, 2), keepdims=True)
         out = np.where(mended[:, None, None], out / total, array)
     return MendedPSF(PSFArrays(out, psf.oversampling), cut, mended)
+
+
+def _faults(array):
+    """Level of the pedestal, zero without one, whether it is cut, and offset of each array."""
+    peak = array.max((1, 2))
+    rim, inner, error, ring = _rings(array)
+    flat = (rim < 0) | (rim > _FLAT * inner)  # no PSF is negative
+    size = np.abs(rim)
+    pedestal = flat & (size > _PEDESTAL * peak) & (size > _SIGMAS * error) & (size < 0.1 * peak)
+    level = np.where(pedestal, rim, 0)
+    cut = (_missing(rim, inner, ring, array) > _CUT) & ~pedestal
+    return level, cut, _offsets(array - level[:, None, None])
 
 
 def _rings(array):
@@ -133,17 +143,31 @@ def _missing(rim, inner, ring, array):
 
 def _offsets(array):
     """Centroids in a window as wide as the PSF, x, y in samples from the central one."""
+    middle = np.array(array.shape[:0:-1]) // 2
     y, x = (np.arange(side) - side // 2.0 for side in array.shape[1:])
     core = np.where(array > 0.2 * np.maximum(array.max((1, 2), keepdims=True), 0), array, 0)
     rows, columns = core.sum(2), core.sum(1)
     total = rows.sum(1)
     width2 = (rows @ y**2 + columns @ x**2) / total / 2 + 0.5
     at = np.stack([columns @ x, rows @ y], 1) / total[:, None]
+    at, width2 = np.nan_to_num(at), np.nan_to_num(width2)
+    # nothing is seen beyond the window's reach: wide arrays are cut there, by rules for each PSF alone
+    reach = _REACH * _WINDOW * np.sqrt(width2) + np.abs(at).max(1)
+    steps = np.minimum(np.ceil(reach / _STEP), np.ceil(middle.max() / _STEP)).astype(int)
+    for step in np.unique(steps):
+        of, half = np.flatnonzero(steps == step), step * _STEP
+        (x0, x1), (y0, y1) = ((max(c - half, 0), c + half + 1) for c in middle)
+        at[of] = _centred(array[of, y0:y1, x0:x1], x[x0:x1], y[y0:y1], at[of], width2[of])
+    return np.where(np.isfinite(at), at, 0)
+
+
+def _centred(array, x, y, at, width2):
+    """Centroids in windows that follow them, from a first guess (N, 2)."""
     for _ in range(_ROUNDS):
         (x0, x1), (y0, y1) = (_window(one - at[:, [k]], width2) for k, one in enumerate((x, y)))
         sums = np.stack([y0, y1], 1) @ array @ np.stack([x0, x1], 2)  # (N, 2, 2): by y, by x
         at = at + 2 * np.stack([sums[:, 0, 1], sums[:, 1, 0]], 1) / np.maximum(sums[:, 0, :1], 1e-30)
-    return np.where(np.isfinite(at), at, 0)
+    return at
 
 
 def _window(distance, width2):

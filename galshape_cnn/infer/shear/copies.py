@@ -32,6 +32,7 @@ __all__ = [
     "copy_batches",
     "snr_and_gradient",
     "with_snr",
+    "within_reach",
 ]
 
 #: What is measured on each copy.
@@ -42,10 +43,13 @@ SLOTS = ("value", "gamma1", "gamma2", "psf")
 COPIES = (0.5, -0.5)
 #: Middle of the stamps, about which galaxies are sheared.
 MIDDLE = (SIDE - 1) / 2
+_DISTANCE = np.hypot(*(np.mgrid[:SIDE, :SIDE] - MIDDLE))
 
-#: Radius and softness in pixels: within the inner window the galaxy may differ from the model.  The outer one
-#: ends the image before its edge; its own derivatives lie outside the inner one.
-_INNER, _OUTER = (24.0, 1.0), (28.5, 0.8)
+#: Radius in pixels about the middle of the stamp within which derivatives are exact: copies are measured there.
+_REACH = 25.0
+#: Radius and softness, in pixels, of the window that ends the image before its edge.  The window's own
+#: derivatives lie outside of the reach, by more than a PSF's core.
+_OUTER = (29.5, 0.7)
 _KNOWN_SKY = 0.3  # of a pixel's noise: the networks have seen such levels
 
 
@@ -189,7 +193,7 @@ def copies_and_tangents(data, ivar, noise, inverse_gain, filters, asymmetric, fi
     used = ivar > 0
     variance = 1 / jnp.where(used, ivar, 1) + jnp.maximum(model, 0) * inverse_gain[:, None, None]
     noise = jnp.where(used, noise * jnp.sqrt(variance), 0)
-    inner, outer = (jnp.asarray(_window(*one)) for one in (_INNER, _OUTER))
+    inner, outer = jnp.asarray(_DISTANCE < _REACH), jnp.asarray(_window(*_OUTER))
     rest = image_tangents(jnp.where(used, data - model, 0) * outer, filters)
     galaxy = _model_tangents(first, slopes)._replace(
         psf=filtered(model * asymmetric[:, None, None], filters[:, 2])
@@ -204,8 +208,16 @@ def copies_and_tangents(data, ivar, noise, inverse_gain, filters, asymmetric, fi
 
 
 def _window(reach, soft):
-    x = np.arange(SIDE) - MIDDLE
-    return (1 / (1 + np.exp((np.hypot(x[:, None], x) - reach) / soft))).astype(np.float32)
+    return (1 / (1 + np.exp((_DISTANCE - reach) / soft))).astype(np.float32)
+
+
+def within_reach(ivar):
+    """Inverse variances (N, 64, 64) that are zero where derivatives are not exact.
+
+    What a copy is measured from must move as its derivatives say: beyond, they know the model of a galaxy
+    only, and m would be half a per cent for large discs.
+    """
+    return np.where(_DISTANCE < _REACH, ivar, np.float32(0))
 
 
 def _model_tangents(first, slopes):

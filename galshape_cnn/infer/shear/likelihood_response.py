@@ -32,6 +32,7 @@ from galshape_cnn.infer.shear.copies import (
     copy_batches,
     snr_and_gradient,
     with_snr,
+    within_reach,
 )
 from galshape_cnn.infer.shear.generators import filtered
 from galshape_cnn.infer.shear.grids import on_grids
@@ -118,7 +119,7 @@ def _of_psf(model, slopes, filters):
 def _fitted(part, data, tangents, start, fit_sky, gain):
     """Parameters of a copy and their derivatives along tangents, (BATCH_SIZE, 4, 7)."""
     transfer, filters = part.arrays["transfer"], part.arrays["filters"]
-    stamps = data, part.arrays["ivar"], transfer, part.grid
+    stamps = data, within_reach(part.arrays["ivar"]), transfer, part.grid
     result = maximize_likelihood(*stamps, start, fit_sky=fit_sky, gain=gain)
     good = (result.flags & _LOST) == 0
     whole = StampLikelihood.from_stamps(*stamps)

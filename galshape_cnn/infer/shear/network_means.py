@@ -33,6 +33,11 @@ class NetworkMeans:
         self._values, self._moved = Program(self._value_function), Program(self._moved_function)
         self._lock, self._traced = threading.Lock(), set()
 
+    @property
+    def knows_masks(self):
+        """Whether pixels may be left out; a network that never saw that is shown all."""
+        return not self._network.edge
+
     def values(self, data, ivar, view, sky, poisson, count):
         """Means of stamps.
 

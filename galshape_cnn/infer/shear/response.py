@@ -35,6 +35,7 @@ from galshape_cnn.infer.shear.copies import (
     copy_batches,
     snr_and_gradient,
     with_snr,
+    within_reach,
 )
 from galshape_cnn.infer.shear.grids import on_grids
 from galshape_cnn.infer.shear.network_means import network_means
@@ -95,10 +96,11 @@ def _of_batch(part, means):
     data, ivar, view, change = (part.arrays[name] for name in ("data", "ivar", "view", "change"))
     of_pixels = (part.arrays[name] for name in ("noise", "inverse_gain", "filters", "asymmetric"))
     copies, snr = _copies(data, ivar, *of_pixels, first, model, slopes)
+    weight = within_reach(ivar) if means.knows_masks else ivar
     done = []
     for quarter, pixels in enumerate(copies):  # the second after a quarter turn
         seen, along = (np.asarray(one) for one in pixels)
-        seen, weights, along = means.mirrored(seen, ivar, along)
+        seen, weights, along = means.mirrored(seen, weight, along)
         seen, weights, along = (np.rot90(one, quarter, (-2, -1)) for one in (seen, weights, along))
         of_psf = view[:, quarter], change[:, quarter]
         found = means.moved(seen, weights, of_psf[0], *known, along, of_psf[1], count)
