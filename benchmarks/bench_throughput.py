@@ -111,7 +111,7 @@ def timed(path, method, workers, block_rows):
         command = [sys.executable, script, path, out, method, str(workers), str(block_rows)]
         start = time.perf_counter()
         with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as process:
-            memory = _peak_memory(process)
+            memory = peak_memory(process)
             printed = process.stdout.read()
         wall = time.perf_counter() - start
     written, rows, errors = json.loads(printed.splitlines()[-1])
@@ -124,7 +124,7 @@ def timed(path, method, workers, block_rows):
     return out | {"rate": gained / seconds, "cpu": cpu / gained}
 
 
-def _peak_memory(process):
+def peak_memory(process):
     """Largest memory, in MB, of a process and its children until it ends; pages they share count once."""
     import psutil
 

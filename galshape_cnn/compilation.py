@@ -27,17 +27,8 @@ _LARGEST = 2**29  # bytes of all programs; those used longest ago go
 def compiled(function=None, *, static_argnames=()):
     """`jax.jit`, with programs that are kept between runs; for functions of this package.
 
-    Parameters
-    ----------
-    function : callable
-        Pure; arguments are arrays, or trees of them.
-    static_argnames : str or sequence of str, optional
-        Arguments that are part of the program: hashable.
-
-    Returns
-    -------
-    function : callable
-        Within other transformations of JAX it is `jax.jit` itself.
+    They are pure, of arrays or trees of them, but for static arguments, which are part of the program:
+    hashable. Within other transformations of JAX it is `jax.jit` itself.
     """
     if function is None:
         return partial(compiled, static_argnames=static_argnames)

@@ -24,6 +24,9 @@ where they mean nothing, and `galshape_cnn.flags` says why.
     The process is a copy of one in which the package has computed.
 """
 
+import sys
+import warnings
+
 __all__ = [
     "BundleError",
     "FileError",
@@ -36,6 +39,7 @@ __all__ = [
     "NoiseError",
     "PSFError",
     "PositionError",
+    "warn",
 ]
 
 
@@ -81,3 +85,27 @@ class GalshapeWarning(UserWarning):
 
 class LostRowsWarning(GalshapeWarning):
     """Some galaxies could not be measured; runs in parts do not repeat it for each of them."""
+
+
+def warn(message, category=GalshapeWarning):
+    """Warn of something, at the line of the user's that led to it.
+
+    Python shows a warning once for each line that it points at: one that points into the package would be
+    silent at the second call.
+
+    Parameters
+    ----------
+    message : str
+    category : type, optional
+        Of warnings.
+    """
+    level, frame = 2, sys._getframe(1)
+    while frame is not None and _is_own(frame.f_globals.get("__name__", "")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _is_own(module):
+    """Whether a module is of the package, or holds a frame of its decorators."""
+    package, *rest = module.split(".")
+    return module == "contextlib" or (package == __name__.partition(".")[0] and rest[:1] != ["tests"])

@@ -3,12 +3,19 @@
 
 import os
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from galshape_cnn.errors import FileError, InputError
 
-__all__ = ["as_path", "check_output_path", "check_writable_folder", "made_folder", "written_whole"]
+__all__ = [
+    "as_path",
+    "check_output_path",
+    "check_writable_folder",
+    "made_folder",
+    "output_folder",
+    "written_whole",
+]
 
 
 @contextmanager
@@ -28,10 +35,10 @@ def written_whole(path):
         raise FileError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
 
 
-def as_path(path, name="path"):
-    """A path of whatever names a file; ``InputError``, naming the argument, if it does not."""
+def as_path(path):
+    """A path of whatever names a file; ``InputError`` if it does not."""
     if not isinstance(path, (str, os.PathLike)):
-        raise InputError(f"{name} is a {type(path).__name__}; the name of a file is needed")
+        raise InputError(f"path is a {type(path).__name__}; the name of a file is needed")
     return Path(path)
 
 
@@ -42,6 +49,20 @@ def made_folder(path):
     except OSError as error:
         raise FileError(f"cannot make the folder {os.fspath(path)!r}: {error}") from error
     return Path(path)
+
+
+@contextmanager
+def output_folder(path):
+    """A folder for results, as `made_folder` makes it; after an error those that it made and are empty go."""
+    path = Path(path).absolute()
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield made_folder(path)
+    except BaseException:
+        with suppress(OSError):  # one that holds something stays, and so do those above it
+            for folder in missing:
+                folder.rmdir()
+        raise
 
 
 def check_writable_folder(folder, what):

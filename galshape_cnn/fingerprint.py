@@ -14,15 +14,8 @@ __all__ = ["fingerprint"]
 def fingerprint(value):
     """Short text that changes when a value does.
 
-    Parameters
-    ----------
-    value : object
-        A path to an existing file counts by name, size and time of change; arrays and tables
-        by their bytes; anything else by its representation.
-
-    Returns
-    -------
-    text : str
+    A path to an existing file counts by name, size and time of change; arrays and tables by their bytes;
+    anything else by its representation.
     """
     if value is None or isinstance(value, (bool, int, float)):
         return repr(value)

@@ -3,7 +3,14 @@
 
 import numpy as np
 
-__all__ = ["cholesky_or", "cholesky_or_nan", "inverse_or_nan", "quadratic_form", "scaled_inverse"]
+__all__ = [
+    "cholesky_or",
+    "cholesky_or_nan",
+    "inverse_or_nan",
+    "quadratic_form",
+    "scaled_inverse",
+    "symmetric_root",
+]
 
 
 def quadratic_form(matrices, vectors):
@@ -30,26 +37,22 @@ def inverse_or_nan(matrices):
     return _one_by_one(np.linalg.inv, matrices)
 
 
-def scaled_inverse(matrices, least=1e-7):
-    """Pseudo-inverses of Fisher matrices after scaling to unit diagonal, and the scales.
+def symmetric_root(matrices):
+    """Symmetric roots of covariances (..., D, D); what is negative in them counts as zero."""
+    values, vectors = np.linalg.eigh(matrices)
+    values = np.sqrt(np.maximum(values, 0))[..., None, :]
+    return (vectors * values) @ np.swapaxes(vectors, -1, -2)
 
-    Parameters
-    ----------
-    matrices : (N, D, D) ndarray
-        Symmetric and finite.
-    least : float, optional
-        Eigenvalues of the scaled matrix below this share of the largest count as zero.
 
-    Returns
-    -------
-    inverses : (N, D, D) ndarray
-        Of the scaled matrices; divided by ``scales`` those of the matrices.
-    scales : (N, D, D) ndarray
-        By which the matrices were divided.
+def scaled_inverse(matrices):
+    """Pseudo-inverses of Fisher matrices (N, D, D), finite, after scaling to unit diagonal, and the scales.
+
+    Eigenvalues of a scaled matrix below 1e-7 of the largest count as zero. Divided by the
+    scales these are the inverses of the matrices.
     """
     scale = np.sqrt(np.maximum(np.diagonal(matrices, axis1=1, axis2=2), 1e-30))
     scales = scale[:, :, None] * scale[:, None, :]
-    return np.linalg.pinv(matrices / scales, rcond=least, hermitian=True), scales
+    return np.linalg.pinv(matrices / scales, rcond=1e-7, hermitian=True), scales
 
 
 def _one_by_one(function, matrices):

@@ -11,19 +11,9 @@ __all__ = ["as_masked_array", "filled", "hidden_mask", "split_mask"]
 
 
 def split_mask(array):
-    """Values of an array, and its mask.
+    """Values of an array with any unit, and its mask, True where masked; None if nothing is.
 
-    Parameters
-    ----------
-    array : object
-        A masked array of NumPy or astropy, also with a unit; anything else has no mask.
-
-    Returns
-    -------
-    values : object
-        Without mask; with the unit, if there is one.
-    mask : ndarray of bool or None
-        True where masked; None if nothing is.
+    Masks are those of NumPy and astropy; anything else has none.
     """
     if hasattr(array, "unmasked"):
         mask = np.asarray(array.mask, bool)

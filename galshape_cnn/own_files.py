@@ -50,15 +50,8 @@ def make_own_folder(path):
 def programs_folder(named):
     """Folder in which JAX may keep what it compiles, made if need be; JAX executes what it finds there.
 
-    Parameters
-    ----------
-    named : str
-        Value of ``GALSHAPE_COMPILE_CACHE``.
-
-    Returns
-    -------
-    folder : str or None
-        Within the one that is named; None where none is, or others could write to it.
+    Within the one that ``GALSHAPE_COMPILE_CACHE`` names; None where it names none, or others could write to
+    it.
     """
     folder = named_folder(named)
     if folder is None:

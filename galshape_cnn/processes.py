@@ -63,19 +63,8 @@ class JobFile:
 def worker_pool(count, begin=None, arguments=()):
     """Processes with one interpreter each, which end when this one does, whatever ends it.
 
-    Parameters
-    ----------
-    count : int
-        Number of processes.
-    begin : callable, optional
-        What each does first; found by its name, at the top level of a module.
-    arguments : tuple, optional
-        Of ``begin``: small, see `JobFile`.
-
-    Returns
-    -------
-    pool : concurrent.futures.ProcessPoolExecutor
-        Spawned, because a forked copy of a process in which JAX runs may hang.
+    Spawned, because a forked copy of a process in which JAX runs may hang. Each first calls ``begin``, found
+    by its name at the top level of a module, with small ``arguments``, see `JobFile`.
     """
     check_main_guard()
     return ProcessPoolExecutor(count, get_context("spawn"), _begin, (begin, arguments))

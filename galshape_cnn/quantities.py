@@ -19,6 +19,9 @@ __all__ = [
 ]
 
 
+_NO_NUMBERS = (str, bytes, bool, np.bool_)  # float() would take them: True for 1, "2" for 2
+
+
 def unit_of(data):
     """Unit that data carry, or None; of a sequence it is that of the first."""
     if isinstance(data, list | tuple) and len(data):
@@ -26,10 +29,10 @@ def unit_of(data):
     return getattr(data, "unit", None)
 
 
-def flux_unit(unit, name="unit"):
+def flux_unit(unit):
     """A unit of fluxes, from itself or its name; None stays None.
 
-    ``InputError``, naming the argument, if there is no such unit, or it is one of logarithms.
+    ``InputError`` if there is no such unit, or it is one of logarithms.
     """
     if unit is None:
         return None
@@ -38,36 +41,18 @@ def flux_unit(unit, name="unit"):
     try:
         known = u.Unit(unit)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name}={unit!r}; allowed: an astropy unit of fluxes, or its name") from error
+        raise InputError(f"unit={unit!r}; allowed: an astropy unit of fluxes, or its name") from error
     if not isinstance(known, u.UnitBase):  # mag, dex
-        raise InputError(f"{name}={str(known)!r} is one of logarithms; allowed: a linear unit of fluxes")
+        raise InputError(f"unit={str(known)!r} is one of logarithms; allowed: a linear unit of fluxes")
     return known
 
 
 def plain_values(value, unit, name, power=1):
-    """Values without unit, in the one in which an argument is meant.
+    """Values, of the same type, without unit, in the one in which an argument is meant.
 
-    Parameters
-    ----------
-    value : object
-        Anything with a unit is converted, anything else comes back as it is.
-    unit : astropy unit or None
-        None for numbers without dimension.
-    name : str
-        Name of the argument, for the message.
-    power : int, optional
-        The argument is meant in this power of ``unit``, which is raised only where the argument has a unit:
-        there are units so absurd that they have no power.
-
-    Returns
-    -------
-    value : object
-        The same type without its unit.
-
-    Raises
-    ------
-    InputError
-        If the units do not fit.
+    What has no unit comes back as it is; ``unit`` is None for numbers without dimension. The argument is
+    meant in a ``power`` of it, which is raised only where the argument has a unit: there are units so absurd
+    that they have no power.  ``InputError``, which names the argument, if the units do not fit.
     """
     own = getattr(value, "unit", None)
     if own is None:
@@ -85,33 +70,14 @@ def plain_values(value, unit, name, power=1):
 
 
 def plain_number(value, name, allowed, *, unit=None, above=-np.inf, least=-np.inf):
-    """One finite number.
+    """One finite number, above one limit and at least another, of what the user gave.
 
-    Parameters
-    ----------
-    value : object
-        What the user gave.
-    name : str
-        Name of the argument, for the message.
-    allowed : str
-        What it may be, for the message.
-    unit : astropy unit or None, optional
-        In which a Quantity is counted; None for numbers without dimension.
-    above, least : float, optional
-        The number must be above the one, and at least the other.
-
-    Returns
-    -------
-    number : float
-
-    Raises
-    ------
-    InputError
-        If it is no such number, or has another unit.
+    A Quantity is counted in ``unit``, None for numbers without dimension. ``InputError`` names the argument
+    and what is allowed if it is no such number, or has another unit.
     """
     plain = plain_values(value, unit, name)
     try:
-        number = np.nan if np.ndim(plain) or isinstance(plain, str | bytes) else float(plain)
+        number = np.nan if np.ndim(plain) or isinstance(plain, _NO_NUMBERS) else float(plain)
     except (TypeError, ValueError):
         number = np.nan
     if not (np.isfinite(number) and number > above and number >= least):
@@ -146,7 +112,7 @@ def truth_value(value, name):
 def whole_number(value, name, least):
     """A whole number not below the least; ``InputError``, naming the argument, if it is anything else."""
     allowed = f"a whole number, at least {least}"
-    number = plain_number(np.nan if isinstance(value, bool) else value, name, allowed, least=least)
+    number = plain_number(value, name, allowed, least=least)
     if number != int(number):
         raise InputError(f"{name}={value!r}; allowed: {allowed}")
     return int(number) if not isinstance(value, int) else value

@@ -77,32 +77,16 @@ def _basis(ra, dec):
     return toward, west, north
 
 
-def sky_geometry(wcs, xy, step=0.5):
-    """Local Jacobian and sky position at pixel positions.
+def sky_geometry(wcs, xy):
+    """Local Jacobian (N, 2, 2) and ICRS ra, dec (N, 2) in degrees at 0-based pixel positions x, y.
 
-    Offsets in the plane tangent at each position (gnomonic, so that nothing
-    special happens at the poles) are differenced over one pixel.
-
-    Parameters
-    ----------
-    wcs : celestial WCS
-        As from `celestial_part`.
-    xy : (N, 2) array_like
-        0-based pixel positions.
-    step : float, optional
-        Half the pixel distance over which to difference.
-
-    Returns
-    -------
-    jacobian : (N, 2, 2) ndarray
-        d(u, v)/d(x, y) in arcsec/pixel, u west, v north; NaN where the WCS is
-        not defined.
-    radec : (N, 2) ndarray
-        ICRS right ascension and declination in degrees.
+    Of a WCS of `celestial_part`: d(u, v)/d(x, y) in arcsec/pixel, u west, v north; NaN where it is not
+    defined. Offsets in the plane tangent at each position (gnomonic, so that nothing special happens at the
+    poles) are differenced over one pixel.
     """
     xy = np.asarray(xy, float).reshape(-1, 2)
     n = len(xy)
-    moves = np.array([[0, 0], [step, 0], [-step, 0], [0, step], [0, -step]])
+    moves = np.array([[0, 0], [0.5, 0], [-0.5, 0], [0, 0.5], [0, -0.5]])
     points = (xy + moves[:, None, :]).reshape(-1, 2)
     ra, dec = (np.reshape(one, (5, n)) for one in _radec(wcs, points[:, 0], points[:, 1]))
     toward, west, north = _basis(ra[0], dec[0])
@@ -111,8 +95,7 @@ def sky_geometry(wcs, xy, step=0.5):
     u = np.sum(around * west, -1) / depth * _ARCSEC
     v = np.sum(around * north, -1) / depth * _ARCSEC
     offsets = np.stack([u, v], -1)
-    columns = [(offsets[0] - offsets[1]) / (2 * step), (offsets[2] - offsets[3]) / (2 * step)]
-    return np.stack(columns, -1), np.stack([ra[0], dec[0]], -1)
+    return np.stack([offsets[0] - offsets[1], offsets[2] - offsets[3]], -1), np.stack([ra[0], dec[0]], -1)
 
 
 def move_on_sky(radec, jacobian, shift):
@@ -138,29 +121,12 @@ def offset_on_sky(start, end):
     return np.stack([np.sum(there * axis, -1) / depth for axis in (west, north)], -1) * _ARCSEC
 
 
-def pixel_positions(wcs, coords, name="positions"):
-    """0-based pixel positions of sky coordinates.
+def pixel_positions(wcs, coords):
+    """0-based pixel positions (N, 2) of sky coordinates in a WCS of `celestial_part`.
 
-    Parameters
-    ----------
-    wcs : celestial WCS
-        As from `celestial_part`.
-    coords : astropy.coordinates.SkyCoord
-        N positions.
-    name : str, optional
-        Name of the argument, for the message.
-
-    Returns
-    -------
-    xy : (N, 2) ndarray
-        NaN where the WCS does not reach: distortions are polynomials that go
-        astray far outside the image, so positions that do not come back to
-        their coordinates are refused.
-
-    Raises
-    ------
-    PositionError
-        If the coordinates cannot be brought to the frame of the WCS.
+    NaN where the WCS does not reach: distortions are polynomials that go astray far outside the image, so
+    positions that do not come back to their coordinates are refused.  ``PositionError``, which names the
+    argument, if they cannot be brought to the frame of the WCS.
     """
     from astropy.coordinates import ConvertError
     from astropy.wcs import NoConvergence
@@ -173,7 +139,7 @@ def pixel_positions(wcs, coords, name="positions"):
     except NoConvergence as error:
         x, y = error.best_solution.T
     except ConvertError as error:
-        raise PositionError(f"{name} in frame {coords.frame.name} cannot be converted: {error}") from error
+        raise PositionError(f"positions in frame {coords.frame.name} cannot be converted: {error}") from error
     xy = np.column_stack([np.atleast_1d(x), np.atleast_1d(y)]).astype(float)
     good = np.isfinite(xy).all(axis=1)
     if good.any():

@@ -19,15 +19,12 @@ _WORTH = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": str(WORTH_KEEPING)}
 def compile_cache(by_jax=False):
     """Name the folder of `galshape_cnn.compilation` while a command runs.
 
-    It is ``galshape_cnn/programs`` of the user's cache folder (``XDG_CACHE_HOME``, else ``~/.cache``),
-    unless ``GALSHAPE_COMPILE_CACHE`` names another one or is ``off``.
+    It is ``galshape_cnn/programs`` of the user's cache folder (``XDG_CACHE_HOME``, else ``~/.cache``), unless
+    ``GALSHAPE_COMPILE_CACHE`` names another one or is ``off``.
 
-    Parameters
-    ----------
-    by_jax : bool, optional
-        Give JAX that folder before it is imported, not with the first function of this package that it
-        compiles: for commands whose time goes into functions of Keras.  A cache that the user has set for
-        JAX is left alone, and so is JAX if it was imported before.
+    With ``by_jax`` JAX is given that folder before it is imported, not with the first function of this
+    package that it compiles: for commands whose time goes into functions of Keras.  A cache that the user has
+    set for JAX is left alone, and so is JAX if it was imported before.
     """
     names = {CACHE_VARIABLE: _default_folder()}
     if by_jax and _JAX not in os.environ and "jax" not in sys.modules:

@@ -19,7 +19,7 @@ from galshape_cnn.cli.options.detection import add_threshold_options, detection_
 from galshape_cnn.cli.options.noise import add_noise_options, noise_error, noise_options
 from galshape_cnn.cli.options.psf import add_psf_error_option, psf_error_from, stars_if_needed
 from galshape_cnn.errors import FileError, InputError
-from galshape_cnn.files import made_folder
+from galshape_cnn.files import output_folder
 
 __all__ = ["add_parser", "run"]
 
@@ -114,11 +114,23 @@ def _add_galaxy_options(parser):
 
 def run(args):
     """Inject, measure, and write the results."""
-    from galshape_cnn import inject
     from galshape_cnn.study.inject.results import tables_of
     from galshape_cnn.study.validate.criteria import passed
 
-    folder = made_folder(args.output)
+    with output_folder(args.output) as folder:
+        table = _injected(args, folder)
+    verdict = tables_of(table)["verdict"]
+    failed = sum(not good for good in verdict["passed"])
+    word = "passed" if passed(verdict) else f"FAILED in {failed} of {len(verdict)} checks"
+    found = int(table["found"].sum())
+    found = f"injected {len(table)} galaxies ({args.method}), {found} measured"
+    print(f"{found}: {word} -> {args.output}/index.html")
+
+
+def _injected(args, folder):
+    """Table of the injected and measured galaxies; everything is written into the folder."""
+    from galshape_cnn import inject
+
     image, keywords = read_images(args)
     keywords |= noise_error(args, image)
     stars_if_needed(image, keywords, is_image=True)
@@ -128,7 +140,7 @@ def run(args):
     if args.no_fit_sky:  # otherwise as the network was trained
         keywords["fit_sky"] = False
     with _executor(args.scheduler) as executor:
-        table = inject(
+        return inject(
             image,
             n=args.number,
             method=args.method,
@@ -144,11 +156,6 @@ def run(args):
             record={"command": asked_options(args)},
             **keywords,
         )
-    verdict = tables_of(table)["verdict"]
-    failed = sum(not good for good in verdict["passed"])
-    word = "passed" if passed(verdict) else f"FAILED in {failed} of {len(verdict)} checks"
-    found = int(table["found"].sum())
-    print(f"injected {len(table)} galaxies ({args.method}), {found} measured: {word} -> {folder}/index.html")
 
 
 class _Opened:

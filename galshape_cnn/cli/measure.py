@@ -1,6 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """``galshape measure``: images in, table of shapes out."""
 
+import argparse
+import math
 import sys
 import time
 import warnings
@@ -30,10 +32,10 @@ from galshape_cnn.cli.options.exposures import (
     exposures_source,
     vary_from,
 )
-from galshape_cnn.cli.options.magnitude import add_magnitude_columns, add_magnitude_option
 from galshape_cnn.cli.options.noise import add_noise_options, noise_error, noise_options
 from galshape_cnn.cli.options.psf import add_psf_error_option, psf_error_from, stars_if_needed
 from galshape_cnn.cli.wording import in_options
+from galshape_cnn.errors import InputError
 
 __all__ = ["add_parser", "is_table", "run", "source_from", "summary"]
 
@@ -93,7 +95,7 @@ def add_parser(commands):
         action="store_true",
         help="measure how the shapes respond to a shear of the sky, for mean_shear (methods network and ml)",
     )
-    add_magnitude_option(parser)
+    _add_magnitude_option(parser)
     add_noise_options(parser)
     add_psf_error_option(parser)
     add_vary_option(parser)
@@ -124,18 +126,7 @@ def _say_what_changes(source, suffix):
 
 
 def is_table(output):
-    """Whether an output is a single table, and not a folder of blocks.
-
-    Parameters
-    ----------
-    output : str
-        What followed ``-o``.
-
-    Returns
-    -------
-    is_table : bool
-        True if it has the suffix of a table, or another one and is no folder.
-    """
+    """Whether an output is a single table: it has such a suffix, or another one and is no folder."""
     from galshape_cnn.infer.catalog.tables import TABLE_SUFFIXES
 
     suffix = Path(output).suffix.lower()
@@ -189,24 +180,14 @@ def _into_folder(args):
 def _finish(args, example, table):
     """Add to a table what the estimator does not know: magnitudes, and options of the command."""
     if args.exposures is None:  # those of a list have zero points of their own
-        add_magnitude_columns(args, table, example)
+        _add_magnitude_columns(args, table, example)
     table.meta["command"] = asked_options(args)
 
 
 def summary(catalog, errors=0):
-    """One line with the number of rows and of each flag.
+    """Rows and flags in a line, such as ``measured 3 galaxies (ml): 2 of quality 0, EDGE 1``.
 
-    Parameters
-    ----------
-    catalog : ShapeCatalog
-        What was measured.
-    errors : int, optional
-        Rows that could not be tried.
-
-    Returns
-    -------
-    text : str
-        For example ``measured 3 galaxies (ml): 2 of quality 0, EDGE 1``.
+    ``errors`` are rows that could not be tried.
     """
     clean = int(np.count_nonzero(catalog.quality == 0))
     return counted(len(catalog), catalog.method, clean, catalog.flag_counts(), errors)
@@ -265,7 +246,7 @@ def _with_positions(args, data, source):
 
 def _how(args, source):
     """The source, its noise settled, and options of the measurement that are the same for all its parts."""
-    from galshape_cnn.scale.noise import settled_noise
+    from galshape_cnn.scale.run import settled_noise
 
     how = {"method": args.method, **noise_options(args, source), **psf_error_from(args), **vary_from(args)}
     how |= posterior_options(args)
@@ -310,3 +291,48 @@ def _pool(args, job):
             yield pool
         finally:
             pool.close()
+
+
+def _add_magnitude_option(parser):
+    """Add ``--zeropoint`` to a parser."""
+    parser.add_argument(
+        "--zeropoint",
+        type=_zeropoint,
+        metavar="MAG",
+        help="add columns mag, mag_err with this zero point; 'header': that of the header, be it a keyword "
+        "such as MAGZERO; 'none': no magnitudes (default: from the unit, FLUXMAG0, PHOTFLAM, if it can)",
+    )
+
+
+def _zeropoint(text):
+    """Number, or one of two words."""
+    if text in ("header", "none"):
+        return text
+    try:
+        magnitude = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number, and not 'header' or 'none'") from None
+    if not math.isfinite(magnitude):
+        raise argparse.ArgumentTypeError(f"{text} is not finite; a magnitude, 'header' or 'none' is needed")
+    return magnitude
+
+
+def _add_magnitude_columns(args, table, data):
+    """Append magnitudes to a table where a zero point is given, or known from the first image's header.
+
+    `InputError` if the header's is wanted and there is none.
+    """
+    from galshape_cnn.infer.catalog.magnitudes import add_magnitudes
+    from galshape_cnn.observe.io.photometry import header_zeropoint
+
+    if args.zeropoint == "none":
+        return
+    if isinstance(args.zeropoint, float):
+        add_magnitudes(table, args.zeropoint)
+        return
+    first = data[0] if isinstance(data, list) else data
+    found = None if first is None else header_zeropoint(first.meta or {}, first.unit)  # mocks have no header
+    if args.zeropoint == "header" and found is None:
+        raise InputError("--zeropoint header: the header states no zero point; give a number")
+    if found is not None and (found.exact or args.zeropoint == "header"):
+        add_magnitudes(table, found.magnitude, found.source)

@@ -4,7 +4,7 @@
 import sys
 
 from galshape_cnn.cli.options.common import positive_int
-from galshape_cnn.files import made_folder
+from galshape_cnn.files import output_folder
 
 __all__ = ["add_parser", "run"]
 
@@ -38,7 +38,8 @@ def run(args):
     from galshape_cnn.study.validate.validation import validate_bundle
 
     options = {"quick": args.quick, "seed": args.seed, "workers": args.workers, "store": args.store}
-    verdict = validate_bundle(args.bundle, made_folder(args.output), progress=_Progress(), **options)
+    with output_folder(args.output) as folder:
+        verdict = validate_bundle(args.bundle, folder, progress=_Progress(), **options)
     failed = sum(not good for good in verdict["passed"])
     word = "passed" if passed(verdict) else f"FAILED in {failed} of {len(verdict)} checks"
     print(f"validation {word} -> {args.output}/index.html")

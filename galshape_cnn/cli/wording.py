@@ -10,7 +10,7 @@ __all__ = ["in_options", "notes_printed"]
 
 _NAMES = (
     *("sci", "err", "var", "ivar", "weight", "mask", "psf", "band", "error", "positions", "method", "gain"),
-    *("neighbours", "workers", "scheduler", "zeropoint", "bundle", "seed"),
+    *("neighbours", "workers", "scheduler", "zeropoint", "bundle", "seed", "clearance", "avoid"),
     *("stamp_size", "bad_bits", "psf_oversampling", "read_noise", "sky_level", "noise_scale"),
     *("noise_correlation", "psf_error", "psf_ext", "trim_psf", "block_rows", "gain_in_map"),
 )
@@ -30,6 +30,9 @@ _PHRASES = (
     (r"fit_sky=False", "--no-fit-sky"),
     (r"shear_response=True", "--shear-response"),
     (r" \(read files first\)", ""),
+    (r"\bvary=\{'(\w+)': \.\.\.\}", r"--vary \1"),
+    (r"\bvary=\{'(\w+)': (\d+)\}", r"--vary \1=\2"),
+    (r"\bkinds=\{'([^']*)': [\d.]+\}", r"--kinds \1"),
     (r"given without gain;", "given without --gain;"),
     (r"'auto', 'estimate' or None", "auto, estimate or none"),
     (r"(noise_scale|noise_correlation)=None", r"\1=none"),

@@ -70,17 +70,7 @@ class Coordinates:
         return (*flux, n, "ln_hlr", "eta1", "eta2", *model.names[model.shear.stop :])
 
     def of(self, params):
-        """Coordinates of parameters.
-
-        Parameters
-        ----------
-        params : (..., P) array_like
-            As the model has them; flux > 0 if its logarithm is taken, n inside (0.3, 6.2) for its logit.
-
-        Returns
-        -------
-        theta : (..., P) float64 ndarray
-        """
+        """Coordinates (..., P) of parameters; of a logarithm flux > 0, of a logit n in (0.3, 6.2)."""
         model, theta = self.model, np.array(params, float)
         if self.log_flux:
             theta[..., model.fluxes] = np.log(theta[..., model.fluxes])
@@ -91,17 +81,9 @@ class Coordinates:
         return theta
 
     def params(self, theta):
-        """Parameters of coordinates; the inverse of `of`.
+        """Parameters (..., P) of coordinates, any numbers; the inverse of `of`.
 
-        Parameters
-        ----------
-        theta : (..., P) array_like
-            Any numbers.
-
-        Returns
-        -------
-        params : (..., P) float64 ndarray
-            Infinite where a logarithm is too large, as far out in the tails of a wide proposal.
+        Infinite where a logarithm is too large, as far out in the tails of a wide proposal.
         """
         model, params = self.model, np.array(theta, float)
         with np.errstate(over="ignore"):

@@ -122,21 +122,9 @@ def _light_at_nodes(params, grid, slopes):
 # Traced once, though several compiled functions contain it
 @compiled(static_argnames=("grid", "slopes"))
 def folded_parts(params, grid, slopes=True):
-    """Light of unit flux that folds into the stamps, and its derivatives.
+    """Light of unit flux that folds into the stamps, and its derivatives: even and odd parts.
 
-    Parameters
-    ----------
-    params : (B, 8) array
-        As for `galshape_cnn.forward.render.render`.
-    grid : FourierGrid
-        Size of the stamp and of the transform.
-    slopes : bool, optional
-        Whether the derivatives by n, ln hlr, g1, g2, x, y are wanted too.
-
-    Returns
-    -------
-    parts : list of four (size / 2, 7 or 1, B, size / 2) jax arrays
-        Even and odd in y and x, in the order of `galshape_cnn.forward.synthesis.wave_parts`.
+    Arguments and parts (size / 2, 7 or 1, B, size / 2) as of `galshape_cnn.forward.synthesis.wave_parts`.
     """
     nodes = _light_at_nodes(params, grid, slopes)
     side = (2 * np.arange(grid.size // 2) + 1) / (grid.size - 1)

@@ -64,13 +64,9 @@ class FourierGrid:
     def half_waves(self):
         """Matrices that sum the modes to half of the pixels along one axis.
 
-        Returns
-        -------
-        cos_y, sin_y : (size // 2, K) ndarray
-            Waves at 0.5, 1.5, ... pixels from the middle of the stamp, for sums over
-            pairs of wave numbers of opposite sign.
-        cos_x, sin_x : (K, size // 2) ndarray
-            The same along x, for the real part of a sum over non-negative wave numbers.
+        ``cos_y``, ``sin_y`` (size // 2, K) are waves at 0.5, 1.5, ... pixels from the middle of the stamp,
+        for sums over pairs of wave numbers of opposite sign; ``cos_x``, ``sin_x`` (K, size // 2) the same
+        along x, for the real part of a sum over non-negative wave numbers.
         """
         phase = np.outer(np.arange(self.size // 2) + 0.5, self.kx)
         pair = np.ones(len(self.kx))

@@ -56,26 +56,11 @@ class _SharedPSF:
 
 
 def pixel_indices(x, y):
-    """Place coordinates on the smallest pixel grid that holds them.
+    """Place coordinates of pixel centres on the smallest pixel grid that holds them.
 
-    Parameters
-    ----------
-    x, y : array_like, any equal shape
-        Coordinates of pixel centres; they may start anywhere, but must lie whole
-        pixels apart.
-
-    Returns
-    -------
-    column, row : ndarray of int
-        Indices on that grid, in the shape of ``x``.
-    origin : (float, float)
-        x, y of its pixel [0, 0].
-
-    Raises
-    ------
-    InputError
-        If the coordinates are empty, not finite, not whole pixels apart, or
-        more than 2048 pixels apart.
+    They may start anywhere, but must lie whole pixels apart. Column and row (int), in the shape of ``x``, on
+    that grid, and x, y of its pixel [0, 0]. ``InputError`` if the coordinates are empty, not finite, not
+    whole pixels apart, or more than 2048 pixels apart.
     """
     x, y = np.broadcast_arrays(filled(x), filled(y))
     if x.size == 0 or not (np.isfinite(x).all() and np.isfinite(y).all()):

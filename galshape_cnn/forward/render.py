@@ -49,23 +49,10 @@ BLOCK = 8
 
 
 def unit_quadrants(params, transfer, grid, slopes=True):
-    """Images of unit flux without sky, and their derivatives, of a block of stamps.
+    """Images of unit flux without sky, and their derivatives, of a block of B stamps.
 
-    Parameters
-    ----------
-    params : (B, 8) array
-        `PARAMETERS` of each stamp.
-    transfer : (B or 1, 2 K, K) complex array
-        Transfer functions of their PSFs.
-    grid : FourierGrid
-        Stamp size and bandwidth.
-    slopes : bool, optional
-        Whether the derivatives by n, ln hlr, g1, g2, x, y are wanted too.
-
-    Returns
-    -------
-    quadrants : list of 7 (or 1) lists of four (size / 2, B, size / 2) jax arrays
-        In the order of `galshape_cnn.forward.synthesis.assembled`.
+    Arguments as of `galshape_cnn.forward.synthesis.wave_parts`. One, or 7, lists of four quadrants (size / 2,
+    B, size / 2), in the order of `galshape_cnn.forward.synthesis.assembled`.
     """
     waves = wave_parts(params, transfer, grid, slopes)
     folded = folded_parts(params, grid, slopes)
@@ -107,25 +94,10 @@ def point_block(params, transfer, grid):
 
 
 def in_blocks(block, params, transfer, grid, *rows):
-    """Apply a function of few stamps to many, in cache-sized blocks.
+    """Apply a function of few stamps to N, in cache-sized blocks.
 
-    Parameters
-    ----------
-    block : callable
-        ``block(params, transfer, *rows, grid)`` of up to `BLOCK` stamps.
-    params : (N, 8) array
-        `PARAMETERS` of each stamp.
-    transfer : (N, 2 K, K) or (1, 2 K, K) complex array
-        A transfer function for each stamp, or one for all.
-    grid : FourierGrid
-        Stamp size and bandwidth.
-    *rows : arrays with N rows
-        Further arguments of ``block``.
-
-    Returns
-    -------
-    result : pytree of arrays with N rows
-        What ``block`` returns.
+    ``block(params, transfer, *rows, grid)`` takes up to `BLOCK` stamps; ``transfer`` has one for each stamp,
+    or one for all. The result is a tree of arrays with N rows.
     """
     shared = transfer.shape[0] == 1
     arrays = (params, *rows) if shared else (params, transfer, *rows)
@@ -177,19 +149,9 @@ def _rendered(params, transfer, grid):
 
 
 def render_with_derivatives(params, transfer, grid):
-    """Render profiles together with their derivatives.
+    """Render profiles together with their derivatives (N, 8, size, size), in the order of `PARAMETERS`.
 
-    Parameters
-    ----------
-    params, transfer, grid
-        As for `render`.
-
-    Returns
-    -------
-    images : (N, size, size) array
-        Flux per pixel; of NumPy where the kernel computes it, else of JAX.
-    derivatives : (N, 8, size, size) array
-        d(image) / d(parameter), in the order of `PARAMETERS`.
+    As `render`.
     """
     if not serves(params, transfer):
         return _rendered_with_derivatives(params, transfer, grid)

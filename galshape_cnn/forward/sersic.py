@@ -94,13 +94,7 @@ class SersicTable:
 
 @lru_cache(maxsize=1)
 def sersic_table():
-    """Build the table, once per process (about 0.3 s).
-
-    Returns
-    -------
-    table : SersicTable
-        Valid for n in `N_RANGE` and any k; F is accurate to 1e-6.
-    """
+    """Build the table, once per process (about 0.3 s): n in `N_RANGE`, any k, F to 1e-6."""
     low, high = np.log(N_RANGE)
     knots = int(np.ceil((high - low) / _LN_N_STEP)) + 1 + 2 * _MARGIN
     ln_n0 = low - _MARGIN * _LN_N_STEP

@@ -76,23 +76,11 @@ def _along_x(sums, wave):
 
 
 def wave_parts(params, transfer, grid, slopes=True):
-    """Even and odd parts of the image of unit flux, and of its derivatives.
+    """Even and odd parts of the image of unit flux, and of its derivatives by n, ln hlr, g1, g2, x, y.
 
-    Parameters
-    ----------
-    params : (B, 8) array
-        `galshape_cnn.forward.render.PARAMETERS` of each stamp.
-    transfer : (B or 1, 2 K, K) complex array
-        Transfer functions on the modes of the grid.
-    grid : FourierGrid
-        Stamp size and bandwidth.
-    slopes : bool, optional
-        Whether the derivatives by n, ln hlr, g1, g2, x, y are wanted too.
-
-    Returns
-    -------
-    parts : list of 7 (or 1) lists of four (size / 2, B, size / 2) jax arrays
-        Even in y and x, even in y and odd in x, odd in y and even in x, odd in both.
+    Of parameters (B, 8), `galshape_cnn.forward.render.PARAMETERS`, and transfer functions (B or 1, 2 K, K) on
+    the modes of the grid.  One list, or with ``slopes`` 7, of four (size / 2, B, size / 2): even in y and x,
+    even in y and odd in x, odd in y and even in x, odd in both.
     """
     table = sersic_table()
     ln_kappa, by_g1, by_g2 = _wave_numbers(params, grid)
@@ -110,17 +98,9 @@ def wave_parts(params, transfer, grid, slopes=True):
 
 
 def point_parts(params, transfer, grid):
-    """Even and odd parts of the image of a point source of unit flux, and of its derivatives.
+    """Even and odd parts of the image of a point source of unit flux, and of its derivatives by x and y.
 
-    Parameters
-    ----------
-    params, transfer, grid
-        As for `wave_parts`; only the centre counts.
-
-    Returns
-    -------
-    parts : list of 3 lists of four (size / 2, B, size / 2) jax arrays
-        Of the image, and of its derivatives by x and y.
+    As `wave_parts`; only the centre counts.
     """
     waves = (jnp.asarray(a, params.dtype) for a in grid.half_waves)
     return _moving_parts(_paired(1.0, _moved(params, transfer, grid)), grid, *waves, [])
@@ -161,18 +141,9 @@ def _moving_parts(pairs, grid, cos_y, sin_y, cos_x, sin_x, others):
 
 
 def assembled(parts):
-    """Quadrants of an image from its even and odd parts.
+    """Quadrants (h, B, h) of an image from its even and odd parts, counted from the middle outwards.
 
-    Parameters
-    ----------
-    parts : list of four (h, B, h) arrays
-        From `wave_parts`.
-
-    Returns
-    -------
-    quadrants : list of four (h, B, h) jax arrays
-        Pixels at y > 0, x > 0 of the middle; y > 0, x < 0; y < 0, x > 0; y < 0, x < 0, each
-        counted from the middle outwards.
+    Pixels at y > 0, x > 0 of the middle; y > 0, x < 0; y < 0, x > 0; y < 0, x < 0.
     """
     even_even, even_odd, odd_even, odd_odd = parts
     right, left = even_even + even_odd, even_even - even_odd

@@ -20,20 +20,7 @@ __all__ = ["grid_for", "transfer_at", "transfer_functions"]
 
 
 def grid_for(size, oversampling):
-    """Fourier grid for a stamp size and a PSF oversampling factor.
-
-    Parameters
-    ----------
-    size : int
-        Side of the stamp in pixels.
-    oversampling : int
-        PSF samples per pixel.
-
-    Returns
-    -------
-    grid : FourierGrid
-        With twice the stamp's bandwidth when the PSF is known that far.
-    """
+    """Fourier grid for a stamp's side, of twice its bandwidth when the PSF is known that far."""
     return FourierGrid(size, 2 if oversampling >= 2 else 1)
 
 
@@ -45,23 +32,10 @@ def _waves(k, samples, oversampling):
 
 
 def transfer_at(psf, ky, kx, oversampling=1, xp=jnp):
-    """Fourier transform of PSF arrays on a rectangular grid of wave numbers.
+    """Fourier transform (..., Ky, Kx) of odd-sized PSF arrays on a rectangular grid of wave numbers.
 
-    Parameters
-    ----------
-    psf : (..., py, px) array
-        Odd-sized PSF samples, the PSF's centre on the central one.
-    ky, kx : (Ky,), (Kx,) ndarray
-        Wave numbers in radians per image pixel.
-    oversampling : int
-        PSF samples per image pixel.
-    xp : module, optional
-        `jax.numpy`, or `numpy`.
-
-    Returns
-    -------
-    transfer : (..., Ky, Kx) complex array
-        Equal to the sum of the samples at zero wave number.
+    These are in radians per image pixel. Equal to the sum of the samples at zero wave number; ``xp`` is
+    `jax.numpy` or `numpy`.
     """
     cos_y, sin_y = _waves(ky, psf.shape[-2], oversampling)
     cos_x, sin_x = _waves(kx, psf.shape[-1], oversampling)
@@ -71,21 +45,9 @@ def transfer_at(psf, ky, kx, oversampling=1, xp=jnp):
 
 
 def transfer_functions(psf, grid, oversampling=1):
-    """Transfer functions of PSF arrays on the modes of a grid.
+    """Transfer functions (N, 2 K, K) of odd-sized effective PSF arrays on the modes of a grid.
 
-    Parameters
-    ----------
-    psf : (N, py, px) array
-        Effective PSFs (pixel included), odd-sized.
-    grid : FourierGrid
-        Modes to evaluate.
-    oversampling : int
-        PSF samples per image pixel.
-
-    Returns
-    -------
-    transfer : (N, 2 K, K) complex array
-        Fourier transform of the PSF on the grid; of NumPy where the kernel computes it, else of JAX.
+    Of NumPy where the kernel computes them, else of JAX.
     """
     if serves(psf) and psf.shape[1] % 2 and psf.shape[2] % 2:
         return calls.transfer(psf, grid, oversampling)

@@ -55,19 +55,10 @@ def checked_orders(vary):
 
 
 def shape_index(model):
-    """Columns of a table that hold the shape in each band.
+    """Names of the columns of a table that hold the shape in each of B bands, and their places.
 
-    Parameters
-    ----------
-    model : GalaxyModel
-        With B bands.
-
-    Returns
-    -------
-    names : tuple of str
-        Of the fluxes and what follows: n, hlr, g1, g2, those that vary with wavelength for each band.
-    index : (B, 4) ndarray of int
-        Which of them are n, hlr, g1, g2 in each band.
+    The names are those of the fluxes and n, hlr, g1, g2, those that vary with wavelength for each band; the
+    places (B, 4) of n, hlr, g1, g2 are by band.
     """
     names, index = list(model.names[model.fluxes]), np.zeros((len(model.bands), 4), int)
     varying = {which for which, _ in model.terms}

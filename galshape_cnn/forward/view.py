@@ -102,17 +102,10 @@ class View:
         return out
 
     def outward(self, params):
-        """Parameters of the model that the exposure's own image shows; the inverse of `params`.
+        """Parameters (N, P) of the model that the exposure's own image, of parameters (N, 8), shows.
 
-        Parameters
-        ----------
-        params : (N, 8) ndarray
-            flux, n, hlr, g1, g2, x, y, sky in the exposure.
-
-        Returns
-        -------
-        params : (N, P) float64 ndarray
-            Fluxes of other bands, sky levels of other exposures, and coefficients of what varies are zero.
+        The inverse of `params`; fluxes of other bands, sky levels of other exposures, and coefficients of
+        what varies are zero.
         """
         model, back = self.model, np.linalg.inv(self.frame)
         out = np.zeros((len(params), model.size))

@@ -120,31 +120,11 @@ def holds_positions(colnames):
 
 
 def angles(column, name, is_ra):
-    """A column of angles in degrees, whether numbers or sexagesimal text.
+    """A column of angles in degrees (N,), NaN where blank, and whether it was text, read as hours.
 
     Numbers without a unit are degrees.  Sexagesimal right ascension is in hours and declination in degrees,
-    as everywhere, unless a text says otherwise (``188d44m``).
-
-    Parameters
-    ----------
-    column : Column, Quantity or array_like
-        Of a table.
-    name : str
-        Of the column, for messages.
-    is_ra : bool
-        Right ascension, and not declination.
-
-    Returns
-    -------
-    angles : (N,) Quantity
-        Degrees; NaN where the column is masked or blank.
-    in_hours : bool
-        Whether it was sexagesimal text, read as hours.
-
-    Raises
-    ------
-    PositionError
-        If it holds no angles, or impossible ones.
+    as everywhere, unless a text says otherwise (``188d44m``).  ``PositionError``, with the name of the
+    column, if it holds no angles, or impossible ones.
     """
     unit = getattr(column, "unit", None)
     values = np.ma.asarray(getattr(column, "value", column))

@@ -12,20 +12,23 @@ from galshape_cnn.observe.stamps import MINIMUM_STAMP_SIZE
 from galshape_cnn.wcs import sky_geometry
 
 __all__ = [
+    "DEFAULT_STAMP_SIZE",
     "FAR_AWAY",
     "Rows",
     "bucket_size",
     "check_stamp_size",
     "cut_stamps",
+    "largest_stamp",
     "make_rows",
     "rows_in_units_of",
     "stamp_origin",
+    "workable_unit",
     "working_unit",
 ]
 
 _BUCKETS = (64, 96, 128, 192, 256, 384, 512)
 #: Side of the stamps cut from an image, in pixels, when the user does not say.
-_DEFAULT_STAMP_SIZE = 64
+DEFAULT_STAMP_SIZE = 64
 #: Side that a stamp may have even where it is more than twice that of the image.
 _LARGEST_STAMP = 1024
 #: Pixel positions beyond this are as good as infinitely far away.
@@ -39,19 +42,10 @@ _WORKABLE_NOISE = (1e-12, 1e12)
 
 
 def bucket_size(side):
-    """Side of the stamps that hold cutouts of a given side.
+    """Side of the stamps that hold cutouts of a given longest side in pixels.
 
-    Few different sizes mean that few programs need to be compiled for them.
-
-    Parameters
-    ----------
-    side : int
-        Longest side of a cutout in pixels.
-
-    Returns
-    -------
-    size : int
-        64, 96, 128, 192, 256, 384, 512, or a multiple of 256.
+    Few different sizes mean that few programs need to be compiled for them: 64, 96, 128, 192, 256, 384, 512,
+    or a multiple of 256.
     """
     fitting = [size for size in _BUCKETS if size >= side]
     return fitting[0] if fitting else -(-int(side) // 256) * 256
@@ -112,32 +106,17 @@ class Rows:
         return len(self.xy)
 
 
+def largest_stamp(shape):
+    """Largest side of a stamp that may be cut from images of given sides."""
+    return max(_LARGEST_STAMP, 2 * int(np.max(shape)))
+
+
 def make_rows(frames, xy, is_image, stamp_size, strict=True):
-    """Lay out the rows of a call.
+    """Lay out the rows of a call: one image, or one cutout for each row, and positions x, y (N, 2) in them.
 
-    Parameters
-    ----------
-    frames : list of Frame
-        One image, or one cutout for each row.
-    xy : (N, 2) ndarray or None
-        Positions; the middle of each cutout without them.
-    is_image : bool
-        Whether all rows are in one image.
-    stamp_size : int or None
-        Pixels to use around each galaxy.
-    strict : bool, optional
-        Refuse positions that are all outside.
-
-    Returns
-    -------
-    rows : Rows
-
-    Raises
-    ------
-    PositionError
-        If every position is outside.
-    InputError
-        If only some of the frames have a WCS, or stamps are far larger than them.
+    The middle of each cutout without positions; ``stamp_size`` pixels are used around each galaxy.
+    ``PositionError`` if all are outside and this is ``strict``, ``InputError`` if only some of the frames
+    have a WCS, or stamps are far larger than them.
     """
     middle = np.array([[(shape[1] - 1) / 2, (shape[0] - 1) / 2] for shape in (one.shape for one in frames)])
     xy = middle if xy is None else np.asarray(xy, float)
@@ -148,9 +127,9 @@ def make_rows(frames, xy, is_image, stamp_size, strict=True):
     if strict and off.all():
         raise PositionError(
             f"positions: none of the {n} lies inside the image; the first is x, y = "
-            f"{xy[0, 0]:.1f}, {xy[0, 1]:.1f} and the image has {limits[0, 0]}x{limits[0, 1]} (x, y) pixels"
+            f"{xy[0, 0]:.7g}, {xy[0, 1]:.7g} and the image has {limits[0, 0]}x{limits[0, 1]} (x, y) pixels"
         )
-    largest = max(_LARGEST_STAMP, 2 * int(limits.max()))
+    largest = largest_stamp(limits)
     if stamp_size is not None and np.max(stamp_size) > largest:
         raise InputError(
             f"stamp_size={np.max(stamp_size)}; allowed: up to {largest} pixels, twice the side of the image"
@@ -158,7 +137,7 @@ def make_rows(frames, xy, is_image, stamp_size, strict=True):
     known = np.where(
         np.isfinite(xy).all(axis=1, keepdims=True), np.clip(xy, -FAR_AWAY, FAR_AWAY), middle[frame]
     )
-    default = _DEFAULT_STAMP_SIZE if is_image else None
+    default = DEFAULT_STAMP_SIZE if is_image else None
     if stamp_size is None or np.ndim(stamp_size) == 0:
         side = np.array([stamp_size or default or max(one.shape) for one in frames])[frame]
     else:
@@ -207,16 +186,8 @@ def _mend_undefined(jacobian):
 def working_unit(rows):
     """Unit in which single precision can hold the pixels and their inverse variances.
 
-    Parameters
-    ----------
-    rows : Rows
-        All rows.
-
-    Returns
-    -------
-    unit : float
-        One for noise between 1e-12 and 1e12; otherwise the power of two nearest to the
-        noise around the first galaxy that has any.
+    One for noise between 1e-12 and 1e12; otherwise the power of two nearest to the noise around the first
+    galaxy that has any.
     """
     for row in np.flatnonzero(~rows.off):
         frame, side = rows.frames[rows.frame[row]], int(rows.side[row])
@@ -224,10 +195,18 @@ def working_unit(rows):
         y, x = (_overlap(int(origin[axis]), side, side, frame.shape[1 - axis])[1] for axis in (1, 0))
         ivar = frame.noise[y, x].inverse_variance() / frame.factor**2
         if (ivar > 0).any():
-            sigma = 1 / np.sqrt(np.median(ivar[ivar > 0]))
-            low, high = _WORKABLE_NOISE
-            return 1.0 if low < sigma < high else float(2.0 ** np.round(np.log2(sigma)))
+            return workable_unit(ivar)
     return 1.0
+
+
+def workable_unit(ivar):
+    """One, or the power of two nearest to the noise where that is not between 1e-12 and 1e12.
+
+    Of double-precision inverse variances, some of them above zero.
+    """
+    sigma = 1 / np.sqrt(np.median(ivar[ivar > 0]))
+    low, high = _WORKABLE_NOISE
+    return 1.0 if low < sigma < high else float(2.0 ** np.round(np.log2(sigma)))
 
 
 def rows_in_units_of(rows, unit):
@@ -238,43 +217,15 @@ def rows_in_units_of(rows, unit):
 
 
 def stamp_origin(xy, size):
-    """Frame pixel that becomes stamp pixel [0, 0], with the galaxy in the middle.
-
-    Parameters
-    ----------
-    xy : (N, 2) ndarray
-        Position in the frame.
-    size : int
-        Side of the stamp.
-
-    Returns
-    -------
-    origin : (N, 2) ndarray of int
-        The galaxy lands within half a pixel of (size - 1) / 2.
-    """
+    """Frame pixel (N, 2) that becomes stamp pixel [0, 0]; x, y land within half a pixel of (size - 1) / 2."""
     return np.floor(xy - (size - 1) / 2 + 0.5).astype(np.int64)
 
 
 def cut_stamps(rows, selected, origin):
-    """Cut the stamps of rows that have one size.
+    """Cut the stamps, from their pixels [0, 0] (M, 2) on, of selected rows (M,) that have one size.
 
-    Parameters
-    ----------
-    rows : Rows
-        All rows.
-    selected : (M,) ndarray of int
-        Those to cut.
-    origin : (M, 2) ndarray of int
-        Frame pixel of each stamp's pixel [0, 0].
-
-    Returns
-    -------
-    data, ivar : (M, size, size) float32 ndarray
-        Zero outside the frame and outside the side asked for.
-    flags : (M,) int64 ndarray
-        OFF_IMAGE, EDGE.
-    informed : (M,) bool ndarray
-        Whether the noise description says anything there.
+    Pixels and inverse variances (M, size, size), zero outside the frame and outside the side asked for;
+    OFF_IMAGE, EDGE; and whether the noise description says anything there, (M,) bool.
     """
     size = int(rows.size[selected[0]])
     data = np.zeros((len(selected), size, size), np.float32)

@@ -4,6 +4,7 @@
 import os
 from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import astropy.units as u
 import numpy as np
@@ -15,15 +16,11 @@ from galshape_cnn.quantities import plain_magnitude, plain_number
 __all__ = ["Exposure", "ImageFile", "are_exposures", "axes_of", "opened"]
 
 
-def _length(value, name):
-    return plain_number(value, name, "a positive number, or a length", unit=u.nm, above=0)
-
-
 #: How the numbers of an exposure are read.
 _NUMBERS = {
     "zeropoint": plain_magnitude,
     "gain": lambda value, name: checked_gain(value, None),
-    "wavelength": _length,
+    "wavelength": partial(plain_number, allowed="a positive number, or a length", unit=u.nm, above=0),
 }
 
 

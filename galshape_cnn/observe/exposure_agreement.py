@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from galshape_cnn.errors import GalshapeWarning, InputError
+from galshape_cnn.errors import GalshapeWarning, InputError, warn
 from galshape_cnn.forward.galaxy_model import GalaxyModel
 from galshape_cnn.observe.exposure import axes_of, opened
 from galshape_cnn.observe.exposure_positions import ExposurePositions, exposure_positions
@@ -48,12 +48,9 @@ class AgreedExposures:
     positions: ExposurePositions | None
 
     def of_each(self, function, *args):
-        """Call a function with each exposure, its positions and its place in their list.
+        """Results, as a list, of a function of each exposure, its positions and its place in their list.
 
-        Returns
-        -------
-        found : list
-            What it returns; errors of the input and warnings say which exposures they are about.
+        Errors of the input and warnings say which exposures they are about.
         """
         found, said = [], {}
         for number, (name, one) in enumerate(zip(self.names, self.exposures, strict=True)):
@@ -62,7 +59,7 @@ class AgreedExposures:
                 found.append(_named(name, function, one, where, *args))
         for (category, message), names in said.items():
             what = f"exposure{'s' * (len(names) > 1)} {', '.join(map(repr, names))}"
-            warnings.warn(f"{what}: {message}", category, stacklevel=5)
+            warn(f"{what}: {message}", category)
         return found
 
 
@@ -165,22 +162,8 @@ def _check_bands(bands):
 def wavelengths_of_bands(bands, wavelengths, names, vary):
     """Wavelength of each band, of which there must be more than the orders of what varies.
 
-    Parameters
-    ----------
-    bands, wavelengths, names : sequence
-        Of each exposure; a wavelength may be None.
-    vary : tuple of (str, int)
-        As of `GalaxyModel`.
-
-    Returns
-    -------
-    wavelengths : tuple of float
-        Of the bands, in the order of their first exposures.
-
-    Raises
-    ------
-    InputError
-        If one is missing, two of a band differ, or there are too few.
+    Bands, wavelengths (or None) and names are of each exposure; bands come in the order of their first ones.
+    ``InputError`` if a wavelength is missing, two of a band differ, or there are too few.
     """
     found = {}
     for band, wavelength, name in zip(bands, wavelengths, names, strict=True):

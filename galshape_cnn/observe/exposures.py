@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from galshape_cnn.errors import GalshapeWarning
+from galshape_cnn.errors import GalshapeWarning, warn
 from galshape_cnn.flags import SEVERE, Flag
 from galshape_cnn.forward.galaxy_model import GalaxyModel
 from galshape_cnn.forward.view import View
@@ -93,18 +93,10 @@ class Exposures:
                 yield index[some], stamps[some]
 
     def placement(self, rows, exposure):
-        """Centre in the stamp, corner, sky position and Jacobian of rows in an exposure, NaN where unseen.
+        """Centre in the stamp, corner, sky position and Jacobian of rows (M,) in an exposure of each (M,).
 
-        Parameters
-        ----------
-        rows : (M,) ndarray of int
-        exposure : (M,) ndarray of int
-            One for each row.
-
-        Returns
-        -------
-        place : dict of ndarray
-            ``center``, ``origin``, ``skycoord`` (M, 2), ``jacobian`` (M, 2, 2), ``side`` (M,).
+        By name: ``center``, ``origin``, ``skycoord`` (M, 2), ``jacobian`` (M, 2, 2), ``side`` (M,); NaN where
+        unseen.
         """
         n = len(self)
         out = {name: np.full((n, 2), np.nan) for name in ("center", "origin", "skycoord")}
@@ -205,15 +197,8 @@ def prepare_exposures(
 def settled_noise(exposures, positions=None, *, noise_correlation=None, noise_scale=None, **cutting):
     """Exposures with nothing of their noise left to estimate, for runs that measure galaxies in parts.
 
-    Parameters
-    ----------
-    exposures, positions, noise_correlation, noise_scale, **cutting
-        As for `prepare_exposures`; what is to be estimated from stamps is so from these galaxies.
-
-    Returns
-    -------
-    settled : list of dict
-        ``noise_correlation`` and ``noise_scale`` of each exposure.
+    Arguments as of `prepare_exposures`; what is to be estimated from stamps is so from these galaxies.
+    Returns ``noise_correlation`` and ``noise_scale`` of each exposure, by name.
     """
     agreed = agreed_exposures(exposures, positions)
     defaults = {"noise_correlation": noise_correlation, "noise_scale": noise_scale}
@@ -282,11 +267,9 @@ def _say_of_noise(records):
         said += [] if correlation is None else [f"correlated over {correlation['area']:.1f} pixels"]
         parts += [f"{name} ({', '.join(said)})"] if said else []
     if parts:
-        warnings.warn(
+        warn(
             f"blank pixels differ from what the noise maps say in {', '.join(parts)}: errors and flags take "
-            "that into account; noise_scale=None and noise_correlation=None take the maps at their word",
-            GalshapeWarning,
-            stacklevel=4,
+            "that into account; noise_scale=None and noise_correlation=None take the maps at their word"
         )
 
 

@@ -66,19 +66,9 @@ class Frame:
         return np.shape(self.data)
 
     def read(self, rows, columns):
-        """Pixels and inverse variance of a part of the image.
+        """Pixels and inverse variance of a part of the image, by slices inside it, and if its noise is known.
 
-        Parameters
-        ----------
-        rows, columns : slice
-            Inside the image.
-
-        Returns
-        -------
-        data, ivar : float32 ndarray
-            Zero where masked or not finite.
-        informed : bool
-            Whether any pixel has noise information, masked or not.
+        Zero where masked or not finite; the noise may be known of masked pixels only.
         """
         part = (rows, columns)
         mask = None if self.mask is None else self.mask[part]
@@ -104,31 +94,14 @@ class _Raw:
 
 
 def read_frames(data, *, error=None, mask=None, wcs=None, unit=None):
-    """Bring images, cutouts and cubes to a list of frames.
+    """Frames of images, cutouts and cubes, and the unit of all of them.
 
-    Parameters
-    ----------
-    data : NDData, array_like, or sequence of them
-        Two-dimensional (one frame), three-dimensional (N frames), or a
-        sequence of N two-dimensional objects of any sizes.
-    error, mask, wcs : optional
-        One for all frames, or a sequence of N.
-    unit : astropy unit, optional
-        To which all objects are converted; that of the first without it.
+    ``data`` is two-dimensional (one frame), three-dimensional (N frames), or a sequence of N two-dimensional
+    objects of any sizes; ``error``, ``mask``, ``wcs`` are one for all, or a sequence of N. All are converted
+    to ``unit``, that of the first without it.
 
-    Returns
-    -------
-    frames : list of Frame
-    unit : astropy unit or None
-        Unit of all frames.
-
-    Raises
-    ------
-    InputError
-        If an object is of the wrong type, shape or unit, or contradicts a
-        keyword.
-    NoiseError
-        If noise information is missing or impossible.
+    ``InputError`` if an object is of the wrong type, shape or unit, or contradicts a keyword; ``NoiseError``
+    if noise information is missing or impossible.
     """
     stacked = _stacked_frames(data, error, mask, wcs, unit)
     if stacked is not None:
@@ -318,6 +291,11 @@ def _unit_factor(own, unit, name):
     """Factor from an object's unit to that of the batch."""
     if own == unit:
         return 1.0
+    if own is None and name in ("data", "data[0]"):
+        raise InputError(
+            f"unit={str(unit)!r} is that of the results, to which pixels are converted, but {name} has no "
+            "unit: give it one (data * unit, or an NDData), or leave unit out"
+        )
     try:
         return (own or u.dimensionless_unscaled).to(unit or u.dimensionless_unscaled)
     except u.UnitConversionError as error:

@@ -27,7 +27,7 @@ from galshape_cnn.observe.detect.star_psf import EstimatedPSF, psf_from_stars
 from galshape_cnn.observe.inputs import read_frames
 from galshape_cnn.observe.positions import Positions, nearer_to_another, read_positions_argument
 from galshape_cnn.observe.stamps import Stamps
-from galshape_cnn.quantities import truth_value
+from galshape_cnn.quantities import truth_value, whole_number
 from galshape_cnn.wcs import move_on_sky, sky_geometry
 
 __all__ = ["Observation", "bucket_size", "prepare"]
@@ -180,7 +180,7 @@ def prepare(
     psf, table = _own_psf(psf, frames, getattr(data, "meta", None), table)
     psfs = _row_psfs(rows, psf, options)
     psfs, about_psf = _mended(psfs, psf, frames, options["normalize"])
-    listed, first = listed or (positions.xy if is_image else None, 0)
+    listed, first = (positions.xy if is_image else None, 0) if listed is None else _whole_list(listed)
     listed = None if listed is None else _reachable(listed)
     about_psf = np.broadcast_to(about_psf, len(rows))
     groups = _make_groups(rows, psfs, listed if recenter else None, recenter, unit, about_psf, strict)
@@ -189,6 +189,16 @@ def prepare(
     return Observation(
         groups, len(rows), table, unit, has_sky, is_image, listed, first, image, positions.understood
     )
+
+
+def _whole_list(listed):
+    """Places of a longer list, and the place of the first position in it, checked."""
+    try:
+        xy, first = listed
+        xy = None if xy is None else np.asarray(xy, float).reshape(-1, 2)
+    except (TypeError, ValueError) as error:
+        raise InputError("listed is not understood; allowed: ((M, 2) array of x, y, a number)") from error
+    return xy, whole_number(first, "listed[1]", 0)
 
 
 def _reachable(xy):

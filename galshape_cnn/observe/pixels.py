@@ -18,30 +18,10 @@ _LARGEST = 1e18
 
 
 def read_pixels(data, noise, mask, factor):
-    """Pixels and inverse variance of images.
+    """Pixels and inverse variance of images (..., ny, nx), float32, and for each if any noise is known (...).
 
-    Parameters
-    ----------
-    data : (..., ny, nx) array_like
-        Pixel values.
-    noise : Noise
-        Of these pixels.
-    mask : (..., ny, nx) array_like or None
-        True, or not zero, is bad.
-    factor : float
-        Turns the pixel values into the unit that is wanted.
-
-    Returns
-    -------
-    data, ivar : (..., ny, nx) float32 ndarray
-        Zero where masked or not finite.
-    informed : (...) ndarray of bool
-        Whether any pixel of an image has noise information, masked or not.
-
-    Raises
-    ------
-    NoiseError
-        If the noise is negative.
+    Zero where masked or not finite; ``factor`` turns pixel values into the unit that is wanted.
+    ``NoiseError`` if the noise is negative.
     """
     data, ivar = np.asarray(data, np.float64), noise.inverse_variance()
     if factor != 1:

@@ -65,18 +65,9 @@ class Positions:
 def nearer_to_another(moved, own, listed):
     """Rows that moved to where another listed galaxy is.
 
-    Parameters
-    ----------
-    moved, own : (N, 2) ndarray
-        x, y found, and given.
-    listed : (M, 2) ndarray or None
-        All that are given, finite; None if nothing is known of others.
-
-    Returns
-    -------
-    nearer : (N,) ndarray of bool
-        Rows that moved by more than a pixel and are nearer to another of the list, which is not the same
-        galaxy again (given within a pixel), than to their own position.
+    They moved, from ``own`` (N, 2), by more than a pixel and are nearer to another of the list (M, 2), which
+    is not the same galaxy again (given within a pixel), than to their own position. The list is None if
+    nothing is known of others.
     """
     nearer, distance = np.zeros(len(own), bool), np.hypot(*(moved - own).T)
     rows = np.flatnonzero(distance > _SAME)
@@ -91,24 +82,10 @@ def nearer_to_another(moved, own, listed):
 
 
 def read_positions_argument(positions, wcs=None):
-    """Understand the ``positions`` argument.
+    """Understand the ``positions`` argument; sky positions need a WCS.
 
-    Parameters
-    ----------
-    positions : Table, DataFrame, SkyCoord, regions, or (N, 2) array_like
-        Positions; see the message of the exception.  Tables of common tools are read by the convention
-        of `galshape_cnn.observe.catalog_conventions`.
-    wcs : celestial WCS, optional
-        Needed by sky positions.
-
-    Returns
-    -------
-    positions : Positions
-
-    Raises
-    ------
-    PositionError
-        If they cannot be understood, or are sky positions without a WCS.
+    Tables of common tools are read by the convention of `galshape_cnn.observe.catalog_conventions`. The
+    message of the ``PositionError`` says what is allowed.
     """
     if isinstance(positions, Positions):
         return positions

@@ -11,45 +11,18 @@ __all__ = ["are_regions", "table_of_regions"]
 
 
 def are_regions(positions):
-    """Whether something is a list of regions.
-
-    Parameters
-    ----------
-    positions : object
-        What the user gave.
-
-    Returns
-    -------
-    are_regions : bool
-        True for `regions.Regions` and for a list of regions; the package need not be installed.
-    """
+    """Whether something is `regions.Regions` or a list of regions; the package need not be installed."""
     if hasattr(positions, "regions"):
         return True
     listed = isinstance(positions, (list, tuple)) and len(positions) > 0
-    return listed and all(_is_region(one) for one in positions)
-
-
-def _is_region(one):
-    return any(base.__module__.startswith("regions.") for base in type(one).__mro__)
+    kinds = [type(one).__mro__ for one in positions] if listed else []
+    return listed and all(any(base.__module__.startswith("regions.") for base in bases) for bases in kinds)
 
 
 def table_of_regions(regions):
-    """Centres of regions as a table.
+    """Centres of regions, but for excluded ones and texts: x, y (0-based pixels) or ra, dec; ``text``.
 
-    Parameters
-    ----------
-    regions : regions.Regions or sequence of regions
-        Each with a centre; excluded regions and texts are left out.
-
-    Returns
-    -------
-    table : `~astropy.table.Table`
-        With x, y (0-based pixels) or ra, dec (degrees), and ``text`` where regions have one.
-
-    Raises
-    ------
-    PositionError
-        If there is none, if one has no centre, or if some are in pixels and others on the sky.
+    ``PositionError`` if there is none, if one has no centre, or if some are in pixels and others on the sky.
     """
     listed = list(regions)
     kept = [one for one in listed if _counts(one)]

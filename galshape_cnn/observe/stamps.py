@@ -181,17 +181,9 @@ class Stamps:
         return self.with_pixels(np.pad(self.data, more), np.pad(self.ivar, more), nuisance)
 
     def in_units_of(self, unit):
-        """The same stamps with pixel values counted in a number of their unit.
+        """The same stamps with pixel values counted in a number > 0 of their unit, one for all or (N,).
 
-        Parameters
-        ----------
-        unit : float or (N,) ndarray
-            In the unit of the pixel values, > 0; one for all stamps or one for each.
-
-        Returns
-        -------
-        stamps : Stamps
-            Data divided by ``unit``, single precision; exact if ``unit`` is a power of two.
+        In single precision; exact if the number is a power of two.
         """
         parts = {item.name: getattr(self, item.name) for item in fields(self)}
         unit = np.broadcast_to(unit, len(self)).astype(float)[:, None, None]

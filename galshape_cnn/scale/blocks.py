@@ -147,18 +147,15 @@ def join_rows(parts):
         inputs = type(catalogs[0].inputs)(inputs)
     # whatever has a row for each galaxy; the rest is the same in all parts
     arrays = [item.name for item in fields(catalogs[0]) if item.name not in _ONE_FOR_ALL]
-    joined = {name: _joined([getattr(one, name) for one in catalogs]) for name in arrays}
+    joined = {name: _concatenated([getattr(one, name) for one in catalogs]) for name in arrays}
     whole = replace(catalogs[0], ids=join_identifiers([one.ids for one in catalogs]), inputs=inputs, **joined)
     return Rows(parts[0].start, whole, [error for part in parts for error in part.errors])
 
 
-def _joined(items):
-    """One array, or dataclass of arrays, from several."""
-    return np.concatenate(items) if isinstance(items[0], np.ndarray) else _concatenated(items)
-
-
 def _concatenated(items):
-    """One dataclass of arrays from several."""
+    """One array, or dataclass of arrays, from several."""
+    if isinstance(items[0], np.ndarray):
+        return np.concatenate(items)
     out = {}
     for item in fields(items[0]):
         values = [getattr(one, item.name) for one in items]

@@ -92,22 +92,10 @@ def _plugin(job, places):
 
 @contextmanager
 def connected(address=None):
-    """Client of a running scheduler, or of a cluster on this machine.
+    """Client of a running scheduler (``tcp://node17:8786``), or of a cluster on this machine.
 
-    Parameters
-    ----------
-    address : str, optional
-        Of the scheduler, such as ``tcp://node17:8786``; a cluster with one worker of one thread
-        for each core is started without it, and stopped in the end.
-
-    Yields
-    ------
-    client : ``distributed.Client``
-
-    Raises
-    ------
-    InputError
-        If Dask is not installed, or nothing answers at the address.
+    The latter has one worker of one thread for each core, and is stopped in the end. ``InputError`` if Dask
+    is not installed, or nothing answers at the address.
     """
     try:
         from distributed import Client, LocalCluster

@@ -146,13 +146,7 @@ class BlockFolder:
             raise FileError(f"cannot write block {number} of {str(self.path)!r}: {error}") from error
 
     def finish(self):
-        """Collect errors and counts of all blocks.
-
-        Returns
-        -------
-        summary : dict
-            ``rows``, ``clean`` (of quality 0), ``errors`` and ``flags`` (name to count).
-        """
+        """Errors and counts of all blocks: ``rows``, ``clean`` (of quality 0), ``errors``, ``flags``."""
         import numpy as np
 
         from galshape_cnn.flags import FLAG_DEFINITIONS, quality_of

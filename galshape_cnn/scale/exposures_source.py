@@ -65,7 +65,6 @@ class ExposuresSource(Source):
 
     @property
     def identity(self):
-        """Text that changes with the input."""
         said = [[getattr(part.exposure, name) for name in _SAID] for part in self._parts]
         places = None if self._places is None else [self._places.listed, self._places.places[0].table]
         return fingerprint([[part.identity for part in self._parts], said, places, self.keywords])
@@ -89,15 +88,8 @@ class ExposuresSource(Source):
     def settled(self, **noise):
         """The same source with the noise of its exposures settled, not to be estimated by each part.
 
-        Parameters
-        ----------
-        **noise
-            ``noise_correlation`` and ``noise_scale`` of exposures that say nothing of it.
-
-        Returns
-        -------
-        source : ExposuresSource
-            Measured on images; of what is to be estimated from stamps, on the first 256 rows.
+        Keywords are ``noise_correlation`` and ``noise_scale`` of exposures that say nothing of it. Measured
+        on images; of what is to be estimated from stamps, on the first 256 rows.
         """
         exposures, keywords = self.read(0, min(len(self), _ROWS))
         found = settled_noise(exposures, **keywords, **noise)
@@ -134,7 +126,6 @@ class _Image:
 
     @property
     def identity(self):
-        """Text that changes with the input."""
         one = self.exposure
         return fingerprint([_known(one.data), *(_known(getattr(one, name)) for name in _OF_EACH)])
 
@@ -182,7 +173,6 @@ class _Cutouts:
 
     @property
     def identity(self):
-        """Text that changes with the input."""
         n = len(self)
         ends = [self.read(row, row + 1) for row in sorted({0, n // 2, n - 1})]
         return fingerprint([n, [[_known(getattr(one, k)) for k in ("data", *_OF_EACH)] for one in ends]])
@@ -217,7 +207,6 @@ class _Cube:
 
     @property
     def identity(self):
-        """Text that changes with the input."""
         return self.source.identity
 
     def read(self, start, stop):

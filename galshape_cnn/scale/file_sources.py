@@ -67,11 +67,9 @@ class CubeSource(Source):
 
     @property
     def identity(self):
-        """Text that changes with the input."""
         return fingerprint([self.path, self.names, self.keywords])
 
     def read(self, start, stop):
-        """Data and keywords of a range of rows, as the estimator takes them."""
         image, keywords = self._open(), dict(self.keywords)
         if image.psf is not None:
             keywords["psf"] = image.psf
@@ -155,11 +153,9 @@ class MockSource(Source):
 
     @property
     def identity(self):
-        """Text that changes with the input."""
         return fingerprint([self.path, self.keywords])
 
     def read(self, start, stop):
-        """Data and keywords of a range of rows, as the estimator takes them."""
         from astropy.nddata import InverseVariance
 
         with self._opened() as arrays:
@@ -264,7 +260,6 @@ class FileSource(Source):
 
     @property
     def identity(self):
-        """Text that changes with the input."""
         paths = [os.fspath(path) for path in self.paths]
         names = self.names if self._names[0] == self.names else self._names
         return fingerprint([paths, names, self.keywords])
@@ -278,7 +273,6 @@ class FileSource(Source):
         return Table({"file": [os.fspath(path) for path in self.paths[start:stop]]})
 
     def read(self, start, stop):
-        """Data and keywords of a range of rows, as the estimator takes them."""
         rows, n = range(start, min(stop, len(self))), len(self)
         opened = [with_own_psf(self._read(row), row, n, self.names) for row in rows]
         return opened, {"unit": self._unit, **self.keywords}

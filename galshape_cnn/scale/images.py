@@ -7,22 +7,11 @@ __all__ = ["open_image", "replaced"]
 
 
 def open_image(path, names=None, keywords=None):
-    """Open an image or cube.
+    """Open an image or cube; pixels stay on disk, where the format allows it.
 
-    Parameters
-    ----------
-    path : path-like
-        The file.
-    names : dict, optional
-        Options of `galshape_cnn.observe.io.fits.read_image`, and: ``blank_noise``, to replace the noise
-        by that of the blank pixels; ``trim_psf``, to make even-sized arrays of the PSF odd-sized.
-    keywords : dict, optional
-        For the estimator; a ``psf`` or an ``error`` in them replaces that of the file.
-
-    Returns
-    -------
-    image : `~astropy.nddata.NDData`
-        Pixels stay on disk, where the format allows it.
+    ``names`` are the options of `galshape_cnn.observe.io.fits.read_image`, and: ``blank_noise``, to replace
+    the noise by that of the blank pixels; ``trim_psf``, to make even-sized arrays of the PSF odd-sized. A
+    ``psf`` or an ``error`` in the estimator's ``keywords`` replaces that of the file.
     """
     from galshape_cnn.observe.io.fits import read_image
 

@@ -16,7 +16,6 @@ from galshape_cnn.processes import check_main_guard
 from galshape_cnn.quantities import whole_number
 from galshape_cnn.scale.blocks import join_rows, probe
 from galshape_cnn.scale.dataset import BlockFolder
-from galshape_cnn.scale.noise import settled_noise
 from galshape_cnn.scale.sources import open_source
 from galshape_cnn.scale.workers import Job, local_workers
 
@@ -28,6 +27,7 @@ __all__ = [
     "measure_all",
     "measure_stream",
     "recording",
+    "settled_noise",
     "source_columns",
     "split_options",
 ]
@@ -36,6 +36,8 @@ __all__ = [
 BLOCK_ROWS = 8192
 #: Rows a worker measures at a time: a few dozen MB, and a second or so.
 CHUNK_ROWS = 512
+#: Rows at the beginning of a source from which its noise is estimated.
+_NOISE_ROWS = 256
 #: Chunks under way for each worker: one in work, one waiting.
 _AHEAD = 2
 
@@ -108,22 +110,9 @@ def measure_stream(
 
 
 def begin_run(estimator, data, output, block_rows, settings, options):
-    """Source, options and folder of a run, whoever does the work.
+    """Source, options and folder of a run of `measure_stream`, whoever does the work.
 
-    Parameters
-    ----------
-    estimator, data, output, block_rows, settings
-        As for `measure_stream`.
-    options : dict
-        Its further keywords.
-
-    Returns
-    -------
-    source : Source
-        Its noise settled, if that belongs to it.
-    how : dict
-        Options of the measurement, the same for every part of the source.
-    folder : BlockFolder
+    The noise of the source is settled, so that the options are the same for every part of it.
     """
     if not callable(estimator):
         raise InputError(f"estimator is a {type(estimator).__name__}; allowed: a ShapeEstimator")
@@ -187,18 +176,9 @@ def configuration_of(estimator, source, how, settings=None):
 
 
 def fill_folder(folder, pool, progress=False, finish=None):
-    """Measure the blocks that are missing in a folder.
+    """Measure the blocks that are missing in a folder, by a pool of workers.
 
-    Parameters
-    ----------
-    folder : BlockFolder
-        Output.
-    pool : ThreadWorkers, ProcessWorkers or DaskWorkers
-        Those who measure.
-    progress : bool, optional
-        Show a progress bar.
-    finish : callable, optional
-        Takes the table of a block and changes it before it is written.
+    ``finish`` takes the table of a block and changes it before it is written.
     """
     missing, ranges = folder.missing(), folder.ranges()
     bar = progress_bar(sum(stop - start for start, stop in (ranges[n] for n in missing)), progress)
@@ -244,3 +224,26 @@ def _measured(pool, chunks):
                 waiting.append((chunk, pool.submit(*chunk[1:])))
             chunk, future = waiting.popleft()
             yield chunk, pool.result(future, *chunk[1:])
+
+
+def settled_noise(source, how):
+    """A source and options in which scale and autocorrelation of the noise are settled for all parts.
+
+    The source is the same, but of several exposures, of which each has noise of its own, one that knows it.
+    ``noise_scale`` and ``noise_correlation`` are numbers, arrays or None: measured on the image where they
+    were ``'auto'`` or missing, on the first 256 rows where they were ``'estimate'``. ``NoiseError`` if there
+    are too few blank pixels for that.
+    """
+    from galshape_cnn.observe.noise.model import NoiseModel
+    from galshape_cnn.observe.observation import prepare
+
+    noise, names = NoiseModel.from_keywords(how), ("noise_scale", "noise_correlation")
+    if hasattr(source, "settled"):
+        return source.settled(**{name: getattr(noise, name) for name in names}), how | dict.fromkeys(names)
+    if noise.is_automatic and not source.is_image:
+        kept = {name: getattr(noise, name) for name in names}
+        return source, how | {name: None if isinstance(value, str) else value for name, value in kept.items()}
+    if noise.is_estimated:
+        data, keywords = source.read(0, min(len(source), 1 if noise.is_automatic else _NOISE_ROWS))
+        noise = noise.settled(prepare(data, **keywords | {"strict": not noise.is_automatic}))
+    return source, how | {name: getattr(noise, name) for name in names}

@@ -39,11 +39,9 @@ class StampSource(Source):
 
     @property
     def identity(self):
-        """Text that changes with the input."""
         return fingerprint([getattr(self.stamps, name) for name in ("data", "ivar", "psf", "center")])
 
     def read(self, start, stop):
-        """Data and keywords of a range of rows, as the estimator takes them."""
         return self.stamps[start:stop], {}
 
 
@@ -70,12 +68,10 @@ class ArraySource(Source):
 
     @property
     def identity(self):
-        """Text that changes with the input."""
         sample = [_kept(self.data[k]) for k in {0, len(self) // 2, len(self) - 1}]
         return fingerprint([len(self), sample, {k: _sampled(v) for k, v in self.arrays.items()}])
 
     def read(self, start, stop):
-        """Data and keywords of a range of rows, as the estimator takes them."""
         arrays = {name: rows_of(array, len(self), start, stop) for name, array in self.arrays.items()}
         return _kept(self.data[start:stop]), {**arrays, **self.keywords}
 
@@ -161,7 +157,6 @@ class ImageSource(Source):
 
     @property
     def identity(self):
-        """Text that changes with the input."""
         image = self.image
         if not isinstance(image, (str, Path)):
             noise = getattr(image.uncertainty, "array", None)
@@ -169,7 +164,6 @@ class ImageSource(Source):
         return fingerprint([image, self.names, self.keywords, self._known.xy, self._known.table])
 
     def read(self, start, stop):
-        """Data and keywords of a range of rows, as the estimator takes them."""
         from galshape_cnn.observe.positions import Positions
 
         part = Positions(self._known.xy[start:stop], self.inputs(start, stop), self._known.understood)
@@ -216,7 +210,6 @@ class PlacedSource(Source):
 
     @property
     def identity(self):
-        """Text that changes with the input."""
         return fingerprint([self.cutouts.identity, self._known.xy, self._known.table])
 
     def example(self):
@@ -224,7 +217,6 @@ class PlacedSource(Source):
         return self.cutouts.example()
 
     def read(self, start, stop):
-        """Data and keywords of a range of rows, as the estimator takes them."""
         from galshape_cnn.observe.positions import Positions
 
         data, keywords = self.cutouts.read(start, stop)
@@ -313,22 +305,7 @@ def _file_source(path, names, keywords):
 
 
 def is_mock_set(path):
-    """Whether ``galshape simulate`` wrote a file, or it is HDF5.
-
-    Parameters
-    ----------
-    path : path-like
-        The file.
-
-    Returns
-    -------
-    is_mock_set : bool
-
-    Raises
-    ------
-    FileError
-        If it cannot be read.
-    """
+    """Whether ``galshape simulate`` wrote a file, or it is HDF5; ``FileError`` if it cannot be read."""
     from galshape_cnn.study.simulate.mock_files import MOCK_FORMAT
 
     if Path(path).suffix.lower() in (".h5", ".hdf5"):

@@ -9,7 +9,7 @@ from astropy.table import QTable
 
 from galshape_cnn import read_blocks, read_image, write_table
 from galshape_cnn.errors import FileError, InputError
-from galshape_cnn.files import check_output_path, made_folder, written_whole
+from galshape_cnn.files import check_output_path, made_folder, output_folder, written_whole
 
 
 def test_a_file_is_replaced_at_the_end(tmp_path):
@@ -68,6 +68,29 @@ def test_folders_are_made_with_those_above(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match="cannot make the folder .*file"):
         made_folder(tmp_path / "file")
+
+
+@pytest.mark.parametrize("kept", ["", "a", "a/b"])
+def test_a_failure_leaves_no_folder_that_it_made_and_is_empty(tmp_path, kept):
+    (tmp_path / kept).mkdir(parents=True, exist_ok=True)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(FileError, match="no image"), output_folder(tmp_path / "a" / "b"):
+        raise FileError("no image")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def written_table(folder):
+    (folder / "table.ecsv").touch()
+    return folder / "table.ecsv"
+
+
+def test_a_failure_keeps_what_was_written(tmp_path):
+    with pytest.raises(FileError), output_folder(tmp_path / "a" / "b") as folder:
+        check_output_path(written_table(folder), (".ecsv",))
+    assert (tmp_path / "a" / "b" / "table.ecsv").exists()
+    with output_folder(tmp_path / "empty"):
+        pass
+    assert (tmp_path / "empty").is_dir()
 
 
 @pytest.mark.parametrize("wrong", [3, None, ["a.fits"]])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from galshape_cnn.infer.catalog.placement import derived_errors
-from galshape_cnn.linalg import quadratic_form
+from galshape_cnn.linalg import quadratic_form, symmetric_root
 
 
 @pytest.mark.parametrize("size", [2, 3, 6])
@@ -31,3 +31,13 @@ def test_errors_of_axis_ratio_and_angle_do_not_depend_on_their_company():
         part = slice(start, start + 1 + start % 5)
         for name, values in derived_errors(params[part], covariance[part]).items():
             np.testing.assert_array_equal(values, whole[name][part], err_msg=name)
+
+
+def test_symmetric_roots_and_what_has_none():
+    factors = np.random.default_rng(2).normal(size=(50, 5, 5))
+    covariances = factors @ np.swapaxes(factors, 1, 2)
+    roots = symmetric_root(covariances)
+    np.testing.assert_allclose(roots, np.swapaxes(roots, 1, 2), atol=1e-12)
+    np.testing.assert_allclose(roots @ roots, covariances, rtol=1e-9, atol=1e-9)
+    np.testing.assert_array_equal(symmetric_root(covariances[7]), roots[7])
+    np.testing.assert_allclose(symmetric_root(np.diag([4.0, -1.0])), np.diag([2.0, 0.0]), atol=1e-12)

@@ -1,6 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Numbers with units: converted where they fit, refused by the name of the argument where not."""
 
+import re
+
 import astropy.units as u
 import galsim
 import numpy as np
@@ -178,8 +180,17 @@ def test_what_fits_is_converted():
 
 @pytest.mark.parametrize("value", [True, "3", None, [3], 3.5, np.nan, np.inf, 3 * u.s])
 def test_whole_numbers(value):
-    with pytest.raises(InputError, match="^number"):
+    with pytest.raises(InputError, match=rf"^number(={re.escape(repr(value))}; allowed| has unit s)"):
         whole_number(value, "number", 1)
+
+
+@pytest.mark.parametrize("value", [True, np.True_, "2", b"2", None, np.nan])
+@pytest.mark.parametrize(
+    "check", [plain_magnitude, lambda value, name: plain_number(value, name, "a number")]
+)
+def test_words_and_truths_are_no_numbers(check, value):
+    with pytest.raises(InputError, match=rf"^number={re.escape(repr(value))}; allowed"):
+        check(value, "number")
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "2", 2 * u.s])

@@ -76,12 +76,17 @@ def error_level(text):
     return text if text == "background" else positive_float(text)
 
 
+def whole(text, least=0, allowed="of at least 0"):
+    """Whole number, at least zero."""
+    value = int(text)
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number {allowed}")
+    return value
+
+
 def positive_int(text):
     """Whole number above zero."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
-    return value
+    return whole(text, 1, "above 0")
 
 
 def add_image_options(parser):
@@ -147,14 +152,6 @@ def progress_wanted(args):
     return args.progress or sys.stdout.isatty()
 
 
-def whole(text):
-    """Whole number, at least zero."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 0")
-    return value
-
-
 def add_posterior_options(parser):
     """Add ``--prior`` and ``--seed`` of the measurement to a parser."""
     parser.add_argument(
@@ -206,29 +203,10 @@ def load_estimator(bundle):
 
 
 def read_images(args):
-    """Image, cube of cutouts, or list of cutouts that the arguments describe.
+    """Image, cube of cutouts, or list of cutouts that the arguments describe, and keywords of the estimator.
 
-    What is given explicitly replaces what the file says: ``--error`` its
-    noise, a ``--psf`` profile its PSF.
-
-    Parameters
-    ----------
-    args : `argparse.Namespace`
-        With ``input`` (list of paths) and the options of `add_image_options`.
-
-    Returns
-    -------
-    data : NDData or list of NDData
-        As the estimator takes it.
-    keywords : dict
-        ``psf``, ``error`` and their options, for the estimator.
-
-    Raises
-    ------
-    FileError
-        If a file cannot be read.
-    PSFError
-        If a PSF profile is impossible.
+    What is given explicitly replaces what the file says: ``--error`` its noise, a ``--psf`` profile its PSF.
+    ``FileError`` if a file cannot be read, ``PSFError`` if a PSF profile is impossible.
     """
     from galshape_cnn.observe.io.pairing import names_of_each, with_own_psf
     from galshape_cnn.scale.images import open_image
@@ -241,28 +219,10 @@ def read_images(args):
 
 
 def image_options(args):
-    """What the arguments say about the input, without reading it.
+    """What the arguments say about the input, without reading it; errors as of `read_images`.
 
-    Parameters
-    ----------
-    args : `argparse.Namespace`
-        As for `read_images`.
-
-    Returns
-    -------
-    paths : list of str
-        Input files.
-    names : dict
-        Options of `galshape_cnn.scale.images.open_image`.
-    keywords : dict
-        ``psf``, ``error`` and their options, for the estimator; they replace what the files say.
-
-    Raises
-    ------
-    FileError
-        If a pattern matches no file.
-    PSFError
-        If a PSF profile is impossible.
+    Input files, options of `galshape_cnn.scale.images.open_image`, and keywords of the estimator, which
+    replace what the files say.
     """
     profile = None if args.psf is None else parse_psf(args.psf)
     names = ("sci", "err", "var", "ivar", "weight", "mask", "band", "bad_bits")

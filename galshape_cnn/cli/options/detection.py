@@ -48,15 +48,7 @@ def add_threshold_options(group):
 def is_cutout(data):
     """Whether the input is cutouts with one galaxy each, and not an image of many.
 
-    Parameters
-    ----------
-    data : NDData or list of NDData
-        As read from a file.
-
-    Returns
-    -------
-    is_cutout : bool
-        True for a list, for a cube, and for an image of up to `CUTOUT_LIMIT` pixels.
+    That is a list, a cube, or an image of up to `CUTOUT_LIMIT` pixels.
     """
     if isinstance(data, list):
         return True

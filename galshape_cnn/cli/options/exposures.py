@@ -75,26 +75,10 @@ def vary_from(args):
 
 
 def read_exposures(path):
-    """Exposures of a list in a file; their images stay on disk.
+    """Exposures of a list in a file, its columns as the help of the option says; their images stay on disk.
 
-    Parameters
-    ----------
-    path : str or Path
-        Table with the columns ``image`` and ``band``, one row for each exposure, and optionally ``psf``,
-        ``error`` (1 sigma; as for ``--error`` if it is no file or HDU), ``variance``,
-        ``weight`` (its inverse), ``mask``, ``zeropoint``, ``gain``,
-        ``wavelength``, ``hdu``, ``name``, ``noise_scale``, ``noise_correlation``,
-        ``psf_error``; empty where one has none.
-        Files are looked for beside the list.
-
-    Returns
-    -------
-    exposures : list of Exposure
-
-    Raises
-    ------
-    FileError
-        If the list or one of its files cannot be read, or a column is missing or unknown.
+    Files are looked for beside the list. ``FileError`` if it or one of them cannot be read, or a column is
+    missing or unknown.
     """
     from galshape_cnn.observe.io.tables.table_files import read_table
 
@@ -102,8 +86,8 @@ def read_exposures(path):
     missing = [name for name in _NEEDED if name not in table.colnames]
     unknown = [name for name in table.colnames if name not in _COLUMNS]
     if missing or unknown:
-        problem = f"lacks the column {missing[0]}" if missing else f"has an unknown column {unknown[0]}"
-        raise FileError(f"{path} {problem}; allowed: {', '.join(_COLUMNS)}")
+        problem = f"lacks the column {missing[0]!r}" if missing else f"has an unknown column {unknown[0]!r}"
+        raise FileError(f"{path} {problem}; allowed: {', '.join(map(repr, _COLUMNS))}")
     if not len(table):
         raise FileError(f"{path} has no rows; one for each exposure is needed")
     return [_exposure(row, table.colnames, Path(path)) for row in table]
@@ -153,7 +137,7 @@ def _number(row, name, names, where):
     try:
         return None if text is None else float(text)
     except ValueError:
-        raise FileError(f"{where}: {name} = {text!r} is no number") from None
+        raise FileError(f"{where}: {name!r} = {text!r} is no number") from None
 
 
 def _beside(path, text):
@@ -178,14 +162,14 @@ def _exposure(row, names, path):
     doubt = entry["psf_error"]
     files = {name: _beside(path, entry[name]) for name in _FILES}
     error, files["error"] = _level_or_file(entry["error"], files["error"], where)
-    image = _image(_beside(path, entry["image"]), entry, files, profile is None)
+    image, pixels = _image(_beside(path, entry["image"]), entry, files, profile is None)
     if error == _MEASURED:
-        error = background_noise(image.open())
-    if profile is None and _may_show_stars(image.open()):
+        error = background_noise(pixels)
+    # the PSF is to be had from stars only, as without --psf: no cutout, and no PSF with it
+    if profile is None and getattr(pixels, "psf", None) is None and not is_cutout(pixels):
         profile = "stars"
     numbers = {name: _number(row, name, names, where) for name in _NUMBERS}
     if numbers["zeropoint"] is None and "zeropoint" not in names:
-        pixels = image.open()
         found = header_zeropoint(pixels.meta or {}, pixels.unit)
         numbers["zeropoint"] = None if found is None or not found.exact else found.magnitude
     scale = entry["noise_scale"]
@@ -194,18 +178,8 @@ def _exposure(row, names, path):
     return Exposure(
         image, psf=profile, error=error, band=entry["band"], name=entry["name"], noise_scale=scale,
         noise_correlation=entry["noise_correlation"], **numbers,
-        psf_error=None if doubt is None else read_psf_error(_doubt_beside(path, doubt)),
+        psf_error=None if doubt is None else read_psf_error(doubt if "=" in doubt else _beside(path, doubt)),
     )  # fmt: skip
-
-
-def _may_show_stars(image):
-    """Whether the PSF is to be had from stars only, as without ``--psf``: no cutout, and no PSF with it."""
-    return getattr(image, "psf", None) is None and not is_cutout(image)
-
-
-def _doubt_beside(path, text):
-    """What is said of the error of a PSF; a file is looked for beside the list."""
-    return text if "=" in text else _beside(path, text)
 
 
 def _level_or_file(text, file, where):
@@ -227,7 +201,7 @@ def _level_or_file(text, file, where):
 
 
 def _image(file, entry, files, own_psf):
-    """File of one row with its noise, mask and PSF; of several images in it, that of the band."""
+    """File of one row with its noise, mask and PSF, and what is in it; of several images that of the band."""
     from galshape_cnn.observe.exposure import ImageFile
     from galshape_cnn.observe.io.fits_hdus import as_index
 
@@ -236,13 +210,12 @@ def _image(file, entry, files, own_psf):
     choices |= {"mask": files["mask"], "psf": files["psf"] if own_psf else None}
     image = ImageFile(file, {name: as_index(value) for name, value in choices.items()})
     try:
-        image.open()
+        return image, image.open()
     except FileError as error:
         if hdu is not None or "say which HDU is meant" not in str(error):
             raise
-        image = ImageFile(file, image.names | {"band": entry["band"]})
-        image.open()
-    return image
+    image = ImageFile(file, image.names | {"band": entry["band"]})
+    return image, image.open()
 
 
 def _check(args):

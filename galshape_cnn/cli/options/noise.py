@@ -110,25 +110,10 @@ def noise_error(args, image):
 
 
 def noise_options(args, source):
-    """Options of the measurement that say what the noise is, and what is done about neighbours.
+    """The estimator's options that say what the noise is, and what is done about neighbours.
 
-    Parameters
-    ----------
-    args : `argparse.Namespace`
-        With ``input`` and the options of `add_noise_options`.
-    source : Source
-        Of the galaxies.
-
-    Returns
-    -------
-    how : dict
-        ``neighbours``, and ``gain``, ``read_noise``, ``sky_level``, ``noise_correlation``,
-        ``noise_scale`` where asked for; not those that `noise_error` has made use of.
-
-    Raises
-    ------
-    InputError, FileError
-        As for `noise_error`, or if a file cannot be read.
+    Those that were asked for; not those that `noise_error` has made use of. Errors as of that, and
+    ``FileError`` if a file cannot be read.
     """
     gain, read_noise, sky_level = _detector(args, source.example if len(args.input) == 1 else lambda: None)
     if sky_level is not None and read_noise is None:

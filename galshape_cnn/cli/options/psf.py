@@ -1,12 +1,11 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """``--psf`` and ``--psf-error``: an analytic profile, stars of the image, numbers, or a file."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 
-from galshape_cnn.errors import GalshapeError, GalshapeWarning, InputError, PSFError
+from galshape_cnn.errors import GalshapeError, InputError, PSFError, warn
 
 __all__ = [
     "PSF_PROFILES",
@@ -74,7 +73,11 @@ def parse_psf(text):
     if values["fwhm"] is None or not 0 < values["fwhm"] < float("inf"):
         raise PSFError(f"--psf {text}: needs fwhm= above 0")
     profile = _draw_profile(name, values, text)
-    return _pixel_arrays(profile) if in_pixels else profile
+    if not in_pixels:
+        return profile
+    from galshape_cnn.forward.psf.convert import psf_arrays
+
+    return psf_arrays(profile, stamp_size=_DRAWN_SIZE)  # its sizes are pixels, whatever the WCS says
 
 
 def add_psf_error_option(parser):
@@ -145,29 +148,11 @@ def _airy(fwhm, obscuration):
     return galsim.Airy(lam_over_diam=fwhm / (2 * radius), obscuration=obscuration)
 
 
-def _pixel_arrays(profile):
-    """Arrays of a profile whose sizes are pixels, whatever the WCS says."""
-    from galshape_cnn.forward.psf.convert import psf_arrays
-
-    return psf_arrays(profile, stamp_size=_DRAWN_SIZE)
-
-
 def stars_if_needed(data, keywords, is_image):
-    """Estimate the PSF from stars where it is wanted, or where there is no other.
+    """Estimate the PSF from stars where it is wanted, or where there is no other, and set it in ``keywords``.
 
-    Parameters
-    ----------
-    data : NDData or list of NDData
-        As read from the files.
-    keywords : dict
-        For the estimator; ``psf`` is set in place.
-    is_image : bool
-        Whether the galaxies are in one image that may also show stars.
-
-    Raises
-    ------
-    PSFError
-        If stars were asked for and there are not enough of them.
+    ``is_image`` says that the galaxies are in one image that may also show stars. ``PSFError`` if stars were
+    asked for and there are not enough of them.
     """
     wanted = isinstance(keywords.get("psf"), str)
     missing = keywords.get("psf") is None and getattr(data, "psf", None) is None
@@ -182,9 +167,7 @@ def stars_if_needed(data, keywords, is_image):
     keywords["psf"] = psf
     keywords |= {"psf_oversampling": 1, "psf_includes_pixel": True}  # whatever was said of a file
     if missing:
-        warnings.warn(
+        warn(
             f"no PSF is given; it is estimated from {len(psf.stars)} stars of the image, FWHM {psf.fwhm:.2f} "
-            "pixels, and each row is flagged PSF_ESTIMATED",
-            GalshapeWarning,
-            stacklevel=2,
+            "pixels, and each row is flagged PSF_ESTIMATED"
         )

@@ -58,26 +58,10 @@ def check_oversampling(oversampling, name="psf_oversampling"):
 def check_psf(psf, name="psf", n_expected=None, largest_sum=LARGEST_SUM):
     """Check PSF arrays and return them as a (N, py, px) float64 copy.
 
-    Parameters
-    ----------
-    psf : (py, px) or (N, py, px) array_like
-        Effective PSF.
-    name : str, optional
-        Name of the argument, for the message.
-    n_expected : int, optional
-        Number of galaxies; ``psf`` must hold one PSF or this many.
-    largest_sum : float, optional
-        Largest sum allowed, infinite when the PSF is going to be normalised.
-
-    Returns
-    -------
-    psf : (N, py, px) or (1, py, px) float64 ndarray
-
-    Raises
-    ------
-    PSFError
-        If the PSF has a wrong shape, an even size, masked values or some that are not
-        finite, or a sum that is not positive or above ``largest_sum``.
+    ``n_expected`` is the number of galaxies: there must be one PSF or this many. The largest sum allowed is
+    infinite when the PSF is going to be normalised. ``PSFError``, which names the argument, if the PSF has a
+    wrong shape, an even size, masked values or some that are not finite, or a sum that is not positive or too
+    large.
     """
     psf, mask = split_mask(psf)
     if mask is not None:
@@ -136,18 +120,18 @@ def _even_cuts(array):
     return None if None in cuts else cuts
 
 
-def trim_even(psf, name="psf"):
+def trim_even(psf):
     """Drop the row and column that make a PSF even-sized, so that its peak is in the middle.
 
-    One PSF (py, px) or N of them; odd-sized ones come back as they came. ``PSFError``, naming the argument,
-    if the peak lies between the pixels.
+    One PSF (py, px) or N of them; odd-sized ones come back as they came. ``PSFError`` if the
+    peak lies between the pixels.
     """
     if psf.ndim not in (2, 3) or all(side % 2 for side in psf.shape[-2:]):
         return psf
     cuts = _even_cuts(psf[None] if psf.ndim == 2 else psf)
     if cuts is None:
         raise PSFError(
-            f"{name} is even-sized ({psf.shape[-2]}x{psf.shape[-1]}) with its peak between the pixels: it "
+            f"psf is even-sized ({psf.shape[-2]}x{psf.shape[-1]}) with its peak between the pixels: it "
             "cannot be trimmed and must be shifted by interpolation"
         )
     slices = {":": slice(None), "1:": slice(1, None), ":-1": slice(None, -1)}
@@ -172,10 +156,10 @@ def _check_values(array, name, largest_sum):
         )
 
 
-def _first(selected, count=5):
+def _first(selected):
     """The first few rows selected, for messages."""
     rows = np.flatnonzero(selected)
-    return ", ".join(map(str, rows[:count])) + (", ..." if rows.size > count else "")
+    return ", ".join(map(str, rows[:5])) + (", ..." if rows.size > 5 else "")
 
 
 def stack_psfs(arrays, name="psf"):

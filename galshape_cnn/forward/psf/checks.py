@@ -6,12 +6,11 @@ not subtracted from a star) too small, one on a negative pedestal (too high a sk
 not on its central sample shifts positions.
 """
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
-from galshape_cnn.errors import GalshapeWarning
+from galshape_cnn.errors import PSFError, warn
 from galshape_cnn.forward.psf.arrays import PSFArrays
 
 __all__ = ["MendedPSF", "mended_psf"]
@@ -23,7 +22,7 @@ _PEDESTAL = 1.5e-4  # of the peak, at the rim
 _FLAT = 0.8  # rim over the ring inside it: light falls off, a pedestal does not
 _SIGMAS = 6.0  # of the rim's scatter, that a pedestal must have
 _OFF = 0.12  # pixels off the central sample
-_LARGEST_OFF = 1.0  # pixels: farther is no matter of a fraction
+_LARGEST_OFF = 0.25  # of the array's shorter side: farther, it is cut on one side
 _WINDOW = 1.0  # width of the window of the centroid, in widths of the PSF
 _REACH, _STEP = 6.5, 8  # of the window in its widths; samples
 _ROUNDS = 12
@@ -64,6 +63,11 @@ def mended_psf(psf, normalize=True):
     -------
     result : MendedPSF
 
+    Raises
+    ------
+    PSFError
+        If one lies so far off the middle of its array that a part of it must be missing.
+
     Warns
     -----
     GalshapeWarning
@@ -86,7 +90,8 @@ def mended_psf(psf, normalize=True):
     parts = [_faults(np.asarray(array[k : k + _TOGETHER], float)) for k in starts]
     level, cut, shift = (np.concatenate(part) for part in zip(*parts, strict=True))
     pedestal, distance = level != 0, np.hypot(*shift.T) / psf.oversampling
-    off = (distance > _OFF) & (distance < _LARGEST_OFF) & ~cut
+    off = (distance > _OFF) & ~cut
+    _check_inside(shift, off, array.shape[1:])
     mended = pedestal | off
     _say(cut, pedestal, off)
     if not mended.any():
@@ -99,6 +104,17 @@ def mended_psf(psf, normalize=True):
         total = out.sum((1, 2), keepdims=True)
         out = np.where(mended[:, None, None], out / total, array)
     return MendedPSF(PSFArrays(out, psf.oversampling), cut, mended)
+
+
+def _check_inside(shift, off, shape):
+    """Refuse PSFs whose place in the array is no matter of a shift: positions and sizes would be wrong."""
+    far = off & (np.hypot(*shift.T) > _LARGEST_OFF * min(shape))
+    if far.any():
+        row = np.flatnonzero(far)[0]
+        raise PSFError(
+            f"psf (row {row}) is {shift[row, 0]:+.1f}, {shift[row, 1]:+.1f} samples (x, y) off the middle of "
+            f"its array of {shape[0]}x{shape[1]}; cut the array so that the PSF is in the middle"
+        )
 
 
 def _faults(array):
@@ -200,7 +216,7 @@ def _say(cut, pedestal, off):
             "larger array)"
         )
     if parts:
-        warnings.warn(f"psf: {'; '.join(parts)}", GalshapeWarning, stacklevel=6)
+        warn(f"psf: {'; '.join(parts)}")
 
 
 def _share(rows):

@@ -6,7 +6,30 @@ import numpy as np
 
 from galshape_cnn.errors import PSFError
 
-__all__ = ["draw_effective_psf"]
+__all__ = ["affordable", "draw_effective_psf", "transform_side"]
+
+
+def transform_side(profile, step):
+    """Side of the transform by which GalSim would draw a profile.
+
+    Newer GalSim warns of one that is larger than ``maximum_fft_size`` and computes it all the same, with
+    gigabytes of memory; older GalSim refuses it.
+
+    Parameters
+    ----------
+    profile : galsim.GSObject
+        With the pixel, or convolved with it.
+    step : float
+        Distance of the samples, in the unit of the profile.
+
+    Returns
+    -------
+    side : int
+        As GalSim counts it, also where its frequencies have to reach beyond those of the samples.
+    """
+    side = galsim.Image.good_fft_size(profile.getGoodImageSize(step))
+    side = max(side, profile.gsparams.minimum_fft_size)
+    return max(side, 2 * int(np.ceil(profile.maxk * step * side / (2 * np.pi))))
 
 
 def draw_effective_psf(psf, jacobian, oversampling, side, folding_threshold):
@@ -39,15 +62,61 @@ def draw_effective_psf(psf, jacobian, oversampling, side, folding_threshold):
     wcs = galsim.JacobianWCS(*np.ravel(jacobian))
     fine = galsim.JacobianWCS(*np.ravel(jacobian) / oversampling)
     effective = galsim.Convolve(psf, wcs.toWorld(galsim.Pixel(1.0)))
-    # GalSim's default lets 0.5 % of the light fold back into the array, where it would count as inside.
-    folding = min(folding_threshold, effective.gsparams.folding_threshold)
-    careful = effective.withGSParams(folding_threshold=folding)
     options = {"nx": side, "ny": side, "wcs": fine, "method": "no_pixel", "dtype": float}
     try:
-        try:
-            image = careful.drawImage(**options)
-        except galsim.GalSimFFTSizeError:
-            image = effective.drawImage(**options)
+        image = affordable(effective, folding_threshold, np.sqrt(fine.pixelArea())).drawImage(**options)
     except (galsim.GalSimError, MemoryError) as error:
         raise PSFError(f"psf cannot be drawn by GalSim: {error}") from error
     return image.array.copy()
+
+
+def affordable(effective, folding, step):
+    """The profile drawn with as little folding as asked for, or as GalSim's largest transform allows.
+
+    GalSim's default lets 0.5 % of the light fold back into the array, where it would count as inside.  The
+    wings of an Airy disc fall off so slowly that transforms grow as the inverse of that share.  A profile
+    with an ``OpticalPSF`` is drawn as it is: GalSim makes an image of that by a pupil of as many samples, and
+    keeps it in copies with another threshold if it was made before, so that numbers would depend on history.
+
+    Parameters
+    ----------
+    effective : galsim.GSObject
+        With the pixel.
+    folding : float
+        Share of the light that may fold back.
+    step : float
+        Distance of the samples, in the unit of the profile.
+
+    Returns
+    -------
+    profile : galsim.GSObject
+        The same one, or one with a smaller ``folding_threshold``.
+
+    Raises
+    ------
+    PSFError
+        If even its own threshold needs a larger transform than its ``maximum_fft_size``.
+    """
+    largest, default = effective.gsparams.maximum_fft_size, effective.gsparams.folding_threshold
+    as_it_is = any(isinstance(one, galsim.OpticalPSF) for one in _parts(effective))
+    folding = default if as_it_is else min(folding, default)
+    while True:
+        careful = effective if folding == default else effective.withGSParams(folding_threshold=folding)
+        side = transform_side(careful, step)
+        if side <= largest:
+            return careful
+        if folding >= default:
+            raise PSFError(
+                f"psf cannot be drawn by GalSim: it needs a transform of {side}x{side} samples; allowed: "
+                f"{largest} a side (its maximum_fft_size), or an array of the PSF"
+            )
+        folding = min(2 * folding, default)
+
+
+def _parts(profile):
+    """A profile and all that it is made of."""
+    yield profile
+    inside = getattr(profile, "obj_list", None) or [getattr(profile, "original", None)]
+    for one in inside:
+        if one is not None and one is not profile:
+            yield from _parts(one)

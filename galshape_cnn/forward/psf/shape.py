@@ -1,15 +1,52 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Shape of a PSF apart from its width: ellipticity, wings and asymmetry."""
+"""Width and shape of a PSF, from its transfer function.
+
+The width is what a galaxy feels: wings count as well as the core, and an undersampled PSF has one too.  For
+a Gaussian it is the FWHM; a Moffat profile of beta = 2 is 1.65 times as wide as its FWHM says.  The shape is
+what there is beside it: ellipticity, wings and asymmetry.
+"""
+
+from functools import lru_cache
 
 import numpy as np
 
-from galshape_cnn.forward.psf.width import psf_width
+__all__ = ["WAVES", "psf_shape", "psf_width", "width_from_levels"]
 
-__all__ = ["psf_shape"]
-
+#: Wave numbers, radians per pixel, at which the half level is sought.
+WAVES = np.linspace(0.02, 3.2, 160)
 #: Wave numbers, over one by the PSF's width, at which its transfer function is looked at.
 _CORE, _WINGS = 3.0, 1.2
 _ANGLES = np.pi * np.arange(4) / 4
+
+
+@lru_cache(maxsize=16)
+def _waves(side, oversampling):
+    """(side, K) waves along one axis of a PSF array."""
+    offset = (np.arange(side) - side // 2) / oversampling
+    return np.exp(-1j * np.outer(offset, WAVES))
+
+
+def psf_width(psf, oversampling):
+    """FWHM, (N,) in pixels, of the Gaussian whose transfer function falls to 1/2 where the PSF's does.
+
+    Of effective PSFs (N, py, px) at a number of samples per pixel; works for undersampled ones too.
+    """
+    level = 0.0
+    for axis in (1, 2):
+        # each by itself: a product of all rounds by their number
+        profile = psf.sum(axis, dtype=float)[:, None]
+        level = level + np.abs(profile @ _waves(profile.shape[-1], oversampling))[:, 0]
+    return width_from_levels(level / (2 * np.maximum(psf.sum((1, 2)), 1e-30)[:, None]))
+
+
+def width_from_levels(level):
+    """Width (N,), in pixels, of PSFs from their transfer functions.
+
+    From the moduli (N, K) of these at `WAVES`, mean of both axes, in units of that at zero.
+    """
+    below = np.asarray(level) < 0.5
+    first = np.where(below.any(1), below.argmax(1), len(WAVES) - 1)
+    return 2.354820045 * np.sqrt(2 * np.log(2)) / WAVES[first]
 
 
 def psf_shape(psf, oversampling):

@@ -32,22 +32,11 @@ def band_of(name, bands):
 
 
 def by_band(params, model, placement):
-    """Fluxes and the shape in each band, in the reported frame, of a model whose shape varies.
+    """Fluxes and the shape in each band, in the reported frame, of a model whose shape varies: (N, K).
 
-    Parameters
-    ----------
-    params : (N, P) ndarray
-        Coefficients that were not fitted are NaN, and count as zero.
-    model : GalaxyModel
-    placement : Placement
-        Of N galaxies.
-
-    Returns
-    -------
-    values : (N, K) ndarray
-        With the names of `shape_index`; NaN in bands without data.
-    derivative : (N, K, R) ndarray
-        By the reported parameters of the model, zero where these are unknown.
+    With the names of `shape_index`; NaN in bands without data. Coefficients that were not fitted are NaN in
+    ``params`` (N, P), and count as zero. Also the derivative (N, K, R) by the reported parameters of the
+    model, zero where these are unknown.
     """
     names, index = shape_index(model)
     bands, n = len(model.bands), len(params)
@@ -70,24 +59,10 @@ def by_band(params, model, placement):
 
 
 def band_columns(bands, number, zeropoint, snr, columns):
-    """S/N and magnitude of one band.
+    """S/N and magnitude of one band, by the names of their columns.
 
-    Parameters
-    ----------
-    bands : tuple of str
-        Names of all bands.
-    number : int
-        Of the band.
-    zeropoint : float or None
-        Magnitude of a flux of one.
-    snr : (N, E) ndarray
-        S/N in the exposures of the band, zero where there are no data.
-    columns : dict of str to ndarray
-        Fluxes and their errors.
-
-    Returns
-    -------
-    columns : dict of str to (N,) ndarray
+    ``snr`` (N, E) is that in the exposures of the band, zero where there are no data; ``columns`` hold fluxes
+    and their errors, ``zeropoint`` is the magnitude of a flux of one, or None.
     """
     end, out = _ending(bands, number), {}
     if end:

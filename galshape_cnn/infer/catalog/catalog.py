@@ -15,9 +15,8 @@ import numpy as np
 from astropy.table import QTable, Table
 
 from galshape_cnn.errors import InputError
-from galshape_cnn.flags import quality_of
+from galshape_cnn.flags import FLAG_DEFINITIONS, LEVELS, Flag, quality_of
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.geometry import axis_ratio, position_angle, semi_major_radius
 from galshape_cnn.infer.catalog.columns import (
     COLUMN_DEFINITIONS,
     SHAPE_PARAMETERS,
@@ -29,21 +28,21 @@ from galshape_cnn.infer.catalog.columns import (
     sigma_columns,
 )
 from galshape_cnn.infer.catalog.display import CatalogDisplay
-from galshape_cnn.infer.catalog.flagged import FlaggedRows
 from galshape_cnn.infer.catalog.measurement import Measurement
-from galshape_cnn.infer.catalog.placement import Placement, derived_errors
+from galshape_cnn.infer.catalog.placement import Placement, derived_columns
 from galshape_cnn.infer.catalog.plotting import CatalogPlots
 from galshape_cnn.infer.catalog.rows import CatalogRows
-from galshape_cnn.infer.catalog.shear import CatalogShear
 from galshape_cnn.infer.measure.options import METHODS
+from galshape_cnn.infer.shear.frames import reported_columns
+from galshape_cnn.infer.shear.grids import grid_jacobian
 
-__all__ = ["ShapeCatalog", "derived_columns", "frozen"]
+__all__ = ["ShapeCatalog", "frozen"]
 
 _RAW_COLUMNS = ("snr", "chi2", "ess", "flags", "neighbour_fraction", "rff")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ShapeCatalog(FlaggedRows, CatalogRows, CatalogDisplay, CatalogShear, CatalogPlots):
+class ShapeCatalog(CatalogRows, CatalogDisplay, CatalogPlots):
     """Shapes, sizes and fluxes of N galaxies, with bounds and flags.
 
     Made by calling a `~galshape_cnn.ShapeEstimator`, or by
@@ -218,6 +217,59 @@ class ShapeCatalog(FlaggedRows, CatalogRows, CatalogDisplay, CatalogShear, Catal
         """What else a catalogue of n galaxies without data has, by name."""
         return {}
 
+    @property
+    def is_usable(self):
+        """(N,) ndarray of bool: False where a flag says not to use the numbers at all."""
+        return self.quality < len(LEVELS) - 1
+
+    @property
+    def is_measured(self):
+        """(N,) ndarray of bool: False where no measurement could be made."""
+        return self.measurement.flags & (Flag.NOT_MEASURED | Flag.NO_DATA | Flag.OFF_IMAGE) == 0
+
+    def quality_counts(self):
+        """How many rows have each quality.
+
+        Returns
+        -------
+        counts : dict of int to int
+            For 0 (use), 1 (use with care) and 2 (do not use).
+        """
+        return {level: int(np.count_nonzero(self.quality == level)) for level in range(len(LEVELS))}
+
+    def flag_counts(self):
+        """How many rows carry each flag.
+
+        Returns
+        -------
+        counts : dict of str to int
+            Only flags that occur, in the order of their bits.
+        """
+        counts = {d.name: int(np.count_nonzero(self.flags & d.value)) for d in FLAG_DEFINITIONS}
+        return {name: count for name, count in counts.items() if count}
+
+    @cached_property
+    def parameters(self):
+        """(N, 5) ndarray: flux, n, hlr, g1, g2 without units, in the reported frame."""
+        parameters = self.placement.shapes(self.measurement.params[:, SINGLE.reported])
+        if self.sheared is not None:
+            parameters[:, SINGLE.shear] = self.sheared.shear
+        return frozen(parameters)
+
+    @cached_property
+    def sheared(self):
+        """`~galshape_cnn.infer.shear.frames.ShearedColumns`; None without ``shear_response=True``."""
+        if self.measurement.sheared is None:
+            return None
+        jacobian = grid_jacobian(self.placement.jacobian) if self.placement.has_sky else None
+        with np.errstate(invalid="ignore"):  # rows that were not measured are NaN
+            return reported_columns(self.measurement.sheared, jacobian)
+
+    @property
+    def response(self):
+        """(N, 2, 2) ndarray: d(g1, g2) / d(gamma1, gamma2); None without ``shear_response=True``."""
+        return None if self.sheared is None else self.sheared.response
+
     @cached_property
     def covariance(self):
         """(N, 5, 5) ndarray: posterior covariance of flux, n, hlr, g1, g2; NaN for ``'ml'``."""
@@ -254,6 +306,14 @@ class ShapeCatalog(FlaggedRows, CatalogRows, CatalogDisplay, CatalogShear, Catal
         columns |= {name: getattr(raw, name) for name in _RAW_COLUMNS}
         columns["quality"] = quality_of(raw.flags)
         return columns | self._shear_columns() | derived_columns(self.parameters, self.error_covariance)
+
+    def _shear_columns(self):
+        """Values of the columns `SHEAR_COLUMNS`; NaN without ``shear_response=True``."""
+        if self.sheared is None:
+            values = np.full((len(self), 4), np.nan), np.full((len(self), 36), np.nan)
+        else:
+            values = self.response.reshape(-1, 4), self.sheared.rows
+        return dict(zip(SHEAR_COLUMNS, [*values[0].T, values[1]], strict=True))
 
     def _unit_of(self, definition):
         """Unit of a column; None for a plain number."""
@@ -314,22 +374,10 @@ class ShapeCatalog(FlaggedRows, CatalogRows, CatalogDisplay, CatalogShear, Catal
         return table
 
 
-def _column_attribute(definition):
-    """Read-only attribute of `ShapeCatalog` for one column."""
-    text = definition.description
-    return property(lambda self: self._column(definition), doc=f"{text[0].upper()}{text[1:]}.")
-
-
-for _definition in COLUMN_DEFINITIONS:
-    setattr(ShapeCatalog, _definition.name, _column_attribute(_definition))
-del _definition
-
-
-def derived_columns(parameters, covariance):
-    """Axis ratio, position angle, semi-major radius and their errors, of flux, n, hlr, g1, g2 (N, 5)."""
-    hlr, g1, g2 = parameters[:, 2:].T
-    out = {"q": axis_ratio(g1, g2), "pa": position_angle(g1, g2), "r_eff": semi_major_radius(hlr, g1, g2)}
-    return out | derived_errors(parameters, covariance)
+for _one in COLUMN_DEFINITIONS:  # a read-only attribute for each column
+    _doc = f"{_one.description[0].upper()}{_one.description[1:]}."
+    setattr(ShapeCatalog, _one.name, property(lambda self, one=_one: self._column(one), doc=_doc))
+del _one, _doc
 
 
 def frozen(array):

@@ -148,26 +148,9 @@ SHEAR_COLUMNS = tuple(d.name for d in COLUMN_DEFINITIONS if d.name.startswith(("
 
 
 def identifiers(ids, table, n):
-    """Identifiers of the rows: given, from the table, or 1 to n.
+    """Identifiers of n rows: given, from the column ``id`` of a table, or 1 to n.
 
-    Parameters
-    ----------
-    ids : (N,) array_like or None
-        Given by the user.
-    table : `~astropy.table.Table` or None
-        Table whose column ``id`` serves when ``ids`` is None.
-    n : int
-        Number of rows.
-
-    Returns
-    -------
-    ids : (N,) ndarray or masked array
-        Read-only; masked where the table is.
-
-    Raises
-    ------
-    InputError
-        If ``ids`` has another length.
+    Read-only; masked where the table is. ``InputError`` if those given have another length.
     """
     if ids is None and table is not None and "id" in table.colnames:
         ids = table["id"]
@@ -194,18 +177,10 @@ def join_identifiers(parts):
 
 
 def pass_through(table):
-    """Copy of the columns that came with the positions, without ``id``.
+    """Copy of the columns that came with the positions, without ``id``; None without any.
 
-    Parameters
-    ----------
-    table : `~astropy.table.Table` or None
-        What the user gave.
-
-    Returns
-    -------
-    table : `~astropy.table.QTable` or None
-        A name that the catalogue uses, in whatever case, gets the prefix ``input_``: FITS and SQL do not
-        tell ``FLUX`` from ``flux``.
+    A name that the catalogue uses, in whatever case, gets the prefix ``input_``: FITS and SQL do not tell
+    ``FLUX`` from ``flux``.
     """
     if table is None:
         return None

@@ -17,9 +17,9 @@ from galshape_cnn.infer.catalog.band_columns import (
     by_band,
     color_of,
 )
-from galshape_cnn.infer.catalog.catalog import ShapeCatalog, derived_columns, frozen
+from galshape_cnn.infer.catalog.catalog import ShapeCatalog, frozen
 from galshape_cnn.infer.catalog.columns import complete_meta, identifiers, keep_apart, sigma_columns
-from galshape_cnn.infer.catalog.placement import Placement
+from galshape_cnn.infer.catalog.placement import Placement, derived_columns
 from galshape_cnn.infer.catalog.rows import ExposuresRows
 from galshape_cnn.infer.shear.frames import reported_columns
 from galshape_cnn.linalg import quadratic_form

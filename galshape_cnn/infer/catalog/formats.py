@@ -52,10 +52,6 @@ def flatten_meta(meta, prefix=""):
     return pairs
 
 
-def _write_ecsv(table, path):
-    table.write(path, format="ascii.ecsv")
-
-
 def _write_fits(table, path):
     flat = table.copy(copy_data=False)
     flat.meta = {"comments": [f"{name} = {value}" for name, value in flatten_meta(table.meta)]}
@@ -77,10 +73,6 @@ def _describe_columns(header, columns):
         ):
             if text:
                 header.insert(f"TTYPE{number}", (key, text), after=True)
-
-
-def _write_parquet(table, path):
-    table.write(path, format="parquet")
 
 
 def _write_asdf(table, path):
@@ -116,9 +108,9 @@ def split_sky(table):
 
 
 _WRITERS = {
-    ".ecsv": _write_ecsv,
+    ".ecsv": lambda table, path: table.write(path, format="ascii.ecsv"),
     ".fits": _write_fits,
-    ".parquet": _write_parquet,
+    ".parquet": lambda table, path: table.write(path, format="parquet"),
     ".asdf": _write_asdf,
     ".vot": _write_votable,
 }

@@ -7,6 +7,7 @@ Estimators produce a `Measurement` for each group of equal-sized stamps;
 """
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import numpy as np
 
@@ -21,6 +22,7 @@ _DEFAULTS = {"neighbour_fraction": np.nan, "structure": 0.0, "rff": np.nan}
 _SHEARED = (2, 4, 6)
 
 
+@lru_cache(maxsize=64)
 def _trailing(model):
     """Trailing shape of each array after the axis of galaxies."""
     reported = len(model.reported_names)
@@ -123,18 +125,7 @@ class Measurement:
         return Measurement(**{k: v if k in whole else v[index] for k, v in parts.items()})
 
     def in_units_of(self, unit):
-        """The same measurement with fluxes counted in a number of their unit.
-
-        Parameters
-        ----------
-        unit : float or (N,) ndarray
-            In the unit of the fluxes, > 0; one for all rows or one for each.
-
-        Returns
-        -------
-        measurement : Measurement
-            Flux, sky, their covariances and samples divided accordingly.
-        """
+        """The same measurement with fluxes counted in a number > 0 of their unit, one for all or (N,)."""
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
         units = self.model.units(np.broadcast_to(unit, len(self)))
         of_flux = units[:, self.model.reported]
@@ -174,25 +165,10 @@ class Measurement:
 
     @classmethod
     def scatter(cls, n, parts):
-        """Put measurements of groups of rows back into the order of the input.
+        """Put measurements of groups of rows, each after its row numbers (M,), back into their order.
 
-        Parameters
-        ----------
-        n : int
-            Number of rows of the result.
-        parts : iterable of (index, Measurement)
-            Row numbers, ``(M,)`` int array, and the M rows that belong there.
-
-        Returns
-        -------
-        measurement : Measurement
-            Rows that no part covers are NaN and flagged ``NOT_MEASURED``.
-
-        Raises
-        ------
-        InputError
-            If an index has another length than its measurement, lies outside
-            ``[0, n)`` or occurs twice.
+        Rows that no part covers are NaN and flagged ``NOT_MEASURED``. ``InputError`` if an index has another
+        length than its measurement, lies outside ``[0, n)`` or occurs twice.
         """
         parts = [(np.asarray(index, dtype=int).ravel(), part) for index, part in parts]
         _check_parts(n, parts)
@@ -231,25 +207,11 @@ def _blank_samples(n, parts):
 
 
 def sample_quantiles(draws, effective, probabilities):
-    """Quantiles of equally weighted draws of which fewer are independent.
+    """Quantiles (Q, P) of equally weighted draws (S, P) of which fewer are independent.
 
-    The i-th of m independent draws stands at i / (m + 1), for that is where a new draw, the
-    truth for one, is as likely to lie below it.  Plain quantiles of the draws make
-    intervals that cover too little, by a share of 2 / m.
-
-    Parameters
-    ----------
-    draws : (S, P) ndarray
-        Draws of P parameters.
-    effective : float
-        The effective number m.
-    probabilities : sequence of float
-        Q numbers in (0, 1).
-
-    Returns
-    -------
-    quantiles : (Q, P) ndarray
-        NaN without draws; the extreme draws beyond the first and the last of them.
+    The i-th of m independent draws stands at i / (m + 1), for that is where a new draw, the truth for one, is
+    as likely to lie below it.  Plain quantiles of the draws make intervals that cover too little, by a share
+    of 2 / m.  NaN without draws; the extreme draws beyond the first and the last of them.
     """
     if not len(draws):
         return np.full((len(probabilities), draws.shape[1]), np.nan)

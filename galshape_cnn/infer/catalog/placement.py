@@ -12,10 +12,16 @@ import astropy.units as u
 import numpy as np
 from astropy.coordinates import SkyCoord
 
-from galshape_cnn.geometry import frame_derivative, transform_shape
+from galshape_cnn.geometry import (
+    axis_ratio,
+    frame_derivative,
+    position_angle,
+    semi_major_radius,
+    transform_shape,
+)
 from galshape_cnn.linalg import quadratic_form
 
-__all__ = ["Placement", "derived_errors"]
+__all__ = ["Placement", "derived_columns", "derived_errors"]
 
 #: Standard deviation of a position angle of which nothing is known, 180 / sqrt(12) degrees.
 _UNKNOWN_ANGLE = 180 / np.sqrt(12)
@@ -47,22 +53,7 @@ class Placement:
 
     @classmethod
     def from_groups(cls, n, groups, has_sky):
-        """Collect the placement of n rows from groups of stamps.
-
-        Parameters
-        ----------
-        n : int
-            Number of rows.
-        groups : iterable of (index, Stamps)
-            Row numbers and the stamps that belong there.
-        has_sky : bool
-            Whether the stamps know their sky position.
-
-        Returns
-        -------
-        placement : Placement
-            NaN where no group covers a row.
-        """
+        """Placement of n rows from groups of (row numbers, stamps); NaN where no group covers a row."""
         out = cls(
             np.full((n, 2), np.nan),
             np.full((n, 2), np.nan),
@@ -105,18 +96,7 @@ class Placement:
         return SkyCoord(ra, dec, unit="deg", frame="icrs")
 
     def shapes(self, parameters):
-        """Carry flux, n, hlr, g1, g2 to the reported frame.
-
-        Parameters
-        ----------
-        parameters : (N, 5) or (N, S, 5) ndarray
-            In the pixel frame; the second form holds S samples of each galaxy.
-
-        Returns
-        -------
-        parameters : ndarray
-            Of the same shape; hlr in arcsec with a WCS.
-        """
+        """Carry flux, n, hlr, g1, g2, (N, 5) or S of each galaxy (N, S, 5), to the reported frame."""
         out = np.array(parameters, dtype=float)
         if self.has_sky:
             jacobian = self.jacobian if out.ndim == 2 else self.jacobian[:, None]
@@ -143,6 +123,13 @@ def _center(stamps):
         return stamps.center
     ny, nx = stamps.data.shape[1:]
     return np.array([(nx - 1) / 2, (ny - 1) / 2])
+
+
+def derived_columns(parameters, covariance):
+    """Axis ratio, position angle, semi-major radius and their errors, of flux, n, hlr, g1, g2 (N, 5)."""
+    hlr, g1, g2 = parameters[:, 2:].T
+    out = {"q": axis_ratio(g1, g2), "pa": position_angle(g1, g2), "r_eff": semi_major_radius(hlr, g1, g2)}
+    return out | derived_errors(parameters, covariance)
 
 
 def derived_errors(parameters, covariance):

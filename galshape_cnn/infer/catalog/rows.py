@@ -12,6 +12,22 @@ from galshape_cnn.infer.catalog.measurement import sample_quantiles
 
 __all__ = ["CatalogRows", "ExposuresRows"]
 
+#: Columns of `ExposuresRows.exposure_table`.
+_OF_EXPOSURES = {
+    "id": "identifier of the galaxy",
+    "exposure": "name of the exposure",
+    "band": "its band",
+    "seen": "whether it has data of the galaxy",
+    "x": "0-based x of the centre in the exposure",
+    "y": "0-based y of the centre in the exposure",
+    "flux": "total flux of the Sersic profile, in the unit of the exposure's pixels",
+    "sky": "sky level, in the unit of the exposure's pixels",
+    "snr": "signal-to-noise ratio in the exposure",
+    "chi2": "reduced chi-square of the model in the exposure",
+    "n_pixels": "pixels that count",
+    "flags": "warning bits of the exposure",
+}
+
 
 class CatalogRows:
     """Methods of `galshape_cnn.ShapeCatalog` that concern one row."""
@@ -128,6 +144,10 @@ class CatalogRows:
             return range(len(self))[i]
         except IndexError:
             raise IndexError(f"row {i} of a catalogue of {len(self)} galaxies") from None
+        except TypeError:
+            raise InputError(
+                f"row {i!r}; allowed: a whole number, from {-len(self)} to {len(self) - 1}"
+            ) from None
 
 
 class ExposuresRows:
@@ -180,6 +200,8 @@ class ExposuresRows:
         )
         for name in ("snr", "chi2", "n_pixels", "flags"):
             table[name] = getattr(rows, name).ravel()
+        for name, description in _OF_EXPOSURES.items():
+            table[name].info.description = description
         return table
 
     def stamp(self, i, exposure=0):

@@ -16,7 +16,7 @@ from astropy.coordinates import SkyCoord
 from astropy.table import Column, MaskedColumn, Table
 from astropy.time import Time, TimeDelta
 
-from galshape_cnn.errors import GalshapeWarning
+from galshape_cnn.errors import warn
 from galshape_cnn.infer.catalog.formats import write_unchanged
 
 __all__ = ["CHANGED", "warn_of", "warn_of_changes", "writable_table"]
@@ -28,21 +28,9 @@ _SAFE = {"f4", "f8", "i2", "i4", "i8", "b1"}  # what every format holds
 
 
 def writable_table(table, suffix):
-    """The table as a format can hold it.
+    """The table as the format of a suffix can hold it, and what was changed, one text for each column.
 
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        Not changed.
-    suffix : str
-        Of the file, such as ``".fits"``.
-
-    Returns
-    -------
-    table : `~astropy.table.Table`
-        The same one if nothing has to be changed.
-    changes : list of str
-        What was changed, one text for each column.
+    The same object if nothing has to be changed.
     """
     changed, names = {}, {}
     for name in table.colnames:
@@ -75,7 +63,7 @@ def warn_of_changes(table, suffix):
 def warn_of(changes, suffix):
     """One warning for all changes, if there are any."""
     if changes:
-        warnings.warn(f"{CHANGED} {suffix}: {'; '.join(changes)}", GalshapeWarning, stacklevel=3)
+        warn(f"{CHANGED} {suffix}: {'; '.join(changes)}")
 
 
 def _with_info(column, old):

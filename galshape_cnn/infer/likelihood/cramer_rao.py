@@ -355,11 +355,18 @@ def _inverse_variance(error, mask, shape):
     if len(size) != 2 or min(size) < 8 or any(side != int(side) for side in size):
         raise InputError(f"shape={size}; allowed: two whole numbers of at least 8")
     error = np.broadcast_to(np.ma.filled(error, np.nan), size)
-    bad = np.isnan(error) | (False if mask is None else np.asarray(filled(mask, True), bool))
+    bad = np.isnan(error) | (False if mask is None else _bad_pixels(mask))
     ivar = np.where(bad, 0.0, 1 / np.where(bad, 1.0, error) ** 2)
     if not ivar.any():
         raise NoiseError("error and mask leave no pixel that counts")
     return ivar
+
+
+def _bad_pixels(mask):
+    """A mask as booleans; what is itself masked in it is bad."""
+    if np.asanyarray(mask).dtype.kind not in "bui":
+        raise InputError(f"mask has dtype {np.asanyarray(mask).dtype}; bool is needed, True for bad pixels")
+    return np.asarray(filled(mask, True), bool)
 
 
 def _fisher_and_snr(pixel, ivar, arrays, gain):

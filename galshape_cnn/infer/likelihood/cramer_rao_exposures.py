@@ -65,21 +65,9 @@ def _shared_parameters(params, model):
 
 
 def by_band(model, params, covariance):
-    """Names and covariance of fluxes and the shape in each band, of a bound by a model's parameters.
+    """Names and covariance (K, K) of fluxes and the shape in each band, of a bound by a model's parameters.
 
-    Parameters
-    ----------
-    model : GalaxyModel
-    params : (1, P) ndarray
-        Where the bound is taken.
-    covariance : (1, R, R) ndarray
-        Of the reported parameters.
-
-    Returns
-    -------
-    names : tuple of str
-        Of what varies one for each band, such as ``hlr_g``.
-    covariance : (K, K) ndarray
+    What varies has a name for each band, such as ``hlr_g``. The bound (1, R, R) is one at parameters (1, P).
     """
     if not model.coefficients:
         return model.reported_names, covariance[0]
@@ -94,33 +82,12 @@ def by_band(model, params, covariance):
 def joint_information(one, params, psf, bands, fit_sky, arguments, vary=None, wavelengths=None):
     """Sum of the Fisher matrices of exposures, by the parameters that they share.
 
-    Parameters
-    ----------
-    one : callable
-        ``one(params, psf, **arguments)`` returns parameters (8,) in pixels, Fisher matrix (1, 8, 8), S/N and
-        Jacobian (or None) of one exposure.
-    params : mapping or sequence
-        As for `galshape_cnn.cramer_rao_bound`, with ``flux_g``, … or ``flux`` for all bands.
-    psf : sequence
-        A PSF for each exposure.
-    bands : sequence of str or None
-        Band of each exposure.
-    fit_sky : bool
-        Whether the sky levels are unknown.
-    arguments : dict
-        Further arguments of ``one``, each for all exposures or a list of them.
-    vary, wavelengths : optional
-        As for `galshape_cnn.cramer_rao_bound`.
+    ``one(params, psf, **arguments)`` returns parameters (8,) in pixels, Fisher matrix (1, 8, 8), S/N and
+    Jacobian (or None) of one exposure; each of ``arguments`` is for all exposures or a list. The others are
+    as for `galshape_cnn.cramer_rao_bound`.
 
-    Returns
-    -------
-    model : GalaxyModel
-    shared : (1, P) ndarray
-        Its parameters; size and shear in the frame of the sky if there is a pixel scale.
-    fisher : (1, P, P) ndarray
-        By them.
-    snr : float
-        Of all exposures together.
+    Returns the ``GalaxyModel``; its parameters (1, P), size and shear in the frame of the sky if there is a
+    pixel scale; the Fisher matrix (1, P, P); and the S/N of all exposures together.
     """
     count = len(psf)
     model = _model(bands, count, fit_sky, vary, wavelengths)

@@ -14,23 +14,9 @@ _SINGLE = {"error": (0, 2), "mask": (0, 2), "pixel_scale": (0,), "gain": (0,)}
 
 
 def split_points(arguments):
-    """Arguments of each galaxy of a design study.
+    """Arguments of `galshape_cnn.cramer_rao_bound` for each galaxy of a design study; None where it is one.
 
-    Parameters
-    ----------
-    arguments : dict
-        ``params``, ``psf``, ``error``, ``mask``, ``pixel_scale`` and ``gain`` as
-        `galshape_cnn.cramer_rao_bound` takes them.
-
-    Returns
-    -------
-    points : list of dict or None
-        The same arguments for each galaxy; None where all of them are of one.
-
-    Raises
-    ------
-    InputError
-        If the numbers of galaxies do not agree.
+    ``InputError`` if the numbers of galaxies do not agree.
     """
     lists = {name: _as_list(name, value) for name, value in arguments.items()}
     counts = {name: len(values) for name, values in lists.items() if values is not None}

@@ -44,27 +44,10 @@ CONDITION_LIMITS = {"float32": 1e5, "float64": 1e10}
 
 
 def normal_block(params, transfer, data, ivar, inverse_gain, grid):
-    """Normal equations of a block of stamps, in one pass over modes and pixels.
+    """Normal equations of a block of B stamps, in one pass over modes and pixels.
 
-    Parameters
-    ----------
-    params : (B, 8) array
-        Parameters.
-    transfer : (B or 1, 2 K, K) complex array
-        Transfer functions.
-    data, ivar : (B, size, size) array
-        Pixels and their inverse variances.
-    inverse_gain : (B,) array
-        Units of the image per electron: variance that the model's light adds.
-    grid : FourierGrid
-        Stamp size and bandwidth.
-
-    Returns
-    -------
-    row_sums : (B, size / 2) array
-        Parts of chi-square; their sum in double precision keeps differences of 1e-3.
-    score : (B, 8) array
-    fisher : (B, 8, 8) array
+    As `score_and_fisher`, with ``inverse_gain`` (B,), units of the image per electron. In place of chi-square
+    come its parts by rows (B, size / 2), whose sum in double precision keeps differences of 1e-3.
     """
     flux, sky = params[:, SINGLE.flux, None, None], params[:, SINGLE.sky, None, None]
     # stored, lest each quadrant be put together again for every use
@@ -110,33 +93,14 @@ def _normal_rows(params, data, ivar, transfer, inverse_gain, grid):
 
 
 def score_and_fisher(params, data, ivar, transfer, grid, gain=None):
-    r"""Chi-square, score and Fisher matrix of a batch of stamps, in one pass.
+    """Chi-square (N,), score (N, 8) and Fisher matrix (N, 8, 8) of a batch of stamps, in one pass.
 
-    With residuals :math:`r = d - p` and weights :math:`W = 1/V`, the score
-    :math:`D^T W r` is the derivative of the log likelihood, and one step of Fisher scoring is
-    :math:`F^{-1} D^T W r`.
+    With residuals :math:`r = d - p` and weights :math:`W = 1/V`, the score :math:`D^T W r` is the derivative
+    of the log likelihood, the matrix is :math:`D^T W D`, and one step of Fisher scoring is :math:`F^{-1} D^T
+    W r`.
 
-    Parameters
-    ----------
-    params : (N, 8) array
-        flux, n, hlr, g1, g2, x, y, sky in the pixel frame of the stamps.
-    data, ivar : (N, size, size) array
-        Pixels and their inverse variance; zero where masked, with finite data there.
-    transfer : (N, 2 K, K) or (1, 2 K, K) complex array
-        From `galshape_cnn.forward.transfer.transfer_functions`.
-    grid : FourierGrid
-        Stamp size and bandwidth.
-    gain : float or (N,) array_like, optional
-        As for `fisher_matrices`.
-
-    Returns
-    -------
-    chi2 : (N,) array
-        :math:`r^T W r`; of NumPy where the kernel computes it, else of JAX.
-    score : (N, 8) array
-        With respect to the parameters.
-    fisher : (N, 8, 8) array
-        :math:`D^T W D`.
+    Arguments as of `fisher_matrices`, with pixels ``data`` (N, size, size), finite where masked. Chi-square
+    is of NumPy where the kernel computes it, else of JAX.
     """
     return _normal(params, data, ivar, transfer, gain, grid)
 
@@ -183,28 +147,13 @@ def fisher_matrices(params, ivar, transfer, grid, gain=None):
 def bound(fisher, fit_sky=True, fit_centroid=True, model=SINGLE):
     """Cramér-Rao bound of fluxes, n, hlr, g1, g2, nuisance parameters marginalised.
 
-    The matrix is scaled to unit diagonal before it is inverted, so that the
-    units of the parameters do not matter.
+    Of Fisher matrices (N, P, P) by the parameters of a ``GalaxyModel``; sky levels and centre are known where
+    ``fit_sky`` and ``fit_centroid`` are False. Matrices are scaled to unit diagonal before they are inverted,
+    so that units do not matter.
 
-    Parameters
-    ----------
-    fisher : (N, P, P) array_like
-        From `fisher_matrices`.
-    fit_sky : bool, optional
-        Marginalise over the sky levels; otherwise they are known.
-    fit_centroid : bool, optional
-        Marginalise over x and y; otherwise they are known.
-    model : GalaxyModel, optional
-        Whose P parameters they are; by default the eight of one image.
-
-    Returns
-    -------
-    covariance : (N, R, R) float64 ndarray
-        The bound; NaN where the matrix cannot be inverted.
-    singular : (N,) bool ndarray
-        True where the condition number of the scaled matrix exceeds
-        `CONDITION_LIMITS` for the type of ``fisher``: the bound is unreliable
-        there, or NaN.
+    Returns the covariance (N, R, R), NaN where a matrix cannot be inverted, and (N,) bool, True where its
+    condition number exceeds `CONDITION_LIMITS` for the type of ``fisher``: the bound is unreliable there, or
+    NaN.
     """
     fisher = np.asarray(fisher)
     kind = "float32" if fisher.dtype.itemsize <= 4 else "float64"
@@ -273,24 +222,9 @@ def snr(model, error):
 
 
 def same_unit(value, error, name):
-    """Strip units, bringing the noise to the unit of the signal.
+    """Signal and noise without units, in that of the signal; if one has a unit, both must.
 
-    Parameters
-    ----------
-    value, error : float, array_like or Quantity
-        Signal and noise; if one has a unit, both must.
-    name : str
-        What the signal is, for the message.
-
-    Returns
-    -------
-    value, error : float or array_like
-        In the unit of ``value``.
-
-    Raises
-    ------
-    NoiseError
-        If the units do not fit.
+    ``NoiseError``, with the name of the signal, if the units do not fit.
     """
     if getattr(value, "unit", None) is None and getattr(error, "unit", None) is None:
         return value, error
@@ -306,8 +240,8 @@ def same_unit(value, error, name):
 def real_values(values, name):
     """Real numbers as a masked array; ``InputError``, naming the argument, if they are none."""
     try:
-        if np.iscomplexobj(values):
-            raise TypeError("complex")
+        if values is None or np.iscomplexobj(values):
+            raise TypeError("no real number")  # None would become NaN
         return np.ma.asarray(values, float)
     except (TypeError, ValueError) as problem:
         kind = type(values).__name__

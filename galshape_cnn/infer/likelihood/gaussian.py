@@ -116,21 +116,7 @@ class StampLikelihood:
 
     @classmethod
     def from_stamps(cls, data, ivar, transfer, grid):
-        """Scale stamps to their noise.
-
-        Parameters
-        ----------
-        data, ivar : (N, size, size) array_like
-            Pixels and inverse variances; zero inverse variance means masked.
-        transfer : (N or 1, 2 K, K) complex array
-            PSF transfer functions on ``grid``.
-        grid : FourierGrid
-            Of the stamps' size.
-
-        Returns
-        -------
-        likelihood : StampLikelihood
-        """
+        """Scale stamps (N, size, size) to their noise; zero inverse variance means masked."""
         data, ivar = np.asarray(data), np.asarray(ivar)
         used = ivar > 0
         total = np.where(used, ivar, 0).sum((1, 2), dtype=float)
@@ -178,24 +164,11 @@ class StampLikelihood:
         return in_batches(_image_block, params, rows, self)
 
     def normal_equations(self, params, rows):
-        """Chi-square, gradient and Fisher matrix with respect to the eight parameters.
+        """Chi-square, gradient D^T W r and Fisher matrix D^T W D by the eight parameters.
 
-        Parameters
-        ----------
-        params : (M, 8) ndarray
-            Parameters in units of ``scale``.
-        rows : (M,) int ndarray
-            The stamp each belongs to; a stamp may occur often, or not at all.
-
-        Returns
-        -------
-        chi2 : (M,) float64 ndarray
-            Row sums are taken in single, their sum in double precision, so that
-            differences of 1e-3 mean something.
-        gradient : (M, 8) float64 ndarray
-            D^T W r, minus half the derivative of chi2.
-        fisher : (M, 8, 8) float64 ndarray
-            D^T W D.
+        At parameters (M, 8) in units of ``scale``, each of the stamp that ``rows`` (M,) names; a stamp may
+        occur often, or not at all.  In float64: row sums are taken in single, their sum in double precision,
+        so that differences of 1e-3 of chi-square mean something.
         """
         if serves(self.data, self.transfer):
             return calls.normal_equations(params, rows, *self._arrays)
@@ -203,38 +176,14 @@ class StampLikelihood:
         return row_sums.sum(1), gradient, fisher
 
     def linear_equations(self, params, rows):
-        """As `normal_equations`, with respect to flux and sky only, and six times cheaper.
-
-        Parameters
-        ----------
-        params, rows
-            As for `normal_equations`; flux must not be zero.
-
-        Returns
-        -------
-        chi2, gradient, fisher
-            Arrays of shape (M,), (M, 2) and (M, 2, 2).
-        """
+        """As `normal_equations`, by flux and sky only, and six times cheaper; flux must not be zero."""
         if serves(self.data, self.transfer):
             return calls.linear_equations(params, rows, *self._arrays)
         row_sums, gradient, fisher = in_batches(_linear_block, params, rows, self)
         return row_sums.sum(1), gradient, fisher
 
     def linear_equations_of_draws(self, params, rows):
-        """As `linear_equations`, for many parameter sets of each stamp.
-
-        Parameters
-        ----------
-        params : (M, BLOCK, 8) ndarray
-            Blocks of parameter sets.
-        rows : (M,) int ndarray
-            The stamp that each block belongs to.
-
-        Returns
-        -------
-        chi2, gradient, fisher
-            Arrays of shape (M, BLOCK), (M, BLOCK, 2) and (M, BLOCK, 2, 2).
-        """
+        """As `linear_equations`, for many parameter sets of each stamp: (M, BLOCK, 8), in (M, BLOCK, ...)."""
         if serves(self.data, self.transfer):
             found = calls.linear_equations(params.reshape(-1, 8), np.repeat(rows, BLOCK), *self._arrays)
             return tuple(one.reshape(-1, BLOCK, *one.shape[1:]) for one in found)
@@ -250,25 +199,10 @@ class StampLikelihood:
 
 
 def in_batches(block, params, rows, likelihood, shapes=SHAPES[1:2]):
-    """Apply a function of one block to any number of parameter sets.
+    """Apply a function of one block to any number of parameter sets (M, P).
 
-    Parameters
-    ----------
-    block : function
-        Of arrays params, data, ivar, transfer and a grid, with `BLOCK` rows.
-    params : (M, P) ndarray
-        Parameters.
-    rows : (M,) int ndarray
-        Stamp of the likelihood that each set belongs to.
-    likelihood : StampLikelihood
-        The stamps.
-    shapes : tuple of int, optional
-        Batch sizes to use, largest first.
-
-    Returns
-    -------
-    results : list of float64 ndarray
-        What ``block`` returns, M rows each.
+    ``block`` takes params, data, ivar, transfer and a grid, with `BLOCK` rows; ``rows`` (M,) are the stamps
+    of the sets, ``shapes`` the sizes of batches, largest first. Returns float64 arrays of M rows each.
     """
     results = []
     for some, inside in fixed_batches(np.arange(len(params)), shapes):
@@ -282,20 +216,9 @@ def in_batches(block, params, rows, likelihood, shapes=SHAPES[1:2]):
 
 
 def source_weights(likelihood, params, gain):
-    """Likelihood whose weights include the Poisson noise of the model's own light.
+    """Likelihood whose weights include the Poisson noise of the light of models (N, 8), in its units.
 
-    Parameters
-    ----------
-    likelihood : StampLikelihood
-        With the weights of everything else.
-    params : (N, 8) ndarray
-        Parameters of the model, in units of the likelihood's scale.
-    gain : float or (N,) ndarray
-        Electrons per unit of data.
-
-    Returns
-    -------
-    likelihood : StampLikelihood
+    ``gain`` is in electrons per unit of data.
     """
     light = likelihood.images(SINGLE.with_sky(params))
     ivar = likelihood.ivar

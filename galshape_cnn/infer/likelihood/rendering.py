@@ -9,7 +9,7 @@ import numpy as np
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.kernel.library import serves
-from galshape_cnn.forward.psf.width import psf_width
+from galshape_cnn.forward.psf.shape import psf_width
 from galshape_cnn.forward.render import BLOCK, render
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.observe.stamps import Stamps
@@ -54,18 +54,9 @@ class RenderedBatch:
 
     @classmethod
     def from_stamps(cls, stamps, gain=None):
-        """Count stamps in units of their noise and transform their PSFs.
+        """Count square, even-sized stamps in units of their noise and transform their PSFs.
 
-        Parameters
-        ----------
-        stamps : Stamps
-            Any number of one size, square and even-sized.
-        gain : float or (N,) array_like, optional
-            Electrons per unit of the stamps.
-
-        Returns
-        -------
-        batch : RenderedBatch
+        ``gain`` is in electrons per unit of the stamps.
         """
         unit = stamps.noise_unit
         grid = grid_for(stamps.data.shape[-1], stamps.psf_oversampling)
@@ -80,7 +71,7 @@ class RenderedBatch:
 
     @cached_property
     def psf_width(self):
-        """Width of each PSF in pixels, (N,), see `galshape_cnn.forward.psf.width`."""
+        """Width of each PSF in pixels, (N,), see `galshape_cnn.forward.psf.shape`."""
         return np.broadcast_to(psf_width(self.stamps.psf, self.stamps.psf_oversampling), len(self))
 
     def __getitem__(self, rows):
@@ -100,30 +91,15 @@ class RenderedBatch:
         return replace(self, stamps=stamps)
 
     def filled(self, rows=None, size=BATCH_SIZE, by_kernel=False):
-        """Batches of the one size that functions are compiled for.
+        """Yield batches of the one size that functions are compiled for.
 
-        Compiled functions are then reused whatever the number of galaxies, and the numbers of a galaxy
-        are the same, bit for bit, whatever it shares its batch with: a matrix product rounds
-        differently in another shape, but not in another row.
+        Compiled functions are then reused whatever the number of galaxies, and the numbers of a galaxy are
+        the same, bit for bit, whatever it shares its batch with: a matrix product rounds differently in
+        another shape, but not in another row.
 
-        Parameters
-        ----------
-        rows : (M,) int ndarray, optional
-            Rows wanted; all without it.
-        size : int, optional
-            Of the batches.
-        by_kernel : bool, optional
-            For a function that the kernel does, where it serves: one galaxy after the other, whatever their
-            number, so that none is computed for nothing.
-
-        Yields
-        ------
-        rows : (K,) int ndarray
-            The next rows, at most ``size``.
-        padded : (size,) int ndarray
-            The same, filled up by repeating the first.
-        batch : RenderedBatch
-            Of the rows ``padded``.
+        Each is the next of the ``rows`` (all by default), the same filled up by repeating the first, and the
+        batch of these. With ``by_kernel``, for a function that the kernel does, there is one batch of all
+        rows where it serves, so that none is computed for nothing.
         """
         if by_kernel and serves(self.transfer):
             rows = np.arange(len(self)) if rows is None else rows
@@ -143,23 +119,10 @@ class RenderedBatch:
 
 
 def model_images(stamps, params, transfer=None, grid=None):
-    """Model images of stamps.
+    """Model images (N, ny, nx) of stamps, of parameters (N, 8) in their pixel frame.
 
-    Parameters
-    ----------
-    stamps : Stamps
-        N stamps, of which size, PSF and its sampling are used.
-    params : (N, 8) array_like
-        flux, n, hlr, g1, g2, x, y, sky in the pixel frame of each stamp.
-    transfer : (N or 1, Ky, Kx) complex array, optional
-        Transfer functions of the PSFs on ``grid``, where they are known.
-    grid : FourierGrid, optional
-        Of ``transfer``.
-
-    Returns
-    -------
-    images : (N, ny, nx) ndarray
-        In the unit of the fluxes; zero for rows of parameters that are not finite or beyond single precision.
+    ``transfer`` and ``grid`` where they are known. Zero for rows of parameters that are not finite or beyond
+    single precision.
     """
     params = np.asarray(params, float)
     images = np.zeros(stamps.data.shape)

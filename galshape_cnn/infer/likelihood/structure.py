@@ -42,6 +42,7 @@ from galshape_cnn.infer.likelihood.residuals import (
     sky_smoothers,
     sky_variance,
 )
+from galshape_cnn.linalg import symmetric_root
 
 __all__ = [
     "SIGNIFICANT",
@@ -184,9 +185,7 @@ def score_roots(scores, fisher):
         unit = scale[rows]
         scaled = covariance / (unit[:, :, None] * unit[:, None, :])
         known = np.isfinite(scaled).all((1, 2))[:, None, None]  # a galaxy without a model has no score
-        values, vectors = np.linalg.eigh(np.where(known, scaled, 0))
-        values = np.sqrt(np.maximum(values, 0))[:, None]
-        out.append(unit[:, :, None] * ((vectors * values) @ np.swapaxes(vectors, 1, 2)))
+        out.append(unit[:, :, None] * symmetric_root(np.where(known, scaled, 0)))
     return out
 
 

@@ -13,9 +13,9 @@ from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.sandwich import information, sandwich, stretching, tempering
 from galshape_cnn.infer.measure.options import prior_in_units_of, prior_of_training
-from galshape_cnn.infer.network.amortized import posterior_moments
-from galshape_cnn.infer.network.posterior import sky_free_posterior
+from galshape_cnn.infer.network.amortized import posterior_moments, sky_free_posterior
 from galshape_cnn.infer.network.reweighting import reweighted_moments
+from galshape_cnn.linalg import symmetric_root
 
 __all__ = ["Estimate", "estimate", "limit_flags", "samples_as_wide"]
 
@@ -68,21 +68,7 @@ class Estimate:
 
 
 def estimate(batch, network, options):
-    """Estimate the galaxies of a batch.
-
-    Parameters
-    ----------
-    batch : RenderedBatch
-        N > 0 stamps, each with data.
-    network : AmortizedPosterior
-        The live networks: every method starts from their answer.
-    options : Options
-        ``method``, ``fit_sky``, ``prior``, ``seed`` and ``correlation`` are used.
-
-    Returns
-    -------
-    estimate : Estimate
-    """
+    """Estimate the galaxies of a batch, each with data; every method starts from the networks' answer."""
     if options.method == "ml":
         batches = batch.filled(by_kernel=True)
         looks = [(rows, _look(full, len(rows), network, options)) for rows, _, full in batches]
@@ -233,23 +219,11 @@ def _stretched(result, batch, params, power, prior, options):
 
 
 def samples_as_wide(found, covariance):
-    """Draws about their mean as wide as the covariance that is stated, which may count more than they do.
+    """Draws about their mean as wide as the covariance (N, 5, 5) that is stated, or the same object.
 
     Structure, hidden sources and an uncertain PSF widen a covariance after the draws were made.  The map is
-    the one that moves draws least (of Gaussians; optimal transport); a draw that it would put where no
-    galaxy is stays where it was.
-
-    Parameters
-    ----------
-    found : Estimate
-        With ``samples`` or without.
-    covariance : (N, 5, 5) ndarray
-        What is stated.
-
-    Returns
-    -------
-    samples : (N, S, 5) float32 ndarray or None
-        The same object where nothing was added.
+    the one that moves draws least (of Gaussians; optimal transport); a draw that it would put where no galaxy
+    is stays where it was.
     """
     changed = (covariance != found.covariance).any((1, 2))
     known = np.isfinite(covariance).all((1, 2)) & np.isfinite(found.covariance).all((1, 2))
@@ -275,13 +249,8 @@ def _least_move(before, after):
     """Linear map from a Gaussian of one covariance to that of another, (5, 5)."""
     scale = np.sqrt(np.maximum(np.diagonal(before), 1e-300))
     unit = np.outer(scale, scale)
-    root = _root(before / unit)
-    inverse = np.linalg.pinv(root)
-    move = inverse @ _root(root @ (after / unit) @ root) @ inverse
+    before, after = before / unit, after / unit
+    root = symmetric_root((before + before.T) / 2)
+    inverse, both = np.linalg.pinv(root), root @ after @ root
+    move = inverse @ symmetric_root((both + both.T) / 2) @ inverse
     return scale[:, None] * move / scale
-
-
-def _root(matrix):
-    """Symmetric root of a covariance."""
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T

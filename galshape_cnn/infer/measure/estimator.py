@@ -2,17 +2,15 @@
 """`ShapeEstimator`: from the user's galaxies to a catalogue."""
 
 import threading
-import warnings
 from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
-from galshape_cnn.errors import InputError, KeywordError, LostRowsWarning
+from galshape_cnn.errors import InputError, KeywordError, LostRowsWarning, warn
 from galshape_cnn.infer.catalog.catalog import ShapeCatalog
-from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.network.bundle import Bundle
-from galshape_cnn.parallel import mapped, one_blas_thread, progress_bar, usable_cores
+from galshape_cnn.parallel import one_blas_thread, progress_bar, usable_cores
 from galshape_cnn.quantities import flux_unit, truth_value, whole_number
 
 __all__ = ["ShapeEstimator"]
@@ -228,6 +226,7 @@ class ShapeEstimator:
             `PositionError` say which kind.
         """
         from galshape_cnn.infer.measure.options import Options
+        from galshape_cnn.infer.measure.pipeline import measure_observation
         from galshape_cnn.infer.measure.psf_error import PSFUncertainty, psf_errors_of
         from galshape_cnn.infer.measure.record import recorded_options
         from galshape_cnn.infer.network.conditions import settled_sky
@@ -274,9 +273,9 @@ class ShapeEstimator:
         observation, correlation, record = noise.applied(observation)
         options = options.with_noise(noise.gain, correlation)
         searched = isinstance(data, Stamps) and options.neighbours != "ignore"
-        observation, measurements = self._measure_groups(
-            observation, options, threads, progress, to_examine=searched
-        )
+        bar = progress_bar(observation.n, progress)
+        how = {"threads": threads, "bar": bar, "to_examine": searched}
+        observation, measurements = measure_observation(observation, self.live_network(), options, **how)
         meta = self._meta() | {"neighbours": options.neighbours, "options": asked} | record
         catalog = ShapeCatalog.from_measurements(observation, measurements, method=method, meta=meta)
         _warn_of_lost_rows(catalog)
@@ -313,40 +312,6 @@ class ShapeEstimator:
         catalog = ExposuresCatalog.from_exposures(exposures, *found, method=options.method, meta=meta)
         _warn_of_lost_rows(catalog)
         return catalog
-
-    def _measure_groups(self, observation, options, threads, progress, to_examine):
-        """The observation with the pixels that were measured, and a measurement of each group."""
-        from galshape_cnn.infer.measure.neighbours import examined, joined, listed_positions
-        from galshape_cnn.infer.measure.pipeline import measure_batch, measured_together
-        from galshape_cnn.infer.measure.quality import with_settled_centres
-
-        network, bar = self.live_network(), progress_bar(observation.n, progress)
-        groups, listed = observation.groups, listed_positions(observation)
-        batches = []
-        for number, (_, stamps) in enumerate(groups):
-            size = measured_together(options.method, stamps.data.shape[-1], len(stamps), threads)
-            batches += [(number, np.arange(len(stamps))[k : k + size]) for k in range(0, len(stamps), size)]
-
-        def one(batch):
-            number, rows = batch
-            stamps = groups[number][1][rows]
-            with np.errstate(all="ignore"):  # of pixels that are no galaxy; their rows are flagged
-                stamps = examined(stamps) if to_examine else stamps
-                others = [listed[number][row] for row in rows]
-                return stamps, *measure_batch(stamps, others, network, options)
-
-        parts, used = [[] for _ in groups], [[] for _ in groups]
-        for (number, rows), done in zip(batches, mapped(one, batches, threads), strict=True):
-            before, measured, after = done
-            parts[number].append((rows, measured))
-            used[number].append((before, after))
-            bar(len(rows))
-        measurements = [Measurement.scatter(len(g[1]), part) for g, part in zip(groups, parts, strict=True)]
-        groups = tuple(
-            (index, with_settled_centres(joined(stamps, u), m.params))
-            for (index, stamps), u, m in zip(groups, used, measurements, strict=True)
-        )
-        return replace(observation, groups=groups), measurements
 
     def _meta(self):
         packages = ("galshape_cnn", "jax", "keras", "numpy", "astropy", "photutils")
@@ -393,8 +358,6 @@ def _check_unknown(unknown):
 def _warn_of_lost_rows(catalog):
     lost = int(np.count_nonzero(~catalog.is_measured))
     if lost:
-        warnings.warn(
-            f"{lost} of {len(catalog)} galaxies could not be measured; see the column flags",
-            LostRowsWarning,
-            stacklevel=3,
+        warn(
+            f"{lost} of {len(catalog)} galaxies could not be measured; see the column flags", LostRowsWarning
         )

@@ -1,8 +1,6 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """`CNNFitter`: the estimator with the interface of astropy's fitters."""
 
-import warnings
-
 import numpy as np
 from astropy.modeling.fitting import (
     Covariance,
@@ -11,7 +9,7 @@ from astropy.modeling.fitting import (
     fitter_unit_support,
 )
 
-from galshape_cnn.errors import GalshapeWarning, InputError, NoiseError
+from galshape_cnn.errors import InputError, NoiseError, warn
 from galshape_cnn.flags import decode_flags
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.model import PSFConvolvedSersic2D, pixel_indices
@@ -133,7 +131,7 @@ class CNNFitter:
         fitted.meta = {**model.meta, "flags": flags, "flag_names": decode_flags(flags)}
         fitted.meta["snr"] = float(measured.snr[0])
         if not catalog.is_measured[0]:
-            warnings.warn(f"not fitted: {', '.join(decode_flags(flags))}", GalshapeWarning, stacklevel=4)
+            warn(f"not fitted: {', '.join(decode_flags(flags))}")
         return fitted
 
     def _live_estimator(self):

@@ -39,25 +39,10 @@ class FittedNeighbours:
 
 
 def fit_neighbours(batch, scenes, masked, network, options):
-    """Fit galaxies together with their neighbours, and subtract these.
+    """Fit galaxies together with their neighbours, the sources of ``scenes``, and subtract these.
 
-    Parameters
-    ----------
-    batch : RenderedBatch
-        N stamps.
-    scenes : list of Scene
-        Their sources.
-    masked : RenderedBatch
-        The same stamps with the neighbours masked: the fit of the galaxy starts there.
-    network : AmortizedPosterior
-        The live networks.
-    options : Options
-        How to measure.
-
-    Returns
-    -------
-    fit : FittedNeighbours
-        Without the stamps whose joint fit did not converge.
+    The fit of a galaxy starts from the same stamps with the neighbours ``masked``. Those whose joint fit did
+    not converge are left out.
     """
     first = _first_fits(masked, network, options)
     fitted = [_chosen(scene, batch.grid.size) for scene in scenes]

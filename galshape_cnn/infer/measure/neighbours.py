@@ -124,17 +124,9 @@ def treat(batch, segmentation, network, options):
 
 
 def listed_positions(observation):
-    """Where the other galaxies that the user listed lie in each stamp.
+    """Where the other galaxies that the user listed lie in each stamp: (K, 2), x, y, by group and stamp.
 
-    Parameters
-    ----------
-    observation : Observation
-        Of one image; of cutouts nothing is known about others.
-
-    Returns
-    -------
-    listed : list of list of (K, 2) ndarray
-        For each group and stamp, x, y in the stamp.
+    Of cutouts nothing is known about others.
     """
     if not observation.is_image:
         return [[np.zeros((0, 2))] * len(stamps) for _, stamps in observation.groups]
@@ -151,19 +143,9 @@ def listed_positions(observation):
 
 
 def joined(stamps, parts):
-    """Stamps with the pixels that were measured.
+    """Stamps with the pixels that were measured; the same object if nothing was changed.
 
-    Parameters
-    ----------
-    stamps : Stamps
-        All of them.
-    parts : list of (Stamps, Stamps)
-        Rows of ``stamps`` in order, and what was measured of them.
-
-    Returns
-    -------
-    stamps : Stamps
-        The same object if nothing was changed.
+    ``parts`` are rows of ``stamps``, in order, each with what was measured of it.
     """
     if all(after is before for before, after in parts):
         return stamps

@@ -70,31 +70,15 @@ class Options:
     def checked(
         cls, *, method, fit_sky, neighbours, prior, seed, shear_response=False, psf_error=None, vary=None
     ):
-        """Options from what a user may write.
+        """Options from what a user may write; of independent noise, see `with_noise`.
 
-        Parameters
-        ----------
-        method, fit_sky, neighbours, seed, shear_response, psf_error
-            As the attributes.
-        prior : Prior, mapping or None
-            As the attribute, or what `Prior` is made of.
-        vary : mapping of str to int, or None
-            Orders of ``n``, ``hlr``, ``g``; 0 for what does not vary.
-
-        Returns
-        -------
-        options : Options
-            Of independent noise, see `with_noise`.
-
-        Raises
-        ------
-        InputError
-            If one of them is not allowed; the message names it.
+        ``prior`` may be what a `Prior` is made of, ``vary`` a mapping with orders of ``n``, ``hlr``, ``g``.
+        ``InputError`` names what is not allowed.
         """
         from galshape_cnn.infer.posterior.prior import Prior
 
         for name, value, allowed in (("method", method, METHODS), ("neighbours", neighbours, NEIGHBOURS)):
-            if value not in allowed:
+            if not isinstance(value, str) or value not in allowed:
                 raise InputError(f"{name}={value!r}; allowed: {', '.join(map(repr, allowed))}")
         if prior is not None and not isinstance(prior, Prior):
             prior = Prior(prior)
@@ -139,22 +123,10 @@ def measurement_keywords():
 
 
 def prior_of_training(network, side):
-    """Prior that the likelihood is multiplied with where the user gave none.
+    """Prior that the likelihood is multiplied with where the user gave none, for stamps of a side in pixels.
 
-    Networks only propose: the prior of their training does not end where that ended, unless its limits are
-    those of the galaxies (``keeps_limits``).
-
-    Parameters
-    ----------
-    network : AmortizedPosterior
-    side : int
-        Of the stamps, in pixels.
-
-    Returns
-    -------
-    prior : Prior
-        Up to an S/N of 1e5 and half-light radii of half the stamp; that of the training itself where its
-        limits are kept.
+    Networks only propose: the prior of their training does not end where that ended, but at an S/N of 1e5 and
+    half-light radii of half the stamp, unless its limits are those of the galaxies (``keeps_limits``).
     """
     if network.keeps_limits:
         return network.prior
@@ -162,20 +134,7 @@ def prior_of_training(network, side):
 
 
 def prior_in_units_of(prior, unit):
-    """A prior for fluxes counted in a number of their unit.
-
-    Parameters
-    ----------
-    prior : Prior
-        In the unit of the user's pixels.
-    unit : float or array_like
-        The number, > 0, or one for each flux.
-
-    Returns
-    -------
-    prior : object
-        With the interface of `Prior` that densities need.
-    """
+    """A prior for fluxes counted in a number of their unit, one for all or one for each flux."""
     return _PriorInUnits(prior, unit)
 
 

@@ -14,15 +14,54 @@ from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE, RenderedBatch
 from galshape_cnn.infer.measure.bounds import errors_of, with_shifts
 from galshape_cnn.infer.measure.estimates import estimate, samples_as_wide
-from galshape_cnn.infer.measure.neighbours import segment, treat
-from galshape_cnn.infer.measure.quality import neighbour_flags, row_flags, settled_bounds
+from galshape_cnn.infer.measure.neighbours import examined, joined, listed_positions, segment, treat
+from galshape_cnn.infer.measure.quality import (
+    neighbour_flags,
+    row_flags,
+    settled_bounds,
+    with_settled_centres,
+)
 from galshape_cnn.infer.measure.second_look import without_residual_sources
+from galshape_cnn.parallel import mapped
 
-__all__ = ["measure_batch", "measured_together"]
+__all__ = ["measure_batch", "measure_observation", "measured_together"]
 
 #: Stamps of 64 pixels that maximum likelihood refines together.  Most galaxies need five evaluations and a
 #: few need fifty: in larger company these fill blocks that would be computed for one of them otherwise.
 _REFINED_TOGETHER = 512
+
+
+def measure_observation(observation, network, options, threads, bar, to_examine):
+    """The observation with the pixels that were measured, and a measurement of each of its groups.
+
+    ``bar`` advances the progress by a number of galaxies; stamps that nobody has cut and searched yet are
+    first to be examined.
+    """
+    groups, listed, batches = observation.groups, listed_positions(observation), []
+    for number, (_, stamps) in enumerate(groups):
+        size = measured_together(options.method, stamps.data.shape[-1], len(stamps), threads)
+        batches += [(number, np.arange(len(stamps))[k : k + size]) for k in range(0, len(stamps), size)]
+
+    def one(batch):
+        number, rows = batch
+        stamps = groups[number][1][rows]
+        with np.errstate(all="ignore"):  # of pixels that are no galaxy; their rows are flagged
+            stamps = examined(stamps) if to_examine else stamps
+            others = [listed[number][row] for row in rows]
+            return stamps, *measure_batch(stamps, others, network, options)
+
+    parts, used = [[] for _ in groups], [[] for _ in groups]
+    for (number, rows), done in zip(batches, mapped(one, batches, threads), strict=True):
+        before, measured, after = done
+        parts[number].append((rows, measured))
+        used[number].append((before, after))
+        bar(len(rows))
+    measurements = [Measurement.scatter(len(g[1]), part) for g, part in zip(groups, parts, strict=True)]
+    groups = tuple(
+        (index, with_settled_centres(joined(stamps, u), m.params))
+        for (index, stamps), u, m in zip(groups, used, measurements, strict=True)
+    )
+    return replace(observation, groups=groups), measurements
 
 
 def measured_together(method, side, count, threads):
@@ -34,25 +73,12 @@ def measured_together(method, side, count, threads):
 
 
 def measure_batch(stamps, listed, network, options):
-    """Measure a batch of stamps.
+    """Measure any number of stamps of one size, square and even-sized; see `measured_together`.
 
-    Parameters
-    ----------
-    stamps : Stamps
-        Any number N of one size, square and even-sized; see `measured_together`.
-    listed : list of (K, 2) ndarray
-        For each stamp, where in it the user listed other galaxies.
-    network : AmortizedPosterior
-        The live networks.
-    options : Options
-        What to do.
+    ``listed`` says for each stamp where in it the user listed other galaxies, (K, 2).
 
-    Returns
-    -------
-    measurement : Measurement
-        One row per stamp; rows without data are NaN and flagged.
-    measured : Stamps
-        The pixels that were measured: neighbours masked or subtracted; ``stamps`` itself without any.
+    Returns the measurement, rows without data NaN and flagged, and the pixels that were measured: neighbours
+    masked or subtracted, ``stamps`` itself without any.
     """
     batch = RenderedBatch.from_stamps(stamps, options.gain)
     treated = treat(batch, segment(batch, listed, options), network, options)

@@ -60,24 +60,11 @@ class PSFUncertainty:
 
     @classmethod
     def checked(cls, value, *, oversampling=1, includes_pixel=True, normalize=True):
-        """What a user may write.
+        """Uncertainty of what a user may write; None where nothing is said to be uncertain.
 
-        Parameters
-        ----------
-        value : mapping, (K, py, px) array_like, PSFArrays, PSFUncertainty or None
-            Errors of ``size`` and ``ellipticity``, 0 to 0.5, those left out being zero; or alternatives.
-        oversampling, includes_pixel, normalize : optional
-            What the alternatives are, as for `galshape_cnn.forward.psf.convert.psf_arrays`.
-
-        Returns
-        -------
-        uncertainty : PSFUncertainty or None
-            None where nothing is said to be uncertain.
-
-        Raises
-        ------
-        InputError
-            If it is neither.
+        A mapping with the errors of ``size`` and ``ellipticity``, 0 to 0.5, those left out being zero; or
+        alternatives (K, py, px), to which ``oversampling`` and what follows apply, as for
+        `galshape_cnn.forward.psf.convert.psf_arrays`.  ``InputError`` if it is neither.
         """
         if value is None or isinstance(value, cls):
             return value
@@ -127,23 +114,9 @@ class PSFUncertainty:
         return f"{k} alternatives of {ny}x{nx} samples"
 
     def covariance(self, batch, params, fisher, fit_sky):
-        """What the uncertain PSF adds to the covariance of the estimates.
+        """What the uncertain PSF adds to the covariance (N, 5, 5) of flux, n, hlr, g1, g2 as estimated.
 
-        Parameters
-        ----------
-        batch : RenderedBatch
-            N stamps.
-        params : (N, 8) ndarray
-            Where they were estimated, fluxes in the batch's unit.
-        fisher : (N, 8, 8) ndarray
-            Their Fisher matrices for independent noise.
-        fit_sky : bool
-            Whether the sky is fitted.
-
-        Returns
-        -------
-        covariance : (N, 5, 5) ndarray
-            Of flux, n, hlr, g1, g2; zero where nothing was measured.
+        With their Fisher matrices (N, 8, 8) for independent noise. Zero where nothing was measured.
         """
         out, known = np.zeros((len(batch), 5, 5)), np.isfinite(params).all(1)
         rows = np.flatnonzero(known & np.isfinite(fisher).all((1, 2)))
@@ -157,17 +130,9 @@ class PSFUncertainty:
         return out
 
     def score_covariance(self, batch, params, fit_sky):
-        """What the uncertain PSF adds to the covariance of the score, for fits to several images.
+        """What the uncertain PSF adds to the covariance of the score, (N, 8, 8), for fits to several images.
 
-        Parameters
-        ----------
-        batch, params, fit_sky
-            As for `covariance`.
-
-        Returns
-        -------
-        covariance : (N, 8, 8) ndarray
-            Of the derivatives of half of chi-square by ``params``; zero where nothing was measured.
+        The score is the derivative of half of chi-square by ``params``. Zero where nothing was measured.
         """
         out = np.zeros((len(batch), SINGLE.size, SINGLE.size))
         rows = np.flatnonzero(np.isfinite(params).all(1))
@@ -209,26 +174,10 @@ class PSFUncertainty:
 
 
 def psf_errors_of(exposures, common, **sampling):
-    """How well the PSF of each of several exposures is known.
+    """How well the PSF of each of several exposures is known, or None if nothing is uncertain.
 
-    Parameters
-    ----------
-    exposures : sequence of Exposure
-        Whose ``psf_error`` counts, where they have one.
-    common : PSFUncertainty or None
-        Of the others; numbers, as alternatives are of one PSF.
-    **sampling
-        As of `PSFUncertainty.checked`.
-
-    Returns
-    -------
-    errors : tuple of (PSFUncertainty or None), or None
-        One for each exposure; None if nothing is uncertain.
-
-    Raises
-    ------
-    InputError
-        If one of them cannot be used; it names the exposure.
+    Their own ``psf_error`` counts, else the ``common`` one, in numbers, as alternatives are of one PSF;
+    ``sampling`` as of `PSFUncertainty.checked`. ``InputError`` names the exposure.
     """
     if common is not None and common.arrays is not None:
         raise InputError(

@@ -14,27 +14,11 @@ _LONGEST = 200  # characters of a description
 
 
 def recorded_options(options, noise, observation, cutting):
-    """Options of a call in types that every file format holds.
+    """Options of a call in types that every file format holds: numbers, texts, None, dictionaries of these.
 
     Arrays are told by what they are, not by their values: these are data.  Nothing depends on which of the
-    galaxies are measured together.
-
-    Parameters
-    ----------
-    options : Options
-        Method, sky, neighbours, prior and seed.
-    noise : NoiseModel
-        Gain, read noise, sky level, scale and correlation as given; what was estimated stands beside.
-    observation : Observation
-        By which convention its positions were read.
-    cutting : dict
-        ``error``, ``psf``, ``stamp_size`` and other arguments of
-        `galshape_cnn.observe.observation.prepare`.
-
-    Returns
-    -------
-    record : dict
-        Of numbers, texts, None and dictionaries of these.
+    galaxies are measured together.  The noise is as it was given, what was estimated stands beside;
+    ``cutting`` are arguments of `galshape_cnn.observe.observation.prepare`.
     """
     plain = [
         item.name
@@ -103,7 +87,8 @@ def _described(value):
     if isinstance(value, Real) or (isinstance(value, np.ndarray) and value.ndim == 0):
         return float(value)
     if type(value).__module__.startswith("galsim"):
-        return _shortened(repr(value))
+        text = repr(value)
+        return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, np.ndarray):
@@ -119,7 +104,3 @@ def _array(value):
     if value.ndim == 1:
         return "one for each galaxy"
     return f"array of {size}" + (", one for each galaxy" if value.ndim == 3 else "")
-
-
-def _shortened(text):
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""`AmortizedPosterior`: network posteriors of stamps of any size.
+"""`AmortizedPosterior`: network posteriors of stamps of any size, and of batches, their sky subtracted.
 
 Stamps larger than the network's 64 pixels are cropped around the galaxy.  Where the answer
 is a half-light radius above `LARGE` pixels and the stamp is larger than the crop, the
@@ -15,7 +15,9 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 
 from galshape_cnn.forward.coordinates import POSTERIOR
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.galaxy_model import SINGLE_WITHOUT_SKY as MODEL
+from galshape_cnn.infer.likelihood.fisher import score_and_fisher
 from galshape_cnn.infer.network.architecture import (
     build_network,
     build_update,
@@ -35,18 +37,21 @@ from galshape_cnn.infer.network.features import (
     network_inputs,
     network_view,
 )
-from galshape_cnn.infer.network.kernel_networks import chain_of, network_of
 from galshape_cnn.infer.network.likelihood_update import expansion_point, likelihood_features
-from galshape_cnn.infer.network.live_model import LiveModel
+from galshape_cnn.infer.network.live_model import LiveModel, chain_of, network_of
 from galshape_cnn.infer.posterior.mixture import MixturePosterior
 from galshape_cnn.infer.posterior.prior import Prior
+from galshape_cnn.observe.detect.scale_space import robust_background
 
 __all__ = [
     "LARGE",
     "AmortizedPosterior",
     "FirstLook",
+    "network_posterior",
     "posterior_moments",
     "quasi_random_draws",
+    "sky_free_posterior",
+    "source_noise",
 ]
 
 #: Half-light radius in network pixels above which stamps are block-averaged.
@@ -55,6 +60,10 @@ _DRAWS = 256
 _ZERO_KY, _ZERO_KX = int(np.argmin(np.abs(PSF_KY))), int(np.argmin(np.abs(PSF_KX)))
 _FARTHEST = 50.0  # logarithm of the largest flux and radius that is stated
 _SMALLEST_SUM = 1e-3  # of a PSF; absurd ones are flagged elsewhere
+#: Levels of the sky in units of a pixel's noise: above the first it is subtracted for the networks; above
+#: the second their first answer is of no use for that.
+_KNOWN_SKY, _HOPELESS_SKY = 0.3, 20.0
+_SKY_ROUNDS = 6
 
 
 @dataclass(frozen=True)
@@ -170,36 +179,13 @@ class AmortizedPosterior:
         return self._forward.pure()
 
     def first_kernel(self, *arrays):
-        """The first network in the compiled kernel.
-
-        Parameters
-        ----------
-        *arrays : array
-            Arguments of the computation.
-
-        Returns
-        -------
-        network : galshape_cnn.infer.network.kernel_networks.KernelNetwork or None
-            None where JAX has to compute it.
-        """
+        """The first network in the compiled kernel, for such arrays; None where JAX has to compute it."""
         return self._forward.kernel(*arrays)
 
     def update(self, first, derivatives, fit_sky):
-        """The posterior after the second look.
+        """The posterior after the second look, or the first answer where the likelihood cannot be evaluated.
 
-        Parameters
-        ----------
-        first : FirstLook
-            From `look`.
-        derivatives : callable
-            Takes coordinates (N, 7) and returns score (N, 8) and Fisher matrix (N, 8, 8) there.
-        fit_sky : bool
-            False when the sky level is known to be zero.
-
-        Returns
-        -------
-        posterior : MixturePosterior
-            The first answer in rows where the likelihood cannot be evaluated at it.
+        ``derivatives`` takes coordinates (N, 7) and returns score (N, 8) and Fisher matrix (N, 8, 8) there.
         """
         mean, chol = expansion_point(first.posterior)
         frame, features, usable = likelihood_features(
@@ -255,6 +241,70 @@ class AmortizedPosterior:
         return FirstLook(posterior, strangeness, raw, standard)
 
 
+def sky_free_posterior(batch, network, fit_sky):
+    """The networks' posterior, as `network_posterior`, where the sky may be anything.
+
+    The networks have seen skies of a fraction of the noise.  What is more is found, a part at a time, as the
+    lesser of two: the sky that the likelihood wants beside the first answer, which neighbours raise, and the
+    median of the outer pixels, which the galaxy's wings raise.  It is subtracted, and comes back as (N,):
+    zero where it is small, and where it is known to be.
+    """
+    stamps = batch.stamps
+    used = stamps.ivar > 0
+    least = _KNOWN_SKY / np.sqrt(_mean_ivar(stamps))
+    outside, level = np.zeros((2, len(stamps)))
+    if fit_sky and network.has_update:
+        outside = robust_background(stamps.data, used).astype(float)
+        level = np.where(np.abs(outside) > _HOPELESS_SKY / _KNOWN_SKY * least, outside, 0.0)
+    for left in reversed(range(_SKY_ROUNDS)):
+        seen = stamps
+        if level.any():
+            data = np.where(used, stamps.data - level[:, None, None], 0)
+            seen = stamps.with_pixels(data, stamps.ivar, stamps.nuisance)
+        posterior, strangeness, wanted = network_posterior(batch.with_stamps(seen), network, fit_sky)
+        rest = outside - level
+        part = np.sign(rest) * np.minimum(np.abs(rest), np.abs(wanted))
+        part = np.where((wanted * rest > 0) & (np.abs(part) > least), part, 0.0)  # none for NaN
+        if not left or not part.any():
+            break
+        level = level + part
+    return posterior, strangeness, level
+
+
+def network_posterior(batch, network, fit_sky):
+    """The networks' posterior, and how unlike training the stamps of a batch are.
+
+    The latter (N,) is the largest entry of the network's context, in standard deviations of training. Also
+    the sky level (N,) that the likelihood wants beside the first answer; zero without a second look.
+    """
+    stamps = batch.stamps
+    first = network.look(stamps, fit_sky, source_noise(stamps, batch.gain))
+    wanted = np.zeros(len(stamps))
+    if not network.has_update:
+        return first.posterior, first.strangeness, wanted
+
+    def derivatives(u):
+        with np.errstate(all="ignore"):  # such rows keep the first answer
+            params = SINGLE.with_sky(POSTERIOR.params(u)).astype(np.float32)
+            pixels = stamps.data, stamps.ivar, batch.transfer, batch.grid
+            _, score, fisher = score_and_fisher(params, *pixels, gain=batch.gain)
+            wanted[:] = score[:, SINGLE.sky] / fisher[:, SINGLE.sky, SINGLE.sky]
+        return score, fisher
+
+    posterior = network.update(first, derivatives, fit_sky)
+    return posterior, first.strangeness, wanted
+
+
+def _mean_ivar(stamps):
+    """Inverse variance of the pixels that count."""
+    return stamps.ivar.sum((1, 2), dtype=float) / np.maximum((stamps.ivar > 0).sum((1, 2)), 1)
+
+
+def source_noise(stamps, gain):
+    """Variance a signal of one sigma adds, in units of the background's."""
+    return np.zeros(len(stamps)) if gain is None else np.sqrt(_mean_ivar(stamps)) / gain
+
+
 def _far(posterior, offset):
     """Rows whose galaxy lies farther from the middle of the stamp than those of the training."""
     if not np.isfinite(offset):
@@ -292,19 +342,9 @@ def _deviates(count):
 
 
 def quasi_random_draws(posterior, count):
-    """Evenly spread draws of the parameters.
+    """Evenly spread draws of flux, n, hlr, g1, g2, x, y, (N, count, 7); ``count`` is a power of two.
 
-    Parameters
-    ----------
-    posterior : MixturePosterior
-        Of N galaxies.
-    count : int
-        Draws for each, a power of two.
-
-    Returns
-    -------
-    draws : (N, count, 7) ndarray
-        flux, n, hlr, g1, g2, x, y; infinite where the network's answer far outside its training is.
+    Infinite where the network's answer far outside its training is.
     """
     uniform, normal = _deviates(count)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -148,24 +148,11 @@ def _halved(keras, x, width, random):
 
 
 def build_network(config, context_mean=None, context_variance=None, initialize=True):
-    """Build the network from its configuration.
+    """Build the network from a configuration such as `DEFAULT_NETWORK`.
 
-    Parameters
-    ----------
-    config : mapping
-        Like `DEFAULT_NETWORK`.
-    context_mean, context_variance : (CONTEXT_SIZE,) array_like, optional
-        Standardisation of the context; part of the weights, so not needed when weights
-        are loaded afterwards.
-    initialize : bool, optional
-        False leaves all weights zero, for weights that are loaded afterwards; drawing
-        random ones takes seconds.
-
-    Returns
-    -------
-    model : keras.Model
-        Inputs ``[pixels (16, 16, 48), context (CONTEXT_SIZE,)]``, output
-        ``(components * 36,)``.
+    Inputs are ``[pixels (16, 16, 48), context (CONTEXT_SIZE,)]``, the output is ``(components * 36,)``. Mean
+    and variance, that standardise the context, are part of the weights, so not needed when weights are loaded
+    afterwards; nor are random ones then, which take seconds: ``initialize=False`` leaves all zero.
     """
     keras = import_keras()
     mean = np.zeros(CONTEXT_SIZE) if context_mean is None else context_mean
@@ -200,15 +187,10 @@ def build_network(config, context_mean=None, context_variance=None, initialize=T
 
 
 def load_weights(model, weights):
-    """Set the weights of a model from those of a bundle.
+    """Set the weights of a model of `build_network` or `build_update` from those of a bundle, in its order.
 
-    Parameters
-    ----------
-    model : keras.Model
-        From `build_network` or `build_update`.
-    weights : sequence of ndarray
-        In the order of ``model.weights``; kernels of the convolutions that halve may be matrices, as
-        in bundles of older versions, with the same numbers in the same order.
+    Kernels of the convolutions that halve may be matrices, as in bundles of older versions, with the same
+    numbers in the same order.
     """
     shapes = [tuple(variable.shape) for variable in model.weights]
     pairs = zip(weights, shapes, strict=True)
@@ -223,17 +205,8 @@ def weights_of(model):
 def split_weights(weights, update):
     """Weights of the two networks of a bundle, told apart without building them.
 
-    Parameters
-    ----------
-    weights : sequence of ndarray
-        Of one network after the other; each begins with the mean and variance of its inputs.
-    update : mapping or None
-        Configuration of the second network, see `build_update`; None where there is none.
-
-    Returns
-    -------
-    first, second : sequence of ndarray
-        The latter is empty where there is no second network.
+    Each begins with the mean and variance of its inputs. ``update`` is the configuration of the second, None
+    where there is none, whose weights are then empty.
     """
     count = 0 if update is None else 2 + 2 * (len(update["dense"]) + 1)
     return weights[: len(weights) - count], weights[len(weights) - count :]
@@ -242,22 +215,9 @@ def split_weights(weights, update):
 def build_update(config, size, mean=None, variance=None):
     """Build the small network that sees the likelihood's derivatives.
 
-    See `galshape_cnn.infer.network.likelihood_update`.
-
-    Parameters
-    ----------
-    config : mapping
-        ``dense``, the widths of its layers, and ``components`` of the mixture.
-    size : int
-        Number of features.
-    mean, variance : (size,) array_like, optional
-        Standardisation of the features.  Without them all weights are zero, for weights that are
-        loaded afterwards.
-
-    Returns
-    -------
-    model : keras.Model
-        Input (size,), output ``(components * 36,)``.
+    See `galshape_cnn.infer.network.likelihood_update`. The configuration has ``dense``, the widths of its
+    layers, and ``components`` of the mixture; input (size,), output ``(components * 36,)``. Without mean and
+    variance, that standardise the features, all weights are zero, for those that are loaded afterwards.
     """
     keras = import_keras()
     features = keras.Input((size,), name="features")
@@ -314,19 +274,9 @@ def negative_log_likelihood(components):
 
 
 def mixture_from_outputs(raw, components):
-    """Weights, means and Cholesky factors that a network's outputs stand for.
+    """Weights (N, K), means (N, K, 7) and Cholesky factors that a network's outputs (N, K * 36) stand for.
 
-    Parameters
-    ----------
-    raw : (N, components * 36) ndarray
-        Outputs of a network.
-    components : int
-        Number of mixture components.
-
-    Returns
-    -------
-    weights, means, chols : ndarray
-        (N, K), (N, K, 7) and (N, K, 7, 7), in the coordinates the network was trained on.
+    In the coordinates the network was trained on.
     """
     logits, means, factors = split_outputs(np.asarray(raw, float), components)
     weights = np.exp(logits - logits.max(1, keepdims=True))
@@ -340,21 +290,10 @@ def mixture_from_outputs(raw, components):
 
 
 def posterior_from_outputs(raw, amplitude, components):
-    """Turn the network's outputs into posteriors in stamp coordinates.
+    """Posteriors that a network's outputs stand for, in stamp coordinates and units of the data.
 
-    Parameters
-    ----------
-    raw : (N, components * 36) ndarray
-        Outputs of the network.
-    amplitude : (N,) ndarray
-        Unit of flux, from `galshape_cnn.infer.network.features.network_inputs`.
-    components : int
-        Number of mixture components.
-
-    Returns
-    -------
-    posterior : MixturePosterior
-        In units of the data; x, y from the stamp's centre.
+    ``amplitude`` (N,) is the unit of flux, from `galshape_cnn.infer.network.features.network_inputs`; x, y
+    are from the stamp's centre.
     """
     weights, means, chols = mixture_from_outputs(raw, components)
     means = TARGET_CENTER + TARGET_SCALE * means

@@ -25,27 +25,15 @@ _LEAST = 1e-4  # precision of ln flux and centre that the prior is taken to have
 
 
 def combined_posterior(model, count, pieces, prior):
-    """Mean of Gaussian posteriors of several images, and their covariance.
+    """Mean (N, Q) of Gaussian posteriors of several images, and their covariance.
 
-    Parameters
-    ----------
-    model : GalaxyModel
-        Of all images.
-    count : int
-        Number of galaxies, N.
-    pieces : sequence of (rows, view, mean, chol)
-        Of each image: the galaxies (M,) that it shows, its `View` of them, mean (M, 7) and Cholesky factor
-        (M, 7, 7) of the covariance in the coordinates `POSTERIOR`, in the image's frame.
-    prior : Prior
-        Of the training, which each of them contains.
+    ``pieces`` are, of each image, the galaxies (M,) that it shows, its `View` of them, mean (M, 7) and
+    Cholesky factor (M, 7, 7) of the covariance in the coordinates `POSTERIOR`, in the image's frame; each
+    contains the ``prior`` of the training.
 
-    Returns
-    -------
-    mean : (N, Q) ndarray
-        Parameters of the model but the sky levels; fluxes in its units.  NaN where no image says anything,
-        fluxes NaN in bands that none does.
-    covariance : (N, Q, Q) ndarray
-        Of the coordinates: ln fluxes, logit n, ln hlr, eta1, eta2, x, y.
+    The mean has the parameters of the model but the sky levels, NaN where no image says anything, fluxes NaN
+    in bands that none does. The covariance is of the coordinates ln fluxes, logit n, ln hlr, eta1, eta2, x,
+    y.
     """
     coordinates = Coordinates(replace(model, exposures=()), log_flux=True, logit_n=True)
     size = coordinates.model.size

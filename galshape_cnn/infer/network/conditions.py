@@ -56,37 +56,21 @@ def conditions_of(bundle):
 def settled_sky(bundle, fit_sky, method, gain=None):
     """Whether the sky is fitted: as asked for, else as in the training; refused where the network cannot.
 
-    Parameters
-    ----------
-    bundle : Bundle
-        With its weights.
-    fit_sky : bool or None
-        What the user says; None for nothing.
-    method : {'network', 'ml', 'posterior'}
-        The likelihood knows any sky and any gain; the network only starts it.
-    gain : float or None
-        What the user says.
-
-    Returns
-    -------
-    fit_sky : bool
-
-    Raises
-    ------
-    InputError
-        If ``method`` is ``'network'`` and the training had the other sky only, or no gain.
+    The likelihood knows any sky and any gain; the network only starts it. ``InputError`` if ``method`` is
+    ``'network'`` and the training had the other sky only, or no gain.
     """
     known = conditions_of(bundle)
     if fit_sky is None:
         fit_sky = known.fit_sky is not False
     fit_sky = truth_value(fit_sky, "fit_sky")
-    if method == "network" and known.fit_sky is not None and fit_sky != known.fit_sky:
+    by_network = isinstance(method, str) and method == "network"
+    if by_network and known.fit_sky is not None and fit_sky != known.fit_sky:
         trained = "unknown" if known.fit_sky else "known to be zero"
         raise InputError(
             f"fit_sky={fit_sky}: this network was trained with a sky {trained} only "
             f"(nuisance.sky_fraction); allowed: fit_sky={known.fit_sky}, or method='ml' or 'posterior'"
         )
-    if method == "network" and gain is not None and not known.gain:
+    if by_network and gain is not None and not known.gain:
         raise InputError(
             "gain is given, but this network was trained without photon noise that is not in the noise map "
             "(noise.poisson_fraction); allowed: no gain, or method='ml' or 'posterior'"
@@ -112,19 +96,9 @@ class HeldContext:
         self._allowed = allowed[self._held]
 
     def __call__(self, context):
-        """The context as the network is to see it.
+        """The context (N, CONTEXT_SIZE) as the network is to see it; the same object where everything varied.
 
-        Parameters
-        ----------
-        context : (N, CONTEXT_SIZE) array
-            From `galshape_cnn.infer.network.features.network_inputs`.
-
-        Returns
-        -------
-        context : (N, CONTEXT_SIZE) array
-            The same object where everything varied.
-        unknown : (N,) ndarray of bool
-            Rows under conditions that the network has never seen.
+        Also (N,) bool: rows under conditions that the network has never seen.
         """
         if not len(self._held):
             return context, np.zeros(len(context), bool)

@@ -101,28 +101,14 @@ def psf_context(transfer, xp=jnp):
 
 
 def network_inputs(data, ivar, transfer, fit_sky, poisson):
-    """Inputs of the network for a batch of 64 x 64 stamps.
+    """Inputs of the network for a batch of 64 x 64 stamps, the galaxy near the centre.
 
-    Parameters
-    ----------
-    data, ivar : (N, 64, 64) array
-        Pixels and inverse variances, the galaxy near the centre.
-    transfer : (N, 15, 8) complex array
-        PSF transfer functions at `PSF_KY` x `PSF_KX`.
-    fit_sky : (N,) array
-        1 where the sky level is unknown, 0 where it is known to be zero.
-    poisson : (N,) array
-        Variance that a pixel with a signal of one (background) sigma gains from the
-        source, in units of the background variance; 0 without source noise.
+    ``transfer`` (N, 15, 8) are PSF transfer functions at `PSF_KY` x `PSF_KX`; ``fit_sky`` (N,) is 1 where the
+    sky level is unknown, 0 where it is known to be zero; ``poisson`` (N,) is the variance that a pixel with a
+    signal of one (background) sigma gains from the source, in units of the background variance.
 
-    Returns
-    -------
-    pixels : (N, 16, 16, 48) jax array
-        4 x 4 patches of the three channels.
-    context : (N, CONTEXT_SIZE) jax array
-        See the module's description.
-    amplitude : (N,) jax array
-        Unit of flux of the network's answer, in data units.
+    Returns pixels (N, 16, 16, 48), 4 x 4 patches of the three channels, context (N, CONTEXT_SIZE), see the
+    module's description, and (N,), the unit of flux of the network's answer, in data units.
     """
     if not serves(data, ivar, transfer, fit_sky, poisson):
         return _network_inputs(data, ivar, transfer, fit_sky, poisson)
@@ -133,21 +119,8 @@ def network_inputs(data, ivar, transfer, fit_sky, poisson):
 def moved_inputs(data, ivar, transfer, fit_sky, poisson, along, change):
     """The same with their derivatives along three directions, by the compiled kernel.
 
-    Parameters
-    ----------
-    data, ivar, transfer, fit_sky, poisson
-        As for `network_inputs`.
-    along : (N, 3, 64, 64) array
-        How ``data`` moves.
-    change : (N, 15, 8) complex array
-        How ``transfer`` moves along the last direction.
-
-    Returns
-    -------
-    pixels : (N, 4, 16, 16, 48) ndarray
-        Values, then derivatives.
-    context : (N, 4, CONTEXT_SIZE) ndarray
-    amplitude : (N, 4) ndarray
+    ``along`` (N, 3, 64, 64) is how ``data`` moves, ``change`` (N, 15, 8) how ``transfer`` moves along the
+    last direction. Values and derivatives stand along an axis of four, behind that of the stamps.
     """
     stamps = data, ivar, _windows_along(), fit_sky, poisson
     pixels, rest, amplitude = calls.moved_features(*stamps, along)
@@ -197,22 +170,10 @@ def _patches(image):
 
 
 def crop_center(images, center):
-    """Cut or pad stamps to 64 x 64 with the galaxy at the middle.
+    """Cut or pad stamps (N, ny, nx) to 64 x 64 with the galaxy, at x, y (N, 2), in the middle.
 
-    Parameters
-    ----------
-    images : (N, ny, nx) ndarray
-        Stamps of any size.
-    center : (N, 2) ndarray
-        Galaxy's x, y in pixels.
-
-    Returns
-    -------
-    out : (N, 64, 64) ndarray
-        Cut stamps; zero where the pixels are outside.
-    corner : (N, 2) int ndarray
-        x, y of their pixel [0, 0] in the input stamps, so that
-        ``center - corner`` lies within half a pixel of 31.5.
+    Zero where the pixels are outside. Also x, y of their pixel [0, 0] in the input stamps, (N, 2) int, so
+    that ``center - corner`` lies within half a pixel of 31.5.
     """
     corner = np.rint(np.asarray(center) - (SIDE - 1) / 2).astype(int)
     ny, nx = images.shape[1:]
@@ -225,19 +186,9 @@ def crop_center(images, center):
 
 
 def mirrored_edges(data, ivar, most):
-    """Stamps whose outermost rows or columns are missing, with those beside them in their place.
+    """Stamps that lack up to ``most`` outermost rows or columns, with those beside them in their place.
 
-    Parameters
-    ----------
-    data, ivar : (N, n, n) ndarray
-        Pixels and inverse variances, 0 in pixels that are missing.
-    most : int
-        Rows or columns, at each side, up to which that is done.
-
-    Returns
-    -------
-    data, ivar : (N, n, n) ndarray
-        The same objects where nothing is missing.
+    The same objects where nothing is missing.
     """
     outer = [
         edge
@@ -260,20 +211,9 @@ def mirrored_edges(data, ivar, most):
 
 
 def block_average(data, ivar, factor):
-    """Sum blocks of pixels; masked pixels take their block's mean.
+    """Sum blocks of pixels, ``factor`` wide; masked pixels take their block's mean.
 
-    Parameters
-    ----------
-    data, ivar : (N, ny, nx) ndarray
-        Pixels and inverse variances; sizes divisible by ``factor``.
-    factor : int
-        Block side in pixels.
-
-    Returns
-    -------
-    data, ivar : (N, ny // factor, nx // factor) ndarray
-        Flux per block and its inverse variance, 0 where more than half of
-        the block is masked.
+    Flux per block and its inverse variance, 0 where more than half of the block is masked.
     """
     n, ny, nx = data.shape
     blocks = (n, ny // factor, factor, nx // factor, factor)

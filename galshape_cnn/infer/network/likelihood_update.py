@@ -86,26 +86,10 @@ def _without_sky(score, fisher, fit_sky):
 
 
 def frame_at(mean, chol, score, fisher, fit_sky):
-    """Frame from the likelihood's derivatives at the first answer.
+    """Frame from the likelihood's score (N, 8) and Fisher matrix (N, 8, 8) at the first answer.
 
-    Parameters
-    ----------
-    mean, chol : ndarray
-        From `expansion_point`.
-    score : (N, 8) ndarray
-        D^T W r with respect to flux, n, hlr, g1, g2, x, y, sky at ``mean``.
-    fisher : (N, 8, 8) ndarray
-        D^T W D there.
-    fit_sky : bool or (N,) ndarray of bool
-        Whether the sky level is unknown.
-
-    Returns
-    -------
-    frame : Frame
-    step : (N, 7) ndarray
-        Damped step y0, at most ten standard deviations of the first answer long.
-    factor : (N, 7, 7) ndarray
-        B.
+    ``mean`` and ``chol`` are from `expansion_point`. Also the damped step y0 (N, 7), at most ten standard
+    deviations of the first answer long, and B (N, 7, 7).
     """
     score, fisher = _without_sky(np.asarray(score, float), np.asarray(fisher, float), fit_sky)
     inward = POSTERIOR.derivative(mean) @ chol
@@ -144,21 +128,10 @@ def update_features(outputs, context, chol, step, factor):
 
 
 def likelihood_features(outputs, context, mean, chol, score, fisher, fit_sky):
-    """Frame and features of a batch, whatever its rows are worth.
+    """Frame and features (N, F) of a batch, whatever its rows are worth: arguments may hold NaN.
 
-    Parameters
-    ----------
-    outputs, context
-        As for `update_features`.
-    mean, chol, score, fisher, fit_sky
-        As for `frame_at`; rows may hold anything, NaN included.
-
-    Returns
-    -------
-    frame : Frame
-    features : (N, F) float32 ndarray
-    usable : (N,) ndarray of bool
-        False in rows without a finite frame: their frame and features mean nothing.
+    As of `update_features` and `frame_at`. Also (N,) bool, False in rows without a finite frame: their frame
+    and features mean nothing.
     """
     score, fisher = np.asarray(score, float), np.asarray(fisher, float)
     usable = np.isfinite(mean).all(1) & np.isfinite(chol).all((1, 2))

@@ -19,24 +19,10 @@ _OWN_DRAWS = 256  # where only the limits of the prior count
 
 
 def reweighted_moments(posterior, prior, training_prior):
-    """Mean and covariance in the parameters under another prior.
+    """Mean (N, 7) and covariance of flux, n, hlr, g1, g2, x, y under another prior than that of the training.
 
-    Parameters
-    ----------
-    posterior : MixturePosterior
-        Of N galaxies.
-    prior, training_prior : object
-        With ``log_density(flux, n, hlr, g1, g2)``, -inf outside the support, such as
-        `galshape_cnn.infer.posterior.prior.Prior`.
-
-    Returns
-    -------
-    mean : (N, 7) ndarray
-        flux, n, hlr, g1, g2, x, y; NaN where no draw lies in the support of both priors.
-    covariance : (N, 7, 7) ndarray
-    ess : (N,) ndarray
-        Effective number of draws, of 1024, or 256 where both priors are the same object: then only draws
-        beyond its limits are left out.
+    NaN where no draw lies in the support of both. Also the effective number (N,) of draws, of 1024, or 256
+    where both priors are the same object: then only draws beyond its limits are left out.
     """
     same = prior is training_prior
     draws = quasi_random_draws(posterior, _OWN_DRAWS if same else _DRAWS)

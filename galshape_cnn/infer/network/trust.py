@@ -15,18 +15,10 @@ AXES = ("snr", "hlr_over_fwhm", "n")
 
 
 def check_region(region):
-    """Refuse a region that cannot be used.
+    """Refuse a region that cannot be used, with an ``InputError``.
 
-    Parameters
-    ----------
-    region : mapping
-        For each method a mapping with the edges of the cells of each axis of `AXES`, increasing,
-        and ``trusted``, nested lists of 0 and 1 with one entry for each cell.
-
-    Raises
-    ------
-    InputError
-        If it has another form.
+    For each method it maps each axis of `AXES` to the increasing edges of its cells, and ``trusted`` to
+    nested lists of 0 and 1 with one entry for each cell.
     """
     for method, cells in region.items():
         try:

@@ -75,11 +75,11 @@ def effective(weights):
     return np.where(square > 0, 1 / np.maximum(square, 1e-300), 0.0)
 
 
-def tempered(weights, least=24.0):
-    """Weights (M, S), normalised, flattened until they are worth ``least`` draws, to learn from."""
+def tempered(weights):
+    """Weights (M, S), normalised, flattened until they are worth 24 draws, to learn from."""
     out = weights
     for power in (0.6, 0.35, 0.2, 0.1):
-        few = effective(out) < least
+        few = effective(out) < 24.0
         if not few.any():
             break
         flat = np.where(weights[few] > 0, np.maximum(weights[few], 1e-300) ** power, 0)
@@ -95,19 +95,7 @@ def random_generators(target, seed):
 
 @lru_cache(maxsize=4)
 def even_points(count, dimensions=8):
-    """Quasi-random points in the unit cube.
-
-    Parameters
-    ----------
-    count : int
-        A power of two.
-    dimensions : int, optional
-        Of the cube, D.
-
-    Returns
-    -------
-    points : (count, D) ndarray
-    """
+    """Quasi-random points (count, dimensions) in the unit cube; their number is a power of two."""
     return qmc.Sobol(dimensions, seed=20261128).random(count)
 
 

@@ -130,23 +130,11 @@ def sample_posterior(
 def raw_draws(data, ivar, transfer, grid, proposal, prior, *, fit_sky=True, gain=None, n_draws=256, seed=0):
     """Draws of each stamp's parameters from a fixed proposal, with their weights as they are.
 
-    The proposal learns from other draws, which are then forgotten, so that means of the weights times any
-    function have no bias, whatever the proposal is.
+    The proposal learns from other draws, as many, which are then forgotten, so that means of the weights
+    times any function have no bias, whatever the proposal is.  Arguments are those of `sample_posterior`.
 
-    Parameters
-    ----------
-    data, ivar, transfer, grid, proposal, prior, fit_sky, gain, seed
-        As for `sample_posterior`.
-    n_draws : int, optional
-        Draws that are returned; as many are made before to learn from.
-
-    Returns
-    -------
-    params : (N, n_draws, 7) ndarray
-        flux, n, hlr, g1, g2, x, y; NaN in rows without data.
-    log_weights : (N, n_draws) ndarray
-        ln(likelihood times prior over proposal), up to a constant of each galaxy; -inf where the prior is
-        zero.
+    Returns flux, n, hlr, g1, g2, x, y, (N, n_draws, 7), NaN in rows without data, and ln(likelihood times
+    prior over proposal), (N, n_draws), up to a constant of each galaxy; -inf where the prior is zero.
     """
     stamps = data, ivar, transfer, grid
     fit, rows, target, mixture = _begun(stamps, proposal, prior, fit_sky, gain, None)
@@ -212,20 +200,10 @@ def _start(data, ivar, transfer, grid, proposal):
 
 
 def sample_target(result, rows, target, mixture, n_samples, seed):
-    """Draw in rounds, more of them where few draws count, and summarise.
+    """Draw in rounds, more of them where few draws count, and fill the rows (M,) of a result.
 
-    Parameters
-    ----------
-    result : PosteriorResult
-        Some of its rows are filled.
-    rows : (M,) int ndarray
-        Which.
-    target : ShapeTarget or ExposuresTarget
-        Density of M galaxies.
-    mixture : StudentMixture
-        To draw from first.
-    n_samples, seed : int
-        As for `sample_posterior`.
+    ``target`` is the density of these M galaxies, ``mixture`` what is drawn from first; the others are those
+    of `sample_posterior`.
     """
     generators = random_generators(target, seed)
     counts = np.ceil(np.array(_ROUNDS) * n_samples).astype(int).tolist()
@@ -245,27 +223,11 @@ def sample_target(result, rows, target, mixture, n_samples, seed):
 
 
 def sample_evenly(target, mixture, count, seed):
-    """Posterior moments from few draws that are spread evenly.
+    """Posterior moments, without samples, from few draws (a power of two) that are spread evenly.
 
     They are a quasi-random set, shifted at random for each galaxy (Cranley & Patterson 1976, SIAM J. Numer.
-    Anal. 13, 904), so that errors of many galaxies average out.  Fluxes are not drawn: their means and
-    variances at each draw are known.
-
-    Parameters
-    ----------
-    target : ExposuresTarget
-        Density of N galaxies.
-    mixture : StudentMixture
-        To draw from.
-    count : int
-        Draws, a power of two.
-    seed : int
-        Of the shifts, which depend on it and on the galaxy's own pixels.
-
-    Returns
-    -------
-    result : PosteriorResult
-        Without samples.
+    Anal. 13, 904), by the seed and its own pixels, so that errors of many galaxies average out.  Fluxes are
+    not drawn: their means and variances at each draw are known.
     """
     n, model, size = len(target.best), target.model, mixture.means.shape[-1]
     shift = np.stack([g.uniform(size=(1, size + 2)) for g in random_generators(target, seed)])

@@ -183,54 +183,24 @@ class Prior:
     def reaching(self, **limits):
         """The same prior with supports that reach farther up.
 
-        Parameters
-        ----------
-        **limits : float
-            For ``snr``, ``flux``, ``n``, ``hlr`` or ``g``, the upper end wanted; one that is reached, and a
-            parameter that the prior does not have, change nothing.
-
-        Returns
-        -------
-        prior : Prior
+        Limits are the upper ends wanted of ``snr``, ``flux``, ``n``, ``hlr`` or ``g``; one that is reached,
+        and a parameter that the prior does not have, change nothing.
         """
         known = {name: high for name, high in limits.items() if name in self._parts}
         return Prior({name: _reaching(spec, known.get(name, 0)) for name, spec in self.config.items()})
 
     def sample(self, rng, size):
-        """Draw parameters.
-
-        Parameters
-        ----------
-        rng : numpy.random.Generator
-            Source of randomness.
-        size : int
-            Number of galaxies.
-
-        Returns
-        -------
-        draws : (size, 5) ndarray
-            Amplitude (S/N or flux, see `by_snr`), n, hlr in pixels, g1, g2.
-        """
+        """Draw amplitude (S/N or flux, see `by_snr`), n, hlr in pixels, g1, g2: (size, 5)."""
         amplitude = self["snr" if self.by_snr else "flux"].sample(rng, size)
         n, hlr, g = (self[key].sample(rng, size) for key in ("n", "hlr", "g"))
         angle = rng.uniform(0, 2 * np.pi, size)
         return np.stack([amplitude, n, hlr, g * np.cos(angle), g * np.sin(angle)], 1)
 
     def log_density(self, flux, n, hlr, g1, g2, snr=None):
-        """Logarithm of the density in flux, n, hlr, g1 and g2.
+        """Logarithm of the density in flux, n, hlr (pixels), g1 and g2; -inf outside the support.
 
-        Parameters
-        ----------
-        flux, n, hlr, g1, g2 : array_like
-            Parameters; hlr in pixels.
-        snr : array_like, optional
-            S/N of a galaxy with these parameters, where a prior on S/N sets the flux; without it that
-            part of the density is 1/flux, without limits.
-
-        Returns
-        -------
-        log_density : ndarray
-            -inf outside the support.
+        ``snr`` is that of a galaxy with these parameters, where a prior on S/N sets the flux; without it that
+        part of the density is 1/flux, without limits.
         """
         flux, g = np.asarray(flux, float), np.hypot(g1, g2)
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -77,21 +77,10 @@ class ShapeTarget:
         )
 
     def __call__(self, u, uniform):
-        """Log density, and a flux drawn for each point.
+        """Log density (N, S) at points (N, S, 6), and a flux (N, S, 1) drawn for each, in the data's unit.
 
-        Parameters
-        ----------
-        u : (N, S, 6) ndarray
-            Points.
-        uniform : (N, S, 2) ndarray
-            Deviates in [0, 1) that draw the flux.
-
-        Returns
-        -------
-        log_density : (N, S) ndarray
-            With respect to ``u``, up to a constant for each galaxy; -inf outside the prior.
-        flux : (N, S, 1) ndarray
-            In the unit of the data.
+        Deviates (N, S, 2) in [0, 1) draw the flux. The density is with respect to ``u``, up to a constant for
+        each galaxy; -inf outside the prior.
         """
         params = POSTERIOR.params(_with_unit_flux(u))
         possible = self._possible(u, params)

@@ -15,8 +15,8 @@ import numpy as np
 from galshape_cnn.forward.transfer import grid_for
 from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE
 from galshape_cnn.infer.likelihood.sandwich import correlation_spectrum
+from galshape_cnn.infer.network.amortized import source_noise
 from galshape_cnn.infer.network.features import SIDE, crop_center
-from galshape_cnn.infer.network.posterior import source_noise
 from galshape_cnn.infer.shear.generators import Tangents, filtered, image_tangents
 from galshape_cnn.infer.shear.grids import grid_steps
 from galshape_cnn.infer.shear.psf_arrays import normalised_psf, psf_arrays
@@ -45,7 +45,7 @@ COPIES = (0.5, -0.5)
 MIDDLE = (SIDE - 1) / 2
 _DISTANCE = np.hypot(*(np.mgrid[:SIDE, :SIDE] - MIDDLE))
 
-#: Radius in pixels about the middle of the stamp within which derivatives are exact: copies are measured there.
+#: Radius in pixels about the middle of the stamp within which derivatives are exact: copies are seen there.
 _REACH = 25.0
 #: Radius and softness, in pixels, of the window that ends the image before its edge.  The window's own
 #: derivatives lie outside of the reach, by more than a PSF's core.

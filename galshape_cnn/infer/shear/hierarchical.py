@@ -199,7 +199,7 @@ def shape_draws(batch, network, prior, *, n_draws=256, fit_sky=True, seed=0):
     shapes : (N, n_draws, 2) ndarray
     log_weights : (N, n_draws) ndarray
     """
-    from galshape_cnn.infer.network.posterior import sky_free_posterior
+    from galshape_cnn.infer.network.amortized import sky_free_posterior
     from galshape_cnn.infer.posterior.importance_sampling import raw_draws
 
     shapes = np.full((len(batch), n_draws, 2), np.nan)

@@ -24,6 +24,7 @@ from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.geometry import axis_ratio, position_angle, semi_major_radius
 from galshape_cnn.infer.shear.frames import ShearedColumns
 from galshape_cnn.infer.shear.leakage import leakage_slope, psf_shapes
+from galshape_cnn.masked import filled
 
 __all__ = ["ShearedViews", "mean_shear", "shear_of_sums", "shear_sums"]
 
@@ -45,8 +46,8 @@ def mean_shear(catalog, select=None, weights=None, by=None, *, errors="jackknife
         average.  It is called for sheared columns too.  Rows that could not be measured are
         left out in any case.
     weights : callable, str or (N,) array_like, optional
-        Not negative: a function of such a table, the name of a column, or numbers that do not depend on
-        the measured shapes.
+        Finite and not negative where a galaxy is averaged: a function of such a table, the name of a column,
+        or numbers that do not depend on the measured shapes.
     by : str, (str, edges) or callable, optional
         A row of the result for each value of a column, for each bin of a column between increasing
         edges, or for each value of a function of the table.  Bins of measured columns are selections, and
@@ -117,7 +118,23 @@ def mean_shear(catalog, select=None, weights=None, by=None, *, errors="jackknife
     if psf_shape is not None:
         found = np.array([row["leakage"] for row in rows], float).reshape(-1, 2)
         out["leakage"], out["leakage_err"] = found.T
+    for name in out.colnames:
+        out[name].info.description = _DESCRIPTIONS.get(name, "what the rows of the group have in common")
     return out
+
+
+_DESCRIPTIONS = {
+    "low": "lower edge of the bin, in it",
+    "high": "upper edge of the bin, not in it",
+    "g1": "mean shear along the first axis",
+    "g2": "mean shear along the diagonal",
+    "covariance": "of g1 and g2",
+    "R": "mean response of the shapes, d(g) / d(shear)",
+    "R_selection": "response of the selection and of the weights",
+    "N": "galaxies that count",
+    "leakage": "slope of the calibrated shapes on the PSF's",
+    "leakage_err": "standard error of leakage",
+}
 
 
 class ShearedViews:
@@ -169,7 +186,7 @@ class ShearedViews:
         )
         if self.weights is None:
             return chosen.astype(float)
-        return np.where(chosen, _numbers(self.weights, table), 0.0)
+        return np.where(chosen, _numbers(self.weights, table, chosen), 0.0)
 
 
 def _measured(catalog):
@@ -203,18 +220,29 @@ def _selected(answer, count):
     return answer
 
 
-def _numbers(weights, table):
-    """Weights of rows, checked."""
+def _numbers(weights, table, chosen):
+    """Weights of rows, checked where they count."""
     if isinstance(weights, str):
         if weights not in table.colnames:
             raise InputError(f"weights={weights!r} is no column; allowed: {table.colnames}")
         weights = table[weights]
     elif isinstance(weights, Callable):
         weights = weights(table)
-    values = np.asarray(getattr(weights, "value", weights), float)
-    if values.shape != (len(table),) or not (values[np.isfinite(values)] >= 0).all():
-        raise InputError(f"weights have shape {values.shape}; needed: {(len(table),)}, no number negative")
-    return np.where(np.isfinite(values), values, 0.0)
+    values = _as_numbers(weights, "weights")
+    if values.shape != (len(table),):
+        raise InputError(f"weights have shape {values.shape}; needed: {(len(table),)}")
+    if wrong := np.count_nonzero(chosen & ~((values >= 0) & (values < np.inf))):
+        raise InputError(
+            f"weights of {wrong} selected rows are NaN, masked, infinite or negative; allowed: numbers >= 0"
+        )
+    return values
+
+
+def _as_numbers(values, name):
+    try:
+        return filled(getattr(values, "value", values))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} holds no numbers; numbers are needed") from error
 
 
 def _groups(by, views):
@@ -242,13 +270,13 @@ def _column(table, name):
 
 
 def _bins(name, edges, views):
-    edges = np.asarray(edges, float)
+    edges = _as_numbers(edges, "by: edges")
     if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
         raise InputError(f"by: edges {edges.tolist()} do not increase")
     _column(views.tables[0][0], name)
 
     def members(table, low, high):
-        values = np.asarray(getattr(table[name], "value", table[name]), float)
+        values = _as_numbers(table[name], f"by: column {name!r}")
         return (values >= low) & (values < high)
 
     pairs = zip(edges[:-1], edges[1:], strict=True)

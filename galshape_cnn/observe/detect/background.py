@@ -22,19 +22,9 @@ _MOST_HIDDEN = 0.9  # of the image, above which nothing is left to measure and t
 def clipped_level(values, maxiters=5):
     """Median and standard deviation without outliers, as `astropy.stats.sigma_clipped_stats` has them.
 
-    Values are sorted once: what is left after each round is a part of them, and its median in the middle.
-
-    Parameters
-    ----------
-    values : (K,) ndarray
-        Finite.
-    maxiters : int, optional
-        Rounds in which values beyond three standard deviations from the median are left out.
-
-    Returns
-    -------
-    level, sigma : float
-        NaN without values.
+    Of finite values; in each of ``maxiters`` rounds those beyond three standard deviations from the median
+    are left out. They are sorted once: what is left after each round is a part of them, and its median in the
+    middle.  NaN without values.
     """
     kept = _clipped(values, maxiters)
     return (float(_middle(kept)), float(kept.std())) if len(kept) else (np.nan, np.nan)
@@ -59,19 +49,7 @@ def _middle(ordered):
 
 
 def grown(mask, radius):
-    """Pixels within a distance of those of a mask.
-
-    Parameters
-    ----------
-    mask : (ny, nx) ndarray of bool
-    radius : float
-        Pixels, at least 0.
-
-    Returns
-    -------
-    grown : (ny, nx) ndarray of bool
-        As `scipy.ndimage.binary_dilation` with a disc of the radius has it.
-    """
+    """Pixels within a radius of those of a mask, as `scipy.ndimage.binary_dilation` with a disc has it."""
     (ny, nx), most = mask.shape, int(radius)
     x = np.arange(nx, dtype=np.int32)
     before = np.maximum.accumulate(np.where(mask, x, np.int32(-nx - most)), axis=1)
@@ -87,25 +65,11 @@ def grown(mask, radius):
 
 
 def sky_level(image, bad, sources, margin, box):
-    """Background of an image, without the sources that are known.
+    """Background of an image, finite where it counts, without the sources that are known.
 
-    Parameters
-    ----------
-    image : (ny, nx) ndarray
-        Finite where it counts.
-    bad : (ny, nx) ndarray of bool
-        Pixels that do not count.
-    sources : (ny, nx) ndarray of bool or None
-        Pixels of sources.
-    margin : int
-        Pixels by which sources are larger than that.
-    box : int or None
-        Side of the mesh; 0 takes the image as background-subtracted; by default 128, or one level for
-        images too small for that.
-
-    Returns
-    -------
-    level : float or (ny, nx) ndarray
+    Pixels that are ``bad`` do not count, nor those within ``margin`` pixels of ``sources``. ``box`` is the
+    side of the mesh; 0 takes the image as background-subtracted; by default it is 128, or one level for
+    images too small for that.
     """
     if box == 0:
         return 0.0

@@ -19,8 +19,16 @@ import numpy as np
 
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.psf.arrays import PSFArrays
-from galshape_cnn.observe.detect.peaks import highest_pixels, lowest_between, quadratic_peak, values, windows
-from galshape_cnn.observe.detect.scale_space import build_levels, has_uniform_noise, number_of_levels
+from galshape_cnn.observe.detect.scale_space import (
+    build_levels,
+    has_uniform_noise,
+    highest_pixels,
+    lowest_between,
+    number_of_levels,
+    quadratic_peak,
+    values,
+    windows,
+)
 
 __all__ = [
     "Centers",
@@ -70,46 +78,26 @@ class Centers:
 
 
 def psf_sigma(psf):
-    """Gaussian width of each PSF, in pixels.
+    """Gaussian width (N or 1,) of each effective PSF, in pixels.
 
-    Parameters
-    ----------
-    psf : galshape_cnn.forward.psf.convert.PSFArrays
-        Effective PSFs.
-
-    Returns
-    -------
-    sigma : (N,) or (1,) ndarray
-        Of the Gaussian that covers as many pixels, 1 / sum(p^2); at least one
-        pixel, below which a sampled Gaussian is no Gaussian any more.
+    Of the Gaussian that covers as many pixels, 1 / sum(p^2); at least one pixel, below which a sampled
+    Gaussian is no Gaussian any more.
     """
     pixels = psf.array.sum((1, 2)) ** 2 / (psf.array**2).sum((1, 2)) / psf.oversampling**2
     return np.maximum(np.sqrt(pixels / (4 * np.pi)), 1.0)
 
 
 def find_centers(data, ivar, guess, sigma, move=True):
-    """Find the galaxy near each given position, and neighbours in the stamp.
+    """Find the galaxy near each given position x, y (N, 2), and neighbours in the stamp.
 
-    Parameters
-    ----------
-    data, ivar : (N, ny, nx) float32 ndarray
-        Stamps; zero ``ivar`` is masked.
-    guess : (N, 2) array_like
-        Given x, y in the stamp.
-    sigma : float or (N,) ndarray
-        Gaussian width of the PSF in pixels, see `psf_sigma`; rounded to steps of 4 %, which no
-        matched filter feels.
-    move : bool, optional
-        If False, positions are kept and only neighbours are looked for.
+    Stamps (N, ny, nx) are masked where ``ivar`` is zero; ``sigma`` is from `psf_sigma`, and rounded to steps
+    of 4 %, which no matched filter feels. Without ``move`` positions are kept and only neighbours are looked
+    for.
 
-    Returns
-    -------
-    centers : Centers
-        FAR_CENTROID is set when the galaxy is farther away than 3 pixels and
-        one PSF FWHM, which is more than positions measured on any image of
-        this quality are off; it is followed there only if it is the brightest
-        source in the inner half of the stamp, at 10 sigma or more.  With
-        RECENTER_FAILED the given position is kept.
+    FAR_CENTROID is set when the galaxy is farther away than 3 pixels and one PSF FWHM, which is more than
+    positions measured on any image of this quality are off; it is followed there only if it is the brightest
+    source in the inner half of the stamp, at 10 sigma or more.  With RECENTER_FAILED the given position is
+    kept.
     """
     guess = np.array(guess, float)
     center, flags = guess.copy(), np.zeros(len(data), np.int64)
@@ -122,24 +110,10 @@ def find_centers(data, ivar, guess, sigma, move=True):
 
 
 def alike_chunks(ivar, sigma):
-    """Rows that have the same scales and kind of noise, a chunk at a time.
+    """Yield up to 64 rows that have the same scales and kind of noise, and the widths of their kernels.
 
-    A row is smoothed as it would be alone, so that its centre does not depend, in the last
-    bit, on the rows around it.
-
-    Parameters
-    ----------
-    ivar : (N, ny, nx) ndarray
-        Inverse variance of the stamps.
-    sigma : float or (N,) ndarray
-        Width of the PSF in pixels.
-
-    Yields
-    ------
-    rows : (M,) int ndarray
-        Up to 64 rows.
-    width : (M,) ndarray
-        Of the kernels.
+    A row is smoothed as it would be alone, so that its centre does not depend, in the last bit, on the rows
+    around it.
     """
     step = np.round(np.log(np.broadcast_to(sigma, len(ivar))) / _SIGMA_STEP)
     width = np.exp(_SIGMA_STEP * step)
@@ -228,43 +202,18 @@ def _has_neighbor(level, center):
 
 
 def neighbor_flags(stamps):
-    """``NEIGHBOR`` for stamps that `find_centers` has not seen.
-
-    Parameters
-    ----------
-    stamps : Stamps
-        Batch of N.
-
-    Returns
-    -------
-    flags : (N,) int64 ndarray
-    """
+    """``NEIGHBOR`` for stamps that `find_centers` has not seen."""
     sigma = psf_sigma(PSFArrays(stamps.psf, stamps.psf_oversampling))
     return find_centers(stamps.data, stamps.ivar, stamps.center, sigma, move=False).flags
 
 
 def neighbor_peaks(level, center):
-    """Peaks that stand above the saddle towards the galaxy.
+    """Peaks of a level smoothed with the PSF that stand above the saddle towards the galaxy at x, y (N, 2).
 
-    The light of one galaxy falls monotonically along every ray, so that a peak
-    on its flank is as high as the lowest point towards its centre, but for
-    noise.
+    The light of one galaxy falls monotonically along every ray, so that a peak on its flank is as high as the
+    lowest point towards its centre, but for noise.
 
-    Parameters
-    ----------
-    level : Level
-        Stamps smoothed with the PSF.
-    center : (N, 2) ndarray
-        x, y of the galaxies.
-
-    Returns
-    -------
-    rows : (M,) int ndarray
-        Stamp of each peak.
-    xy : (M, 2) int ndarray
-        Its pixel.
-    threshold : (M,) ndarray
-        What it stands above the saddle.
+    Returns the stamp of each peak (M,), its pixel x, y (M, 2), and what it stands above the saddle (M,).
     """
     amplitude, middle = level.amplitude, np.round(center).astype(int)
     # numpy.nonzero takes ten times as long in three dimensions as in one
@@ -280,19 +229,9 @@ def neighbor_peaks(level, center):
 
 
 def mask_flags(ivar, center):
-    """Flags that say how much of a stamp, and of its centre, is masked.
+    """NO_DATA, MASKED, CENTER_MASKED: how much of a stamp, and of its centre x, y (N, 2), is masked.
 
-    Parameters
-    ----------
-    ivar : (N, ny, nx) ndarray
-        Inverse variance; zero is masked or outside.
-    center : (N, 2) ndarray
-        x, y of the galaxies.
-
-    Returns
-    -------
-    flags : (N,) int64 ndarray
-        NO_DATA, MASKED, CENTER_MASKED.
+    Where the inverse variance is zero it is masked or outside.
     """
     n, ny, nx = ivar.shape
     bad = ivar == 0

@@ -19,21 +19,9 @@ _MOST_SOURCES = 200  # of exponential levels, above which they are taken linearl
 
 
 def detected(smooth, threshold, npixels, bad=None):
-    """Connected pixels above a threshold.
+    """Labels 1, 2, ... of at least ``npixels`` connected pixels above a threshold, 0 where there is none.
 
-    Parameters
-    ----------
-    smooth : (ny, nx) ndarray
-    threshold : float
-    npixels : int
-        Least number of pixels of a segment.
-    bad : (ny, nx) ndarray of bool, optional
-        Pixels that belong to none.
-
-    Returns
-    -------
-    labels : (ny, nx) int32 ndarray
-        1, 2, ... in the order of first pixels; 0 where there is no source.
+    In the order of first pixels; ``bad`` pixels belong to none.
     """
     above = smooth > threshold
     if bad is not None:
@@ -57,23 +45,10 @@ def _numbered(labels, kept):
 
 
 def deblended(smooth, labels, npixels, contrast):
-    """Segments, those divided that hold several sources.
+    """Labels of segments 1, 2, ..., those divided that hold several sources: whole ones first, in order.
 
-    Parameters
-    ----------
-    smooth : (ny, nx) ndarray
-        In which they were `detected`.
-    labels : (ny, nx) int ndarray
-        Segments 1, 2, ...
-    npixels : int
-        Least number of pixels of a source at the level at which it separates.
-    contrast : float
-        Least share of the light of a segment that a source has.
-
-    Returns
-    -------
-    labels : (ny, nx) int ndarray
-        Whole segments in their order, then the sources of the divided ones.
+    ``npixels`` is the least number of pixels of a source at the level at which it separates, ``contrast`` the
+    least share of the light of a segment that it has.
     """
     if contrast == 1:
         return labels

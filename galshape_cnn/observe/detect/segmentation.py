@@ -20,8 +20,7 @@ from scipy.ndimage import find_objects, label
 from galshape_cnn.forward.psf.convert import PSFArrays
 from galshape_cnn.observe.detect.background import grown
 from galshape_cnn.observe.detect.centroids import alike_chunks, neighbor_peaks, psf_sigma
-from galshape_cnn.observe.detect.peaks import lowest_between, values
-from galshape_cnn.observe.detect.scale_space import build_levels
+from galshape_cnn.observe.detect.scale_space import build_levels, lowest_between, values
 
 __all__ = ["TARGET", "UNMODELLED", "Scene", "find_scenes", "own_clumps"]
 
@@ -84,19 +83,7 @@ class Scene:
 
 
 def find_scenes(stamps, known=None):
-    """Find the sources of each stamp.
-
-    Parameters
-    ----------
-    stamps : Stamps
-        Batch of N.
-    known : sequence of (K, 2) ndarray, optional
-        For each stamp, x, y of other galaxies that the user listed.
-
-    Returns
-    -------
-    scenes : list of Scene
-    """
+    """Find the sources of each stamp; ``known`` has x, y (K, 2) of other galaxies listed in it."""
     sigma = psf_sigma(PSFArrays(stamps.psf, stamps.psf_oversampling))
     scenes = [None] * len(stamps)
     for chunk, width in alike_chunks(stamps.ivar, sigma):
@@ -129,23 +116,10 @@ def _scene(level, row, center, found, listed, threshold):
 
 
 def own_clumps(amplitude, labels, center, peaks):
-    """Peaks that are clumps of the galaxy, not neighbours.
+    """Peaks (K, 2) that are clumps of the galaxy, not neighbours: (K,) bool, False unless there are three.
 
-    Parameters
-    ----------
-    amplitude : (ny, nx) ndarray
-        Smoothed stamp above its background.
-    labels : (ny, nx) int ndarray
-        Pixels of the galaxy, `TARGET`, and of each peak in turn.
-    center : (2,) ndarray
-        x, y of the galaxy.
-    peaks : (K, 2) ndarray
-        x, y of the peaks.
-
-    Returns
-    -------
-    own : (K,) bool ndarray
-        All False unless there are at least three.
+    ``amplitude`` is the smoothed stamp above its background; ``labels`` are `TARGET` on the pixels of the
+    galaxy, then of each peak in turn.
     """
     none = np.zeros(len(peaks), bool)
     if len(peaks) < _FEWEST_CLUMPS:

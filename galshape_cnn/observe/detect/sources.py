@@ -129,23 +129,9 @@ def _stamp_size(labels):
 def background_noise(data):
     """Noise of the pixels without sources, for images without a description of their noise.
 
-    It holds for independent pixels and for sources fainter than the sky: a map from
-    the survey is always better.
-
-    Parameters
-    ----------
-    data : NDData
-        Image, or cube of cutouts.
-
-    Returns
-    -------
-    sigma : float or (N, 1, 1) ndarray
-        Clipped standard deviation, of each plane of a cube.
-
-    Raises
-    ------
-    NoiseError
-        If no pixel is left, or they are all equal.
+    Clipped standard deviation of an image, or (N, 1, 1) of the planes of a cube. It holds for independent
+    pixels and for sources fainter than the sky: a map from the survey is always better.  ``NoiseError`` if no
+    pixel is left, or they are all equal.
     """
     if np.ndim(data.data) == 3:
         masks = [None] * len(data.data) if data.mask is None else data.mask
@@ -215,21 +201,9 @@ class Segments(NamedTuple):
 
 
 def segmented(data, error=None, detection=None):
-    """Find the pixels of the sources of an image.
+    """Find the pixels of the sources of an image; arguments as of `find_galaxies`.
 
-    Parameters
-    ----------
-    data, error, detection
-        As for `find_galaxies`.
-
-    Returns
-    -------
-    segments : Segments
-
-    Raises
-    ------
-    NoiseError
-        If the image has no noise, or no pixel counts.
+    ``NoiseError`` if the image has no noise, or no pixel counts.
     """
     detection = Detection() if detection is None else detection
     image, sigma, bad = pixels_and_noise(data, error)

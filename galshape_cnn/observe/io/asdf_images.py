@@ -12,7 +12,7 @@ import astropy.units as u
 import numpy as np
 from astropy.nddata import NDData
 
-from galshape_cnn.errors import FileError, GalshapeWarning
+from galshape_cnn.errors import FileError, warn
 from galshape_cnn.observe.io.asdf_scan import check_asdf
 from galshape_cnn.observe.io.bitmask import bad_pixels
 from galshape_cnn.observe.io.noise_hdus import KINDS, uncertainty_unit
@@ -29,30 +29,12 @@ _DEPTH = 3
 
 
 def read_asdf_image(path, *, sci=None, noise=None, mask=None, psf=None, bad_bits=None):
-    """Read an image, or a cube of cutouts, from an ASDF file.
+    """Read an image, or a cube of cutouts, from an ASDF file, as `~galshape_cnn.read_image` does.
 
-    Parameters
-    ----------
-    path : Path
-        ASDF file.
-    sci : str, optional
-        Branch of the tree that holds the image, such as ``"roman"``.
-    noise : (str, str), optional
-        Kind (``"err"``, ``"var"``, ``"ivar"``) and key beside the image.
-    mask, psf : str, optional
-        Keys beside the image.
-    bad_bits : optional
-        See `galshape_cnn.observe.io.bitmask.bad_pixels`.
-
-    Returns
-    -------
-    image : NDData
-        As from `galshape_cnn.observe.io.fits.read_image`.
-
-    Raises
-    ------
-    FileError
-        If the file is missing or damaged, or holds no image.
+    ``sci`` is the branch of the tree that holds the image, such as ``"roman"``; ``noise`` its kind
+    (``"err"``, ``"var"``, ``"ivar"``) and key, ``mask`` and ``psf`` keys beside the image; ``bad_bits`` as of
+    `galshape_cnn.observe.io.bitmask.bad_pixels`. ``FileError`` if the file is missing or damaged, or holds no
+    image.
     """
     import asdf
 
@@ -187,11 +169,9 @@ def _wcs(wcs, path):
         return celestial_part(wcs)
     except Exception as error:
         if hasattr(wcs, "keys"):
-            warnings.warn(
+            warn(
                 f"{path}: the WCS cannot be read without the package gwcs (pip install gwcs); shapes are in "
-                "pixels",
-                GalshapeWarning,
-                stacklevel=2,
+                "pixels"
             )
             return None
         raise FileError(f"{path} has a WCS that cannot be used: {error}") from error

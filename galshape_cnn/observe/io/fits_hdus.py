@@ -11,7 +11,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyUserWarning
 
-from galshape_cnn.errors import FileError, GalshapeWarning
+from galshape_cnn.errors import FileError, GalshapeError, GalshapeWarning, warn
 from galshape_cnn.observe.io.fits_scan import check_declared_sizes
 
 __all__ = [
@@ -69,14 +69,9 @@ def open_fits(path):
                 len(hdus)  # astropy reads the headers that it has put off
                 yield hdus
     except Exception as error:  # a damaged file makes astropy raise any kind
-        if _is_ours(error):
+        if isinstance(error, (GalshapeError, GalshapeWarning)):  # on purpose
             raise
         raise FileError(f"{path} cannot be read as FITS: {error!r}") from error
-
-
-def _is_ours(error):
-    """Whether an exception was raised on purpose."""
-    return type(error).__module__.startswith("galshape_cnn.")
 
 
 def list_hdus(hdus):
@@ -158,11 +153,9 @@ def say_roles(hdus, index, path):
         return
     what = ", ".join(f"{roles[i]} {i}" for i in used)
     if None in keys:
-        warnings.warn(
+        warn(
             f"{path} names none of its HDUs; by the mask planes of one they are taken as {what}; sci, "
-            "mask and var name others",
-            GalshapeWarning,
-            stacklevel=4,
+            "mask and var name others"
         )
     else:
         _log.info("HDUs by their %s: %s", " and ".join(sorted(keys)), what)

@@ -28,8 +28,8 @@ _MOST_COMPRESSION, _ALWAYS_ALLOWED = 20_000, 1 << 28
 #: Largest dimension of a WCS, and order of its polynomials: wcslib and astropy take memory by their squares.
 _MOST_WCS_AXES, _HIGHEST_ORDER = 99, 99
 _DAMAGE = (EOFError, OSError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
-_SIZES = re.compile(rb"Z?BITPIX|Z?NAXIS\d*|ZTILE\d+|PCOUNT|GCOUNT|TFIELDS|WCSAXES[A-Z]?|[AB]P?_ORDER")
-_WORDS = re.compile(rb"SIMPLE|GROUPS|ZIMAGE")
+_SIZES = re.compile(r"Z?BITPIX|Z?NAXIS\d*|ZTILE\d+|PCOUNT|GCOUNT|TFIELDS|WCSAXES[A-Z]?|[AB]P?_ORDER")
+_WORDS = ("SIMPLE", "GROUPS", "ZIMAGE")
 
 
 def check_declared_sizes(path):
@@ -75,17 +75,7 @@ def _opened(path):
 
 
 class _Scan:
-    """One pass over the headers of a file.
-
-    Parameters
-    ----------
-    path : Path
-        For messages.
-    stream : file
-        Its bytes.
-    size : int or None
-        How many, unless it takes unpacking to know.
-    """
+    """One pass over the headers of a file: its bytes, and how many, or None if it takes unpacking to know."""
 
     def __init__(self, path, stream, size):
         self.path, self.stream, self.size, self.position, self.index = path, stream, size, 0, 0
@@ -113,11 +103,11 @@ class _Scan:
             first = False
             for start in range(0, len(block) - _CARD + 1, _CARD):
                 card = block[start : start + _CARD]
-                key = card[:8].rstrip()
-                if key == b"END":
+                key = card[:8].rstrip().decode("latin-1")
+                if key == "END":
                     return found
-                if card[8:10] == b"= " and (_SIZES.fullmatch(key) or _WORDS.fullmatch(key)):
-                    found.setdefault(key.decode(), []).append(card[10:].split(b"/")[0].strip())
+                if card[8:10] == b"= " and (_SIZES.fullmatch(key) or key in _WORDS):
+                    found.setdefault(key, []).append(card[10:].split(b"/")[0].strip())
             if len(block) < _BLOCK:
                 raise FileError(f"{self.path} is truncated in the header of HDU {self.index}")
         raise FileError(f"{self.path}: the header of HDU {self.index} has no end")
@@ -126,7 +116,7 @@ class _Scan:
         """Bytes of the data, without padding."""
         if header.get("SIMPLE", [b"T"])[0] == b"F":
             return 0  # no standard FITS, of which nothing is known
-        numbers = {key: self._number(key, texts) for key, texts in header.items() if not _is_word(key)}
+        numbers = {key: self._number(key, texts) for key, texts in header.items() if key not in _WORDS}
         for key in numbers:
             self._check_wcs(key, numbers[key])
         axes = self._axes(numbers, "NAXIS")
@@ -214,7 +204,3 @@ class _Scan:
 
     def _truncated(self, end, size):
         raise FileError(f"{self.path} is truncated: HDU {self.index} ends at byte {end}, the file at {size}")
-
-
-def _is_word(key):
-    return _WORDS.fullmatch(key.encode()) is not None

@@ -1,11 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Noise HDU of an image: its kind and unit."""
 
-import warnings
-
 from astropy.nddata import InverseVariance, StdDevUncertainty, VarianceUncertainty
 
-from galshape_cnn.errors import FileError, GalshapeWarning
+from galshape_cnn.errors import FileError, warn
 from galshape_cnn.observe.io.fits_hdus import UNCERTAINTY_TYPES, companion, uncertainty_type
 from galshape_cnn.observe.io.hdu_pixels import image_pixels, named_pixels
 from galshape_cnn.observe.io.photometry import unit_of
@@ -19,29 +17,10 @@ _WORDS = {"err": "1-sigma errors", "var": "variances", "ivar": "inverse variance
 
 
 def read_uncertainty(hdus, index, named, path, unit):
-    """Noise of an image, from the HDU named or found by what it is called.
+    """Noise of an image, from the HDU ``named`` (kind, where) or found by what it is called, or None.
 
-    Parameters
-    ----------
-    hdus : astropy.io.fits.HDUList
-    index : int
-        HDU of the image.
-    named : (str, int or str or Path) or None
-        Kind of the noise and where it is.
-    path : Path
-        Of the file, for messages.
-    unit : astropy unit or None
-        Of the image.
-
-    Returns
-    -------
-    uncertainty : astropy.nddata.NDUncertainty or None
-        In the unit that its own BUNIT states, if there is one; None if there is no noise.
-
-    Raises
-    ------
-    FileError
-        If several HDUs would do, or the unit or the type that the HDU states contradict what it is taken for.
+    In the unit that its own BUNIT states, if there is one. ``FileError`` if several HDUs would do, or the
+    unit or the type that the HDU states contradict what it is taken for.
     """
     if named is not None:
         kind, choice = named
@@ -79,29 +58,10 @@ def _unit(header, kind, unit, what, is_named):
 
 
 def uncertainty_unit(own, kind, unit, what, is_named=False):
-    """Check the unit of noise against that of the image.
+    """Unit of noise, checked against that of the image; None if there is none, or the image has none.
 
-    Parameters
-    ----------
-    own : astropy unit or None
-        What is said of the noise.
-    kind : {"err", "var", "ivar"}
-    unit : astropy unit or None
-        Of the image.
-    what : str
-        File and HDU, for messages.
-    is_named : bool, optional
-        Whether the user has said that it is noise of this kind.
-
-    Returns
-    -------
-    unit : astropy unit or None
-        That of the noise; None if there is none, or the image has none.
-
-    Raises
-    ------
-    FileError
-        If it cannot be the unit of such noise.
+    ``kind`` is "err", "var" or "ivar"; ``is_named`` says that the user called it so. ``FileError``, with file
+    and HDU in ``what``, if it cannot be the unit of such noise.
     """
     if own is None or unit is None:
         return None
@@ -109,11 +69,9 @@ def uncertainty_unit(own, kind, unit, what, is_named=False):
     if own.is_equivalent(wanted):
         return own
     if is_named and own == unit:
-        warnings.warn(
+        warn(
             f"{what} is said to hold {_WORDS[kind]}, but its BUNIT is that of the image, {own}: {wanted} is "
-            "meant",
-            GalshapeWarning,
-            stacklevel=2,
+            "meant"
         )
         return None
     same = own == unit
@@ -129,10 +87,8 @@ def _is_exposure_map(hdus, index, path):
     drizzled = any(key in hdus[0].header for key in ("NDRIZIM", "D001VER"))
     if not (drizzled and hdus[index].name == "WHT"):
         return False
-    warnings.warn(
+    warn(
         f"{path}: WHT of AstroDrizzle holds exposure times unless final_wht_type is IVM or ERR, and is not "
-        "used; if it is an inverse variance, say so with ivar (--ivar WHT), otherwise give the noise",
-        GalshapeWarning,
-        stacklevel=2,
+        "used; if it is an inverse variance, say so with ivar (--ivar WHT), otherwise give the noise"
     )
     return True

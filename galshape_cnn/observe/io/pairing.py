@@ -17,28 +17,14 @@ _NAMES = ("err", "var", "ivar", "weight", "mask", "psf")
 
 
 def names_of_each(paths, names):
-    """Options of `read_image` for each of many files, patterns resolved.
+    """Options of `read_image` for each of many files, of which noise, mask and PSF may be patterns.
 
-    A pattern must match one file for each image.  Where the varying parts of the file names are the same,
-    they decide (``cut/a1.fits`` and ``psf/p_a1.fits``); otherwise the sorted order does.
+    A pattern, ``"psf/*.fits"`` or ``"psf/*.fits[1]"``, must match one file for each image.  Where the varying
+    parts of the file names are the same, they decide (``cut/a1.fits`` and ``psf/p_a1.fits``); otherwise the
+    sorted order does.
 
-    Parameters
-    ----------
-    paths : sequence of path-like
-        The images.
-    names : mapping
-        Options of `read_image`; noise, mask and PSF may be patterns, ``"psf/*.fits"`` or ``"psf/*.fits[1]"``.
-
-    Returns
-    -------
-    each : list of dict
-
-    Raises
-    ------
-    FileError
-        If a pattern matches no file.
-    InputError
-        If it matches another number of files than there are images, or the order is not clear.
+    ``FileError`` if it matches no file, ``InputError`` if another number of files than there are images, or
+    the order is not clear.
     """
     paths = [os.fspath(path) for path in paths]
     found = {}
@@ -110,28 +96,10 @@ def _count(psf):
 
 
 def with_own_psf(image, row, n, names):
-    """The image of one of several files, with its own PSF where another file has one for each.
+    """The image of one of n files, changed in place, with its own PSF where another file has one for each.
 
-    Parameters
-    ----------
-    image : NDData
-        As `read_image` returns it.
-    row : int
-        Which of them it is.
-    n : int
-        Number of files.
-    names : mapping
-        Options of `read_image` for all of them.
-
-    Returns
-    -------
-    image : NDData
-        Changed in place.
-
-    Raises
-    ------
-    PSFError
-        If that file has neither one PSF nor ``n``.
+    ``names`` are the options of `read_image` for all of them. ``PSFError`` if that file has neither one PSF
+    nor n.
     """
     choice = names.get("psf")
     if choice is None or n == 1 or np.ndim(image.data) != 2 or not Selection(choice, "").other_file:

@@ -6,10 +6,12 @@ fields add scatter that no map contains.  The tiles lie on a fixed lattice, so t
 does not depend on which galaxies of the image are measured.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
+from galshape_cnn.observe.cutting import workable_unit
 from galshape_cnn.observe.noise.correlation import (
     EstimatedCorrelation,
     blank_pixel_sums,
@@ -87,10 +89,22 @@ def _tiles(frame):
     starts = [
         np.linspace(0, length - side, k).astype(int) for length, k in zip((ny, nx), number, strict=True)
     ]
-    parts = [frame.read(slice(y, y + side), slice(x, x + side))[:2] for y in starts[0] for x in starts[1]]
+    places = [(slice(y, y + side), slice(x, x + side)) for y in starts[0] for x in starts[1]]
+    frame = _in_workable_units(frame, places)
+    parts = [frame.read(*place)[:2] for place in places]
     data, ivar = (np.array(one) for one in zip(*parts, strict=True))
     known = (ivar > 0).any((1, 2))
     if not known.any():
         return None
     unit = np.float32(1 / np.sqrt(np.median(ivar[ivar > 0].astype(float))))
     return Stamps(data[known] / unit, ivar[known] * unit**2, (_TILE_PSF / _TILE_PSF.sum())[None])
+
+
+def _in_workable_units(frame, places):
+    """The frame with pixels that single precision holds, squared as well."""
+    for place in places:
+        ivar = np.asarray(frame.noise[place].inverse_variance(), float) / frame.factor**2
+        if (ivar > 0).any():
+            unit = workable_unit(ivar)
+            return frame if unit == 1 else replace(frame, factor=frame.factor / unit)
+    return frame

@@ -10,12 +10,10 @@ is the noise of a pixel without a source.  The photons of the galaxies are added
 from their models.  The scatter of neighbouring pixels says whether that is true.
 """
 
-import warnings
-
 import astropy.units as u
 import numpy as np
 
-from galshape_cnn.errors import GalshapeWarning, InputError, NoiseError
+from galshape_cnn.errors import InputError, NoiseError, warn
 from galshape_cnn.quantities import plain_number, unit_of
 
 __all__ = ["checked_detector", "checked_gain", "detector_error"]
@@ -161,6 +159,4 @@ def _compare(scatter, sigma, sky, measured):
     if scatter > _TOLERANCE * sigma and measured:
         raise NoiseError(f"{found}; was the sky subtracted? Then give its level, sky_level=")
     if not sigma / _TOLERANCE < scatter < _TOLERANCE * sigma:
-        warnings.warn(
-            f"{found}: one of them is wrong, or the noise is correlated", GalshapeWarning, stacklevel=2
-        )
+        warn(f"{found}: one of them is wrong, or the noise is correlated")

@@ -1,13 +1,12 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Autocorrelation of the noise: given by the user, or estimated from blank pixels."""
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import binary_dilation
 
-from galshape_cnn.errors import GalshapeWarning, InputError, NoiseError
+from galshape_cnn.errors import InputError, NoiseError, warn
 from galshape_cnn.forward.psf.arrays import PSFArrays
 from galshape_cnn.masked import filled
 from galshape_cnn.observe.detect.centroids import alike_chunks, psf_sigma
@@ -93,11 +92,9 @@ def _estimated_now(word, observation):
         raise InputError(f"noise_correlation={word!r}; the words allowed are 'auto' and 'estimate'")
     correlation, excess = estimate_correlation(observation.groups)
     if abs(excess - 1) > _LARGEST_EXCESS:
-        warnings.warn(
+        warn(
             f"blank pixels scatter {excess:.2f} times what the noise map says: errors are off by as much; "
-            "noise_scale='estimate' mends that",
-            GalshapeWarning,
-            stacklevel=3,
+            "noise_scale='estimate' mends that"
         )
     return EstimatedCorrelation(correlation, excess)
 

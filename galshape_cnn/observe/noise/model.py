@@ -1,10 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """`NoiseModel`: gain, read noise, correlation and scale, beside the noise map."""
 
-import warnings
 from dataclasses import dataclass, fields, replace
 
-from galshape_cnn.errors import GalshapeWarning, InputError
+from galshape_cnn.errors import InputError, warn
 from galshape_cnn.observe.noise.blank_sky import AUTO, measured_noise
 from galshape_cnn.observe.noise.ccd import checked_detector, checked_gain, detector_error
 from galshape_cnn.observe.noise.correlation import EstimatedCorrelation, noise_correlation
@@ -133,7 +132,8 @@ class NoiseModel:
         if self.read_noise is None and self.sky_level is None:
             return error
         if error is not None or hasattr(data, "ivar"):
-            raise InputError("read_noise and error both describe the noise; give one of them")
+            given = "sky_level" if self.read_noise is None else "read_noise"
+            raise InputError(f"{given} and error both describe the noise; give one of them")
         if self.read_noise is None:
             raise InputError("sky_level is given without read_noise, which may be 0")
         own = unit_of(data)
@@ -181,9 +181,7 @@ def _say(noise_scale=None, noise_correlation=None):
     if noise_correlation is not None:
         parts.append(f"are correlated (over an area of {noise_correlation.array.sum():.1f} pixels)")
     if parts:
-        warnings.warn(
+        warn(
             f"blank pixels of the image {' and '.join(parts)}: errors and flags take that into account; "
-            "noise_scale=None and noise_correlation=None take the noise map at its word",
-            GalshapeWarning,
-            stacklevel=5,
+            "noise_scale=None and noise_correlation=None take the noise map at its word"
         )

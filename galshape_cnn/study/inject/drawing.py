@@ -9,6 +9,7 @@ from scipy.optimize import brentq
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.forward.psf.convert import is_galsim, psf_arrays
+from galshape_cnn.forward.psf.galsim_psf import transform_side
 from galshape_cnn.study.inject.profiles import GSPARAMS
 
 __all__ = ["Drawn", "PointSpread", "draw_unit", "flux_for_snr", "photon_noise", "snr_of"]
@@ -92,7 +93,11 @@ def draw_unit(galaxy, effective, xy, jacobian, side, shape):
     image = galsim.ImageD(bounds)
     options = {"center": galsim.PositionD(*map(float, xy)), "wcs": galsim.JacobianWCS(*np.ravel(jacobian))}
     try:
-        galsim.Convolve(galaxy, effective, gsparams=GSPARAMS).drawImage(image, method="no_pixel", **options)
+        seen = galsim.Convolve(galaxy, effective, gsparams=GSPARAMS)
+        needed = transform_side(seen, np.sqrt(options["wcs"].pixelArea()))
+        if needed > GSPARAMS.maximum_fft_size:  # newer GalSim would take the memory and the time
+            raise InputError(f"a galaxy cannot be drawn by GalSim: it needs a transform of side {needed}")
+        seen.drawImage(image, method="no_pixel", **options)
     except galsim.GalSimError as error:
         raise InputError(f"a galaxy cannot be drawn by GalSim: {' '.join(str(error).split())}") from error
     return Drawn(image.array.copy(), slice(low[1], high[1]), slice(low[0], high[0]))

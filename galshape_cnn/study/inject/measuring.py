@@ -21,6 +21,19 @@ __all__ = ["BEST", "blank_rows", "cut_at", "cut_found", "given_positions", "join
 
 #: Columns of a best fit.
 BEST = (*SHAPE_PARAMETERS, "r_eff")
+#: Of the columns of the truth that do not begin with ``true``.
+_DESCRIPTIONS = {
+    "id": "identifier of the injected galaxy",
+    "kind": "what was drawn",
+    "truth": "what the measurement is compared with",
+    "psf_fwhm": "full width at half maximum of the PSF",
+    "structure": "share of the light outside the smooth component",
+    "n_near": "sources of the image within half a stamp",
+    "nearest": "distance of the nearest source of the image",
+    "contamination": "light of the image that a matched filter takes for the galaxy's, over its flux",
+    "realisation": "copy of the image that it was drawn into",
+    "found": "whether it was measured",
+}
 
 _LARGEST_ERROR = 1.0  # pixels, of a given position
 _MATCHED = (2.0, 0.5)  # a source is the galaxy within so many pixels, or this part of the PSF's FWHM
@@ -196,10 +209,14 @@ def joined_rows(truth, best, measured, found):
         if name == "hlr" and unit is not None:
             table["psf_fwhm"] = table["psf_fwhm"] * unit
         best.rename_column(name, f"best_{name}")
-    for name in ("x", "y"):
+    for name in ("x", "y", "nearest"):
         table[name] = table[name] * measured["x_centroid"].unit
     for name in (*BEST, "snr", "x", "y"):
         table.rename_column(name, f"true_{name}")
     table["found"] = found
+    for name in table.colnames:
+        table[name].info.description = _DESCRIPTIONS.get(name, f"true {name.removeprefix('true_')}")
+    for name in best.colnames:
+        best[name].info.description = f"{name.removeprefix('best_')} of the Sersic profile that fits best"
     measured.remove_column("id")
     return hstack([table, best, measured], metadata_conflicts="silent")

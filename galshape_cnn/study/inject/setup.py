@@ -1,15 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Checks of the arguments of `inject`, and the `Job` they make."""
 
-import warnings
-
 import astropy.units as u
 import numpy as np
 from astropy.nddata import NDData, StdDevUncertainty
 
-from galshape_cnn.errors import GalshapeWarning, InputError, NoiseError, PSFError
+from galshape_cnn.errors import InputError, NoiseError, PSFError, warn
 from galshape_cnn.forward.psf.arrays import FORMS
-from galshape_cnn.forward.psf.width import psf_width
+from galshape_cnn.forward.psf.shape import psf_width
 from galshape_cnn.geometry import semi_major_radius
 from galshape_cnn.observe.noise.model import NoiseModel
 from galshape_cnn.quantities import plain_number, truth_value, whole_number
@@ -271,9 +269,7 @@ def _planned(field, room, rows, fwhm, scale, seed):
             "allow fainter sources beside them (avoid), a smaller clearance, or smaller galaxies (prior)"
         )
     if lost:
-        warnings.warn(
-            f"{lost} of {len(rows)} galaxies find no free place in the image", GalshapeWarning, stacklevel=4
-        )
+        warn(f"{lost} of {len(rows)} galaxies find no free place in the image")
     return realisation, xy
 
 

@@ -10,12 +10,14 @@ from astropy.coordinates import SkyCoord
 from galshape_cnn.errors import InputError
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.geometry import frame_derivative, transform_shape
+from galshape_cnn.forward.varying import shape_index
 from galshape_cnn.infer.catalog.exposures_catalog import ExposuresCatalog
 from galshape_cnn.infer.catalog.measurement import Measurement
+from galshape_cnn.infer.catalog.placement import Placement
 from galshape_cnn.infer.measure.exposures.quality import ExposureRows
 from galshape_cnn.observe.exposure import axes_of, opened
 from galshape_cnn.observe.exposures import prepare_exposures
+from galshape_cnn.study.report.band_shapes import band_covariance, band_params, varying_in
 from galshape_cnn.study.report.from_table import column_numbers, fitted_sky, method_of
 
 __all__ = ["exposures_from_table"]
@@ -44,15 +46,17 @@ def exposures_from_table(table, exposures, **keywords):
     Raises
     ------
     InputError
-        If the exposures are of other bands than the table, or its shapes vary with wavelength.
+        If the exposures are of other bands than the table.
     """
     exposures = [opened(one) for one in exposures]
     bands = tuple(dict.fromkeys(one.band for one in exposures))
-    _check(table, bands)
+    vary = _checked(table, bands)
+    if vary:  # any wavelengths that differ will do, see `band_shapes`
+        exposures = [replace(one, wavelength=1.0 + bands.index(one.band)) for one in exposures]
     noise = table.meta.get("noise")
     noise = noise if isinstance(noise, dict) else {}
     is_image = axes_of(exposures[0].data) == 2
-    options = {"recenter": False, "strict": False} | keywords
+    options = {"recenter": False, "strict": False, "vary": vary} | keywords
     found = prepare_exposures(exposures, _places(table) if is_image else None, **options)
     if len(found) != len(table):
         raise InputError(f"the table has {len(table)} rows, the exposures hold {len(found)} cutouts")
@@ -75,17 +79,13 @@ def exposures_from_table(table, exposures, **keywords):
     return replace(catalog, ids=np.ma.array(table["id"]), inputs=table[others] if others else None)
 
 
-def _check(table, bands):
-    """Refuse a table that is not of these bands, or whose shapes vary."""
+def _checked(table, bands):
+    """What varies between the bands; a table that is not of these is refused."""
     wanted = [f"flux_{band}" for band in bands] if len(bands) > 1 else ["flux"]
     missing = [name for name in wanted if name not in table.colnames]
     if missing:
         raise InputError(f"the table has no column {missing[0]}; it is of other bands than the exposures")
-    if "hlr" not in table.colnames or "n" not in table.colnames or "g1" not in table.colnames:
-        raise InputError(
-            "the shapes of the table vary with wavelength; only write_report of the catalogue itself makes a "
-            "page of these"
-        )
+    return varying_in(table, bands) if len(bands) > 1 else ()
 
 
 def _places(table):
@@ -101,28 +101,25 @@ def _measurement(table, found):
     """Rows of the table in the pixels of their reference exposures, and where these are."""
     model, rows = found.model, np.arange(len(found))
     place = found.placement(rows, found.reference)
-    angular = u.Quantity(table["hlr"]).unit.is_equivalent(u.arcsec)
+    names, index = shape_index(model)
+    sizes = {names[at] for at in index[:, 1]}
+    angular = u.Quantity(table[min(sizes)]).unit.is_equivalent(u.arcsec)
     if angular and not found.has_sky:
         raise InputError("the table gives sizes in arcsec, but the exposures have no WCS")
-    size = {"hlr": u.arcsec if angular else u.pix}
-    names = model.reported_names
-    values = np.column_stack([column_numbers(table, name, size.get(name)) for name in names])
-    turn = np.tile(np.eye(len(names)), (len(rows), 1, 1))
-    if angular:
-        inverse, shape = np.linalg.inv(place["jacobian"]), slice(model.hlr, model.shear.stop)
-        framed = slice(SINGLE.hlr, SINGLE.shear.stop)
-        with np.errstate(invalid="ignore"):  # rows that were not measured are NaN
-            turn[:, shape, shape] = frame_derivative(*values[:, model.shear].T, inverse)[:, framed, framed]
-            values[:, shape] = np.stack(transform_shape(*values[:, shape].T, inverse), -1)
-    covariances = []
-    for suffix in ("std", "err"):
-        sigma = np.stack([column_numbers(table, f"{name}_{suffix}", size.get(name)) for name in names], -1)
-        known = np.isfinite(sigma)
-        variance = np.where(known, sigma, 0)[:, :, None] ** 2 * np.eye(len(names))
-        moved = turn @ variance @ np.swapaxes(turn, 1, 2)
-        covariances.append(np.where(known[:, :, None] & known[:, None, :], moved, np.nan))
+    units = dict.fromkeys(sizes, u.arcsec if angular else u.pix)
+
+    def numbers(suffix=""):
+        return np.column_stack([column_numbers(table, name + suffix, units.get(name)) for name in names])
+
+    frame = Placement(*(place[name] for name in ("origin", "center", "skycoord", "jacobian")), angular)
     params = np.zeros((len(rows), model.size))
-    params[:, model.reported] = values
+    params[:, model.reported] = band_params(
+        numbers(), model, np.linalg.inv(place["jacobian"]) if angular else None
+    )
+    spread = column_numbers(table, "hlr_gradient_err")
+    covariances = [
+        band_covariance(numbers(f"_{one}"), spread, params, model, frame) for one in ("std", "err")
+    ]
     xy = np.column_stack([column_numbers(table, f"{axis}_centroid") for axis in "xy"])
     params[:, model.centre] = xy - place["origin"]
     others = [column_numbers(table, name) for name in ("snr", "chi2", "ess")]

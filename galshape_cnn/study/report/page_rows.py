@@ -92,7 +92,7 @@ def page_rows(catalog):
             rows[f"{name}_{suffix}"] = _numbers(getattr(catalog, f"{name}_{suffix}"), 6)
     for name in (name for name in _own(catalog, inputs) if _stem(name, catalog) in ("mag", "hlr_gradient")):
         if name not in inputs:  # of several exposures
-            rows[f"{name}_err"] = _numbers(getattr(catalog, f"{name}_err"), 6)
+            rows |= _errors_of_bands(catalog, name)
     rows |= _magnitude_errors(catalog, inputs)
     if catalog.meta.get("from") != "table":  # else the covariances are lost
         for name in (name for name in _own(catalog, inputs) if _stem(name, catalog) == "r_eff"):
@@ -174,6 +174,20 @@ def _numbers(column, digits):
         return [None if none else int(value) for value, none in zip(values, mask, strict=True)]
     good = np.isfinite(values) & ~mask
     return [float(f"{value:.{digits}g}") if ok else None for value, ok in zip(values, good, strict=True)]
+
+
+def _errors_of_bands(catalog, name):
+    """Errors of a band's magnitude of both kinds; of the gradient, which has one, that in place of both."""
+    error = getattr(catalog, f"{name}_err")
+    out = {f"{name}_err": _numbers(error, 6)}
+    if not has_widths(catalog):
+        return out
+    if name == "hlr_gradient":
+        return out | {f"{name}_std": out[f"{name}_err"]}
+    flux = name.replace("mag", "flux", 1)
+    width, bound = (u.Quantity(getattr(catalog, f"{flux}_{suffix}")).value for suffix in ("std", "err"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return out | {f"{name}_std": _numbers(u.Quantity(error).value * width / bound, 6)}
 
 
 def _magnitude_errors(catalog, inputs):

@@ -24,6 +24,7 @@ __all__ = ["choose_rows", "plot_comparison", "plot_galaxies", "save_figure"]
 BLUE, ORANGE, PINK = "#0072B2", "#D55E00", "#CC79A7"
 LABELS = {"flux": "flux", "n": "Sérsic index n", "hlr": "half-light radius", "g1": "$g_1$", "g2": "$g_2$"}
 LOGARITHMIC = ("flux", "hlr")
+_SHOWN = 48  # pixels around a galaxy
 
 
 def plot_comparison(table, truth):
@@ -110,11 +111,8 @@ def _spread(rows, number):
     return [int(rows[k]) for k in np.linspace(0, len(rows) - 1, number).round().astype(int)]
 
 
-def plot_galaxies(catalog, rows=None, side=48):
-    """Data, model and residual of several galaxies, by default those of `choose_rows`.
-
-    ``side`` is the number of pixels shown around each.
-    """
+def plot_galaxies(catalog, rows=None):
+    """Data, model and residual of several galaxies, by default those of `choose_rows`."""
     rows = choose_rows(catalog) if rows is None else [range(len(catalog))[row] for row in rows]
     lines = max(1, -(-len(rows) // 2))
     height = 2.75 * lines + 0.6
@@ -128,7 +126,7 @@ def plot_galaxies(catalog, rows=None, side=48):
         images[rows[position]] = found
     for k, row in enumerate(rows):
         panels = axes[k // 2, 3 * (k % 2) : 3 * (k % 2) + 3]
-        shown = _draw_galaxy(panels, images[row], catalog.measurement.params[row, SINGLE.centre], side)
+        shown = _draw_galaxy(panels, images[row], catalog.measurement.params[row, SINGLE.centre])
         _write_above(panels[0], _caption(catalog, row))
     figure.supxlabel(
         "data, model (same asinh scale) and residual in units of the noise; pink: bad pixels", fontsize=12
@@ -148,9 +146,9 @@ def _write_above(axis, text):
     note.set_in_layout(False)
 
 
-def _draw_galaxy(panels, images, center, side):
+def _draw_galaxy(panels, images, center):
     """Three panels of one galaxy."""
-    window = _window(images.data.shape, center, side)
+    window = _window(images.data.shape, center)
     data, model = images.stretched()
     scales = ((data, "cividis", Normalize(0, 1)), (model, "cividis", Normalize(0, 1)))
     scales += ((images.residual, "RdBu_r", Normalize(-5, 5)),)
@@ -160,13 +158,13 @@ def _draw_galaxy(panels, images, center, side):
     return shown
 
 
-def _window(shape, center, side):
+def _window(shape, center):
     """Slices of the pixels shown around a galaxy."""
     center = np.where(np.isfinite(center), center, (np.array(shape[::-1]) - 1) / 2)
     out = []
     for size, middle in zip(shape, center[::-1], strict=True):
-        start = int(np.clip(round(float(middle)) - side // 2, 0, max(0, size - side)))
-        out.append(slice(start, min(start + side, size)))
+        start = int(np.clip(round(float(middle)) - _SHOWN // 2, 0, max(0, size - _SHOWN)))
+        out.append(slice(start, min(start + _SHOWN, size)))
     return tuple(out)
 
 

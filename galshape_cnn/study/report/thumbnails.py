@@ -30,20 +30,12 @@ class Thumbnails:
         self.residual = np.where(good, (data - model) * np.sqrt(ivar), np.nan)
         self.sigma = 1 / np.sqrt(np.median(ivar[good])) if good.any() else 1.0
 
-    def stretched(self, softening=2.0):
-        """Data and model on an asinh scale, 0 at the sky and 1 at the peak.
+    def stretched(self):
+        """Data and model on one asinh scale, 0 at the sky and 1 at the peak; NaN in bad pixels of the data.
 
-        Parameters
-        ----------
-        softening : float, optional
-            Where the scale turns from linear to logarithmic, in sigma.
-
-        Returns
-        -------
-        data, model : (ny, nx) ndarray
-            Same scale for both; NaN in bad pixels of the data.
+        It turns from linear to logarithmic at twice sigma.
         """
-        scale = softening * self.sigma
+        scale = 2 * self.sigma
         top = np.nanmax(np.where(np.isfinite(self.model), self.model, np.nan), initial=5 * self.sigma)
         low, high = np.arcsinh(-2 * self.sigma / scale), np.arcsinh(top / scale)
         return tuple((np.arcsinh(image / scale) - low) / (high - low) for image in (self.data, self.model))

@@ -56,25 +56,10 @@ _DOMAIN = ("snr", "n", "hlr", "g", "psf_width")
 
 
 def load_config(path=None):
-    """Read and check a training configuration.
+    """Sections of a training configuration, checked: of a TOML file, or of a shipped one by its name.
 
-    Parameters
-    ----------
-    path : path-like, optional
-        A TOML file, or the name of a shipped one (``"universal"``, ``"seed"``); the
-        universal one by default.
-
-    Returns
-    -------
-    config : dict
-        Its sections.
-
-    Raises
-    ------
-    FileError
-        If the file cannot be read or is not TOML.
-    InputError
-        If a section or one of its options is missing, unknown or impossible, or the prior is.
+    ``FileError`` if the file cannot be read or is not TOML, ``InputError`` if a section or one of its options
+    is missing, unknown or impossible, or the prior is.
     """
     name = "universal" if path is None else os.fspath(path)
     shipped = resources.files("galshape_cnn.study") / "configs" / f"{name}.toml"

@@ -106,17 +106,12 @@ class SimulatedField:
         )
 
     def to_hdus(self):
-        """The field as a multi-extension FITS file.
-
-        Returns
-        -------
-        hdus : `~astropy.io.fits.HDUList`
-            ``SCI``, ``ERR``, ``MASK``, ``PSF`` (effective PSF in the middle of
-            the field), ``TRUTH`` and ``POSITIONS``.
-        """
+        """The field as ``SCI``, ``ERR``, ``MASK``, ``PSF`` (in the middle), ``TRUTH``, ``POSITIONS``."""
         header = self.wcs.to_header()
         header["BUNIT"] = self.unit.to_string("fits")
-        psf = fits.ImageHDU(self._central_psf().astype("f4"), name="PSF")
+        middle = (len(self.image) - 1) / 2
+        psf = self.psf(middle, middle).drawImage(nx=41, ny=41, wcs=_local_wcs(self.wcs, middle, middle))
+        psf = fits.ImageHDU(psf.array.astype("f4"), name="PSF")
         psf.header["COMMENT"] = "Effective PSF (pixel included) at the centre; the true PSF varies."
         return fits.HDUList(
             [
@@ -137,11 +132,6 @@ class SimulatedField:
             raise FileError(f"cannot write {str(path)!r}: it exists")
         with written_whole(path) as beside:
             self.to_hdus().writeto(beside)
-
-    def _central_psf(self, side=41):
-        middle = (len(self.image) - 1) / 2
-        image = self.psf(middle, middle).drawImage(nx=side, ny=side, wcs=_local_wcs(self.wcs, middle, middle))
-        return image.array
 
 
 def simulate_field(seed=1, n_galaxies=120, size=None, snr=(8.0, 300.0)):

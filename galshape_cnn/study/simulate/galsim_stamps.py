@@ -1,11 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Galaxies and PSFs drawn by GalSim.
 
-Imports GalSim and NumPy only, so that a worker process starts quickly.
+Imports little but GalSim and NumPy, so that a worker process starts quickly.
 """
 
 import galsim
 import numpy as np
+
+from galshape_cnn.forward.psf.galsim_psf import transform_side
 
 __all__ = [
     "INDEX_VALUES",
@@ -52,25 +54,11 @@ def _family(number, fwhm, families):
 
 
 def psf_profile(recipe, fwhm, g, lobes, families):
-    """The PSF of one galaxy as a GalSim profile.
+    """The PSF of one galaxy as a GalSim profile in pixels, without the pixel.
 
-    Parameters
-    ----------
-    recipe : dict of float
-        One row of the recipe of `galshape_cnn.study.simulate.psf_families.draw_psfs`.
-    fwhm : float
-        Pixels.
-    g : (2,) array_like
-        Shear.
-    lobes : (3, 3) array_like
-        Weight, x and y (pixels) of the points the PSF is convolved with.
-    families : dict
-        From `galshape_cnn.study.simulate.psf_families.family_parameters`.
-
-    Returns
-    -------
-    profile : galsim.GSObject
-        Without the pixel, in pixels.
+    ``recipe``, ``fwhm`` (pixels), shear and ``lobes`` are rows of
+    `galshape_cnn.study.simulate.psf_families.draw_psfs`, ``families`` is from
+    `galshape_cnn.study.simulate.psf_families.family_parameters`.
     """
     if "beta" in recipe:
         profile = galsim.Moffat(beta=recipe["beta"], fwhm=fwhm)
@@ -98,19 +86,9 @@ def _radial_profile(recipe, fwhm, families):
 
 
 def draw_galaxy(params, psf):
-    """Noise-free stamp of one galaxy.
+    """Noise-free stamp (64, 64) of one galaxy: flux, n, hlr, g1, g2, x, y in pixels, more is ignored.
 
-    Parameters
-    ----------
-    params : sequence of float
-        flux, n, hlr, g1, g2, x, y in pixels; anything after that is ignored.
-    psf : galsim.GSObject
-        Without the pixel, in pixels.
-
-    Returns
-    -------
-    image : (64, 64) float64 ndarray
-        NaN if GalSim's transform would be too large.
+    NaN if GalSim's transform would be too large.
     """
     flux, n, hlr, g1, g2, x, y = (float(value) for value in params[:7])
     middle = (_SIDE - 1) / 2
@@ -119,10 +97,9 @@ def draw_galaxy(params, psf):
         gsparams = galsim.GSParams(**accuracy)
         galaxy = galsim.Sersic(n=n, half_light_radius=hlr).withGSParams(gsparams)
         galaxy = galaxy.shear(g1=g1, g2=g2).withFlux(flux)
-        try:
-            return galsim.Convolve(galaxy, psf, gsparams=gsparams).drawImage(**options).array
-        except galsim.GalSimFFTSizeError:
-            continue
+        seen = galsim.Convolve(galaxy, psf, gsparams=gsparams)
+        if transform_side(galsim.Convolve(seen, galsim.Pixel(1.0)), 1.0) <= gsparams.maximum_fft_size:
+            return seen.drawImage(**options).array
     return np.full((_SIDE, _SIDE), np.nan)
 
 
@@ -142,24 +119,10 @@ def draw_psf(psf):
 
 
 def draw_block(params, psfs, families):
-    """Stamps of unit flux and PSF arrays of many galaxies.
+    """Stamps (N, 64, 64) of unit flux, NaN where GalSim cannot draw, and effective PSFs (N, 127, 127).
 
-    Parameters
-    ----------
-    params : (N, 8) ndarray
-        The first column is ignored.
-    psfs : dict
-        ``fwhm`` (N,), ``g`` (N, 2), ``lobes`` (N, 3, 3) and ``recipe``, from
-        `galshape_cnn.study.simulate.psf_families.draw_psfs`.
-    families
-        As for `psf_profile`.
-
-    Returns
-    -------
-    images : (N, 64, 64) float32 ndarray
-        NaN where GalSim cannot draw.
-    arrays : (N, 127, 127) float32 ndarray
-        Effective PSFs.
+    Of parameters (N, 8), the first ignored, and PSFs of `galshape_cnn.study.simulate.psf_families.draw_psfs`;
+    ``families`` as for `psf_profile`.
     """
     images = np.empty((len(params), _SIDE, _SIDE), np.float32)
     arrays = np.empty((len(params), _PSF_SIDE, _PSF_SIDE), np.float32)

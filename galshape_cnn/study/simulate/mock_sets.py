@@ -76,29 +76,15 @@ def write_mocks(config, n, output, *, engine="galsim", seed=1, overwrite=False, 
 
 
 def draw_mocks(config, n, *, engine="galsim", seed=1, workers=1, folder=None, report=None):
-    """Simulate galaxies.
+    """Simulate galaxies; as `write_mocks`.
 
-    Parameters
-    ----------
-    config, n, engine, seed, workers
-        As for `write_mocks`.
-    folder : path-like, optional
-        Existing folder for the blocks, from which a simulation goes on.
-    report : callable, optional
-        Receives the number of galaxies so far.
+    ``folder``, which exists, is for blocks from which a simulation goes on; ``report`` receives the number of
+    galaxies so far.
 
-    Returns
-    -------
-    stamps : Stamps
-        64 x 64 pixels; the source's photon noise, if any, is in ``ivar``.
-    truth : `~astropy.table.Table`
-        ``id``, flux, n, hlr, g1, g2, x, y (stamp pixels), ``sky``, ``sigma`` (noise of a pixel
-        without source), ``snr``, ``fit_sky``, ``psf_fwhm`` (pixels, without the pixel).
-
-    Raises
-    ------
-    InputError
-        If an argument is impossible, or nearly no galaxy lies inside ``snr_range``.
+    Returns stamps of 64 x 64 pixels, the source's photon noise, if any, in ``ivar``, and a table with ``id``,
+    flux, n, hlr, g1, g2, x, y (stamp pixels), ``sky``, ``sigma`` (noise of a pixel without source), ``snr``,
+    ``fit_sky``, ``psf_fwhm`` (pixels, without the pixel).  ``InputError`` if an argument is impossible, or
+    nearly no galaxy lies inside ``snr_range``.
     """
     config = _checked(config, n, engine, seed)
     blocks, kept, number = [], 0, 0

@@ -92,12 +92,9 @@ def _obscured_airy(q):
 
 @lru_cache(maxsize=1)
 def family_table():
-    """Transfer functions of the families.
+    """Transfer functions (families, len(LN_Q)) of the families.
 
-    Returns
-    -------
-    table : (families, len(LN_Q)) ndarray
-        Gaussian, Kolmogorov, Airy, then Moffats of increasing beta, then the obscured Airy.
+    Gaussian, Kolmogorov, Airy, then Moffats of increasing beta, then the obscured Airy.
     """
     q = np.exp(LN_Q)
     gaussian = np.exp(-0.5 * (q / 2.354820045) ** 2)
@@ -109,11 +106,7 @@ def family_table():
 def family_parameters():
     """What another renderer needs to draw the families.
 
-    Returns
-    -------
-    families : dict
-        ``betas`` of the Moffats, ``step`` of a recipe's shift, ``obscuration`` and its
-        ``obscured_fwhm``.
+    ``betas`` of the Moffats, ``step`` of a recipe's shift, ``obscuration`` and its ``obscured_fwhm``.
     """
     return {
         "betas": MOFFAT_BETA.tolist(), "step": STEP,
@@ -124,27 +117,12 @@ def family_parameters():
 def draw_psfs(rng, size, fwhm, ellipticity, moffat_beta=None, lobes=0.0):
     """Draw random PSFs.
 
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Source of randomness.
-    size : int
-        Number of PSFs.
-    fwhm : Distribution
-        Of the larger component's FWHM in pixels.
-    ellipticity : float
-        Largest axis-ratio distortion, e = (a^2 - b^2)/(a^2 + b^2).
-    moffat_beta : float, optional
-        Every PSF is a Moffat profile of this exponent (> 1), instead of a random one.
-    lobes : float, optional
-        Part of the PSFs that are lopsided, 0 to 1.
+    ``fwhm`` is the distribution of the larger component's FWHM in pixels, ``ellipticity`` the largest
+    axis-ratio distortion, e = (a^2 - b^2)/(a^2 + b^2). With ``moffat_beta`` every PSF is a Moffat profile of
+    this exponent (> 1). ``lobes`` is the part of the PSFs that are lopsided.
 
-    Returns
-    -------
-    psfs : dict
-        ``radial`` (size, len(LN_Q)), ``fwhm`` (size,), ``g`` (size, 2), ``lobes`` (size, 3, 3),
-        and ``recipe``, a dict of what the radial profile was made of, for renderers that start
-        anew.
+    By name: ``radial`` (size, len(LN_Q)), ``fwhm`` (size,), ``g`` (size, 2), ``lobes`` (size, 3, 3), and
+    ``recipe``, a dict of what the radial profile was made of, for renderers that start anew.
     """
     if moffat_beta is None:
         recipe = _draw_recipe(rng, size)
@@ -164,19 +142,8 @@ def draw_psfs(rng, size, fwhm, ellipticity, moffat_beta=None, lobes=0.0):
 def draw_lobes(rng, size, part):
     """Three points that a PSF is convolved with, their centroid within a twentieth of a FWHM of zero.
 
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Source of randomness.
-    size : int
-        Number of PSFs.
-    part : float
-        Probability that the points are not all at zero.
-
-    Returns
-    -------
-    lobes : (size, 3, 3) ndarray
-        For each point its weight (they sum to one), x and y in units of the FWHM.
+    (size, 3, 3): for each point its weight (they sum to one), x and y in units of the FWHM; ``part`` is the
+    probability that they are not all at zero.
     """
     weight = 0.3 * rng.uniform(size=(size, 2)) ** 1.5
     radius, angle = rng.uniform(0.2, 1.1, (size, 2)), rng.uniform(0, 2 * np.pi, (size, 2))
@@ -259,25 +226,10 @@ def radial_transfer(recipe):
 
 
 def transfer_on_modes(radial, fwhm, g, lobes, ky, kx):
-    """Effective transfer function of one PSF on a grid of wave numbers.
+    """Effective transfer function (Ky, Kx) of one PSF, the pixel's own included, on a grid of wave numbers.
 
-    Parameters
-    ----------
-    radial : (len(LN_Q),) array
-        Radial transfer function of unit FWHM.
-    fwhm : float
-        FWHM in pixels.
-    g : (2,) array
-        Shear of the PSF.
-    lobes : (3, 3) array
-        Weight, x and y (pixels) of the points the PSF is convolved with.
-    ky, kx : ndarray
-        Wave numbers in radians per pixel.
-
-    Returns
-    -------
-    transfer : (Ky, Kx) complex jax array
-        With the pixel's own transfer function included.
+    Of the radial transfer function (len(LN_Q),) of unit FWHM, FWHM in pixels, shear and three points with
+    weight, x and y (pixels) that it is convolved with; wave numbers are in radians per pixel.
     """
     ky, kx = jnp.asarray(ky)[:, None], jnp.asarray(kx)[None, :]
     norm = 1 - g[0] ** 2 - g[1] ** 2

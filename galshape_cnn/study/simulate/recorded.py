@@ -110,19 +110,9 @@ class RecordedMocks:
         return len(self._stamps)
 
     def simulate(self, number, size):
-        """One batch, in the form of `galshape_cnn.study.simulate.stream.MockStream.simulate`.
+        """The batch of a number, in the form of `galshape_cnn.study.simulate.stream.MockStream.simulate`.
 
-        Parameters
-        ----------
-        number : int
-            Batch number; the same number gives the same batch.
-        size : int
-            Galaxies in the batch.
-
-        Returns
-        -------
-        batch : dict of ndarray
-            Pixels counted in units of their noise; fluxes are those with PSFs of unit sum.
+        Pixels are counted in units of their noise; fluxes are those with PSFs of unit sum.
         """
         rng = np.random.default_rng([self.seed, number])
         rows = rng.integers(len(self._stamps), size=size)

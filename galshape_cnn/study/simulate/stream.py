@@ -130,25 +130,10 @@ def _simulate(params, psfs, nuisance, seed, *, sharp, paired, masks):
 
 @jax.jit
 def observe(unit_images, amplitude, nuisance, seed):
-    """Add noise, masks and sky to stamps that were drawn elsewhere.
+    """Add noise, masks and sky to noise-free stamps (N, 64, 64) of unit flux that were drawn elsewhere.
 
-    Parameters
-    ----------
-    unit_images : (N, 64, 64) array
-        Noise-free stamps of unit flux.
-    amplitude : (N,) array
-        S/N or flux, see ``nuisance["by_snr"]``.
-    nuisance : dict of array
-        From `MockStream.draw`.
-    seed : int
-        Of the noise.
-
-    Returns
-    -------
-    data, ivar : (N, 64, 64) jax array
-        Noise of one pixel about 1.
-    flux, snr : (N,) jax array
-        True flux and S/N.
+    ``amplitude`` is S/N or flux, see ``nuisance["by_snr"]``; ``nuisance`` is from `MockStream.draw`. Pixels
+    and inverse variances, the noise of one about 1, true flux and S/N.
     """
     keys = jax.random.split(jax.random.key(seed), len(unit_images))
     return jax.vmap(_observe)(unit_images, amplitude, nuisance, keys)
@@ -223,19 +208,10 @@ class MockStream:
         }
 
     def draw(self, number, size):
-        """Draw the parameters of one batch, without rendering it.
+        """Draw the parameters of one batch, as of `simulate`, without rendering it.
 
-        Parameters
-        ----------
-        number, size : int
-            As for ``simulate``.
-
-        Returns
-        -------
-        drawn : dict
-            ``params`` (size, 8), with S/N in place of the flux if the prior says so;
-            ``sigma`` (size,), the unit of fluxes; ``psfs``; ``nuisance``; ``seed``, of the
-            noise.
+        By name: ``params`` (size, 8), with S/N in place of the flux if the prior says so; ``sigma`` (size,),
+        the unit of fluxes; ``psfs``; ``nuisance``; ``seed``, of the noise.
         """
         rng = np.random.default_rng([self.seed, number])
         count = size // 2 if self._paired else size
@@ -269,20 +245,10 @@ class MockStream:
         return np.tile(np.arange(count) < round(part * count), 2 if self._paired else 1)
 
     def simulate(self, number, size):
-        """Simulate one batch of stamps.
+        """The batch of a number; its size is even, if galaxies are paired.
 
-        Parameters
-        ----------
-        number : int
-            Batch number; the same number gives the same batch.
-        size : int
-            Galaxies in the batch; even, if they are paired.
-
-        Returns
-        -------
-        batch : dict of ndarray
-            data, ivar (size, 64, 64); transfer (size, 15, 8); params (size, 7) flux, n,
-            hlr, g1, g2, x, y; snr, fit_sky, poisson, sharp (size,); psfs.
+        By name: data, ivar (size, 64, 64); transfer (size, 15, 8); params (size, 7) flux, n, hlr, g1, g2, x,
+        y; snr, fit_sky, poisson, sharp (size,); psfs.
         """
         drawn = self.draw(number, size)
         params, nuisance, psfs = drawn["params"], drawn["nuisance"], drawn["psfs"]
@@ -302,21 +268,11 @@ class MockStream:
         }  # fmt: skip
 
     def batch(self, number, size):
-        """Inputs, targets and weights of one training batch.
+        """Inputs, targets and weights of one training batch, as of `simulate`.
 
-        Parameters
-        ----------
-        number, size
-            As for ``simulate``.
-
-        Returns
-        -------
-        inputs : list of ndarray
-            pixels (size, 16, 16, 48) and context (size, CONTEXT_SIZE).
-        targets : (size, 7) ndarray
-            Standardised coordinates.
-        weights : (size,) ndarray
-            0 where S/N is outside the configuration's ``snr_range``, else 1.
+        The inputs are pixels (size, 16, 16, 48) and context (size, CONTEXT_SIZE), the targets (size, 7)
+        standardised coordinates, the weights (size,) 0 where S/N is outside the configuration's
+        ``snr_range``, else 1.
         """
         return training_rows(self.simulate(number, size), self.config.get("snr_range", (0.0, np.inf)))
 

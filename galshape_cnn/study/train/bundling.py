@@ -6,7 +6,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from galshape_cnn.forward.psf.width import WAVES, width_from_levels
+from galshape_cnn.forward.psf.shape import WAVES, width_from_levels
 from galshape_cnn.infer.network.architecture import build_network, weights_of
 from galshape_cnn.infer.network.bundle import Bundle
 from galshape_cnn.infer.network.features import CONSTANT_VARIANCE
@@ -33,7 +33,7 @@ def _domain(config):
 def _psf_extent(config):
     """Widths of the PSFs in training, in pixels: all but one in a thousand at either end.
 
-    As `galshape_cnn.forward.psf.width.psf_width` measures them, from a thousand PSFs in each batch.
+    As `galshape_cnn.forward.psf.shape.psf_width` measures them, from a thousand PSFs in each batch.
     """
     stream, widths = training_stream(config, config["training"]["seed"] + 4), []
     zero = np.zeros(1)
@@ -59,16 +59,8 @@ def _context_extent(training):
 def make_bundle(training):
     """Bundle of a training's network in its present state.
 
-    Parameters
-    ----------
-    training : Training
-        Finished or not.
-
-    Returns
-    -------
-    bundle : Bundle
-        Large weight arrays in half precision, which keeps the file small and changes
-        the loss by less than its noise.
+    Large weight arrays are in half precision, which keeps the file small and changes the loss by less than
+    its noise.
     """
     weights = weights_of(training.model)
     provenance = {
@@ -100,24 +92,9 @@ def _stored(weights):
 
 
 def add_update(bundle, config, output, report=print, mocks=None):
-    """A bundle with the second network trained for its first.
+    """A bundle with the second network trained for its first; one that it has is replaced.
 
-    Parameters
-    ----------
-    bundle : Bundle
-        With the first network; a second one is replaced.
-    config : dict
-        From `load_config`, with the sections ``network.update`` and ``update``.
-    output : path-like
-        Bundle that will be written; mocks are kept beside it until the training is done.
-    report : callable, optional
-        Receives lines of progress.
-    mocks : path-like, optional
-        A simulated set, in place of mocks rendered on the fly.
-
-    Returns
-    -------
-    bundle : Bundle
+    Arguments as of `galshape_cnn.study.train.training_update.train_update`.
     """
     from galshape_cnn.study.train.training_update import train_update
 

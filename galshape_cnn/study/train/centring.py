@@ -29,35 +29,19 @@ _DRAWN = ("prior", "psf", "noise", "nuisance", "snr_range")  # sections that mak
 
 
 def training_offset(config):
-    """Largest distance along one axis of a galaxy's centre from the middle of its stamp in training.
+    """Largest distance, in pixels along one axis, of a galaxy from the middle of its stamp in training.
 
-    Parameters
-    ----------
-    config : dict
-        From `galshape_cnn.study.simulate.config.load_config`.
-
-    Returns
-    -------
-    offset : float
-        Pixels: that of the configuration, or half a pixel and the error of centroids where that is more.
+    That of the configuration, or half a pixel and the error of centroids where that is more.
     """
     return _offset(_as_text(config))
 
 
 def training_conditions(config):
-    """Ranges of what the mocks of a configuration have, beside the parameters of galaxies.
+    """Ranges of what the mocks of a configuration have, beside the parameters of galaxies, by name.
 
-    Parameters
-    ----------
-    config : dict
-        From `galshape_cnn.study.simulate.config.load_config`.
-
-    Returns
-    -------
-    ranges : dict
-        ``offset`` as `training_offset` gives it; ``psf_shape``, three ranges, see
-        `galshape_cnn.forward.psf.shape.psf_shape`; ``noise_spread``, see
-        `galshape_cnn.infer.network.conditions.noise_spread`.
+    ``offset`` as `training_offset` gives it; ``psf_shape``, three ranges, see
+    `galshape_cnn.forward.psf.shape.psf_shape`; ``noise_spread``, see
+    `galshape_cnn.infer.network.conditions.noise_spread`.
     """
     return {"offset": training_offset(config)} | _ranges(_as_text(config))
 

@@ -180,14 +180,8 @@ class Training:
     def run(self, report=print, tick=None):
         """Train to the last step, or until the validation loss has not fallen ``patience`` times.
 
-        The network is then that of the lowest validation loss.
-
-        Parameters
-        ----------
-        report : callable, optional
-            Receives a line after each validation.
-        tick : callable, optional
-            Receives step, steps, loss and galaxies per second after each step.
+        The network is then that of the lowest validation loss. ``report`` receives a line after each
+        validation, ``tick`` step, steps, loss and galaxies per second after each step.
         """
         every = int(self.config["training"]["validation_every"])
         losses, started, first = [], time.monotonic(), self.step
@@ -205,7 +199,8 @@ class Training:
                 if self.step % every == 0 or self.step == self.steps:
                     report(self._validated(float(np.mean(losses)), rate))
                     losses = []
-        self._restore_best()
+        for variable, value in zip(self.model.weights, self._best or (), strict=False):
+            variable.assign(value)
 
     def _validated(self, loss, rate):
         """Validate, remember the best network, save; the line that says so."""
@@ -219,10 +214,6 @@ class Training:
             f"step {self.step}/{self.steps}  loss {loss:.4f}  validation {validation:.4f}  "
             f"{rate:.0f} galaxies/s"
         )
-
-    def _restore_best(self):
-        for variable, value in zip(self.model.weights, self._best or (), strict=False):
-            variable.assign(value)
 
 
 def plot_history(history, path):

@@ -66,24 +66,10 @@ def _derivatives_at(u, mock):
 
 
 def likelihood_mocks(network, stream, number, snr_range=(0.0, np.inf)):
-    """Features, targets and weights of one batch for the second network.
+    """Features, targets and weights of one batch, of mocks that the first network was not trained on.
 
-    Parameters
-    ----------
-    network : AmortizedPosterior
-        With the first network.
-    stream : MockStream
-        Of mocks it was not trained on.
-    number : int
-        Batch number.
-    snr_range : sequence of two floats, optional
-        Galaxies outside have no weight.
-
-    Returns
-    -------
-    rows : dict of ndarray
-        ``features`` (N, F), ``targets`` (N, 7) whitened truths, ``weights`` (N,), ``log_volume`` (N,)
-        of the frame in units of the first network's targets, and ``snr`` (N,).
+    By name: ``features`` (N, F), ``targets`` (N, 7) whitened truths, ``weights`` (N,), 0 outside
+    ``snr_range``, ``log_volume`` (N,) of the frame in units of the first network's targets, and ``snr`` (N,).
     """
     mock = stream.simulate(number, _BATCH)
     first = network.look_at_inputs(*inputs_of(mock))
@@ -129,27 +115,14 @@ def make_optimizer(schedule, options):
 
 
 def fit_update(rows, network, options, seed, report=print):
-    """Fit the second network.
+    """Fit the second network to rows of `likelihood_mocks`, of any number of mocks.
 
-    Parameters
-    ----------
-    rows : dict of ndarray
-        As `likelihood_mocks` returns them, of any number of mocks.
-    network : mapping
-        ``dense`` and ``components``, see `galshape_cnn.infer.network.architecture.build_update`.
-    options : mapping
-        ``epochs``, ``batch_size``, ``learning_rate``, ``weight_decay``.
-    seed : int
-        Of the initial weights and the order of mocks.
-    report : callable, optional
-        Receives a line for each epoch.
+    ``network`` has ``dense`` and ``components``, see `galshape_cnn.infer.network.architecture.build_update`,
+    ``options`` have ``epochs``, ``batch_size``, ``learning_rate``, ``weight_decay``; ``report`` receives a
+    line for each epoch.
 
-    Returns
-    -------
-    weights : list of ndarray
-        Of the epoch with the lowest loss on mocks kept aside.
-    history : list of tuple
-        epoch, loss and validation loss, in the units of the first network's loss.
+    Returns the weights of the epoch with the lowest loss on mocks kept aside, and epoch, loss and validation
+    loss of each, in the units of the first network's loss.
     """
     keras = import_keras()
     keras.utils.set_random_seed(seed)
@@ -182,27 +155,10 @@ def fit_update(rows, network, options, seed, report=print):
 
 
 def train_update(bundle, config, output, report=print, mocks=None):
-    """Train the second network of a bundle.
+    """Train the second network of a bundle; weights and history as `fit_update` returns them.
 
-    Parameters
-    ----------
-    bundle : Bundle
-        With the first network.
-    config : dict
-        From `galshape_cnn.study.simulate.config.load_config`, with the sections ``network.update`` and
-        ``update``.
-    output : path-like
-        Bundle that will be written; mocks are kept beside it until the training is done.
-    report : callable, optional
-        Receives lines of progress.
-    mocks : path-like, optional
-        A simulated set, in place of mocks rendered on the fly.
-
-    Returns
-    -------
-    weights : list of ndarray
-    history : list of tuple
-        As `fit_update` returns them.
+    The configuration has the sections ``network.update`` and ``update``. Mocks, of a simulated set or else
+    rendered on the fly, are kept beside the bundle that will be written until the training is done.
     """
     network = AmortizedPosterior(bundle)
     rows = _collect(network, config, os.fspath(output), report, mocks)

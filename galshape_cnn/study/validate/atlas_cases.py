@@ -125,20 +125,7 @@ class Family:
 def draw_base(count, seed, fwhm=None, domain=AtlasDomain()):  # noqa: B008, frozen
     """Draw ordinary galaxies: n 0.8 to 4, half a PSF to 1.5 PSFs in radius, as far as the network knows them.
 
-    Parameters
-    ----------
-    count : int
-        Number of galaxies.
-    seed : int
-        Of their parameters.
-    fwhm : float, optional
-        Of every PSF in pixels; otherwise uniform between the limits of ``domain``.
-    domain : AtlasDomain, optional
-        What the network was made for.
-
-    Returns
-    -------
-    base : BaseGalaxies
+    The FWHM of every PSF, in pixels, is uniform between the limits of ``domain``, unless it is given.
     """
     rng = np.random.default_rng([seed, 5])
     n = nearest_index(rng.uniform(*domain.n, count))
@@ -167,10 +154,6 @@ def _offset(base, value, rng):
     return Change(images=base.drawn(params), params=params)
 
 
-def _noise_wrong(base, value, rng):
-    return Change(stated=1 + value / 100)
-
-
 def _psf_width_wrong(base, value, rng):
     return Change(psf=np.stack([draw_psf(base.moffat(width * (1 + value / 100))) for width in base.fwhm]))
 
@@ -178,14 +161,6 @@ def _psf_width_wrong(base, value, rng):
 def _psf_shape_wrong(base, value, rng):
     sheared = [draw_psf(base.moffat(width).shear(e1=value, e2=0)) for width in base.fwhm]
     return Change(psf=np.stack(sheared))
-
-
-def _sky_wrong(base, value, rng):
-    return Change(sky=value, fit_sky=False)
-
-
-def _sky_fitted(base, value, rng):
-    return Change(sky=value)
 
 
 def _masked(base, value, rng):
@@ -289,10 +264,6 @@ def _correlated(base, value, rng):
     return Change(smooth=value)
 
 
-def _cropped(base, value, rng):
-    return Change(crop=int(value))
-
-
 def smooth_noise(noise, sigma):
     """Noise correlated over some pixels, of the same variance."""
     impulse = np.zeros((31, 31))
@@ -307,7 +278,11 @@ FAMILIES = {
         "Galaxy off centre", "offset (px)", (0.0, 0.5, 1.0, 1.5, 2.0), _offset, (0.0, 0.5, 1.0, 1.5)
     ),
     "noise_wrong": Family(
-        "Noise stated wrongly", "error of the stated noise (%)", (-30, -10, 0, 10, 30), _noise_wrong, (0,)
+        "Noise stated wrongly",
+        "error of the stated noise (%)",
+        (-30, -10, 0, 10, 30),
+        lambda base, value, rng: Change(stated=1 + value / 100),
+        (0,),
     ),
     "psf_width_wrong": Family(
         "PSF width wrong", "error of the PSF FWHM (%)", (-10, -5, -2, 0, 2, 5, 10), _psf_width_wrong, (0,)
@@ -319,11 +294,15 @@ FAMILIES = {
         "Sky offset, sky said to be zero",
         "sky (noise of a pixel)",
         (0.0, 0.02, 0.05, 0.1, 0.3),
-        _sky_wrong,
+        lambda base, value, rng: Change(sky=value, fit_sky=False),
         (0.0,),
     ),
     "sky_fitted": Family(
-        "Sky offset, sky fitted", "sky (noise of a pixel)", (0.1, 0.3, 1.0), _sky_fitted, (0.1, 0.3)
+        "Sky offset, sky fitted",
+        "sky (noise of a pixel)",
+        (0.1, 0.3, 1.0),
+        lambda base, value, rng: Change(sky=value),
+        (0.1, 0.3),
     ),
     "masked": Family("Masked pixels", "masked fraction", (0.1, 0.2, 0.3, 0.5), _masked, (0.1, 0.2)),
     "neighbour_0.1": Family(
@@ -362,5 +341,7 @@ FAMILIES = {
     "correlated_noise": Family(
         "Correlated noise, not told", "correlation length (px)", (0.0, 0.5, 1.0), _correlated, (0.0,)
     ),
-    "small_stamp": Family("Small stamp", "side (px)", (16, 24, 32), _cropped),
+    "small_stamp": Family(
+        "Small stamp", "side (px)", (16, 24, 32), lambda base, value, rng: Change(crop=int(value))
+    ),
 }

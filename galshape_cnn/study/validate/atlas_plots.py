@@ -15,6 +15,7 @@ __all__ = ["plot_atlas", "plot_flags", "plot_neighbours", "plot_prior_maps", "pl
 
 _LINES = dict(zip(SHAPE_PARAMETERS, (("#000000", "o"), ("#E69F00", "s"), ("#0072B2", "D"), ("#009E73", "^"),
                                      ("#CC79A7", "v")), strict=True))  # fmt: skip
+_BIAS_LEVEL = 60  # S/N of which the bias is drawn
 _MAPS = (("snr", (5, 10, 20, 50, 100, 300, 1000)), ("n", (0.3, 0.7, 1.2, 2.0, 3.5, 5.0, 6.2)))
 _LEVEL_COLORS = ("#56B4E9", "#0072B2", "#000000", "#D55E00", "#CC79A7")
 _SIZES = (0.0, 0.25, 0.5, 1.0, 2.0, 10.0)
@@ -52,23 +53,13 @@ def plot_atlas(atlas):
     return figure
 
 
-def plot_strengths(atlas, families, snr=60):
-    """Bias of each parameter, and coverage, against the strength of some failures.
-
-    Parameters
-    ----------
-    atlas : `~astropy.table.Table`
-        From `galshape_cnn.study.validate.atlas.run_atlas`.
-    families : sequence of str
-        Which of its families.
-    snr : int, optional
-        Level of which the bias is drawn; coverage is drawn of all.
-    """
+def plot_strengths(atlas, families):
+    """Bias of each parameter at an S/N, and coverage at all, against the strength of some failures."""
     figure = Figure(figsize=(4.6 * len(families), 5.6), layout="constrained")
     axes = figure.subplots(2, len(families), squeeze=False, sharex="col", sharey="row")
     for (top, bottom), family in zip(axes.T, families, strict=True):
         here = atlas[atlas["family"] == family]
-        mine = here[here["snr"] == snr]
+        mine = here[here["snr"] == _BIAS_LEVEL]
         x = np.arange(len(mine))
         for name, (color, marker) in _LINES.items():
             style = {"fmt": f"{marker}-", "color": color, "ms": 4.5, "lw": 1.2, "label": ERROR_LABELS[name]}
@@ -81,7 +72,7 @@ def plot_strengths(atlas, families, snr=60):
         bottom.axhline(0.68, color="black", ls=":")
         bottom.set(ylim=(0, 1), xlabel=FAMILIES[family].label)
         bottom.set_xticks(x, [f"{value:g}" for value in mine["value"]])
-    axes[0, 0].set_ylabel(f"bias / bound, S/N {snr}")
+    axes[0, 0].set_ylabel(f"bias / bound, S/N {_BIAS_LEVEL}")
     axes[1, 0].set_ylabel("fraction within 1 σ")
     axes[0, 0].set_yscale("symlog", linthresh=1)
     axes[0, 0].yaxis.set_major_formatter("{x:g}")
@@ -202,7 +193,8 @@ def plot_prior_maps(galaxies):
     axes = figure.subplots(2, 8)
     for line, (key, edges) in zip(axes, _MAPS, strict=True):
         for axis, name in zip(line, SHAPE_PARAMETERS, strict=False):
-            shown = _ratio_map(axis, _cells(galaxies, key, edges, _square_ratio(galaxies, name)) ** 0.5)
+            ratio = np.asarray(galaxies[f"error_{name}"]) / np.asarray(galaxies[f"crb_{name}"])
+            shown = _ratio_map(axis, _cells(galaxies, key, edges, ratio**2) ** 0.5)
             axis.set_title(ERROR_LABELS[name], fontsize=10)
         for axis, quantity in zip(line[5:], _KINDS, strict=True):
             grid = _quantity_map(galaxies, key, edges, quantity)
@@ -227,10 +219,6 @@ def _ratio_map(axis, values):
             ink = _contrast(shown.cmap(norm(np.log2(value))))
             axis.text(i + 0.5, j + 0.5, f"{value:.2g}", ha="center", va="center", fontsize=7, color=ink)
     return shown
-
-
-def _square_ratio(galaxies, name):
-    return (np.asarray(galaxies[f"error_{name}"]) / np.asarray(galaxies[f"crb_{name}"])) ** 2
 
 
 def _quantity_map(galaxies, key, edges, quantity):

@@ -6,7 +6,7 @@ from astropy.table import Table
 
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.forward.psf.width import psf_width
+from galshape_cnn.forward.psf.shape import psf_width
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
 from galshape_cnn.infer.network.trust import AXES
 from galshape_cnn.study.validate.estimates import true_bounds

@@ -51,24 +51,11 @@ _STEPS = np.array([0.05e5, 0.1, 0.05 / _SCALE, 0.03, 0.03])  # for the derivativ
 
 
 def run_seed_benchmark(network, *, draws, slow_draws, seed, report=None):
-    """Bias and scatter at the seed galaxy.
+    """Bias and scatter at the seed galaxy, of ``network``, and of ``ml`` and ``posterior`` in ``slow_draws``.
 
-    Parameters
-    ----------
-    network : ValidatedNetwork
-        The network.
-    draws, slow_draws : int
-        Noise realisations for ``network``, and for ``ml`` and ``posterior``.
-    seed : int
-        Of the noise.
-    report : callable, optional
-        Called as ``report(what, done, total)``.
-
-    Returns
-    -------
-    table : `~astropy.table.Table`
-        One row for each S/N, method and parameter, in the units of `UNITS`; ``ratio`` is the RMSE of the
-        network over that of the posterior, in the realisations that both have measured.
+    One row for each S/N, method and parameter, in the units of `UNITS`; ``ratio`` is the RMSE of the network
+    over that of the posterior, in the realisations that both have measured. ``report(what, done, total)`` is
+    called meanwhile.
     """
     psf = galsim.Moffat(beta=2.0, fwhm=0.5 / _SCALE)
     array = draw_psf(psf)
@@ -100,17 +87,7 @@ def run_seed_benchmark(network, *, draws, slow_draws, seed, report=None):
 def in_domain(table, domain):
     """Rows of the table that a network can be judged by: of galaxies it was trained for.
 
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        From `run_seed_benchmark`.
-    domain : mapping
-        Of the bundle.
-
-    Returns
-    -------
-    table : `~astropy.table.Table`
-        Those within the limits of S/N; none where index or radius of the galaxy are outside.
+    Those within the limits of S/N; none where index or radius of the galaxy are outside.
     """
     n, hlr = SEED_GALAXY[SINGLE.n], SEED_GALAXY[SINGLE.hlr]
     inside = np.ones(len(table), bool)

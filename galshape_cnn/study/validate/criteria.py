@@ -66,24 +66,10 @@ def passed(verdict):
 
 
 def judged(check, parameter, measured, error, limits, relative=False):
-    """One line of a verdict.
+    """One line of a verdict, of a number with its standard error and the limits allowed.
 
-    Parameters
-    ----------
-    check, parameter : str
-        What was checked.
-    measured, error : float
-        The number and its standard error.
-    limits : (float, float)
-        Lowest and highest allowed value.
-    relative : bool, optional
-        Whether the relative error counts, as for ratios.
-
-    Returns
-    -------
-    line : dict
-        ``check``, ``parameter``, ``measured``, ``error``, ``low``, ``high``, ``passed``: False where the
-        number misses a limit by more than `TOLERANCE` standard errors, or is not finite.
+    ``passed`` is False where the number misses a limit by more than `TOLERANCE` standard errors, relative
+    ones where that is asked for, as for ratios, or is not finite.
     """
     low, high = limits
     slack = TOLERANCE * (error if np.isfinite(error) else 0.0)

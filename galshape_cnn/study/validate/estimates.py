@@ -17,9 +17,8 @@ from galshape_cnn.infer.likelihood.fisher import bound, fisher_matrices
 from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE, RenderedBatch
 from galshape_cnn.infer.measure.estimator import ShapeEstimator
 from galshape_cnn.infer.measure.options import prior_in_units_of
-from galshape_cnn.infer.network.amortized import posterior_moments
+from galshape_cnn.infer.network.amortized import network_posterior, posterior_moments
 from galshape_cnn.infer.network.conditions import settled_sky
-from galshape_cnn.infer.network.posterior import network_posterior
 from galshape_cnn.infer.network.reweighting import reweighted_moments
 from galshape_cnn.observe.observation import prepare
 from galshape_cnn.parallel import fixed_batches
@@ -27,6 +26,7 @@ from galshape_cnn.parallel import fixed_batches
 __all__ = ["ValidatedNetwork", "true_bounds"]
 
 _AT_ONCE = 512  # stamps between two reports of progress
+_DRAWS = 255  # of the ranks of the truth
 
 
 class ValidatedNetwork:
@@ -51,25 +51,10 @@ class ValidatedNetwork:
         self._sky = settled_sky(bundle, None, "network")
 
     def measure(self, stamps, fit_sky, method="network", seed=0, report=None):
-        """Measure stamps.
+        """Measure stamps; the sky is known to be zero where ``fit_sky`` (N,) is False.
 
-        Parameters
-        ----------
-        stamps : Stamps
-            Any number.
-        fit_sky : (N,) array_like of bool
-            False where the sky is known to be zero; the estimator is told where that is not its default.
-        method : {'network', 'ml', 'posterior'}, optional
-            Estimator; ``'posterior'`` uses the prior of the training.
-        seed : int, optional
-            Of the posterior's draws.
-        report : callable, optional
-            Receives the number of stamps so far.
-
-        Returns
-        -------
-        measurement : Measurement
-            In the pixel frame of the stamps.
+        The estimator is told where that is not its default. ``'posterior'`` uses the prior of the training;
+        ``report`` receives the number of stamps so far.
         """
         parts, done = [], 0
         for rows, known in _batches(len(stamps), fit_sky, _AT_ONCE):
@@ -106,26 +91,26 @@ class ValidatedNetwork:
         out[:, SINGLE.flux] *= stamps.noise_unit
         return out
 
-    def draws(self, stamps, fit_sky, size=255, seed=0):
-        """Draws (N, size, 5) of flux, n, hlr, g1, g2 from the network's own posterior."""
+    def draws(self, stamps, fit_sky, seed=0):
+        """Draws (N, 255, 5) of flux, n, hlr, g1, g2 from the network's own posterior."""
         stamps, rng = _recentred(stamps), np.random.default_rng(seed)
-        out = np.full((len(stamps), size, 5), np.nan)
+        out = np.full((len(stamps), _DRAWS, 5), np.nan)
         for rows, posterior in self._posteriors(stamps, fit_sky):
             with np.errstate(over="ignore", invalid="ignore"):  # the tails of a galaxy it has never seen
-                drawn = POSTERIOR.params(posterior.sample(rng, 2 * size))[: len(rows), :, SINGLE.reported]
-            out[rows] = self._within_limits(drawn, stamps.noise_unit[rows, None], size)
+                drawn = POSTERIOR.params(posterior.sample(rng, 2 * _DRAWS))[: len(rows), :, SINGLE.reported]
+            out[rows] = self._within_limits(drawn, stamps.noise_unit[rows, None])
         out[..., SINGLE.flux] *= stamps.noise_unit[:, None]
         return out
 
-    def _within_limits(self, draws, unit, size):
+    def _within_limits(self, draws, unit):
         """The first draws of each galaxy, or those within the limits of the prior where these are kept."""
         if not self._network.keeps_limits:
-            return draws[:, :size]
+            return draws[:, :_DRAWS]
         own = prior_in_units_of(self._network.prior, unit)
         inside = np.isfinite(own.log_density(*np.moveaxis(draws, -1, 0)))
         order = np.argsort(~inside, axis=1, kind="stable")
         count = np.maximum(inside.sum(1, keepdims=True), 1)  # few ones are repeated
-        chosen = np.take_along_axis(order, np.arange(size)[None] % count, 1)
+        chosen = np.take_along_axis(order, np.arange(_DRAWS)[None] % count, 1)
         return np.take_along_axis(draws, chosen[..., None], 1)
 
 
@@ -154,22 +139,9 @@ def _batches(n, fit_sky, size=BATCH_SIZE):
 
 
 def true_bounds(stamps, params, fit_sky):
-    """Cramér-Rao bounds and Fisher matrices at the true parameters.
+    """Cramér-Rao bounds (N, 5, 5) and Fisher matrices (N, 8, 8) at the true parameters (N, 8).
 
-    Parameters
-    ----------
-    stamps : Stamps
-        Any number.
-    params : (N, 8) array_like
-        flux, n, hlr, g1, g2, x, y, sky.
-    fit_sky : (N,) array_like of bool
-        Marginalise over the sky.
-
-    Returns
-    -------
-    covariance : (N, 5, 5) ndarray
-        NaN where the Fisher matrix cannot be inverted or used.
-    fisher : (N, 8, 8) ndarray
+    The sky is marginalised where ``fit_sky`` (N,) says so. NaN where a matrix cannot be inverted or used.
     """
     grid = grid_for(stamps.data.shape[-1], stamps.psf_oversampling)
     params = np.asarray(params, np.float32)

@@ -70,14 +70,8 @@ _PREFIXES = {"network": "", "posterior": "exact_", "ml": "ml_"}
 def plot_bins(bins, quantity, van_trees=None):
     """RMSE, scatter, bias or efficiency of each parameter along each axis, for every method.
 
-    Parameters
-    ----------
-    bins : `~astropy.table.Table`
-        From `galshape_cnn.study.validate.benchmark_prior.bin_galaxies`.
-    quantity : {'rmse', 'scatter', 'bias', 'efficiency'}
-        What is drawn.
-    van_trees : `~astropy.table.Table`, optional
-        From `galshape_cnn.study.validate.benchmark_prior.van_trees`: drawn along the axis of S/N.
+    Of bins of `galshape_cnn.study.validate.benchmark_prior.bin_galaxies`; the bounds of van Trees are drawn
+    along the axis of S/N.
     """
     figure = Figure(figsize=(16, 11), layout="constrained")
     axes = figure.subplots(len(AXIS_LABELS), 5, squeeze=False)

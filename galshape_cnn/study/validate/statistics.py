@@ -20,18 +20,7 @@ LOGARITHMIC = (0, 2)
 
 
 def errors_of(estimate, truth):
-    """Errors of the five parameters: of ln flux, n, ln hlr, g1, g2.
-
-    Parameters
-    ----------
-    estimate, truth : (N, 5) array_like
-        flux, n, hlr, g1, g2; flux and hlr of the truth > 0.
-
-    Returns
-    -------
-    errors : (N, 5) ndarray
-        NaN where the estimate is not a positive number.
-    """
+    """Errors (N, 5) of ln flux, n, ln hlr, g1, g2; NaN where the estimate is not a positive number."""
     estimate, truth = np.array(estimate, float), np.array(truth, float)
     with np.errstate(divide="ignore", invalid="ignore"):
         for column in LOGARITHMIC:
@@ -90,15 +79,8 @@ def rmse_ratio(errors, reference):
 def scatter_over(errors, sigma):
     """Scatter of errors over their bounds: half the range of the central 68 %, with its standard error.
 
-    Parameters
-    ----------
-    errors, sigma : (N,) array_like
-        Errors and bounds of the same galaxies; only finite ratios count.
-
-    Returns
-    -------
-    ratio, ratio_se : float
-        Of a Gaussian, the standard deviation; tails, which decide an RMSE, do not matter.
+    Of a Gaussian, the standard deviation; tails, which decide an RMSE, do not matter. Only finite ratios
+    count.
     """
     ratio = np.asarray(errors, float) / np.asarray(sigma, float)
     ratio = ratio[np.isfinite(ratio)]

@@ -73,10 +73,10 @@ def validate_bundle(
         If the bundle cannot be read, or the folder or ``store`` not be written to.
     """
     bundle = _read(bundle)
-    folder = _checked_folder(folder)
+    check_writable_folder(folder, "the validation")
     sizes = _checked_sizes(quick, seed, sizes)
     _check_store(store, sizes)
-    run = _Run(bundle, folder, seed, sizes, progress or (lambda section, what, done, total: None))
+    run = _Run(bundle, Path(folder), seed, sizes, progress or (lambda section, what, done, total: None))
     workers = os.cpu_count() if workers is None else workers
     tables = run.tables(workers)
     verdict = _write_results(run, tables)
@@ -107,12 +107,6 @@ def _read(bundle):
     if bundle is None:
         return Bundle.shipped()
     return bundle if isinstance(bundle, Bundle) else Bundle.read(bundle)
-
-
-def _checked_folder(folder):
-    folder = Path(folder)
-    check_writable_folder(folder, "the validation")
-    return folder
 
 
 def _checked_sizes(quick, seed, sizes):
@@ -257,19 +251,7 @@ def _write_results(run, tables):
 
 
 def draw_figures(tables):
-    """Figures of a validation.
-
-    Parameters
-    ----------
-    tables : dict of `~astropy.table.Table`
-        By name: ``seed``, ``galaxies``, ``bins``, ``van_trees``, ``trust``, ``atlas`` and ``flags``, as the
-        validation writes them.
-
-    Returns
-    -------
-    figures : dict of `~matplotlib.figure.Figure`
-        By the name of their file.
-    """
+    """Figures of a validation, by the name of their file, from its tables, by the names of theirs."""
     from galshape_cnn.study.validate import atlas_plots
     from galshape_cnn.study.validate import plots as validation_plots
 

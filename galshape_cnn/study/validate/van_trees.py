@@ -33,20 +33,10 @@ _FEWEST = 30
 
 
 def information(fisher, params):
-    """Fisher matrices of ln S/N, n, ln hlr, g1, g2, and how ln flux depends on them.
+    """Fisher matrices (N, 5, 5) of ln S/N, n, ln hlr, g1, g2, and how ln flux depends on them, (N, 5).
 
-    Parameters
-    ----------
-    fisher : (N, 8, 8) array_like
-        Of flux, n, hlr, g1, g2, x, y, sky at the truth; centre and sky are taken as known.
-    params : (N, 5+) array_like
-        flux, n, hlr, ...
-
-    Returns
-    -------
-    matrices : (N, 5, 5) ndarray
-    gradient : (N, 5) ndarray
-        Of ln flux: one, and minus the derivatives of the S/N of unit flux.
+    From those (N, 8, 8) of flux, n, hlr, g1, g2, x, y, sky at the truth; centre and sky are taken as known.
+    The gradient of ln flux is one, and minus the derivatives of the S/N of unit flux.
     """
     reported, lengths = SINGLE.reported, [SINGLE.flux, SINGLE.hlr]
     scale = np.ones((len(params), len(SINGLE.reported_names)))
@@ -86,24 +76,10 @@ def van_trees_bound(matrices, gradient, taper, taper_slope, prior_slope):
 
 
 def van_trees_table(matrices, gradient, truth, prior, edges):
-    """Bounds in bins of S/N.
+    """Bounds of `information` in bins of S/N: ``low``, ``high``, ``parameter``, ``bound``.
 
-    Parameters
-    ----------
-    matrices, gradient : ndarray
-        From `information`.
-    truth : `~astropy.table.Table`
-        ``snr``, ``n``, ``hlr``, ``g1``, ``g2`` and ``psf_width`` of the galaxies.
-    prior : mapping
-        Configuration of the prior that they were drawn from.
-    edges : sequence of float
-        Of the bins of S/N.
-
-    Returns
-    -------
-    table : `~astropy.table.Table`
-        ``low``, ``high``, ``parameter``, ``bound``; no rows where the prior sets the flux and not
-        the S/N, which has no bins of S/N then.
+    ``truth`` has ``snr``, ``n``, ``hlr``, ``g1``, ``g2`` and ``psf_width`` of galaxies drawn from ``prior``.
+    There are no rows where that sets the flux and not the S/N, which has no bins of S/N then.
     """
     prior, rows = Prior(prior), []
     snr, width = np.asarray(truth["snr"], float), np.asarray(truth["psf_width"], float)

@@ -85,3 +85,11 @@ def test_a_prior_and_a_catalogue_are_read(files, tmp_path):
 def test_mistakes_have_their_exit_codes(files, tmp_path, capsys, arguments, status, message):
     assert main(["inject", *files, "-o", str(tmp_path / "out"), *arguments]) == status
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", [["inject", "none.fits", "-n", "3"], ["validate", "none.asdf"]])
+def test_a_missing_input_leaves_no_folder(tmp_path, capsys, command):
+    assert main([*command, "-o", str(tmp_path / "out")]) == 1
+    assert "none." in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

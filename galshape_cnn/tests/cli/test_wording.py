@@ -28,6 +28,11 @@ from galshape_cnn.observe.noise.uncertainty import NO_NOISE
         ("my_error=1.fits and sky_level.fits", "my_error=1.fits and sky_level.fits"),
         ("--psf moffat:fwhm=x: fwhm='x' is not a number", "--psf moffat:fwhm=x: fwhm='x' is not a number"),
         ("two\nlines", "two lines"),
+        ("vary={'foo': ...}; allowed: 'n', 'hlr', 'g'", "--vary foo; allowed: 'n', 'hlr', 'g'"),
+        ("vary={'hlr': 2} with 2 wavelengths", "--vary hlr=2 with 2 wavelengths"),
+        ("kinds={'foo': 1.0}; allowed: 'sersic'", "--kinds foo; allowed: 'sersic'"),
+        ("avoid='x'; allowed: 'brighter'", "--avoid x; allowed: 'brighter'"),
+        ("l.csv lacks the column 'noise_scale'", "l.csv lacks the column 'noise_scale'"),
         (
             "noise_scale=None and noise_correlation=None take the noise map at its word",
             "--noise-scale none and --noise-correlation none take the noise map at its word",

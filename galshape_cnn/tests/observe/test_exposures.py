@@ -5,9 +5,11 @@ import astropy.units as u
 import numpy as np
 import pytest
 from astropy.nddata import NDData
+from astropy.table import Table
 
 from galshape_cnn import Exposure
 from galshape_cnn.errors import InputError, NoiseError, PositionError
+from galshape_cnn.observe.exposure_agreement import agreed_exposures
 from galshape_cnn.observe.exposures import prepare_exposures
 from galshape_cnn.tests.exposure_scene import tangent_wcs
 
@@ -112,6 +114,19 @@ def test_cutouts_without_wcs_are_aligned():
             InputError,
             "exposure2: 3",
         ),
+        (
+            [Exposure(np.zeros((1, side, side)), psf=PSF, error=1.0) for side in (64, 51)],
+            None,
+            InputError,
+            r"must be aligned, but cutouts 0 have shapes \[\(51, 51\), \(64, 64\)\]",
+        ),
+        (
+            [blank(64), Exposure([np.zeros((60, 64))], psf=PSF, error=1.0)],
+            None,
+            InputError,
+            "must be aligned, but cutouts 0 have",
+        ),
+        ([sky(side=64, band="r"), blank(64, band="g")], None, InputError, "'g1' has no WCS, 'r1' has one"),
     ],
 )
 def test_contradictions_are_named(exposures, positions, error, message):
@@ -125,3 +140,39 @@ def test_contradictions_are_named(exposures, positions, error, message):
 def test_exposures_are_checked_when_made(keywords):
     with pytest.raises(InputError, match=next(iter(keywords))):
         blank(**keywords)
+
+
+def sides(found):
+    """Pixels with data along a row of each galaxy's stamp, in each exposure."""
+    out = np.zeros(found.seen.shape, int)
+    for number, observation in enumerate(found.observations):
+        for index, stamps in observation.groups:
+            out[index, number] = (stamps.ivar > 0).any(1).sum(1)
+    return out.tolist()
+
+
+def sized(*sizes):
+    return Table({"x": [150.0, 140.0], "y": [150.0, 160.0], "stamp_size": sizes})
+
+
+def test_stamp_sizes_of_the_list_hold_in_all_exposures():
+    """As much sky in each; of larger pixels no fewer than without a size, or as the list says."""
+    images = [sky(0.2, side=300), sky(0.1, 0.0, 600), sky(0.4, 0.0, 150), sky(0.2, side=300)]
+    found = prepare_exposures(images, sized(96, 40), recenter=False)
+    assert sides(found) == [[96, 192, 64, 96], [40, 80, 40, 40]]
+    part = agreed_exposures(images, sized(96, 40)).positions[1:2]
+    assert sides(prepare_exposures(images, part, recenter=False)) == [[40, 80, 40, 40]]
+    assert sides(prepare_exposures(images, sized(96, 40), recenter=False, stamp_size=32)) == 2 * [4 * [32]]
+
+
+def test_stamp_sizes_of_the_list_hold_without_wcs():
+    found = prepare_exposures([blank(300), blank(300)], sized(96, 40), recenter=False)
+    assert sides(found) == [[96, 96], [40, 40]]
+
+
+def test_stamp_sizes_stay_within_what_an_image_allows():
+    """Of a finer image that shows but a part of the stamp."""
+    found = prepare_exposures([sky(1.0, side=300), sky(0.1, side=100)], sized(96, 512), recenter=False)
+    assert found.observations[1].groups[-1][1].data.shape[-1] <= 1024
+    with pytest.raises(InputError, match="column stamp_size of positions"):
+        prepare_exposures([sky(side=300), sky(side=300)], sized(96, 4))

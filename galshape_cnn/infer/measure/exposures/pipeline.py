@@ -33,8 +33,8 @@ from galshape_cnn.infer.measure.exposures.quality import ExposureRows, is_single
 from galshape_cnn.infer.measure.exposures.task import SamplingTask
 from galshape_cnn.infer.measure.neighbours import Treated, listed_positions, segment, treat
 from galshape_cnn.infer.measure.quality import settled_bounds
+from galshape_cnn.infer.network.amortized import sky_free_posterior
 from galshape_cnn.infer.network.likelihood_update import expansion_point
-from galshape_cnn.infer.network.posterior import sky_free_posterior
 from galshape_cnn.observe.stamps import Stamps
 from galshape_cnn.parallel import mapped
 

@@ -68,24 +68,10 @@ def read_psf(path, ext=None, *, band=None):
 
 
 def read_psfs(paths, ext=None, *, band=None):
-    """Read one PSF from each of several files, one for each galaxy.
+    """Read one PSF from each of several files, one for each galaxy; as `read_psf`.
 
-    Parameters
-    ----------
-    paths : str
-        Pattern such as ``"psfs/*.fits"``, taken in sorted order, which must also be
-        that of numbers in the names.
-    ext, band
-        As for `read_psf`.
-
-    Returns
-    -------
-    psfs : list
-
-    Raises
-    ------
-    FileError
-        As `read_psf`, or if no file matches, or the order is not clear.
+    The pattern, such as ``"psfs/*.fits"``, is taken in sorted order, which must also be that of numbers in
+    the names. ``FileError`` also if no file matches, or the order is not clear.
     """
     found = sorted(glob.glob(str(Path(paths).expanduser())))
     if not found:

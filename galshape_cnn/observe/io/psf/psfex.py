@@ -80,26 +80,10 @@ def _lanczos_matrix(side, sampling):
 
 
 def psfex_from_table(header, table, name):
-    """Read a PSF model from the table of a PsfEx file.
+    """PSF model of the table of a PsfEx file, whose header has the polynomial.
 
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-        Of the table; PsfEx writes the polynomial there.
-    table : astropy.io.fits.FITS_rec
-        With the column ``PSF_MASK``; the Legacy Surveys' pipeline also moves
-        the header's values to columns.
-    name : str
-        Of the file, for messages.
-
-    Returns
-    -------
-    model : PsfExModel
-
-    Raises
-    ------
-    FileError
-        If values are missing or the model depends on more than a position.
+    The Legacy Surveys' pipeline also moves the header's values to columns. ``FileError``, with the name of
+    the file, if values are missing or the model depends on more than a position.
     """
     columns = {column.upper(): column for column in table.dtype.names}
 

@@ -11,23 +11,11 @@ __all__ = ["read_positions"]
 
 
 def read_positions(path):
-    """Read a list of positions from any table, or from a file of regions.
+    """Read a list of positions from any table, or the centres in a file of regions of DS9.
 
-    Parameters
-    ----------
-    path : str or Path
-        As for `galshape_cnn.observe.io.tables.table_files.read_table`; of a file with several tables the
-        only one that has positions.  Or regions of DS9 (needs the package ``regions``), whose centres are
-        taken.
-
-    Returns
-    -------
-    table : astropy.table.Table
-
-    Raises
-    ------
-    FileError
-        If the file is missing, is no table, or holds several lists of positions.
+    Tables as for `galshape_cnn.observe.io.tables.table_files.read_table`; of a file with several the only one
+    that has positions. Regions need the package ``regions``. ``FileError`` if the file is missing, is no
+    table, or holds several lists of positions.
     """
     file, _ = split_choice(path)
     if file.is_file() and file.stat().st_size and _is_region_file(file):

@@ -26,26 +26,11 @@ _HEAD = 4096  # bytes that tell a format
 
 
 def read_table(path, wanted=None, kind=Table):
-    """Read a table in any format.
+    """Read a table in any format: FITS, ECSV, CSV and other text, VOTable, Parquet, ASDF or HDF5.
 
-    Parameters
-    ----------
-    path : str or Path
-        FITS (also of Source Extractor, FITS_LDAC), ECSV, CSV and other text (also ASCII_HEAD), VOTable,
-        Parquet, ASDF or HDF5; ``file[TABLE]`` where there are several tables.
-    wanted : callable, optional
-        Tells from a list of column names whether a table may be the one that is wanted.
-    kind : type, optional
-        `~astropy.table.Table` or `~astropy.table.QTable`.
-
-    Returns
-    -------
-    table : Table or QTable
-
-    Raises
-    ------
-    FileError
-        If the file is missing, is no table, or holds several.
+    Among them those of Source Extractor (FITS_LDAC, ASCII_HEAD). Of several tables in a file one is named as
+    ``file[TABLE]``, or is the only one of whose column names ``wanted`` is true. ``FileError`` if the file is
+    missing, is no table, or holds several.
     """
     path, choice = split_choice(path)
     if path.is_dir():
@@ -80,7 +65,7 @@ def _first_line(error):
 
 def _read(path, choice, wanted, kind):
     """The table, by the reader of its format."""
-    head = _first_bytes(path)
+    head = _unpacked(path, _HEAD)
     if head.startswith(b"SIMPLE  ="):
         return _from_fits(path, choice, wanted, kind)
     if head.startswith(b"\x89HDF"):
@@ -95,15 +80,16 @@ def _read(path, choice, wanted, kind):
         return kind.read(path, format="parquet")
     if path.suffix.lower() in (".fits", ".fit", ".fz", ".ldac"):
         raise FileError(f"{path} cannot be read as FITS: it does not begin as a FITS file")
-    return read_text_table(_all_bytes(path), kind)
+    return read_text_table(_unpacked(path), kind)
 
 
-def _opened(path):
-    """The file, unpacked if it is packed."""
+def _unpacked(path, count=-1):
+    """The first bytes of a file, or all, unpacked if it is packed."""
     with open(path, "rb") as stream:
         head = stream.read(6)
     unpack = next((one for magic, one in _PACKED.items() if head.startswith(magic)), open)
-    return unpack(path, "rb")
+    with unpack(path, "rb") as stream:
+        return stream.read(count)
 
 
 def _open_zip(path, mode):
@@ -113,16 +99,6 @@ def _open_zip(path, mode):
 
 
 _PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open, b"PK\x03\x04": _open_zip}
-
-
-def _first_bytes(path):
-    with _opened(path) as stream:
-        return stream.read(_HEAD)
-
-
-def _all_bytes(path):
-    with _opened(path) as stream:
-        return stream.read()
 
 
 def _from_fits(path, choice, wanted, kind):

@@ -26,24 +26,11 @@ class _NoTable(ValueError):
 
 
 def read_text_table(content, kind=Table):
-    """Read a table from text.
+    """Read a table from the bytes of a text.
 
-    Parameters
-    ----------
-    content : bytes
-        ECSV, ASCII_HEAD of Source Extractor, CSV with commas, semicolons or tabs, columns separated by
-        blanks, the TSV of VizieR, or what else `astropy.io.ascii` recognises.
-    kind : type, optional
-        `~astropy.table.Table` or `~astropy.table.QTable`.
-
-    Returns
-    -------
-    table : Table or QTable
-
-    Raises
-    ------
-    ValueError
-        If it is no table, or one without names of columns; readers of astropy raise others.
+    ECSV, ASCII_HEAD of Source Extractor, CSV with commas, semicolons or tabs, columns separated by blanks,
+    the TSV of VizieR, or what else `astropy.io.ascii` recognises. ``ValueError`` if it is no table, or one
+    without names of columns; readers of astropy raise others.
     """
     text = _decoded(content)
     if text.startswith("# %ECSV"):
@@ -88,7 +75,11 @@ def _delimited(text, kind):
     units = None
     if len(rows) > 1 and re.fullmatch(r"[-\s]*-[-\s]*", rows[1]):  # VizieR: units, then a rule
         units, rows = _fields(rows[0], separator), rows[2:]
-    table = kind.read([_line(_complete(names), separator), *rows], **_format(separator), guess=False)
+    names = [name or f"column{k + 1}" for k, name in enumerate(names)]  # pandas leaves that of the index
+    how = {"format": "ascii.basic"}
+    if separator != " ":
+        how = {"format": "ascii.csv", "delimiter": separator}
+    table = kind.read([_line(names, separator), *rows], **how, guess=False)
     for name, unit in zip(table.colnames, units or (), strict=False):
         if unit.strip():
             table[name].unit = unit.strip()
@@ -114,12 +105,6 @@ def _line(fields, separator):
     return out.getvalue()
 
 
-def _format(separator):
-    if separator == " ":
-        return {"format": "ascii.basic"}
-    return {"format": "ascii.csv", "delimiter": separator}
-
-
 def _is_number(field):
     try:
         float(field)
@@ -140,8 +125,3 @@ def _commented_names(comments, row, separator):
         f"no names of the columns stand above the first row ({row.strip()[:60]!r}); write them there, "
         "for example 'x,y'"
     )
-
-
-def _complete(names):
-    """Names for columns without one, as pandas leaves that of the index."""
-    return [name or f"column{k + 1}" for k, name in enumerate(names)]

@@ -10,6 +10,7 @@ from galshape_cnn.cli import main
 from galshape_cnn.cli.options.exposures import read_exposures
 from galshape_cnn.errors import FileError
 from galshape_cnn.observe.exposure import opened
+from galshape_cnn.observe.io import fits as fits_images
 from galshape_cnn.scale import read_blocks
 from galshape_cnn.tests.exposure_scene import SETUP, TRUTH, exposure, galaxies
 from galshape_cnn.tests.stream_scene import assert_same
@@ -62,6 +63,22 @@ def test_error_may_be_measured_or_a_number(folder, truth, error, level):
     found = QTable.read(out)
     assert len(found) == len(truth[0])
     assert (found["g1_err"] > found["g1_crb"]).all()
+
+
+def test_the_list_opens_each_file_once(tmp_path, monkeypatch):
+    cube = np.random.default_rng(4).normal(size=(3, 33, 33))
+    fits.writeto(tmp_path / "cube.fits", cube)
+    Table({"image": ["cube.fits"], "band": ["r"], "error": ["background"]}).write(tmp_path / "list.csv")
+    opened_files = []
+    read_image = fits_images.read_image
+    monkeypatch.setattr(
+        fits_images,
+        "read_image",
+        lambda path, **names: opened_files.append(path) or read_image(path, **names),
+    )
+    (one,) = read_exposures(tmp_path / "list.csv")
+    assert one.error == pytest.approx(1, abs=0.1)
+    assert opened_files == [str(tmp_path / "cube.fits")]
 
 
 def test_an_image_without_psf_takes_it_from_stars(folder):
@@ -185,10 +202,10 @@ def test_images_or_a_list_and_not_both(folder, capsys):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"image": ["g.fits"]}, "lacks the column band"),
-        ({"image": ["g.fits"], "band": ["g"], "filter": ["x"]}, "unknown column filter"),
+        ({"image": ["g.fits"]}, "lacks the column 'band'; allowed: 'image', .* 'noise_scale', "),
+        ({"image": ["g.fits"], "band": ["g"], "filter": ["x"]}, "unknown column 'filter'"),
         ({"image": ["g.fits"], "band": [""]}, "row 0: image and band are needed"),
-        ({"image": ["g.fits"], "band": ["g"], "gain": ["high"]}, "gain = 'high' is no number"),
+        ({"image": ["g.fits"], "band": ["g"], "gain": ["high"]}, "'gain' = 'high' is no number"),
         ({"image": ["g.fits"], "band": ["g"], "error": ["-0.5"]}, "error = '-0.5'; allowed"),
         ({"image": ["none.fits"], "band": ["g"]}, "none.fits"),
     ],

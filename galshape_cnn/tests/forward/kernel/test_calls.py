@@ -22,7 +22,7 @@ from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 from galshape_cnn.infer.likelihood.point_source import point_images, point_source_chi2
 from galshape_cnn.infer.likelihood.residuals import examine
 from galshape_cnn.infer.network.features import network_inputs
-from galshape_cnn.observe.detect.peaks import highest_pixels, local_maxima
+from galshape_cnn.observe.detect.scale_space import highest_pixels, local_maxima
 
 pytestmark = pytest.mark.skipif(not instructions(), reason="the package was installed without a compiler")
 

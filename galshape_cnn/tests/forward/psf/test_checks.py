@@ -10,7 +10,7 @@ import galsim
 import numpy as np
 import pytest
 
-from galshape_cnn.errors import GalshapeWarning
+from galshape_cnn.errors import GalshapeWarning, PSFError
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.psf.arrays import PSFArrays
 from galshape_cnn.forward.psf.checks import mended_psf
@@ -60,12 +60,18 @@ def test_pedestal_is_subtracted(level):
     assert np.abs(found.psf.array[0] - whole).max() < 0.05 * np.abs(raised / raised.sum() - whole).max()
 
 
-@pytest.mark.parametrize("shift", [(0.5, 0.0), (0.5, 0.5), (-0.3, 0.2)])
+@pytest.mark.parametrize("shift", [(0.5, 0.0), (0.5, 0.5), (-0.3, 0.2), (1.0, 0.0), (2.5, -3.0), (0.0, 6.0)])
 def test_off_centre_is_shifted(shift):
     with pytest.warns(GalshapeWarning, match="not on the central sample"):
         found = checked(moffat(shift=shift))
     assert found.mended.all()
     assert np.abs(found.psf.array[0] - moffat()).max() < 3e-3 * moffat().max()
+
+
+@pytest.mark.parametrize("shift", [(12.0, 0.0), (9.0, -9.0)])
+def test_psf_at_the_edge_of_its_array_is_refused(shift):
+    with pytest.raises(PSFError, match=r"psf \(row 0\) is .* off the middle of its array of 41x41"):
+        checked(moffat(shift=shift))
 
 
 def test_even_psf_padded_to_odd_is_shifted():

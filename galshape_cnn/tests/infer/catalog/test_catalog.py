@@ -91,6 +91,14 @@ def test_empty_is_not_measured():
     assert empty.samples is None
 
 
+def test_rows_are_whole_numbers():
+    for wrong in ("a", 1.0, None):
+        with pytest.raises(InputError, match=f"row {wrong!r}; allowed: a whole number, from -3 to 2"):
+            make_catalog(3).model(wrong)
+    with pytest.raises(IndexError, match="row 3 of a catalogue of 3 galaxies"):
+        make_catalog(3).model(3)
+
+
 def test_measurement_refuses_wrong_shape():
     with pytest.raises(InputError, match=r"snr has shape \(2,\); expected \(3,\)"):
         make_measurement(3, snr=np.zeros(2))

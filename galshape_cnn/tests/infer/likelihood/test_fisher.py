@@ -191,5 +191,8 @@ def test_snr_refuses():
         snr([1.0, 2.0], [1.0, 1.0, 1.0])
     with pytest.raises(InputError, match="model is a str; a number or an array of numbers is needed"):
         snr("galaxy", 1.0)
+    for model, error, name in ((None, 1.0, "model"), ([1.0, 2.0], None, "error")):
+        with pytest.raises(InputError, match=f"{name} is a NoneType; a number or an array"):
+            snr(model, error)
     with pytest.raises(InputError, match="error is a list; a number or an array of numbers is needed"):
         snr([1.0, 2.0], ["one", "two"])

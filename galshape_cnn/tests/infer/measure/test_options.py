@@ -3,9 +3,11 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from galshape_cnn.infer.measure.options import prior_of_training
+from galshape_cnn.errors import InputError
+from galshape_cnn.infer.measure.options import Options, prior_of_training
 from galshape_cnn.infer.posterior.prior import Prior
 
 LIMITED = {
@@ -14,6 +16,16 @@ LIMITED = {
     "hlr": {"kind": "uniform", "low": 0.4, "high": 2.6},
     "g": {"kind": "uniform", "low": 0, "high": 0.67},
 }
+
+
+@pytest.mark.parametrize("name", ["method", "neighbours"])
+@pytest.mark.parametrize("value", [np.array(["ml", "mask"]), ["ml"], None, "ML"])
+def test_words_are_checked_before_they_are_compared(name, value):
+    keywords = {"method": "ml", "fit_sky": True, "neighbours": "mask", "prior": None, "seed": 0} | {
+        name: value
+    }
+    with pytest.raises(InputError, match=f"^{name}="):
+        Options.checked(**keywords)
 
 
 @pytest.mark.parametrize(("keeps", "high"), [(True, 2.6), (False, 32.0)])

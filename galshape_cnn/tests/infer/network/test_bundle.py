@@ -6,7 +6,7 @@ import asdf
 import numpy as np
 import pytest
 
-from galshape_cnn.errors import BundleError, FileError
+from galshape_cnn.errors import BundleError, FileError, InputError
 from galshape_cnn.infer.network.architecture import DEFAULT_NETWORK, build_network, build_update
 from galshape_cnn.infer.network.bundle import FORMAT_VERSION, Bundle
 from galshape_cnn.infer.network.layout import features_of_update, network_shapes, update_shapes
@@ -61,6 +61,8 @@ def test_hash_depends_on_every_weight(bundle):
 
 
 def test_missing_file(tmp_path):
+    with pytest.raises(InputError, match="path is a NoneType; the name of a file is needed"):
+        Bundle.read(None)
     with pytest.raises(FileError, match="does not exist"):
         Bundle.read(tmp_path / "none.asdf")
 

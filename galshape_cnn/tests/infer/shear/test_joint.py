@@ -70,7 +70,7 @@ def test_one_exposure_is_one_image(estimator):
 
 
 def test_mean_shear_of_several_exposures(estimator):
-    """At an S/N of 20 in each of two exposures the plain mean is a tenth off."""
+    """At an S/N of 20 in each of two exposures the plain mean is seven per cent off."""
     g = shapes(32)
     pairs = np.concatenate([g, -g])
     rows, plain = [], []
@@ -81,7 +81,7 @@ def test_mean_shear_of_several_exposures(estimator):
     assert rows[0]["N"] == 64
     m = (rows[0]["g1"] - rows[1]["g1"] + rows[0]["g2"] - rows[1]["g2"]) / (4 * GAMMA) - 1
     assert abs(m) < 0.04
-    assert (plain[0] - plain[1]) / (2 * GAMMA) - 1 < -0.08
+    assert (plain[0] - plain[1]) / (2 * GAMMA) - 1 < -0.05
     table = cat.to_table()
     assert {"shear_copies", "response_12"} <= set(table.colnames)
     assert mean_shear(table)["g1"][0] == rows[1]["g1"]

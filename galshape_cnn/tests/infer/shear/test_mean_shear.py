@@ -130,6 +130,16 @@ def test_lost_rows_do_not_count():
     assert row["N"] == N - 10
 
 
+def test_weights_of_rows_left_out_may_be_anything():
+    lost = np.arange(N) < 10
+    cat = sheared_catalog(flags=np.where(lost, Flag.NOT_MEASURED, 0))
+    row = mean_shear(cat, weights=np.where(lost, np.nan, 1.0))[0]
+    assert (row["N"], row["g1"]) == (N - 10, mean_shear(cat)[0]["g1"])
+    bright = lambda t: t["snr"] > 12  # noqa: E731
+    row = mean_shear(cat, bright, lambda t: np.where(bright(t), 1.0, np.nan))[0]
+    assert row["g1"] == mean_shear(cat, bright)[0]["g1"]
+
+
 def test_empty_groups_are_nan():
     row = mean_shear(sheared_catalog(), lambda t: t["snr"] > 1e9)[0]
     assert row["N"] == 0
@@ -157,16 +167,28 @@ def test_step_of_the_selection_does_not_matter(monkeypatch):
         ({"select": lambda t: t["snr"]}, "select returned"),
         ({"weights": "depth"}, "weights='depth'"),
         ({"weights": [1, 2]}, "weights have shape"),
-        ({"weights": lambda t: -t["snr"]}, "weights"),
+        ({"weights": lambda t: -t["snr"]}, "weights of 40 selected rows are .*negative"),
+        ({"weights": np.r_[np.nan, np.ones(39)]}, "weights of 1 selected rows are NaN"),
+        ({"weights": np.ma.array(np.ones(40), mask=np.arange(40) < 2)}, "weights of 2 selected rows are NaN"),
+        ({"weights": lambda t: np.where(t["g1"] > 5, 1, np.inf)}, "weights of 40 selected .* infinite"),
         ({"by": "depth"}, "by: 'depth'"),
         ({"by": ("snr", [3, 2])}, "do not increase"),
         ({"by": 3}, "by=3"),
+        ({"by": ("snr", ["a", "b"])}, "by: edges holds no numbers"),
+        ({"weights": ["a"] * 40}, "weights holds no numbers"),
         ({"errors": "poisson"}, "errors='poisson'"),
     ],
 )
 def test_unusable_arguments(arguments, message):
     with pytest.raises(InputError, match=message):
         mean_shear(sheared_catalog(n=40), **arguments)
+
+
+def test_columns_say_what_they_are():
+    table = mean_shear(
+        sheared_catalog(n=40), psf_shape=np.arange(80.0).reshape(40, 2), by=("snr", [0, 50, 1000])
+    )
+    assert all(table[name].info.description for name in table.colnames)
 
 
 def test_catalogue_without_response_is_refused():

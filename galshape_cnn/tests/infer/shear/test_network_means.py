@@ -2,6 +2,7 @@
 """Means of the first network and their derivatives: by kernel and by JAX, with edges and held contexts."""
 
 from copy import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from galshape_cnn import ShapeEstimator, Stamps
 from galshape_cnn.forward.kernel.library import KERNEL_VARIABLE, instructions
 from galshape_cnn.infer.likelihood.rendering import RenderedBatch
 from galshape_cnn.infer.network.conditions import HeldContext
-from galshape_cnn.infer.network.features import CONTEXT_SIZE, SIDE
+from galshape_cnn.infer.network.features import CONTEXT_SIZE, SIDE, crop_center
 from galshape_cnn.infer.shear.copies import copy_batches
 from galshape_cnn.infer.shear.moments import mean_parameters
 from galshape_cnn.infer.shear.network_means import NetworkMeans, network_means
@@ -78,23 +79,31 @@ def cut(count=8):
 
 
 def test_edges_are_shown_as_in_measuring(network):
-    """A network that knows no masks is shown full stamps; the copies without noise are the stamp itself."""
+    """A network that knows no masks is shown full stamps; the copies without noise are the stamp itself.
+
+    Others are shown what lies within reach of the derivatives.
+    """
     batch, silent = cut(), np.zeros((8, SIDE, SIDE))
     own = copy(network)
     own.edge = 2
+    ivar = batch.stamps.ivar
+    x, corner = np.arange(ivar.shape[-1]), crop_center(ivar, batch.stamps.center)[1]
+    dx, dy = (x - one[:, None] - (SIDE - 1) / 2 for one in corner.T)
+    near = np.hypot(dx[:, None, :], dy[:, :, None]) < 25
+    within = replace(batch.stamps, ivar=np.where(near, ivar, 0))
 
-    def of(network, first_name):
+    def of(network, first_name, seen):
         other = copy(network)
         other._forward = copy(network._forward)
         other._forward.name = first_name  # means are kept by name
         found = shear_response(batch, other, np.zeros(8), noise=silent)[:, 0, 0]
-        look = other.look(batch.stamps, True, np.zeros(8))
+        look = other.look(seen, True, np.zeros(8))
         amplitude = np.exp(look.posterior.means[:, 0, 0])  # any: only shapes are compared
         outputs = look.outputs.astype(np.float32)
         means = mean_parameters(outputs, amplitude.astype(np.float32), network.components)
         return found[:, 3:5], np.asarray(means)[:, 3:5]
 
-    mirrored, masked = of(own, "mirrored"), of(network, "masked")
+    mirrored, masked = of(own, "mirrored", batch.stamps), of(network, "masked", within)
     np.testing.assert_allclose(*mirrored, atol=2e-6)
     np.testing.assert_allclose(*masked, atol=2e-6)
     assert np.abs(mirrored[0] - masked[0]).max() > 1e-4

@@ -56,6 +56,16 @@ def test_correlation_and_scale_are_found(seed):
     assert measured_noise(frame(field(seed), error=0.8))[1] is None  # only the level is wrong
 
 
+@pytest.mark.parametrize("unit", [1e-20, 1e-30, 1e25])
+def test_any_unit_of_the_pixels(unit):
+    """Fluxes in erg/s/cm2/Hz are so small that single precision has no inverse variance for them."""
+    image = field(1, correlated=True)
+    scale, correlation = measured_noise(frame(image * unit, error=0.8 * unit))
+    same = measured_noise(frame(image, error=0.8))
+    assert scale == pytest.approx(same.scale, rel=1e-5)
+    np.testing.assert_allclose(correlation.array, same.correlation.array, atol=1e-5)
+
+
 def test_too_few_blank_pixels_change_nothing():
     assert measured_noise(frame(field(1, correlated=True)[:40, :40])) == (None, None)
     assert measured_noise(frame(np.full((300, 300), np.nan))) == (None, None)

@@ -27,6 +27,11 @@ def table():
     return injected(40)
 
 
+def test_columns_say_what_they_are(table):
+    assert all(table[name].info.description for name in table.colnames)
+    assert table["nearest"].unit == table["true_x"].unit == "pix"
+
+
 def same(one, two):
     assert one.colnames == two.colnames
     for name in one.colnames:

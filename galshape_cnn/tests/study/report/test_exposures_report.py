@@ -89,8 +89,35 @@ def test_shapes_that_vary_are_columns_of_bands(scene, tmp_path):
     rows = blocks(tmp_path / "page.html")["rows"]
     assert {"hlr_g", "hlr_r", "hlr_g_err", "r_eff_r", "r_eff_r_err", "n"} <= set(rows)
     assert "hlr" not in rows
-    with pytest.raises(InputError, match="shapes of the table vary with wavelength"):
-        exposures_from_table(varied.to_table(), exposures)
+
+
+@pytest.mark.parametrize(("method", "vary"), [("ml", {"hlr": 1}), ("network", {"hlr": 1, "n": 1, "g": 1})])
+def test_a_table_of_shapes_that_vary_gives_the_catalog_back(scene, tmp_path, method, vary):
+    """Each band's values and errors, and the gradient's, in a table that went through a file."""
+    exposures, positions = scene
+    varied = ShapeEstimator()(exposures, positions=positions, method=method, neighbours="ignore", vary=vary)
+    write_table(varied.to_table(), tmp_path / "shapes.fits")
+    table = read_catalog_table(tmp_path / "shapes.fits", True)
+    again = exposures_from_table(table, [replace(one, wavelength=None) for one in exposures])
+    np.testing.assert_allclose(again.parameters, varied.parameters, rtol=1e-9)
+    suffix = "err" if method == "ml" else "std"
+    for name in ("hlr_g", "hlr_r", *(f"{name}_g" for name in vary if name == "n"), "flux_r"):
+        first, second = (np.asarray(getattr(one, f"{name}_{suffix}")) for one in (again, varied))
+        np.testing.assert_allclose(first, second, rtol=1e-6, err_msg=name)
+    for name in ("hlr_gradient", "hlr_gradient_err"):
+        first, second = (np.asarray(getattr(one, name)) for one in (again, varied))
+        np.testing.assert_allclose(first, second, rtol=1e-6, err_msg=name)
+    own, before = again.by_exposure.params, varied.by_exposure.params
+    np.testing.assert_allclose(own[..., : SINGLE.centre.start], before[..., : SINGLE.centre.start], rtol=1e-4)
+    write_report(again, tmp_path / "page.html")
+    write_report(varied, tmp_path / "before.html")
+    page, other = (blocks(tmp_path / name)["rows"] for name in ("page.html", "before.html"))
+    for name in ("hlr_gradient", f"hlr_gradient_{suffix}", f"hlr_r_{suffix}", f"mag_r_{suffix}", "snr_g"):
+        np.testing.assert_allclose(
+            np.array(page[name], float), np.array(other[name], float), rtol=1e-4, err_msg=name
+        )
+    width = 2.5 / np.log(10) * np.asarray(getattr(varied, f"flux_r_{suffix}") / varied.flux_r)
+    np.testing.assert_allclose(np.array(page[f"mag_r_{suffix}"], float), width, rtol=1e-4)
 
 
 @pytest.mark.parametrize("suffix", TABLE_SUFFIXES)

@@ -103,6 +103,7 @@ def test_colours_use_the_covariance_of_the_fluxes(scene, catalog):
 def test_table_of_exposures(scene, catalog):
     table = catalog.exposure_table()
     assert len(table) == 27
+    assert all(table[name].info.description for name in table.colnames)
     assert table["exposure"][:3].tolist() == ["g1", "r1", "r2"]
     np.testing.assert_allclose(table["chi2"], 1, atol=0.15)
     x, y = scene[2][1].wcs.world_to_pixel(catalog.sky_centroid)

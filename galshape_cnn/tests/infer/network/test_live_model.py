@@ -11,8 +11,7 @@ import pytest
 from galshape_cnn.forward.kernel.library import KERNEL_VARIABLE, instructions
 from galshape_cnn.infer.network.architecture import DEFAULT_NETWORK, build_network, build_update
 from galshape_cnn.infer.network.features import CONTEXT_SIZE
-from galshape_cnn.infer.network.kernel_networks import DIRECTIONS, chain_of, network_of
-from galshape_cnn.infer.network.live_model import LiveModel
+from galshape_cnn.infer.network.live_model import DIRECTIONS, LiveModel, chain_of, network_of
 
 pytestmark = pytest.mark.skipif(not instructions(), reason="the package was installed without a compiler")
 
