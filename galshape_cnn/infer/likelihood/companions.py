@@ -29,7 +29,7 @@ from galshape_cnn.forward.render import render_with_derivatives
 from galshape_cnn.infer.likelihood.point_source import point_images
 from galshape_cnn.infer.likelihood.residuals import RIDGE, inverse_fisher, inverse_gain
 
-__all__ = ["Companions", "find_companions"]
+__all__ = ["Companions", "find_companions", "is_alone", "moved", "variance_of_product"]
 
 _REACH = 1.4  # widths of the PSF from the centre in which sources are looked for
 _SEEN, _SIGNIFICANT = 3.0, 4.2  # standard deviations of its flux: to count as an error, for a flag
@@ -87,18 +87,18 @@ def find_companions(
     else:
         best = _best_sources(*known, width)
     shift, (gained, dip, left, spread) = best[:, :5].copy(), best[:, 5:].T
-    seen, significance = _is_alone(gained, dip, left, spread), np.sqrt(gained)
+    seen, significance = is_alone(gained, dip, left, spread), np.sqrt(gained)
     if correlation is not None:
         rows = np.flatnonzero(seen & (significance > _SEEN))
         points = point_images(params[rows], transfer if len(transfer) == 1 else transfer[rows], grid)
-        alike = [_alike(image, correlation) for image in points]
+        alike = [variance_of_product(image, correlation) for image in points]
         significance[rows] /= np.sqrt(np.array(alike))
     shift[~(seen & (significance > _SEEN))] = 0
     moves = (np.abs(shift) > _MOVES * errors).any(1)
     return Companions(shift, moves & (significance > _SIGNIFICANT))
 
 
-def _is_alone(gained, dip, left, spread):
+def is_alone(gained, dip, left, spread):
     """Which sources make up what is left of a galaxy, and are none of many."""
     plain = left - gained < _NOISE * spread
     return (gained > _ALONE * left) & (plain | (gained > _MOST * left) & (dip < _DIP * gained))
@@ -125,7 +125,7 @@ def _one(params, width, derivatives, residual, weight, point, light, fit_sky):
     point, part = point[window], weight[window]
     y, x = (np.arange(side.start, side.stop) for side in window)
     near = (x - place[0]) ** 2 + (y[:, None] - place[1]) ** 2 < (_REACH * width) ** 2
-    sources = _moved(point, np.argwhere(near))
+    sources = moved(point, np.argwhere(near))
     images = np.concatenate([(rest[window] * part)[None], derivatives[(slice(None), *window)] * part])
     score, *seen = images.reshape(len(images), -1) @ sources.T
     explained = inverse @ seen
@@ -151,7 +151,7 @@ def _window(centre, half, size):
     return slice(max(middle - half, 0), min(middle + half + 1, size))
 
 
-def _moved(point, places):
+def moved(point, places):
     """A point source moved so that its highest pixel lies at each of K places: (K, pixels)."""
     ny, nx = point.shape
     around = sliding_window_view(np.pad(point, ((ny, ny), (nx, nx))), point.shape)
@@ -159,7 +159,7 @@ def _moved(point, places):
     return around[ny + y, nx + x].reshape(len(places), -1)
 
 
-def _alike(point, correlation):
+def variance_of_product(point, correlation):
     """Variance of the product of a point source and correlated noise, over that of independent noise."""
     ny, nx = (side // 2 for side in correlation.shape)
     side = tuple(fft.next_fast_len(a + b, True) for a, b in zip(point.shape, correlation.shape, strict=True))

@@ -1,7 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Errors of estimates: Cramér-Rao bound or sandwich covariance."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import jax
@@ -30,6 +30,7 @@ __all__ = [
     "structure_at",
     "structure_of",
     "suspicions",
+    "with_shifts",
     "without_errors",
 ]
 
@@ -76,6 +77,11 @@ class Judged:
     flags: np.ndarray
     examination: Examination
 
+    def __getitem__(self, rows):
+        """Some of the galaxies, by an array of int or bool."""
+        arrays = {item.name: getattr(self, item.name) for item in fields(self)}
+        return Judged(**{name: jax.tree.map(lambda array: array[rows], one) for name, one in arrays.items()})
+
 
 def errors_of(batch, found, fitted, options):
     """Bound, S/N and chi-square at the estimates of N stamps, as `Judged`.
@@ -104,11 +110,6 @@ def errors_of(batch, found, fitted, options):
         profile = profile_covariance(batch, params, *known, options.fit_sky)
     stated = covariance, crb + structure + profile
     found = hidden_sources(batch, replace(judged, white=white), stated, options)
-    hidden = found.shift[:, :, None] * found.shift[:, None, :]
-    profile, covariance = profile + hidden, _with_more(covariance, crb, hidden)
-    # no row without errors may look good
-    unknown = singular | ~np.isfinite(crb + structure + profile).all((1, 2))
-    flags = np.where(unknown, Flag.SINGULAR, 0) | np.where(found.hidden, Flag.NEIGHBOR_LIGHT, 0)
     errors = {
         "covariance": covariance,
         "crb": crb,
@@ -116,7 +117,29 @@ def errors_of(batch, found, fitted, options):
         "profile": profile,
         "white": white,
     }
-    return replace(judged, **errors, flags=flags)
+    judged = with_shifts(replace(judged, **errors), found.shift)
+    # no row without errors may look good
+    unknown = singular | ~np.isfinite(judged.crb + judged.structure + judged.profile).all((1, 2))
+    flags = np.where(unknown, Flag.SINGULAR, 0) | np.where(found.hidden, Flag.NEIGHBOR_LIGHT, 0)
+    return replace(judged, flags=flags)
+
+
+def with_shifts(judged, shift):
+    """The same estimates, as uncertain as it is whether they are off by a shift.
+
+    Parameters
+    ----------
+    judged : Judged
+    shift : (N, 5) ndarray
+        Of flux, n, hlr, g1, g2; zero where there is none.
+
+    Returns
+    -------
+    judged : Judged
+    """
+    more = shift[:, :, None] * shift[:, None, :]
+    covariance = _with_more(judged.covariance, judged.crb, more)
+    return replace(judged, profile=judged.profile + more, covariance=covariance)
 
 
 def _with_more(covariance, crb, more):

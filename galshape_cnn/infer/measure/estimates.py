@@ -48,6 +48,12 @@ class Estimate:
     ess: np.ndarray
     samples: np.ndarray | None = None
 
+    def __getitem__(self, rows):
+        """Some of the galaxies, by an array of int or bool."""
+        samples = None if self.samples is None else self.samples[rows]
+        arrays = (getattr(self, name)[rows] for name in ("params", "covariance", "flags", "ess"))
+        return Estimate(*arrays, samples)
+
     @classmethod
     def joined(cls, n, parts):
         """Estimates of n galaxies from (rows, Estimate) of parts that cover them."""

@@ -80,7 +80,7 @@ class Treated:
 
     def in_units_of_user(self, stamps):
         """What was measured, as the user's ``stamps``: these themselves if nothing was changed."""
-        if not len(self.segmentation.rows):
+        if not len(self.segmentation.rows) and not self.fitted.any():
             return stamps
         ours, unit = self.batch.stamps, self.batch.unit[self.fitted, None, None]
         data, ivar = stamps.data.copy(), np.where(ours.ivar > 0, stamps.ivar, 0)

@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""The chain of a measurement: segment, treat neighbours, estimate, bound, flag.
+"""The chain of a measurement: segment, treat neighbours, estimate, bound, look at the residuals, flag.
 
 Every step takes a `RenderedBatch` and returns something final; nothing patches a result afterwards.
 """
@@ -12,7 +12,7 @@ from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE, RenderedBatch
-from galshape_cnn.infer.measure.bounds import errors_of
+from galshape_cnn.infer.measure.bounds import errors_of, with_shifts
 from galshape_cnn.infer.measure.estimates import estimate, samples_as_wide
 from galshape_cnn.infer.measure.neighbours import examined, joined, listed_positions, segment, treat
 from galshape_cnn.infer.measure.quality import (
@@ -21,6 +21,7 @@ from galshape_cnn.infer.measure.quality import (
     settled_bounds,
     with_settled_centres,
 )
+from galshape_cnn.infer.measure.second_look import without_residual_sources
 from galshape_cnn.parallel import mapped
 
 __all__ = ["measure_batch", "measure_observation", "measured_together"]
@@ -81,28 +82,59 @@ def measure_batch(stamps, listed, network, options):
     """
     batch = RenderedBatch.from_stamps(stamps, options.gain)
     treated = treat(batch, segment(batch, listed, options), network, options)
-    usable = (treated.batch.stamps.ivar > 0).any((1, 2))
-    parts = [
-        (np.flatnonzero(usable), _measured(treated, usable, network, options)),
-        (np.flatnonzero(~usable), _not_measured(treated.flags[~usable] | Flag.NO_DATA)),
-    ]
-    measurement = Measurement.scatter(len(batch), [part for part in parts if len(part[0])])
+    usable = np.flatnonzero((treated.batch.stamps.ivar > 0).any((1, 2)))
+    treated, parts = _measured(treated, usable, network, options)
+    lost = np.setdiff1d(np.arange(len(batch)), usable)
+    if len(lost):
+        parts = [*parts, (lost, _not_measured(treated.flags[lost] | Flag.NO_DATA))]
+    measurement = Measurement.scatter(len(batch), parts)
     return measurement.in_units_of(1 / batch.unit), treated.in_units_of_user(stamps)
 
 
 def _measured(treated, usable, network, options):
-    """Measurement of the stamps with data, fluxes in units of their noise; None if there are none."""
-    if not usable.any():
-        return None
-    batch = treated.batch if usable.all() else treated.batch[np.flatnonzero(usable)]
+    """Measurements of the stamps with data, fluxes in units of their noise, and what was measured.
+
+    Returns
+    -------
+    treated : Treated
+        The same object where no residual shows a source.
+    parts : list of ((M,) int ndarray, Measurement)
+        Rows and what was found there.
+    """
+    if not len(usable):
+        return treated, []
+    batch = treated.batch if len(usable) == len(treated.batch) else treated.batch[usable]
+    first = _judged(batch, treated.fitted[usable], network, options)
+    changed, close, treated, cleaned = without_residual_sources(treated, usable, first[1], options)
+    if not len(changed):
+        return treated, [(usable, _finished(batch, *first, treated, usable, network, options))]
+    again = usable[changed]
+    found, judged = _judged(cleaned, treated.fitted[again], network, options)
+    shift = (judged.params - first[1].params[changed])[:, SINGLE.reported]
+    judged = with_shifts(judged, np.where(close[:, None], shift, 0))  # clump or neighbour
+    parts = [(again, _finished(cleaned, found, judged, treated, again, network, options))]
+    kept = np.setdiff1d(np.arange(len(usable)), changed)
+    if len(kept):
+        found, judged = (one[kept] for one in first)
+        own = usable[kept]
+        parts.append((own, _finished(batch[kept], found, judged, treated, own, network, options)))
+    return treated, parts
+
+
+def _judged(batch, fitted, network, options):
+    """Estimates with their errors."""
     found = estimate(batch, network, options)
-    judged = errors_of(batch, found, treated.fitted[usable], options)
+    return found, errors_of(batch, found, fitted, options)
+
+
+def _finished(batch, found, judged, treated, rows, network, options):
+    """Measurement of stamps, of which ``rows`` are in ``treated``, with flags and draws."""
     flags = found.flags | judged.flags | row_flags(batch, judged, network, options)
     flags = settled_bounds(flags, judged.params, judged.crb + judged.structure, batch.grid.size)
-    params = np.full((len(usable), SINGLE.size), np.nan)
-    params[usable] = judged.params
-    fraction = treated.light_on_others(params)[usable]
-    flags |= neighbour_flags(fraction, treated.flags[usable])
+    params = np.full((len(treated.batch), SINGLE.size), np.nan)
+    params[rows] = judged.params
+    fraction = treated.light_on_others(params)[rows]
+    flags |= neighbour_flags(fraction, treated.flags[rows])
     errors = judged.covariance, judged.crb, judged.snr, judged.chi2
     more = {"structure": judged.structure + judged.profile, "rff": judged.examination.rff}
     more["sheared"] = _sheared(batch, judged.params, network, options)

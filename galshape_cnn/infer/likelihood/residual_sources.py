@@ -1,0 +1,185 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+r"""Search for sources in the residuals of a galaxy, which are no peak of their own in its stamp.
+
+A faint source on the flank of a galaxy shows no peak beside it.  The fit leaves most of it in the
+residuals :math:`r_\perp = (1 - \Pi) r`, :math:`\Pi = D^T H^{-1} D`, and takes up the rest.  With the whitened
+image P of a point source at some place, its flux and the significance of that are
+
+.. math:: f = \frac{P^T r_\perp}{P^T (1 - \Pi) P}, \qquad s = f \sqrt{P^T (1 - \Pi) P}.
+
+The best place is looked for on the grid of the pixels; its two derivatives go along, for a source lies
+between pixels, or is no point.  Found sources join D, one after the other.  Sources within a width of the PSF
+or so of the centre cannot be taken away like this: see `galshape_cnn.infer.likelihood.companions`.
+
+A source within the galaxy may be a clump of its own.  It counts only if it is the only one, and little is
+left beside it; which of the two it is nobody knows.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import fft
+from scipy.ndimage import maximum_filter
+
+from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.render import render_with_derivatives
+from galshape_cnn.geometry import semi_major_radius
+from galshape_cnn.infer.likelihood.companions import moved, variance_of_product
+from galshape_cnn.infer.likelihood.point_source import point_images
+from galshape_cnn.infer.likelihood.residuals import inverse_fisher, inverse_gain
+
+__all__ = ["MOST_SOURCES", "ResidualSources", "find_residual_sources"]
+
+#: Sources of one galaxy that are looked for.
+MOST_SOURCES = 3
+
+_INNER = 1.0  # widths of the PSF about the centre in which nothing is looked for
+_SIGNIFICANT = 4.2  # standard deviations of the flux
+_MOVES = 0.2  # errors by which one moves a parameter at least
+# Half-light radii beyond which clumps of the galaxy are not to be expected, how many sources there may be
+# within them, and standard deviations of squares that may be left beside these: else they are its own.
+_OUTSIDE, _MOST_CLOSE, _NOISE = 2.5, 1, 1.0
+_WORTH = 0.6  # of that significance if the galaxy took up nothing: places worth a closer look
+_PLACES = 8  # of these, the highest
+_SEEN = 0.1  # of a source's square that lies on pixels that count
+
+
+class ResidualSources(NamedTuple):
+    """Result of `find_residual_sources`.
+
+    Attributes
+    ----------
+    found : (N,) ndarray of bool
+        Whether there is one.
+    close : (N,) ndarray of bool
+        Whether one lies within the galaxy, and may be a clump of it.
+    light : (N, size, size) ndarray
+        Of the sources.
+    images : (N, 9, size, size) float32 ndarray
+        Each source's image and its derivatives along x and y; zeros where there are fewer sources.
+    """
+
+    found: np.ndarray
+    close: np.ndarray
+    light: np.ndarray
+    images: np.ndarray
+
+
+def find_residual_sources(
+    params, errors, width, data, ivar, transfer, grid, fit_sky=True, gain=None, correlation=None, white=None
+):
+    """Look for point sources in the residuals of galaxies.
+
+    Parameters
+    ----------
+    params, errors, width, data, ivar, transfer, grid, fit_sky, gain, correlation
+        As for `galshape_cnn.infer.likelihood.companions.find_companions`.
+    white : (N,) ndarray, optional
+        Variance of the white noise in units of the noise map's; one without it.
+
+    Returns
+    -------
+    sources : ResidualSources
+        At most three for each galaxy, of 4.2 standard deviations, that move a parameter by a fifth of its
+        error.
+    """
+    params, data, ivar = (np.asarray(a, np.float32) for a in (params, data, ivar))
+    inverse, rows = inverse_gain(gain, len(data)), []
+    spread = np.sqrt(np.ones(len(params)) if white is None else white)
+    for k in range(len(params)):
+        one, own = slice(k, k + 1), transfer if len(transfer) == 1 else transfer[k : k + 1]
+        image, derivatives = (np.asarray(a)[0] for a in render_with_derivatives(params[one], own, grid))
+        point = np.asarray(point_images(params[one], own, grid))[0]
+        light = np.maximum(image - params[k, SINGLE.sky], 0)
+        root = np.sqrt(ivar[k] / (1 + ivar[k] * light * inverse[k]))
+        wide = spread[k]
+        if correlation is not None:
+            wide *= np.sqrt(variance_of_product(point, correlation))
+        rows.append(_sources_of(params[k], errors[k], width[k], data[k] - image, root,
+                                light, derivatives, point, fit_sky, wide))  # fmt: skip
+    images = np.zeros((len(params), 3 * MOST_SOURCES, grid.size, grid.size), np.float32)
+    total, close = np.zeros((len(params), grid.size, grid.size)), np.zeros(len(params), bool)
+    for k, (some, amplitude, inside) in enumerate(rows):
+        images[k, : len(some)], total[k], close[k] = some, np.tensordot(amplitude, some, 1), inside
+    return ResidualSources(np.array([len(one[0]) > 0 for one in rows], bool), close, total, images)
+
+
+def _sources_of(params, errors, width, residual, root, light, derivatives, point, fit_sky, wide):
+    """Images (3 K, size, size) of the sources of one galaxy, their amplitudes, and whether one is close."""
+    columns = (derivatives * root).reshape(SINGLE.size, -1).astype(float)
+    whitened, known = residual.ravel() * root.ravel(), _known(root, point)
+    y, x = np.mgrid[: len(point), : len(point)]
+    distance = np.hypot(x - params[SINGLE.centre][0], y - params[SINGLE.centre][1])
+    known &= distance > _INNER * width
+    inside = distance < _OUTSIDE * semi_major_radius(params[SINGLE.hlr], *params[SINGLE.shear])
+    whole = np.where(known, _product(root**2, point**2), np.inf)
+    bright, found = (light * root).ravel() ** 2, []
+    for _ in range(MOST_SOURCES):
+        used = _with_sources(columns, found, root)
+        explained = _inverse(used, fit_sky) @ used
+        rest = whitened - (used @ whitened) @ explained
+        usable = whole, known, inside
+        place = _best_place(rest, used, explained, errors, usable, root, point, width, wide, bright)
+        if place is None:
+            break
+        found.append((inside[tuple(place)], _with_slopes(moved(point, [place])[0].reshape(root.shape))))
+    if sum(close for close, _ in found) > _MOST_CLOSE:  # a galaxy of clumps
+        found = [one for one in found if not one[0]]
+    used = _with_sources(columns, found, root)
+    amplitude = (_inverse(used, fit_sky) @ (used @ whitened))[SINGLE.size :]
+    images = np.concatenate([np.zeros((0, *root.shape)), *(images for _, images in found)])
+    return images, amplitude, any(close for close, _ in found)
+
+
+def _with_sources(columns, found, root):
+    """Whitened derivatives of the galaxy, and images of the sources."""
+    return np.concatenate([columns, *((images * root).reshape(3, -1) for _, images in found)])
+
+
+def _with_slopes(image):
+    along_y, along_x = np.gradient(image)
+    return np.stack([image, along_x, along_y])
+
+
+def _inverse(columns, fit_sky):
+    return inverse_fisher(columns @ columns.T, float(fit_sky), xp=np)
+
+
+def _best_place(rest, columns, explained, errors, usable, root, point, width, wide, bright):
+    """Pixel, y and x, of the most significant source that matters; None without."""
+    whole, known, inside = usable
+    score = _product(rest.reshape(root.shape) * root, point)
+    rough = np.where(known, score / np.sqrt(whole), 0) / wide
+    top = rough == maximum_filter(rough, 2 * int(np.ceil(width / 2)) + 1)
+    places = np.argwhere(top & (rough > _WORTH * _SIGNIFICANT))
+    places = places[np.argsort(-rough[tuple(places.T)], kind="stable")][:_PLACES]
+    if not len(places):
+        return None
+    sources = moved(point, places)
+    whitened = sources * root.ravel()
+    seen, taken = columns @ whitened.T, explained @ whitened.T
+    square = (whitened**2).sum(1) - (seen * taken).sum(0)
+    product = whitened @ rest
+    significance = product / np.sqrt(np.maximum(square, 1e-20)) / wide
+    share = bright / (1 + bright)
+    left, spread = (share * (rest**2 - 1)).sum(), np.sqrt(2 * (share**2).sum())
+    shift = np.abs(product / np.maximum(square, 1e-20) * taken[SINGLE.reported])
+    good = (significance > _SIGNIFICANT) & (shift > _MOVES * errors[:, None]).any(0)
+    good &= ~inside[tuple(places.T)] | (left / wide**2 - significance**2 < _NOISE * spread)
+    return places[np.where(good, significance, 0).argmax()] if good.any() else None
+
+
+def _known(root, point):
+    """Places at which a source would lie on pixels that count."""
+    seen = _product((root > 0).astype(float), point**2)
+    return seen > _SEEN * (point**2).sum()
+
+
+def _product(image, point):
+    """Sum of the products of an image and a point source, for each place of its highest pixel."""
+    side = fft.next_fast_len(2 * len(point), True)
+    y, x = np.unravel_index(point.argmax(), point.shape)
+    centred = np.zeros((side, side))
+    centred[: len(point), : len(point)] = point
+    wave = np.conj(fft.rfft2(np.roll(centred, (-y, -x), (0, 1))))
+    return fft.irfft2(fft.rfft2(image, s=(side, side)) * wave, s=(side, side))[: len(point), : len(point)]

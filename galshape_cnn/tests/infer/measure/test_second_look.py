@@ -1,0 +1,92 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Faint sources on the flank of a galaxy are subtracted, and how well they are known is in the errors."""
+
+import galsim
+import numpy as np
+import pytest
+
+from galshape_cnn import ShapeEstimator
+from galshape_cnn.flags import Flag
+
+N, SIDE = 60, 64
+MOFFAT = galsim.Moffat(beta=2.5, fwhm=5.0)
+PSF = MOFFAT.drawImage(nx=41, ny=41, scale=1.0).array.astype(float)
+PSF /= PSF.sum()
+TRUTH = {"n": 1.5, "hlr": 4.0, "g1": 0.1, "g2": -0.1}
+#: Parameters, with flux, of each galaxy.
+ALL = ("flux", *TRUTH)
+
+
+@pytest.fixture(scope="module")
+def estimator():
+    return ShapeEstimator()
+
+
+def drawn(profile):
+    image = galsim.Convolve(profile, MOFFAT).drawImage(nx=SIDE, ny=SIDE, scale=1.0)
+    return image.array.astype(float)
+
+
+def scene(distance, star_snr, snr=60, number=N):
+    """Galaxies, noise one, each beside a star in a random direction; and their flux."""
+    rng = np.random.default_rng(3)
+    galaxy = galsim.Sersic(n=TRUTH["n"], half_light_radius=TRUTH["hlr"]).shear(g1=0.1, g2=-0.1)
+    flux = snr / np.sqrt((drawn(galaxy) ** 2).sum())
+    star = star_snr / np.sqrt((PSF**2).sum())
+    images = []
+    for angle in rng.uniform(0, 2 * np.pi, number):
+        place = distance * np.cos(angle), distance * np.sin(angle)
+        light = drawn(galaxy * flux + galsim.DeltaFunction(flux=max(star, 1e-9)).shift(*place))
+        images.append(light + rng.normal(size=light.shape))
+    return np.array(images), flux
+
+
+def pulls(catalog, flux, method):
+    """Errors over stated ones of flux, n, hlr, g1, g2, (N, 5)."""
+    table, truth, kind = catalog.to_table(), {"flux": flux} | TRUTH, "err" if method == "ml" else "std"
+    columns = [(np.array(table[p]) - truth[p]) / np.array(table[f"{p}_{kind}"]) for p in ALL]
+    return np.transpose(columns)
+
+
+@pytest.mark.parametrize("method", ["ml", "network"])
+def test_a_source_on_the_flank_moves_nothing_beyond_the_errors(estimator, method, monkeypatch):
+    data, flux = scene(11.0, 9.0)
+    catalog = estimator(data, psf=PSF, error=1.0, method=method)
+    pull = pulls(catalog, flux, method)
+    assert np.mean(np.abs(pull) < 3) > 0.98
+    assert np.mean(np.abs(pull[:, 3:]) < 1) > 0.55
+    assert np.mean(catalog.flags & Flag.NEIGHBOR > 0) > 0.9
+    monkeypatch.setattr("galshape_cnn.infer.measure.second_look._HIGH", np.inf)
+    without = pulls(estimator(data, psf=PSF, error=1.0, method=method), flux, method)
+    # the flux, which takes up what it can
+    assert np.abs(np.median(pull[:, 0])) < 0.5 < np.abs(np.median(without[:, 0]))
+
+
+def test_of_noise_nothing_is_subtracted(estimator):
+    data, _ = scene(11.0, 0.0, number=3 * N)
+    looked = estimator(data, psf=PSF, error=1.0, method="ml")
+    plain = estimator(data, psf=PSF, error=1.0, method="ml", neighbours="ignore")
+    assert np.mean(looked.hlr.value != plain.hlr.value) <= 0.02
+
+
+def test_ignored_neighbours_are_not_looked_for(estimator, monkeypatch):
+    data, _ = scene(11.0, 9.0, number=4)
+    before = estimator(data, psf=PSF, error=1.0, method="ml", neighbours="ignore").parameters
+    monkeypatch.setattr("galshape_cnn.infer.measure.second_look._HIGH", np.inf)
+    after = estimator(data, psf=PSF, error=1.0, method="ml", neighbours="ignore").parameters
+    assert np.array_equal(before, after)
+
+
+def test_rows_do_not_depend_on_their_company(estimator):
+    data, _ = scene(11.0, 9.0, number=5)
+    together = estimator(data, psf=PSF, error=1.0, method="ml")
+    alone = estimator(data[2:3], psf=PSF, error=1.0, method="ml")
+    assert np.array_equal(together.parameters[2], alone.parameters[0])
+    assert np.array_equal(together.crb_covariance[2], alone.crb_covariance[0])
+
+
+@pytest.mark.parametrize("method", ["ml", "network"])
+def test_a_knot_within_the_galaxy_is_counted_as_an_error_too(estimator, method):
+    data, flux = scene(8.0, 14.0)
+    pull = pulls(estimator(data, psf=PSF, error=1.0, method=method), flux, method)
+    assert np.mean(np.abs(pull) < 3) > 0.9
