@@ -29,7 +29,7 @@ from galshape_cnn.forward.render import render_with_derivatives
 from galshape_cnn.infer.likelihood.point_source import point_images
 from galshape_cnn.infer.likelihood.residuals import RIDGE, inverse_fisher, inverse_gain
 
-__all__ = ["Companions", "find_companions", "is_alone", "moved", "variance_of_product"]
+__all__ = ["Companions", "find_companions", "moved", "variance_of_product"]
 
 _REACH = 1.4  # widths of the PSF from the centre in which sources are looked for
 _SEEN, _SIGNIFICANT = 3.0, 4.2  # standard deviations of its flux: to count as an error, for a flag
@@ -87,7 +87,7 @@ def find_companions(
     else:
         best = _best_sources(*known, width)
     shift, (gained, dip, left, spread) = best[:, :5].copy(), best[:, 5:].T
-    seen, significance = is_alone(gained, dip, left, spread), np.sqrt(gained)
+    seen, significance = _is_alone(gained, dip, left, spread), np.sqrt(gained)
     if correlation is not None:
         rows = np.flatnonzero(seen & (significance > _SEEN))
         points = point_images(params[rows], transfer if len(transfer) == 1 else transfer[rows], grid)
@@ -98,7 +98,7 @@ def find_companions(
     return Companions(shift, moves & (significance > _SIGNIFICANT))
 
 
-def is_alone(gained, dip, left, spread):
+def _is_alone(gained, dip, left, spread):
     """Which sources make up what is left of a galaxy, and are none of many."""
     plain = left - gained < _NOISE * spread
     return (gained > _ALONE * left) & (plain | (gained > _MOST * left) & (dip < _DIP * gained))

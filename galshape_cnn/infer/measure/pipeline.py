@@ -21,7 +21,7 @@ from galshape_cnn.infer.measure.quality import (
     settled_bounds,
     with_settled_centres,
 )
-from galshape_cnn.infer.measure.second_look import without_residual_sources
+from galshape_cnn.infer.measure.residual_sources import without_residual_sources
 from galshape_cnn.parallel import mapped
 
 __all__ = ["measure_batch", "measure_observation", "measured_together"]

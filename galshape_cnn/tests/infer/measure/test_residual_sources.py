@@ -56,7 +56,7 @@ def test_a_source_on_the_flank_moves_nothing_beyond_the_errors(estimator, method
     assert np.mean(np.abs(pull) < 3) > 0.98
     assert np.mean(np.abs(pull[:, 3:]) < 1) > 0.55
     assert np.mean(catalog.flags & Flag.NEIGHBOR > 0) > 0.9
-    monkeypatch.setattr("galshape_cnn.infer.measure.second_look._HIGH", np.inf)
+    monkeypatch.setattr("galshape_cnn.infer.measure.residual_sources._HIGH", np.inf)
     without = pulls(estimator(data, psf=PSF, error=1.0, method=method), flux, method)
     # the flux, which takes up what it can
     assert np.abs(np.median(pull[:, 0])) < 0.5 < np.abs(np.median(without[:, 0]))
@@ -72,7 +72,7 @@ def test_of_noise_nothing_is_subtracted(estimator):
 def test_ignored_neighbours_are_not_looked_for(estimator, monkeypatch):
     data, _ = scene(11.0, 9.0, number=4)
     before = estimator(data, psf=PSF, error=1.0, method="ml", neighbours="ignore").parameters
-    monkeypatch.setattr("galshape_cnn.infer.measure.second_look._HIGH", np.inf)
+    monkeypatch.setattr("galshape_cnn.infer.measure.residual_sources._HIGH", np.inf)
     after = estimator(data, psf=PSF, error=1.0, method="ml", neighbours="ignore").parameters
     assert np.array_equal(before, after)
 
