@@ -75,7 +75,7 @@ def test_a_prior_and_a_catalogue_are_read(files, tmp_path):
         ([], 2, "-n"),
         (["-n", "0"], 2, "not a whole number above 0"),
         (["-n", "3", "--avoid", "stars"], 2, "invalid choice"),
-        (["-n", "3", "--kinds", "galaxy"], 1, "kinds="),
+        (["-n", "3", "--kinds", "galaxy"], 1, "--kinds galaxy"),
         (["-n", "3", "--kinds", "sersic=x"], 1, "--kinds sersic=x"),
         (["-n", "3", "--prior", "missing.toml"], 1, "--prior missing.toml"),
         (["-n", "3", "--catalogue", "missing.ecsv"], 1, "--catalogue missing.ecsv"),

@@ -72,8 +72,8 @@ MISTAKES = {
     "text": ("galaxy.fits", {"psf": PSF, "error": 1.0}, InputError, "data is a str.*read files first"),
     "complex pixels": (IMAGE * 1j, {"psf": PSF, "error": 1.0}, InputError, "complex.*real numbers"),
     "position outside": (
-        IMAGE, {"psf": PSF, "error": 1.0, "positions": [[400.0, 7.0]]}, PositionError,
-        "none of the 1 lies inside the image.*400.0, 7.0.*48x48"),
+        IMAGE, {"psf": PSF, "error": 1.0, "positions": [[400, 7]]}, PositionError,
+        "none of the 1 lies inside the image.*400, 7.*48x48"),
     "sky position without WCS": (
         IMAGE, {"psf": PSF, "error": 1.0, "positions": QTable({"ra": [1.0], "dec": [2.0]})}, PositionError,
         "on the sky, but the image has no WCS"),
@@ -113,7 +113,7 @@ def test_only_masked_stamps(estimator, method):
 
 
 def test_one_position_outside_is_a_flagged_row(estimator):
-    positions = [[23.5, 23.5], [400.0, 7.0], [np.nan, 3.0]]
+    positions = [[23.5, 23.5], [400, 7], [np.nan, 3.0]]
     with pytest.warns(GalshapeWarning, match="2 of 3 galaxies"):
         catalog = estimator(IMAGE, psf=PSF, error=1.0, positions=positions, method="ml")
     assert [bool(f & Flag.OFF_IMAGE) for f in catalog.flags] == [False, True, True]
