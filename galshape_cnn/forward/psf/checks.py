@@ -26,7 +26,7 @@ _LARGEST_OFF = 0.25  # of the array's shorter side: farther, it is cut on one si
 _WINDOW = 1.0  # width of the window of the centroid, in widths of the PSF
 _REACH, _STEP = 6.5, 8  # of the window in its widths; samples
 _ROUNDS = 12
-_TOGETHER = 16  # arrays that are looked at together, as many as a cache holds
+_TOGETHER = 2**18  # samples that are looked at together, as many as a cache holds
 _SMALLEST = 7  # samples of a side, below which there is no rim to look at
 
 
@@ -86,8 +86,8 @@ def mended_psf(psf, normalize=True):
     array, none = np.asarray(psf.array), np.zeros(len(psf.array), bool)
     if min(array.shape[1:]) < _SMALLEST or not len(array):
         return MendedPSF(psf, none, none)
-    starts = range(0, len(array), _TOGETHER)
-    parts = [_faults(np.asarray(array[k : k + _TOGETHER], float)) for k in starts]
+    count = max(1, _TOGETHER // array[0].size)
+    parts = [_faults(np.asarray(array[k : k + count], float)) for k in range(0, len(array), count)]
     level, cut, shift = (np.concatenate(part) for part in zip(*parts, strict=True))
     pedestal, distance = level != 0, np.hypot(*shift.T) / psf.oversampling
     off = (distance > _OFF) & ~cut

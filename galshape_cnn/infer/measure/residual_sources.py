@@ -17,7 +17,7 @@ from galshape_cnn.infer.likelihood.residuals import as_if_independent
 
 __all__ = ["without_residual_sources"]
 
-_HIGH = 4.2  # standard deviations of a smoothed residual from which a search is worth it
+_HIGH = 4.6  # standard deviations of a smoothed residual from which a search is worth it
 
 
 def without_residual_sources(treated, rows, judged, options):
