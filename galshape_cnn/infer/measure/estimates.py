@@ -23,22 +23,24 @@ _FEWEST_DRAWS = 5  # effective draws, below which a row is not taken from them
 _AT_LIMIT, _PILED_UP = 0.97, 0.05  # of a limit of the prior, and share of the draws beyond that
 _FEW_DRAWS = 40  # effective draws of a reweighted answer below which it is flagged
 
+_ARRAYS = "params", "covariance", "flags", "ess"  # of an estimate, beside its draws
+
 
 @dataclass(eq=False)
 class Estimate:
-    """Estimates of N galaxies, fluxes in the unit of the batch.
+    """Estimates of N galaxies, fluxes in the unit of the batch, or of the user for several exposures.
 
     Attributes
     ----------
-    params : (N, 8) ndarray
-        flux, n, hlr, g1, g2, x, y, sky.
-    covariance : (N, 5, 5) ndarray
-        Posterior covariance of the first five; NaN where there is none.
+    params : (N, P) ndarray
+        Of the model: flux, n, hlr, g1, g2, x, y, sky for one image.
+    covariance : (N, R, R) ndarray
+        Posterior covariance of what is reported, the first five for one image; NaN where there is none.
     flags : (N,) int64 ndarray
         What the estimator itself has to say.
     ess : (N,) ndarray
         Effective number of draws; NaN without any.
-    samples : (N, S, 5) float32 ndarray or None
+    samples : (N, S, R) float32 ndarray or None
         Equally weighted draws.
     """
 
@@ -51,8 +53,14 @@ class Estimate:
     def __getitem__(self, rows):
         """Some of the galaxies, by an array of int or bool."""
         samples = None if self.samples is None else self.samples[rows]
-        arrays = (getattr(self, name)[rows] for name in ("params", "covariance", "flags", "ess"))
-        return Estimate(*arrays, samples)
+        return Estimate(*(getattr(self, name)[rows] for name in _ARRAYS), samples)
+
+    def replaced(self, rows, other):
+        """A copy without draws, with some rows of another."""
+        arrays = {name: getattr(self, name).copy() for name in _ARRAYS}
+        for name, array in arrays.items():
+            array[rows] = getattr(other, name)
+        return Estimate(**arrays)
 
     @classmethod
     def joined(cls, n, parts):

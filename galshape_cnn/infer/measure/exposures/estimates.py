@@ -11,7 +11,7 @@ where neighbours are fitted, they come from a few draws, spread evenly about the
 likelihood.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from galshape_cnn.infer.fit.exposures_fit import fit_exposures
 from galshape_cnn.infer.likelihood.exposures import joint_errors
 from galshape_cnn.infer.likelihood.nuisance_images import MarginalLikelihood
 from galshape_cnn.infer.likelihood.sandwich import on_known, stretching
-from galshape_cnn.infer.measure.estimates import estimate, limit_flags
+from galshape_cnn.infer.measure.estimates import Estimate, estimate, limit_flags
 from galshape_cnn.infer.network.combination import combined_posterior
 from galshape_cnn.infer.posterior.exposures_target import ExposuresTarget
 from galshape_cnn.infer.posterior.importance_sampling import sample_evenly, sample_target
@@ -30,7 +30,6 @@ from galshape_cnn.infer.posterior.result import PosteriorResult
 from galshape_cnn.infer.posterior.target import first_proposal, prior_penalty
 
 __all__ = [
-    "ExposuresEstimate",
     "network_exposures",
     "of_fit",
     "of_one_image",
@@ -41,31 +40,6 @@ _SAMPLES = 256  # as for one image
 _EVEN, _MORE = 64, 128  # draws where the expansion cannot hold, and of those rows of which few of them count
 # effective draws that call for more, and below which the row is not taken from them
 _FEW, _FEWEST = 12.0, 5.0
-
-
-@dataclass(frozen=True, eq=False)
-class ExposuresEstimate:
-    """Estimates of N galaxies in the unit of the user.
-
-    Attributes
-    ----------
-    params : (N, P) ndarray
-        Of the exposures' model.
-    covariance : (N, R, R) ndarray
-        Posterior covariance of the reported ones; NaN where there is none.
-    flags : (N,) int64 ndarray
-        What the estimator has to say.
-    ess : (N,) ndarray
-        Effective number of draws; NaN without any.
-    samples : (N, S, R) float32 ndarray or None
-        Equally weighted draws.
-    """
-
-    params: np.ndarray
-    covariance: np.ndarray
-    flags: np.ndarray
-    ess: np.ndarray
-    samples: np.ndarray | None = None
 
 
 def of_fit(fit, likelihood):
@@ -79,11 +53,11 @@ def of_fit(fit, likelihood):
 
     Returns
     -------
-    estimate : ExposuresEstimate
+    estimate : Estimate
     """
     count = len(likelihood.model.reported_names)
     nan = np.full((len(likelihood), count, count), np.nan)
-    return ExposuresEstimate(fit.params * likelihood.units, nan, fit.flags, nan[:, 0, 0])
+    return Estimate(fit.params * likelihood.units, nan, fit.flags, nan[:, 0, 0])
 
 
 def of_one_image(parts, likelihood, network, options):
@@ -100,7 +74,7 @@ def of_one_image(parts, likelihood, network, options):
 
     Returns
     -------
-    estimate : ExposuresEstimate
+    estimate : Estimate
     """
     model, units, n = likelihood.model, likelihood.units, len(likelihood)
     params, count = np.full((n, model.size), np.nan), len(model.reported_names)
@@ -113,7 +87,7 @@ def of_one_image(parts, likelihood, network, options):
         turn = turn / own[:, None, SINGLE.reported] * units[rows, model.reported, None]
         covariance[rows] = turn @ found.covariance @ np.swapaxes(turn, 1, 2)
         flags[rows] = found.flags
-    return ExposuresEstimate(params, covariance, flags, np.full(n, np.nan))
+    return Estimate(params, covariance, flags, np.full(n, np.nan))
 
 
 def sample_exposures(task):
@@ -125,7 +99,7 @@ def sample_exposures(task):
 
     Returns
     -------
-    estimate : ExposuresEstimate
+    estimate : Estimate
     """
     fit, target = _target(task, task.start, task.again)
     n = len(task.likelihood)
@@ -143,7 +117,7 @@ def network_exposures(task):
 
     Returns
     -------
-    estimate : ExposuresEstimate
+    estimate : Estimate
         Without samples.
     """
     tempered = _tempered(task)
@@ -166,11 +140,7 @@ def _with_posterior(found, task):
     lost = np.flatnonzero(~(found.ess >= _FEW))
     if not len(lost):
         return found
-    other, fields = sample_exposures(task[lost]), {}
-    for name in ("params", "covariance", "flags", "ess"):
-        fields[name] = getattr(found, name).copy()
-        fields[name][lost] = getattr(other, name)
-    return replace(found, **fields)
+    return found.replaced(lost, sample_exposures(task[lost]))
 
 
 def _evenly_sampled(target, seed):
@@ -247,7 +217,7 @@ def _estimate(task, target, result):
     flags = result.flags
     if samples.shape[1]:
         flags = flags | limit_flags(samples[..., model.n - 1 : model.shear.stop], task.prior)
-    return ExposuresEstimate(
+    return Estimate(
         params * units, covariance * own[:, :, None] * own[:, None], flags, result.ess,
         (samples * own[:, None]).astype(np.float32),
     )  # fmt: skip
@@ -313,7 +283,7 @@ def _with_likelihood(found, task):
     if samples is not None:
         samples = samples.copy()
         samples[lost] = np.nan
-    return ExposuresEstimate(params, covariance, flags, found.ess, samples)
+    return Estimate(params, covariance, flags, found.ess, samples)
 
 
 def _tempered(task):

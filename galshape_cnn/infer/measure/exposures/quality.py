@@ -180,7 +180,7 @@ def judge(exposures, parts, rows, found, free, network, options, by_exposure):
         All stamps.
     rows : (M,) ndarray of int
         The galaxies.
-    found : ExposuresEstimate
+    found : galshape_cnn.infer.measure.estimates.Estimate
         Parameters and covariance in the unit of the user.
     free : (M, P) ndarray of bool
         Which of them were fitted.
