@@ -50,6 +50,7 @@ __all__ = [
     "estimate_structure",
     "score_roots",
     "significances",
+    "sky_level",
     "sky_significance",
 ]
 
@@ -204,7 +205,26 @@ def _nth(function, k):
     return function()[k]
 
 
-def _one(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise, least, point):
+class _Left(NamedTuple):
+    """What a galaxy leaves: its light, the whitened residual, derivatives and what they explain; and of what
+    is left the excess where the galaxy is bright, its significance, and variance and significance of the
+    sky's structure."""
+
+    light: np.ndarray
+    root: np.ndarray
+    residual: np.ndarray
+    columns: np.ndarray
+    explained: np.ndarray
+    inverse: np.ndarray
+    weight: np.ndarray
+    excess: float
+    significance: float
+    level: float
+    doubt: float
+    white: float
+
+
+def _left(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise):
     light = np.maximum(image - params[SINGLE.sky], 0)
     root = np.sqrt(ivar / (1 + ivar * light * inverse_gain))
     columns = (derivatives * root).reshape(SINGLE.size, -1)
@@ -220,15 +240,41 @@ def _one(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise, l
     total = white * np.sqrt(2 * noise[0] * (weight**2).sum())
     significance = np.where(total > 0, excess / total, 0.0)
     level, doubt = _sky_variance(rest.reshape(size, size), root, outside, white * noise[1])
+    return _Left(light, root, residual, columns, explained, inverse, weight, excess, significance, level,
+                 doubt, white)  # fmt: skip
+
+
+def sky_level(params, image, derivatives, data, ivar, inverse_gain, fit_sky=True, correlation=None):
+    """Variance of the sky's structure about one galaxy, and its pixels.
+
+    Arguments as of `estimate_structure`, of one galaxy, with its image and the derivatives of that.
+
+    Returns
+    -------
+    level : float
+        In units of the noise's; zero where it is not significant, or the galaxy has structure itself, whose
+        wings may be no sky.
+    pixels : tuple of ndarray
+        Roots of the weights (size, size), whitened derivatives (8, size**2) and residual (size**2,).
+    """
+    left = _left(params, image, derivatives, data, ivar, inverse_gain, fit_sky, _noise_of(correlation))
+    seen = left.doubt > SIGNIFICANT and left.significance <= SIGNIFICANT
+    return left.level if seen else 0.0, (left.root, left.columns, left.residual)
+
+
+def _one(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise, least, point):
+    left = _left(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise)
+    light, root, columns, explained, inverse = left.light, left.root, left.columns, left.explained, left.inverse
+    significance, level, doubt, size = left.significance, left.level, left.doubt, left.light.shape[-1]
     galaxy = sky = galaxy_score = sky_score = np.zeros((SINGLE.size, SINGLE.size))
     clump = 0.0
     if significance > least:  # most rows end here, and the transforms take most of the time
         clump, galaxy, galaxy_score = _of_galaxy(params, point(), light, root, columns, explained, inverse,
-                                                 weight, excess)  # fmt: skip
+                                                 left.weight, left.excess)  # fmt: skip
     if doubt > least:
         spread = _correlated(columns.reshape(SINGLE.size, size, size)).reshape(SINGLE.size, -1) @ columns.T
         sky, sky_score = inverse @ spread @ inverse * np.maximum(level, 0), spread * np.maximum(level, 0)
-    return Structure(galaxy, sky, significance, doubt, clump, galaxy_score, sky_score, white)
+    return Structure(galaxy, sky, significance, doubt, clump, galaxy_score, sky_score, left.white)
 
 
 def _of_galaxy(params, point, light, root, columns, explained, inverse, weight, excess):

@@ -21,6 +21,7 @@ from galshape_cnn.infer.likelihood.structure import (
     estimate_structure,
     significances,
 )
+from galshape_cnn.linalg import symmetric_root
 
 __all__ = [
     "Judged",
@@ -28,6 +29,7 @@ __all__ = [
     "errors_of",
     "hidden_sources",
     "structure_at",
+    "stretched",
     "structure_of",
     "suspicions",
     "with_shifts",
@@ -140,6 +142,26 @@ def with_shifts(judged, shift):
     more = shift[:, :, None] * shift[:, None, :]
     covariance = _with_more(judged.covariance, judged.crb, more)
     return replace(judged, profile=judged.profile + more, covariance=covariance)
+
+
+def stretched(judged, stretch):
+    """The same estimates, their errors grown as those of something else that was fitted.
+
+    Parameters
+    ----------
+    judged : Judged
+    stretch : (N, 5, 5) ndarray
+        M, by which a covariance C becomes M C M^T; what that adds is part of ``structure``.
+
+    Returns
+    -------
+    judged : Judged
+    """
+    more = stretch @ judged.crb @ np.swapaxes(stretch, 1, 2) - judged.crb
+    root = symmetric_root(np.where(np.isfinite(more), more, 0))
+    more = root @ root  # no less than before
+    covariance = _with_more(judged.covariance, judged.crb, more)
+    return replace(judged, structure=judged.structure + more, covariance=covariance)
 
 
 def _with_more(covariance, crb, more):

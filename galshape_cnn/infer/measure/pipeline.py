@@ -12,7 +12,7 @@ from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE, RenderedBatch
-from galshape_cnn.infer.measure.bounds import errors_of, with_shifts
+from galshape_cnn.infer.measure.bounds import errors_of, stretched, with_shifts
 from galshape_cnn.infer.measure.estimates import estimate, samples_as_wide
 from galshape_cnn.infer.measure.neighbours import examined, joined, listed_positions, segment, treat
 from galshape_cnn.infer.measure.quality import (
@@ -22,6 +22,7 @@ from galshape_cnn.infer.measure.quality import (
     with_settled_centres,
 )
 from galshape_cnn.infer.measure.residual_sources import without_residual_sources
+from galshape_cnn.infer.measure.sky_field import without_sky_field
 from galshape_cnn.parallel import mapped
 
 __all__ = ["measure_batch", "measure_observation", "measured_together"]
@@ -97,7 +98,7 @@ def _measured(treated, usable, network, options):
     Returns
     -------
     treated : Treated
-        The same object where no residual shows a source.
+        The same object where no residual shows a source, or structure of the sky.
     parts : list of ((M,) int ndarray, Measurement)
         Rows and what was found there.
     """
@@ -107,18 +108,36 @@ def _measured(treated, usable, network, options):
     first = _judged(batch, treated.fitted[usable], network, options)
     changed, close, treated, cleaned = without_residual_sources(treated, usable, first[1], options)
     if not len(changed):
-        return treated, [(usable, _finished(batch, *first, treated, usable, network, options))]
+        return _settled(batch, *first, 0, treated, usable, network, options)
     again = usable[changed]
     found, judged = _judged(cleaned, treated.fitted[again], network, options)
     shift = (judged.params - first[1].params[changed])[:, SINGLE.reported]
-    judged = with_shifts(judged, np.where(close[:, None], shift, 0))  # clump or neighbour
-    parts = [(again, _finished(cleaned, found, judged, treated, again, network, options))]
+    shift = np.where(close[:, None], shift, 0)  # clump or neighbour
+    treated, parts = _settled(cleaned, found, judged, shift, treated, again, network, options)
     kept = np.setdiff1d(np.arange(len(usable)), changed)
     if len(kept):
         found, judged = (one[kept] for one in first)
-        own = usable[kept]
-        parts.append((own, _finished(batch[kept], found, judged, treated, own, network, options)))
+        treated, more = _settled(batch[kept], found, judged, 0, treated, usable[kept], network, options)
+        parts += more
     return treated, parts
+
+
+def _settled(batch, found, judged, shift, treated, rows, network, options):
+    """Measurements of stamps, of which ``rows`` are in ``treated``, on a sky without structure; as `_measured`.
+
+    ``shift`` is what the parameters may be off by, (M, 5), or zero.
+    """
+    changed, treated, cleaned, stretch = without_sky_field(treated, batch, rows, judged, options)
+    shift, parts = np.broadcast_to(shift, (len(rows), 5)), []
+    if len(changed):
+        again = _judged(cleaned, treated.fitted[rows[changed]], network, options)
+        settled = with_shifts(stretched(again[1], stretch), shift[changed])
+        parts.append((rows[changed], (cleaned, again[0], settled)))
+    kept = np.setdiff1d(np.arange(len(rows)), changed)
+    if len(kept):
+        rest = batch if len(kept) == len(rows) else batch[kept]
+        parts.append((rows[kept], (rest, found[kept], with_shifts(judged[kept], shift[kept]))))
+    return treated, [(some, _finished(*one, treated, some, network, options)) for some, one in parts]
 
 
 def _judged(batch, fitted, network, options):
