@@ -4,8 +4,8 @@ r"""The smooth part of the sky's structure, fitted jointly with the galaxy.
 Wings of bright sources and sources too faint to be found make the sky under a galaxy differ from the constant
 that is fitted.  Where the residuals away from the galaxy show such bumps, they are a Gaussian field of the
 variance found there and a Gaussian correlation of known width, so that its low waves (a cosine series) have
-known prior variances, and galaxy and waves are estimated together (generalised least squares; in geostatistics
-kriging): with the whitened derivatives of the galaxy D and waves A,
+known prior variances, and galaxy and waves are estimated together (generalised least squares; kriging in
+geostatistics): with the whitened derivatives of the galaxy D and waves A,
 
 .. math:: \begin{pmatrix} D D^T & D A^T \\ A D^T & A A^T + \Lambda^{-1} \end{pmatrix} .
 
@@ -50,7 +50,9 @@ class SkyField(NamedTuple):
     stretch: np.ndarray
 
 
-def fit_sky_field(params, data, ivar, transfer, grid, fit_sky=True, gain=None, correlation=None, nuisance=None):
+def fit_sky_field(
+    params, data, ivar, transfer, grid, fit_sky=True, gain=None, correlation=None, nuisance=None
+):
     """Fit the field to the residuals of galaxies without structure of their own.
 
     Parameters
@@ -110,7 +112,7 @@ def _stretch(before, after):
 
 @lru_cache(maxsize=8)
 def _waves(size):
-    """(K, size, size) cosines on a stamp, and the variances of their amplitudes for a field of variance one."""
+    """Cosines on a stamp, (K, size, size), and the variances of their amplitudes in a field of variance one."""
     number = min(size // _SHORTEST, _MOST_WAVES)
     along = np.cos(np.arange(number)[:, None] * (np.arange(size) + 0.5) * np.pi / size)
     y, x = np.nonzero(np.add.outer(np.arange(number) ** 2, np.arange(number) ** 2) <= (number - 1) ** 2 + 1)

@@ -264,7 +264,8 @@ def sky_level(params, image, derivatives, data, ivar, inverse_gain, fit_sky=True
 
 def _one(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise, least, point):
     left = _left(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise)
-    light, root, columns, explained, inverse = left.light, left.root, left.columns, left.explained, left.inverse
+    light, root, columns, explained = left.light, left.root, left.columns, left.explained
+    inverse = left.inverse
     significance, level, doubt, size = left.significance, left.level, left.doubt, left.light.shape[-1]
     galaxy = sky = galaxy_score = sky_score = np.zeros((SINGLE.size, SINGLE.size))
     clump = 0.0

@@ -123,7 +123,7 @@ def _measured(treated, usable, network, options):
 
 
 def _settled(batch, found, judged, shift, treated, rows, network, options):
-    """Measurements of stamps, of which ``rows`` are in ``treated``, on a sky without structure; as `_measured`.
+    """Measurements of stamps, ``rows`` of ``treated``, on a sky without structure; as `_measured`.
 
     ``shift`` is what the parameters may be off by, (M, 5), or zero.
     """

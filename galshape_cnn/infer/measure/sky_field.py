@@ -43,7 +43,8 @@ def without_sky_field(treated, batch, rows, judged, options):
     stretch : (K, 5, 5) ndarray
         By what errors grow.
     """
-    likely = np.flatnonzero((suspicions(judged, options).sky > SIGNIFICANT) & np.isfinite(judged.params).all(1))
+    known = np.isfinite(judged.params).all(1) & np.isfinite(judged.crb).all((1, 2))
+    likely = np.flatnonzero(known & (suspicions(judged, options).sky > SIGNIFICANT))
     changed, lights, stretches = [], [], []
     for some, padded, full in batch.filled(likely, BLOCK, by_kernel=True):
         pixels = full.stamps.data, full.stamps.ivar, full.transfer, full.grid

@@ -77,9 +77,9 @@ def measured_noise(frame):
 def quiet(tiles):
     """The tiles whose blank pixels are noise alone.
 
-    Noise is the same all over an image, in units of its map; wings of bright sources and sources too faint to
-    be found are not, and only add.  They are no noise: what they do is estimated for each galaxy.  So tiles are
-    taken from the quietest on, until one is bumpier than those before by more than chance.
+    Noise is the same all over an image, in units of its map; wings of bright sources and sources too faint
+    to be found are not, and only add.  They are no noise: what they do is estimated for each galaxy.  So
+    tiles are taken from the quietest on, until one is bumpier than those before by more than chance.
 
     Parameters
     ----------
