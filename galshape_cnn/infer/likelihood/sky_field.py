@@ -112,7 +112,7 @@ def _stretch(before, after):
 
 @lru_cache(maxsize=8)
 def _waves(size):
-    """Cosines on a stamp, (K, size, size), and the variances of their amplitudes in a field of variance one."""
+    """Cosines on a stamp, (K, size, size), and variances of their amplitudes in a field of variance one."""
     number = min(size // _SHORTEST, _MOST_WAVES)
     along = np.cos(np.arange(number)[:, None] * (np.arange(size) + 0.5) * np.pi / size)
     y, x = np.nonzero(np.add.outer(np.arange(number) ** 2, np.arange(number) ** 2) <= (number - 1) ** 2 + 1)

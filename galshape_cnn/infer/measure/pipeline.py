@@ -30,6 +30,7 @@ __all__ = ["measure_batch", "measure_observation", "measured_together"]
 #: Stamps of 64 pixels that maximum likelihood refines together.  Most galaxies need five evaluations and a
 #: few need fifty: in larger company these fill blocks that would be computed for one of them otherwise.
 _REFINED_TOGETHER = 512
+_MOST_FLUX = 1e3  # of a galaxy, over the sum of the pixels
 
 
 def measure_observation(observation, network, options, threads, bar, to_examine):
@@ -137,7 +138,24 @@ def _settled(batch, found, judged, shift, treated, rows, network, options):
     if len(kept):
         rest = batch if len(kept) == len(rows) else batch[kept]
         parts.append((rows[kept], (rest, found[kept], with_shifts(judged[kept], shift[kept]))))
-    return treated, [(some, _finished(*one, treated, some, network, options)) for some, one in parts]
+    finished = [(some, _finished(*one, treated, some, network, options), one[0]) for some, one in parts]
+    return treated, [part for one in finished for part in _without_absurd(*one)]
+
+
+def _without_absurd(rows, measured, batch):
+    """Rows and measurements; where the best model is no galaxy of the stamp, there is none.
+
+    That is one centred outside, or with a thousand times the flux of all pixels: pixels that no model fits
+    lead there.
+    """
+    size, (x, y) = batch.grid.size, measured.params[:, SINGLE.centre].T
+    light = np.abs(batch.stamps.data).sum((1, 2), dtype=float)
+    inside = (np.abs([x, y] - np.array(size - 1) / 2) < size / 2).all(0)
+    lost = ~inside | ~(np.abs(measured.params[:, SINGLE.flux]) < _MOST_FLUX * light)
+    if not lost.any():
+        return [(rows, measured)]
+    parts = [(rows[lost], _not_measured(measured.flags[lost]))]
+    return parts if lost.all() else [*parts, (rows[~lost], measured[~lost])]
 
 
 def _judged(batch, fitted, network, options):
