@@ -32,7 +32,7 @@ _LEAST_SCALE = 0.02  # departure of the scale from one below which the map is ta
 _SCALES = 0.2, 5.0  # of the scatter over the map, outside of which that is not the noise of this image
 _LEAST_BLANK = 500  # blank pixels of a tile that counts
 _LEAST_PIXELS = 2000  # blank pixels that are taken, whatever they are like
-_BUMPY = 3.5  # standard errors
+_BUMPY = 2.5  # standard errors, which are somewhat too large
 _TILE_PSF = np.exp(-np.add.outer(np.arange(-5.0, 6) ** 2, np.arange(-5.0, 6) ** 2) / (2 * 1.3**2))
 
 
@@ -93,13 +93,14 @@ def quiet(tiles):
     if not known:
         return list(tiles)
     known.sort(key=lambda item: item[0])
-    values, errors = (np.array(part) for part in zip(*[item[:2] for item in known], strict=True))
-    pixels, weights = np.cumsum([item[2].used for item in known]), errors**-2.0
-    before = np.cumsum(values * weights) / np.cumsum(weights)
-    error = np.sqrt(errors[1:] ** 2 + 1 / np.cumsum(weights)[:-1])
-    bumpy = (values[1:] - before[:-1] > _BUMPY * error) & (pixels[:-1] >= _LEAST_PIXELS)
+    values, errors, areas = (np.array(part) for part in zip(*[item[:3] for item in known], strict=True))
+    pixels, weights = np.cumsum([item[3].used for item in known]), errors**-2.0
+    total = np.cumsum(weights)[:-1]
+    before, area = (np.cumsum(part * weights)[:-1] / total for part in (values, areas))
+    error = area * np.sqrt(errors[1:] ** 2 + 1 / total)  # were they alike
+    bumpy = (values[1:] - before > _BUMPY * error) & (pixels[:-1] >= _LEAST_PIXELS)
     number = 1 + int(np.argmax(bumpy)) if bumpy.any() else len(known)
-    return [item[2] for item in known[:number]]
+    return [item[3] for item in known[:number]]
 
 
 def _significant_lags(sums):

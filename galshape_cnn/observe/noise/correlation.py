@@ -243,17 +243,19 @@ class BlankPixelSums:
 
     @property
     def bumpiness(self):
-        """Mean correlation at lags of two to five pixels, and its standard error.
+        """Mean correlation at lags of two to five pixels, its standard error over the area, and the area.
 
-        Bumps of the sky, such as wings and sources too faint to be found, raise it; a level or a plane
-        that was subtracted hardly lowers it.
+        Bumps of the sky, such as wings and sources too faint to be found, raise the first; a level or a plane
+        that was subtracted hardly lowers it.  Neighbouring lags share their noise: the variance of a mean
+        over many is the squared sum of the correlations, the area, over the pairs (Bartlett 1946, J. R. Stat.
+        Soc. Suppl. 8, 27), twice as opposite lags are the same.
         """
         if self.variance <= 0:
-            return np.inf, np.inf
+            return np.inf, np.inf, 1.0
         ring, raw = _rings(), self.raw
         near = (ring >= 2) & (ring <= 5)
-        alike = 1 + 2 * (raw[ring == 1] ** 2).sum()  # neighbouring lags share their noise
-        return raw[near].mean(), np.sqrt(2 * alike / (near.sum() * self.pairs[near].mean().clip(1)))
+        error = np.sqrt(2 / (near.sum() * max(self.pairs[near].mean(), 1.0)))
+        return raw[near].mean(), error, max(raw[ring <= 2].sum(), 1.0)
 
     @property
     def raw(self):

@@ -30,13 +30,44 @@ def galaxy(seed, ny=64, nx=64, flux=1e4):
     return image + np.random.default_rng(seed).normal(0, NOISE, (ny, nx))
 
 
+#: Of some rows nothing may be left.
+MAY_BE_LOST = pytest.mark.filterwarnings("ignore::galshape_cnn.errors.LostRowsWarning")
+
+
+def assert_no_absurd_number(catalog, data):
+    """Each row is a galaxy of its stamp, or has no numbers and says so."""
+    params, lost = catalog.measurement.params, np.isnan(catalog.measurement.params[:, 0])
+    assert (np.asarray(catalog.quality)[lost] == 2).all()
+    flux, light = np.abs(params[~lost, 0]), np.abs(data[~lost]).sum((1, 2))
+    assert (flux < 1.01e3 * light).all()
+    assert (params[~lost, 2] <= data.shape[-1]).all()
+
+
 @pytest.mark.parametrize("method", METHODS)
+@MAY_BE_LOST
+def test_what_is_no_galaxy_has_no_absurd_numbers(estimator, psf, method):
+    y, x = np.mgrid[:64, :64]
+    rng = np.random.default_rng(1)
+    radius = np.hypot(x - 32, y - 32)
+    shapes = [(x + y) * 20.0, 1e4 * np.sin(x / 9) * np.sin(y / 7), -200 * np.exp(-radius / 4),
+              np.where(x > 32, 500.0, 0), 500 * np.exp(-abs(y - x) / 3), 1e5 * (x > 60.0), 0.0 * x,
+              1e3 * rng.standard_cauchy(x.shape), 1e6 * np.exp(-radius / 30)]  # fmt: skip
+    data = np.array(shapes) + rng.normal(size=(len(shapes), 64, 64))
+    for neighbours in ("mask", "ignore"):
+        catalog = estimator(data, psf=psf, error=1.0, method=method, neighbours=neighbours)
+        assert_no_absurd_number(catalog, data)
+        assert (np.asarray(catalog.quality)[[0, 3, 5]] > 0).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@MAY_BE_LOST
 def test_negative_galaxies_are_flagged_rows(estimator, psf, method):
     catalog = estimator(-np.array([galaxy(i) for i in range(8)]), psf=psf, error=NOISE, method=method)
     assert (np.asarray(catalog.flags) != 0).all()
 
 
 @pytest.mark.parametrize("method", METHODS)
+@MAY_BE_LOST
 def test_wild_pixels_cost_their_own_row(estimator, psf, method):
     data = np.array([galaxy(i) for i in range(8)])
     alone = estimator(data[::2], psf=psf, error=NOISE, method=method)
