@@ -26,6 +26,7 @@ from galshape_cnn.linalg import symmetric_root
 __all__ = [
     "Judged",
     "Suspicions",
+    "bounded",
     "errors_of",
     "hidden_sources",
     "structure_at",
@@ -142,6 +143,36 @@ def with_shifts(judged, shift):
     more = shift[:, :, None] * shift[:, None, :]
     covariance = _with_more(judged.covariance, judged.crb, more)
     return replace(judged, profile=judged.profile + more, covariance=covariance)
+
+
+def bounded(judged, size):
+    """The same estimates, no error of a size larger than the stamp; such rows are ``SINGULAR``.
+
+    What structure adds is known to first order, and where a size hangs on it by more than that a row knows
+    nothing but that the galaxy is in the stamp.
+
+    Parameters
+    ----------
+    judged : Judged
+    size : int
+        Side of the stamps, pixels.
+
+    Returns
+    -------
+    judged : Judged
+        The same object where nothing changes.
+    """
+    which, parts = SINGLE.hlr, {}
+    stated = judged.crb + judged.structure + judged.profile
+    with np.errstate(invalid="ignore"):
+        wide = np.fmax(stated[:, which, which], judged.covariance[:, which, which]) > size**2
+    if not wide.any():
+        return judged
+    for name in ("structure", "profile", "covariance"):
+        matrix = getattr(judged, name)
+        share = size**2 / np.fmax(np.where(wide, matrix[:, which, which], 0), size**2)
+        parts[name] = matrix * share[:, None, None]
+    return replace(judged, **parts, flags=judged.flags | np.where(wide, Flag.SINGULAR, 0))
 
 
 def stretched(judged, stretch):

@@ -12,7 +12,7 @@ from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE, RenderedBatch
-from galshape_cnn.infer.measure.bounds import errors_of, stretched, with_shifts
+from galshape_cnn.infer.measure.bounds import bounded, errors_of, stretched, with_shifts
 from galshape_cnn.infer.measure.estimates import estimate, samples_as_wide
 from galshape_cnn.infer.measure.neighbours import examined, joined, listed_positions, segment, treat
 from galshape_cnn.infer.measure.quality import (
@@ -166,6 +166,7 @@ def _judged(batch, fitted, network, options):
 
 def _finished(batch, found, judged, treated, rows, network, options):
     """Measurement of stamps, of which ``rows`` are in ``treated``, with flags and draws."""
+    judged = bounded(judged, batch.grid.size)
     flags = found.flags | judged.flags | row_flags(batch, judged, network, options)
     flags = settled_bounds(flags, judged.params, judged.crb + judged.structure, batch.grid.size)
     params = np.full((len(treated.batch), SINGLE.size), np.nan)

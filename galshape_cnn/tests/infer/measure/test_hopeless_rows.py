@@ -1,12 +1,18 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Pixels that are no galaxy cost their own row, and skies and shapes of stamps cost nothing."""
 
+from dataclasses import replace
+
 import galsim
 import numpy as np
 import pytest
 
 from galshape_cnn import CNNFitter, PSFConvolvedSersic2D, ShapeEstimator, Stamps
 from galshape_cnn.errors import InputError, PositionError
+from galshape_cnn.flags import Flag
+from galshape_cnn.infer.likelihood.rendering import RenderedBatch
+from galshape_cnn.infer.measure.bounds import bounded, without_errors
+from galshape_cnn.infer.measure.options import Options
 from galshape_cnn.linalg import cholesky_or_nan, inverse_or_nan
 
 PSF = galsim.Moffat(beta=3, fwhm=3)
@@ -134,3 +140,20 @@ def test_matrices_that_are_impossible_cost_their_own():
     np.testing.assert_array_equal(np.isfinite(inverses).all((1, 2)), [True, True, False])
     np.testing.assert_array_equal(factors[0], np.linalg.cholesky(matrices[0]))
     np.testing.assert_array_equal(inverses[:2], np.linalg.inv(matrices[:2]))
+
+
+def test_no_error_of_a_size_exceeds_the_stamp(estimator, psf):
+    """What structure adds is known to first order only, and may be any number."""
+    data = np.array([galaxy(i) for i in range(3)])
+    stamps = Stamps(data, np.full(data.shape, NOISE**-2), psf[None] / psf.sum())
+    batch = RenderedBatch.from_stamps(stamps, None)
+    params = np.tile([1e4 / NOISE, 1.0, 3.0, 0.2, 0.1, 31.5, 31.5, 0.0], (3, 1))
+    judged = without_errors(batch, params, Options("ml"))
+    known = np.tile(np.eye(5), (3, 1, 1))
+    structure = known * np.array([1.0, 500**2, 1.0])[:, None, None]
+    judged = replace(judged, crb=known, structure=structure, covariance=known + structure)
+    within = bounded(judged, 64)
+    width = np.sqrt([one[:, 2, 2] for one in (within.structure, within.covariance)])
+    assert width == pytest.approx(np.array([[1, 64, 1], [2**0.5, 64, 2**0.5]]))
+    assert (within.flags & Flag.SINGULAR > 0).tolist() == [False, True, False]
+    assert not bounded(within[[0, 2]], 64).flags.any()
