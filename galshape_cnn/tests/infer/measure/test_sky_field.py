@@ -62,6 +62,21 @@ def test_a_flat_sky_is_left_as_it_is(estimator, monkeypatch):
     assert same.mean() > 0.95
 
 
+def test_the_halo_of_a_galaxy_is_no_sky(estimator, monkeypatch):
+    """It is the same on opposite sides, which bumps of the sky hardly are."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    core = MOFFAT.drawImage(nx=SIDE, ny=SIDE, scale=1.0).array
+    halo = 2 * np.exp(-np.hypot(1.2 * (x - 31.5), y - 31.5) / 8)
+    data = 1800 * core + halo + np.random.default_rng(2).normal(size=(40, SIDE, SIDE))
+    known = {"psf": PSF, "error": 1.0, "method": "network"}
+    now = estimator(data, **known)
+    monkeypatch.setattr("galshape_cnn.infer.measure.sky_field.SIGNIFICANT", np.inf)
+    assert (now.parameters == estimator(data, **known).parameters).all(1).mean() > 0.7
+    monkeypatch.undo()
+    monkeypatch.setattr("galshape_cnn.infer.likelihood.structure._HALO", np.inf)
+    assert (now.parameters != estimator(data, **known).parameters).any(1).mean() > 0.5
+
+
 def test_company_changes_nothing(estimator):
     data, _ = scene(0.3)
     known = {"psf": PSF, "error": 1.0, "method": "network"}
