@@ -64,11 +64,12 @@ def test_a_flat_sky_is_left_as_it_is(estimator, monkeypatch):
 
 def test_the_halo_of_a_galaxy_is_no_sky(estimator, monkeypatch):
     """It is the same on opposite sides, which bumps of the sky hardly are."""
-    y, x = np.mgrid[:SIDE, :SIDE]
-    core = MOFFAT.drawImage(nx=SIDE, ny=SIDE, scale=1.0).array
-    halo = 2 * np.exp(-np.hypot(1.2 * (x - 31.5), y - 31.5) / 8)
-    data = 1800 * core + halo + np.random.default_rng(2).normal(size=(40, SIDE, SIDE))
-    known = {"psf": PSF, "error": 1.0, "method": "network"}
+    y, x = np.mgrid[:SIDE, :SIDE] - 31.5
+    narrow = np.exp(-np.add.outer(np.arange(-10, 11) ** 2, np.arange(-10, 11) ** 2) / (2 * 1.4**2))
+    star = 1800 * np.exp(-(x**2 + y**2) / (2 * 1.4**2)) / narrow.sum()
+    halo = 2 * np.exp(-np.hypot(1.2 * x, y) / 8)
+    data = star + halo + np.random.default_rng(2).normal(size=(40, SIDE, SIDE))
+    known = {"psf": narrow, "error": 1.0, "method": "network"}
     now = estimator(data, **known)
     monkeypatch.setattr("galshape_cnn.infer.measure.sky_field.SIGNIFICANT", np.inf)
     assert (now.parameters == estimator(data, **known).parameters).all(1).mean() > 0.7
