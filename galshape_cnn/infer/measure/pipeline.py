@@ -109,7 +109,7 @@ def _measured(treated, usable, network, options):
     first = _judged(batch, treated.fitted[usable], network, options)
     changed, close, treated, cleaned = without_residual_sources(treated, usable, first[1], options)
     if not len(changed):
-        return _settled(batch, *first, 0, treated, usable, network, options)
+        return _settled(batch, *first, None, treated, usable, network, options)
     again = usable[changed]
     found, judged = _judged(cleaned, treated.fitted[again], network, options)
     shift = (judged.params - first[1].params[changed])[:, SINGLE.reported]
@@ -118,7 +118,7 @@ def _measured(treated, usable, network, options):
     kept = np.setdiff1d(np.arange(len(usable)), changed)
     if len(kept):
         found, judged = (one[kept] for one in first)
-        treated, more = _settled(batch[kept], found, judged, 0, treated, usable[kept], network, options)
+        treated, more = _settled(batch[kept], found, judged, None, treated, usable[kept], network, options)
         parts += more
     return treated, parts
 
@@ -126,20 +126,26 @@ def _measured(treated, usable, network, options):
 def _settled(batch, found, judged, shift, treated, rows, network, options):
     """Measurements of stamps, ``rows`` of ``treated``, on a sky without structure; as `_measured`.
 
-    ``shift`` is what the parameters may be off by, (M, 5), or zero.
+    ``shift`` is what the parameters may be off by, (M, 5); None for nothing.
     """
     changed, treated, cleaned, stretch = without_sky_field(treated, batch, rows, judged, options)
-    shift, parts = np.broadcast_to(shift, (len(rows), 5)), []
+    parts, kept = [], np.setdiff1d(np.arange(len(rows)), changed)
     if len(changed):
-        again = _judged(cleaned, treated.fitted[rows[changed]], network, options)
-        settled = with_shifts(stretched(again[1], stretch), shift[changed])
-        parts.append((rows[changed], (cleaned, again[0], settled)))
-    kept = np.setdiff1d(np.arange(len(rows)), changed)
-    if len(kept):
-        rest = batch if len(kept) == len(rows) else batch[kept]
-        parts.append((rows[kept], (rest, found[kept], with_shifts(judged[kept], shift[kept]))))
+        again, settled = _judged(cleaned, treated.fitted[rows[changed]], network, options)
+        settled = stretched(settled, stretch)
+        parts.append((rows[changed], (cleaned, again, _with_some(settled, shift, changed))))
+    if len(kept) == len(rows):
+        parts.append((rows, (batch, found, _with_some(judged, shift, kept))))
+    elif len(kept):
+        rest = batch[kept], found[kept], _with_some(judged[kept], shift, kept)
+        parts.append((rows[kept], rest))
     finished = [(some, _finished(*one, treated, some, network, options), one[0]) for some, one in parts]
     return treated, [part for one in finished for part in _without_absurd(*one)]
+
+
+def _with_some(judged, shift, rows):
+    """Estimates as uncertain as some rows of a shift make them; of none they are what they were."""
+    return judged if shift is None else with_shifts(judged, shift[rows])
 
 
 def _without_absurd(rows, measured, batch):
