@@ -110,7 +110,7 @@ def find_centers(data, ivar, guess, sigma, move=True):
 
 
 def alike_chunks(ivar, sigma):
-    """Yield rows that have the same scales and kind of noise, some at a time, and the widths of their kernels.
+    """Yield rows of the same scales and kind of noise, some at a time, and the widths of their kernels.
 
     A row is smoothed as it would be alone, so that its centre does not depend, in the last bit, on the rows
     around it.
