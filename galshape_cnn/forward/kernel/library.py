@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Loading of the compiled kernel, and the choice between it and JAX.
+"""Loading of the compiled kernel, and of the instructions that it uses.
 
 It holds plain functions of C, three times over, for processors with the basic instructions of their kind,
 with AVX2 and with AVX-512 (only if asked for: there was no such processor to try it on).  Where no compiler
@@ -12,18 +12,15 @@ from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
-import numpy as np
-
 from galshape_cnn.errors import InputError
 
-__all__ = ["KERNEL_VARIABLE", "call", "chosen", "instructions", "serves"]
+__all__ = ["KERNEL_VARIABLE", "call", "chosen", "instructions"]
 
 #: ``off`` switches the library off, ``base``, ``avx2`` and ``avx512`` choose its instructions.
 KERNEL_VARIABLE = "GALSHAPE_KERNEL"
 
 _INSTRUCTIONS = ("base", "avx2", "avx512")
 _TRIED = ("base", "avx2")  # on a processor that has them; the others only by the variable
-_SINGLE = (np.float32, np.complex64)
 
 
 @lru_cache(maxsize=1)
@@ -70,29 +67,6 @@ def chosen():
     if wanted and wanted not in possible:
         raise InputError(f"{KERNEL_VARIABLE}={wanted!r}; allowed: off, {', '.join(possible)}")
     return wanted or [name for name in possible if name in _TRIED][-1]
-
-
-def serves(*arrays):
-    """Whether the kernel computes what JAX would compute in single precision on the processor.
-
-    Parameters
-    ----------
-    *arrays : array_like
-        Arguments of the computation.
-
-    Returns
-    -------
-    yes : bool
-        False without the library, on other devices, in double precision, and within JAX's
-        transformations.
-    """
-    if chosen() is None:
-        return False
-    import jax
-
-    if any(isinstance(one, jax.core.Tracer) for one in arrays) or jax.default_backend() != "cpu":
-        return False
-    return not jax.config.jax_enable_x64 or all(one.dtype in _SINGLE for one in arrays)
 
 
 def call(name, *arguments):

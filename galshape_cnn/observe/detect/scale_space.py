@@ -17,7 +17,7 @@ from functools import cached_property, lru_cache, partial
 import numpy as np
 
 from galshape_cnn.forward.kernel import calls
-from galshape_cnn.forward.kernel.library import chosen
+from galshape_cnn.forward.kernel.dispatch import with_kernel
 
 __all__ = [
     "Level",
@@ -254,14 +254,17 @@ def _band(side, sigma):
     return (np.exp(-0.5 * (distance / sigma) ** 2) / (np.sqrt(2 * np.pi) * sigma)).astype(np.float32)
 
 
+def _apply_by_kernel(array, sigma, squared=False):
+    return calls.smoothed(array, sigma, squared, _REACH)
+
+
+@with_kernel(_apply_by_kernel, instead_of="numpy")
 def _apply(array, sigma, squared=False):
     """Smooth along y and x, with the Gaussian or its square.
 
     The matrices of large stamps are almost empty: they are applied in strips, which read no farther than the
     Gaussian reaches.
     """
-    if chosen():
-        return calls.smoothed(array, sigma, squared, _REACH)
     power = 2 if squared else 1
     if max(array.shape[1:]) <= _LARGE_SIDE:
         along_y, along_x = (_of_rows(partial(_band, side), sigma) ** power for side in array.shape[1:])
@@ -286,10 +289,9 @@ def _strips(side, reach):
         yield slice(start, start + _STRIP), slice(max(start - reach, 0), start + _STRIP + reach)
 
 
+@with_kernel(calls.local_maxima, "array", instead_of="numpy")
 def local_maxima(array):
     """Pixels of images (N, ny, nx) above all their eight neighbours; beyond the edge counts as lower."""
-    if chosen() and array.dtype == np.float32:
-        return calls.local_maxima(array)
     rows = array[:, 1:] > array[:, :-1]
     above = np.ones(array.shape, bool)
     above[:, 1:] &= rows
@@ -302,13 +304,12 @@ def local_maxima(array):
     return above
 
 
+@with_kernel(calls.highest_pixels, "array", instead_of="numpy")
 def highest_pixels(array, maxima, at, radius, reach):
     """Highest of the local maxima, and of all pixels, within distances (N,) of places x, y: (N, 2, 2) of int.
 
     Pixels x, y; -1 where there is none.
     """
-    if chosen() and array.dtype == np.float32:
-        return calls.highest_pixels(array, maxima, at, radius, reach)
     n, ny, nx = array.shape
     distance2 = (np.arange(ny)[:, None] - at[:, 1:, None]) ** 2 + (np.arange(nx) - at[:, :1])[:, None] ** 2
     out, square = np.full((n, 2, 2), -1), [np.square(one)[:, None, None] for one in (radius, reach)]

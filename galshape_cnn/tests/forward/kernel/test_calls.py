@@ -12,7 +12,8 @@ import pytest
 
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.kernel import calls
-from galshape_cnn.forward.kernel.library import KERNEL_VARIABLE, instructions, serves
+from galshape_cnn.forward.kernel.dispatch import serves
+from galshape_cnn.forward.kernel.library import KERNEL_VARIABLE, instructions
 from galshape_cnn.forward.kernel.plan import plan_of
 from galshape_cnn.forward.render import render, render_with_derivatives
 from galshape_cnn.forward.transfer import transfer_functions
@@ -135,12 +136,7 @@ def test_companions(scene, monkeypatch, chosen):
     known, found = (data, ivar, transfer, grid, np.full(len(params), 0.3, np.float32), True, width), []
     for kind in (chosen, "off"):
         monkeypatch.setenv(KERNEL_VARIABLE, kind)
-        by_kernel = serves()
-        found.append(
-            calls.companions(params, *known, companions._LIMITS)
-            if by_kernel
-            else companions._best_sources(params, *known)
-        )
+        found.append(companions._best_sources(params, *known))
     assert (found[0][:, 5] > companions._SIGNIFICANT**2).sum() > 3
     scale = np.abs(found[1]).max(0) + 1
     assert (np.abs(found[0] - found[1]) / (np.abs(found[1]) + 1e-3 * scale)).max() < 0.02
