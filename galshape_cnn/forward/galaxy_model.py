@@ -158,12 +158,12 @@ class GalaxyModel:
         """All parameters but the sky levels."""
         return slice(0, self.centre.stop)
 
-    @property
+    @cached_property
     def flux(self):
         """Index of the flux of a model with one band."""
         return self._only(self.fluxes, "flux")
 
-    @property
+    @cached_property
     def sky(self):
         """Index of the sky level of a model with one exposure."""
         return self._only(self.skies, "sky level")

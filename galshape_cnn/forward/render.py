@@ -26,7 +26,7 @@ from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.folding import folded_parts
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.kernel import calls
-from galshape_cnn.forward.kernel.dispatch import with_kernel
+from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.synthesis import assembled, natural, point_parts, wave_parts
 
 __all__ = [

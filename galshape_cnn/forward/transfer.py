@@ -14,7 +14,7 @@ import numpy as np
 from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.kernel import calls
-from galshape_cnn.forward.kernel.dispatch import with_kernel
+from galshape_cnn.forward.kernel.library import with_kernel
 
 __all__ = ["grid_for", "of_rows", "transfer_at", "transfer_functions"]
 

@@ -21,7 +21,7 @@ from galshape_cnn.compilation import compiled
 from galshape_cnn.errors import InputError, NoiseError
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.kernel import calls
-from galshape_cnn.forward.kernel.dispatch import with_kernel
+from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.render import in_blocks, unit_quadrants
 from galshape_cnn.forward.synthesis import quartered
 

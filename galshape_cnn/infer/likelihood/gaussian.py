@@ -22,7 +22,7 @@ from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.kernel import calls
-from galshape_cnn.forward.kernel.dispatch import batches, with_kernel
+from galshape_cnn.forward.kernel.library import batches, with_kernel
 from galshape_cnn.forward.render import BLOCK, render, render_with_derivatives, unit_quadrants
 from galshape_cnn.forward.synthesis import quartered
 from galshape_cnn.forward.transfer import of_rows
@@ -36,10 +36,6 @@ __all__ = ["SHAPES", "StampLikelihood", "in_batches", "source_weights"]
 SHAPES = (64, 2 * BLOCK, BLOCK)
 
 _DRAWS_AT_ONCE = 32  # blocks
-
-
-def _image_block(params, data, ivar, transfer, grid):
-    return render_with_derivatives(params, transfer, grid)
 
 
 def _normal_block(params, data, ivar, transfer, grid):
@@ -81,12 +77,6 @@ def _in_blocks(block, params, data, ivar, transfer, grid):
     else:
         out = jax.lax.map(lambda a: block(*a, grid), split)
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), out)
-
-
-def _images_by_kernel(likelihood, params, rows):
-    transfer = of_rows(likelihood.transfer, rows)
-    found = render_with_derivatives(params.astype(np.float32), transfer, likelihood.grid)
-    return tuple(one.astype(float) for one in found)
 
 
 def _normal_by_kernel(likelihood, params, rows):
@@ -164,13 +154,18 @@ class StampLikelihood:
             out[rows] = np.asarray(images)[: len(rows)]
         return out
 
-    @with_kernel(_images_by_kernel)
     def images_and_derivatives(self, params, rows):
         """Models (M, size, size) and their derivatives (M, 8, size, size), in units of the data's scale.
 
         Arguments as for `normal_equations`.
         """
-        return in_batches(_image_block, params, rows, self)
+        side, m = self.grid.size, len(params)
+        images, derivatives = np.empty((m, side, side)), np.empty((m, SINGLE.size, side, side))
+        for some, inside in batches(np.arange(m), SHAPES[1]):
+            transfer = of_rows(self.transfer, rows[inside])
+            found = render_with_derivatives(params[inside].astype(np.float32), transfer, self.grid)
+            images[some], derivatives[some] = (np.asarray(one)[: len(some)] for one in found)
+        return images, derivatives
 
     @with_kernel(_normal_by_kernel)
     def normal_equations(self, params, rows):

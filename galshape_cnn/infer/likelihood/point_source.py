@@ -10,7 +10,7 @@ import numpy as np
 from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.kernel import calls
-from galshape_cnn.forward.kernel.dispatch import with_kernel
+from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.render import in_blocks, point_block
 from galshape_cnn.infer.likelihood.residuals import RIDGE, inverse_fisher, inverse_gain
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.grid import FourierGrid
-from galshape_cnn.forward.kernel.dispatch import batches
+from galshape_cnn.forward.kernel.library import batches
 from galshape_cnn.forward.psf.shape import psf_width
 from galshape_cnn.forward.render import BLOCK, render
 from galshape_cnn.forward.transfer import grid_for, of_rows, transfer_functions

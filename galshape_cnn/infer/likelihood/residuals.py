@@ -27,7 +27,7 @@ import numpy as np
 from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.kernel import calls
-from galshape_cnn.forward.kernel.dispatch import with_kernel
+from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.render import derivatives_block, in_blocks
 from galshape_cnn.linalg import inverse_or_nan
 

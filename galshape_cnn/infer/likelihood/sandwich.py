@@ -18,7 +18,7 @@ import numpy as np
 from scipy import fft
 
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.forward.kernel.dispatch import batches
+from galshape_cnn.forward.kernel.library import batches
 from galshape_cnn.forward.render import BLOCK, render_with_derivatives
 from galshape_cnn.forward.transfer import of_rows
 from galshape_cnn.infer.likelihood.fisher import bound

@@ -21,7 +21,7 @@ import numpy as np
 
 from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.kernel import calls
-from galshape_cnn.forward.kernel.dispatch import with_kernel
+from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.transfer import transfer_at
 from galshape_cnn.infer.network.layout import CONTEXT_SIZE, PSF_KX, PSF_KY, WINDOWS
 

@@ -10,8 +10,7 @@ import numpy as np
 
 from galshape_cnn.compilation import Program
 from galshape_cnn.errors import InputError
-from galshape_cnn.forward.kernel.dispatch import either
-from galshape_cnn.forward.kernel.library import call, chosen
+from galshape_cnn.forward.kernel.library import call, chosen, either
 from galshape_cnn.infer.network.architecture import load_weights, settle_backend, single_precision
 from galshape_cnn.parallel import fixed_batches
 

@@ -12,8 +12,7 @@ import pytest
 
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.kernel import calls
-from galshape_cnn.forward.kernel.dispatch import serves
-from galshape_cnn.forward.kernel.library import KERNEL_VARIABLE, instructions
+from galshape_cnn.forward.kernel.library import KERNEL_VARIABLE, instructions, serves
 from galshape_cnn.forward.kernel.plan import plan_of
 from galshape_cnn.forward.render import render, render_with_derivatives
 from galshape_cnn.forward.transfer import transfer_functions
@@ -23,7 +22,7 @@ from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 from galshape_cnn.infer.likelihood.point_source import point_images, point_source_chi2
 from galshape_cnn.infer.likelihood.residuals import examine
 from galshape_cnn.infer.network.features import network_inputs
-from galshape_cnn.observe.detect.scale_space import highest_pixels, local_maxima
+from galshape_cnn.observe.detect.levels import highest_pixels, local_maxima
 
 pytestmark = pytest.mark.skipif(not instructions(), reason="the package was installed without a compiler")
 

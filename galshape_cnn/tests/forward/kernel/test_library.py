@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import galshape_cnn
-from galshape_cnn.forward.kernel.dispatch import batches, with_kernel
-from galshape_cnn.forward.kernel.library import KERNEL_VARIABLE, instructions
+from galshape_cnn.forward.kernel.library import KERNEL_VARIABLE, batches, instructions, with_kernel
 
 pytestmark = pytest.mark.skipif(not instructions(), reason="the kernel was not built")
 
