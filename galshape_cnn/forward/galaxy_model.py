@@ -149,6 +149,11 @@ class GalaxyModel:
         return slice(self.n, self.centre.stop)
 
     @cached_property
+    def searched_shear(self):
+        """Where g1, g2 are among those."""
+        return slice(self.shear.start - self.n, self.shear.stop - self.n)
+
+    @cached_property
     def reported(self):
         """Where the parameters are that the catalogue has columns of: fluxes, shape and its coefficients."""
         return slice(0, self.varying.stop)

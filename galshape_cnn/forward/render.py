@@ -119,7 +119,7 @@ def in_blocks(block, params, transfer, grid, *rows):
 def _image_by_kernel(params, transfer, grid):
     params = np.asarray(params, np.float32)
     unit = calls.images("image", params, transfer, grid)[:, 0]
-    return params[:, 0, None, None] * unit + params[:, 7, None, None]
+    return params[:, SINGLE.flux, None, None] * unit + params[:, SINGLE.sky, None, None]
 
 
 @with_kernel(_image_by_kernel, "params", "transfer")
@@ -148,13 +148,13 @@ def render(params, transfer, grid):
 
 def _derivatives_by_kernel(params, transfer, grid):
     params = np.asarray(params, np.float32)
-    out = np.empty((len(params), 8, grid.size, grid.size), np.float32)
-    out[:, :7] = calls.images("slopes", params, transfer, grid)
-    flux = params[:, 0, None, None]
-    images = flux * out[:, 0] + params[:, 7, None, None]
-    out[:, 1:7] *= flux[:, None]
-    out[:, 2] /= params[:, 2, None, None]
-    out[:, 7] = 1
+    out = np.empty((len(params), SINGLE.size, grid.size, grid.size), np.float32)
+    out[:, SINGLE.without_sky] = calls.images("slopes", params, transfer, grid)
+    flux = params[:, SINGLE.flux, None, None]
+    images = flux * out[:, SINGLE.flux] + params[:, SINGLE.sky, None, None]
+    out[:, SINGLE.searched] *= flux[:, None]
+    out[:, SINGLE.hlr] /= params[:, SINGLE.hlr, None, None]  # the kernel's slope is that by ln hlr
+    out[:, SINGLE.sky] = 1
     return images, out
 
 

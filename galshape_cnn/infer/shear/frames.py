@@ -96,10 +96,11 @@ def reported_columns(sheared, jacobian):
     g = values[..., SINGLE.shear]
     across = np.stack([-g[..., 1], g[..., 0]], -1)
     slopes[..., SINGLE.shear, :] += 2 * across[..., None] * turn[..., None, :]
-    moved = np.stack(transform_shape(values[..., 2], g[..., 0], g[..., 1], jacobian), -1)
+    moved = np.stack(transform_shape(values[..., SINGLE.hlr], g[..., 0], g[..., 1], jacobian), -1)
     derivative = frame_derivative(g[..., 0], g[..., 1], jacobian)
     additive = _additive_change(values, sheared, leak, jacobian, derivative)
-    values[..., 2:5], slopes[..., :5, :] = moved, derivative @ slopes[..., :5, :]
+    values[..., SINGLE.hlr : SINGLE.shear.stop] = moved
+    slopes[..., SINGLE.reported, :] = derivative @ slopes[..., SINGLE.reported, :]
     values[..., SINGLE.shear] -= additive
     return ShearedColumns(values, slopes)
 
