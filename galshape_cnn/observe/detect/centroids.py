@@ -16,6 +16,7 @@ axis; a peak that may have moved by more than a pixel is not used.
 from dataclasses import dataclass
 
 import numpy as np
+from astropy.stats import gaussian_sigma_to_fwhm
 
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.psf.arrays import PSFArrays
@@ -43,7 +44,6 @@ _LARGEST_ERROR = 1.0
 _SMALLEST_RADIUS = 3.0
 #: A scale at which the galaxy stands out by this share of the best is good enough.
 _GOOD_SCALE = 0.7
-_FWHM = 2.355
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def alike_chunks(ivar, sigma):
 
 def _recenter(levels, guess):
     """Choose among the peaks of all levels; keep the guess where none will do."""
-    radius = np.maximum(_SMALLEST_RADIUS, _FWHM * levels[0].sigma)
+    radius = np.maximum(_SMALLEST_RADIUS, gaussian_sigma_to_fwhm * levels[0].sigma)
     reach = np.full(len(guess), min(levels[0].amplitude.shape[1:]) / 4)
     near = [highest_peak(level, guess, radius, reach) for level in levels]
     finest = np.where((near[0].height > 0)[:, None], near[0].xy, guess)
