@@ -171,12 +171,14 @@ def _patches(image):
 def crop_center(images, center):
     """Cut or pad stamps (N, ny, nx) to 64 x 64 with the galaxy, at x, y (N, 2), in the middle.
 
-    Zero where the pixels are outside. Also x, y of their pixel [0, 0] in the input stamps, (N, 2) int, so
-    that ``center - corner`` lies within half a pixel of 31.5.
+    Zero where the pixels are outside; the same object where nothing is to be cut. Also x, y of their pixel
+    [0, 0] in the input stamps, (N, 2) int, so that ``center - corner`` lies within half a pixel of 31.5.
     """
     corner = np.rint(np.asarray(center) - (SIDE - 1) / 2).astype(int)
     ny, nx = images.shape[1:]
     corner = np.clip(corner, -SIDE, [nx, ny])
+    if (ny, nx) == (SIDE, SIDE) and not corner.any():
+        return images, corner
     out = np.zeros((len(images), SIDE, SIDE), images.dtype)
     low, high = np.maximum(corner, 0), np.minimum(corner + SIDE, [nx, ny])
     for one, image, (x, y), (x0, y0), (x1, y1) in zip(out, images, corner, low, high, strict=True):

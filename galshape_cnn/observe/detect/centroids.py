@@ -32,8 +32,8 @@ __all__ = [
     "psf_sigma",
 ]
 
-#: Stamps smoothed at once: few enough to stay in the processor's cache.
-_CHUNK = 64
+#: Pixels of the stamps smoothed at once, few enough to stay in the processor's cache; and fewest stamps.
+_CHUNK, _FEWEST = 128 * 64**2, 8
 #: Steps in the logarithm of the kernel's width.
 _SIGMA_STEP = np.log(2) / 16
 #: Height of a peak, in units of the noise, to be a galaxy near the position given, and to be one far from it.
@@ -95,7 +95,7 @@ def find_centers(data, ivar, guess, sigma, move=True):
 
 
 def alike_chunks(ivar, sigma):
-    """Yield up to 64 rows that have the same scales and kind of noise, and the widths of their kernels.
+    """Yield rows of the same scales and kind of noise, some at a time, and the widths of their kernels.
 
     A row is smoothed as it would be alone, so that its centre does not depend, in the last bit, on the rows
     around it.
@@ -103,10 +103,11 @@ def alike_chunks(ivar, sigma):
     step = np.round(np.log(np.broadcast_to(sigma, len(ivar))) / _SIGMA_STEP)
     width = np.exp(_SIGMA_STEP * step)
     kind = 2 * number_of_levels(width, ivar.shape[1:]) + has_uniform_noise(ivar)
+    together = max(_FEWEST, _CHUNK // ivar[0].size) if len(ivar) else 1
     for value in np.unique(kind):
         rows = np.flatnonzero(kind == value)
-        for start in range(0, len(rows), _CHUNK):
-            some = rows[start : start + _CHUNK]
+        for start in range(0, len(rows), together):
+            some = rows[start : start + together]
             yield some, width[some]
 
 
