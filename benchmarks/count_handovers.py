@@ -54,6 +54,7 @@ def main(args=None):
     measure()
     sys.setprofile(None)
     modules = {end for ends in counts for end in ends}
+    print(*(f"{n:4d} {a} -> {b}" for (a, b), n in sorted(counts.items())), sep="\n")
     print(f"{sum(counts.values())} hand-overs along {len(counts)} paths between {len(modules)} modules")
 
 

@@ -132,6 +132,11 @@ class Coordinates:
         by_flux = theta[..., model.fluxes].sum(-1) if self.log_flux else 0.0
         return by_flux + by_n + ln_hlr - 2 * np.log(np.cosh(eta)) + np.log(np.tanh(eta) / eta)
 
+    @staticmethod
+    def limits(size):
+        """Lowest and highest ln n and ln hlr, (2, 2), in a stamp of a side in pixels."""
+        return np.log([[*N_RANGE], [HLR_MIN, size]])
+
     def clipped(self, theta, size):
         """A copy of coordinates (N, P), of ln n, brought inside their bounds.
 
@@ -139,8 +144,8 @@ class Coordinates:
         centroid.
         """
         model, out = self.model, theta.copy()
-        out[:, model.n] = np.clip(out[:, model.n], *np.log(N_RANGE))
-        out[:, model.hlr] = np.clip(out[:, model.hlr], np.log(HLR_MIN), np.log(size))
+        for k, limits in zip((model.n, model.hlr), self.limits(size), strict=True):
+            out[:, k] = np.clip(out[:, k], *limits)
         eta = np.hypot(*_pair(out, model.shear))
         out[:, model.shear] *= np.minimum(1, ETA_MAX / np.maximum(eta, 1e-12))[:, None]
         out[:, model.varying] = np.clip(out[:, model.varying], -LARGEST_COEFFICIENT, LARGEST_COEFFICIENT)

@@ -149,6 +149,11 @@ class GalaxyModel:
         return slice(self.n, self.centre.stop)
 
     @cached_property
+    def searched_shear(self):
+        """Where g1, g2 are among those."""
+        return slice(self.shear.start - self.n, self.shear.stop - self.n)
+
+    @cached_property
     def reported(self):
         """Where the parameters are that the catalogue has columns of: fluxes, shape and its coefficients."""
         return slice(0, self.varying.stop)
@@ -158,12 +163,12 @@ class GalaxyModel:
         """All parameters but the sky levels."""
         return slice(0, self.centre.stop)
 
-    @property
+    @cached_property
     def flux(self):
         """Index of the flux of a model with one band."""
         return self._only(self.fluxes, "flux")
 
-    @property
+    @cached_property
     def sky(self):
         """Index of the sky level of a model with one exposure."""
         return self._only(self.skies, "sky level")

@@ -26,14 +26,13 @@ from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.folding import folded_parts
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.kernel import calls
-from galshape_cnn.forward.kernel.library import serves
+from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.synthesis import assembled, natural, point_parts, wave_parts
 
 __all__ = [
     "BLOCK",
     "PARAMETERS",
     "derivatives_block",
-    "images_and_derivatives",
     "in_blocks",
     "point_block",
     "render",
@@ -117,6 +116,14 @@ def in_blocks(block, params, transfer, grid, *rows):
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *results)
 
 
+def _image_by_kernel(params, transfer, grid):
+    params = np.asarray(params, np.float32)
+    unit = calls.images("image", params, transfer, grid)[:, 0]
+    return params[:, SINGLE.flux, None, None] * unit + params[:, SINGLE.sky, None, None]
+
+
+@with_kernel(_image_by_kernel, "params", "transfer")
+@compiled(static_argnames="grid")
 def render(params, transfer, grid):
     """Render PSF-convolved Sérsic profiles.
 
@@ -136,40 +143,26 @@ def render(params, transfer, grid):
     images : (N, size, size) array
         Flux per pixel; of NumPy where the kernel computes it, else of JAX.
     """
-    if not serves(params, transfer):
-        return _rendered(params, transfer, grid)
-    params = np.asarray(params, np.float32)
-    unit = calls.images("image", params, transfer, grid)[:, 0]
-    return params[:, 0, None, None] * unit + params[:, 7, None, None]
-
-
-@compiled(static_argnames="grid")
-def _rendered(params, transfer, grid):
     return in_blocks(_render_block, params, transfer, grid)
 
 
+def _derivatives_by_kernel(params, transfer, grid):
+    params = np.asarray(params, np.float32)
+    out = np.empty((len(params), SINGLE.size, grid.size, grid.size), np.float32)
+    out[:, SINGLE.without_sky] = calls.images("slopes", params, transfer, grid)
+    flux = params[:, SINGLE.flux, None, None]
+    images = flux * out[:, SINGLE.flux] + params[:, SINGLE.sky, None, None]
+    out[:, SINGLE.searched] *= flux[:, None]
+    out[:, SINGLE.hlr] /= params[:, SINGLE.hlr, None, None]  # the kernel's slope is that by ln hlr
+    out[:, SINGLE.sky] = 1
+    return images, out
+
+
+@with_kernel(_derivatives_by_kernel, "params", "transfer")
+@compiled(static_argnames="grid")
 def render_with_derivatives(params, transfer, grid):
     """Render profiles together with their derivatives (N, 8, size, size), in the order of `PARAMETERS`.
 
     As `render`.
     """
-    if not serves(params, transfer):
-        return _rendered_with_derivatives(params, transfer, grid)
-    return images_and_derivatives(np.asarray(params, np.float32), transfer, grid)
-
-
-@compiled(static_argnames="grid")
-def _rendered_with_derivatives(params, transfer, grid):
     return in_blocks(derivatives_block, params, transfer, grid)
-
-
-def images_and_derivatives(params, transfer, grid):
-    """`render_with_derivatives` by the kernel, in float32, where its library serves these arguments."""
-    out = np.empty((len(params), 8, grid.size, grid.size), np.float32)
-    out[:, :7] = calls.images("slopes", params, transfer, grid)
-    flux = params[:, 0, None, None]
-    images = flux * out[:, 0] + params[:, 7, None, None]
-    out[:, 1:7] *= flux[:, None]
-    out[:, 2] /= params[:, 2, None, None]
-    out[:, 7] = 1
-    return images, out

@@ -14,9 +14,9 @@ import numpy as np
 from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.kernel import calls
-from galshape_cnn.forward.kernel.library import serves
+from galshape_cnn.forward.kernel.library import with_kernel
 
-__all__ = ["grid_for", "transfer_at", "transfer_functions"]
+__all__ = ["grid_for", "of_rows", "transfer_at", "transfer_functions"]
 
 
 def grid_for(size, oversampling):
@@ -29,6 +29,16 @@ def _waves(k, samples, oversampling):
     x = (np.arange(samples) - samples // 2) / oversampling
     phase = np.outer(k, x)
     return np.cos(phase), -np.sin(phase)
+
+
+def of_rows(transfer, rows):
+    """Transfer functions of some stamps; one for all stays one, repeated without a copy."""
+    if len(transfer) == 1:
+        return transfer
+    if isinstance(transfer, np.ndarray) and not transfer.strides[0]:
+        number = len(np.arange(len(transfer))[rows])
+        return np.broadcast_to(transfer[:1], (number, *transfer.shape[1:]))
+    return transfer[rows]
 
 
 def transfer_at(psf, ky, kx, oversampling=1, xp=jnp):
@@ -44,17 +54,12 @@ def transfer_at(psf, ky, kx, oversampling=1, xp=jnp):
     return (cos_y @ real - sin_y @ imag) + 1j * (cos_y @ imag + sin_y @ real)
 
 
+@with_kernel(calls.transfer, "psf")
+@compiled(static_argnames=("grid", "oversampling"))
 def transfer_functions(psf, grid, oversampling=1):
     """Transfer functions (N, 2 K, K) of odd-sized effective PSF arrays on the modes of a grid.
 
     Of NumPy where the kernel computes them, else of JAX.
     """
-    if serves(psf) and psf.shape[1] % 2 and psf.shape[2] % 2:
-        return calls.transfer(psf, grid, oversampling)
-    return _transfer_functions(psf, grid, oversampling)
-
-
-@compiled(static_argnames=("grid", "oversampling"))
-def _transfer_functions(psf, grid, oversampling):
     # One at a time: the rounding of a product of all depends on their number.
     return jax.lax.map(lambda one: transfer_at(one, grid.ky, grid.kx, oversampling), psf)

@@ -118,11 +118,12 @@ def make_rows(frames, xy, is_image, stamp_size, strict=True):
     ``PositionError`` if all are outside and this is ``strict``, ``InputError`` if only some of the frames
     have a WCS, or stamps are far larger than them.
     """
-    middle = np.array([[(shape[1] - 1) / 2, (shape[0] - 1) / 2] for shape in (one.shape for one in frames)])
+    shapes = [one.shape for one in frames]
+    middle = np.array([[(nx - 1) / 2, (ny - 1) / 2] for ny, nx in shapes])
     xy = middle if xy is None else np.asarray(xy, float)
     n = len(xy)
     frame = np.zeros(n, int) if is_image else np.arange(n)
-    limits = np.array([one.shape[::-1] for one in frames])[frame]
+    limits = np.array(shapes)[frame, ::-1]
     off = ~((xy >= -0.5) & (xy < limits - 0.5)).all(axis=1)
     if strict and off.all():
         raise PositionError(
@@ -139,7 +140,7 @@ def make_rows(frames, xy, is_image, stamp_size, strict=True):
     )
     default = DEFAULT_STAMP_SIZE if is_image else None
     if stamp_size is None or np.ndim(stamp_size) == 0:
-        side = np.array([stamp_size or default or max(one.shape) for one in frames])[frame]
+        side = np.array([stamp_size or default or max(shape) for shape in shapes])[frame]
     else:
         side = np.asarray(stamp_size)
     sides, kind = np.unique(side, return_inverse=True)

@@ -316,7 +316,7 @@ def moved_features(data, ivar, windows, fit_sky, poisson, moved):
     return pixels, context, amplitude[:, None] * np.concatenate([np.ones_like(growth[:, :1]), growth], 1)
 
 
-def transfer(psf, grid, oversampling):
+def transfer(psf, grid, oversampling=1):
     """Transfer functions of PSF arrays on the modes of a grid.
 
     Parameters
@@ -325,7 +325,7 @@ def transfer(psf, grid, oversampling):
         Odd-sized samples.
     grid : FourierGrid
         The modes.
-    oversampling : int
+    oversampling : int, optional
         Samples per pixel.
 
     Returns
@@ -333,6 +333,8 @@ def transfer(psf, grid, oversampling):
     transfer : (N, 2 K, K) complex64 ndarray
     """
     psf, modes = _single(psf), len(grid.kx)
+    if not (psf.shape[1] % 2 and psf.shape[2] % 2):  # the kernel counts from a middle sample
+        raise ValueError(f"PSF arrays of {psf.shape[1]} x {psf.shape[2]} samples; allowed: odd sizes")
     out = np.empty((len(psf), 2 * modes, modes), np.complex64)
     call("transfer", _grid(grid), _number(len(psf)), *psf.shape[1:], int(oversampling), psf, out)
     return out

@@ -155,19 +155,21 @@ static float whiten(const Work *w, const float *params, const float *data, const
                     float *light, float *root, float *residual, float *columns) {
     int size = w->plan->size;
     size_t area = (size_t)size * size;
-    float flux = params[0], sky = params[7], highest = -INFINITY, by_hlr = flux / params[2];
-    for (size_t i = 0; i < area; i++) {
-        light[i] = flux * w->image[i];
-        float extra = light[i] > 0 ? light[i] * inverse_gain : 0;
-        root[i] = __builtin_sqrtf(ivar[i] / (1 + ivar[i] * extra));
-        residual[i] = (data[i] - (light[i] + sky)) * root[i];
-        highest = light[i] > highest ? light[i] : highest;
+    float flux = params[0], factor[7] = {1, flux, flux / params[2], flux, flux, flux, flux}, highest = -INFINITY;
+    V most = splat(-INFINITY);
+    for (size_t i = 0; i < area; i += VL) {
+        size_t some = area - i;
+        V lit, one = weighed(load_some(w->image + i, some), load_some(ivar + i, some), flux, inverse_gain, &lit);
+        store_some(light + i, lit, some);
+        store_some(root + i, one, some);
+        store_some(residual + i, (load_some(data + i, some) - (lit + params[7])) * one, some);
+#pragma GCC unroll 7
+        for (int k = 0; k < 7; k++)
+            store_some(columns + k * area + i, factor[k] * load_some(w->image + k * area + i, some) * one, some);
+        if (some >= VL) most = larger(lit, most);
+        for (size_t k = 0; some < VL && k < some; k++) highest = lit[k] > highest ? lit[k] : highest;
     }
-    for (int one = 0; one < 7; one++) {
-        const float *image = w->image + one * area;
-        float factor = one == 0 ? 1 : one == 2 ? by_hlr : flux, *column = columns + one * area;
-        for (size_t i = 0; i < area; i++) column[i] = factor * image[i] * root[i];
-    }
+    for (int k = 0; k < VL; k++) highest = most[k] > highest ? most[k] : highest;
     memcpy(columns + 7 * area, root, 4 * area);
     second_derivatives(light, root, size, columns + 8 * area, columns + 9 * area, columns + 10 * area);
     return highest;
@@ -447,21 +449,9 @@ static double point_chi2(Work *w, const float *params, const float *data, const 
                          int fit_sky, double ridge) {
     size_t area = (size_t)w->plan->size * w->plan->size;
     double sums[WIDEST * WIDEST] = {0}, fisher[16], inverse[16], score[4], explained = 0;
-    float columns[6 * CHUNK] = {0}, flux = params[0], sky = params[7];
+    float columns[6 * CHUNK] = {0};
     for (size_t from = 0; from < area; from += CHUNK) {
-        int used = area - from < CHUNK ? (int)(area - from) : CHUNK, padded = rounded_up(used, VL);
-        const float *unit = w->image + from;
-        for (int i = 0; i < used; i++) {
-            float light = flux * unit[i], extra = light > 0 ? light * inverse_gain : 0;
-            float weight = __builtin_sqrtf(ivar[from + i] / (1 + ivar[from + i] * extra));
-            columns[i] = unit[i] * weight;
-            columns[CHUNK + i] = unit[area + i] * weight;
-            columns[2 * CHUNK + i] = unit[2 * area + i] * weight;
-            columns[3 * CHUNK + i] = weight;
-            columns[4 * CHUNK + i] = (data[from + i] - light - sky) * weight;
-        }
-        for (int one = 0; one < 5; one++)
-            for (int i = used; i < padded; i++) columns[one * CHUNK + i] = 0;
+        int padded = whitened(w, 3, params, data, ivar, inverse_gain, from, columns);
         add_products(columns, 6, padded, sums);
     }
     for (int i = 0; i < 4; i++) {

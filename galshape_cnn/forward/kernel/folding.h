@@ -117,6 +117,8 @@ static void add_far(const Plan *p, const float *far, float level, float *near) {
     }
 }
 
+typedef float Nodes __attribute__((vector_size(4 * NODES)));
+
 /* Write minus the folded light as the nodes' columns of the sums along y of one image. */
 static void fold_one(Work *w, const float *near, float light, float *sums) {
     const Plan *p = w->plan;
@@ -130,11 +132,14 @@ static void fold_one(Work *w, const float *near, float light, float *sums) {
                 float left = top[NEAR - 1 - i] + sign_y * bottom[NEAR - 1 - i];
                 part[j][i] = -light * (right + sign_x * left);
             }
+        Nodes all[HALF_NODES];
+        memcpy(all, part, sizeof part);
         for (int y = 0; y < w->half; y++) {
-            float *row = sums + ((size_t)parity * w->rows + y) * w->along, total[NODES] = {0};
-            for (int j = 0; j < HALF_NODES; j++)
-                for (int i = 0; i < NODES; i++) total[i] += weights[y * NEAR + j] * part[j][i];
-            memcpy(row, total, 4 * HALF_NODES);
+            float *row = sums + ((size_t)parity * w->rows + y) * w->along;
+            Nodes total = {0};
+#pragma GCC unroll 7
+            for (int j = 0; j < HALF_NODES; j++) total += weights[y * NEAR + j] * all[j];
+            memcpy(row, &total, sizeof total); /* the last is kx = 0, which `sum_axis` writes */
         }
     }
 }

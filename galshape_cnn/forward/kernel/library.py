@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Loading of the compiled kernel, and the choice between it and JAX.
+"""Loading of the compiled kernel, and the choice between it and JAX or NumPy, which is made nowhere else.
 
 It holds plain functions of C, three times over, for processors with the basic instructions of their kind,
 with AVX2 and with AVX-512 (only if asked for: there was no such processor to try it on).  Where no compiler
@@ -8,22 +8,24 @@ was there when the package was installed there is no library, and everything is 
 
 import ctypes
 import os
-from functools import lru_cache
+from functools import lru_cache, wraps
 from importlib.machinery import EXTENSION_SUFFIXES
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
 
 from galshape_cnn.errors import InputError
+from galshape_cnn.parallel import fixed_batches
 
-__all__ = ["KERNEL_VARIABLE", "call", "chosen", "instructions", "serves"]
+__all__ = ["KERNEL_VARIABLE", "batches", "call", "chosen", "either", "instructions", "serves", "with_kernel"]
 
 #: ``off`` switches the library off, ``base``, ``avx2`` and ``avx512`` choose its instructions.
 KERNEL_VARIABLE = "GALSHAPE_KERNEL"
 
 _INSTRUCTIONS = ("base", "avx2", "avx512")
-_TRIED = ("base", "avx2")  # on a processor that has them; the others only by the variable
 _SINGLE = (np.float32, np.complex64)
+_TRIED = ("base", "avx2")  # on a processor that has them; the others only by the variable
 
 
 @lru_cache(maxsize=1)
@@ -72,29 +74,6 @@ def chosen():
     return wanted or [name for name in possible if name in _TRIED][-1]
 
 
-def serves(*arrays):
-    """Whether the kernel computes what JAX would compute in single precision on the processor.
-
-    Parameters
-    ----------
-    *arrays : array_like
-        Arguments of the computation.
-
-    Returns
-    -------
-    yes : bool
-        False without the library, on other devices, in double precision, and within JAX's
-        transformations.
-    """
-    if chosen() is None:
-        return False
-    import jax
-
-    if any(isinstance(one, jax.core.Tracer) for one in arrays) or jax.default_backend() != "cpu":
-        return False
-    return not jax.config.jax_enable_x64 or all(one.dtype in _SINGLE for one in arrays)
-
-
 def call(name, *arguments):
     """Call a function of the library.
 
@@ -115,3 +94,80 @@ def call(name, *arguments):
     ]
     if not function(*pointers):
         raise MemoryError(f"no memory to {name} galaxies")
+
+
+def serves(*arrays):
+    """Whether the kernel computes what JAX would compute in single precision on the processor.
+
+    Parameters
+    ----------
+    *arrays : array_like
+        Arguments of the computation.
+
+    Returns
+    -------
+    yes : bool
+        False without the library, on other devices, in double precision, and within JAX's
+        transformations.
+    """
+    if chosen() is None:
+        return False
+    import jax
+
+    if any(isinstance(one, jax.core.Tracer) for one in arrays) or jax.default_backend() != "cpu":
+        return False
+    return not jax.config.jax_enable_x64 or _are_single(arrays)
+
+
+def _serves_instead_of_numpy(*arrays):
+    """The same for functions that NumPy does otherwise, whatever the device of JAX, which is not loaded."""
+    return chosen() is not None and _are_single(arrays)
+
+
+def _are_single(arrays):
+    return all(one.dtype in _SINGLE for one in arrays)
+
+
+def either(of_kernel, otherwise, *arrays):
+    """What the kernel has, where it serves for these arguments; else what stands in for it."""
+    return of_kernel if serves(*arrays) else otherwise
+
+
+def with_kernel(of_kernel, *arrays, instead_of="jax"):
+    """Decorate a function of JAX, or of NumPy, with that of the kernel, which is called wherever it serves.
+
+    Parameters
+    ----------
+    of_kernel : callable
+        Takes the same arguments and returns the same, from the kernel.
+    *arrays : str
+        Arguments by which to decide: JAX computes where one is of double precision, or is traced.
+    instead_of : {'jax', 'numpy'}, optional
+        What the decorated function computes with.
+    """
+    decide = serves if instead_of == "jax" else _serves_instead_of_numpy
+
+    def decorate(function):
+        places = [(list(signature(function).parameters).index(name), name) for name in arrays]
+
+        @wraps(function)
+        def either_way(*args, **kwargs):
+            looked_at = (args[k] if k < len(args) else kwargs[name] for k, name in places)
+            return (of_kernel if decide(*looked_at) else function)(*args, **kwargs)
+
+        return either_way
+
+    return decorate
+
+
+def batches(rows, size, of_kernel=None):
+    """Rows in batches for functions `with_kernel`, as `galshape_cnn.parallel.fixed_batches` yields them.
+
+    Of the one size that JAX compiles for; the kernel, which takes any number, gets all rows at once, so that
+    none is computed for nothing, or batches of the size ``of_kernel``, whose images then stay in cache.
+    """
+    if not serves():
+        return fixed_batches(rows, size)
+    if of_kernel is not None:
+        return fixed_batches(rows, of_kernel)
+    return [(rows, rows)] if len(rows) else []

@@ -25,22 +25,29 @@ INLINE void add_products(const float *columns, int count, int used, double *sums
         }
 }
 
-/* Whitened columns of a chunk: unit, six derivatives, sky, residual; zero beyond the stamp. */
-static int whitened(const Work *w, const float *params, const float *data, const float *ivar, float inverse_gain,
-                    size_t from, float *columns) {
+/* Light of the model, and the root of the weights, with the light's own noise, by which columns are whitened. */
+INLINE V weighed(V unit, V ivar, float flux, float inverse_gain, V *light) {
+    *light = flux * unit;
+    return root_of(ivar / (1.0f + ivar * (larger(*light, splat(0.0f)) * inverse_gain)));
+}
+
+/* Whitened columns of a chunk: the first `images` as rendered, sky, residual; zero beyond the stamp. */
+INLINE int whitened(const Work *w, const int images, const float *params, const float *data, const float *ivar,
+                    float inverse_gain, size_t from, float *columns) {
     size_t area = (size_t)w->plan->size * w->plan->size;
     int used = area - from < CHUNK ? (int)(area - from) : CHUNK, padded = rounded_up(used, VL);
-    float flux = params[0], sky = params[7], *weight = columns + 7 * CHUNK, *residual = columns + 8 * CHUNK;
     const float *unit = w->image + from;
-    for (int i = 0; i < used; i++) {
-        float light = flux * unit[i], extra = light > 0 ? light * inverse_gain : 0;
-        weight[i] = __builtin_sqrtf(ivar[from + i] / (1 + ivar[from + i] * extra));
-        residual[i] = (data[from + i] - light - sky) * weight[i];
+    for (int i = 0; i < padded; i += VL) {
+        size_t some = used - i;
+        V light, root = weighed(load_some(unit + i, some), load_some(ivar + from + i, some), params[0],
+                                inverse_gain, &light);
+#pragma GCC unroll 7
+        for (int one = 0; one < images; one++)
+            store(columns + one * CHUNK + i, load_some(unit + one * area + i, some) * root);
+        store(columns + images * CHUNK + i, root);
+        store(columns + (images + 1) * CHUNK + i,
+              (load_some(data + from + i, some) - (light + params[7])) * root);
     }
-    for (int one = 0; one < 7; one++)
-        for (int i = 0; i < used; i++) columns[one * CHUNK + i] = w->image[one * area + from + i] * weight[i];
-    for (int one = 0; one < 9; one++)
-        for (int i = used; i < padded; i++) columns[one * CHUNK + i] = 0;
     return padded;
 }
 
@@ -57,7 +64,7 @@ static void normal_equations(const Work *w, const float *params, const float *da
     double sums[WIDEST * WIDEST] = {0}, scale[8];
     float columns[9 * CHUNK];
     for (size_t from = 0; from < area; from += CHUNK) {
-        int used = whitened(w, params, data, ivar, inverse_gain, from, columns);
+        int used = whitened(w, 7, params, data, ivar, inverse_gain, from, columns);
         add_products(columns, 9, used, sums);
     }
     scales_of(params, scale);

@@ -18,6 +18,14 @@ typedef float VU __attribute__((vector_size(4 * VL), aligned(4), may_alias));
 
 INLINE V load(const float *p) { return *(const VU *)p; }
 INLINE void store(float *p, V v) { *(VU *)p = v; }
+/* As many numbers as there are, up to a vector; zeros behind them. */
+INLINE V load_some(const float *p, size_t count) {
+    V out = {0};
+    if (count >= VL) return load(p);
+    memcpy(&out, p, 4 * count);
+    return out;
+}
+INLINE void store_some(float *p, V v, size_t count) { memcpy(p, &v, count < VL ? 4 * count : sizeof v); }
 INLINE V splat(float x) { return x - (V){0}; } /* unlike x + 0 it is x for -0 too, so nothing is added */
 INLINE V select_(VI mask, V yes, V no) { return (V)((mask & (VI)yes) | (~mask & (VI)no)); }
 INLINE V larger(V a, V b) { return select_(a > b, a, b); }

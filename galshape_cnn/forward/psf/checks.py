@@ -25,7 +25,7 @@ _OFF = 0.12  # pixels off the central sample
 _LARGEST_OFF = 0.25  # of the array's shorter side: farther, it is cut on one side
 _WINDOW = 1.0  # width of the window of the centroid, in widths of the PSF
 _REACH, _STEP = 6.5, 8  # of the window in its widths; samples
-_ROUNDS = 12
+_ROUNDS, _SETTLED = 12, 1e-6  # and the step, in samples, after which there is no other
 _TOGETHER = 2**18  # samples that are looked at together, as many as a cache holds
 _SMALLEST = 7  # samples of a side, below which there is no rim to look at
 
@@ -179,10 +179,16 @@ def _offsets(array):
 
 def _centred(array, x, y, at, width2):
     """Centroids in windows that follow them, from a first guess (N, 2)."""
+    at, moving = at.copy(), np.arange(len(at))
     for _ in range(_ROUNDS):
-        (x0, x1), (y0, y1) = (_window(one - at[:, [k]], width2) for k, one in enumerate((x, y)))
-        sums = np.stack([y0, y1], 1) @ array @ np.stack([x0, x1], 2)  # (N, 2, 2): by y, by x
-        at = at + 2 * np.stack([sums[:, 0, 1], sums[:, 1, 0]], 1) / np.maximum(sums[:, 0, :1], 1e-30)
+        here, width = at[moving], width2[moving]
+        (x0, x1), (y0, y1) = (_window(one - here[:, [k]], width) for k, one in enumerate((x, y)))
+        sums = np.stack([y0, y1], 1) @ array[moving] @ np.stack([x0, x1], 2)  # (N, 2, 2): by y, by x
+        step = 2 * np.stack([sums[:, 0, 1], sums[:, 1, 0]], 1) / np.maximum(sums[:, 0, :1], 1e-30)
+        at[moving] += step
+        moving = moving[(np.abs(step) > _SETTLED).any(1)]
+        if not len(moving):
+            break
     return at
 
 

@@ -10,6 +10,7 @@ says it is not), and is not included in GalSim objects, where it is added here.
 """
 
 from dataclasses import dataclass
+from inspect import signature
 
 import numpy as np
 
@@ -23,7 +24,15 @@ from galshape_cnn.forward.psf.arrays import (
     stack_psfs,
 )
 
-__all__ = ["PSFArrays", "convolve_pixel", "distinct_jacobians", "is_galsim", "is_photutils", "psf_arrays"]
+__all__ = [
+    "PSFArrays",
+    "convolve_pixel",
+    "distinct_jacobians",
+    "is_galsim",
+    "is_photutils",
+    "psf_arrays",
+    "psf_at",
+]
 
 #: Samples per pixel at which a PSF that is known between the pixels is taken. Two
 #: hold every frequency that still matters: beyond the pixel grid's own limit, the pixel
@@ -276,8 +285,24 @@ def _from_callable(psf, places, options, name):
     """Call psf(x, y) at each position."""
     if places.positions is None:
         raise PSFError(f"{name} is callable as psf(x, y): positions are needed")
-    here = [psf(float(x), float(y)) for x, y in places.positions]
+    here = [psf_at(psf, x, y, name) for x, y in places.positions]
     return _from_sequence(here, places, options, f"{name}(x, y)")
+
+
+def psf_at(psf, x, y, name="psf"):
+    """What a callable says is the PSF at a place; ``PSFError`` if it cannot be called with two numbers."""
+    try:
+        arguments = signature(psf)
+    except (TypeError, ValueError):  # of C: only a call can tell
+        return psf(float(x), float(y))
+    try:
+        arguments.bind(float(x), float(y))
+    except TypeError as error:
+        raise PSFError(
+            f"{name} is a callable of {arguments}; allowed: one that takes x, y, pixels, and returns the PSF "
+            f"there ({error})"
+        ) from error
+    return psf(float(x), float(y))
 
 
 def _from_sequence(psfs, places, options, name):

@@ -6,14 +6,11 @@ import numpy as np
 
 from galshape_cnn.errors import PSFError
 
-__all__ = ["affordable", "draw_effective_psf", "transform_side"]
+__all__ = ["affordable", "draw_effective_psf", "excessive_transform", "transform_side"]
 
 
 def transform_side(profile, step):
     """Side of the transform by which GalSim would draw a profile.
-
-    Newer GalSim warns of one that is larger than ``maximum_fft_size`` and computes it all the same, with
-    gigabytes of memory; older GalSim refuses it.
 
     Parameters
     ----------
@@ -30,6 +27,16 @@ def transform_side(profile, step):
     side = galsim.Image.good_fft_size(profile.getGoodImageSize(step))
     side = max(side, profile.gsparams.minimum_fft_size)
     return max(side, 2 * int(np.ceil(profile.maxk * step * side / (2 * np.pi))))
+
+
+def excessive_transform(profile, step):
+    """`transform_side` if it is larger than the profile's ``maximum_fft_size``, else None.
+
+    Newer GalSim warns of such a transform and computes it all the same, with gigabytes of memory; older
+    GalSim refuses it.
+    """
+    side = transform_side(profile, step)
+    return side if side > profile.gsparams.maximum_fft_size else None
 
 
 def draw_effective_psf(psf, jacobian, oversampling, side, folding_threshold):
@@ -97,18 +104,18 @@ def affordable(effective, folding, step):
     PSFError
         If even its own threshold needs a larger transform than its ``maximum_fft_size``.
     """
-    largest, default = effective.gsparams.maximum_fft_size, effective.gsparams.folding_threshold
+    default = effective.gsparams.folding_threshold
     as_it_is = any(isinstance(one, galsim.OpticalPSF) for one in _parts(effective))
     folding = default if as_it_is else min(folding, default)
     while True:
         careful = effective if folding == default else effective.withGSParams(folding_threshold=folding)
-        side = transform_side(careful, step)
-        if side <= largest:
+        side = excessive_transform(careful, step)
+        if side is None:
             return careful
         if folding >= default:
             raise PSFError(
                 f"psf cannot be drawn by GalSim: it needs a transform of {side}x{side} samples; allowed: "
-                f"{largest} a side (its maximum_fft_size), or an array of the PSF"
+                f"{effective.gsparams.maximum_fft_size} a side (its maximum_fft_size), or an array of the PSF"
             )
         folding = min(2 * folding, default)
 

@@ -9,6 +9,7 @@ what there is beside it: ellipticity, wings and asymmetry.
 from functools import lru_cache
 
 import numpy as np
+from astropy.stats import gaussian_sigma_to_fwhm
 
 __all__ = ["WAVES", "psf_shape", "psf_width", "width_from_levels"]
 
@@ -46,7 +47,7 @@ def width_from_levels(level):
     """
     below = np.asarray(level) < 0.5
     first = np.where(below.any(1), below.argmax(1), len(WAVES) - 1)
-    return 2.354820045 * np.sqrt(2 * np.log(2)) / WAVES[first]
+    return gaussian_sigma_to_fwhm * np.sqrt(2 * np.log(2)) / WAVES[first]
 
 
 def psf_shape(psf, oversampling):

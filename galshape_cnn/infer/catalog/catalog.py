@@ -5,7 +5,6 @@ This is the only place where units are put back: everything below works in
 pixels and in the unit of the image.
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,6 +30,7 @@ from galshape_cnn.infer.catalog.display import CatalogDisplay
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.catalog.placement import Placement, derived_columns
 from galshape_cnn.infer.catalog.plotting import CatalogPlots
+from galshape_cnn.infer.catalog.read_only_meta import plain_meta
 from galshape_cnn.infer.catalog.rows import CatalogRows
 from galshape_cnn.infer.measure.options import METHODS
 from galshape_cnn.infer.shear.frames import reported_columns
@@ -55,7 +55,8 @@ class ShapeCatalog(CatalogRows, CatalogDisplay, CatalogPlots):
     method : str
         ``'network'``, ``'ml'`` or ``'posterior'``.
     meta : dict
-        Versions, network hash, method, conventions and the meaning of the flags.
+        Versions, network hash, method, conventions and the meaning of the flags; read-only, as the rest:
+        what is to be added belongs into that of `to_table`.
     unit : `~astropy.units.UnitBase` or None
         Unit of the pixel values and of the flux.
     measurement : Measurement
@@ -365,7 +366,7 @@ class ShapeCatalog(CatalogRows, CatalogDisplay, CatalogPlots):
         if unknown:
             raise InputError(f"columns: {unknown} not in this catalogue; allowed: {self.column_names}")
         definitions = {d.name: d for d in self.definitions}
-        table = QTable(meta=copy.deepcopy(self.meta))
+        table = QTable(meta=plain_meta(self.meta))
         for name in wanted:
             table[name] = self._column(definitions[name]) if name in definitions else self.inputs[name]
             if name in definitions:

@@ -14,6 +14,7 @@ from astropy.table import QTable
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.flags import FLAG_MEANINGS
+from galshape_cnn.infer.catalog.read_only_meta import frozen_meta
 
 __all__ = [
     "COLUMN_DEFINITIONS",
@@ -200,9 +201,9 @@ def keep_apart(table, taken):
 
 
 def complete_meta(meta, method):
-    """A deep copy of a catalogue's provenance, with the conventions and the meaning of the flags added."""
+    """A read-only copy of a catalogue's provenance, with the conventions and the meaning of the flags."""
     own = {"method": method, "conventions": CONVENTIONS, "flags": FLAG_MEANINGS}
-    return copy.deepcopy(dict(meta) | own)
+    return frozen_meta(copy.deepcopy(dict(meta) | own))
 
 
 def sigma_columns(suffix, covariance, names=SHAPE_PARAMETERS):

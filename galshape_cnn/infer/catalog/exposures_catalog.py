@@ -21,7 +21,7 @@ from galshape_cnn.infer.catalog.catalog import ShapeCatalog, frozen
 from galshape_cnn.infer.catalog.columns import complete_meta, identifiers, keep_apart, sigma_columns
 from galshape_cnn.infer.catalog.placement import Placement, derived_columns
 from galshape_cnn.infer.catalog.rows import ExposuresRows
-from galshape_cnn.infer.shear.frames import reported_columns
+from galshape_cnn.infer.shear.frames import ShearedColumns
 from galshape_cnn.linalg import quadratic_form
 
 __all__ = ["ExposuresCatalog"]
@@ -191,7 +191,7 @@ class ExposuresCatalog(ExposuresRows, ShapeCatalog):
         """`~galshape_cnn.infer.shear.frames.ShearedColumns` of all exposures; None without
         ``shear_response=True``."""
         sheared = self.measurement.sheared  # in the reported frame already
-        return None if sheared is None else reported_columns(sheared, None)
+        return None if sheared is None else ShearedColumns.from_slots(sheared)
 
     @cached_property
     def _columns(self):

@@ -12,6 +12,7 @@ import astropy.units as u
 import numpy as np
 from astropy.coordinates import SkyCoord
 
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.geometry import (
     axis_ratio,
     frame_derivative,
@@ -101,8 +102,8 @@ class Placement:
         if self.has_sky:
             jacobian = self.jacobian if out.ndim == 2 else self.jacobian[:, None]
             with np.errstate(invalid="ignore"):  # rows that were not measured are NaN
-                moved = transform_shape(out[..., 2], out[..., 3], out[..., 4], jacobian)
-            out[..., 2], out[..., 3], out[..., 4] = moved
+                moved = transform_shape(out[..., SINGLE.hlr], *_shear(out), jacobian)
+            out[..., SINGLE.hlr], out[..., SINGLE.shear] = moved[0], np.stack(moved[1:], -1)
         return out
 
     def covariances(self, parameters, covariance):
@@ -113,8 +114,13 @@ class Placement:
         if not self.has_sky:
             return np.array(covariance, dtype=float)
         with np.errstate(invalid="ignore"):
-            derivative = frame_derivative(parameters[:, 3], parameters[:, 4], self.jacobian)
+            derivative = frame_derivative(*_shear(parameters), self.jacobian)
             return derivative @ covariance @ np.swapaxes(derivative, 1, 2)
+
+
+def _shear(parameters):
+    """g1, g2 of parameters (..., P)."""
+    return np.moveaxis(parameters[..., SINGLE.shear], -1, 0)
 
 
 def _center(stamps):

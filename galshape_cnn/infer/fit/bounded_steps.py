@@ -12,9 +12,8 @@ from itertools import combinations, product
 
 import numpy as np
 
-from galshape_cnn.forward.coordinates import ETA_MAX, FIT, HLR_MIN
+from galshape_cnn.forward.coordinates import ETA_MAX, FIT
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.forward.sersic import N_RANGE
 
 __all__ = ["bounded_step", "moved", "room_to_bounds", "turned"]
 
@@ -33,9 +32,8 @@ def _bounded(model):
 
 def room_to_bounds(theta, size, model=SINGLE):
     """How far ln n, ln hlr and |eta| may go down and up from here, (M, 3, 2)."""
-    low_high = np.log([[*N_RANGE], [HLR_MIN, size]])
     room = np.empty((len(theta), 3, 2))
-    room[:, :2] = low_high - theta[:, model.n : model.hlr + 1, None]
+    room[:, :2] = FIT.limits(size) - theta[:, model.n : model.hlr + 1, None]
     room[:, 2, 0] = -np.inf
     room[:, 2, 1] = ETA_MAX * (1 - 1e-12) - np.hypot(*theta[:, model.shear].T)
     return room

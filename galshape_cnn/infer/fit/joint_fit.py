@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from galshape_cnn.forward.coordinates import FIT, HLR_MIN
+from galshape_cnn.forward.coordinates import FIT
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.infer.fit.levenberg_marquardt import Limits, Points, Step, search
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 
@@ -97,8 +96,8 @@ def _units(scale):
 def _box(theta, size):
     """Lowest and highest coordinates, two (M, S, 7) arrays."""
     low, high = np.full((2, *theta.shape[:2], _OWN), np.inf) * np.array([-1, 1])[:, None, None, None]
-    low[..., SINGLE.n], high[..., SINGLE.n] = np.log(N_RANGE)
-    low[..., SINGLE.hlr], high[..., SINGLE.hlr] = np.log([HLR_MIN, size])
+    for k, limits in zip((SINGLE.n, SINGLE.hlr), FIT.limits(size), strict=True):
+        low[..., k], high[..., k] = limits
     centre = theta[..., SINGLE.centre]
     low[..., SINGLE.centre] = np.maximum(centre - _WANDER, -0.5)
     high[..., SINGLE.centre] = np.minimum(centre + _WANDER, size - 0.5)

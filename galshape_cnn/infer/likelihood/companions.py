@@ -24,8 +24,9 @@ from scipy import fft
 
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.kernel import calls
-from galshape_cnn.forward.kernel.library import serves
+from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.render import render_with_derivatives
+from galshape_cnn.forward.transfer import of_rows
 from galshape_cnn.infer.likelihood.point_source import point_images
 from galshape_cnn.infer.likelihood.residuals import RIDGE, inverse_fisher, inverse_gain
 
@@ -81,17 +82,13 @@ def find_companions(
         make up most of what is left.
     """
     params, data, ivar = (np.asarray(a, np.float32) for a in (params, data, ivar))
-    known = params, data, ivar, transfer, grid, inverse_gain(gain, len(data)), fit_sky
-    if serves(params, data, ivar, transfer):
-        best = calls.companions(*known, width, _LIMITS)
-    else:
-        best = _best_sources(*known, width)
+    best = _best_sources(params, data, ivar, transfer, grid, inverse_gain(gain, len(data)), fit_sky, width)
     shift, (gained, dip, left, spread) = best[:, :5].copy(), best[:, 5:].T
     seen, significance = _is_alone(gained, dip, left, spread), np.sqrt(gained)
     if correlation is not None:
         rows = np.flatnonzero(seen & (significance > _SEEN))
-        points = point_images(params[rows], transfer if len(transfer) == 1 else transfer[rows], grid)
-        alike = [variance_of_product(image, correlation) for image in points]
+        points = point_images(params[rows], of_rows(transfer, rows), grid)
+        alike = [variance_of_product(image, correlation) for image in np.asarray(points)]
         significance[rows] /= np.sqrt(np.array(alike))
     shift[~(seen & (significance > _SEEN))] = 0
     moves = (np.abs(shift) > _MOVES * errors).any(1)
@@ -104,8 +101,13 @@ def _is_alone(gained, dip, left, spread):
     return (gained > _ALONE * left) & (plain | (gained > _MOST * left) & (dip < _DIP * gained))
 
 
+def _best_by_kernel(*known):
+    return calls.companions(*known, _LIMITS)
+
+
+@with_kernel(_best_by_kernel, "transfer")
 def _best_sources(params, data, ivar, transfer, grid, inverse_gain, fit_sky, width):
-    """`galshape_cnn.forward.kernel.calls.companions` without the kernel."""
+    """Numbers (N, 9) of the best source of each, see `galshape_cnn.forward.kernel.calls.companions`."""
     images, derivatives = map(np.asarray, render_with_derivatives(params, transfer, grid))
     points = np.asarray(point_images(params, transfer, grid))
     light = np.maximum(images - params[:, SINGLE.sky, None, None], 0)

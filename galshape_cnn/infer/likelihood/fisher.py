@@ -21,7 +21,7 @@ from galshape_cnn.compilation import compiled
 from galshape_cnn.errors import InputError, NoiseError
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.kernel import calls
-from galshape_cnn.forward.kernel.library import serves
+from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.render import in_blocks, unit_quadrants
 from galshape_cnn.forward.synthesis import quartered
 
@@ -75,10 +75,7 @@ def normal_block(params, transfer, data, ivar, inverse_gain, grid):
     return chi2, score * scale, fisher * scale[:, :, None] * scale[:, None, :]
 
 
-def _normal(params, data, ivar, transfer, gain, grid):
-    """Normal equations of a batch, by the kernel or by JAX."""
-    if not serves(params, data, ivar, transfer):
-        return _normal_rows(params, data, ivar, transfer, _inverse(gain, params), grid)
+def _normal_by_kernel(params, data, ivar, transfer, grid, gain=None):
     inverse = 0.0 if gain is None else 1 / np.asarray(gain, float)
     rows = np.arange(len(params))
     found = calls.normal_equations(params, rows, data, ivar, transfer, grid, inverse)
@@ -92,6 +89,7 @@ def _normal_rows(params, data, ivar, transfer, inverse_gain, grid):
     return row_sums.sum(1), score, fisher
 
 
+@with_kernel(_normal_by_kernel, "params", "data", "ivar", "transfer")
 def score_and_fisher(params, data, ivar, transfer, grid, gain=None):
     """Chi-square (N,), score (N, 8) and Fisher matrix (N, 8, 8) of a batch of stamps, in one pass.
 
@@ -102,12 +100,9 @@ def score_and_fisher(params, data, ivar, transfer, grid, gain=None):
     Arguments as of `fisher_matrices`, with pixels ``data`` (N, size, size), finite where masked. Chi-square
     is of NumPy where the kernel computes it, else of JAX.
     """
-    return _normal(params, data, ivar, transfer, gain, grid)
-
-
-def _inverse(gain, params):
     inverse = 0.0 if gain is None else 1 / jnp.asarray(gain)
-    return jnp.broadcast_to(inverse, params.shape[:1]).astype(params.dtype)
+    inverse = jnp.broadcast_to(inverse, params.shape[:1]).astype(params.dtype)
+    return _normal_rows(params, data, ivar, transfer, inverse, grid)
 
 
 def fisher_matrices(params, ivar, transfer, grid, gain=None):
@@ -141,7 +136,7 @@ def fisher_matrices(params, ivar, transfer, grid, gain=None):
     thousand for 500 electrons of sky), and it is an artefact of the Gaussian, since for
     photons, which follow Poisson's law, the term kept is the whole information.
     """
-    return _normal(params, 0 * ivar, ivar, transfer, gain, grid)[2]
+    return score_and_fisher(params, 0 * ivar, ivar, transfer, grid, gain)[2]
 
 
 def bound(fisher, fit_sky=True, fit_centroid=True, model=SINGLE):

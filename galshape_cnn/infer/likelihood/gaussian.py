@@ -22,15 +22,10 @@ from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.kernel import calls
-from galshape_cnn.forward.kernel.library import serves
-from galshape_cnn.forward.render import (
-    BLOCK,
-    images_and_derivatives,
-    render,
-    render_with_derivatives,
-    unit_quadrants,
-)
+from galshape_cnn.forward.kernel.library import batches, with_kernel
+from galshape_cnn.forward.render import BLOCK, render, render_with_derivatives, unit_quadrants
 from galshape_cnn.forward.synthesis import quartered
+from galshape_cnn.forward.transfer import of_rows
 from galshape_cnn.infer.likelihood.fisher import normal_block
 from galshape_cnn.parallel import fixed_batches
 
@@ -41,10 +36,6 @@ __all__ = ["SHAPES", "StampLikelihood", "in_batches", "source_weights"]
 SHAPES = (64, 2 * BLOCK, BLOCK)
 
 _DRAWS_AT_ONCE = 32  # blocks
-
-
-def _image_block(params, data, ivar, transfer, grid):
-    return render_with_derivatives(params, transfer, grid)
 
 
 def _normal_block(params, data, ivar, transfer, grid):
@@ -88,6 +79,19 @@ def _in_blocks(block, params, data, ivar, transfer, grid):
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), out)
 
 
+def _normal_by_kernel(likelihood, params, rows):
+    return calls.normal_equations(params, rows, *likelihood.arrays)
+
+
+def _linear_by_kernel(likelihood, params, rows):
+    return calls.linear_equations(params, rows, *likelihood.arrays)
+
+
+def _draws_by_kernel(likelihood, params, rows):
+    found = _linear_by_kernel(likelihood, params.reshape(-1, 8), np.repeat(rows, BLOCK))
+    return tuple(one.reshape(-1, BLOCK, *one.shape[1:]) for one in found)
+
+
 @dataclass(frozen=True, eq=False)
 class StampLikelihood:
     """Gaussian likelihood of a batch of stamps with fixed weights.
@@ -129,7 +133,7 @@ class StampLikelihood:
         return len(self.data)
 
     def __getitem__(self, rows):
-        transfer = self.transfer if len(self.transfer) == 1 else self.transfer[rows]
+        transfer = of_rows(self.transfer, rows)
         return StampLikelihood(self.data[rows], self.ivar[rows], transfer, self.grid, self.scale[rows])
 
     @property
@@ -138,17 +142,15 @@ class StampLikelihood:
         return np.count_nonzero(self.ivar, axis=(1, 2))
 
     @property
-    def _arrays(self):
+    def arrays(self):
+        """``data``, ``ivar``, ``transfer`` and ``grid``, as functions of the kernel take them."""
         return self.data, self.ivar, self.transfer, self.grid
 
     def images(self, params):
         """Models (N, size, size) of the first rows' stamps at parameters in units of ``scale``."""
-        if serves(self.data, self.transfer):
-            return np.asarray(render(params.astype(np.float32), self.transfer[: len(params)], self.grid))
-        out = np.empty(self.data.shape, np.float32)
-        for rows, padded in fixed_batches(np.arange(len(params)), BLOCK):
-            transfer = self.transfer if len(self.transfer) == 1 else self.transfer[padded]
-            images = render(params[padded].astype(np.float32), transfer, self.grid)
+        out = np.empty((len(params), *self.data.shape[1:]), np.float32)
+        for rows, padded in batches(np.arange(len(params)), BLOCK):
+            images = render(params[padded].astype(np.float32), of_rows(self.transfer, padded), self.grid)
             out[rows] = np.asarray(images)[: len(rows)]
         return out
 
@@ -157,12 +159,15 @@ class StampLikelihood:
 
         Arguments as for `normal_equations`.
         """
-        if serves(self.data, self.transfer):
-            transfer = self.transfer if len(self.transfer) == 1 else self.transfer[rows]
-            found = images_and_derivatives(params.astype(np.float32), transfer, self.grid)
-            return tuple(one.astype(float) for one in found)
-        return in_batches(_image_block, params, rows, self)
+        side, m = self.grid.size, len(params)
+        images, derivatives = np.empty((m, side, side)), np.empty((m, SINGLE.size, side, side))
+        for some, inside in batches(np.arange(m), SHAPES[1]):
+            transfer = of_rows(self.transfer, rows[inside])
+            found = render_with_derivatives(params[inside].astype(np.float32), transfer, self.grid)
+            images[some], derivatives[some] = (np.asarray(one)[: len(some)] for one in found)
+        return images, derivatives
 
+    @with_kernel(_normal_by_kernel)
     def normal_equations(self, params, rows):
         """Chi-square, gradient D^T W r and Fisher matrix D^T W D by the eight parameters.
 
@@ -170,23 +175,18 @@ class StampLikelihood:
         occur often, or not at all.  In float64: row sums are taken in single, their sum in double precision,
         so that differences of 1e-3 of chi-square mean something.
         """
-        if serves(self.data, self.transfer):
-            return calls.normal_equations(params, rows, *self._arrays)
         row_sums, gradient, fisher = in_batches(_normal_block, params, rows, self, SHAPES)
         return row_sums.sum(1), gradient, fisher
 
+    @with_kernel(_linear_by_kernel)
     def linear_equations(self, params, rows):
         """As `normal_equations`, by flux and sky only, and six times cheaper; flux must not be zero."""
-        if serves(self.data, self.transfer):
-            return calls.linear_equations(params, rows, *self._arrays)
         row_sums, gradient, fisher = in_batches(_linear_block, params, rows, self)
         return row_sums.sum(1), gradient, fisher
 
+    @with_kernel(_draws_by_kernel)
     def linear_equations_of_draws(self, params, rows):
         """As `linear_equations`, for many parameter sets of each stamp: (M, BLOCK, 8), in (M, BLOCK, ...)."""
-        if serves(self.data, self.transfer):
-            found = calls.linear_equations(params.reshape(-1, 8), np.repeat(rows, BLOCK), *self._arrays)
-            return tuple(one.reshape(-1, BLOCK, *one.shape[1:]) for one in found)
         results = []
         for some, inside in fixed_batches(np.arange(len(params)), _DRAWS_AT_ONCE):
             row = rows[inside]
@@ -207,7 +207,7 @@ def in_batches(block, params, rows, likelihood, shapes=SHAPES[1:2]):
     results = []
     for some, inside in fixed_batches(np.arange(len(params)), shapes):
         row = rows[inside]
-        transfer = likelihood.transfer if len(likelihood.transfer) == 1 else likelihood.transfer[row]
+        transfer = of_rows(likelihood.transfer, row)
         batch = (params[inside].astype(np.float32), likelihood.data[row], likelihood.ivar[row], transfer)
         # computed while the next batch is gathered
         results.append((jax.tree.leaves(_in_blocks(block, *batch, likelihood.grid)), len(some)))

@@ -10,25 +10,25 @@ import numpy as np
 from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.kernel import calls
-from galshape_cnn.forward.kernel.library import serves
+from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.render import in_blocks, point_block
 from galshape_cnn.infer.likelihood.residuals import RIDGE, inverse_fisher, inverse_gain
 
 __all__ = ["point_images", "point_source_chi2"]
 
 
+def _images_by_kernel(params, transfer, grid):
+    return calls.images("point", params, transfer, grid)[:, 0]
+
+
+@with_kernel(_images_by_kernel, "params", "transfer")
+@compiled(static_argnames="grid")
 def point_images(params, transfer, grid):
     """Point sources of unit flux at the galaxies' places, (N, size, size).
 
-    Arguments as for `galshape_cnn.forward.render.render`.
+    Arguments as for `galshape_cnn.forward.render.render`; of NumPy where the kernel computes them, else of
+    JAX.
     """
-    if serves(params, transfer):
-        return calls.images("point", params, transfer, grid)[:, 0]
-    return np.asarray(_image_rows(params, transfer, grid))
-
-
-@compiled(static_argnames="grid")
-def _image_rows(params, transfer, grid):
     return in_blocks(point_block, params, transfer, grid)[:, 0]
 
 
@@ -38,15 +38,17 @@ def point_source_chi2(params, data, ivar, transfer, grid, fit_sky=True, gain=Non
     Flux, centre and sky are fitted to first order, from the galaxy's; arguments as for ``examine``.
     """
     numbers = [np.asarray(a, np.float32) for a in (params, data, ivar)]
-    inverse = inverse_gain(gain, len(data))
-    if serves(*numbers, transfer):
-        return calls.point_chi2(*numbers, transfer, grid, inverse, fit_sky, RIDGE)
-    result = _point_rows(*numbers, transfer, inverse, np.float32(fit_sky), grid)
+    result = _point_rows(*numbers, transfer, grid, inverse_gain(gain, len(data)), np.float32(fit_sky))
     return np.asarray(result, float)
 
 
+def _rows_by_kernel(*numbers):
+    return calls.point_chi2(*numbers, RIDGE)
+
+
+@with_kernel(_rows_by_kernel, "transfer")
 @compiled(static_argnames="grid")
-def _point_rows(params, data, ivar, transfer, inverse_gain, fit_sky, grid):
+def _point_rows(params, data, ivar, transfer, grid, inverse_gain, fit_sky):
     def block(params, transfer, *rows):
         *rows, grid = rows
         images = point_block(params, transfer, grid)

@@ -8,10 +8,10 @@ import numpy as np
 
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.grid import FourierGrid
-from galshape_cnn.forward.kernel.library import serves
+from galshape_cnn.forward.kernel.library import batches
 from galshape_cnn.forward.psf.shape import psf_width
 from galshape_cnn.forward.render import BLOCK, render
-from galshape_cnn.forward.transfer import grid_for, transfer_functions
+from galshape_cnn.forward.transfer import grid_for, of_rows, transfer_functions
 from galshape_cnn.observe.stamps import Stamps
 from galshape_cnn.parallel import fixed_batches
 
@@ -76,12 +76,10 @@ class RenderedBatch:
 
     def __getitem__(self, rows):
         """Some of the rows, by an array of int or bool."""
-        # a transfer function too large to be repeated stays one for all
-        one_for_all = len(self.transfer) == 1 and len(self) > 1
         return RenderedBatch(
             self.stamps[rows],
             self.unit[rows],
-            self.transfer if one_for_all else self.transfer[rows],
+            self.transfer[rows] if len(self) == 1 else of_rows(self.transfer, rows),
             self.grid,
             None if self.gain is None else self.gain[rows],
         )
@@ -101,17 +99,10 @@ class RenderedBatch:
         batch of these. With ``by_kernel``, for a function that the kernel does, there is one batch of all
         rows where it serves, so that none is computed for nothing.
         """
-        if by_kernel and serves(self.transfer):
-            rows = np.arange(len(self)) if rows is None else rows
-            if len(rows):
-                yield rows, rows, self if len(rows) == len(self) else self[rows]
-            return
-        if len(self) == size and (rows is None or len(rows) == size):  # needs no copy
-            everything = np.arange(size)
-            yield everything, everything, self
-            return
-        for part, padded in fixed_batches(np.arange(len(self)) if rows is None else rows, size):
-            yield part, padded, self[padded]
+        rows = np.arange(len(self)) if rows is None else rows
+        for part, padded in (batches if by_kernel else fixed_batches)(rows, size):
+            needs_no_copy = len(part) == len(padded) == len(self)
+            yield part, padded, self if needs_no_copy else self[padded]
 
     def images(self, params):
         """Light of galaxies with parameters (N, 8), without sky: (N, size, size), see `model_images`."""
@@ -134,13 +125,12 @@ def model_images(stamps, params, transfer=None, grid=None):
     with np.errstate(over="ignore"):  # answers far outside a training
         single = shapes.astype(np.float32)
     good = np.flatnonzero(np.isfinite(params).all(1) & np.isfinite(single).all(1))
-    batches = [(good, good)] if serves() and len(good) else fixed_batches(good, BLOCK)
-    for rows, padded in batches:
+    for rows, padded in batches(good, BLOCK):
         if transfer is None:
             psf = stamps.psf if len(stamps.psf) == 1 else stamps.psf[padded]
             own = transfer_functions(np.asarray(psf, np.float32), grid, stamps.psf_oversampling)
         else:
-            own = transfer if len(transfer) == 1 else transfer[padded]
+            own = of_rows(transfer, padded)
         unit = np.asarray(render(single[padded], own, grid))[: len(rows), :ny, :nx]
         flux, sky = params[rows, SINGLE.flux], params[rows, SINGLE.sky]
         images[rows] = unit * flux[:, None, None] + sky[:, None, None]

@@ -23,6 +23,7 @@ from scipy.ndimage import maximum_filter
 
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.render import render_with_derivatives
+from galshape_cnn.forward.transfer import of_rows
 from galshape_cnn.geometry import semi_major_radius
 from galshape_cnn.infer.likelihood.companions import moved, variance_of_product
 from galshape_cnn.infer.likelihood.point_source import point_images
@@ -87,7 +88,8 @@ def find_residual_sources(
     inverse, rows = inverse_gain(gain, len(data)), []
     spread = np.sqrt(np.ones(len(params)) if white is None else white)
     for k in range(len(params)):
-        one, own = slice(k, k + 1), transfer if len(transfer) == 1 else transfer[k : k + 1]
+        one = slice(k, k + 1)
+        own = of_rows(transfer, one)
         image, derivatives = (np.asarray(a)[0] for a in render_with_derivatives(params[one], own, grid))
         point = np.asarray(point_images(params[one], own, grid))[0]
         light = np.maximum(image - params[k, SINGLE.sky], 0)

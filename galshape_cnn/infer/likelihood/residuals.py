@@ -27,7 +27,7 @@ import numpy as np
 from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.kernel import calls
-from galshape_cnn.forward.kernel.library import serves
+from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.render import derivatives_block, in_blocks
 from galshape_cnn.linalg import inverse_or_nan
 
@@ -151,16 +151,13 @@ def examine(params, data, ivar, transfer, grid, fit_sky=True, gain=None):
         Of float64 arrays.
     """
     numbers = [np.asarray(a, np.float32) for a in (params, data, ivar)]
-    inverse = inverse_gain(gain, len(data))
-    if serves(*numbers, transfer):
-        how = inverse, fit_sky, _all_smoothers(grid.size), _REACHES, _LIMITS
-        return _named(calls.examination(*numbers, transfer, grid, *how))
-    result = _examine_rows(*numbers, transfer, inverse, np.float32(fit_sky), grid)
+    result = _examine_rows(*numbers, transfer, grid, inverse_gain(gain, len(data)), np.float32(fit_sky))
     return jax.tree.map(lambda a: np.asarray(a, float), result)
 
 
-def _named(numbers):
-    """An examination from numbers one after the other, as the kernel has them."""
+def _rows_by_kernel(params, data, ivar, transfer, grid, *how):
+    how = *how, _all_smoothers(grid.size), _REACHES, _LIMITS
+    numbers = calls.examination(params, data, ivar, transfer, grid, *how)
     shapes = [(), (8,), (8, 8), (), (), (), (2,), *[(len(SCALES),)] * 3, *[()] * 7]
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
     parts = np.split(numbers, ends[:-1], axis=1)
@@ -241,8 +238,9 @@ def newton_steps(examination, free):
 _stored = jax.lax.optimization_barrier
 
 
+@with_kernel(_rows_by_kernel, "transfer")
 @compiled(static_argnames="grid")
-def _examine_rows(params, data, ivar, transfer, inverse_gain, fit_sky, grid):
+def _examine_rows(params, data, ivar, transfer, grid, inverse_gain, fit_sky):
     def block(params, transfer, *rows):
         *rows, grid = rows
         images = derivatives_block(params, transfer, grid)

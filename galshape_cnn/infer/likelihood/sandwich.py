@@ -18,12 +18,12 @@ import numpy as np
 from scipy import fft
 
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.forward.kernel.library import serves
+from galshape_cnn.forward.kernel.library import batches
 from galshape_cnn.forward.render import BLOCK, render_with_derivatives
+from galshape_cnn.forward.transfer import of_rows
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.nuisance_images import projected
 from galshape_cnn.linalg import scaled_inverse
-from galshape_cnn.parallel import fixed_batches
 
 __all__ = [
     "correlation_spectrum",
@@ -100,9 +100,9 @@ def information(batch, params, correlation=None):
     if batch.gain is not None:
         inverse_gain = (1 / batch.gain).astype(np.float32)
     naive, actual = np.full((2, len(params), 8, 8), np.nan, np.float32)
-    for rows, padded in fixed_batches(np.flatnonzero(known), 1 if serves(transfer) else BLOCK):
+    for rows, padded in batches(np.flatnonzero(known), BLOCK, of_kernel=1):
         nuisance = None if stamps.nuisance is None else stamps.nuisance[padded]
-        own = transfer if len(transfer) == 1 else transfer[padded]
+        own = of_rows(transfer, padded)
         rendered = map(np.asarray, render_with_derivatives(params[padded], own, grid))
         both = _products(
             params[padded], rendered, stamps.ivar[padded], inverse_gain[padded], nuisance, spectrum

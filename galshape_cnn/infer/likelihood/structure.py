@@ -32,8 +32,9 @@ import numpy as np
 from scipy import fft
 
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.forward.kernel.library import serves
-from galshape_cnn.forward.render import render_with_derivatives
+from galshape_cnn.forward.kernel.library import batches
+from galshape_cnn.forward.render import BLOCK, render_with_derivatives
+from galshape_cnn.forward.transfer import of_rows
 from galshape_cnn.infer.likelihood.point_source import point_images
 from galshape_cnn.infer.likelihood.residuals import (
     SKY_SCALE,
@@ -124,13 +125,11 @@ def estimate_structure(
     inverse = np.broadcast_to(0.0 if gain is None else 1 / np.asarray(gain, float), len(data))
     params, data, ivar = (np.asarray(a, np.float32) for a in (params, data, ivar))
     noise, inverse, found = _noise_of(correlation), inverse.astype(np.float32), []
-    step = 1 if serves(params, transfer) else max(len(params), 1)  # compiled for all; else little memory
-    for start in range(0, len(params), step):
-        part = slice(start, start + step)
-        own = transfer if len(transfer) == 1 else transfer[part]
-        rendered = map(np.asarray, render_with_derivatives(params[part], own, grid))
-        points = cache(partial(point_images, params[part], own, grid))  # few rows ask for them
-        rows = zip(params[part], *rendered, data[part], ivar[part], inverse[part], strict=True)
+    for part, padded in batches(np.arange(len(params)), BLOCK, of_kernel=1):
+        own = of_rows(transfer, padded)
+        rendered = map(np.asarray, render_with_derivatives(params[padded], own, grid))
+        points = cache(partial(point_images, params[padded], own, grid))  # few rows ask for them
+        rows = zip(params[part], *rendered, data[part], ivar[part], inverse[part], strict=False)
         found += [_one(*row, fit_sky, noise, least, partial(_nth, points, k)) for k, row in enumerate(rows)]
     return Structure(*(np.stack(field).astype(float) for field in zip(*found, strict=True)))
 
@@ -206,7 +205,7 @@ def _noise_of(correlation):
 
 
 def _nth(function, k):
-    return function()[k]
+    return np.asarray(function()[k])
 
 
 def _one(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise, least, point):

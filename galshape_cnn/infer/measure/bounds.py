@@ -175,11 +175,11 @@ def without_errors(batch, params, options):
 
 def _examined(batch, params, fit_sky):
     """What the pixels say of every row, in batches of the compiled size."""
-    parts = []
+    parts, n = [], len(batch)
     for _, padded, full in batch.filled(by_kernel=True):
         pixels = full.stamps.data, full.stamps.ivar, full.transfer, full.grid
         parts.append(examine(params[padded], *pixels, fit_sky, full.gain))
-    return jax.tree.map(lambda *arrays: np.concatenate(arrays)[: len(batch)], *parts)
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays)[:n], *parts)
 
 
 def structure_of(batch, judged, options):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.transfer import of_rows
 from galshape_cnn.infer.fit.joint_fit import fit_scenes
 from galshape_cnn.infer.fit.moments import moment_start
 from galshape_cnn.infer.measure.estimates import estimate
@@ -102,7 +103,7 @@ def _starts(batch, scenes, fitted, first):
         ivar.append(np.where(others, 0, stamps.ivar[row]))
         centers.append(scenes[row].peaks[k])
     data = (stamps.data - batch.images(first))[rows]
-    transfer = transfer if len(transfer) == 1 else transfer[rows]
+    transfer = of_rows(transfer, rows)
     start = moment_start(data, np.array(ivar), transfer, batch.grid, np.array(centers))
     strayed = np.abs(start[:, SINGLE.centre] - centers).max(1, keepdims=True) > 2
     start[:, SINGLE.centre] = np.where(strayed, centers, start[:, SINGLE.centre])

@@ -26,9 +26,11 @@ from galshape_cnn.parallel import mapped
 
 __all__ = ["measure_batch", "measure_observation", "measured_together"]
 
-#: Stamps of 64 pixels that maximum likelihood refines together.  Most galaxies need five evaluations and a
-#: few need fifty: in larger company these fill blocks that would be computed for one of them otherwise.
-_REFINED_TOGETHER = 512
+#: Stamps of 64 pixels that are measured together, by method: what Python does for a batch is shared by its
+#: galaxies.  Of those that maximum likelihood refines most need five evaluations and a few need fifty: in
+#: larger company these fill blocks that would be computed for one of them otherwise.
+_TOGETHER = {"network": 256, "ml": 512, "posterior": 128}
+_FEWEST = 16  # of a batch: for fewer it is not worth another thread
 
 
 def measure_observation(observation, network, options, threads, bar, to_examine):
@@ -65,11 +67,10 @@ def measure_observation(observation, network, options, threads, bar, to_examine)
 
 
 def measured_together(method, side, count, threads):
-    """Number of stamps, of all on some threads, that are best given to `measure_batch` at a time."""
-    if method != "ml":
-        return BATCH_SIZE
-    fitting = min(_REFINED_TOGETHER * 64**2 // side**2, -(-count // threads))
-    return BATCH_SIZE * max(1, -(-fitting // BATCH_SIZE))
+    """Number of stamps that are best given to `measure_batch` at a time, of ``count`` on some threads."""
+    most = max(BATCH_SIZE, _TOGETHER[method] * 64**2 // side**2)
+    rounds = -(-count // (threads * most))  # in which all threads have as many
+    return max(_FEWEST, -(-count // (threads * max(1, rounds))))
 
 
 def measure_batch(stamps, listed, network, options):

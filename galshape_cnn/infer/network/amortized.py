@@ -309,7 +309,7 @@ def _far(posterior, offset):
     """Rows whose galaxy lies farther from the middle of the stamp than those of the training."""
     if not np.isfinite(offset):
         return False
-    center = (posterior.weights[..., None] * posterior.means[..., 5:]).sum(1)
+    center = (posterior.weights[..., None] * posterior.means[..., MODEL.centre]).sum(1)
     return np.abs(center).max(1) > offset
 
 

@@ -10,6 +10,7 @@ import json
 import math
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import resources
 
 import numpy as np
@@ -65,7 +66,7 @@ class Bundle:
     provenance: dict = field(repr=False)
     trust: dict = field(repr=False, default_factory=dict)
 
-    @property
+    @cached_property
     def sha256(self):
         """Hash of weights, architecture, domain and prior, hexadecimal.
 
@@ -78,7 +79,7 @@ class Bundle:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
-    @property
+    @cached_property
     def trust_sha256(self):
         """Hash of the region of trust and of the network it belongs to, hexadecimal."""
         text = json.dumps([self.sha256, self.trust], sort_keys=True)

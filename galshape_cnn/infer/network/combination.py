@@ -17,6 +17,7 @@ from dataclasses import replace
 import numpy as np
 
 from galshape_cnn.forward.coordinates import POSTERIOR, Coordinates
+from galshape_cnn.forward.galaxy_model import SINGLE
 
 __all__ = ["combined_posterior"]
 
@@ -73,9 +74,9 @@ def _carried(view, mean, chol):
     model = view.model
     own = POSTERIOR.params(mean)
     full = view.outward(np.column_stack([own, np.zeros(len(own))]))
-    at = [view.band, *range(model.n, model.n + 6)]
+    at = [view.band, *range(model.size)[model.searched]]
     there = full[:, at]
-    turn = np.linalg.inv(view.jacobian(full)[:, :7][:, :, at])
+    turn = np.linalg.inv(view.jacobian(full)[:, SINGLE.without_sky][:, :, at])
     with np.errstate(invalid="ignore", divide="ignore"):
         u = POSTERIOR.of(there)
     outward = np.linalg.inv(POSTERIOR.derivative(u)) @ turn @ POSTERIOR.derivative(mean)

@@ -21,7 +21,7 @@ import numpy as np
 
 from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.kernel import calls
-from galshape_cnn.forward.kernel.library import serves
+from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.transfer import transfer_at
 from galshape_cnn.infer.network.layout import CONTEXT_SIZE, PSF_KX, PSF_KY, WINDOWS
 
@@ -100,6 +100,13 @@ def psf_context(transfer, xp=jnp):
     return xp.concatenate([flat.real, flat.imag], axis=1)
 
 
+def _inputs_by_kernel(data, ivar, transfer, fit_sky, poisson):
+    pixels, rest, amplitude = calls.features(data, ivar, _windows_along(), fit_sky, poisson)
+    return pixels, np.concatenate([psf_context(transfer, np), rest], axis=1), amplitude
+
+
+@with_kernel(_inputs_by_kernel, "data", "ivar", "transfer", "fit_sky", "poisson")
+@compiled
 def network_inputs(data, ivar, transfer, fit_sky, poisson):
     """Inputs of the network for a batch of 64 x 64 stamps, the galaxy near the centre.
 
@@ -110,27 +117,6 @@ def network_inputs(data, ivar, transfer, fit_sky, poisson):
     Returns pixels (N, 16, 16, 48), 4 x 4 patches of the three channels, context (N, CONTEXT_SIZE), see the
     module's description, and (N,), the unit of flux of the network's answer, in data units.
     """
-    if not serves(data, ivar, transfer, fit_sky, poisson):
-        return _network_inputs(data, ivar, transfer, fit_sky, poisson)
-    pixels, rest, amplitude = calls.features(data, ivar, _windows_along(), fit_sky, poisson)
-    return pixels, np.concatenate([psf_context(transfer, np), rest], axis=1), amplitude
-
-
-def moved_inputs(data, ivar, transfer, fit_sky, poisson, along, change):
-    """The same with their derivatives along three directions, by the compiled kernel.
-
-    ``along`` (N, 3, 64, 64) is how ``data`` moves, ``change`` (N, 15, 8) how ``transfer`` moves along the
-    last direction. Values and derivatives stand along an axis of four, behind that of the stamps.
-    """
-    stamps = data, ivar, _windows_along(), fit_sky, poisson
-    pixels, rest, amplitude = calls.moved_features(*stamps, along)
-    of_psf = np.zeros((len(rest), rest.shape[1], CONTEXT_SIZE - rest.shape[2]), np.float32)
-    of_psf[:, 0], of_psf[:, -1] = psf_context(transfer, np), psf_context(change, np)
-    return pixels, np.concatenate([of_psf, rest], -1), amplitude
-
-
-@compiled
-def _network_inputs(data, ivar, transfer, fit_sky, poisson):
     n = data.shape[0]
     valid = (ivar > 0).reshape(n, -1)
     mean_ivar = ivar.reshape(n, -1).sum(1) / jnp.maximum(valid.sum(1), 1)
@@ -161,6 +147,19 @@ def _network_inputs(data, ivar, transfer, fit_sky, poisson):
     return _patches(jnp.stack(channels, -1).reshape(n, SIDE, SIDE, 3)), context, unit * sigma
 
 
+def moved_inputs(data, ivar, transfer, fit_sky, poisson, along, change):
+    """The same with their derivatives along three directions, by the compiled kernel.
+
+    ``along`` (N, 3, 64, 64) is how ``data`` moves, ``change`` (N, 15, 8) how ``transfer`` moves along the
+    last direction. Values and derivatives stand along an axis of four, behind that of the stamps.
+    """
+    stamps = data, ivar, _windows_along(), fit_sky, poisson
+    pixels, rest, amplitude = calls.moved_features(*stamps, along)
+    of_psf = np.zeros((len(rest), rest.shape[1], CONTEXT_SIZE - rest.shape[2]), np.float32)
+    of_psf[:, 0], of_psf[:, -1] = psf_context(transfer, np), psf_context(change, np)
+    return pixels, np.concatenate([of_psf, rest], -1), amplitude
+
+
 def _patches(image):
     """Space to depth: (N, 64, 64, C) -> (N, 16, 16, 16 C)."""
     n, side, _, c = image.shape
@@ -172,12 +171,14 @@ def _patches(image):
 def crop_center(images, center):
     """Cut or pad stamps (N, ny, nx) to 64 x 64 with the galaxy, at x, y (N, 2), in the middle.
 
-    Zero where the pixels are outside. Also x, y of their pixel [0, 0] in the input stamps, (N, 2) int, so
-    that ``center - corner`` lies within half a pixel of 31.5.
+    Zero where the pixels are outside; the same object where nothing is to be cut. Also x, y of their pixel
+    [0, 0] in the input stamps, (N, 2) int, so that ``center - corner`` lies within half a pixel of 31.5.
     """
     corner = np.rint(np.asarray(center) - (SIDE - 1) / 2).astype(int)
     ny, nx = images.shape[1:]
     corner = np.clip(corner, -SIDE, [nx, ny])
+    if (ny, nx) == (SIDE, SIDE) and not corner.any():
+        return images, corner
     out = np.zeros((len(images), SIDE, SIDE), images.dtype)
     low, high = np.maximum(corner, 0), np.minimum(corner + SIDE, [nx, ny])
     for one, image, (x, y), (x0, y0), (x1, y1) in zip(out, images, corner, low, high, strict=True):

@@ -10,7 +10,7 @@ import numpy as np
 
 from galshape_cnn.compilation import Program
 from galshape_cnn.errors import InputError
-from galshape_cnn.forward.kernel.library import call, chosen, serves
+from galshape_cnn.forward.kernel.library import call, chosen, either
 from galshape_cnn.infer.network.architecture import load_weights, settle_backend, single_precision
 from galshape_cnn.parallel import fixed_batches
 
@@ -77,7 +77,7 @@ class LiveModel:
 
     def kernel(self, *arrays):
         """The model in the compiled kernel, where that serves for such arguments; else None."""
-        return self._by_kernel if self._is_pure and serves(*arrays) else None
+        return either(self._by_kernel, None, *arrays) if self._is_pure else None
 
     def __call__(self, inputs):
         """Outputs (N, ...) for inputs, an array or a list of them, of N > 0 galaxies.

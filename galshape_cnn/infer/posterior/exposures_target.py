@@ -221,7 +221,7 @@ class ExposuresTarget:
         """Points worth rendering."""
         model, size = self.model, self.size
         inside = (np.abs(params[..., model.centre] - (size - 1) / 2) < size / 2).all(-1)
-        inside &= np.hypot(u[..., 2], u[..., 3]) < LARGEST_ETA
+        inside &= np.hypot(*np.moveaxis(u[..., model.searched_shear], -1, 0)) < LARGEST_ETA
         return inside & (params[..., model.hlr] > 1e-3) & (params[..., model.hlr] < 2 * size)
 
     def _equations(self, params, possible):

@@ -119,7 +119,7 @@ class ShapeTarget:
         """Points worth rendering: inside the stamp, and inside the prior for some flux."""
         size = self.likelihood.grid.size
         inside = (np.abs(params[..., SINGLE.centre] - (size - 1) / 2) < size / 2).all(-1)
-        inside &= np.hypot(u[..., 2], u[..., 3]) < LARGEST_ETA
+        inside &= np.hypot(*np.moveaxis(u[..., SINGLE.searched_shear], -1, 0)) < LARGEST_ETA
         inside &= (params[..., SINGLE.hlr] > 1e-3) & (params[..., SINGLE.hlr] < 2 * size)
         flux = (self.best[:, SINGLE.flux] * self.likelihood.scale)[:, None]
         shape = np.moveaxis(params[..., SINGLE.shape], -1, 0)

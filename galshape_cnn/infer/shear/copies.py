@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.transfer import grid_for
 from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE
 from galshape_cnn.infer.likelihood.sandwich import correlation_spectrum
@@ -222,26 +223,27 @@ def within_reach(ivar):
 
 def _model_tangents(first, slopes):
     """Derivatives of images of measured galaxies by shear about the middle, exact to the edges."""
-    g = jax.lax.complex(first[:, 3], first[:, 4])
-    x, y = first[:, 5, None, None], first[:, 6, None, None]
+    g = jax.lax.complex(*first[:, SINGLE.shear].T)
+    x, y = first[:, SINGLE.centre].T[..., None, None]
+    by_g, by_place = (jnp.moveaxis(slopes[:, part], 1, 0) for part in (SINGLE.shear, SINGLE.centre))
     along, across = (
-        d.real[:, None, None] * slopes[:, 3] + d.imag[:, None, None] * slopes[:, 4]
-        for d in (1 - g**2, 1j + 1j * g**2)
+        d.real[:, None, None] * by_g[0] + d.imag[:, None, None] * by_g[1] for d in (1 - g**2, 1j + 1j * g**2)
     )
-    moved = x * slopes[:, 5] - y * slopes[:, 6], y * slopes[:, 5] + x * slopes[:, 6]
+    moved = x * by_place[0] - y * by_place[1], y * by_place[0] + x * by_place[1]
     return Tangents(along + moved[0], across + moved[1], None)
 
 
 def snr_and_gradient(first, slopes, weight):
     """S/N of measured galaxies, and the gradient of its logarithm by the first five parameters."""
-    row = jnp.einsum("nyx,nkyx->nk", slopes[:, 0] * weight, slopes[:, :5])
+    row = jnp.einsum("nyx,nkyx->nk", slopes[:, SINGLE.flux] * weight, slopes[:, SINGLE.reported])
     information = jnp.maximum(row[:, 0], 1e-30)  # ln S/N = ln flux + ln(information) / 2
-    return first[:, 0] * jnp.sqrt(information), row / (information * first[:, 0])[:, None]
+    flux = first[:, SINGLE.flux]
+    return flux * jnp.sqrt(information), row / (information * flux)[:, None]
 
 
 def with_snr(copy, first, snr, gradient):
     """The S/N of a copy, to first order about that of the stamp, in place of its centre."""
-    relative = jnp.einsum("nsk,nk->ns", copy.at[:, 0].add(-first)[..., :5], gradient)
+    relative = jnp.einsum("nsk,nk->ns", copy.at[:, 0].add(-first)[..., SINGLE.reported], gradient)
     value = snr * jnp.exp(relative[:, 0])
     ratio = relative.at[:, 0].set(1.0)
-    return jnp.concatenate([copy[..., :5], (value[:, None] * ratio)[..., None]], -1)
+    return jnp.concatenate([copy[..., SINGLE.reported], (value[:, None] * ratio)[..., None]], -1)

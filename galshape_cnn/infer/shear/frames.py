@@ -44,6 +44,16 @@ class ShearedColumns(NamedTuple):
         parts = np.asarray(rows, float).reshape(-1, 2, 6, 3)
         return cls(parts[..., 0], parts[..., 1:])
 
+    @classmethod
+    def from_slots(cls, sheared):
+        """From values and derivatives of `galshape_cnn.infer.shear.response.shear_response`, as they are."""
+        return cls(sheared[:, :, 0].copy(), np.moveaxis(sheared[:, :, 1:3], 2, -1).copy())
+
+    @property
+    def slots(self):
+        """(N, 2, 4, 6) ndarray that `from_slots` takes; without influence of the PSF, which is subtracted."""
+        return np.stack([self.values, *np.moveaxis(self.slopes, -1, 0), 0 * self.values], 2)
+
     @property
     def rows(self):
         """(N, 36) ndarray: the column ``shear_copies``: by copy, quantity, and value or derivative."""
@@ -75,8 +85,7 @@ def reported_columns(sheared, jacobian):
     -------
     columns : ShearedColumns
     """
-    values, leak = sheared[:, :, 0].copy(), sheared[:, :, 3, SINGLE.shear]
-    slopes = np.moveaxis(sheared[:, :, 1:3], 2, -1).copy()
+    (values, slopes), leak = ShearedColumns.from_slots(sheared), sheared[:, :, 3, SINGLE.shear]
     if jacobian is None:
         values[..., SINGLE.shear] -= leak
         return ShearedColumns(values, slopes)
@@ -87,10 +96,11 @@ def reported_columns(sheared, jacobian):
     g = values[..., SINGLE.shear]
     across = np.stack([-g[..., 1], g[..., 0]], -1)
     slopes[..., SINGLE.shear, :] += 2 * across[..., None] * turn[..., None, :]
-    moved = np.stack(transform_shape(values[..., 2], g[..., 0], g[..., 1], jacobian), -1)
+    moved = np.stack(transform_shape(values[..., SINGLE.hlr], g[..., 0], g[..., 1], jacobian), -1)
     derivative = frame_derivative(g[..., 0], g[..., 1], jacobian)
     additive = _additive_change(values, sheared, leak, jacobian, derivative)
-    values[..., 2:5], slopes[..., :5, :] = moved, derivative @ slopes[..., :5, :]
+    values[..., SINGLE.hlr : SINGLE.shear.stop] = moved
+    slopes[..., SINGLE.reported, :] = derivative @ slopes[..., SINGLE.reported, :]
     values[..., SINGLE.shear] -= additive
     return ShearedColumns(values, slopes)
 

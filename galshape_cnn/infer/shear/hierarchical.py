@@ -212,5 +212,5 @@ def shape_draws(batch, network, prior, *, n_draws=256, fit_sky=True, seed=0):
             fit_sky=fit_sky, gain=some.gain, n_draws=n_draws, seed=seed,
         )  # fmt: skip
         shapes[rows] = params[..., SINGLE.shear]
-        log_weights[rows] = weights - prior.log_density_of_shear(params[..., 3], params[..., 4])
+        log_weights[rows] = weights - prior.log_density_of_shear(*np.moveaxis(shapes[rows], -1, 0))
     return shapes, log_weights

@@ -70,9 +70,7 @@ def exposures_response(exposures, measurement, by_exposure, measured, network, o
     values, slopes = np.full(shape, np.nan), np.full((*shape, 2), np.nan)
     for (number, rows, _), columns in zip(pieces, mapped(one, pieces, threads), strict=True):
         values[number, rows], slopes[number, rows] = columns.values, columns.slopes
-    mean = weighted_columns(values, slopes)
-    slots = [mean.values, *np.moveaxis(mean.slopes, -1, 0), 0 * mean.values]
-    return replace(measurement, sheared=np.stack(slots, 2)), by_exposure, measured
+    return replace(measurement, sheared=weighted_columns(values, slopes).slots), by_exposure, measured
 
 
 def weighted_columns(values, slopes):

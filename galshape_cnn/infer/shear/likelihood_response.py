@@ -43,7 +43,7 @@ _STEP = 0.03  # of the bound of each parameter, over which scores are compared
 _LONGEST = np.array([0.03, 0.1, 0.02, 0.01, 0.01, 0.05, 0.05, np.inf])  # of flux and hlr as fractions
 _FLAT = 1e-5  # eigenvalue of the scaled Hessian at which a maximum counts as none
 _ORIGIN = np.zeros((4, 7))
-_ORIGIN[0, 5:] = MIDDLE  # centres are counted from the middle of the stamp
+_ORIGIN[0, SINGLE.centre] = MIDDLE  # centres are counted from the middle of the stamp
 _LOST = Flag.NOT_CONVERGED | Flag.PARAMETER_AT_BOUND | Flag.NO_DATA
 
 
@@ -90,14 +90,14 @@ def _of_batch(part, params, fit_sky, gain):
     arrays["data"] = np.where(arrays["ivar"] > 0, arrays["data"] - sky[:, None, None], 0).astype(np.float32)
     part, start, model, slopes = on_grids(part, start)
     arrays, first = part.arrays, start[:, : SINGLE.sky].astype(np.float32)
-    first[:, 5:] -= np.float32(MIDDLE)
+    first[:, SINGLE.centre] -= np.float32(MIDDLE)
     names = ("data", "ivar", "noise", "inverse_gain", "filters", "asymmetric")
     pixels, snr = _copies(*(arrays[name] for name in names), first, model, slopes)
     done = [_fitted(part, np.asarray(one, float), np.asarray(tangents, float), start, fit_sky, gain)
             for one, tangents in pixels]  # fmt: skip
     done = np.stack(done, 1)
     out = np.stack([np.asarray(with_snr(jnp.asarray(done[:, copy]), first, *snr)) for copy in range(2)], 1)
-    out[..., 0] /= light[:, None, None]
+    out[..., SINGLE.flux] /= light[:, None, None]
     return out
 
 

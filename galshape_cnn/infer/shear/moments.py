@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from galshape_cnn.forward.coordinates import POSTERIOR
 from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.infer.network.architecture import TARGET_CENTER, TARGET_SCALE, split_outputs
 
 __all__ = ["mean_parameters"]
 
 _DIM = len(TARGET_CENTER)
+_MODEL = POSTERIOR.model  # indices of the coordinates are those of the parameters
 _LOWER = np.tril_indices(_DIM)
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(4)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
@@ -43,10 +45,10 @@ def mean_parameters(raw, amplitude, components):
     scale = TARGET_SCALE.astype(np.float32)
     means = TARGET_CENTER.astype(np.float32) + scale * means
     covariance = _covariances(factors) * (scale[:, None] * scale)
-    flux = amplitude[:, None] * jnp.exp(means[..., 0] + covariance[..., 0, 0] / 2)
-    hlr = jnp.exp(means[..., 2] + covariance[..., 2, 2] / 2)
+    flux, hlr = (jnp.exp(means[..., k] + covariance[..., k, k] / 2) for k in (_MODEL.flux, _MODEL.hlr))
     shear = _mean_shear(means, covariance)
-    parts = [flux, _mean_index(means, covariance), hlr, *shear, means[..., 5], means[..., 6]]
+    centre = jnp.moveaxis(means[..., _MODEL.centre], -1, 0)
+    parts = [amplitude[:, None] * flux, _mean_index(means, covariance), hlr, *shear, *centre]
     weights = jax.nn.softmax(logits)
     return (weights[..., None] * jnp.stack(parts, -1)).sum(1)
 
@@ -70,22 +72,23 @@ def _covariances(factors):
 
 
 def _mean_index(means, covariance):
-    width = jnp.sqrt(covariance[..., 1, 1])
+    width = jnp.sqrt(covariance[..., _MODEL.n, _MODEL.n])
     logits = zip(_NODES, _WEIGHTS, strict=True)
-    mean = sum(w * jax.nn.sigmoid(means[..., 1] + z * width) for z, w in logits)
+    mean = sum(w * jax.nn.sigmoid(means[..., _MODEL.n] + z * width) for z, w in logits)
     return N_RANGE[0] + (N_RANGE[1] - N_RANGE[0]) * mean
 
 
 def _mean_shear(means, covariance):
     """Means of g = eta tanh(|eta|) / |eta|."""
-    along = jnp.sqrt(covariance[..., 3, 3])
-    across = covariance[..., 3, 4] / along
-    rest = jnp.sqrt(jnp.maximum(covariance[..., 4, 4] - across**2, _TINY))
+    mean, covariance = means[..., _MODEL.shear], covariance[..., _MODEL.shear, _MODEL.shear]
+    along = jnp.sqrt(covariance[..., 0, 0])
+    across = covariance[..., 0, 1] / along
+    rest = jnp.sqrt(jnp.maximum(covariance[..., 1, 1] - across**2, _TINY))
     g1, g2 = 0.0, 0.0
     for z, w in zip(_NODES, _WEIGHTS, strict=True):
-        eta1 = means[..., 3] + z * along
+        eta1 = mean[..., 0] + z * along
         for other, v in zip(_NODES, _WEIGHTS, strict=True):
-            eta2 = means[..., 4] + z * across + other * rest
+            eta2 = mean[..., 1] + z * across + other * rest
             eta = jnp.sqrt(eta1**2 + eta2**2 + _TINY)
             ratio = w * v * jnp.tanh(eta) / eta
             g1, g2 = g1 + ratio * eta1, g2 + ratio * eta2

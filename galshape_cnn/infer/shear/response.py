@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from galshape_cnn.compilation import compiled
+from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.shear.copies import (
     COPIES,
     MEASURED,
@@ -88,10 +89,11 @@ def _of_batch(part, means):
     count, known = len(part.rows), (part.arrays["sky"], part.arrays["poisson"])
     data, ivar, view = (part.arrays[name] for name in ("data", "ivar", "view"))
     first = means.values(data, ivar, view[:, 0], *known, count)
-    centre = first[:, 5:] + np.float32(MIDDLE)
-    params = np.concatenate([first[:, :5], centre, np.zeros_like(first[:, :1])], 1)
+    params = SINGLE.with_sky(first)
+    params[:, SINGLE.centre] += np.float32(MIDDLE)
     part, params, model, slopes = on_grids(part, params)
-    moved = params[:, :7] - np.array([0, 0, 0, 0, 0, MIDDLE, MIDDLE], np.float32)
+    moved = params[:, SINGLE.without_sky].copy()
+    moved[:, SINGLE.centre] -= np.float32(MIDDLE)
     first = np.where(part.steps.any(1)[:, None], moved, first)
     data, ivar, view, change = (part.arrays[name] for name in ("data", "ivar", "view", "change"))
     of_pixels = (part.arrays[name] for name in ("noise", "inverse_gain", "filters", "asymmetric"))

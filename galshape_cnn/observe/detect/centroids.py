@@ -16,19 +16,12 @@ axis; a peak that may have moved by more than a pixel is not used.
 from dataclasses import dataclass
 
 import numpy as np
+from astropy.stats import gaussian_sigma_to_fwhm
 
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.psf.arrays import PSFArrays
-from galshape_cnn.observe.detect.scale_space import (
-    build_levels,
-    has_uniform_noise,
-    highest_pixels,
-    lowest_between,
-    number_of_levels,
-    quadratic_peak,
-    values,
-    windows,
-)
+from galshape_cnn.observe.detect.levels import Peaks, highest_peak, neighbor_peaks, windows
+from galshape_cnn.observe.detect.scale_space import build_levels, has_uniform_noise, number_of_levels
 
 __all__ = [
     "Centers",
@@ -36,29 +29,21 @@ __all__ = [
     "find_centers",
     "mask_flags",
     "neighbor_flags",
-    "neighbor_peaks",
     "psf_sigma",
 ]
 
-#: Stamps smoothed at once: few enough to stay in the processor's cache.
-_CHUNK = 64
+#: Pixels of the stamps smoothed at once, few enough to stay in the processor's cache; and fewest stamps.
+_CHUNK, _FEWEST = 128 * 64**2, 8
 #: Steps in the logarithm of the kernel's width.
 _SIGMA_STEP = np.log(2) / 16
-#: Height of a peak, in units of the noise, to be a galaxy near the position given, to
-#: be one far from it, and to be a neighbour (above the saddle between the two).
-_NEAR_HEIGHT, _FAR_HEIGHT, _NEIGHBOR_HEIGHT = 4.0, 10.0, 5.5
-#: A peak is noise on the flank of another if that one is brighter by this (in units of
-#: the noise, and as a share) and the dent between the two is not as deep.
-_FLANK_HEIGHT, _FLANK_SHARE = 3.0, 0.3
-#: A neighbour below this share of the galaxy's peak does not change its parameters much.
-_FAINTEST_NEIGHBOR = 0.02
+#: Height of a peak, in units of the noise, to be a galaxy near the position given, and to be one far from it.
+_NEAR_HEIGHT, _FAR_HEIGHT = 4.0, 10.0
 #: Largest error of a centroid, along one axis in pixels.
 _LARGEST_ERROR = 1.0
 #: Smallest radius, in pixels, within which a centroid is plausible.
 _SMALLEST_RADIUS = 3.0
 #: A scale at which the galaxy stands out by this share of the best is good enough.
 _GOOD_SCALE = 0.7
-_FWHM = 2.355
 
 
 @dataclass(frozen=True)
@@ -110,7 +95,7 @@ def find_centers(data, ivar, guess, sigma, move=True):
 
 
 def alike_chunks(ivar, sigma):
-    """Yield up to 64 rows that have the same scales and kind of noise, and the widths of their kernels.
+    """Yield rows of the same scales and kind of noise, some at a time, and the widths of their kernels.
 
     A row is smoothed as it would be alone, so that its centre does not depend, in the last bit, on the rows
     around it.
@@ -118,32 +103,19 @@ def alike_chunks(ivar, sigma):
     step = np.round(np.log(np.broadcast_to(sigma, len(ivar))) / _SIGMA_STEP)
     width = np.exp(_SIGMA_STEP * step)
     kind = 2 * number_of_levels(width, ivar.shape[1:]) + has_uniform_noise(ivar)
+    together = max(_FEWEST, _CHUNK // ivar[0].size) if len(ivar) else 1
     for value in np.unique(kind):
         rows = np.flatnonzero(kind == value)
-        for start in range(0, len(rows), _CHUNK):
-            some = rows[start : start + _CHUNK]
+        for start in range(0, len(rows), together):
+            some = rows[start : start + together]
             yield some, width[some]
-
-
-@dataclass(frozen=True)
-class _Peaks:
-    """One candidate peak per row; its height is zero where there is none.
-
-    ``xy`` and ``error`` are in stamp pixels, ``height`` in units of the noise;
-    ``bump`` says that a brighter peak is near with hardly a dent between.
-    """
-
-    xy: np.ndarray
-    height: np.ndarray
-    error: np.ndarray
-    bump: np.ndarray
 
 
 def _recenter(levels, guess):
     """Choose among the peaks of all levels; keep the guess where none will do."""
-    radius = np.maximum(_SMALLEST_RADIUS, _FWHM * levels[0].sigma)
+    radius = np.maximum(_SMALLEST_RADIUS, gaussian_sigma_to_fwhm * levels[0].sigma)
     reach = np.full(len(guess), min(levels[0].amplitude.shape[1:]) / 4)
-    near = [_highest_peak(level, guess, radius, reach) for level in levels]
+    near = [highest_peak(level, guess, radius, reach) for level in levels]
     finest = np.where((near[0].height > 0)[:, None], near[0].xy, guess)
     near = _best_scale(near, crowded=_has_neighbor(levels[0], finest))
     usable = (near.height >= _NEAR_HEIGHT) & (near.error <= _LARGEST_ERROR) & ~near.bump
@@ -152,7 +124,7 @@ def _recenter(levels, guess):
     rest = np.flatnonzero(~usable)
     if rest.size:
         some = [level.rows(rest) for level in levels]
-        far = _best_scale([_highest_peak(level, guess[rest], reach[rest], reach[rest]) for level in some])
+        far = _best_scale([highest_peak(level, guess[rest], reach[rest], reach[rest]) for level in some])
         found = (far.height >= _FAR_HEIGHT) & (far.error <= _LARGEST_ERROR)
         center[rest[found]] = far.xy[found]
         flags[rest[~found]] = Flag.RECENTER_FAILED
@@ -173,27 +145,7 @@ def _best_scale(peaks, crowded=False):
     rows = np.arange(heights.shape[1])
     chosen = [np.array([getattr(one, name) for one in peaks])[level, rows]
               for name in ("xy", "height", "error", "bump")]  # fmt: skip
-    return _Peaks(*chosen)
-
-
-def _highest_peak(level, guess, radius, reach):
-    """Highest local maximum of a level within a radius of each guess."""
-    rows, at = np.arange(len(guess)), level.from_stamp(guess)
-    # On coarse levels the pixel that holds the peak may be a little farther than the peak.
-    within = radius / level.step + 0.75, reach / level.step
-    peak, brightest = highest_pixels(level.amplitude, level.maxima, at, *within).swapaxes(0, 1)
-    offset, width2, valid = quadratic_peak(level.amplitude, peak)
-    xy = level.to_stamp(peak + offset)
-    found = (peak[:, 0] >= 0) & valid & (np.hypot(*(xy - guess).T) <= radius)
-    noise, here = level.noise_at(rows, peak), values(level.amplitude, peak)
-    height = np.where(found, here / noise, 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        error = width2 * level.step**2 / (np.sqrt(2) * level.sigma * height)
-    # A brighter peak with hardly a dent towards it
-    dent = here - lowest_between(level.amplitude, rows, peak, brightest)
-    higher = values(level.amplitude, brightest) - here
-    bump = (higher > np.maximum(_FLANK_HEIGHT * noise, _FLANK_SHARE * here)) & (dent < _FLANK_HEIGHT * noise)
-    return _Peaks(xy, height, np.where(found, error, np.inf), bump)
+    return Peaks(*chosen)
 
 
 def _has_neighbor(level, center):
@@ -205,27 +157,6 @@ def neighbor_flags(stamps):
     """``NEIGHBOR`` for stamps that `find_centers` has not seen."""
     sigma = psf_sigma(PSFArrays(stamps.psf, stamps.psf_oversampling))
     return find_centers(stamps.data, stamps.ivar, stamps.center, sigma, move=False).flags
-
-
-def neighbor_peaks(level, center):
-    """Peaks of a level smoothed with the PSF that stand above the saddle towards the galaxy at x, y (N, 2).
-
-    The light of one galaxy falls monotonically along every ray, so that a peak on its flank is as high as the
-    lowest point towards its centre, but for noise.
-
-    Returns the stamp of each peak (M,), its pixel x, y (M, 2), and what it stands above the saddle (M,).
-    """
-    amplitude, middle = level.amplitude, np.round(center).astype(int)
-    # numpy.nonzero takes ten times as long in three dimensions as in one
-    rows, y, x = np.unravel_index(np.flatnonzero(level.maxima), amplitude.shape)
-    xy = np.column_stack([x, y])
-    own = values(amplitude, middle)[rows]
-    threshold = np.maximum(_NEIGHBOR_HEIGHT * level.noise_at(rows, xy), _FAINTEST_NEIGHBOR * own)
-    apart = np.hypot(x - center[rows, 0], y - center[rows, 1]) > 2 * level.sigma[rows]
-    high = np.flatnonzero(apart & (values(amplitude, xy, rows) > threshold))
-    rows, xy, threshold = rows[high], xy[high], threshold[high]
-    second = values(amplitude, xy, rows) - lowest_between(amplitude, rows, xy, middle[rows]) > threshold
-    return rows[second], xy[second], threshold[second]
 
 
 def mask_flags(ivar, center):

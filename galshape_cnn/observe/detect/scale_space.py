@@ -1,5 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Scale space: stamps smoothed at several scales, and local maxima, sub-pixel peaks and saddles in them.
+"""Scale space: stamps smoothed at several scales.
 
 A stamp smoothed with a Gaussian as wide as the source is its matched filter:
 no other linear filter finds or centres the source better in white noise.  The
@@ -11,27 +11,15 @@ half the time of `scipy.ndimage.gaussian_filter` and allows for masked pixels by
 normalised convolution (Knutsson & Westin 1993, CVPR).
 """
 
-from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache, partial
 
 import numpy as np
 
 from galshape_cnn.forward.kernel import calls
-from galshape_cnn.forward.kernel.library import chosen
+from galshape_cnn.forward.kernel.library import with_kernel
+from galshape_cnn.observe.detect.levels import Level
 
-__all__ = [
-    "Level",
-    "build_levels",
-    "has_uniform_noise",
-    "highest_pixels",
-    "local_maxima",
-    "lowest_between",
-    "number_of_levels",
-    "quadratic_peak",
-    "robust_background",
-    "values",
-    "windows",
-]
+__all__ = ["build_levels", "has_uniform_noise", "number_of_levels", "robust_background"]
 
 #: A smoothed pixel needs this share of its kernel on good pixels.
 _SMALLEST_COVERAGE = 0.25
@@ -42,61 +30,6 @@ _LARGEST_EXCESS = 3.0
 #: Side of the stamps above which smoothing is done in strips, their width, and how many of its widths the
 #: Gaussian is followed: beyond is less than a single-precision number resolves.
 _LARGE_SIDE, _STRIP, _REACH = 128, 64, 6.0
-
-
-@dataclass(frozen=True)
-class Level:
-    """One scale of the pyramid.
-
-    Attributes
-    ----------
-    amplitude : (N, ky, kx) float32 ndarray
-        Smoothed pixel values above the background; zero where too much is
-        masked.
-    expected : (N or 1, ky, kx) float32 ndarray
-        Standard deviation of ``amplitude`` by the inverse variances; infinite where too much is masked.
-    excess : (N,) float32 ndarray
-        How much noisier the stamps are.
-    sigma : (N,) ndarray
-        Width of the kernel in stamp pixels.
-    step : int
-        Stamp pixels per level pixel along each axis.
-    """
-
-    amplitude: np.ndarray
-    expected: np.ndarray
-    excess: np.ndarray
-    sigma: np.ndarray
-    step: int
-
-    @cached_property
-    def maxima(self):
-        """Pixels above all their neighbours, (N, ky, kx) bool; they are looked for twice."""
-        return local_maxima(self.amplitude)
-
-    @property
-    def noise(self):
-        """Standard deviation of ``amplitude``, (N, ky, kx)."""
-        return self.expected * self.excess[:, None, None]
-
-    def noise_at(self, rows, pixel):
-        """Standard deviation of ``amplitude`` in some rows, (M,), at a pixel of each, (M, 2) int of x, y."""
-        expected = np.broadcast_to(self.expected, self.amplitude.shape)
-        return values(expected, pixel, rows) * self.excess[rows]
-
-    def rows(self, selected):
-        """The same level of some of the stamps."""
-        expected = self.expected if len(self.expected) == 1 else self.expected[selected]
-        rest = self.excess[selected], self.sigma[selected], self.step
-        return Level(self.amplitude[selected], expected, *rest)
-
-    def to_stamp(self, position):
-        """Stamp pixel coordinates of level pixel coordinates."""
-        return position * self.step + (self.step - 1) / 2
-
-    def from_stamp(self, position):
-        """Level pixel coordinates of stamp pixel coordinates."""
-        return (position - (self.step - 1) / 2) / self.step
 
 
 def robust_background(data, good):
@@ -195,14 +128,14 @@ def _bin(array):
 
 def _smooth(signal, weight, variance, sigma, step):
     """Normalised convolution of one level, and its noise; without weights that of each stamp is even."""
-    amplitude = _apply(signal, sigma)
+    amplitude = _apply(signal, sigma, False, _REACH)
     if weight is None:
         over, expected = _of_rows(partial(_even, amplitude.shape[1:]), sigma).swapaxes(0, 1) / step**2
         root = np.sqrt(variance).ravel()
     else:
-        covered, root = _apply(weight, sigma), np.float32(1)
+        covered, root = _apply(weight, sigma, False, _REACH), np.float32(1)
         over = _over(covered, step)
-        expected = np.sqrt(_apply(variance, sigma, squared=True)) * over
+        expected = np.sqrt(_apply(variance, sigma, True, _REACH)) * over
         expected = np.where(expected > 0, expected, np.inf)
     amplitude *= over
     excess = root * _noise_excess(amplitude, expected, root)
@@ -254,14 +187,13 @@ def _band(side, sigma):
     return (np.exp(-0.5 * (distance / sigma) ** 2) / (np.sqrt(2 * np.pi) * sigma)).astype(np.float32)
 
 
-def _apply(array, sigma, squared=False):
+@with_kernel(calls.smoothed, instead_of="numpy")
+def _apply(array, sigma, squared, reach):
     """Smooth along y and x, with the Gaussian or its square.
 
     The matrices of large stamps are almost empty: they are applied in strips, which read no farther than the
-    Gaussian reaches.
+    Gaussian reaches, in units of its width.
     """
-    if chosen():
-        return calls.smoothed(array, sigma, squared, _REACH)
     power = 2 if squared else 1
     if max(array.shape[1:]) <= _LARGE_SIDE:
         along_y, along_x = (_of_rows(partial(_band, side), sigma) ** power for side in array.shape[1:])
@@ -269,12 +201,12 @@ def _apply(array, sigma, squared=False):
         return np.matmul(along_y, np.matmul(array, along_x))
     out = np.empty_like(array)
     for width in np.unique(sigma):
-        some, reach = np.flatnonzero(sigma == width), int(np.ceil(_REACH * width))
+        some, far = np.flatnonzero(sigma == width), int(np.ceil(reach * width))
         along_y, along_x = (_band(side, float(width)) ** power for side in array.shape[1:])
         image, rows, whole = array[some], np.empty_like(array[some]), np.empty_like(array[some])
-        for here, read in _strips(array.shape[2], reach):
+        for here, read in _strips(array.shape[2], far):
             rows[:, :, here] = np.matmul(image[:, :, read], along_x[read, here])
-        for here, read in _strips(array.shape[1], reach):
+        for here, read in _strips(array.shape[1], far):
             whole[:, here] = np.matmul(along_y[here, read], rows[:, read])
         out[some] = whole
     return out
@@ -284,101 +216,3 @@ def _strips(side, reach):
     """Slices of the strips of an axis, and of what each reads."""
     for start in range(0, side, _STRIP):
         yield slice(start, start + _STRIP), slice(max(start - reach, 0), start + _STRIP + reach)
-
-
-def local_maxima(array):
-    """Pixels of images (N, ny, nx) above all their eight neighbours; beyond the edge counts as lower."""
-    if chosen() and array.dtype == np.float32:
-        return calls.local_maxima(array)
-    rows = array[:, 1:] > array[:, :-1]
-    above = np.ones(array.shape, bool)
-    above[:, 1:] &= rows
-    above[:, :-1] &= ~rows
-    for dy in (-1, 0, 1):
-        shifted = array[:, max(dy, 0) : array.shape[1] + min(dy, 0)]
-        here = slice(max(-dy, 0), array.shape[1] + min(-dy, 0))
-        above[:, here, :-1] &= array[:, here, :-1] > shifted[:, :, 1:]
-        above[:, here, 1:] &= array[:, here, 1:] > shifted[:, :, :-1]
-    return above
-
-
-def highest_pixels(array, maxima, at, radius, reach):
-    """Highest of the local maxima, and of all pixels, within distances (N,) of places x, y: (N, 2, 2) of int.
-
-    Pixels x, y; -1 where there is none.
-    """
-    if chosen() and array.dtype == np.float32:
-        return calls.highest_pixels(array, maxima, at, radius, reach)
-    n, ny, nx = array.shape
-    distance2 = (np.arange(ny)[:, None] - at[:, 1:, None]) ** 2 + (np.arange(nx) - at[:, :1])[:, None] ** 2
-    out, square = np.full((n, 2, 2), -1), [np.square(one)[:, None, None] for one in (radius, reach)]
-    for k, allowed in enumerate((maxima & (distance2 <= square[0]), distance2 <= square[1])):
-        best = np.argmax(np.where(allowed, array, -np.inf).reshape(n, -1), axis=1)
-        found = allowed.reshape(n, -1)[np.arange(n), best]
-        out[found, k] = np.column_stack([best % nx, best // nx])[found]
-    return out
-
-
-def windows(array, start, half):
-    """Square windows around a pixel x, y of each image, lower than anything outside it.
-
-    (N, 2 half + 1, 2 half + 1), and the distances x and y of their pixels from the middle.
-    """
-    n, ny, nx = array.shape
-    offsets = np.arange(-half, half + 1)
-    x, y = start[:, :1] + offsets, start[:, 1:] + offsets
-    inside = ((y >= 0) & (y < ny))[:, :, None] & ((x >= 0) & (x < nx))[:, None, :]
-    window = array[np.arange(n)[:, None, None], _clipped(y, ny)[:, :, None], _clipped(x, nx)[:, None]]
-    return np.where(inside, window, -np.inf), offsets[None, None, :], offsets[None, :, None]
-
-
-def values(array, at, rows=None):
-    """Values (M,) at pixels x, y of images (N, ny, nx), or of some of them; the nearest ones outside."""
-    n, ny, nx = array.shape
-    rows = np.arange(n) if rows is None else rows
-    return array[rows, _clipped(at[:, 1], ny), _clipped(at[:, 0], nx)]
-
-
-def _clipped(index, length):
-    """Nearest index inside; `numpy.clip` takes ten times as long on a few integers."""
-    return np.minimum(np.maximum(index, 0), length - 1)
-
-
-def _quadratic_design():
-    """Least-squares solution for 1, x, y, x^2, x y, y^2 on 5x5 pixels."""
-    y, x = (one.ravel().astype(float) for one in np.mgrid[-2:3, -2:3])
-    return np.linalg.pinv(np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1))
-
-
-_QUADRATIC = _quadratic_design()
-_SHARES = np.linspace(0, 1, 24)  # of the way from one pixel to another
-
-
-def quadratic_peak(array, peak):
-    """Offset (N, 2) of the maximum of a quadratic from the highest pixel x, y of each image, in pixels.
-
-    Also the square of its width, height over curvature, (N,), and whether it is believed: not more than a
-    pixel away.  Elsewhere the offset is zero and the width infinite.
-    """
-    patch, _, _ = windows(array, peak, 2)
-    patch = np.where(np.isfinite(patch), patch, 0).reshape(len(peak), 25)
-    # Not a matrix product, whose rounding depends on the number of rows.
-    top, cx, cy, cxx, cxy, cyy = np.einsum("ij,nj->in", _QUADRATIC, patch)
-    determinant = 4 * cxx * cyy - cxy**2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        offset = np.column_stack([cy * cxy - 2 * cx * cyy, cx * cxy - 2 * cy * cxx]) / determinant[:, None]
-        width2 = -top / (cxx + cyy)
-    valid = (determinant > 0) & (cxx + cyy < 0) & (np.abs(offset) <= 1).all(axis=1)
-    return np.where(valid[:, None], offset, 0), np.where(valid, width2, np.inf), valid
-
-
-def lowest_between(array, rows, first, second):
-    """Lowest value along the straight line between two pixels, at 24 steps.
-
-    Of M lines with ends ``first`` and ``second``, x, y, (M, 2) int; ``rows`` says in which of the images (N,
-    ny, nx).
-    """
-    points = first[:, None, :] + _SHARES[:, None] * (second - first)[:, None, :]
-    points = np.round(points).astype(int)
-    x, y = _clipped(points[..., 0], array.shape[2]), _clipped(points[..., 1], array.shape[1])
-    return array[rows[:, None], y, x].min(axis=1)

@@ -19,8 +19,9 @@ from scipy.ndimage import find_objects, label
 
 from galshape_cnn.forward.psf.convert import PSFArrays
 from galshape_cnn.observe.detect.background import grown
-from galshape_cnn.observe.detect.centroids import alike_chunks, neighbor_peaks, psf_sigma
-from galshape_cnn.observe.detect.scale_space import build_levels, lowest_between, values
+from galshape_cnn.observe.detect.centroids import alike_chunks, psf_sigma
+from galshape_cnn.observe.detect.levels import lowest_between, neighbor_peaks, values
+from galshape_cnn.observe.detect.scale_space import build_levels
 
 __all__ = ["TARGET", "UNMODELLED", "Scene", "find_scenes", "own_clumps"]
 

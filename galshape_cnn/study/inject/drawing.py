@@ -8,8 +8,8 @@ import numpy as np
 from scipy.optimize import brentq
 
 from galshape_cnn.errors import InputError
-from galshape_cnn.forward.psf.convert import is_galsim, psf_arrays
-from galshape_cnn.forward.psf.galsim_psf import transform_side
+from galshape_cnn.forward.psf.convert import is_galsim, psf_arrays, psf_at
+from galshape_cnn.forward.psf.galsim_psf import excessive_transform
 from galshape_cnn.study.inject.profiles import GSPARAMS
 
 __all__ = ["Drawn", "PointSpread", "draw_unit", "flux_for_snr", "photon_noise", "snr_of"]
@@ -52,7 +52,7 @@ class PointSpread:
         """
         psf = self.psf
         if callable(psf) and not is_galsim(psf) and not hasattr(psf, "param_names"):
-            psf = psf(float(xy[0]), float(xy[1]))
+            psf = psf_at(psf, *xy)
         if is_galsim(psf):
             psf = psf.withFlux(1.0) if self.normalize else psf
             pixel = galsim.JacobianWCS(*np.ravel(jacobian)).toWorld(galsim.Pixel(1.0))
@@ -94,8 +94,8 @@ def draw_unit(galaxy, effective, xy, jacobian, side, shape):
     options = {"center": galsim.PositionD(*map(float, xy)), "wcs": galsim.JacobianWCS(*np.ravel(jacobian))}
     try:
         seen = galsim.Convolve(galaxy, effective, gsparams=GSPARAMS)
-        needed = transform_side(seen, np.sqrt(options["wcs"].pixelArea()))
-        if needed > GSPARAMS.maximum_fft_size:  # newer GalSim would take the memory and the time
+        needed = excessive_transform(seen, np.sqrt(options["wcs"].pixelArea()))
+        if needed:
             raise InputError(f"a galaxy cannot be drawn by GalSim: it needs a transform of side {needed}")
         seen.drawImage(image, method="no_pixel", **options)
     except galsim.GalSimError as error:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 from astropy.coordinates import SkyCoord
+from astropy.stats import gaussian_fwhm_to_sigma
 from astropy.table import QTable, Table, hstack
 
 from galshape_cnn.errors import PositionError
@@ -59,7 +60,7 @@ def given_positions(xy, snr, fwhm, seeds):
     positions : (K, 2) ndarray
         Off by FWHM / (2.35 S/N) along each axis, at most twice that and a pixel.
     """
-    error = np.minimum(fwhm / (2.355 * np.asarray(snr)), _LARGEST_ERROR / 2)
+    error = np.minimum(fwhm * gaussian_fwhm_to_sigma / np.asarray(snr), _LARGEST_ERROR / 2)
     moves = np.array([np.random.default_rng(seed).normal(size=2) for seed in seeds])
     return np.asarray(xy) + np.clip(moves, -2, 2) * error[:, None]
 

@@ -12,6 +12,7 @@ from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
 from galshape_cnn.infer.catalog.plotting import plain_ticks
 from galshape_cnn.study.inject.summary import kept_selection, reference_of, selections
 from galshape_cnn.study.report.compare import error_columns, pulls
+from galshape_cnn.study.report.plots import pull_histogram
 from galshape_cnn.study.validate.plots import ERROR_LABELS
 
 __all__ = [
@@ -136,24 +137,15 @@ def plot_pulls(table):
     """Errors over stated standard deviations, of all rows and of those that are kept."""
     figure = Figure(figsize=(16, 3.6), layout="constrained")
     chosen, kept = selections(table), kept_selection(table)
-    edges = np.linspace(-6, 6, 37)
-    middle = 0.5 * (edges[1:] + edges[:-1])
     for axis, (name, pull) in zip(
         figure.subplots(1, 5), pulls(table, reference_of(table)).items(), strict=True
     ):
-        for rows, style in (
-            (chosen["measured"], {"color": "0.75"}),
-            (chosen[kept], {"color": BLUE, "alpha": 0.8}),
-        ):
-            some = pull[rows & np.isfinite(pull)]
-            label = "measured" if style["color"] == "0.75" else kept
-            if label == "measured" or kept != "measured":
-                axis.hist(np.clip(some, -5.99, 5.99), edges, label=f"{label} ({len(some)})", **style)
-        normal = len(some) * (edges[1] - edges[0]) * np.exp(-(middle**2) / 2) / np.sqrt(2 * np.pi)
-        axis.plot(middle, normal, color="black", lw=1.2, label="normal distribution")
-        axis.set(
-            xlabel="error / stated sigma (beyond 6: last bin)", title=ERROR_LABELS[name].replace("ln ", "")
-        )
+        known, groups = np.isfinite(pull), {}
+        for label, style in {"measured": {"color": "0.75"}, kept: {"color": BLUE, "alpha": 0.8}}.items():
+            some = pull[chosen[label] & known]
+            groups[f"{label} ({len(some)})"] = some, style
+        pull_histogram(axis, groups, 6)
+        axis.set_title(ERROR_LABELS[name].replace("ln ", ""))
     figure.axes[0].set_ylabel("galaxies")
     figure.axes[0].legend(fontsize=8)
     return figure

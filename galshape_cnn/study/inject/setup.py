@@ -4,6 +4,7 @@
 import astropy.units as u
 import numpy as np
 from astropy.nddata import NDData, StdDevUncertainty
+from astropy.stats import gaussian_fwhm_to_sigma
 
 from galshape_cnn.errors import InputError, NoiseError, PSFError, warn
 from galshape_cnn.forward.psf.arrays import FORMS
@@ -278,7 +279,7 @@ def _rough_flux(rows, fwhm, scale, field):
     hlr = np.asarray(rows["hlr"], float) / scale
     n = np.nan_to_num(np.asarray(rows["n"], float), nan=1.0)
     # 1 / sum(p^2) of an exponential is 8.9 hlr^2, of a Gaussian 9.1 hlr^2; cusps have fewer
-    pixels = 9 * hlr**2 * np.minimum(1, n**-0.7) + 4 * np.pi * (fwhm / 2.355) ** 2
+    pixels = 9 * hlr**2 * np.minimum(1, n**-0.7) + 4 * np.pi * (fwhm * gaussian_fwhm_to_sigma) ** 2
     rough = np.asarray(rows["snr"], float) * np.median(field.sigma[~field.bad]) * np.sqrt(pixels)
     return np.where(np.isfinite(rows["flux"]), rows["flux"], rough)
 

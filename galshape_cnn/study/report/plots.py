@@ -19,7 +19,7 @@ from galshape_cnn.infer.catalog.plotting import plain_ticks
 from galshape_cnn.study.report.compare import error_columns, pulls
 from galshape_cnn.study.report.thumbnails import thumbnails
 
-__all__ = ["choose_rows", "plot_comparison", "plot_galaxies", "save_figure"]
+__all__ = ["choose_rows", "plot_comparison", "plot_galaxies", "pull_histogram", "save_figure"]
 
 BLUE, ORANGE, PINK = "#0072B2", "#D55E00", "#CC79A7"
 LABELS = {"flux": "flux", "n": "Sérsic index n", "hlr": "half-light radius", "g1": "$g_1$", "g2": "$g_2$"}
@@ -35,7 +35,8 @@ def plot_comparison(table, truth):
     suffix = error_columns(table)
     for k, (name, pull) in enumerate(pulls(table, truth).items()):
         _measured_against_true(axes[0, k], table, truth, name, suffix, clean)
-        _pull_histogram(axes[1, k], pull[clean])
+        pull = pull_histogram(axes[1, k], {"measured": (pull[clean], {"color": BLUE, "alpha": 0.75})}, 4)
+        _pull_numbers(axes[1, k], pull)
     kind, method = ERROR_NAMES[suffix], table.meta.get("method", "")
     figure.suptitle(
         f"{len(table)} simulated galaxies, method “{method}”; error bars and pulls: {kind}", fontsize=13
@@ -78,17 +79,37 @@ def _limits(values, logarithmic):
     return values.min() - margin, values.max() + margin
 
 
-def _pull_histogram(axis, pull):
-    """Histogram of pulls beside the normal distribution they should follow."""
-    pull = pull[np.isfinite(pull)]
-    edges = np.linspace(-4, 4, 25)
-    axis.hist(np.clip(pull, -3.999, 3.999), edges, color=BLUE, alpha=0.75, label="measured")
-    x = np.linspace(-4, 4, 200)
-    expected = len(pull) * (edges[1] - edges[0]) * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
-    axis.plot(x, expected, color="black", lw=1.2, label="honest errors")
-    axis.set_xlim(-4, 4)
+def pull_histogram(axis, groups, reach):
+    """Histograms of pulls, and the normal distribution that the last of them should follow.
+
+    Parameters
+    ----------
+    axis : `~matplotlib.axes.Axes`
+        What to draw on.
+    groups : dict of str to (ndarray, dict)
+        Pulls, those that are not finite left out, and style of each, by its label.
+    reach : int
+        Pulls of either sign beyond it count in the outermost bins.
+
+    Returns
+    -------
+    pull : ndarray
+        The finite ones of the last group.
+    """
+    edges = np.linspace(-reach, reach, 6 * reach + 1)
+    for label, (pull, style) in groups.items():
+        pull = pull[np.isfinite(pull)]
+        axis.hist(np.clip(pull, -reach, reach), edges, label=label, **style)
+    x = np.linspace(-reach, reach, 200)
+    normal = len(pull) * (edges[1] - edges[0]) * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
+    axis.plot(x, normal, color="black", lw=1.2, label="normal distribution")
+    axis.set(xlim=(-reach, reach), xlabel=f"(measured − true) / σ (beyond {reach}: last bin)")
+    return pull
+
+
+def _pull_numbers(axis, pull):
+    """Mean and spread of pulls, above their histogram."""
     axis.set_ylim(0, 1.35 * axis.get_ylim()[1])
-    axis.set_xlabel("(measured − true) / σ")
     if len(pull):
         inside = 100 * np.mean(np.abs(pull) < 1)
         text = f"mean {pull.mean():+.2f}\nstd {pull.std():.2f}\n|pull|<1: {inside:.0f} %"

@@ -7,7 +7,7 @@ Imports little but GalSim and NumPy, so that a worker process starts quickly.
 import galsim
 import numpy as np
 
-from galshape_cnn.forward.psf.galsim_psf import transform_side
+from galshape_cnn.forward.psf.galsim_psf import excessive_transform
 
 __all__ = [
     "INDEX_VALUES",
@@ -98,7 +98,7 @@ def draw_galaxy(params, psf):
         galaxy = galsim.Sersic(n=n, half_light_radius=hlr).withGSParams(gsparams)
         galaxy = galaxy.shear(g1=g1, g2=g2).withFlux(flux)
         seen = galsim.Convolve(galaxy, psf, gsparams=gsparams)
-        if transform_side(galsim.Convolve(seen, galsim.Pixel(1.0)), 1.0) <= gsparams.maximum_fft_size:
+        if not excessive_transform(galsim.Convolve(seen, galsim.Pixel(1.0), gsparams=gsparams), 1.0):
             return seen.drawImage(**options).array
     return np.full((_SIDE, _SIDE), np.nan)
 

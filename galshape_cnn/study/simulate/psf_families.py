@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import jax.numpy as jnp
 import numpy as np
+from astropy.stats import gaussian_sigma_to_fwhm
 from scipy.optimize import brentq
 from scipy.special import gamma, j0, j1, kv
 
@@ -97,7 +98,7 @@ def family_table():
     Gaussian, Kolmogorov, Airy, then Moffats of increasing beta, then the obscured Airy.
     """
     q = np.exp(LN_Q)
-    gaussian = np.exp(-0.5 * (q / 2.354820045) ** 2)
+    gaussian = np.exp(-0.5 * (q / gaussian_sigma_to_fwhm) ** 2)
     kolmogorov = np.exp(-3.442 * (q / (2 * np.pi * 0.976)) ** (5 / 3))
     moffats = [_moffat(q, beta) for beta in MOFFAT_BETA]
     return np.stack([gaussian, kolmogorov, _airy(q), *moffats, _obscured_airy(q)])

@@ -148,7 +148,7 @@ def _sorted(psfs):
 def _turned(draws, position):
     """Parameters and centres of galaxies turned by a quarter of a circle, from +x to +y."""
     draws = draws.copy()
-    draws[:, 3:5] *= -1
+    draws[:, SINGLE.shear] *= -1
     dx, dy = (position - _CENTER).T
     return draws, _CENTER + np.stack([-dy, dx], 1)
 

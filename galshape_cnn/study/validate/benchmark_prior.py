@@ -96,7 +96,7 @@ def _of_method(prefix, found, params, width):
     if found is not None:
         some = slice(0, len(found))
         stated = found.crb + found.structure if prefix == PREFIXES["ml"] else found.covariance
-        error[some] = errors_of(found.params[:, :5], params[some, SINGLE.reported])
+        error[some] = errors_of(found.params[:, SINGLE.reported], params[some, SINGLE.reported])
         std[some] = to_errors(stated, found.params)
         measured[some] = np.column_stack(
             [found.snr, found.params[:, SINGLE.hlr] / width[some], found.params[:, SINGLE.n]]

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from galshape_cnn.infer.catalog.columns import SHAPE_PARAMETERS
 from galshape_cnn.infer.catalog.plotting import plain_ticks
+from galshape_cnn.study.report.plots import pull_histogram
 from galshape_cnn.study.validate.benchmark_seed import UNITS
 
 __all__ = ["plot_bins", "plot_calibration", "plot_predictions", "plot_seed"]
@@ -148,7 +149,7 @@ def plot_calibration(galaxies, bins):
     for k, name in enumerate(SHAPE_PARAMETERS):
         _rank_histogram(axes[0, k], np.asarray(galaxies[f"rank_{name}"]))
         pull = np.asarray(galaxies[f"error_{name}"]) / np.asarray(galaxies[f"std_{name}"])
-        _pull_histogram(axes[1, k], pull[np.isfinite(pull)])
+        pull_histogram(axes[1, k], {"network": (pull, {"color": "#0072B2", "alpha": 0.75})}, 5)
         _coverage(axes[2, k], bins[(bins["axis"] == "snr") & (bins["parameter"] == name)])
         axes[0, k].set_title(ERROR_LABELS[name])
     axes[0, 0].set_ylabel("galaxies")
@@ -168,15 +169,6 @@ def _rank_histogram(axis, rank):
     axis.axhspan(expected - width, expected + width, color="0.88", label="calibrated, ± 2 sigma")
     axis.hist(rank, np.linspace(0, 1, count + 1), histtype="step", color="#0072B2", lw=1.6, label="network")
     axis.set(xlabel="posterior probability below the truth", xlim=(0, 1), ylim=(0, None))
-
-
-def _pull_histogram(axis, pull):
-    edges = np.linspace(-5, 5, 31)
-    axis.hist(np.clip(pull, -4.99, 4.99), edges, color="#0072B2", alpha=0.75, label="network")
-    x = np.linspace(-5, 5, 200)
-    normal = len(pull) * (edges[1] - edges[0]) * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
-    axis.plot(x, normal, color="black", lw=1.2, label="normal distribution")
-    axis.set(xlabel="error / stated sigma (beyond 5: last bin)")
 
 
 def _coverage(axis, here):

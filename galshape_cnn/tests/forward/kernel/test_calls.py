@@ -22,7 +22,7 @@ from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 from galshape_cnn.infer.likelihood.point_source import point_images, point_source_chi2
 from galshape_cnn.infer.likelihood.residuals import examine
 from galshape_cnn.infer.network.features import network_inputs
-from galshape_cnn.observe.detect.scale_space import highest_pixels, local_maxima
+from galshape_cnn.observe.detect.levels import highest_pixels, local_maxima
 
 pytestmark = pytest.mark.skipif(not instructions(), reason="the package was installed without a compiler")
 
@@ -135,12 +135,7 @@ def test_companions(scene, monkeypatch, chosen):
     known, found = (data, ivar, transfer, grid, np.full(len(params), 0.3, np.float32), True, width), []
     for kind in (chosen, "off"):
         monkeypatch.setenv(KERNEL_VARIABLE, kind)
-        by_kernel = serves()
-        found.append(
-            calls.companions(params, *known, companions._LIMITS)
-            if by_kernel
-            else companions._best_sources(params, *known)
-        )
+        found.append(companions._best_sources(params, *known))
     assert (found[0][:, 5] > companions._SIGNIFICANT**2).sum() > 3
     scale = np.abs(found[1]).max(0) + 1
     assert (np.abs(found[0] - found[1]) / (np.abs(found[1]) + 1e-3 * scale)).max() < 0.02

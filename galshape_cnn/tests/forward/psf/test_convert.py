@@ -180,6 +180,16 @@ def test_callable_gets_the_position():
         ([np.ones((3, 3)), np.ones((4, 4))], {}, r"psf\[1\] is even-sized"),
         (lambda x, y: np.ones((3, 3)), {}, "callable as psf.*positions are needed"),
         (lambda x, y: np.ones((2, 2)), {"positions": [[0, 0]]}, r"psf\(x, y\)\[0\] is even-sized"),
+        (
+            lambda xy: xy,
+            {"positions": [[0, 0]]},
+            r"psf is a callable of \(xy\); allowed: one that takes x, y",
+        ),
+        (
+            lambda x, y, *, band: x,
+            {"positions": [[0, 0]]},
+            r"callable of \(x, y, \*, band\).*argument: 'band'",
+        ),
         (galsim.Gaussian(fwhm=3, flux=-1), {}, "flux of -1.0; a PSF must have positive flux"),
         (galsim.Gaussian(fwhm=3), {"oversampling": 2}, "psf_oversampling=2 is meant for arrays"),
         (GaussianPSF(), {}, "GaussianPSF model"),

@@ -1,4 +1,5 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
+import copy
 import pickle
 from types import SimpleNamespace
 
@@ -321,6 +322,27 @@ def test_meta_explains_itself_and_is_a_copy():
     }
     table.meta["versions"]["galshape_cnn"] = "2"
     assert catalog.meta["versions"]["galshape_cnn"] == "1"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda meta: meta.update(observer="me"),
+        lambda meta: meta.pop("method"),
+        lambda meta: meta["versions"].__setitem__("numpy", "2"),
+        lambda meta: meta["exposures"].append("z"),
+        lambda meta: meta["exposures"][0].clear(),
+    ],
+)
+def test_meta_cannot_be_changed(change):
+    meta = {"versions": {"galshape_cnn": "1"}, "exposures": [{"name": "g"}, "r"]}
+    observation = make_observation([(np.arange(2), make_stamps(2))])
+    catalog = ShapeCatalog.from_measurements(observation, [make_measurement(2)], method="ml", meta=meta)
+    for one in (catalog, catalog[:1], copy.deepcopy(catalog), pickle.loads(pickle.dumps(catalog))):
+        with pytest.raises(TypeError, match=r"cannot be changed; that of its table, to_table\(\).meta, can"):
+            change(one.meta)
+        assert one.meta["exposures"] == meta["exposures"]
+        change(one.to_table().meta)
 
 
 def test_pickle_with_and_without_stamps():

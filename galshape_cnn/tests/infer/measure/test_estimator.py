@@ -120,7 +120,13 @@ def test_company_does_not_matter_to_the_last_bit(estimator, many, psf, method):
 
 @pytest.mark.parametrize(
     ("method", "side", "count", "threads", "size"),
-    [("network", 64, 999, 2, 64), ("ml", 64, 9999, 2, 512), ("ml", 64, 300, 2, 192), ("ml", 256, 999, 1, 64)],
+    [
+        ("network", 64, 999, 2, 250),
+        ("network", 64, 9, 2, 16),
+        ("ml", 64, 9999, 2, 500),
+        ("ml", 64, 300, 2, 150),
+        ("ml", 256, 999, 1, 63),
+    ],
 )
 def test_galaxies_that_are_measured_together(method, side, count, threads, size):
     assert measured_together(method, side, count, threads) == size

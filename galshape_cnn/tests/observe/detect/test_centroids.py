@@ -10,7 +10,8 @@ from photutils.detection import find_peaks
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.psf.convert import psf_arrays
 from galshape_cnn.observe.detect.centroids import find_centers, mask_flags, psf_sigma
-from galshape_cnn.observe.detect.scale_space import build_levels, local_maxima, quadratic_peak
+from galshape_cnn.observe.detect.levels import local_maxima, quadratic_peak
+from galshape_cnn.observe.detect.scale_space import build_levels
 
 SIDE, MIDDLE = 64, 31.5
 PSF = galsim.Moffat(beta=2.5, fwhm=3.0)
