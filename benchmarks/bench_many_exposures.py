@@ -55,15 +55,18 @@ def tiles(size):
         galsim.Sersic(float(a), half_light_radius=float(b)).shear(g1=float(c), g2=float(d))
         for a, b, c, d in zip(n, hlr, g1, g2, strict=True)
     ]
-    snr = np.exp(rng.uniform(*np.log(SNR), UNIT)) / np.sqrt(len(SETUP))
-    for _, fwhm, error in SETUP:
-        psf = galsim.Moffat(beta=3, fwhm=fwhm)
-        drawn = [galsim.Convolve(one, psf).drawImage(nx=size, ny=size, scale=1.0).array for one in shapes]
-        stamps = np.stack(drawn)
-        stamps *= (snr * error / np.sqrt((stamps**2).sum((1, 2))))[:, None, None]
-        stamps += rng.normal(scale=error, size=stamps.shape)
+    psfs = [galsim.Moffat(beta=3, fwhm=fwhm) for _, fwhm, _ in SETUP]
+    clean = np.array([
+        [galsim.Convolve(one, psf).drawImage(nx=size, ny=size, scale=1.0).array for one in shapes]
+        for psf in psfs
+    ])  # fmt: skip
+    sigma = np.array([error for *_, error in SETUP])
+    square = ((clean**2).sum((2, 3)) / sigma[:, None] ** 2).sum(0)
+    clean *= (np.exp(rng.uniform(*np.log(SNR), UNIT)) / np.sqrt(square))[:, None, None]  # one flux in all
+    for stamps, psf, error in zip(clean, psfs, sigma, strict=True):
         seen = galsim.Convolve(psf, galsim.Pixel(1.0))
-        yield stamps, seen.drawImage(nx=41, ny=41, scale=1.0, method="no_pixel").array
+        pixels = seen.drawImage(nx=41, ny=41, scale=1.0, method="no_pixel").array
+        yield stamps + rng.normal(scale=error, size=stamps.shape), pixels
 
 
 def write_cubes(folder, arrays, n):

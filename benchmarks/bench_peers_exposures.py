@@ -22,7 +22,7 @@ import numpy as np
 
 BANDS = {"g": (2.5, 1.0), "r": (3.2, 0.7), "z": (4.0, 1.3)}  # FWHM of the PSF in pixels, noise
 SIDE, SNR = 64, (20.0, 100.0)
-LIMIT = 90.0  # seconds of the processor, after which AstroPhot is not given another galaxy
+LIMIT = 120.0  # seconds of the processor, after which AstroPhot is not given another galaxy
 NAMES = "flux r", "n", "hlr", "g1", "g2"
 HEADER = ("tool", "N", "failed", "CPU ms each", "common N", "scatter ln flux r", "n", "hlr", "g1", "g2")
 
@@ -159,6 +159,8 @@ def main():
         return
     from csv_tables import write
 
+    if args.output is not None:
+        args.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         source, found = Path(folder) / "mocks.npz", {}
         mocks(source, args.n)

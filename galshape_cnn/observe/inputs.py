@@ -185,8 +185,9 @@ def _frame_of(stack, row, raw, name, wcs, factor):
     """One of the frames of a stack, as it would be by itself."""
     if name != "error":
         name = name.replace("data", f"data[{row}]")
-    array = stack.noise.array
-    noise = replace(stack.noise, array=array if np.ndim(array) == 0 else array[row], name=name)
+    noise, array = stack.noise, stack.noise.array
+    if np.ndim(array) or name != noise.name:
+        noise = replace(noise, array=array[row] if np.ndim(array) else array, name=name)
     mask = None if stack.mask is None else stack.mask[row]
     one = _slice(raw, row)
     return Frame(one.array, noise, mask, wcs, one.psf, factor, stack)

@@ -161,7 +161,7 @@ def significances(examination, chi2, freedom):
     return examination.galaxy_excess, sky, white
 
 
-def score_roots(scores, fisher):
+def score_roots(scores, fisher, seen):
     """Roots of the covariances of the scores that one random field has in several images.
 
     The same clumps lie in all images of a galaxy, so their scores do not average out: they are taken to
@@ -174,19 +174,24 @@ def score_roots(scores, fisher):
         For each image, the galaxies and the covariances of its score by common parameters.
     fisher : (N, P, P) ndarray
         Of all images: its diagonal sets the units.
+    seen : (N,) ndarray of bool
+        Galaxies in which there is such a field.
 
     Returns
     -------
     roots : list of (M, P, P) ndarray
-        L of each image, with the covariance L L^T.
+        L of each image, with the covariance L L^T; zero for galaxies without.
     """
     scale = np.sqrt(np.maximum(np.diagonal(fisher, axis1=1, axis2=2), 1e-300))
     out = []
     for rows, covariance in scores:
-        unit = scale[rows]
-        scaled = covariance / (unit[:, :, None] * unit[:, None, :])
+        own = np.flatnonzero(seen[rows])
+        unit = scale[rows[own]]
+        scaled = covariance[own] / (unit[:, :, None] * unit[:, None, :])
         known = np.isfinite(scaled).all((1, 2))[:, None, None]  # a galaxy without a model has no score
-        out.append(unit[:, :, None] * symmetric_root(np.where(known, scaled, 0)))
+        root = np.zeros(covariance.shape)
+        root[own] = unit[:, :, None] * symmetric_root(np.where(known, scaled, 0))
+        out.append(root)
     return out
 
 

@@ -334,9 +334,7 @@ def _structure_roots(looks, params, fisher):
                 doubt[look.here[rows]] += np.nan_to_num(getattr(found, f"{kind}_significance"))
                 own[rows] = np.nan_to_num(getattr(found, f"{kind}_score"))
             scores.append((look.here, look.shared(own, params)))
-        seen = (doubt > _needed(looks, n))[:, None, None]
-        roots = score_roots(scores, fisher) if seen.any() else [one for _, one in scores]
-        out.append([root * seen[look.here] for look, root in zip(looks, roots, strict=True)])
+        out.append(score_roots(scores, fisher, doubt > _needed(looks, n)))
     return out, white
 
 

@@ -80,7 +80,8 @@ def test_roots_of_the_scores():
     factor = rng.normal(size=(2, 4, 4))
     covariance = factor @ np.swapaxes(factor, 1, 2)
     fisher = np.tile(np.diag([4.0, 1.0, 9.0, 2.0]), (2, 1, 1))
-    (first, second) = score_roots([(np.arange(2), covariance), (np.arange(1), 4 * covariance[:1])], fisher)
+    scores = [(np.arange(2), covariance), (np.arange(1), 4 * covariance[:1])]
+    first, second = score_roots(scores, fisher, np.ones(2, bool))
     np.testing.assert_allclose(first @ np.swapaxes(first, 1, 2), covariance, rtol=1e-9)
     np.testing.assert_allclose(
         second, 2 * first[:1], rtol=1e-9
