@@ -110,7 +110,10 @@ FLAG_DEFINITIONS = (
     FlagDefinition(32, "PSF_MENDED", "PSF was off-centre or on a pedestal, which was corrected", "note"),
     FlagDefinition(33, "PRIOR_LIMIT", "posterior piles up at a limit of the prior"),
     FlagDefinition(
-        34, "NOT_SAMPLED", "sampling failed: the row holds the maximum-likelihood estimate", "note"
+        34,
+        "NOT_SAMPLED",
+        "sampling failed, or the network's answer is no galaxy: the row is the maximum-likelihood estimate",
+        "note",
     ),
     FlagDefinition(35, "BAND_MISSING", "a band has no data of the galaxy: its columns are NaN"),
     FlagDefinition(

@@ -9,12 +9,10 @@ import numpy as np
 from galshape_cnn.forward.grid import FourierGrid, chebyshev_nodes
 from galshape_cnn.forward.sersic import sersic_table
 
-__all__ = ["FAR_NODES", "NEAR_NODES", "RINGS", "plan_of"]
+__all__ = ["FAR_NODES", "NEAR_NODES", "plan_of"]
 
 #: Nodes of the folded light along an axis: of the nearest ring of copies, and of the rings beyond it.
 NEAR_NODES, FAR_NODES = 14, 4
-#: Rings of periodic copies whose light is subtracted.
-RINGS = 3
 
 _SINGLE = ctypes.POINTER(ctypes.c_float)
 _DOUBLE = ctypes.POINTER(ctypes.c_double)

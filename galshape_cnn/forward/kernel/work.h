@@ -19,7 +19,7 @@ typedef struct {
     float *waves, *axis;                                        /* modes: (parts, 4, K, inner); of kx = 0 */
     float *axis_sums;                                           /* (4 parts + 8, columns) */
     float *sums;                                                /* (images, 4, rows, along) */
-    float *near, *far, *folded;                                 /* light at nodes */
+    float *near, *far;                                          /* light at nodes */
     float *image;                                               /* (images, size, size) */
     float *more;                                                /* of whoever uses the images */
 } Work;
@@ -60,7 +60,6 @@ static size_t laid_out(Work *w, float *start, size_t more) {
     w->sums = taken(&at, (size_t)4 * w->images * w->rows * w->along);
     w->near = taken(&at, 7 * NEAR * 16);
     w->far = taken(&at, 7 * FAR * 16);
-    w->folded = taken(&at, 4 * NODES * NODES);
     w->image = taken(&at, w->images * area + 32);
     w->more = taken(&at, more);
     return at - start;

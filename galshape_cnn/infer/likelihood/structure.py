@@ -51,6 +51,7 @@ __all__ = [
     "estimate_structure",
     "score_roots",
     "significances",
+    "sky_level",
     "sky_significance",
 ]
 
@@ -62,6 +63,7 @@ _MEDIAN = 0.45493642  # of the squares of normal deviates
 #: in 2000 images of 60x60 pixels.
 _WHITE_SIGMAS, _WHITE_ERROR = 4.5, 2.2
 _MORE_NOISE = 3.0  # standard deviations of chi-square: less is no white noise of 4.5 of the above
+_HALO = 0.5  # correlation of opposite sides: that of bumps is 0.0 +- 0.3
 _CONSERVED = 0.5  # of the clumps' light that the smooth profile lacks: those of a galaxy share its flux
 
 
@@ -208,7 +210,27 @@ def _nth(function, k):
     return np.asarray(function()[k])
 
 
-def _one(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise, least, point):
+class _Left(NamedTuple):
+    """What a galaxy leaves: its light, the whitened residual, derivatives and what they explain; and of what
+    is left the excess where the galaxy is bright, its significance, and variance and significance of the
+    sky's structure."""
+
+    light: np.ndarray
+    root: np.ndarray
+    residual: np.ndarray
+    columns: np.ndarray
+    explained: np.ndarray
+    inverse: np.ndarray
+    weight: np.ndarray
+    excess: float
+    significance: float
+    level: float
+    doubt: float
+    white: float
+    smoothed: np.ndarray
+
+
+def _left(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise):
     light = np.maximum(image - params[SINGLE.sky], 0)
     root = np.sqrt(ivar / (1 + ivar * light * inverse_gain))
     columns = (derivatives * root).reshape(SINGLE.size, -1)
@@ -223,16 +245,44 @@ def _one(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise, l
     excess = (weight * (rest**2 - white * (1 - (explained * columns).sum(0)))).sum()
     total = white * np.sqrt(2 * noise[0] * (weight**2).sum())
     significance = np.where(total > 0, excess / total, 0.0)
-    level, doubt = _sky_variance(rest.reshape(size, size), root, outside, white * noise[1])
+    level, doubt, smoothed = _sky_variance(rest.reshape(size, size), root, outside, white * noise[1])
+    return _Left(light, root, residual, columns, explained, inverse, weight, excess, significance, level,
+                 doubt, white, smoothed)  # fmt: skip
+
+
+def sky_level(params, image, derivatives, data, ivar, inverse_gain, fit_sky=True, correlation=None):
+    """Variance of the sky's structure about one galaxy, and its pixels.
+
+    Arguments as of `estimate_structure`, of one galaxy, with its image and the derivatives of that.
+
+    Returns
+    -------
+    level : float
+        In units of the noise's; zero where it is not significant, or may be the galaxy's own: that has
+        structure itself, or what is left is the same on opposite sides of it, as a halo is.
+    pixels : tuple of ndarray
+        Roots of the weights (size, size), whitened derivatives (8, size**2) and residual (size**2,).
+    """
+    left = _left(params, image, derivatives, data, ivar, inverse_gain, fit_sky, _noise_of(correlation))
+    seen = left.doubt > SIGNIFICANT and left.significance <= SIGNIFICANT
+    seen = seen and _symmetry(left.smoothed, params[SINGLE.centre]) < _HALO
+    return left.level if seen else 0.0, (left.root, left.columns, left.residual)
+
+
+def _one(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise, least, point):
+    left = _left(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise)
+    light, root, columns, explained = left.light, left.root, left.columns, left.explained
+    inverse = left.inverse
+    significance, level, doubt, size = left.significance, left.level, left.doubt, left.light.shape[-1]
     galaxy = sky = galaxy_score = sky_score = np.zeros((SINGLE.size, SINGLE.size))
     clump = 0.0
     if significance > least:  # most rows end here, and the transforms take most of the time
         clump, galaxy, galaxy_score = _of_galaxy(params, point(), light, root, columns, explained, inverse,
-                                                 weight, excess)  # fmt: skip
+                                                 left.weight, left.excess)  # fmt: skip
     if doubt > least:
         spread = _correlated(columns.reshape(SINGLE.size, size, size)).reshape(SINGLE.size, -1) @ columns.T
         sky, sky_score = inverse @ spread @ inverse * np.maximum(level, 0), spread * np.maximum(level, 0)
-    return Structure(galaxy, sky, significance, doubt, clump, galaxy_score, sky_score, white)
+    return Structure(galaxy, sky, significance, doubt, clump, galaxy_score, sky_score, left.white)
 
 
 def _of_galaxy(params, point, light, root, columns, explained, inverse, weight, excess):
@@ -278,9 +328,22 @@ def _sky_variance(rest, root, outside, noise):
     """Variance of the sky's structure in units of the noise, and its significance."""
     along, squared = sky_smoothers(len(rest))
     number = np.maximum(((squared @ (root > 0) @ squared) * outside).sum(), 1.0)
-    square = ((along @ rest @ along) ** 2 * outside).sum() / number
+    smoothed = (along @ rest @ along) * outside
+    square = (smoothed**2).sum() / number
     # smoothing makes of unit variance, so correlated, the area under the product of both correlations
-    return (square - noise) / (2 * np.pi * SKY_SCALE**2), sky_significance(square / noise, number)
+    level = (square - noise) / (2 * np.pi * SKY_SCALE**2)
+    return level, sky_significance(square / noise, number), smoothed
+
+
+def _symmetry(smoothed, centre):
+    """Correlation of smoothed residuals with the same turned about the galaxy by 180 degrees."""
+    x, y = np.round(centre).astype(int)
+    half = min(x, y, len(smoothed) - 1 - x, len(smoothed) - 1 - y)
+    if half < SKY_SCALE:
+        return 0.0
+    part = smoothed[y - half : y + half + 1, x - half : x + half + 1]
+    both = (part != 0) & (part[::-1, ::-1] != 0)
+    return (part * part[::-1, ::-1])[both].sum() / max((part[both] ** 2).sum(), 1e-20)
 
 
 def sky_significance(square, number):

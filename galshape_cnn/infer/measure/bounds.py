@@ -21,13 +21,16 @@ from galshape_cnn.infer.likelihood.structure import (
     estimate_structure,
     significances,
 )
+from galshape_cnn.linalg import symmetric_root
 
 __all__ = [
     "Judged",
     "Suspicions",
+    "bounded",
     "errors_of",
     "hidden_sources",
     "structure_at",
+    "stretched",
     "structure_of",
     "suspicions",
     "with_shifts",
@@ -140,6 +143,56 @@ def with_shifts(judged, shift):
     more = shift[:, :, None] * shift[:, None, :]
     covariance = _with_more(judged.covariance, judged.crb, more)
     return replace(judged, profile=judged.profile + more, covariance=covariance)
+
+
+def bounded(judged, size):
+    """The same estimates, no error of a size larger than the stamp; such rows are ``SINGULAR``.
+
+    What structure adds is known to first order, and where a size hangs on it by more than that a row knows
+    nothing but that the galaxy is in the stamp.
+
+    Parameters
+    ----------
+    judged : Judged
+    size : int
+        Side of the stamps, pixels.
+
+    Returns
+    -------
+    judged : Judged
+        The same object where nothing changes.
+    """
+    which, parts = SINGLE.hlr, {}
+    stated = judged.crb + judged.structure + judged.profile
+    with np.errstate(invalid="ignore"):
+        wide = np.fmax(stated[:, which, which], judged.covariance[:, which, which]) > size**2
+    if not wide.any():
+        return judged
+    for name in ("structure", "profile", "covariance"):
+        matrix = getattr(judged, name)
+        share = size**2 / np.fmax(np.where(wide, matrix[:, which, which], 0), size**2)
+        parts[name] = matrix * share[:, None, None]
+    return replace(judged, **parts, flags=judged.flags | np.where(wide, Flag.SINGULAR, 0))
+
+
+def stretched(judged, stretch):
+    """The same estimates, their errors grown as those of something else that was fitted.
+
+    Parameters
+    ----------
+    judged : Judged
+    stretch : (N, 5, 5) ndarray
+        M, by which a covariance C becomes M C M^T; what that adds is part of ``structure``.
+
+    Returns
+    -------
+    judged : Judged
+    """
+    more = stretch @ judged.crb @ np.swapaxes(stretch, 1, 2) - judged.crb
+    root = symmetric_root(np.where(np.isfinite(more), more, 0))
+    more = root @ root  # no less than before
+    covariance = _with_more(judged.covariance, judged.crb, more)
+    return replace(judged, structure=judged.structure + more, covariance=covariance)
 
 
 def _with_more(covariance, crb, more):

@@ -128,7 +128,17 @@ def _of_network(batch, look, network, options):
     elif network.keeps_limits:
         own = prior_in_units_of(network.prior, batch.unit[:, None])
         params, covariance, flags = _reweighted(look, own, own)
-    return Estimate(params, covariance, flags, np.full(len(params), np.nan))
+    found = Estimate(params, covariance, flags, np.full(len(params), np.nan))
+    lost = ~_is_stateable(params, covariance, batch.grid.size)
+    return _with_likelihood(found, lost, Flag.SIZE_OUT_OF_DOMAIN, batch, look, options)
+
+
+def _is_stateable(params, covariance, size):
+    """Rows that can be a galaxy in a stamp: what the network extrapolates to may be none."""
+    known = np.isfinite(params).all(1) & np.isfinite(covariance).all((1, 2))
+    variance = covariance[:, SINGLE.hlr, SINGLE.hlr]
+    with np.errstate(invalid="ignore"):
+        return known & (params[:, SINGLE.hlr] <= size) & (variance <= size**2)
 
 
 def _reweighted(look, prior, training_prior):
@@ -183,7 +193,8 @@ def _sampled(batch, look, network, options):
         result = _stretched(result, batch, params, power, prior, options)
     flags = result.flags | limit_flags(result.samples, asked)
     sampled = Estimate(params, result.covariance, flags, result.ess, result.samples)
-    return _with_likelihood(sampled, batch, look, options)
+    lost = ~np.isfinite(sampled.params).all(1) | ~(sampled.ess >= _FEWEST_DRAWS)
+    return _with_likelihood(sampled, lost, 0, batch, look, options)
 
 
 def limit_flags(samples, prior):
@@ -195,9 +206,8 @@ def limit_flags(samples, prior):
     return np.where(piled, Flag.PRIOR_LIMIT, 0)
 
 
-def _with_likelihood(sampled, batch, look, options):
-    """Estimates by sampling, by maximum likelihood where there are too few draws to speak of."""
-    lost = ~np.isfinite(sampled.params).all(1) | ~(sampled.ess >= _FEWEST_DRAWS)
+def _with_likelihood(sampled, lost, flags, batch, look, options):
+    """Estimates, by maximum likelihood where they are lost: too few draws, or no galaxy; with more flags."""
     rows = np.flatnonzero(lost)
     if not len(rows):
         return sampled
@@ -205,8 +215,9 @@ def _with_likelihood(sampled, batch, look, options):
     fit = _maximum_likelihood(batch[rows], [(np.arange(len(rows)), look)], options)
     sampled.params[rows], sampled.covariance[rows] = fit.params, fit.covariance
     kept = sampled.flags[rows] & ~(Flag.LOW_ESS | Flag.PRIOR_LIMIT)
-    sampled.flags[rows] = kept | fit.flags | Flag.NOT_SAMPLED
-    sampled.samples[rows] = np.nan
+    sampled.flags[rows] = kept | fit.flags | flags | Flag.NOT_SAMPLED
+    if sampled.samples is not None:
+        sampled.samples[rows] = np.nan
     return sampled
 
 

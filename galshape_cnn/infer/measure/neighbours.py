@@ -54,7 +54,7 @@ class Treated:
     segmentation : Segmentation
         What was found.
     fitted : (N,) bool ndarray
-        Rows whose neighbours were fitted and subtracted.
+        Rows whose neighbours, or the structure of whose sky, were fitted and subtracted.
     flags : (N,) int64 ndarray
         ``NEIGHBOR`` where there are others, ``MASKED`` where they take much of the stamp.
     """

@@ -12,7 +12,7 @@ from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE, RenderedBatch
-from galshape_cnn.infer.measure.bounds import errors_of, with_shifts
+from galshape_cnn.infer.measure.bounds import bounded, errors_of, stretched, with_shifts
 from galshape_cnn.infer.measure.estimates import estimate, samples_as_wide
 from galshape_cnn.infer.measure.neighbours import examined, joined, listed_positions, segment, treat
 from galshape_cnn.infer.measure.quality import (
@@ -22,6 +22,7 @@ from galshape_cnn.infer.measure.quality import (
     with_settled_centres,
 )
 from galshape_cnn.infer.measure.residual_sources import without_residual_sources
+from galshape_cnn.infer.measure.sky_field import without_sky_field
 from galshape_cnn.parallel import mapped
 
 __all__ = ["measure_batch", "measure_observation", "measured_together"]
@@ -31,6 +32,7 @@ __all__ = ["measure_batch", "measure_observation", "measured_together"]
 #: larger company these fill blocks that would be computed for one of them otherwise.
 _TOGETHER = {"network": 256, "ml": 512, "posterior": 128}
 _FEWEST = 16  # of a batch: for fewer it is not worth another thread
+_MOST_FLUX = 1e3  # of a galaxy, over the sum of the pixels
 
 
 def measure_observation(observation, network, options, threads, bar, to_examine):
@@ -98,7 +100,7 @@ def _measured(treated, usable, network, options):
     Returns
     -------
     treated : Treated
-        The same object where no residual shows a source.
+        The same object where no residual shows a source, or structure of the sky.
     parts : list of ((M,) int ndarray, Measurement)
         Rows and what was found there.
     """
@@ -108,18 +110,59 @@ def _measured(treated, usable, network, options):
     first = _judged(batch, treated.fitted[usable], network, options)
     changed, close, treated, cleaned = without_residual_sources(treated, usable, first[1], options)
     if not len(changed):
-        return treated, [(usable, _finished(batch, *first, treated, usable, network, options))]
+        return _settled(batch, *first, None, treated, usable, network, options)
     again = usable[changed]
     found, judged = _judged(cleaned, treated.fitted[again], network, options)
     shift = (judged.params - first[1].params[changed])[:, SINGLE.reported]
-    judged = with_shifts(judged, np.where(close[:, None], shift, 0))  # clump or neighbour
-    parts = [(again, _finished(cleaned, found, judged, treated, again, network, options))]
+    shift = np.where(close[:, None], shift, 0)  # clump or neighbour
+    treated, parts = _settled(cleaned, found, judged, shift, treated, again, network, options)
     kept = np.setdiff1d(np.arange(len(usable)), changed)
     if len(kept):
         found, judged = (one[kept] for one in first)
-        own = usable[kept]
-        parts.append((own, _finished(batch[kept], found, judged, treated, own, network, options)))
+        treated, more = _settled(batch[kept], found, judged, None, treated, usable[kept], network, options)
+        parts += more
     return treated, parts
+
+
+def _settled(batch, found, judged, shift, treated, rows, network, options):
+    """Measurements of stamps, ``rows`` of ``treated``, on a sky without structure; as `_measured`.
+
+    ``shift`` is what the parameters may be off by, (M, 5); None for nothing.
+    """
+    changed, treated, cleaned, stretch = without_sky_field(treated, batch, rows, judged, options)
+    parts, kept = [], np.setdiff1d(np.arange(len(rows)), changed)
+    if len(changed):
+        again, settled = _judged(cleaned, treated.fitted[rows[changed]], network, options)
+        settled = stretched(settled, stretch)
+        parts.append((rows[changed], (cleaned, again, _with_some(settled, shift, changed))))
+    if len(kept) == len(rows):
+        parts.append((rows, (batch, found, _with_some(judged, shift, kept))))
+    elif len(kept):
+        rest = batch[kept], found[kept], _with_some(judged[kept], shift, kept)
+        parts.append((rows[kept], rest))
+    finished = [(some, _finished(*one, treated, some, network, options), one[0]) for some, one in parts]
+    return treated, [part for one in finished for part in _without_absurd(*one)]
+
+
+def _with_some(judged, shift, rows):
+    """Estimates as uncertain as some rows of a shift make them; of none they are what they were."""
+    return judged if shift is None else with_shifts(judged, shift[rows])
+
+
+def _without_absurd(rows, measured, batch):
+    """Rows and measurements; where the best model is no galaxy of the stamp, there is none.
+
+    That is one centred outside, or with a thousand times the flux of all pixels: pixels that no model fits
+    lead there.
+    """
+    size, (x, y) = batch.grid.size, measured.params[:, SINGLE.centre].T
+    light = np.abs(batch.stamps.data).sum((1, 2), dtype=float)
+    inside = (np.abs([x, y] - np.array(size - 1) / 2) < size / 2).all(0)
+    lost = ~inside | ~(np.abs(measured.params[:, SINGLE.flux]) < _MOST_FLUX * light)
+    if not lost.any():
+        return [(rows, measured)]
+    parts = [(rows[lost], _not_measured(measured.flags[lost]))]
+    return parts if lost.all() else [*parts, (rows[~lost], measured[~lost])]
 
 
 def _judged(batch, fitted, network, options):
@@ -130,6 +173,7 @@ def _judged(batch, fitted, network, options):
 
 def _finished(batch, found, judged, treated, rows, network, options):
     """Measurement of stamps, of which ``rows`` are in ``treated``, with flags and draws."""
+    judged = bounded(judged, batch.grid.size)
     flags = found.flags | judged.flags | row_flags(batch, judged, network, options)
     flags = settled_bounds(flags, judged.params, judged.crb + judged.structure, batch.grid.size)
     params = np.full((len(treated.batch), SINGLE.size), np.nan)

@@ -14,12 +14,13 @@ import numpy as np
 from galshape_cnn.observe.cutting import workable_unit
 from galshape_cnn.observe.noise.correlation import (
     EstimatedCorrelation,
-    blank_pixel_sums,
+    combined,
     estimate_from_sums,
+    sums_of_each,
 )
 from galshape_cnn.observe.stamps import MINIMUM_STAMP_SIZE, Stamps
 
-__all__ = ["AUTO", "MeasuredNoise", "measured_noise"]
+__all__ = ["AUTO", "MeasuredNoise", "measured_noise", "quiet"]
 
 #: The word that asks for both to be measured, and used where they matter.
 AUTO = "auto"
@@ -29,6 +30,9 @@ _SIGMAS = 4.5  # standard errors that a departure from white noise of the stated
 _LEAST_AREA = 1.04  # sum of the correlations below which errors are off by less than two per cent
 _LEAST_SCALE = 0.02  # departure of the scale from one below which the map is taken as it is
 _SCALES = 0.2, 5.0  # of the scatter over the map, outside of which that is not the noise of this image
+_LEAST_BLANK = 500  # blank pixels of a tile that counts
+_LEAST_PIXELS = 2000  # blank pixels that are taken, whatever they are like
+_BUMPY = 2.5  # standard errors, which are somewhat too large
 _TILE_PSF = np.exp(-np.add.outer(np.arange(-5.0, 6) ** 2, np.arange(-5.0, 6) ** 2) / (2 * 1.3**2))
 
 
@@ -58,7 +62,7 @@ def measured_noise(frame):
     stamps = _tiles(frame)
     if stamps is None:
         return MeasuredNoise()
-    sums = blank_pixel_sums([(np.arange(len(stamps)), stamps)])
+    sums = combined(quiet(sums_of_each(stamps)))
     if not sums.enough or not _SCALES[0] < np.sqrt(sums.variance) < _SCALES[1]:
         return MeasuredNoise()
     array, excess = estimate_from_sums(sums)
@@ -68,6 +72,35 @@ def measured_noise(frame):
     error = np.sqrt((array**2).sum() / (2 * sums.used))  # of the excess
     changed = abs(excess - 1) > max(_SIGMAS * error, _LEAST_SCALE)
     return MeasuredNoise(excess if changed else None, correlation)
+
+
+def quiet(tiles):
+    """The tiles whose blank pixels are noise alone.
+
+    Noise is the same all over an image, in units of its map; wings of bright sources and sources too faint
+    to be found are not, and only add.  They are no noise: what they do is estimated for each galaxy.  So
+    tiles are taken from the quietest on, until one is bumpier than those before by more than chance.
+
+    Parameters
+    ----------
+    tiles : sequence of BlankPixelSums
+
+    Returns
+    -------
+    tiles : list of BlankPixelSums
+    """
+    known = [(*one.bumpiness, one) for one in tiles if one.used >= _LEAST_BLANK]
+    if not known:
+        return list(tiles)
+    known.sort(key=lambda item: item[0])
+    values, errors, areas = (np.array(part) for part in zip(*[item[:3] for item in known], strict=True))
+    pixels, weights = np.cumsum([item[3].used for item in known]), errors**-2.0
+    total = np.cumsum(weights)[:-1]
+    before, area = (np.cumsum(part * weights)[:-1] / total for part in (values, areas))
+    error = area * np.sqrt(errors[1:] ** 2 + 1 / total)  # were they alike
+    bumpy = (values[1:] - before > _BUMPY * error) & (pixels[:-1] >= _LEAST_PIXELS)
+    number = 1 + int(np.argmax(bumpy)) if bumpy.any() else len(known)
+    return [item[3] for item in known[:number]]
 
 
 def _significant_lags(sums):

@@ -16,10 +16,12 @@ __all__ = [
     "BlankPixelSums",
     "EstimatedCorrelation",
     "blank_pixel_sums",
+    "combined",
     "correlation_array",
     "estimate_correlation",
     "estimate_from_sums",
     "noise_correlation",
+    "sums_of_each",
 ]
 
 _REACH = 8  # pixels: longest lag that is estimated
@@ -240,6 +242,22 @@ class BlankPixelSums:
         return self.products[_REACH, _REACH] / self.used
 
     @property
+    def bumpiness(self):
+        """Mean correlation at lags of two to five pixels, its standard error over the area, and the area.
+
+        Bumps of the sky, such as wings and sources too faint to be found, raise the first; a level or a plane
+        that was subtracted hardly lowers it.  Neighbouring lags share their noise: the variance of a mean
+        over many is the squared sum of the correlations, the area, over the pairs (Bartlett 1946, J. R. Stat.
+        Soc. Suppl. 8, 27), twice as opposite lags are the same.
+        """
+        if self.variance <= 0:
+            return np.inf, np.inf, 1.0
+        ring, raw = _rings(), self.raw
+        near = (ring >= 2) & (ring <= 5)
+        error = np.sqrt(2 / (near.sum() * max(self.pairs[near].mean(), 1.0)))
+        return raw[near].mean(), error, max(raw[ring <= 2].sum(), 1.0)
+
+    @property
     def raw(self):
         """(k, k) ndarray: autocorrelation with its noise."""
         return np.where(self.pairs > 0, self.products / np.maximum(self.pairs, 1), 0) / self.variance
@@ -254,17 +272,26 @@ def blank_pixel_sums(groups):
     """Sums over the blank pixels of groups of stamps, as `estimate_correlation` takes them."""
     total = sum(len(stamps) for _, stamps in groups)
     step = max(total // _MOST_STAMPS, 1)
+    return combined([one for _, stamps in groups for one in sums_of_each(stamps[::step])])
+
+
+def sums_of_each(stamps):
+    """Sums over the blank pixels of each stamp that has some, a list of `BlankPixelSums`."""
+    widths, out = psf_sigma(PSFArrays(stamps.psf, stamps.psf_oversampling)), []
+    for chunk, width in alike_chunks(stamps.ivar, widths):
+        for values, blank in _blank_pixels(stamps[chunk], width):
+            out.append(
+                BlankPixelSums(_at_lags(values, values), _at_lags(blank, blank), _LEVELS, float(blank.sum()))
+            )
+    return out
+
+
+def combined(parts):
+    """Sums over the blank pixels of several stamps, from those of each."""
     side = 2 * _REACH + 1
-    products, pairs, levels, used = np.zeros((side, side)), np.zeros((side, side)), 0, 0
-    for _, stamps in groups:
-        some = stamps[::step]
-        widths = psf_sigma(PSFArrays(some.psf, some.psf_oversampling))
-        for chunk, width in alike_chunks(some.ivar, widths):
-            for values, blank in _blank_pixels(some[chunk], width):
-                products += _at_lags(values, values)
-                pairs += _at_lags(blank, blank)
-                levels, used = levels + _LEVELS, used + blank.sum()
-    return BlankPixelSums(products, pairs, levels, float(used))
+    products = sum((one.products for one in parts), np.zeros((side, side)))
+    pairs = sum((one.pairs for one in parts), np.zeros((side, side)))
+    return BlankPixelSums(products, pairs, sum(one.levels for one in parts), sum(one.used for one in parts))
 
 
 def _blank_pixels(stamps, sigma):
@@ -309,12 +336,16 @@ def _at_lags(first, second):
     return lags[y - _REACH : y + _REACH + 1, x - _REACH : x + _REACH + 1]
 
 
+def _rings():
+    """At each lag, the larger of its two coordinates."""
+    lags = np.abs(np.arange(-_REACH, _REACH + 1))
+    return np.maximum(lags[:, None], lags)
+
+
 def _denoised(raw, pairs, levels_per_pixel):
     """Autocorrelation with the loss to the subtracted levels restored and noise-only lags cut."""
     raw = 0.5 * (raw + raw[::-1, ::-1])
-    y, x = np.mgrid[-_REACH : _REACH + 1, -_REACH : _REACH + 1]
-    ring = np.maximum(np.abs(y), np.abs(x))
-    correlation = raw
+    ring, correlation = _rings(), raw
     for _ in range(5):
         error = np.sqrt((correlation**2).sum() / pairs.max())
         reach = 0

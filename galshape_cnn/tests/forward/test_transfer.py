@@ -9,7 +9,7 @@ import pytest
 
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.psf.convert import psf_arrays
-from galshape_cnn.forward.transfer import grid_for, transfer_at, transfer_functions
+from galshape_cnn.forward.transfer import grid_for, of_rows, transfer_at, transfer_functions
 
 
 def transfers(array, grid, oversampling=1):
@@ -102,3 +102,13 @@ def test_any_wave_numbers():
     with jax.enable_x64(True):
         found = np.asarray(transfer_at(jnp.asarray(array), np.array([0.0, 2 * np.pi / 3]), np.array([0.0])))
     np.testing.assert_allclose(found, [[[1], [0]]] * 2, atol=1e-12)
+
+
+def test_rows_of_one_for_all_take_no_memory():
+    own = np.arange(24.0).reshape(4, 3, 2)
+    shared = np.broadcast_to(own[:1], own.shape)
+    for rows in ([2, 2, 0], np.array([True, False, True, False]), slice(1, 3)):
+        np.testing.assert_array_equal(of_rows(own, rows), own[rows])
+        np.testing.assert_array_equal(of_rows(shared, rows), shared[rows])
+        assert of_rows(shared, rows).strides[0] == 0
+    assert of_rows(own[:1], [0, 1, 2]).shape == (1, 3, 2)

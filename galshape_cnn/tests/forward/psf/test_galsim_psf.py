@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from galshape_cnn.errors import PSFError
-from galshape_cnn.forward.psf.galsim_psf import affordable, draw_effective_psf, transform_side
+from galshape_cnn.forward.psf.galsim_psf import (
+    affordable,
+    draw_effective_psf,
+    excessive_transform,
+    transform_side,
+)
 
 FOLDING = 2e-4
 
@@ -56,3 +61,9 @@ def test_side_is_that_of_galsim(psf):
     effective = galsim.Convolve(psf, galsim.Pixel(1.0))
     kimage, _ = effective.drawFFT_makeKImage(galsim.ImageD(15, 15, scale=0.5))
     assert transform_side(effective, 0.5) == kimage.array.shape[0] - 1
+
+
+def test_transforms_larger_than_the_profile_allows():
+    side = transform_side(airy(2048), 0.5)
+    assert excessive_transform(airy(side), 0.5) is None
+    assert excessive_transform(airy(side - 1), 0.5) == side

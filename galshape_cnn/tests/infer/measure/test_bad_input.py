@@ -21,6 +21,7 @@ from galshape_cnn.errors import (
     FileError,
     GalshapeWarning,
     InputError,
+    KeywordError,
     NoiseError,
     PositionError,
     PSFError,
@@ -326,3 +327,10 @@ def test_usage_errors(arguments, capsys):
 def test_errors_can_be_caught_together():
     for kind in (BundleError, FileError, NoiseError, PSFError, PositionError):
         assert issubclass(kind, ValueError) or issubclass(kind, OSError)
+
+
+def test_misspelt_keyword(estimator):
+    with pytest.raises(KeywordError, match=r"^neighbors is no keyword .* call; did you mean neighbours\?"):
+        estimator(IMAGE, psf=PSF, error=1.0, neighbors="fit")
+    with pytest.raises(TypeError, match="^colour is no keyword"):
+        estimator(IMAGE, psf=PSF, error=1.0, colour="g")

@@ -12,6 +12,7 @@ from astropy.nddata import NDData, StdDevUncertainty
 from galshape_cnn import ShapeEstimator, Stamps, cramer_rao_bound
 from galshape_cnn.errors import GalshapeWarning, InputError
 from galshape_cnn.flags import Flag
+from galshape_cnn.forward.kernel.library import call, instructions
 from galshape_cnn.infer.measure.pipeline import measured_together
 
 PSF = galsim.Moffat(2.5, fwhm=3.0)
@@ -116,6 +117,23 @@ def test_company_does_not_matter_to_the_last_bit(estimator, many, psf, method):
         for name in ("params", "crb", "chi2", "flags"):
             expected = getattr(whole.measurement, name)[part]
             np.testing.assert_array_equal(getattr(catalog.measurement, name), expected, err_msg=name)
+
+
+@pytest.mark.skipif(not instructions(), reason="the kernel was not built")
+@pytest.mark.parametrize("neighbours", ["mask", "fit"])
+def test_transfer_functions_are_computed_once(estimator, images, psf, monkeypatch, neighbours):
+    """Network, fit, sandwich, residuals and model images take those of the batch."""
+    computed = []
+
+    def counted(name, *arguments):
+        computed.extend([name] * (name == "transfer"))
+        return call(name, *arguments)
+
+    monkeypatch.setattr("galshape_cnn.forward.kernel.calls.call", counted)
+    crowded = images + 0.5 * np.roll(images, 14, 2)
+    catalog = estimator(crowded, psf=psf, error=1.0, method="ml", neighbours=neighbours, threads=1)
+    assert np.isfinite(catalog.flux_err).all()
+    assert len(computed) == 1
 
 
 @pytest.mark.parametrize(

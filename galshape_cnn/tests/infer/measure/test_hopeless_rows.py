@@ -1,12 +1,18 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Pixels that are no galaxy cost their own row, and skies and shapes of stamps cost nothing."""
 
+from dataclasses import replace
+
 import galsim
 import numpy as np
 import pytest
 
 from galshape_cnn import CNNFitter, PSFConvolvedSersic2D, ShapeEstimator, Stamps
 from galshape_cnn.errors import InputError, PositionError
+from galshape_cnn.flags import Flag
+from galshape_cnn.infer.likelihood.rendering import RenderedBatch
+from galshape_cnn.infer.measure.bounds import bounded, without_errors
+from galshape_cnn.infer.measure.options import Options
 from galshape_cnn.linalg import cholesky_or_nan, inverse_or_nan
 
 PSF = galsim.Moffat(beta=3, fwhm=3)
@@ -30,13 +36,44 @@ def galaxy(seed, ny=64, nx=64, flux=1e4):
     return image + np.random.default_rng(seed).normal(0, NOISE, (ny, nx))
 
 
+#: Of some rows nothing may be left.
+MAY_BE_LOST = pytest.mark.filterwarnings("ignore::galshape_cnn.errors.LostRowsWarning")
+
+
+def assert_no_absurd_number(catalog, data):
+    """Each row is a galaxy of its stamp, or has no numbers and says so."""
+    params, lost = catalog.measurement.params, np.isnan(catalog.measurement.params[:, 0])
+    assert (np.asarray(catalog.quality)[lost] == 2).all()
+    flux, light = np.abs(params[~lost, 0]), np.abs(data[~lost]).sum((1, 2))
+    assert (flux < 1.01e3 * light).all()
+    assert (params[~lost, 2] <= data.shape[-1]).all()
+
+
 @pytest.mark.parametrize("method", METHODS)
+@MAY_BE_LOST
+def test_what_is_no_galaxy_has_no_absurd_numbers(estimator, psf, method):
+    y, x = np.mgrid[:64, :64]
+    rng = np.random.default_rng(1)
+    radius = np.hypot(x - 32, y - 32)
+    shapes = [(x + y) * 20.0, 1e4 * np.sin(x / 9) * np.sin(y / 7), -200 * np.exp(-radius / 4),
+              np.where(x > 32, 500.0, 0), 500 * np.exp(-abs(y - x) / 3), 1e5 * (x > 60.0), 0.0 * x,
+              1e3 * rng.standard_cauchy(x.shape), 1e6 * np.exp(-radius / 30)]  # fmt: skip
+    data = np.array(shapes) + rng.normal(size=(len(shapes), 64, 64))
+    for neighbours in ("mask", "ignore"):
+        catalog = estimator(data, psf=psf, error=1.0, method=method, neighbours=neighbours)
+        assert_no_absurd_number(catalog, data)
+        assert (np.asarray(catalog.quality)[[0, 3, 5]] > 0).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@MAY_BE_LOST
 def test_negative_galaxies_are_flagged_rows(estimator, psf, method):
     catalog = estimator(-np.array([galaxy(i) for i in range(8)]), psf=psf, error=NOISE, method=method)
     assert (np.asarray(catalog.flags) != 0).all()
 
 
 @pytest.mark.parametrize("method", METHODS)
+@MAY_BE_LOST
 def test_wild_pixels_cost_their_own_row(estimator, psf, method):
     data = np.array([galaxy(i) for i in range(8)])
     alone = estimator(data[::2], psf=psf, error=NOISE, method=method)
@@ -103,3 +140,20 @@ def test_matrices_that_are_impossible_cost_their_own():
     np.testing.assert_array_equal(np.isfinite(inverses).all((1, 2)), [True, True, False])
     np.testing.assert_array_equal(factors[0], np.linalg.cholesky(matrices[0]))
     np.testing.assert_array_equal(inverses[:2], np.linalg.inv(matrices[:2]))
+
+
+def test_no_error_of_a_size_exceeds_the_stamp(estimator, psf):
+    """What structure adds is known to first order only, and may be any number."""
+    data = np.array([galaxy(i) for i in range(3)])
+    stamps = Stamps(data, np.full(data.shape, NOISE**-2), psf[None] / psf.sum())
+    batch = RenderedBatch.from_stamps(stamps, None)
+    params = np.tile([1e4 / NOISE, 1.0, 3.0, 0.2, 0.1, 31.5, 31.5, 0.0], (3, 1))
+    judged = without_errors(batch, params, Options("ml"))
+    known = np.tile(np.eye(5), (3, 1, 1))
+    structure = known * np.array([1.0, 500**2, 1.0])[:, None, None]
+    judged = replace(judged, crb=known, structure=structure, covariance=known + structure)
+    within = bounded(judged, 64)
+    width = np.sqrt([one[:, 2, 2] for one in (within.structure, within.covariance)])
+    assert width == pytest.approx(np.array([[1, 64, 1], [2**0.5, 64, 2**0.5]]))
+    assert (within.flags & Flag.SINGULAR > 0).tolist() == [False, True, False]
+    assert not bounded(within[[0, 2]], 64).flags.any()

@@ -11,7 +11,13 @@ from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.likelihood.rendering import model_images
 from galshape_cnn.observe.stamps import Stamps
 from galshape_cnn.study.report.compare import match_truth
-from galshape_cnn.study.report.plots import choose_rows, plot_comparison, plot_galaxies, save_figure
+from galshape_cnn.study.report.plots import (
+    choose_rows,
+    plot_comparison,
+    plot_galaxies,
+    pull_histogram,
+    save_figure,
+)
 from galshape_cnn.study.report.thumbnails import Thumbnails, thumbnails
 from galshape_cnn.study.simulate.field import simulate_field
 from galshape_cnn.tests.standin import StandInEstimator
@@ -173,3 +179,15 @@ def test_save_figure(catalog, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["galaxies.png"]
     with pytest.raises(FileError, match="cannot write"):
         save_figure(Figure(), tmp_path / "missing" / "a.png")
+
+
+def test_pulls_beyond_the_axis_are_in_the_last_bins():
+    axis = Figure().subplots()
+    all_, kept = np.array([-30.0, -9, 0.05, 7, np.nan, np.inf]), np.array([-0.1, 0.1, 0.1])
+    finite = pull_histogram(axis, {"measured": (all_, {}), "kept": (kept, {})}, 4)
+    np.testing.assert_array_equal(finite, kept)
+    heights = [[bar.get_height() for bar in bars] for bars in axis.containers]
+    assert [sum(one) for one in heights] == [4, 3]
+    assert (heights[0][0], heights[0][-1]) == (2, 1)
+    x, normal = axis.lines[0].get_data()
+    assert np.trapezoid(normal, x) == pytest.approx(len(kept) * 8 / len(heights[0]), rel=1e-3)

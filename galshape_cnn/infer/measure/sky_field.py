@@ -1,0 +1,74 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""Galaxies on a sky with structure: that is fitted with the galaxy, subtracted, and they are measured again.
+
+See `galshape_cnn.infer.likelihood.sky_field`.  Errors grow as what is left of the sky is unknown.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from galshape_cnn.forward.render import BLOCK
+from galshape_cnn.infer.likelihood.sky_field import fit_sky_field
+from galshape_cnn.infer.likelihood.structure import SIGNIFICANT
+from galshape_cnn.infer.measure.bounds import suspicions
+
+__all__ = ["without_sky_field"]
+
+
+def without_sky_field(treated, batch, rows, judged, options):
+    """Take away the structure of the sky that the residuals of measured galaxies show.
+
+    Parameters
+    ----------
+    treated : galshape_cnn.infer.measure.neighbours.Treated
+        What was measured.
+    batch : RenderedBatch
+        M stamps as they were measured, with ``nuisance`` images.
+    rows : (M,) ndarray of int
+        Their numbers in ``treated``.
+    judged : galshape_cnn.infer.measure.bounds.Judged
+        Of these.
+    options : Options
+        ``fit_sky`` and ``correlation`` are used.
+
+    Returns
+    -------
+    changed : (K,) ndarray of int
+        Numbers into ``rows`` of the galaxies whose sky has structure.
+    treated : galshape_cnn.infer.measure.neighbours.Treated
+        Without it; the same object if there is none.
+    cleaned : RenderedBatch
+        The stamps of ``changed``.
+    stretch : (K, 5, 5) ndarray
+        By what errors grow.
+    """
+    known = np.isfinite(judged.params).all(1) & np.isfinite(judged.crb).all((1, 2))
+    likely = np.flatnonzero(known & (suspicions(judged, options).sky > SIGNIFICANT))
+    changed, lights, stretches = [], [], []
+    for some, padded, full in batch.filled(likely, BLOCK, by_kernel=True):
+        pixels = full.stamps.data, full.stamps.ivar, full.transfer, full.grid
+        known = options.fit_sky, full.gain, options.correlation, full.stamps.nuisance
+        field = fit_sky_field(judged.params[padded], *pixels, *known)
+        has = np.flatnonzero(field.found[: len(some)])
+        changed.append(some[has])
+        lights.append(field.light[has])
+        stretches.append(field.stretch[has])
+    changed = np.concatenate([np.zeros(0, int), *changed])
+    cleaned = batch[changed]
+    if not len(changed):
+        return changed, treated, cleaned, np.zeros((0, 5, 5))
+    stamps = cleaned.stamps
+    cleaned = cleaned.with_stamps(
+        stamps.with_pixels(stamps.data - np.concatenate(lights), stamps.ivar, stamps.nuisance)
+    )
+    return changed, _with_data(treated, rows[changed], cleaned), cleaned, np.concatenate(stretches)
+
+
+def _with_data(treated, rows, cleaned):
+    """What was measured in the end."""
+    stamps, fitted = treated.batch.stamps, treated.fitted.copy()
+    data = stamps.data.copy()
+    data[rows], fitted[rows] = cleaned.stamps.data, True
+    batch = treated.batch.with_stamps(stamps.with_pixels(data, stamps.ivar, stamps.nuisance))
+    return replace(treated, batch=batch, fitted=fitted)

@@ -1,0 +1,95 @@
+# Licensed under a 3-clause BSD style license - see LICENSE.rst
+"""A sky with structure is fitted with the galaxy: estimates scatter less, and as their errors say."""
+
+import galsim
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from galshape_cnn import ShapeEstimator
+from galshape_cnn.infer.likelihood.sky_field import _waves
+
+N, SIDE = 96, 64
+MOFFAT = galsim.Moffat(beta=2.5, fwhm=4.0)
+PSF = MOFFAT.drawImage(nx=41, ny=41, scale=1.0).array.astype(float)
+PSF /= PSF.sum()
+TRUTH = {"n": 1.5, "hlr": 4.0, "g1": 0.1, "g2": -0.1}
+ALL = ("flux", *TRUTH)
+
+
+@pytest.fixture(scope="module")
+def estimator():
+    return ShapeEstimator()
+
+
+def scene(bumps, snr=100):
+    """Galaxies in noise one, on a sky of bumps of some variance and correlation; and their flux."""
+    rng = np.random.default_rng(8)
+    galaxy = galsim.Sersic(n=TRUTH["n"], half_light_radius=TRUTH["hlr"]).shear(g1=0.1, g2=-0.1)
+    light = galsim.Convolve(galaxy, MOFFAT).drawImage(nx=SIDE, ny=SIDE, scale=1.0).array.astype(float)
+    flux = snr / np.sqrt((light**2).sum())
+    sky = gaussian_filter(rng.normal(size=(N, 3 * SIDE, 3 * SIDE)), (0, 5, 5))[:, SIDE:-SIDE, SIDE:-SIDE]
+    return light * flux + bumps * sky / sky.std() + rng.normal(size=(N, SIDE, SIDE)), flux
+
+
+def errors(catalog, flux):
+    """Errors, and pulls, of flux, n, hlr, g1, g2, (N, 5) each."""
+    table, truth = catalog.to_table(), {"flux": flux} | TRUTH
+    off = np.transpose([np.array(table[p]) - truth[p] for p in ALL])
+    return off, off / np.transpose([np.array(table[f"{p}_err"]) for p in ALL])
+
+
+@pytest.mark.parametrize("method", ["ml", "network"])
+def test_less_scatter_and_errors_that_hold(estimator, method, monkeypatch):
+    data, flux = scene(0.3)
+    known = {"psf": PSF, "error": 1.0, "method": method}
+    off, pull = errors(estimator(data, **known), flux)
+    monkeypatch.setattr("galshape_cnn.infer.measure.sky_field.SIGNIFICANT", np.inf)
+    before, _ = errors(estimator(data, **known), flux)
+    scatter, old = (np.sqrt((one**2).mean(0)) for one in (off, before))
+    assert (scatter < 0.9 * old).all()
+    inside = (np.abs(pull) < 1).mean(0)  # to 0.048
+    assert (inside > 0.54).all()
+    assert (inside < 0.83).all()
+
+
+def test_a_flat_sky_is_left_as_it_is(estimator, monkeypatch):
+    data, _ = scene(0.0)
+    known = {"psf": PSF, "error": 1.0, "method": "network"}
+    now = estimator(data, **known)
+    monkeypatch.setattr("galshape_cnn.infer.measure.sky_field.SIGNIFICANT", np.inf)
+    same = (now.parameters == estimator(data, **known).parameters).all(1)
+    assert same.mean() > 0.95
+
+
+def test_the_halo_of_a_galaxy_is_no_sky(estimator, monkeypatch):
+    """It is the same on opposite sides, which bumps of the sky hardly are."""
+    y, x = np.mgrid[:SIDE, :SIDE] - 31.5
+    narrow = np.exp(-np.add.outer(np.arange(-10, 11) ** 2, np.arange(-10, 11) ** 2) / (2 * 1.4**2))
+    star = 1800 * np.exp(-(x**2 + y**2) / (2 * 1.4**2)) / narrow.sum()
+    halo = 2 * np.exp(-np.hypot(1.2 * x, y) / 8)
+    data = star + halo + np.random.default_rng(2).normal(size=(40, SIDE, SIDE))
+    known = {"psf": narrow, "error": 1.0, "method": "network"}
+    now = estimator(data, **known)
+    monkeypatch.setattr("galshape_cnn.infer.measure.sky_field.SIGNIFICANT", np.inf)
+    assert (now.parameters == estimator(data, **known).parameters).all(1).mean() > 0.7
+    monkeypatch.undo()
+    monkeypatch.setattr("galshape_cnn.infer.likelihood.structure._HALO", np.inf)
+    assert (now.parameters != estimator(data, **known).parameters).any(1).mean() > 0.5
+
+
+def test_company_changes_nothing(estimator):
+    data, _ = scene(0.3)
+    known = {"psf": PSF, "error": 1.0, "method": "network"}
+    alone, whole = estimator(data[5:6], **known), estimator(data[:20], **known)
+    assert (alone.parameters == whole.parameters[5:6]).all()
+    assert (alone.covariance == whole.covariance[5:6]).all()
+
+
+def test_waves_have_the_variance_of_the_field():
+    """But for the constant, which is the sky's level, and short ones."""
+    waves, variance = _waves(SIDE)
+    total = np.tensordot(variance, waves**2, 1)
+    level = 4 * np.pi * 16 / SIDE**2
+    assert total.mean() == pytest.approx(1 - level, abs=0.1)
+    assert waves.reshape(len(waves), -1).mean(1) == pytest.approx(0, abs=1e-12)
