@@ -121,10 +121,11 @@ def measure_exposures(exposures, network, options, threads=1, advance=None):
     _show(exposures, parts, network, options, threads)
     by_exposure = ExposureRows.blank(exposures)
     chunks, pieces, pixels = list(_chunks(exposures)), [], []
+    rounds = 0 if options.shear_response else _ROUNDS  # copies know nothing of what a search would find
 
     def one(rows):
         with np.errstate(all="ignore"):  # of pixels that are no galaxy; their rows are flagged
-            return _measured(exposures, parts, rows, network, options, by_exposure)
+            return _measured(exposures, parts, rows, network, options, by_exposure, rounds)
 
     for rows, (measurement, some) in zip(chunks, mapped(one, chunks, threads), strict=True):
         pieces.append((rows, measurement))
@@ -232,7 +233,7 @@ def _chunks(exposures):
             yield rows[start : start + _TOGETHER]
 
 
-def _measured(exposures, parts, rows, network, options, by_exposure, rounds=_ROUNDS):
+def _measured(exposures, parts, rows, network, options, by_exposure, rounds):
     """Measurement of rows without the sources that their residuals show, and the pixels that changed."""
     before = by_exposure.flags[rows].copy()
     first, looks = _measured_once(exposures, parts, rows, network, options, by_exposure)
