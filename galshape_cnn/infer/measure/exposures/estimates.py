@@ -303,7 +303,7 @@ def _with_nuisance(likelihood, found):
     parts, rows = [], np.zeros(len(likelihood), bool)
     for (part, there), stamps in zip(found, likelihood.parts, strict=True):
         nuisance = part.batch.stamps.nuisance
-        if nuisance is not None and nuisance[there].any():
+        if nuisance is not None:
             rows[stamps.rows] |= nuisance[there].any((1, 2, 3))
             stamps = replace(stamps, likelihood=MarginalLikelihood.of(stamps.likelihood, nuisance[there]))
         parts.append(stamps)

@@ -4,7 +4,7 @@
 Each exposure goes through the first steps of the chain by itself: neighbours are found and treated.  The
 network is shown the image of a galaxy that says most, to begin from what it sees there.  Then all images are
 fitted with one shape, one centre, a flux for each band and a sky level for each exposure, and judged
-together.
+together; those whose residuals show a source are fitted again without it.
 """
 
 from dataclasses import dataclass, replace
@@ -30,6 +30,11 @@ from galshape_cnn.infer.measure.exposures.estimates import (
     sample_exposures,
 )
 from galshape_cnn.infer.measure.exposures.quality import ExposureRows, is_single, judge
+from galshape_cnn.infer.measure.exposures.residual_sources import (
+    cleaned_parts,
+    pixels_measured,
+    with_shifts,
+)
 from galshape_cnn.infer.measure.exposures.task import SamplingTask
 from galshape_cnn.infer.measure.neighbours import Treated, listed_positions, segment, treat
 from galshape_cnn.infer.measure.quality import settled_bounds
@@ -43,6 +48,7 @@ __all__ = ["ExposurePart", "measure_exposures"]
 _TOGETHER = 256  # galaxies that are fitted together
 _SAFE_SNR = 1e-3  # of an exposure whose network gives no start
 _SHOWN = 1  # images of each galaxy that the network sees; the others where it makes nothing of these
+_ROUNDS = 3  # of the search for sources in the residuals
 _WINDOW = 0.6  # of the PSF's width: sigma of the Gaussian that a galaxy's S/N is guessed with
 
 
@@ -114,21 +120,23 @@ def measure_exposures(exposures, network, options, threads=1, advance=None):
     ]  # fmt: skip
     _show(exposures, parts, network, options, threads)
     by_exposure = ExposureRows.blank(exposures)
-    chunks, pieces = list(_chunks(exposures)), []
+    chunks, pieces, pixels = list(_chunks(exposures)), [], []
+    rounds = 0 if options.shear_response else _ROUNDS  # copies know nothing of what a search would find
 
     def one(rows):
         with np.errstate(all="ignore"):  # of pixels that are no galaxy; their rows are flagged
-            return _measured(exposures, parts, rows, network, options, by_exposure)
+            return _measured(exposures, parts, rows, network, options, by_exposure, rounds)
 
-    for rows, measurement in zip(chunks, mapped(one, chunks, threads), strict=True):
+    for rows, (measurement, some) in zip(chunks, mapped(one, chunks, threads), strict=True):
         pieces.append((rows, measurement))
+        pixels += some
         if advance is not None:
             advance(len(rows))
     lost = np.flatnonzero(~exposures.seen.any(1))
     pieces.append((lost, _not_measured(exposures, by_exposure.flags[lost])))
     measured = [[] for _ in exposures.names]
     for part in parts:
-        measured[part.exposure].append((part.rows, part.measured))
+        measured[part.exposure].append((part.rows, pixels_measured(part, pixels)))
     return Measurement.scatter(len(exposures), pieces), by_exposure, measured
 
 
@@ -225,8 +233,29 @@ def _chunks(exposures):
             yield rows[start : start + _TOGETHER]
 
 
-def _measured(exposures, parts, rows, network, options, by_exposure):
-    """Measurement of some rows; what each exposure says is put into its own rows."""
+def _measured(exposures, parts, rows, network, options, by_exposure, rounds):
+    """Measurement of rows without the sources that their residuals show, and the pixels that changed."""
+    before = by_exposure.flags[rows].copy()
+    first, looks = _measured_once(exposures, parts, rows, network, options, by_exposure)
+    if not rounds:
+        return first, []
+    cleaned = cleaned_parts(looks, rows)
+    again, kept = np.flatnonzero(cleaned.changed), np.flatnonzero(~cleaned.changed)
+    if not len(again):
+        return first, []
+    by_exposure.flags[rows[again]] = before[again]
+    known = network, options, by_exposure, rounds - 1
+    second, more = _measured(exposures, cleaned.parts, rows[again], *known)
+    second = with_shifts(second, first[again], cleaned.close[again])
+    pieces = [piece for piece in ((kept, first[kept]), (again, second)) if len(piece[0])]
+    return Measurement.scatter(len(rows), pieces), cleaned.pixels + more
+
+
+def _measured_once(exposures, parts, rows, network, options, by_exposure):
+    """Measurement of some rows, and looks at each of their images.
+
+    What each exposure says is put into its own rows.
+    """
     likelihood, found = _likelihood(exposures, parts, rows)
     start, best = _start(likelihood, found)
     side = int(exposures.placement(rows[:1], exposures.reference[rows[:1]])["side"][0])
@@ -251,9 +280,10 @@ def _measured(exposures, parts, rows, network, options, by_exposure):
     flags = settled_bounds(flags, *five, side) | _at_limits(found.params, free, exposures.model)
     errors = judged.covariance, judged.crb, judged.snr, judged.chi2, found.ess
     params = np.where(known, found.params, np.nan)
-    return Measurement(
+    measurement = Measurement(
         params, *errors, flags, found.samples, structure=judged.structure, model=exposures.model
     )
+    return measurement, judged.looks
 
 
 def _at_limits(params, free, model):

@@ -101,6 +101,8 @@ class JudgedRows:
     snr, chi2 : (N,) ndarray
         S/N, and reduced chi-square.
     flags : (N,) ndarray of int64
+    looks : list of (_Look, Judged)
+        At each image, with its errors those of the joint fit.
     """
 
     crb: np.ndarray
@@ -109,6 +111,7 @@ class JudgedRows:
     snr: np.ndarray
     chi2: np.ndarray
     flags: np.ndarray
+    looks: list
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,9 +202,10 @@ def judge(exposures, parts, rows, found, free, network, options, by_exposure):
     looks = [look for look in looks if look is not None]
     errors = _errors(exposures, looks, found, free, is_single(exposures, options))
     strength, chi2, freedom, gain = np.zeros((4, len(rows)))
-    small, resolved = np.ones((2, len(rows)), bool)
+    (small, resolved), seen = np.ones((2, len(rows)), bool), []
     for look, white in zip(looks, errors.white, strict=True):
-        flags = _flags_of(look, white, errors, params, network, model)
+        seen.append((look, _with_errors(look, white, errors, params, model)))
+        flags = _flags_of(*seen[-1], network)
         at = (rows[look.here], look.part.exposure)
         judged, used = look.judged, (look.batch.stamps.ivar > 0).sum((1, 2))
         by_exposure.params[at] = look.own * SINGLE.units(look.batch.unit)
@@ -233,7 +237,7 @@ def judge(exposures, parts, rows, found, free, network, options, by_exposure):
         flags |= np.where(snr < network.domain["snr"][0], Flag.LOW_SNR, 0)
         above = (snr > network.domain["snr"][1]) & is_single(exposures, options)
         flags |= np.where(above, Flag.HIGH_SNR, 0)
-    return JudgedRows(errors.crb, errors.structure, errors.covariance, snr, chi2, flags)
+    return JudgedRows(errors.crb, errors.structure, errors.covariance, snr, chi2, flags, seen)
 
 
 def _misfit(errors, params, model):
@@ -364,8 +368,8 @@ def _structure_of(looks, n):
         yield look, rows, structure_at(look.batch, look.judged, rows, look.options, _SUSPECTED)
 
 
-def _flags_of(look, white, errors, params, network, model):
-    """Flags of one exposure, decided on the errors of the joint fit."""
+def _with_errors(look, white, errors, params, model):
+    """What one exposure says, with the errors of the joint fit."""
     unit = SINGLE.units(look.batch.unit)[:, SINGLE.reported]
     turn = look.view.jacobian(params[look.here])[:, SINGLE.reported, model.reported] / unit[:, :, None]
     own = {"white": white}
@@ -373,10 +377,14 @@ def _flags_of(look, white, errors, params, network, model):
         joint = getattr(errors, name)[look.here]
         stated = np.isfinite(joint).any((1, 2))[:, None, None]
         own[name] = np.where(stated, turn @ np.nan_to_num(joint) @ np.swapaxes(turn, 1, 2), np.nan)
+    return replace(look.judged, **own)
+
+
+def _flags_of(look, judged, network):
+    """Flags of one exposure, decided on the errors of the joint fit."""
     treated, shown = look.part.treated, np.full((len(look.part.rows), SINGLE.size), np.nan)
     shown[look.there] = look.own
     fraction = treated.light_on_others(shown)[look.there]
-    judged = replace(look.judged, **own)
     flags = image_flags(look.batch, judged, network, look.options)
     stated = judged.covariance, judged.crb + judged.structure
     hidden = hidden_sources(look.batch, judged, stated, look.options).hidden
