@@ -162,7 +162,8 @@ def _row(error, bound, stated, flagged, visible, family):
         inside = (np.abs(error) < stated)[:, k][np.isfinite(error[:, k])]
         out[f"within_{name}"] = inside.mean() if some else np.nan
     with np.errstate(invalid="ignore"):
-        worst = np.nanmax(np.where(np.isfinite(error), np.abs(error / stated), 0), axis=1)
+        pulls = np.abs(error / stated)
+    worst = np.where(np.isfinite(error) & ~np.isnan(pulls), pulls, 0).max(1)
     # Galaxy parameters of a star are wrong whatever their errors say; a row of NaN does no harm.
     wrong = np.ones(len(error), bool) if family == "star" else worst > WRONG
     visible = wrong & (visible | (family in _SHOWN_OTHERWISE))
