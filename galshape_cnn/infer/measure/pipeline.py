@@ -152,11 +152,12 @@ def _with_some(judged, shift, rows):
 def _without_absurd(rows, measured, batch):
     """Rows and measurements; where the best model is no galaxy of the stamp, there is none.
 
-    That is one centred outside, or with a thousand times the flux of all pixels: pixels that no model fits
-    lead there.
+    That is one centred outside, or with a thousand times the flux of all pixels and their noise: pixels that
+    no model fits lead there.
     """
     size, (x, y) = batch.grid.size, measured.params[:, SINGLE.centre].T
-    light = np.abs(batch.stamps.data).sum((1, 2), dtype=float)
+    noise = (batch.stamps.ivar > 0).sum((1, 2))  # near one in each pixel
+    light = np.abs(batch.stamps.data).sum((1, 2), dtype=float) + noise
     inside = (np.abs([x, y] - np.array(size - 1) / 2) < size / 2).all(0)
     lost = ~inside | ~(np.abs(measured.params[:, SINGLE.flux]) < _MOST_FLUX * light)
     if not lost.any():

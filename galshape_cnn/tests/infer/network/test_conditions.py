@@ -1,6 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """What was the same in all of a training is kept, taken as the default, refused or flagged."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -16,13 +18,24 @@ SKY, GAIN, VALID = range(CONTEXT_SIZE - 3, CONTEXT_SIZE)
 
 
 def trained(domain=None, **constant):
-    """A bundle whose context was the same in all of its training in some entries."""
-    weights = list(small_bundle().weights)
-    mean, variance = np.zeros(CONTEXT_SIZE, np.float32), np.ones(CONTEXT_SIZE, np.float32)
+    """A bundle whose context was the same in all of its training in some entries; it has learnt nothing."""
+    bundle = small_bundle(domain=domain or {})
+    scale = np.zeros(CONTEXT_SIZE, np.float32), np.ones(CONTEXT_SIZE, np.float32)
+    return replace(bundle, weights=(*_held(*scale, constant), *bundle.weights[2:]))
+
+
+def shipped(domain=None, **constant):
+    """The shipped network, as if some entries had been the same in all of its training."""
+    bundle = Bundle.shipped()
+    weights = (*_held(*(one.copy() for one in bundle.weights[:2]), constant), *bundle.weights[2:])
+    return replace(bundle, weights=weights, domain=bundle.domain | (domain or {}))
+
+
+def _held(mean, variance, constant):
     for name, value in constant.items():
         place = {"sky": SKY, "gain": GAIN, "valid": VALID}[name]
         mean[place], variance[place] = value, 1e-6
-    return small_bundle(weights=(mean, variance, *weights[2:]), domain=domain or {})
+    return mean, variance
 
 
 def test_the_sky_of_the_training_is_the_default():
@@ -85,7 +98,7 @@ def cutouts(count):
 
 def test_an_estimator_follows_its_network():
     (image,), psf = cutouts(1)
-    estimator = ShapeEstimator(trained(sky=0, valid=1))
+    estimator = ShapeEstimator(shipped(sky=0, valid=1))
     with pytest.raises(InputError, match="fit_sky=True"):
         estimator(image, psf=psf, error=1.0, fit_sky=True)
     catalog = estimator(image, psf=psf, error=1.0)
@@ -103,7 +116,7 @@ def test_an_edge_that_centring_leaves_is_no_mask():
     (image,), psf = cutouts(1)
     moved = np.roll(image, (1, -1), (0, 1))
     for offset, unknown in ((2.0, False), (np.inf, True)):  # the latter of an older bundle
-        estimator = ShapeEstimator(trained(domain={"offset": offset}, sky=0, valid=1))
+        estimator = ShapeEstimator(shipped(domain={"offset": offset}, sky=0, valid=1))
         (stamps,) = estimator(moved, psf=psf, error=1.0).stamps
         assert (stamps.ivar == 0).any()  # it was centred
         network = estimator.live_network()

@@ -1,18 +1,15 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """A validation measures as users do: arrays, the estimator's own defaults, and its own centres."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from galshape_cnn import ShapeEstimator
 from galshape_cnn.errors import InputError
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.infer.network.bundle import Bundle
 from galshape_cnn.observe.stamps import Stamps
 from galshape_cnn.study.validate.estimates import ValidatedNetwork
-from galshape_cnn.tests.infer.network.test_conditions import SKY, cutouts
+from galshape_cnn.tests.infer.network.test_conditions import cutouts, shipped
 
 
 class Spy:
@@ -37,11 +34,7 @@ def stamps():
 
 @pytest.fixture(scope="module")
 def bundle():
-    """The shipped network, as if it had never seen a sky."""
-    shipped = Bundle.shipped()
-    mean, variance = (array.copy() for array in shipped.weights[:2])
-    mean[SKY], variance[SKY] = 0, 1e-6
-    return replace(shipped, weights=(mean, variance, *shipped.weights[2:]))
+    return shipped(sky=0)
 
 
 def test_no_option_is_set_that_users_do_not_set(bundle, stamps):
