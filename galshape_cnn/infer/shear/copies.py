@@ -51,6 +51,9 @@ _REACH = 25.0
 #: Radius and softness, in pixels, of the window that ends the image before its edge.  The window's own
 #: derivatives lie outside of the reach, by more than a PSF's core.
 _OUTER = (29.5, 0.7)
+#: Weights along an axis of the pixels beside a missing one, and the least sum of them that makes a mean.
+_BESIDE = np.exp(-0.5 * np.subtract.outer(np.arange(SIDE), np.arange(SIDE)) ** 2.0).astype(np.float32)
+_LEAST_BESIDE = 0.1
 _KNOWN_SKY = 0.3  # of a pixel's noise: the networks have seen such levels
 
 
@@ -195,17 +198,28 @@ def copies_and_tangents(data, ivar, noise, inverse_gain, filters, asymmetric, fi
     variance = 1 / jnp.where(used, ivar, 1) + jnp.maximum(model, 0) * inverse_gain[:, None, None]
     noise = jnp.where(used, noise * jnp.sqrt(variance), 0)
     inner, outer = jnp.asarray(_DISTANCE < _REACH), jnp.asarray(_window(*_OUTER))
-    rest = image_tangents(jnp.where(used, data - model, 0) * outer, filters)
+    rest = image_tangents(_filled(data - model, used) * outer, filters)
     galaxy = _model_tangents(first, slopes)._replace(
         psf=filtered(model * asymmetric[:, None, None], filters[:, 2])
     )
     of_image = inner * jnp.stack(rest) + jnp.stack(galaxy)
-    of_noise = inner * jnp.stack(image_tangents(noise * outer, filters))
+    of_noise = inner * jnp.stack(image_tangents(_filled(noise, used) * outer, filters))
     pixels = [
         (data + amplitude * noise, jnp.where(used, of_image - of_noise / amplitude, 0))
         for amplitude in COPIES
     ]
     return pixels, jnp.where(used, 1 / variance, 0)
+
+
+def _filled(images, used):
+    """Images whose missing pixels are a mean of those beside them.
+
+    Linear in the pixels, and the same of a residual and of noise: derivatives beside a hole are nearly those
+    of the whole image, and what noise adds to them cancels between the two.  A hole filled with the measured
+    model knows the image's noise, but not that which is added.
+    """
+    light, count = (_BESIDE @ jnp.where(used, one, 0) @ _BESIDE for one in (images, jnp.float32(1)))
+    return jnp.where(used, images, light / jnp.maximum(count, _LEAST_BESIDE))
 
 
 def _window(reach, soft):
