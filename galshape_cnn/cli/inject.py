@@ -109,6 +109,12 @@ def _add_galaxy_options(parser):
         default="brighter",
         help="sources to be avoided (default: those brighter than the galaxy)",
     )
+    group.add_argument(
+        "--shear", type=float, nargs=2, metavar=("G1", "G2"), help="shear of all galaxies (default: 0 0)"
+    )
+    group.add_argument(
+        "--shear-response", action="store_true", help="measure the response to shear, as 'measure' does"
+    )
     group.add_argument("--seed", type=int, default=1, help="seed of the random numbers (default: 1)")
 
 
@@ -137,6 +143,8 @@ def _injected(args, folder):
     keywords |= noise_options(args, _Opened(image)) | psf_error_from(args) | _galaxies(args)
     if args.stamp_size is not None:
         keywords["stamp_size"] = args.stamp_size
+    if args.shear_response:
+        keywords["shear_response"] = True
     if args.no_fit_sky:  # otherwise as the network was trained
         keywords["fit_sky"] = False
     with _executor(args.scheduler) as executor:
@@ -148,6 +156,7 @@ def _injected(args, folder):
             detection=detection_from(args),
             gain_in_map=args.gain_in_map,
             seed=args.seed,
+            shear=args.shear,
             estimator=load_estimator(args.bundle),
             output=folder,
             workers=args.workers,

@@ -86,10 +86,10 @@ def inject(
         What the metadata are to hold beside the arguments.
     **options
         ``error``, ``mask``, ``wcs``, ``real_galaxies``, ``pixel_scale``, ``detection``, ``clearance``,
-        ``avoid``, ``true_psf``, ``gain_in_map``: see `galshape_cnn.study.inject.setup.make_job`;
+        ``avoid``, ``true_psf``, ``gain_in_map``, ``shear``: see `galshape_cnn.study.inject.setup.make_job`;
         ``stamp_size``,
         ``psf_oversampling``, ``psf_includes_pixel``, ``normalize_psf``, ``neighbours``, ``fit_sky``,
-        ``noise_correlation``, ``noise_scale``: as for the estimator.
+        ``noise_correlation``, ``noise_scale``, ``shear_response``: as for the estimator.
 
     Returns
     -------

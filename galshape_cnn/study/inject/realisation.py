@@ -7,6 +7,7 @@ does it, and when.
 
 from dataclasses import dataclass
 
+import galsim
 import numpy as np
 from astropy.nddata import NDData, StdDevUncertainty
 from astropy.table import Table
@@ -83,6 +84,8 @@ class Job:
         Side of the stamps, pixels.
     is_sized : bool
         Whether that holds for galaxies that are found, too.
+    shear : tuple of float
+        Both components of the shear of the sky.
     asked : dict or None
         What the user gave, for the metadata.
     """
@@ -109,6 +112,7 @@ class Job:
     real_scale: float = 1.0
     stamp_size: int = 64
     is_sized: bool = False
+    shear: tuple = (0.0, 0.0)
     asked: dict | None = None
 
     @property
@@ -154,6 +158,7 @@ class Job:
             },
             "correlated_noise": self.call.get("noise_correlation") is not None,
             "find": self.find,
+            "shear": list(self.shear),
             "clearance": self.room.clearance,
             "avoid": self.room.avoid,
             "stamp_size": self.stamp_size,
@@ -284,6 +289,12 @@ def _drawn(job, galaxy, profile, xy):
         flux = flux_for_snr(drawn.image, sigma, float(truth["snr"]), job.gain)
     if not (np.isfinite(flux) and job.room.is_free(job.field, xy, r_eff, flux)):
         return None
+    if any(job.shear):  # which changes neither flux nor place
+        shear = galsim.Shear(g1=job.shear[0], g2=job.shear[1])
+        drawn = draw_unit(profile.shear(shear), effective, xy, jacobian, job.side, job.image.data.shape)
+        whole = shear + galsim.Shear(g1=float(truth["g1"]), g2=float(truth["g2"]))
+        truth |= {"g1": whole.g1, "g2": whole.g2}
+        r_eff = float(semi_major_radius(hlr, whole.g1, whole.g2)) / scale
     image = flux * drawn.image
     drawn = type(drawn)(image, *part)
     weight = image / sigma**2

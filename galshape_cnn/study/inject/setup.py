@@ -48,6 +48,7 @@ def make_job(
     gain=None,
     gain_in_map=False,
     seed=0,
+    shear=None,
     estimator=None,
     stamp_size=None,
     psf_oversampling=1,
@@ -78,6 +79,9 @@ def make_job(
         PSF that galaxies are drawn with where it is not ``psf``, which measures.
     gain_in_map : bool, optional
         Whether the noise map holds the photon noise of sources.
+    shear : (2,) array_like of float, optional
+        Shear of the sky, |gamma| < 1, in the frame of the results: galaxies are sheared by it about their
+        centres, at places and with fluxes that do not depend on it.
     stamp_size : int, optional
         Side of the stamps, 64 by default.
     psf_oversampling, psf_includes_pixel, normalize_psf : optional
@@ -132,6 +136,7 @@ def make_job(
         cutting=cutting,
         call=call,
         seed=seed,
+        shear=_checked_shear(shear),
         side=side + _DRAWN_MARGIN,
         fwhm=fwhm,
         noise_scale=factor,
@@ -164,6 +169,19 @@ def _check_choices(avoid, clearance, gain, gain_in_map):
         raise InputError(
             "gain_in_map is given without gain; photon noise needs the electrons per unit of flux"
         )
+
+
+def _checked_shear(shear):
+    """Both components; of none zero."""
+    if shear is None:
+        return (0.0, 0.0)
+    try:
+        shear = tuple(float(value) for value in shear)
+    except (TypeError, ValueError):
+        shear = ()
+    if len(shear) != 2 or not np.hypot(*shear) < 1:
+        raise InputError(f"shear={shear!r}; allowed: two numbers, gamma1 and gamma2, |gamma| < 1")
+    return shear
 
 
 def _estimator(estimator):

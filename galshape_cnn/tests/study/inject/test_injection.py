@@ -65,6 +65,20 @@ def test_the_image_is_not_modified():
     assert getattr(data, "psf", None) is None
 
 
+def test_shear_changes_neither_place_nor_flux():
+    gamma, kinds = 0.03 - 0.02j, {"sersic": 1, "bulge_disc": 1}
+    pair = [injected(8, kinds=kinds, shear=shear) for shear in (None, (gamma.real, gamma.imag))]
+    for name in ("kind", "true_x", "true_y", "true_flux"):
+        np.testing.assert_array_equal(pair[0][name], pair[1][name])
+    before, after = (np.asarray(one["true_g1"]) + 1j * np.asarray(one["true_g2"]) for one in pair)
+    exact = np.asarray(pair[0]["kind"]) == "sersic"
+    whole = (before + gamma) / (1 + np.conj(gamma) * before)
+    np.testing.assert_allclose(after[exact], whole[exact], atol=1e-12)
+    np.testing.assert_allclose(after[~exact], whole[~exact], atol=2e-3)  # found by a fit to the image
+    assert 0 < exact.sum() < 8
+    assert pair[1].meta["injection"]["shear"] == [0.03, -0.02]
+
+
 def test_never_two_galaxies_in_one_stamp(table):
     xy = np.column_stack([table["true_x"].value, table["true_y"].value])
     assert len(table) == 40
@@ -229,6 +243,8 @@ class _Now:
         ({"avoid": "stars"}, "avoid='stars'"),
         ({"find": "no"}, "find='no'; allowed: True or False"),
         ({"clearance": -1}, "clearance=-1"),
+        ({"shear": 0.02}, "shear="),
+        ({"shear": (0.8, 0.6)}, "shear="),
         ({"clearance": 80}, "find no free place"),
         ({"gain": -2}, "gain=-2"),
         ({"gain_in_map": True}, "gain_in_map is given without gain"),
