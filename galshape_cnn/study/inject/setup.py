@@ -80,7 +80,7 @@ def make_job(
     gain_in_map : bool, optional
         Whether the noise map holds the photon noise of sources.
     shear : (2,) array_like of float, optional
-        Shear of the sky, |gamma| < 1, in the frame of the results: galaxies are sheared by it about their
+        Shear of the sky, less than one, in the frame of the results: galaxies are sheared by it about their
         centres, at places and with fluxes that do not depend on it.
     stamp_size : int, optional
         Side of the stamps, 64 by default.
