@@ -9,6 +9,7 @@ derivatives become images of unknown amplitude, as those of neighbours that are 
 from dataclasses import replace
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.render import BLOCK
@@ -20,7 +21,7 @@ __all__ = ["without_residual_sources"]
 _HIGH = 4.6  # standard deviations of a smoothed residual from which a search is worth it
 
 
-def without_residual_sources(treated, rows, judged, options):
+def without_residual_sources(treated, rows, judged, options, images=1):
     """Take away the sources that the residuals of measured galaxies show.
 
     Parameters
@@ -33,6 +34,8 @@ def without_residual_sources(treated, rows, judged, options):
         Of these.
     options : Options
         ``neighbours="ignore"`` looks for none.
+    images : int or (M,) ndarray of int, optional
+        Images of each galaxy that are searched: as often as in one is a search begun for nothing in all.
 
     Returns
     -------
@@ -46,20 +49,22 @@ def without_residual_sources(treated, rows, judged, options):
         The stamps of ``changed``, with ``nuisance`` images.
     """
     batch = treated.batch if len(rows) == len(treated.batch) else treated.batch[rows]
-    changed, close, light, images = _found(batch, judged, options)
+    changed, close, light, unknown = _found(batch, judged, options, images)
     some = batch[changed]
     if not len(changed):
         return changed, close, treated, some
     stamps = some.stamps
     if stamps.nuisance is not None:
-        images = np.concatenate([stamps.nuisance, images], 1)
+        unknown = np.concatenate([stamps.nuisance, unknown], 1)
     # the photons of a source stay in the pixels when its mean is subtracted
     noise = 1.0 if some.gain is None else 1 + stamps.ivar * np.maximum(light, 0) / some.gain[:, None, None]
-    cleaned = stamps.with_pixels(stamps.data - light, (stamps.ivar / noise).astype(stamps.ivar.dtype), images)
+    cleaned = stamps.with_pixels(
+        stamps.data - light, (stamps.ivar / noise).astype(stamps.ivar.dtype), unknown
+    )
     return changed, close, _with_cleaned(treated, rows[changed], cleaned), some.with_stamps(cleaned)
 
 
-def _found(batch, judged, options):
+def _found(batch, judged, options, number):
     """Galaxies beside which there are sources, the light of these, and images of unknown amplitude."""
     size = batch.grid.size
     found, close, lights, images = (
@@ -68,7 +73,7 @@ def _found(batch, judged, options):
         [np.zeros((0, size, size))],
         [np.zeros((0, 0, size, size), np.float32)],
     )
-    rows = np.zeros(0, int) if options.neighbours == "ignore" else _worth_a_look(judged, options)
+    rows = np.zeros(0, int) if options.neighbours == "ignore" else _worth_a_look(judged, options, number)
     errors = np.sqrt(np.maximum(np.diagonal(judged.crb + judged.structure, axis1=1, axis2=2), 0))
     for part, padded, full in batch.filled(rows, BLOCK, by_kernel=True):
         pixels = full.stamps.data, full.stamps.ivar, full.transfer, full.grid
@@ -85,15 +90,16 @@ def _found(batch, judged, options):
     return rows, close, np.concatenate(lights), np.concatenate(images)
 
 
-def _worth_a_look(judged, options):
-    """Rows with a high residual somewhere."""
+def _worth_a_look(judged, options, number):
+    """Rows with a high residual somewhere, in one of a number of images."""
+    high = _HIGH if np.all(number == 1) else -ndtri(ndtr(-_HIGH) / number)
     found = judged.examination
     if options.correlation is not None:
         found = as_if_independent(found, options.correlation)
     with np.errstate(invalid="ignore"):
         highest = found.highest[:, 1:].max(1) / np.sqrt(judged.white)
         known = np.isfinite(judged.params).all(1) & np.isfinite(judged.crb + judged.structure).all((1, 2))
-        return np.flatnonzero(known & (highest > _HIGH))
+        return np.flatnonzero(known & (highest > high))
 
 
 def _with_cleaned(treated, rows, cleaned):

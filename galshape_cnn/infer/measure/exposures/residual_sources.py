@@ -41,10 +41,12 @@ class Cleaned:
 def cleaned_parts(looks, rows):
     """What the residuals of galaxies show, (N,) ndarray of int, of looks at them; `Cleaned`."""
     changed, close = np.zeros((2, len(rows)), bool)
-    found = []
+    found, number = [], np.zeros(len(rows), int)  # of images that show a galaxy
+    for look, _ in looks:
+        number[look.here] += 1
     for look, judged in looks:
         some, near, treated, batch = without_residual_sources(
-            look.part.treated, look.there, judged, look.options
+            look.part.treated, look.there, judged, look.options, number[look.here]
         )
         changed[look.here[some]] = True
         close[look.here[some[near]]] = True
