@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from galshape_cnn.cli.options.common import (
     add_estimator_options,
     add_image_options,
+    add_shear_response_option,
     asked_options,
     keep_defaults,
     load_estimator,
@@ -112,9 +113,7 @@ def _add_galaxy_options(parser):
     group.add_argument(
         "--shear", type=float, nargs=2, metavar=("G1", "G2"), help="shear of all galaxies (default: 0 0)"
     )
-    group.add_argument(
-        "--shear-response", action="store_true", help="measure the response to shear, as 'measure' does"
-    )
+    add_shear_response_option(group)
     group.add_argument("--seed", type=int, default=1, help="seed of the random numbers (default: 1)")
 
 

@@ -16,6 +16,7 @@ from galshape_cnn.cli.options.common import (
     add_estimator_options,
     add_image_options,
     add_posterior_options,
+    add_shear_response_option,
     asked_options,
     image_options,
     keep_defaults,
@@ -90,11 +91,7 @@ def add_parser(commands):
     )
     parser.add_argument("--stamp-size", type=positive_int, metavar="N", help="pixels used around each galaxy")
     parser.add_argument("--no-fit-sky", action="store_true", help="take the sky level as exactly zero")
-    parser.add_argument(
-        "--shear-response",
-        action="store_true",
-        help="measure how the shapes respond to a shear of the sky, for mean_shear (methods network and ml)",
-    )
+    add_shear_response_option(parser)
     _add_magnitude_option(parser)
     add_noise_options(parser)
     add_psf_error_option(parser)

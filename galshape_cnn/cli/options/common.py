@@ -15,6 +15,7 @@ __all__ = [
     "add_estimator_options",
     "add_image_options",
     "add_posterior_options",
+    "add_shear_response_option",
     "asked_options",
     "expand_patterns",
     "image_options",
@@ -150,6 +151,15 @@ def add_estimator_options(parser):
 def progress_wanted(args):
     """Whether to show a progress bar: on a terminal, or when asked for."""
     return args.progress or sys.stdout.isatty()
+
+
+def add_shear_response_option(parser):
+    """Add ``--shear-response`` to a parser."""
+    parser.add_argument(
+        "--shear-response",
+        action="store_true",
+        help="measure how the shapes respond to a shear of the sky, for mean_shear (methods network and ml)",
+    )
 
 
 def add_posterior_options(parser):

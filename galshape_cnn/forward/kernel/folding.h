@@ -123,7 +123,8 @@ typedef float Nodes __attribute__((vector_size(4 * NODES)));
 static void fold_one(Work *w, const float *near, float light, float *sums) {
     const Plan *p = w->plan;
     for (int parity = 0; parity < 4; parity++) {
-        float sign_y = parity & 2 ? -1 : 1, sign_x = parity & 1 ? -1 : 1, part[HALF_NODES][NODES] = {{0}};
+        float sign_y = parity & 2 ? -1 : 1, sign_x = parity & 1 ? -1 : 1;
+        Nodes part[HALF_NODES] = {{0}};
         const float *weights = parity & 2 ? p->odd : p->even;
         for (int j = 0; j < HALF_NODES; j++)
             for (int i = 0; i < HALF_NODES; i++) {
@@ -132,13 +133,11 @@ static void fold_one(Work *w, const float *near, float light, float *sums) {
                 float left = top[NEAR - 1 - i] + sign_y * bottom[NEAR - 1 - i];
                 part[j][i] = -light * (right + sign_x * left);
             }
-        Nodes all[HALF_NODES];
-        memcpy(all, part, sizeof part);
         for (int y = 0; y < w->half; y++) {
             float *row = sums + ((size_t)parity * w->rows + y) * w->along;
             Nodes total = {0};
 #pragma GCC unroll 7
-            for (int j = 0; j < HALF_NODES; j++) total += weights[y * NEAR + j] * all[j];
+            for (int j = 0; j < HALF_NODES; j++) total += weights[y * NEAR + j] * part[j];
             memcpy(row, &total, sizeof total); /* the last is kx = 0, which `sum_axis` writes */
         }
     }

@@ -285,24 +285,30 @@ def _from_callable(psf, places, options, name):
     """Call psf(x, y) at each position."""
     if places.positions is None:
         raise PSFError(f"{name} is callable as psf(x, y): positions are needed")
-    here = [psf_at(psf, x, y, name) for x, y in places.positions]
+    _check_call(psf, name)
+    here = [psf(float(x), float(y)) for x, y in places.positions]
     return _from_sequence(here, places, options, f"{name}(x, y)")
 
 
 def psf_at(psf, x, y, name="psf"):
     """What a callable says is the PSF at a place; ``PSFError`` if it cannot be called with two numbers."""
+    _check_call(psf, name)
+    return psf(float(x), float(y))
+
+
+def _check_call(psf, name):
+    """Refuse a callable that does not take two numbers."""
     try:
         arguments = signature(psf)
     except (TypeError, ValueError):  # of C: only a call can tell
-        return psf(float(x), float(y))
+        return
     try:
-        arguments.bind(float(x), float(y))
+        arguments.bind(0.0, 0.0)
     except TypeError as error:
         raise PSFError(
             f"{name} is a callable of {arguments}; allowed: one that takes x, y, pixels, and returns the PSF "
             f"there ({error})"
         ) from error
-    return psf(float(x), float(y))
 
 
 def _from_sequence(psfs, places, options, name):

@@ -19,6 +19,7 @@ import numpy as np
 
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.render import render_with_derivatives
+from galshape_cnn.forward.transfer import of_rows
 from galshape_cnn.infer.likelihood.residuals import SKY_SCALE, inverse_gain
 from galshape_cnn.infer.likelihood.structure import sky_level
 from galshape_cnn.linalg import symmetric_root
@@ -71,8 +72,9 @@ def fit_sky_field(
     found, light = np.zeros(len(params), bool), np.zeros((len(params), size, size))
     stretch = np.tile(np.eye(5), (len(params), 1, 1))
     for k in range(len(params)):
-        own = transfer if len(transfer) == 1 else transfer[k : k + 1]
-        rendered = (np.asarray(a)[0] for a in render_with_derivatives(params[k : k + 1], own, grid))
+        one = slice(k, k + 1)
+        rendered = render_with_derivatives(params[one], of_rows(transfer, one), grid)
+        rendered = (np.asarray(a)[0] for a in rendered)
         others = np.zeros((0, size, size)) if nuisance is None else np.asarray(nuisance[k])
         level, pixels = sky_level(params[k], *rendered, data[k], ivar[k], inverse[k], fit_sky, correlation)
         if level > 0:

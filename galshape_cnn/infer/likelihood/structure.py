@@ -271,31 +271,30 @@ def sky_level(params, image, derivatives, data, ivar, inverse_gain, fit_sky=True
 
 def _one(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise, least, point):
     left = _left(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise)
-    light, root, columns, explained = left.light, left.root, left.columns, left.explained
-    inverse = left.inverse
-    significance, level, doubt, size = left.significance, left.level, left.doubt, left.light.shape[-1]
+    columns, inverse, level, size = left.columns, left.inverse, np.maximum(left.level, 0), len(left.light)
     galaxy = sky = galaxy_score = sky_score = np.zeros((SINGLE.size, SINGLE.size))
     clump = 0.0
-    if significance > least:  # most rows end here, and the transforms take most of the time
-        clump, galaxy, galaxy_score = _of_galaxy(params, point(), light, root, columns, explained, inverse,
-                                                 left.weight, left.excess)  # fmt: skip
-    if doubt > least:
+    if left.significance > least:  # most rows end here, and the transforms take most of the time
+        clump, galaxy, galaxy_score = _of_galaxy(params, point(), left)
+    if left.doubt > least:
         spread = _correlated(columns.reshape(SINGLE.size, size, size)).reshape(SINGLE.size, -1) @ columns.T
-        sky, sky_score = inverse @ spread @ inverse * np.maximum(level, 0), spread * np.maximum(level, 0)
-    return Structure(galaxy, sky, significance, doubt, clump, galaxy_score, sky_score, left.white)
+        sky, sky_score = inverse @ spread @ inverse * level, spread * level
+    return Structure(
+        galaxy, sky, left.significance, left.doubt, clump, galaxy_score, sky_score, left.white
+    )  # fmt: skip
 
 
-def _of_galaxy(params, point, light, root, columns, explained, inverse, weight, excess):
+def _of_galaxy(params, point, left):
     """Flux of a clump, and the covariances of parameters and of the score."""
-    size = light.shape[-1]
+    light, root, columns, inverse, size = left.light, left.root, left.columns, left.inverse, len(left.light)
     kernel = _kernel(point, params)
-    seen = _convolved((columns.reshape(8, size, size) * root), np.conj(kernel), size)
+    seen = _convolved((columns.reshape(SINGLE.size, size, size) * root), np.conj(kernel), size)
     spread, back = _clumps(seen, light, kernel, size)
     own = (_convolved(light, fft.rfft2(_real(kernel) ** 2), size) * root**2).ravel()
     back = back.reshape(SINGLE.size, -1) * root.ravel()
     covariance = inverse @ spread @ inverse
-    left = own - 2 * (explained * back).sum(0) + (columns * (covariance @ columns)).sum(0)
-    clump = excess / np.maximum((weight * left).sum(), 1e-20)
+    seen = own - 2 * (left.explained * back).sum(0) + (columns * (covariance @ columns)).sum(0)
+    clump = left.excess / np.maximum((left.weight * seen).sum(), 1e-20)
     return clump, covariance * np.maximum(clump, 0), spread * np.maximum(clump, 0)
 
 

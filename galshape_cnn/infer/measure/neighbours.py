@@ -64,6 +64,24 @@ class Treated:
     fitted: np.ndarray
     flags: np.ndarray
 
+    def __getitem__(self, rows):
+        """Some of the stamps, by an ascending array of int."""
+        place = np.full(len(self.batch), -1)
+        place[rows] = np.arange(len(rows))
+        crowded = place[self.segmentation.rows]
+        scenes = [scene for scene, row in zip(self.segmentation.scenes, crowded, strict=True) if row >= 0]
+        segmentation = replace(self.segmentation, rows=crowded[crowded >= 0], scenes=scenes)
+        return Treated(self.batch[rows], segmentation, self.fitted[rows], self.flags[rows])
+
+    def with_fitted(self, rows, pixels, flags=0):
+        """The same with other pixels in some rows, from which more was fitted and subtracted; and flags."""
+        stamps, fitted, flagged = self.batch.stamps, self.fitted.copy(), self.flags.copy()
+        data, ivar = stamps.data.copy(), stamps.ivar.copy()
+        data[rows], ivar[rows], fitted[rows] = pixels.data, pixels.ivar, True
+        flagged[rows] |= flags
+        batch = self.batch.with_stamps(stamps.with_pixels(data, ivar, stamps.nuisance))
+        return replace(self, batch=batch, fitted=fitted, flags=flagged)
+
     def light_on_others(self, params):
         """Share of each galaxy's light on pixels of other sources; NaN where it was not looked for."""
         if not self.segmentation.searched:

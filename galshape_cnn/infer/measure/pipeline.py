@@ -156,10 +156,12 @@ def _without_absurd(rows, measured, batch):
     no model fits lead there.
     """
     size, (x, y) = batch.grid.size, measured.params[:, SINGLE.centre].T
-    noise = (batch.stamps.ivar > 0).sum((1, 2))  # near one in each pixel
-    light = np.abs(batch.stamps.data).sum((1, 2), dtype=float) + noise
+    light = (batch.stamps.ivar > 0).sum((1, 2), dtype=float)  # the noise is near one in each pixel
+    flux = np.abs(measured.params[:, SINGLE.flux])
+    bright = np.flatnonzero(~(flux < _MOST_FLUX * light))  # the pixels of few need be added up
+    light[bright] += np.abs(batch.stamps.data[bright]).sum((1, 2), dtype=float)
     inside = (np.abs([x, y] - np.array(size - 1) / 2) < size / 2).all(0)
-    lost = ~inside | ~(np.abs(measured.params[:, SINGLE.flux]) < _MOST_FLUX * light)
+    lost = ~inside | ~(flux < _MOST_FLUX * light)
     if not lost.any():
         return [(rows, measured)]
     parts = [(rows[lost], _not_measured(measured.flags[lost]))]

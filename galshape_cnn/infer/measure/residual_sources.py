@@ -6,8 +6,6 @@ derivatives become images of unknown amplitude, as those of neighbours that are 
 (`galshape_cnn.infer.measure.neighbours`): the errors count that they are known only so well.
 """
 
-from dataclasses import replace
-
 import numpy as np
 from scipy.special import ndtr, ndtri
 
@@ -61,7 +59,8 @@ def without_residual_sources(treated, rows, judged, options, images=1):
     cleaned = stamps.with_pixels(
         stamps.data - light, (stamps.ivar / noise).astype(stamps.ivar.dtype), unknown
     )
-    return changed, close, _with_cleaned(treated, rows[changed], cleaned), some.with_stamps(cleaned)
+    treated = treated.with_fitted(rows[changed], cleaned, Flag.NEIGHBOR)
+    return changed, close, treated, some.with_stamps(cleaned)
 
 
 def _found(batch, judged, options, number):
@@ -92,7 +91,7 @@ def _found(batch, judged, options, number):
 
 def _worth_a_look(judged, options, number):
     """Rows with a high residual somewhere, in one of a number of images."""
-    high = _HIGH if np.all(number == 1) else -ndtri(ndtr(-_HIGH) / number)
+    high = -ndtri(ndtr(-_HIGH) / number)
     found = judged.examination
     if options.correlation is not None:
         found = as_if_independent(found, options.correlation)
@@ -100,13 +99,3 @@ def _worth_a_look(judged, options, number):
         highest = found.highest[:, 1:].max(1) / np.sqrt(judged.white)
         known = np.isfinite(judged.params).all(1) & np.isfinite(judged.crb + judged.structure).all((1, 2))
         return np.flatnonzero(known & (highest > high))
-
-
-def _with_cleaned(treated, rows, cleaned):
-    """What was measured in the end."""
-    stamps = treated.batch.stamps
-    data, ivar, fitted, flags = (a.copy() for a in (stamps.data, stamps.ivar, treated.fitted, treated.flags))
-    data[rows], ivar[rows], fitted[rows] = cleaned.data, cleaned.ivar, True
-    flags[rows] |= Flag.NEIGHBOR
-    batch = treated.batch.with_stamps(stamps.with_pixels(data, ivar, stamps.nuisance))
-    return replace(treated, batch=batch, fitted=fitted, flags=flags)

@@ -4,8 +4,6 @@
 See `galshape_cnn.infer.likelihood.sky_field`.  Errors grow as what is left of the sky is unknown.
 """
 
-from dataclasses import replace
-
 import numpy as np
 
 from galshape_cnn.forward.render import BLOCK
@@ -59,16 +57,6 @@ def without_sky_field(treated, batch, rows, judged, options):
     if not len(changed):
         return changed, treated, cleaned, np.zeros((0, 5, 5))
     stamps = cleaned.stamps
-    cleaned = cleaned.with_stamps(
-        stamps.with_pixels(stamps.data - np.concatenate(lights), stamps.ivar, stamps.nuisance)
-    )
-    return changed, _with_data(treated, rows[changed], cleaned), cleaned, np.concatenate(stretches)
-
-
-def _with_data(treated, rows, cleaned):
-    """What was measured in the end."""
-    stamps, fitted = treated.batch.stamps, treated.fitted.copy()
-    data = stamps.data.copy()
-    data[rows], fitted[rows] = cleaned.stamps.data, True
-    batch = treated.batch.with_stamps(stamps.with_pixels(data, stamps.ivar, stamps.nuisance))
-    return replace(treated, batch=batch, fitted=fitted)
+    stamps = stamps.with_pixels(stamps.data - np.concatenate(lights), stamps.ivar, stamps.nuisance)
+    treated = treated.with_fitted(rows[changed], stamps)
+    return changed, treated, cleaned.with_stamps(stamps), np.concatenate(stretches)

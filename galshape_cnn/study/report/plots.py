@@ -102,8 +102,8 @@ def pull_histogram(axis, groups, reach):
         axis.hist(np.clip(pull, -reach, reach), edges, label=label, **style)
     x = np.linspace(-reach, reach, 200)
     normal = len(pull) * (edges[1] - edges[0]) * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
-    axis.plot(x, normal, color="black", lw=1.2, label="normal distribution")
-    axis.set(xlim=(-reach, reach), xlabel=f"(measured − true) / σ (beyond {reach}: last bin)")
+    axis.plot(x, normal, color="black", lw=1.2, label="normal")
+    axis.set(xlim=(-reach, reach), xlabel=f"(measured − true) / σ\nbeyond {reach}: last bin")
     return pull
 
 

@@ -66,16 +66,9 @@ def cleaned_parts(looks, rows):
 
 def _some_of(part, rows):
     """The same of some rows, (M,) ascending int ndarray."""
-    treated, place = part.treated, np.full(len(part.rows), -1)
-    place[rows] = np.arange(len(rows))
-    crowded = place[np.asarray(treated.segmentation.rows, int)]
-    scenes = [scene for scene, row in zip(treated.segmentation.scenes, crowded, strict=True) if row >= 0]
-    segmentation = replace(treated.segmentation, rows=crowded[crowded >= 0], scenes=scenes)
-    flags = treated.fitted[rows], treated.flags[rows]
-    treated = type(treated)(treated.batch[rows], segmentation, *flags)
     return replace(
-        part, rows=part.rows[rows], treated=treated, measured=part.measured[rows], mean=part.mean[rows],
-        chol=part.chol[rows],
+        part, rows=part.rows[rows], treated=part.treated[rows], measured=part.measured[rows],
+        mean=part.mean[rows], chol=part.chol[rows],
     )  # fmt: skip
 
 

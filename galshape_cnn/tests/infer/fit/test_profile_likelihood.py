@@ -9,11 +9,10 @@ from galshape_cnn import ShapeEstimator
 from galshape_cnn.infer.fit.profile_likelihood import HIGH_N, profile_covariance
 from galshape_cnn.infer.likelihood.rendering import RenderedBatch
 from galshape_cnn.observe.stamps import Stamps
+from galshape_cnn.tests.moffat_scene import moffat
 
 N, SIDE = 160, 64
-MOFFAT = galsim.Moffat(beta=2.5, fwhm=4.0)
-PSF = MOFFAT.drawImage(nx=41, ny=41, scale=1.0).array.astype(float)
-PSF /= PSF.sum()
+MOFFAT, PSF = moffat(4.0)
 
 
 def galaxies(n, snr, hlr=4.0, number=N):

@@ -8,11 +8,10 @@ from scipy.signal import fftconvolve
 
 from galshape_cnn import ShapeEstimator
 from galshape_cnn.flags import Flag
+from galshape_cnn.tests.moffat_scene import moffat
 
 N, SIDE, WIDTH = 60, 64, 4.0
-MOFFAT = galsim.Moffat(beta=2.5, fwhm=WIDTH)
-PSF = MOFFAT.drawImage(nx=41, ny=41, scale=1.0).array.astype(float)
-PSF /= PSF.sum()
+MOFFAT, PSF = moffat(WIDTH)
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,10 @@ import pytest
 
 from galshape_cnn import ShapeEstimator
 from galshape_cnn.flags import Flag
+from galshape_cnn.tests.moffat_scene import GALAXY, drawn, errors, moffat
 
 N, SIDE = 60, 64
-MOFFAT = galsim.Moffat(beta=2.5, fwhm=5.0)
-PSF = MOFFAT.drawImage(nx=41, ny=41, scale=1.0).array.astype(float)
-PSF /= PSF.sum()
-TRUTH = {"n": 1.5, "hlr": 4.0, "g1": 0.1, "g2": -0.1}
-#: Parameters, with flux, of each galaxy.
-ALL = ("flux", *TRUTH)
+MOFFAT, PSF = moffat(5.0)
 
 
 @pytest.fixture(scope="module")
@@ -22,30 +18,22 @@ def estimator():
     return ShapeEstimator()
 
 
-def drawn(profile):
-    image = galsim.Convolve(profile, MOFFAT).drawImage(nx=SIDE, ny=SIDE, scale=1.0)
-    return image.array.astype(float)
-
-
 def scene(distance, star_snr, snr=60, number=N):
     """Galaxies, noise one, each beside a star in a random direction; and their flux."""
     rng = np.random.default_rng(3)
-    galaxy = galsim.Sersic(n=TRUTH["n"], half_light_radius=TRUTH["hlr"]).shear(g1=0.1, g2=-0.1)
-    flux = snr / np.sqrt((drawn(galaxy) ** 2).sum())
+    flux = snr / np.sqrt((drawn(GALAXY, MOFFAT, SIDE) ** 2).sum())
     star = star_snr / np.sqrt((PSF**2).sum())
     images = []
     for angle in rng.uniform(0, 2 * np.pi, number):
         place = distance * np.cos(angle), distance * np.sin(angle)
-        light = drawn(galaxy * flux + galsim.DeltaFunction(flux=max(star, 1e-9)).shift(*place))
+        light = drawn(GALAXY * flux + galsim.DeltaFunction(flux=max(star, 1e-9)).shift(*place), MOFFAT, SIDE)
         images.append(light + rng.normal(size=light.shape))
     return np.array(images), flux
 
 
 def pulls(catalog, flux, method):
     """Errors over stated ones of flux, n, hlr, g1, g2, (N, 5)."""
-    table, truth, kind = catalog.to_table(), {"flux": flux} | TRUTH, "err" if method == "ml" else "std"
-    columns = [(np.array(table[p]) - truth[p]) / np.array(table[f"{p}_{kind}"]) for p in ALL]
-    return np.transpose(columns)
+    return errors(catalog, flux, "err" if method == "ml" else "std")[1]
 
 
 @pytest.mark.parametrize("method", ["ml", "network"])

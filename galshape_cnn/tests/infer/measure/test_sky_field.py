@@ -1,20 +1,16 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """A sky with structure is fitted with the galaxy: estimates scatter less, and as their errors say."""
 
-import galsim
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
 from galshape_cnn import ShapeEstimator
 from galshape_cnn.infer.likelihood.sky_field import _waves
+from galshape_cnn.tests.moffat_scene import GALAXY, drawn, errors, moffat
 
 N, SIDE = 96, 64
-MOFFAT = galsim.Moffat(beta=2.5, fwhm=4.0)
-PSF = MOFFAT.drawImage(nx=41, ny=41, scale=1.0).array.astype(float)
-PSF /= PSF.sum()
-TRUTH = {"n": 1.5, "hlr": 4.0, "g1": 0.1, "g2": -0.1}
-ALL = ("flux", *TRUTH)
+MOFFAT, PSF = moffat(4.0)
 
 
 @pytest.fixture(scope="module")
@@ -25,18 +21,10 @@ def estimator():
 def scene(bumps, snr=100):
     """Galaxies in noise one, on a sky of bumps of some variance and correlation; and their flux."""
     rng = np.random.default_rng(8)
-    galaxy = galsim.Sersic(n=TRUTH["n"], half_light_radius=TRUTH["hlr"]).shear(g1=0.1, g2=-0.1)
-    light = galsim.Convolve(galaxy, MOFFAT).drawImage(nx=SIDE, ny=SIDE, scale=1.0).array.astype(float)
+    light = drawn(GALAXY, MOFFAT, SIDE)
     flux = snr / np.sqrt((light**2).sum())
     sky = gaussian_filter(rng.normal(size=(N, 3 * SIDE, 3 * SIDE)), (0, 5, 5))[:, SIDE:-SIDE, SIDE:-SIDE]
     return light * flux + bumps * sky / sky.std() + rng.normal(size=(N, SIDE, SIDE)), flux
-
-
-def errors(catalog, flux):
-    """Errors, and pulls, of flux, n, hlr, g1, g2, (N, 5) each."""
-    table, truth = catalog.to_table(), {"flux": flux} | TRUTH
-    off = np.transpose([np.array(table[p]) - truth[p] for p in ALL])
-    return off, off / np.transpose([np.array(table[f"{p}_err"]) for p in ALL])
 
 
 @pytest.mark.parametrize("method", ["ml", "network"])
