@@ -13,18 +13,18 @@ The estimate scatters less than with a constant sky, and what the waves leave un
 """
 
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.forward.render import render_with_derivatives
+from galshape_cnn.forward.kernel.library import batches
+from galshape_cnn.forward.render import BLOCK, render_with_derivatives
 from galshape_cnn.forward.transfer import of_rows
 from galshape_cnn.infer.likelihood.residuals import SKY_SCALE, inverse_gain
-from galshape_cnn.infer.likelihood.structure import sky_level
+from galshape_cnn.infer.likelihood.structure import whitened
 from galshape_cnn.linalg import symmetric_root
 
-__all__ = ["SkyField", "fit_sky_field"]
+__all__ = ["fit_sky_field"]
 
 _SHORTEST = 8  # pixels: half of the shortest wave
 _MOST_WAVES = 12  # along a side
@@ -32,77 +32,70 @@ _FLOOR = 1e-12  # of a prior variance: no wave
 _RIDGE = 1e-9  # of the equilibrated products
 
 
-class SkyField(NamedTuple):
-    """Result of `fit_sky_field`; the first axis of each array is that of the galaxies.
-
-    Attributes
-    ----------
-    found : (N,) ndarray of bool
-        Whether the sky has significant structure.
-    light : (N, size, size) ndarray
-        The field, in the unit of the data; zero where none is found.
-    stretch : (N, 5, 5) ndarray
-        By what an error of flux, n, hlr, g1 and g2 grows as the field is unknown: M, for the covariance
-        M C M^T; the identity where none is found.
-    """
-
-    found: np.ndarray
-    light: np.ndarray
-    stretch: np.ndarray
-
-
-def fit_sky_field(
-    params, data, ivar, transfer, grid, fit_sky=True, gain=None, correlation=None, nuisance=None
-):
-    """Fit the field to the residuals of galaxies without structure of their own.
+def fit_sky_field(params, level, data, ivar, transfer, grid, fit_sky=True, gain=None, nuisance=None):
+    """Fit the field to the residuals of galaxies.
 
     Parameters
     ----------
-    params, data, ivar, transfer, grid, fit_sky, gain, correlation
+    params, data, ivar, transfer, grid, fit_sky, gain
         As for `galshape_cnn.infer.likelihood.structure.estimate_structure`.
+    level : (N,) ndarray
+        Variance of the field in units of the noise's.
     nuisance : (N, m, size, size) array_like, optional
         Images of unknown amplitude.
 
     Returns
     -------
-    field : SkyField
+    light : (N, size, size) ndarray
+        The field, in the unit of the data.
+    stretch : (N, 5, 5) ndarray
+        By what an error of flux, n, hlr, g1 and g2 grows as the field is unknown: M, for the covariance
+        M C M^T.
     """
     params, data, ivar = (np.asarray(a, np.float32) for a in (params, data, ivar))
-    inverse, size = inverse_gain(gain, len(data)), grid.size
-    found, light = np.zeros(len(params), bool), np.zeros((len(params), size, size))
-    stretch = np.tile(np.eye(5), (len(params), 1, 1))
-    for k in range(len(params)):
-        one = slice(k, k + 1)
-        rendered = render_with_derivatives(params[one], of_rows(transfer, one), grid)
-        rendered = (np.asarray(a)[0] for a in rendered)
-        others = np.zeros((0, size, size)) if nuisance is None else np.asarray(nuisance[k])
-        level, pixels = sky_level(params[k], *rendered, data[k], ivar[k], inverse[k], fit_sky, correlation)
-        if level > 0:
-            found[k] = True
-            light[k], stretch[k] = _field_of(*pixels, others, level, fit_sky)
-    return SkyField(found, light, stretch)
+    inverse, light, stretch = inverse_gain(gain, len(data)), np.zeros(data.shape), np.zeros((len(data), 5, 5))
+    others = np.zeros((len(data), 0, *data.shape[1:])) if nuisance is None else np.asarray(nuisance)
+    for part, padded in batches(np.arange(len(params)), BLOCK, of_kernel=1):
+        rendered = render_with_derivatives(params[padded], of_rows(transfer, padded), grid)
+        for k, *images in zip(part, *map(np.asarray, rendered), strict=False):
+            _, *pixels = whitened(params[k], *images, data[k], ivar[k], inverse[k])
+            light[k], stretch[k] = _field_of(*pixels, others[k], level[k], fit_sky)
+    return light, stretch
 
 
 def _field_of(root, columns, residual, others, level, fit_sky):
     """Field of one galaxy, (size, size), and how its errors grow, (5, 5)."""
     size = len(root)
-    waves, variance = _waves(size)
+    along, (y, x), variance = _waves(size)
     typical = np.sqrt((root[root > 0].astype(float) ** 2).mean())
+    weight = root / typical
     columns = columns if fit_sky else np.delete(columns, SINGLE.sky, 0)
     known = np.concatenate([columns, (others * root).reshape(len(others), root.size)]).astype(float)
-    number = len(known)
-    whole = np.concatenate([known, (waves * (root / typical)).reshape(len(waves), -1)])
-    products = whole @ whole.T
+    number, half = len(known), along[: y.max() + 1]
+    # each image is multiplied by the waves along one axis after the other, not by each wave
+    lit = np.concatenate([known, residual[None]]).reshape(-1, size, size) * weight
+    low = (half @ lit @ half.T)[:, y, x]
+    squares = _of_pairs(along @ weight**2 @ along.T, y, x)
+    products = np.block([[known @ known.T, low[:-1]], [low[:-1].T, squares]])
+    score = np.concatenate([known @ residual, low[-1]])
     unit = np.sqrt(np.maximum(np.diagonal(products), 1e-30))
     products = products / unit[:, None] / unit + _RIDGE * np.eye(len(unit))
     prior = np.zeros(len(unit))
     prior[number:] = 1 / (np.maximum(level * variance, _FLOOR) * unit[number:] ** 2)
     before = np.linalg.inv(products[:number, :number])
     joint = np.linalg.inv(products + np.diag(prior))
-    amplitude = (joint @ ((whole @ residual) / unit) / unit)[number:]
-    light = np.tensordot(amplitude, waves, 1) / typical
+    amplitude = np.zeros((len(half), len(half)))
+    amplitude[y, x] = (joint @ (score / unit) / unit)[number:]
+    light = half.T @ amplitude @ half / typical
     covariances = [(one[:5, :5] / unit[:5, None] / unit[:5]) for one in (before, joint)]
     return light, _stretch(*covariances)
+
+
+def _of_pairs(sums, y, x):
+    """Sums of the products of two waves each, from those of single ones: cos a cos b is half the sum of
+    cos(a + b) and cos(a - b), along each axis."""
+    ways = [[np.abs(k[:, None] + sign * k) for sign in (1, -1)] for k in (y, x)]
+    return sum(sums[along_y, along_x] for along_y in ways[0] for along_x in ways[1]) / 4
 
 
 def _stretch(before, after):
@@ -114,12 +107,13 @@ def _stretch(before, after):
 
 @lru_cache(maxsize=8)
 def _waves(size):
-    """Cosines on a stamp, (K, size, size), and variances of their amplitudes in a field of variance one."""
+    """Cosines on a stamp: (2 n, size) along an axis, of which the first n are used; numbers y and x of the
+    waves, (2, K); and variances of their amplitudes in a field of variance one, (K,)."""
     number = min(size // _SHORTEST, _MOST_WAVES)
-    along = np.cos(np.arange(number)[:, None] * (np.arange(size) + 0.5) * np.pi / size)
+    along = np.cos(np.arange(2 * number)[:, None] * (np.arange(size) + 0.5) * np.pi / size)
     y, x = np.nonzero(np.add.outer(np.arange(number) ** 2, np.arange(number) ** 2) <= (number - 1) ** 2 + 1)
     y, x = y[1:], x[1:]  # the constant is the sky level
     square = (np.pi / size) ** 2 * (y**2 + x**2)
     norm = np.where(y > 0, 2, 1) * np.where(x > 0, 2, 1)
     variance = 4 * np.pi * SKY_SCALE**2 * np.exp(-square * SKY_SCALE**2) * norm / size**2
-    return along[y, :, None] * along[x, None, :], variance
+    return along, np.stack([y, x]), variance

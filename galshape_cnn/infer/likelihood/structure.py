@@ -51,8 +51,8 @@ __all__ = [
     "estimate_structure",
     "score_roots",
     "significances",
-    "sky_level",
     "sky_significance",
+    "whitened",
 ]
 
 _SMOOTHING = 0.15  # of the half-light radius: width of a clump
@@ -82,6 +82,10 @@ class Structure(NamedTuple):
         Covariances of the score that structure of the galaxy, and of the sky, stands for.
     white : (N,) ndarray
         Variance of the white noise in units of the noise map's; one unless larger by 4.5 standard errors.
+    sky_level : (N,) ndarray
+        Variance of the sky's structure in units of the noise's; zero where it is not significant, or may be
+        the galaxy's own: that has structure itself, or what is left is the same on opposite sides of it, as
+        a halo is.
     """
 
     galaxy: np.ndarray
@@ -92,6 +96,7 @@ class Structure(NamedTuple):
     galaxy_score: np.ndarray
     sky_score: np.ndarray
     white: np.ndarray
+    sky_level: np.ndarray
 
     def covariance(self, least=SIGNIFICANT):
         """What both add to the covariance of the parameters, (N, 8, 8), where they are significant."""
@@ -211,13 +216,12 @@ def _nth(function, k):
 
 
 class _Left(NamedTuple):
-    """What a galaxy leaves: its light, the whitened residual, derivatives and what they explain; and of what
-    is left the excess where the galaxy is bright, its significance, and variance and significance of the
+    """What a galaxy leaves: its light, the whitened derivatives and what they explain; and of what is left
+    the excess where the galaxy is bright, its significance, and variance and significance of the
     sky's structure."""
 
     light: np.ndarray
     root: np.ndarray
-    residual: np.ndarray
     columns: np.ndarray
     explained: np.ndarray
     inverse: np.ndarray
@@ -230,13 +234,27 @@ class _Left(NamedTuple):
     smoothed: np.ndarray
 
 
-def _left(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise):
+def whitened(params, image, derivatives, data, ivar, inverse_gain):
+    """Pixels of one galaxy in units of their noise, its own photons' in it.
+
+    Arguments as of `estimate_structure`, of one galaxy, with its image and the derivatives of that.
+
+    Returns
+    -------
+    light, root : (size, size) ndarray
+        The image without sky, and the roots of the weights.
+    columns, residual : (8, size**2), (size**2,) ndarray
+        Derivatives and residual times these.
+    """
     light = np.maximum(image - params[SINGLE.sky], 0)
     root = np.sqrt(ivar / (1 + ivar * light * inverse_gain))
-    columns = (derivatives * root).reshape(SINGLE.size, -1)
+    return light, root, (derivatives * root).reshape(SINGLE.size, -1), ((data - image) * root).ravel()
+
+
+def _left(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise):
+    light, root, columns, residual = whitened(params, image, derivatives, data, ivar, inverse_gain)
     inverse = inverse_fisher(columns @ columns.T, float(fit_sky), xp=np)
     explained = inverse @ columns
-    residual = ((data - image) * root).ravel()
     rest = residual - (columns @ residual) @ explained
     weight = ((light * root) ** 2 / (1 + (light * root) ** 2)).ravel()
     size = light.shape[-1]
@@ -246,42 +264,24 @@ def _left(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise):
     total = white * np.sqrt(2 * noise[0] * (weight**2).sum())
     significance = np.where(total > 0, excess / total, 0.0)
     level, doubt, smoothed = _sky_variance(rest.reshape(size, size), root, outside, white * noise[1])
-    return _Left(light, root, residual, columns, explained, inverse, weight, excess, significance, level,
-                 doubt, white, smoothed)  # fmt: skip
-
-
-def sky_level(params, image, derivatives, data, ivar, inverse_gain, fit_sky=True, correlation=None):
-    """Variance of the sky's structure about one galaxy, and its pixels.
-
-    Arguments as of `estimate_structure`, of one galaxy, with its image and the derivatives of that.
-
-    Returns
-    -------
-    level : float
-        In units of the noise's; zero where it is not significant, or may be the galaxy's own: that has
-        structure itself, or what is left is the same on opposite sides of it, as a halo is.
-    pixels : tuple of ndarray
-        Roots of the weights (size, size), whitened derivatives (8, size**2) and residual (size**2,).
-    """
-    left = _left(params, image, derivatives, data, ivar, inverse_gain, fit_sky, _noise_of(correlation))
-    seen = left.doubt > SIGNIFICANT and left.significance <= SIGNIFICANT
-    seen = seen and _symmetry(left.smoothed, params[SINGLE.centre]) < _HALO
-    return left.level if seen else 0.0, (left.root, left.columns, left.residual)
+    return _Left(light, root, columns, explained, inverse, weight, excess, significance, level, doubt, white,
+                 smoothed)  # fmt: skip
 
 
 def _one(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise, least, point):
     left = _left(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise)
     columns, inverse, level, size = left.columns, left.inverse, np.maximum(left.level, 0), len(left.light)
     galaxy = sky = galaxy_score = sky_score = np.zeros((SINGLE.size, SINGLE.size))
-    clump = 0.0
+    clump = of_sky = 0.0
     if left.significance > least:  # most rows end here, and the transforms take most of the time
         clump, galaxy, galaxy_score = _of_galaxy(params, point(), left)
     if left.doubt > least:
         spread = _correlated(columns.reshape(SINGLE.size, size, size)).reshape(SINGLE.size, -1) @ columns.T
         sky, sky_score = inverse @ spread @ inverse * level, spread * level
-    return Structure(
-        galaxy, sky, left.significance, left.doubt, clump, galaxy_score, sky_score, left.white
-    )  # fmt: skip
+    if left.doubt > SIGNIFICANT and left.significance <= SIGNIFICANT:
+        of_sky = level if _symmetry(left.smoothed, params[SINGLE.centre]) < _HALO else 0.0
+    return Structure(galaxy, sky, left.significance, left.doubt, clump, galaxy_score, sky_score, left.white,
+                     of_sky)  # fmt: skip
 
 
 def _of_galaxy(params, point, left):

@@ -60,6 +60,9 @@ class Judged:
         any, see `galshape_cnn.infer.likelihood.companions`.
     white : (N,) ndarray
         Variance of the white noise in units of the noise map's; one unless that is significantly too small.
+    sky_level : (N,) ndarray
+        Variance of the sky's structure in units of the noise's, see
+        `galshape_cnn.infer.likelihood.structure.Structure`.
     snr, chi2, freedom : (N,) ndarray
         S/N, reduced chi-square and degrees of freedom.
     flags : (N,) int64 ndarray
@@ -74,6 +77,7 @@ class Judged:
     structure: np.ndarray
     profile: np.ndarray
     white: np.ndarray
+    sky_level: np.ndarray
     snr: np.ndarray
     chi2: np.ndarray
     freedom: np.ndarray
@@ -98,10 +102,11 @@ def errors_of(batch, found, fitted, options):
     rows = np.arange(len(batch)) if options.correlation is not None else np.flatnonzero(fitted)
     if len(rows):
         crb, covariance, singular = _with_sandwich(batch, params, (crb, covariance, singular), rows, options)
-    structure, white = np.zeros((len(params), 5, 5)), np.ones(len(params))
+    n = len(params)
+    structure, white, sky_level = np.zeros((n, 5, 5)), np.ones(n), np.zeros(n)
     rows, parts = structure_of(batch, judged, options)
     if parts is not None:
-        white[rows] = parts.white
+        white[rows], sky_level[rows] = parts.white, parts.sky_level
         more = parts.white[:, None, None] - 1
         noise = np.where(more > 0, more * crb[rows], 0)  # where there is none, a bound may be NaN
         structure[rows] = parts.covariance()[:, SINGLE.reported, SINGLE.reported] + noise
@@ -119,6 +124,7 @@ def errors_of(batch, found, fitted, options):
         "structure": structure,
         "profile": profile,
         "white": white,
+        "sky_level": sky_level,
     }
     judged = with_shifts(replace(judged, **errors), found.shift)
     # no row without errors may look good
@@ -221,9 +227,10 @@ def without_errors(batch, params, options):
         params[:, sky] += step
     freedom = np.maximum((batch.stamps.ivar > 0).sum((1, 2)) - len(options.model.free), 1)
     n = len(params)
-    nan, none, white = np.full((n, 5, 5), np.nan), np.zeros((n, 5, 5)), np.ones(n)
+    nan, none = np.full((n, 5, 5), np.nan), np.zeros((n, 5, 5))
+    errors = nan, nan, none, none, np.ones(n), np.zeros(n)
     flags = np.zeros(n, np.int64)
-    return Judged(params, nan, nan, none, none, white, snr, chi2 / freedom, freedom, flags, examination)
+    return Judged(params, *errors, snr, chi2 / freedom, freedom, flags, examination)
 
 
 def _examined(batch, params, fit_sky):

@@ -8,8 +8,6 @@ import numpy as np
 
 from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.infer.likelihood.sky_field import fit_sky_field
-from galshape_cnn.infer.likelihood.structure import SIGNIFICANT
-from galshape_cnn.infer.measure.bounds import suspicions
 
 __all__ = ["without_sky_field"]
 
@@ -28,7 +26,7 @@ def without_sky_field(treated, batch, rows, judged, options):
     judged : galshape_cnn.infer.measure.bounds.Judged
         Of these.
     options : Options
-        ``fit_sky`` and ``correlation`` are used.
+        ``fit_sky`` is used.
 
     Returns
     -------
@@ -42,20 +40,19 @@ def without_sky_field(treated, batch, rows, judged, options):
         By what errors grow.
     """
     known = np.isfinite(judged.params).all(1) & np.isfinite(judged.crb).all((1, 2))
-    likely = np.flatnonzero(known & (suspicions(judged, options).sky > SIGNIFICANT))
-    changed, lights, stretches = [], [], []
-    for some, padded, full in batch.filled(likely, BLOCK, by_kernel=True):
-        pixels = full.stamps.data, full.stamps.ivar, full.transfer, full.grid
-        known = options.fit_sky, full.gain, options.correlation, full.stamps.nuisance
-        field = fit_sky_field(judged.params[padded], *pixels, *known)
-        has = np.flatnonzero(field.found[: len(some)])
-        changed.append(some[has])
-        lights.append(field.light[has])
-        stretches.append(field.stretch[has])
-    changed = np.concatenate([np.zeros(0, int), *changed])
+    changed = np.flatnonzero(known & (judged.sky_level > 0))
     cleaned = batch[changed]
     if not len(changed):
         return changed, treated, cleaned, np.zeros((0, 5, 5))
+    lights, stretches = [], []
+    for some, padded, full in batch.filled(changed, BLOCK, by_kernel=True):
+        pixels = full.stamps.data, full.stamps.ivar, full.transfer, full.grid
+        params, level = judged.params[padded], judged.sky_level[padded]
+        light, stretch = fit_sky_field(
+            params, level, *pixels, options.fit_sky, full.gain, full.stamps.nuisance
+        )
+        lights.append(light[: len(some)])
+        stretches.append(stretch[: len(some)])
     stamps = cleaned.stamps
     stamps = stamps.with_pixels(stamps.data - np.concatenate(lights), stamps.ivar, stamps.nuisance)
     treated = treated.with_fitted(rows[changed], stamps)
