@@ -106,25 +106,59 @@ def find_residual_sources(
     return ResidualSources(np.array([len(one[0]) > 0 for one in rows], bool), close, total, images)
 
 
+class _Point:
+    """A point source, and its products with images wherever its highest pixel lies.
+
+    In single precision, of which the sum over a thousand pixels still knows six digits.
+    """
+
+    def __init__(self, image):
+        self.image, size = image, len(image)
+        self._at = y, x = np.unravel_index(image.argmax(), image.shape)
+        # as far as it reaches beyond the stamp at most: what wraps around is no place of the stamp
+        self._side = fft.next_fast_len(int(size + max(y, x, size - 1 - y, size - 1 - x)), True)
+        self._wave, self._squared = self._transform(image), self._transform(image**2)
+
+    def _transform(self, image):
+        centred = np.zeros((self._side,) * 2, np.float32)
+        centred[: len(image), : len(image)] = image
+        return np.conj(fft.rfft2(np.roll(centred, (-self._at[0], -self._at[1]), (0, 1))))
+
+    def products(self, image):
+        """Sum over the pixels of an image and the source, for each place of that."""
+        return self._back(image, self._wave)
+
+    def squares(self, images):
+        """The same of the square of the source, for several images."""
+        return self._back(images, self._squared)
+
+    def _back(self, images, wave):
+        size, shape = len(self.image), (self._side, self._side)
+        images = np.asarray(images, np.float32)
+        return fft.irfft2(fft.rfft2(images, s=shape) * wave, s=shape)[..., :size, :size].astype(float)
+
+
 def _sources_of(params, errors, width, residual, root, light, derivatives, point, fit_sky, wide):
     """Images (3 K, size, size) of the sources of one galaxy, their amplitudes, and whether one is close."""
     columns = (derivatives * root).reshape(SINGLE.size, -1).astype(float)
-    whitened, known = residual.ravel() * root.ravel(), _known(root, point)
-    y, x = np.mgrid[: len(point), : len(point)]
+    whitened, point = residual.ravel() * root.ravel(), _Point(point)
+    square, seen = point.squares(np.stack([root**2, root > 0]))
+    y, x = np.mgrid[: len(root), : len(root)]
     distance = np.hypot(x - params[SINGLE.centre][0], y - params[SINGLE.centre][1])
-    known &= distance > _INNER * width
+    # places at which a source would lie on pixels that count
+    known = (seen > _SEEN * (point.image**2).sum()) & (distance > _INNER * width)
     inside = distance < _OUTSIDE * semi_major_radius(params[SINGLE.hlr], *params[SINGLE.shear])
-    whole = np.where(known, _product(root**2, point**2), np.inf)
+    usable = np.where(known, square, np.inf), known, inside
     bright, found = (light * root).ravel() ** 2, []
     for _ in range(MOST_SOURCES):
         used = _with_sources(columns, found, root)
         explained = _inverse(used, fit_sky) @ used
         rest = whitened - (used @ whitened) @ explained
-        usable = whole, known, inside
         place = _best_place(rest, used, explained, errors, usable, root, point, width, wide, bright)
         if place is None:
             break
-        found.append((inside[tuple(place)], _with_slopes(moved(point, [place])[0].reshape(root.shape))))
+        source = moved(point.image, [place])[0].reshape(root.shape)
+        found.append((inside[tuple(place)], _with_slopes(source)))
     if sum(close for close, _ in found) > _MOST_CLOSE:  # a galaxy of clumps
         found = [one for one in found if not one[0]]
     used = _with_sources(columns, found, root)
@@ -150,14 +184,14 @@ def _inverse(columns, fit_sky):
 def _best_place(rest, columns, explained, errors, usable, root, point, width, wide, bright):
     """Pixel, y and x, of the most significant source that matters; None without."""
     whole, known, inside = usable
-    score = _product(rest.reshape(root.shape) * root, point)
+    score = point.products(rest.reshape(root.shape) * root)
     rough = np.where(known, score / np.sqrt(whole), 0) / wide
     top = rough == maximum_filter(rough, 2 * int(np.ceil(width / 2)) + 1)
     places = np.argwhere(top & (rough > _WORTH * _SIGNIFICANT))
     places = places[np.argsort(-rough[tuple(places.T)], kind="stable")][:_PLACES]
     if not len(places):
         return None
-    sources = moved(point, places)
+    sources = moved(point.image, places)
     whitened = sources * root.ravel()
     seen, taken = columns @ whitened.T, explained @ whitened.T
     square = (whitened**2).sum(1) - (seen * taken).sum(0)
@@ -169,19 +203,3 @@ def _best_place(rest, columns, explained, errors, usable, root, point, width, wi
     good = (significance > _SIGNIFICANT) & (shift > _MOVES * errors[:, None]).any(0)
     good &= ~inside[tuple(places.T)] | (left / wide**2 - significance**2 < _NOISE * spread)
     return places[np.where(good, significance, 0).argmax()] if good.any() else None
-
-
-def _known(root, point):
-    """Places at which a source would lie on pixels that count."""
-    seen = _product((root > 0).astype(float), point**2)
-    return seen > _SEEN * (point**2).sum()
-
-
-def _product(image, point):
-    """Sum of the products of an image and a point source, for each place of its highest pixel."""
-    side = fft.next_fast_len(2 * len(point), True)
-    y, x = np.unravel_index(point.argmax(), point.shape)
-    centred = np.zeros((side, side))
-    centred[: len(point), : len(point)] = point
-    wave = np.conj(fft.rfft2(np.roll(centred, (-y, -x), (0, 1))))
-    return fft.irfft2(fft.rfft2(image, s=(side, side)) * wave, s=(side, side))[: len(point), : len(point)]
