@@ -6,6 +6,7 @@ import math
 import sys
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from galshape_cnn.cli.options.common import (
     progress_wanted,
     read_images,
 )
-from galshape_cnn.cli.options.detection import add_detection_options, targets
+from galshape_cnn.cli.options.detection import add_detection_options, has_many, targets
 from galshape_cnn.cli.options.exposures import (
     add_exposures_option,
     add_vary_option,
@@ -43,6 +44,8 @@ __all__ = ["add_parser", "is_table", "run", "source_from", "summary"]
 _SHOWN = 10  # errors printed; a folder of blocks lists all
 #: Galaxies above which processes gain more than the seconds that they take to start.
 _MANY = 20_000
+#: The same where they began to start while the image was searched, and how many do at most.
+_MANY_OF_IMAGE, _MOST_EARLY = 500, 8
 
 
 def add_parser(commands):
@@ -77,7 +80,8 @@ def add_parser(commands):
         "--workers",
         type=positive_int,
         metavar="N",
-        help="processes (default: one for each core where there are more than 20,000 galaxies; else threads)",
+        help="processes (default: one for each core where there are more than 20,000 galaxies, "
+        "at most 8 where a large image has more than 500, else threads)",
     )
     where.add_argument("--scheduler", metavar="ADDR", help="measure on the Dask cluster of this scheduler")
     parser.add_argument(
@@ -137,11 +141,12 @@ def _into_table(args):
     from galshape_cnn.scale.run import measure_all
 
     check_table_path(args.output, args.overwrite)
-    source = source_from(args)
-    _say_what_changes(source, Path(args.output).suffix.lower())
-    source, how = _how(args, source)
-    with _pool(args, _job(source, how, load_estimator(args.bundle))) as pool:
-        rows = measure_all(pool, len(source), progress_wanted(args))
+    with _processes(args) as processes:
+        source = source_from(args)
+        _say_what_changes(source, Path(args.output).suffix.lower())
+        source, how = _how(args, source)
+        with _pool(args, _job(source, how, load_estimator(args.bundle)), processes) as pool:
+            rows = measure_all(pool, len(source), progress_wanted(args))
     table = rows.catalog.to_table()
     _finish(args, source.example(), table)
     for row, error in rows.errors[:_SHOWN]:
@@ -157,19 +162,20 @@ def _into_folder(args):
     from galshape_cnn.scale.dataset import BlockFolder
     from galshape_cnn.scale.run import configuration_of, fill_folder
 
-    source = source_from(args)
-    _say_what_changes(source, ".parquet")
-    estimator = load_estimator(args.bundle)
-    settings = {"zeropoint": args.zeropoint}
-    source, how = _how(args, source)
-    configuration = configuration_of(estimator, source, how, settings)
-    if args.overwrite:
-        BlockFolder.clear(args.output)
-    folder = BlockFolder(args.output, configuration, len(source), args.block_rows)
-    if folder.missing():
-        example = source.example()
-        with folder.begun(), _pool(args, _job(source, how, estimator)) as pool:
-            fill_folder(folder, pool, progress_wanted(args), partial(_finish, args, example))
+    with _processes(args) as processes:
+        source = source_from(args)
+        _say_what_changes(source, ".parquet")
+        estimator = load_estimator(args.bundle)
+        settings = {"zeropoint": args.zeropoint}
+        source, how = _how(args, source)
+        configuration = configuration_of(estimator, source, how, settings)
+        if args.overwrite:
+            BlockFolder.clear(args.output)
+        folder = BlockFolder(args.output, configuration, len(source), args.block_rows)
+        if folder.missing():
+            example = source.example()
+            with folder.begun(), _pool(args, _job(source, how, estimator), processes) as pool:
+                fill_folder(folder, pool, progress_wanted(args), partial(_finish, args, example))
     counts = folder.finish()
     return counted(counts["rows"], args.method, counts["clean"], counts["flags"], counts["errors"])
 
@@ -224,8 +230,12 @@ def source_from(args):
     if np.ndim(image.data) == 3:
         return _with_positions(args, image, open_source(paths[0], names=names, **keywords))
     keywords |= noise_error(args, image)
-    positions = targets(args, image, keywords.get("error"))
-    stars_if_needed(image, keywords, positions is not None)
+    with ThreadPoolExecutor(1) as pool:  # most of both searches is compiled, on a core each
+        search = pool.submit(targets, args, image, keywords.get("error"))
+        try:
+            stars_if_needed(image, keywords, has_many(args, image))
+        finally:
+            positions = search.result()
     if names["blank_noise"]:  # measured once, not again by every worker
         keywords["error"], names["blank_noise"] = float(np.ravel(image.uncertainty.array)[0]), False
     if positions is None:
@@ -262,22 +272,43 @@ def _job(source, how, estimator):
     return Job(estimator, source, how, probe(estimator, source, how))
 
 
-def _processes(args, n):
-    """Number of processes for ``n`` galaxies; None for threads."""
+@contextmanager
+def _processes(args):
+    """Processes that import what they need while a large image is read and searched; None elsewhere."""
+    from galshape_cnn.parallel import usable_cores
+    from galshape_cnn.scale.images import has_large_image
+    from galshape_cnn.scale.workers import Processes
+
+    is_free = args.workers is None and args.scheduler is None and len(args.input) == 1
+    if not (is_free and usable_cores() > 1 and has_large_image(args.input[0])):
+        yield None
+        return
+    processes = Processes(min(usable_cores(), _MOST_EARLY))
+    try:
+        yield processes
+    finally:
+        processes.close()
+
+
+def _workers(args, n, processes):
+    """Processes, or their number, for ``n`` galaxies; None for threads."""
     from galshape_cnn.parallel import usable_cores
 
-    if args.workers is None and n > _MANY and usable_cores() > 1:
-        return usable_cores()
-    return args.workers
+    if args.workers is not None:
+        return args.workers
+    wanted = usable_cores() if n > _MANY else 1
+    if processes is not None and n > _MANY_OF_IMAGE and processes.count >= wanted and processes.are_ready():
+        return processes
+    return wanted if wanted > 1 else None
 
 
 @contextmanager
-def _pool(args, job):
+def _pool(args, job, processes):
     """Those who measure: threads, processes, or a cluster."""
     if args.scheduler is None:
         from galshape_cnn.scale.workers import local_workers
 
-        with local_workers(job, _processes(args, len(job.source))) as pool:
+        with local_workers(job, _workers(args, len(job.source), processes)) as pool:
             yield pool
         return
     from galshape_cnn.scale.dask import DaskWorkers, connected

@@ -1,9 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Images of a run with the caller's replacements and noise estimates."""
 
+import warnings
+
 import numpy as np
 
-__all__ = ["open_image", "replaced"]
+__all__ = ["has_large_image", "open_image", "replaced"]
+
+_LARGE = 10**6  # pixels
 
 
 def open_image(path, names=None, keywords=None):
@@ -23,6 +27,27 @@ def open_image(path, names=None, keywords=None):
     if trim_psf and image.psf is not None:
         image.psf = _trimmed(image.psf)
     return image
+
+
+def has_large_image(path):
+    """Whether a file is FITS with an image of a million pixels, as far as its headers say."""
+    from astropy.io import fits
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # whoever reads the file says what is wrong with it
+            with fits.open(path) as hdus:
+                return any(_pixels(one.header) > _LARGE for one in hdus)
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _pixels(header):
+    """Pixels of a plain or compressed image, zero of anything else."""
+    prefix = "Z" if header.get("ZIMAGE") else ""
+    sides = [header.get(f"{prefix}NAXIS{k}", 0) for k in (1, 2)]
+    is_image = header.get(f"{prefix}NAXIS") == 2 and (prefix or header.get("XTENSION", "IMAGE") == "IMAGE")
+    return sides[0] * sides[1] if is_image else 0
 
 
 def replaced(image, keywords):

@@ -34,12 +34,13 @@ __all__ = [
 
 #: Rows of a file of the output.
 BLOCK_ROWS = 8192
-#: Rows a worker measures at a time: a few dozen MB, and a second or so.
-CHUNK_ROWS = 512
+#: Rows a worker measures at a time: a few dozen MB, and a second or so.  Where there are few, each worker has
+#: several chunks all the same, of no fewer rows than are worth it: large galaxies come first and take long.
+CHUNK_ROWS, _FEWEST_ROWS, _CHUNKS_EACH = 512, 256, 8
 #: Rows at the beginning of a source from which its noise is estimated.
 _NOISE_ROWS = 256
-#: Chunks under way for each worker: one in work, one waiting.
-_AHEAD = 2
+#: Chunks under way for each worker: in work, waiting, or done before one that was begun earlier.
+_AHEAD = 4
 
 
 def measure_stream(
@@ -201,7 +202,8 @@ def measure_all(pool, n, progress=False):
     ``pool`` are those who measure: a ``ThreadWorkers``, ``ProcessWorkers`` or ``DaskWorkers``.
     """
     bar, parts = progress_bar(n, progress), []
-    size = max(1, min(CHUNK_ROWS, -(-n // pool.count)))
+    fewest = min(_FEWEST_ROWS, -(-n // pool.count))
+    size = max(1, min(CHUNK_ROWS, max(fewest, -(-n // (_CHUNKS_EACH * pool.count)))))
     for _, rows in _measured(pool, [(None, *one) for one in _chunks(0, n, size)]):
         parts.append(rows)
         bar(len(rows))

@@ -7,14 +7,17 @@ workers is halved until the galaxy that does it is alone, and that becomes a row
 """
 
 import secrets
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from multiprocessing import get_context
+from os import getpid
 
 from galshape_cnn.environment import environment, keep_to_core
-from galshape_cnn.errors import InputError
+from galshape_cnn.errors import InputError, LostRowsWarning
 from galshape_cnn.parallel import usable_cores
 from galshape_cnn.processes import NO_MAIN_GUARD, JobFile, check_main_guard, worker_pool
 from galshape_cnn.quantities import whole_number
@@ -24,6 +27,7 @@ __all__ = [
     "ONE_THREAD",
     "Job",
     "ProcessWorkers",
+    "Processes",
     "ThreadWorkers",
     "drop_job",
     "local_workers",
@@ -82,12 +86,20 @@ def take_job(job):
     _JOBS[job.token] = job
 
 
-def _begin(job_file, numbers, count):
-    """What a process of its own does first."""
+def _begin(numbers, count):
+    """What a process of its own does first: whatever it will need is imported before it has a job."""
     with numbers.get_lock():
         index, numbers.value = numbers.value, numbers.value + 1
     keep_to_core(index, count)
-    take_job(JobFile.read(job_file))
+    warnings.simplefilter("ignore", LostRowsWarning)  # the parent says how many there were
+    import_module("galshape_cnn.infer.measure.pipeline")
+
+
+def _measure_of_file(path, token, start, stop):
+    """The same as `measure_of_job`, of the job in a file, which each process reads once."""
+    if token not in _JOBS:
+        take_job(JobFile.read(path))
+    return measure_of_job(token, start, stop)
 
 
 def drop_job(token):
@@ -128,49 +140,84 @@ class ThreadWorkers:
         self._pool.shutdown(cancel_futures=True)
 
 
-class ProcessWorkers:
-    """Processes with one thread each.
+class Processes:
+    """Processes with one thread each, which begin to import while nobody has a job for them yet.
 
     Parameters
     ----------
-    job : Job
-        Sent to each process once.
     count : int
         Number of processes.
     """
 
-    def __init__(self, job, count):
+    def __init__(self, count):
         check_main_guard()
-        self._job, self.count = job, count
-        self._pool, self._futures = None, {}
+        self.count = count
         self._begun = False  # whether any process ever came so far
-        self._file = JobFile(job)
-        self._renew()
+        self.renew()
+        self._first = [self.submit(getpid) for _ in range(count)]  # a submission starts a process
 
-    def _renew(self):
-        """Start new processes."""
+    def renew(self):
+        """Let new processes take the place of a pool that broke."""
         self._numbers = get_context("spawn").Value("i", 0)
-        self._pool = worker_pool(self.count, _begin, (self._file.path, self._numbers, self.count))
+        self.pool = worker_pool(self.count, _begin, (self._numbers, self.count))
 
-    def _check_begun(self):
+    def submit(self, function, *arguments):
+        """Begin a call in one of them; returns a future."""
+        with environment(ONE_THREAD):  # a submission starts a process where none is idle
+            return self.pool.submit(function, *arguments)
+
+    def check_begun(self):
         """Refuse to try again where no process has ever come to its work."""
         self._begun = self._begun or self._numbers.value > 0
         if not self._begun:
             raise InputError(NO_MAIN_GUARD) from None
 
-    def _submitted(self, *task):
-        with environment(ONE_THREAD):  # a submission starts a process where none is idle
-            return self._pool.submit(*task)
+    def are_ready(self):
+        """Whether they have come to their work; waits for it."""
+        try:
+            return all(one.result() for one in self._first)
+        except BrokenProcessPool:
+            return False
+
+    def close(self):
+        """End them; at once where they have not come to any work."""
+        idle = {} if all(one.done() for one in self._first) else self.pool._processes
+        for process in list(idle.values()):  # public from Python 3.14: kill_workers
+            process.kill()
+        self.pool.shutdown(cancel_futures=True)
+
+
+class ProcessWorkers:
+    """Processes that measure a job.
+
+    Parameters
+    ----------
+    job : Job
+        Sent to each process once.
+    processes : Processes or int
+        Or how many to start.
+    """
+
+    def __init__(self, job, processes):
+        self._processes = processes if isinstance(processes, Processes) else Processes(processes)
+        self._job, self._futures = job, {}
+        self._file = JobFile(job)
+
+    @property
+    def count(self):
+        """Number of processes."""
+        return self._processes.count
 
     def submit(self, start, stop):
         """Begin a range of rows; returns a future."""
+        task = _measure_of_file, self._file.path, self._job.token, start, stop
         try:
-            future = self._submitted(measure_of_job, self._job.token, start, stop)
+            future = self._processes.submit(*task)
         except BrokenProcessPool:
-            self._check_begun()
-            self._renew()
-            future = self._submitted(measure_of_job, self._job.token, start, stop)
-        self._futures[future] = self._pool
+            self._processes.check_begun()
+            self._processes.renew()
+            future = self._processes.submit(*task)
+        self._futures[future] = self._processes.pool
         return future
 
     def result(self, future, start, stop):
@@ -178,10 +225,10 @@ class ProcessWorkers:
         try:
             return future.result()
         except BrokenProcessPool:
-            self._check_begun()
+            self._processes.check_begun()
             # One dead process breaks the pool, and with it chunks that did no harm.
-            if self._futures.pop(future) is self._pool:
-                self._renew()
+            if self._futures.pop(future) is self._processes.pool:
+                self._processes.renew()
             return self._alone(start, stop)
         finally:
             self._futures.pop(future, None)
@@ -191,7 +238,7 @@ class ProcessWorkers:
         try:
             return self.submit(start, stop).result()
         except BrokenProcessPool as error:
-            self._renew()
+            self._processes.renew()
             if stop - start == 1:
                 return self._job.give_up(start, stop, f"the process that measured it died: {error}")
             middle = (start + stop) // 2
@@ -199,17 +246,18 @@ class ProcessWorkers:
 
     def close(self):
         """End the processes."""
-        self._pool.shutdown(cancel_futures=True)
+        self._processes.close()
         self._file.close()
 
 
 @contextmanager
 def local_workers(job, workers=None):
-    """Yield threads of this process, one for each core it may use, or a number of other processes.
+    """Yield threads of this process, one for each core it may use, or other processes.
 
-    ``InputError`` if ``workers`` is below one.
+    ``workers`` is their number, or `Processes`; ``InputError`` if it is below one.
     """
-    workers = None if workers is None else whole_number(workers, "workers", 1)
+    if workers is not None and not isinstance(workers, Processes):
+        workers = whole_number(workers, "workers", 1)
     pool = ThreadWorkers(job, usable_cores()) if workers is None else ProcessWorkers(job, workers)
     try:
         yield pool

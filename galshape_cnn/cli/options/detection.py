@@ -5,7 +5,14 @@ import numpy as np
 
 from galshape_cnn.errors import InputError
 
-__all__ = ["CUTOUT_LIMIT", "add_detection_options", "add_threshold_options", "is_cutout", "targets"]
+__all__ = [
+    "CUTOUT_LIMIT",
+    "add_detection_options",
+    "add_threshold_options",
+    "has_many",
+    "is_cutout",
+    "targets",
+]
 
 #: An image up to this side, in pixels, is the cutout of one galaxy.
 CUTOUT_LIMIT = 128
@@ -56,6 +63,11 @@ def is_cutout(data):
     return len(shape) != 2 or max(shape) <= CUTOUT_LIMIT
 
 
+def has_many(args, data):
+    """Whether the galaxies have places in the input, listed or to be found; else each input is a galaxy."""
+    return args.positions is not None or not (args.cutout or (is_cutout(data) and not args.find))
+
+
 def targets(args, data, error=None):
     """Positions of the galaxies: a table, given or found in the image, or None for cutouts.
 
@@ -70,7 +82,7 @@ def targets(args, data, error=None):
         return read_positions(args.positions)
     if args.find and (isinstance(data, list) or np.ndim(data.data) != 2):
         raise InputError("--find needs one image; these are cutouts with one galaxy each")
-    if args.cutout or (is_cutout(data) and not args.find):
+    if not has_many(args, data):
         return None
     from galshape_cnn.observe.catalog_conventions import READ_AS
     from galshape_cnn.observe.detect.sources import find_galaxies

@@ -7,7 +7,10 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+from astropy.io import fits
+from astropy.table import Table
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and forks of POSIX")
 
@@ -100,3 +103,35 @@ def test_a_forked_copy_says_that_it_cannot_compute():
         [sys.executable, "-W", "ignore", "-c", FORKED], env=variables(), check=False, timeout=300
     )
     assert done.returncode == 7
+
+
+UNGUARDED_IMAGE = """
+import sys
+from galshape_cnn.cli import main, measure
+measure._MANY_OF_IMAGE = 3
+sys.exit(main(["measure", *sys.argv[1:]]))
+"""
+
+
+def test_processes_that_cannot_begin_leave_an_image_to_threads(tmp_path):
+    """A script without main guard, which never asked for processes, gets its numbers all the same."""
+    y, x = np.mgrid[:1100, :1100]
+    places = [(250, 250), (750, 250), (250, 750), (750, 750)]
+    light = sum(200 * np.exp(-((x - x0) ** 2 + (y - y0) ** 2) / 18) for x0, y0 in places)
+    image = light + np.random.default_rng(3).normal(size=light.shape)
+    fits.writeto(tmp_path / "image.fits", image.astype(np.float32))
+    guarded = [sys.executable, "-m", "galshape_cnn.tests.scale.image_command"]
+    script, psf = tmp_path / "script.py", ["--psf", "gaussian:fwhm=3", "--error", "1"]
+    script.write_text(UNGUARDED_IMAGE)
+    tables = []
+    for command in (guarded, [sys.executable, script]):
+        out = tmp_path / f"{len(tables)}.fits"
+        run = [*command, tmp_path / "image.fits", *psf, "-o", out]
+        done = subprocess.run(run, capture_output=True, text=True, env=variables(), check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        tables.append(Table.read(out))
+    assert len(tables[0]) == 4
+    assert all(
+        (tables[0][name] == tables[1][name]).all() for name in ("flux", "n", "hlr", "g1", "g2", "n_err")
+    )

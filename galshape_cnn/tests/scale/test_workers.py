@@ -8,8 +8,6 @@ import time
 
 import pytest
 
-from galshape_cnn.tests.standin import StandInEstimator
-
 POOLS = """
 import os
 import jax
@@ -31,17 +29,17 @@ def test_xla_has_one_thread_in_a_worker():
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be bound to cores here")
 def test_processes_for_all_cores_share_them_out_with_one_thread_each():
-    from galshape_cnn.scale.workers import ONE_THREAD, Job, ProcessWorkers
+    from galshape_cnn.scale.workers import ONE_THREAD, Processes
 
     usual = os.sched_getaffinity(0)
     if len(usual) < 2:
         pytest.skip("one core")
     cores, found, end = set(sorted(usual)[:2]), [], time.monotonic() + 120
     os.sched_setaffinity(0, cores)  # however many there are
-    pool = ProcessWorkers(Job(StandInEstimator(), None, {}, None), 2)
+    pool = Processes(2)
     try:
         while set().union(*found) != cores and time.monotonic() < end:  # one may start later than the other
-            done = [one.result() for one in [pool._submitted(_own_cores_and_limits, 0.2) for _ in range(4)]]
+            done = [one.result() for one in [pool.submit(_own_cores_and_limits, 0.2) for _ in range(4)]]
             found += [own for own, _ in done]
             assert all(limits == ONE_THREAD for _, limits in done)
     finally:
