@@ -7,24 +7,24 @@ leave the Gaussian with the projected weights
 .. math:: \chi^2 = r^T (1 - P)\, r, \qquad P = A^T (A A^T)^{-1} A ,
 
 and derivatives D enter as :math:`D (1 - P) D^T`.  For the neighbours of a galaxy, A holds
-the derivatives of their models: their parameters are marginalised to first order.
+the derivatives of their models: their parameters are marginalised to first order.  With an orthonormal basis
+Q of the rows of A, P is :math:`Q^T Q`, and sums over pixels lose those of products with Q only.
 """
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from galshape_cnn.compilation import compiled
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.forward.render import render
+from galshape_cnn.forward.kernel.library import batches
+from galshape_cnn.forward.render import BLOCK, render, render_with_derivatives
+from galshape_cnn.forward.transfer import of_rows
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
-from galshape_cnn.parallel import fixed_batches
 
 __all__ = ["MarginalLikelihood", "projected"]
 
-_DRAWS_AT_ONCE = 4  # blocks
 _RIDGE = 1e-6  # of the nuisance images' equilibrated products
 
 
@@ -42,34 +42,9 @@ def projected(columns, nuisance, xp=jnp):
     return columns - xp.swapaxes(amplitude, -1, -2) @ unit
 
 
-@compiled(static_argnames="grid")
-def _draws_in_blocks(params, data, ivar, transfer, nuisance, grid):
-    """Linear equations of blocks of draws, one stamp to each block."""
-
-    def one(arrays):
-        draws, pixels, weights, psf, others = arrays
-        weight = jnp.sqrt(weights).reshape(-1)
-        images = render(draws, psf[None], grid).reshape(len(draws), -1)
-        unit = (images - draws[:, SINGLE.sky, None]) / draws[:, SINGLE.flux, None]
-        residual = (pixels.reshape(-1) - images) * weight
-        columns = jnp.concatenate([residual, unit * weight, weight[None]])
-        columns = projected(columns, others.reshape(len(others), -1) * weight)
-        n = len(draws)
-        residual, unit, sky = (
-            columns[:n],
-            columns[n : 2 * n],
-            jnp.broadcast_to(columns[2 * n :], (n, len(weight))),
-        )
-        both = jnp.stack([unit, sky], 1)
-        fisher = jnp.einsum("bik,bjk->bij", both, both)
-        return jnp.sum(residual**2, -1), jnp.einsum("bik,bk->bi", both, residual), fisher
-
-    return jax.lax.map(one, (params, data, ivar, transfer, nuisance))
-
-
 @dataclass(frozen=True, eq=False)
 class MarginalLikelihood(StampLikelihood):
-    """`StampLikelihood` of draws with nuisance images integrated out.
+    """`StampLikelihood` with nuisance images integrated out.
 
     Parameters
     ----------
@@ -90,13 +65,46 @@ class MarginalLikelihood(StampLikelihood):
     def __getitem__(self, rows):
         return MarginalLikelihood.of(super().__getitem__(rows), self.nuisance[rows])
 
+    @cached_property
+    def _basis(self):
+        """Orthonormal whitened nuisance images, (N, m, pixels); zeros for those that count for none."""
+        n, m = self.nuisance.shape[:2]
+        whitened = (self.nuisance * np.sqrt(self.ivar)[:, None]).reshape(n, m, -1).astype(float)
+        norm = np.sqrt((whitened**2).sum(-1, keepdims=True))
+        unit = whitened / np.maximum(norm, 1e-20)
+        ridge = np.where(norm[..., 0] > 1e-20, _RIDGE, 1.0)
+        root = np.linalg.cholesky(unit @ np.swapaxes(unit, 1, 2) + ridge[..., None] * np.eye(m))
+        return np.linalg.solve(root, unit)
+
+    def normal_equations(self, params, rows):
+        """As that of the parent, with the nuisance images integrated out."""
+        m, size = len(params), SINGLE.size
+        chi2, gradient, fisher = np.empty(m), np.empty((m, size)), np.empty((m, size, size))
+        for some, inside in batches(np.arange(m), BLOCK, of_kernel=1):
+            rendered = render_with_derivatives(
+                params[inside].astype(np.float32), of_rows(self.transfer, rows[inside]), self.grid
+            )
+            for k, image, derivatives in zip(some, *map(np.asarray, rendered), strict=False):
+                row = rows[k]
+                columns = np.concatenate([derivatives, self.data[None, row] - image])
+                columns = (columns * np.sqrt(self.ivar[row])).reshape(size + 1, -1).astype(float)
+                along = columns @ self._basis[row].T
+                sums = columns @ columns.T - along @ along.T
+                chi2[k], gradient[k], fisher[k] = sums[size, size], sums[size, :size], sums[:size, :size]
+        return chi2, gradient, fisher
+
     def linear_equations_of_draws(self, params, rows):
         """As that of the parent, with the nuisance images integrated out."""
-        results = []
-        for some, inside in fixed_batches(np.arange(len(params)), _DRAWS_AT_ONCE):
-            row = rows[inside]
-            transfer = self.transfer[np.zeros_like(row) if len(self.transfer) == 1 else row]
-            batch = (params[inside].astype(np.float32), self.data[row], self.ivar[row], transfer)
-            results.append((_draws_in_blocks(*batch, self.nuisance[row], self.grid), len(some)))
-        parts = [[np.asarray(a, float)[:used] for a in out] for out, used in results]
-        return tuple(np.concatenate(p) for p in zip(*parts, strict=True))
+        m, block = params.shape[:2]
+        chi2, gradient, fisher = np.empty((m, block)), np.empty((m, block, 2)), np.empty((m, block, 2, 2))
+        flux, sky = params[..., SINGLE.flux], params[..., SINGLE.sky]
+        for k, row in enumerate(rows):
+            own = self.transfer if len(self.transfer) == 1 else self.transfer[row : row + 1]
+            images = np.asarray(render(params[k].astype(np.float32), own, self.grid), float)
+            unit = (images - sky[k, :, None, None]) / flux[k, :, None, None]
+            columns = np.stack([self.data[row] - images, unit, np.ones_like(unit)]) * np.sqrt(self.ivar[row])
+            columns = columns.reshape(3, block, -1)
+            along = columns @ self._basis[row].T
+            sums = np.einsum("ibp,jbp->bij", columns, columns) - np.einsum("ibm,jbm->bij", along, along)
+            chi2[k], gradient[k], fisher[k] = sums[:, 0, 0], sums[:, 0, 1:], sums[:, 1:, 1:]
+        return chi2, gradient, fisher

@@ -6,9 +6,8 @@ from its answers to the others, combined (`combined_posterior`).  Those of all i
 each network's own error is a fraction of the error from one image, and adds up, so the
 result scatters 20 to 30 % more than the exact posterior mean in flux, n and size.  Steps of Fisher
 scoring on all images together lead from there to the posterior's mode, and an expansion about it that
-follows n gives the moments (`galshape_cnn.infer.posterior.nested_laplace`).  Where that cannot hold, and
-where neighbours are fitted, they come from a few draws, spread evenly about the mode and weighted by the
-likelihood.
+follows n gives the moments (`galshape_cnn.infer.posterior.nested_laplace`).  Where that cannot hold they
+come from a few draws, spread evenly about the mode and weighted by the likelihood.
 """
 
 from dataclasses import replace
@@ -120,14 +119,14 @@ def network_exposures(task):
     estimate : Estimate
         Without samples.
     """
-    tempered = _tempered(task)
-    penalty = prior_penalty(task.prior, tempered.model)
-    near = Neighbourhood.of(tempered, _combined_start(task), task.side, penalty)
-    weighted, nuisance = _with_nuisance(near.problem.likelihood, task.parts)
+    likelihood = _with_nuisance(_tempered(task), task.parts)
+    penalty = prior_penalty(task.prior, likelihood.model)
+    near = Neighbourhood.of(likelihood, _combined_start(task), task.side, penalty)
+    weighted = near.problem.likelihood
     fisher = _of_fitted(near.fisher, weighted, penalty)
     target = ExposuresTarget(weighted, near.params, fisher, task.prior, task.side)
     result, doubtful = nested_moments(target, near)
-    rows = np.flatnonzero(doubtful | nuisance)
+    rows = np.flatnonzero(doubtful)
     if len(rows):
         _put(result, rows, _evenly_sampled(target[rows], task.options.seed))
     found = _estimate(task, target, result)
@@ -184,7 +183,7 @@ def _target(task, start, again):
     tempered = _tempered(task)
     penalty = prior_penalty(task.prior, tempered.model)
     fit = fit_exposures(tempered, start, task.side, again, penalty)
-    weighted = _with_nuisance(tempered, task.parts)[0].with_photons(fit.params)
+    weighted = _with_nuisance(tempered, task.parts).with_photons(fit.params)
     fisher = _of_fitted(fit.fisher, weighted, penalty)
     return fit, ExposuresTarget(weighted, fit.params, fisher, task.prior, task.side)
 
@@ -299,12 +298,11 @@ def _tempered(task):
 
 
 def _with_nuisance(likelihood, found):
-    """The likelihood with the parameters of fitted neighbours integrated out, and which rows have some."""
-    parts, rows = [], np.zeros(len(likelihood), bool)
+    """The likelihood with the parameters of fitted neighbours integrated out."""
+    parts = []
     for (part, there), stamps in zip(found, likelihood.parts, strict=True):
         nuisance = part.batch.stamps.nuisance
         if nuisance is not None:
-            rows[stamps.rows] |= nuisance[there].any((1, 2, 3))
             stamps = replace(stamps, likelihood=MarginalLikelihood.of(stamps.likelihood, nuisance[there]))
         parts.append(stamps)
-    return replace(likelihood, parts=tuple(parts)), rows
+    return replace(likelihood, parts=tuple(parts))
