@@ -2,8 +2,8 @@
 """Loading of the compiled kernel, and the choice between it and JAX or NumPy, which is made nowhere else.
 
 It holds plain functions of C, three times over, for processors with the basic instructions of their kind,
-with AVX2 and with AVX-512 (only if asked for: there was no such processor to try it on).  Where no compiler
-was there when the package was installed there is no library, and everything is done by JAX.
+with AVX2 and with AVX-512.  Where no compiler was there when the package was installed there is no library,
+and everything is done by JAX.
 """
 
 import ctypes
@@ -25,7 +25,6 @@ KERNEL_VARIABLE = "GALSHAPE_KERNEL"
 
 _INSTRUCTIONS = ("base", "avx2", "avx512")
 _SINGLE = (np.float32, np.complex64)
-_TRIED = ("base", "avx2")  # on a processor that has them; the others only by the variable
 
 
 @lru_cache(maxsize=1)
@@ -71,7 +70,7 @@ def chosen():
         return None
     if wanted and wanted not in possible:
         raise InputError(f"{KERNEL_VARIABLE}={wanted!r}; allowed: off, {', '.join(possible)}")
-    return wanted or [name for name in possible if name in _TRIED][-1]
+    return wanted or possible[-1]
 
 
 def call(name, *arguments):
