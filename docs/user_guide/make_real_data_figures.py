@@ -87,8 +87,38 @@ def decals(folder):
     """The galaxy in the middle of the DECaLS cutout."""
     from astropy.coordinates import SkyCoord
 
+    folder = folder / "legacysurvey_dr9_cutout"
     place = SkyCoord([59.1067], [-30.4848], unit="deg")
-    draw(decals_images(folder / "legacysurvey_dr9_cutout"), place, "decals.png")
+    draw(decals_images(folder), place, "decals.png")
+    cutout, psf = (folder / f"{name}_59.1067_-30.4848.fits" for name in ("cutout", "copsf"))
+    rows, neighbours = [], []
+    with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
+        file.write("ra,dec\n59.1067,-30.4848\n")
+        file.flush()
+        for band in "grz":
+            for how, text in (("mask", "masked (default)"), ("ignore", "left in"), ("fit", "fitted")):
+                options = "--band", band, "--psf", psf, "--positions", file.name, "--neighbours", how
+                row = measure(cutout, *options)[0]
+                if how == "mask":
+                    rows.append(galaxy_row(band, row))
+                neighbours.append(neighbour_row(band, text, row))
+    write("decals", rows)
+    write("decals_neighbours", neighbours)
+
+
+def galaxy_row(band, row):
+    """Parameters of the galaxy in the middle, with errors that count its structure, and the bound of n."""
+    texts = {"band": band, "S/N": f"{row['snr']:.0f}", "n": number(row, "n", 2)}
+    texts |= {"bound of n": f"{row['n_crb']:.3f}", "r_eff (arcsec)": number(row, "r_eff", 2)}
+    texts |= {"q": number(row, "q", 3), "pa (deg)": number(row, "pa", 1), "mag": number(row, "mag", 2)}
+    return texts | {"chi-square": f"{row['chi2']:.2f}"}
+
+
+def neighbour_row(band, how, row):
+    """The same with the neighbour left in, masked or fitted, without errors."""
+    texts = {"band": band, "neighbour": how, "flux (nMgy)": f"{u_of(row['flux']):.2f}"}
+    texts |= {"n": f"{row['n']:.3f}", "r_eff (arcsec)": f"{u_of(row['r_eff']):.3f}", "q": f"{row['q']:.3f}"}
+    return texts | {"chi-square": f"{row['chi2']:.3f}", "quality": row["quality"]}
 
 
 def field(folder):

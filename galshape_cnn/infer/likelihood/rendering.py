@@ -2,7 +2,6 @@
 """`RenderedBatch`: stamps in units of the noise with their transfer functions; and `model_images`."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -42,6 +41,8 @@ class RenderedBatch:
         Transfer functions of the PSFs on ``grid``.
     grid : FourierGrid
         Fourier grid of the stamps' size.
+    psf_width : (N,) ndarray
+        Width of each PSF in pixels, see `galshape_cnn.forward.psf.shape`.
     gain : (N,) ndarray or None
         Electrons per ``unit``; None where the inverse variance has the galaxy's photon noise.
     """
@@ -50,6 +51,7 @@ class RenderedBatch:
     unit: np.ndarray
     transfer: np.ndarray
     grid: FourierGrid
+    psf_width: np.ndarray
     gain: np.ndarray | None = None
 
     @classmethod
@@ -64,15 +66,12 @@ class RenderedBatch:
         transfer = np.asarray(transfer_functions(psf, grid, stamps.psf_oversampling))
         if len(transfer) == 1 and transfer.nbytes * BATCH_SIZE < _SMALL:
             transfer = np.broadcast_to(transfer, (len(stamps), *transfer.shape[1:]))
-        return cls(stamps.in_units_of(unit), unit, transfer, grid, None if gain is None else gain * unit)
+        width = np.broadcast_to(psf_width(stamps.psf, stamps.psf_oversampling), len(stamps))
+        gain = None if gain is None else gain * unit
+        return cls(stamps.in_units_of(unit), unit, transfer, grid, width, gain)
 
     def __len__(self):
         return len(self.unit)
-
-    @cached_property
-    def psf_width(self):
-        """Width of each PSF in pixels, (N,), see `galshape_cnn.forward.psf.shape`."""
-        return np.broadcast_to(psf_width(self.stamps.psf, self.stamps.psf_oversampling), len(self))
 
     def __getitem__(self, rows):
         """Some of the rows, by an array of int or bool."""
@@ -81,6 +80,7 @@ class RenderedBatch:
             self.unit[rows],
             self.transfer[rows] if len(self) == 1 else of_rows(self.transfer, rows),
             self.grid,
+            self.psf_width[rows],
             None if self.gain is None else self.gain[rows],
         )
 
