@@ -13,7 +13,8 @@ start), whole time and memory, by method, ``--size`` of the stamps, ``--workers`
 ``roofline``: the network beside the machine's matrix rate;
 ``dask``: one and two workers of one thread; ``memory``: peak memory against the number of galaxies;
 ``start``: the whole time of the command for a few galaxies;
-``psfs``: processor time with PSFs that are shared or each galaxy's own, wide or finely sampled.
+``psfs``: processor time with PSFs that are shared or each galaxy's own, wide or finely sampled;
+``growth``: processor time by the side of the stamps, 32 to 512 pixels, and the number of exposures, 1 to 8.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from pathlib import Path
 import numpy as np
 from csv_tables import write
 from throughput_mocks import tiles, write_cube
-from throughput_stages import psfs, roofline, stages
+from throughput_stages import growth, psfs, roofline, stages
 
 COUNTS = {"network": 24576, "ml": 8192, "posterior": 2048}
 #: Files that a run is divided into: the rate is that of all but the first.
@@ -176,7 +177,7 @@ def _cores():
     return len(os.sched_getaffinity(0))
 
 
-SECTIONS = {one.__name__: one for one in (throughput, stages, roofline, dask, memory, start, psfs)}
+SECTIONS = {one.__name__: one for one in (throughput, stages, roofline, dask, memory, start, psfs, growth)}
 
 
 def main():

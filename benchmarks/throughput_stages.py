@@ -176,6 +176,37 @@ def psfs(folder, arguments):
     write(folder, "psfs", ["PSF", "samples", "per pixel", "CPU ms each", "times shared 25"], rows)
 
 
+def growth(folder, arguments):
+    """Processor time of a galaxy by the side of its stamp, and by the number of its exposures."""
+    _as_worker()
+    from galshape_cnn import Exposure, ShapeEstimator
+
+    estimator, rows = ShapeEstimator(), []
+    for side in arguments.size if arguments.size != [64] else (32, 64, 96, 128, 192, 256, 384, 512):
+        count = int(np.clip(512 * 64**2 // side**2, 8, 512))
+        data, ivar, psf = tiles(count, side)
+        how = {"psf": psf, "error": 1 / np.sqrt(ivar), "threads": 1, "strict": False}
+        rows.append(["one image", side, 1, count, f"{_least(partial(estimator, data, **how)) / count:.2f}"])
+    data, ivar, psf = tiles(256)
+    rng, error = np.random.default_rng(2), 1 / np.sqrt(ivar)
+    for number in (1, 2, 4, 8):
+        pixels = [data + rng.normal(size=data.shape) * error for _ in range(number)]
+        some = [Exposure(one, psf=psf, error=np.sqrt(2) * error, band="r") for one in pixels]
+        spent = _least(partial(estimator, some, threads=1, strict=False))
+        rows.append(["a list", 64, number, len(data), f"{spent / len(data):.2f}"])
+    write(folder, "growth", ["input", "pixels", "exposures", "N", "CPU ms each"], rows)
+
+
+def _least(function, runs=4):
+    """Processor time of a call in ms, the least of several; the first warms up."""
+    spent = []
+    for _ in range(runs):
+        begin = time.process_time()
+        function()
+        spent.append(time.process_time() - begin)
+    return 1e3 * min(spent[1:])
+
+
 def _moffats(fwhm, side, over):
     """Moffat profiles of beta 3, (N, side, side), of unit sum."""
     y, x = (np.mgrid[:side, :side] - side // 2) / over
