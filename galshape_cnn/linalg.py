@@ -16,8 +16,10 @@ __all__ = [
 def quadratic_form(matrices, vectors):
     """v^T M v of N matrices and vectors, to the last bit whatever others there are.
 
-    `numpy.einsum` of three operands adds up in an order that depends on how many there are.
+    `numpy.einsum` of three operands adds up in an order that depends on how many there are, and a product of
+    parts of larger arrays in one that depends on their layout, which a single row may have another of.
     """
+    matrices, vectors = np.ascontiguousarray(matrices), np.ascontiguousarray(vectors)
     return ((matrices @ vectors[..., None])[..., 0] * vectors).sum(-1)
 
 

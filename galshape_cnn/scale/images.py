@@ -1,9 +1,9 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Images of a run with the caller's replacements and noise estimates."""
 
-import warnings
-
 import numpy as np
+
+from galshape_cnn.errors import FileError
 
 __all__ = ["has_large_image", "open_image", "replaced"]
 
@@ -30,15 +30,19 @@ def open_image(path, names=None, keywords=None):
 
 
 def has_large_image(path):
-    """Whether a file is FITS with an image of a million pixels, as far as its headers say."""
-    from astropy.io import fits
+    """Whether a file is FITS, as it is, with an image of a million pixels, as far as its headers say.
+
+    Whoever reads the file says what is wrong with it.
+    """
+    from galshape_cnn.observe.io.fits_hdus import open_fits
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # whoever reads the file says what is wrong with it
-            with fits.open(path) as hdus:
-                return any(_pixels(one.header) > _LARGE for one in hdus)
-    except (OSError, ValueError, TypeError):
+        with open(path, "rb") as file:
+            if file.read(6) != b"SIMPLE":  # to unpack it takes as long as to read it
+                return False
+        with open_fits(path) as hdus:
+            return any(_pixels(one.header) > _LARGE for one in hdus)
+    except (FileError, OSError):
         return False
 
 

@@ -21,6 +21,17 @@ def test_a_quadratic_form_does_not_depend_on_its_company(size):
         np.testing.assert_array_equal(quadratic_form(matrices[part], vectors[part]), forms[part])
 
 
+def test_a_quadratic_form_does_not_depend_on_the_layout():
+    """A single row picked from an array may lie in memory in another order than several."""
+    rng = np.random.default_rng(4)
+    matrices, vectors, own = rng.normal(size=(60, 7, 7)), rng.normal(size=(60, 7)), [0, 3, 4, 5, 6]
+    whole = quadratic_form(matrices[:, own][:, :, own], vectors[:, own])
+    for row in range(60):
+        part = slice(row, row + 1)
+        alone = quadratic_form(matrices[part][:, own][:, :, own], vectors[part][:, own])
+        np.testing.assert_array_equal(alone, whole[part])
+
+
 def test_errors_of_axis_ratio_and_angle_do_not_depend_on_their_company():
     rng = np.random.default_rng(1)
     params = np.column_stack([rng.uniform(1, 2, (200, 3)), rng.uniform(-0.5, 0.5, (200, 2))])

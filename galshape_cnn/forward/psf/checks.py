@@ -207,23 +207,20 @@ def _shifted(image, by):
 
 
 def _say(cut, pedestal, off):
-    """One warning of all faults."""
+    """One warning of all faults, the same for each part of a run; how many there are the flags tell."""
+    some, was = ("the array is", "was") if len(cut) == 1 else ("some arrays are", "were")
     parts = []
     if pedestal.any():
-        parts.append(f"{_share(pedestal)} on a pedestal, which was subtracted (subtract the sky from stars)")
+        parts.append(f"{some} on a pedestal, which was subtracted (subtract the sky from stars)")
     if off.any():
         parts.append(
-            f"{_share(off)} not on the central sample and was shifted there by interpolation (give odd-sized "
+            f"{some} not on the central sample and {was} shifted there by interpolation (give odd-sized "
             "arrays with the peak in the middle)"
         )
     if cut.any():
         parts.append(
-            f"{_share(cut)} cut where the PSF still has light, so that galaxies come out too large (give a "
+            f"{some} cut where the PSF still has light, so that galaxies come out too large (give a "
             "larger array)"
         )
     if parts:
         warn(f"psf: {'; '.join(parts)}")
-
-
-def _share(rows):
-    return "the array is" if len(rows) == 1 else f"{np.count_nonzero(rows)} of {len(rows)} arrays:"
