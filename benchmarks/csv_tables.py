@@ -7,11 +7,12 @@ __all__ = ["write"]
 
 
 def write(folder, name, header, rows, keys=0, order=None):
-    """Write a CSV table and print it.
+    """Write a CSV table, into a folder that is made where it is missing, and print it.
 
     Rows of an older one with other leading ``keys`` are kept, before the new ones or in the given ``order``.
     """
     rows = [[str(cell) for cell in row] for row in rows]
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.csv"
     if keys and path.exists():
         with path.open(newline="", encoding="utf-8") as file:
