@@ -109,7 +109,8 @@ def rows_of(field, exposures, method):
     head += (f"{np.nanmedian(colour.value[joint.quality == 0]):.2f}",)
     parts = (("resolved in r", best[resolved]), ("one shape", best[alike]))
     for name, ratios in (*parts, *at_one_shape(joint, exposures, places, alike)):
-        yield *head, name, len(ratios), *(f"{value:.2f}" for value in np.nanmedian(ratios, 0))
+        middle = np.nanmedian(ratios, 0) if len(ratios) else []
+        yield *head, name, len(ratios), *(f"{value:.2f}" for value in middle)
 
 
 def main():
@@ -125,7 +126,8 @@ def main():
         for row in rows_of(name, list(read(args.data)), method)
     ]  # fmt: skip
     with args.output.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([HEADER, *rows])
+        lines = [[*row, *[""] * (len(HEADER) - len(row))] for row in rows]
+        csv.writer(file, lineterminator="\n").writerows([HEADER, *lines])
     for row in rows:
         print(*row, sep="  ")
 
