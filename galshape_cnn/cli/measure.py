@@ -46,6 +46,7 @@ _SHOWN = 10  # errors printed; a folder of blocks lists all
 _MANY = 20_000
 #: The same where they began to start while the image was searched, and how many do at most.
 _MANY_OF_IMAGE, _MOST_EARLY = 500, 8
+_LONG_LIST = 2**15  # bytes of a list of positions: some hundreds of rows
 
 
 def add_parser(commands):
@@ -276,11 +277,10 @@ def _job(source, how, estimator):
 def _processes(args):
     """Processes that import what they need while a large image is read and searched; None elsewhere."""
     from galshape_cnn.parallel import usable_cores
-    from galshape_cnn.scale.images import has_large_image
     from galshape_cnn.scale.workers import Processes
 
     is_free = args.workers is None and args.scheduler is None and len(args.input) == 1
-    if not (is_free and usable_cores() > 1 and has_large_image(args.input[0])):
+    if not (is_free and usable_cores() > 1 and _may_show_many(args)):
         yield None
         return
     processes = Processes(min(usable_cores(), _MOST_EARLY))
@@ -288,6 +288,18 @@ def _processes(args):
         yield processes
     finally:
         processes.close()
+
+
+def _may_show_many(args):
+    """Whether the input is a large image that is searched, or comes with a long list of positions."""
+    from galshape_cnn.scale.images import has_large_image
+
+    if args.positions is None:
+        return not args.cutout and has_large_image(args.input[0])
+    try:
+        return Path(args.positions).stat().st_size > _LONG_LIST and has_large_image(args.input[0])
+    except OSError:  # it may name a table in a file, or be missing
+        return False
 
 
 def _workers(args, n, processes):

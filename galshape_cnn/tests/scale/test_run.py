@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+from astropy.io import fits
 from astropy.table import QTable
 
 from galshape_cnn import ShapeEstimator, mean_shear
@@ -304,3 +305,32 @@ def test_other_estimators_refuse_the_shear_response_by_name(cube, tmp_path, caps
     out = str(tmp_path / "table.fits")
     assert main(["measure", cube, "-o", out, "--shear-response", "--method", "posterior"]) == 1
     assert "--shear-response with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "started"),
+    [([], [2]), (["--cutout"], []), (["--positions", "few.csv"], []), (["--positions", "many.csv"], [2]),
+     (["--workers", "1"], []), (["--positions", "none.csv"], [])],
+)  # fmt: skip
+def test_processes_begin_early_only_where_many_galaxies_may_be_found(tmp_path, monkeypatch, options, started):
+    from galshape_cnn import cli, parallel
+    from galshape_cnn.cli import measure
+    from galshape_cnn.scale import workers
+
+    class Recorded:
+        def __init__(self, count):
+            begun.append(count)
+
+        def close(self):
+            pass
+
+    begun = []
+    fits.writeto(tmp_path / "image.fits", np.zeros((1001, 1001), np.float32))
+    for name, rows in (("few.csv", 3), ("many.csv", 5000)):
+        (tmp_path / name).write_text("x,y\n" + "500.0,500.0\n" * rows)
+    monkeypatch.setattr(parallel, "usable_cores", lambda: 2)
+    monkeypatch.setattr(workers, "Processes", Recorded)
+    monkeypatch.chdir(tmp_path)
+    with measure._processes(cli._parser().parse_args(["measure", "image.fits", "-o", "out.fits", *options])):
+        pass
+    assert begun == started
