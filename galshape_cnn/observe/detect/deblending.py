@@ -3,9 +3,10 @@
 
 The algorithms and results are those of `photutils.segmentation.detect_sources` and
 `photutils.segmentation.deblend_sources` (32 exponential levels, as in Bertin & Arnouts 1996, A&AS 117,
-393), which go through sources and levels one by one in Python.  Here the sources of an image are told apart
-and counted together, and no level is looked at above the second highest peak of a segment: there is at most
-one source there.
+393) of photutils 3.0, which go through sources and levels one by one in Python.  Here the sources of an
+image are told apart and counted together, and no level is looked at above the second highest peak of a
+segment: there is at most one source there.  Levels of a segment that reaches below zero are linear (from
+photutils 3.1 on, of a hyperbolic sine).
 """
 
 import numpy as np
