@@ -14,7 +14,6 @@ Q of the rows of A, P is :math:`Q^T Q`, and sums over pixels lose those of produ
 from dataclasses import dataclass, fields
 from functools import cached_property
 
-import jax.numpy as jnp
 import numpy as np
 
 from galshape_cnn.forward.galaxy_model import SINGLE
@@ -28,18 +27,23 @@ __all__ = ["MarginalLikelihood", "projected"]
 _RIDGE = 1e-6  # of the nuisance images' equilibrated products
 
 
-def projected(columns, nuisance, xp=jnp):
+def projected(columns, nuisance):
     """Whitened images (..., k, pixels) without their part along the nuisance images (..., m, pixels).
 
-    Nuisance images of zeros count for none; ``xp`` is `jax.numpy`, or `numpy` for arrays of NumPy.
+    Nuisance images of zeros count for none.
     """
-    norm = xp.sqrt(xp.sum(nuisance**2, -1, keepdims=True))
-    unit = nuisance / xp.maximum(norm, 1e-20)
-    ridge = xp.where(norm[..., 0] > 1e-20, _RIDGE, 1.0)
-    products = unit @ xp.swapaxes(unit, -1, -2) + ridge[..., None] * xp.eye(unit.shape[-2])
-    along = columns @ xp.swapaxes(unit, -1, -2)
-    amplitude = xp.linalg.solve(products, xp.swapaxes(along, -1, -2))
-    return columns - xp.swapaxes(amplitude, -1, -2) @ unit
+    unit, products = _equilibrated(nuisance)
+    along = columns @ np.swapaxes(unit, -1, -2)
+    amplitude = np.linalg.solve(products, np.swapaxes(along, -1, -2))
+    return columns - np.swapaxes(amplitude, -1, -2) @ unit
+
+
+def _equilibrated(nuisance):
+    """Whitened images of unit square, and their products with a ridge; images of zeros count for none."""
+    norm = np.sqrt(np.sum(nuisance**2, -1, keepdims=True))
+    unit = nuisance / np.maximum(norm, 1e-20)
+    ridge = np.where(norm[..., 0] > 1e-20, _RIDGE, 1.0)
+    return unit, unit @ np.swapaxes(unit, -1, -2) + ridge[..., None] * np.eye(unit.shape[-2])
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +74,8 @@ class MarginalLikelihood(StampLikelihood):
         """Orthonormal whitened nuisance images, (N, m, pixels); zeros for those that count for none."""
         n, m = self.nuisance.shape[:2]
         whitened = (self.nuisance * np.sqrt(self.ivar)[:, None]).reshape(n, m, -1).astype(float)
-        norm = np.sqrt((whitened**2).sum(-1, keepdims=True))
-        unit = whitened / np.maximum(norm, 1e-20)
-        ridge = np.where(norm[..., 0] > 1e-20, _RIDGE, 1.0)
-        root = np.linalg.cholesky(unit @ np.swapaxes(unit, 1, 2) + ridge[..., None] * np.eye(m))
-        return np.linalg.solve(root, unit)
+        unit, products = _equilibrated(whitened)
+        return np.linalg.solve(np.linalg.cholesky(products), unit)
 
     def normal_equations(self, params, rows):
         """As that of the parent, with the nuisance images integrated out."""

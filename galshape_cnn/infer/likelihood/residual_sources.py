@@ -28,6 +28,7 @@ from galshape_cnn.geometry import semi_major_radius
 from galshape_cnn.infer.likelihood.companions import moved, variance_of_product
 from galshape_cnn.infer.likelihood.point_source import point_images
 from galshape_cnn.infer.likelihood.residuals import inverse_fisher, inverse_gain
+from galshape_cnn.infer.likelihood.structure import whitened
 
 __all__ = ["MOST_SOURCES", "ResidualSources", "find_residual_sources"]
 
@@ -92,13 +93,11 @@ def find_residual_sources(
         own = of_rows(transfer, one)
         image, derivatives = (np.asarray(a)[0] for a in render_with_derivatives(params[one], own, grid))
         point = np.asarray(point_images(params[one], own, grid))[0]
-        light = np.maximum(image - params[k, SINGLE.sky], 0)
-        root = np.sqrt(ivar[k] / (1 + ivar[k] * light * inverse[k]))
+        pixels = whitened(params[k], image, derivatives, data[k], ivar[k], inverse[k])
         wide = spread[k]
         if correlation is not None:
             wide *= np.sqrt(variance_of_product(point, correlation))
-        rows.append(_sources_of(params[k], errors[k], width[k], data[k] - image, root,
-                                light, derivatives, point, fit_sky, wide))  # fmt: skip
+        rows.append(_sources_of(params[k], errors[k], width[k], *pixels, point, fit_sky, wide))
     images = np.zeros((len(params), 3 * MOST_SOURCES, grid.size, grid.size), np.float32)
     total, close = np.zeros((len(params), grid.size, grid.size)), np.zeros(len(params), bool)
     for k, (some, amplitude, inside) in enumerate(rows):
@@ -138,10 +137,9 @@ class _Point:
         return fft.irfft2(fft.rfft2(images, s=shape) * wave, s=shape)[..., :size, :size].astype(float)
 
 
-def _sources_of(params, errors, width, residual, root, light, derivatives, point, fit_sky, wide):
+def _sources_of(params, errors, width, light, root, columns, residual, point, fit_sky, wide):
     """Images (3 K, size, size) of the sources of one galaxy, their amplitudes, and whether one is close."""
-    columns = (derivatives * root).reshape(SINGLE.size, -1).astype(float)
-    whitened, point = residual.ravel() * root.ravel(), _Point(point)
+    columns, point = columns.astype(float), _Point(point)
     square, seen = point.squares(np.stack([root**2, root > 0]))
     y, x = np.mgrid[: len(root), : len(root)]
     distance = np.hypot(x - params[SINGLE.centre][0], y - params[SINGLE.centre][1])
@@ -153,7 +151,7 @@ def _sources_of(params, errors, width, residual, root, light, derivatives, point
     for _ in range(MOST_SOURCES):
         used = _with_sources(columns, found, root)
         explained = _inverse(used, fit_sky) @ used
-        rest = whitened - (used @ whitened) @ explained
+        rest = residual - (used @ residual) @ explained
         place = _best_place(rest, used, explained, errors, usable, root, point, width, wide, bright)
         if place is None:
             break
@@ -162,7 +160,7 @@ def _sources_of(params, errors, width, residual, root, light, derivatives, point
     if sum(close for close, _ in found) > _MOST_CLOSE:  # a galaxy of clumps
         found = [one for one in found if not one[0]]
     used = _with_sources(columns, found, root)
-    amplitude = (_inverse(used, fit_sky) @ (used @ whitened))[SINGLE.size :]
+    amplitude = (_inverse(used, fit_sky) @ (used @ residual))[SINGLE.size :]
     images = np.concatenate([np.zeros((0, *root.shape)), *(images for _, images in found)])
     return images, amplitude, any(close for close, _ in found)
 
@@ -192,10 +190,10 @@ def _best_place(rest, columns, explained, errors, usable, root, point, width, wi
     if not len(places):
         return None
     sources = moved(point.image, places)
-    whitened = sources * root.ravel()
-    seen, taken = columns @ whitened.T, explained @ whitened.T
-    square = (whitened**2).sum(1) - (seen * taken).sum(0)
-    product = whitened @ rest
+    weighted = sources * root.ravel()
+    seen, taken = columns @ weighted.T, explained @ weighted.T
+    square = (weighted**2).sum(1) - (seen * taken).sum(0)
+    product = weighted @ rest
     significance = product / np.sqrt(np.maximum(square, 1e-20)) / wide
     share = bright / (1 + bright)
     left, spread = (share * (rest**2 - 1)).sum(), np.sqrt(2 * (share**2).sum())

@@ -45,7 +45,7 @@ def _products(params, rendered, ivar, inverse_gain, nuisance, spectrum):
     n, k = columns.shape[:2]
     if nuisance is not None:
         flat = nuisance.reshape(n, nuisance.shape[1], -1) * weight.reshape(n, 1, -1)
-        columns = projected(columns.reshape(n, k, -1), flat, np).reshape(columns.shape)
+        columns = projected(columns.reshape(n, k, -1), flat).reshape(columns.shape)
     flat = columns.reshape(n, k, -1)
     naive = flat @ np.swapaxes(flat, 1, 2)
     if spectrum is None:
