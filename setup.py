@@ -5,8 +5,8 @@ from setuptools import Extension, setup
 
 KERNEL = "galshape_cnn/forward/kernel"
 HEADERS = (
-    "kernel vector plan product work modes folding image likelihood examine transfer entry companions peaks "
-    "features network"
+    "kernel vector plan product work modes folding image likelihood examine transfer entry correlated "
+    "companions peaks features network"
 ).split()
 
 setup(

@@ -13,6 +13,7 @@ from galshape_cnn.forward.kernel.plan import plan_of
 
 __all__ = [
     "companions",
+    "correlated_products",
     "examination",
     "features",
     "highest_pixels",
@@ -161,6 +162,28 @@ def examination(params, data, ivar, transfer, grid, inverse_gain, fit_sky, smoot
     how = _single(smoothers), np.asarray(reach, np.int32), np.asarray(limits, float)
     call("examine", *_measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky), *how, out)
     return out
+
+
+def correlated_products(params, ivar, transfer, grid, inverse_gain, correlation):
+    """Fisher matrix for independent noise, and covariance of its score with correlated noise.
+
+    Parameters
+    ----------
+    params, ivar, transfer, grid, inverse_gain
+        As for `examination`.
+    correlation : (ky, kx) array_like
+        Odd-sized autocorrelation of the noise.
+
+    Returns
+    -------
+    naive, actual : (N, 8, 8) float64 ndarray
+    """
+    out, correlation = np.empty((2, len(params), 8, 8)), _single(correlation)
+    if not (correlation.shape[0] % 2 and correlation.shape[1] % 2):  # the kernel counts from the middle
+        raise ValueError(f"correlation of {correlation.shape} lags; allowed: odd sizes")
+    arrays = _number(len(params)), _single(params), _single(ivar), *_psf(transfer), _single(inverse_gain)
+    call("correlated", _grid(grid), *arrays, *map(_number, correlation.shape), correlation, *out)
+    return out[0], out[1]
 
 
 def point_chi2(params, data, ivar, transfer, grid, inverse_gain, fit_sky, ridge):

@@ -21,6 +21,8 @@
 
 #include "entry.h"
 
+#include "correlated.h"
+
 #include "companions.h"
 
 #include "peaks.h"

@@ -21,6 +21,7 @@ _RIDGE = 1e-7  # of the equilibrated Fisher matrix: the precision of its entries
 _LONGEST_STEP = np.array([0.9, 0.9, 0.5, 0.5])  # ln n, ln hlr, eta, eta
 _LONGEST_CHANGE = 0.5  # of a coefficient of what varies with wavelength
 _LONGEST_MOVE = 1.5  # of x, y
+_OTHERS = np.array([[1, 2], [0, 2], [0, 1]])  # of three, those beside each
 #: Sets of active bounds.
 _HELD = [list(some) for count in range(4) for some in combinations(range(3), count)]
 
@@ -57,10 +58,28 @@ def turned(theta, gradient, fisher, model=SINGLE):
 
 
 def _nearest(target, metric, low, high):
-    """Point of a box nearest to a target in a metric: each set of active bounds is tried.
+    """Point of a box nearest to a target in a metric.
 
-    ``target``, ``low``, ``high`` are (M, 3) and ``metric`` (M, 3, 3); zero lies in the box.
+    ``target``, ``low``, ``high`` are (M, 3) and ``metric`` (M, 3, 3); zero lies in the box.  Where the target
+    is beyond one bound alone, the nearest point on that is the nearest of all, if it is in the box; else each
+    set of active bounds is tried.
     """
+    beyond = (target < low) | (target > high)
+    held = beyond.argmax(1)
+    row, free = np.arange(len(target)), _OTHERS[held]
+    across = metric[row[:, None], free, held[:, None]]
+    follows = np.linalg.solve(metric[row[:, None, None], free[:, :, None], free[:, None]], across[..., None])
+    point = np.clip(target, low, high)  # what is held; the others follow
+    off = (point - target)[row, held]
+    point[row[:, None], free] = target[row[:, None], free] - follows[..., 0] * off[:, None]
+    rest = np.flatnonzero((beyond.sum(1) > 1) | ((point < low) | (point > high)).any(1))
+    if len(rest):
+        point[rest] = _nearest_of_all(target[rest], metric[rest], low[rest], high[rest])
+    return point
+
+
+def _nearest_of_all(target, metric, low, high):
+    """The same by trying each set of active bounds."""
     best, cost = np.zeros_like(target), np.einsum("ni,nij,nj->n", target, metric, target)
     ends = np.stack([low, high], -1)
     for held in _HELD:

@@ -14,7 +14,9 @@ from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.render import in_blocks, point_block
 from galshape_cnn.infer.likelihood.residuals import RIDGE, inverse_fisher, inverse_gain
 
-__all__ = ["point_images", "point_source_chi2"]
+__all__ = ["point_images", "point_source_chi2", "reach_of"]
+
+_NOTHING = 1e-5  # of its peak: fainter pixels of a point source are not told from none
 
 
 def _images_by_kernel(params, transfer, grid):
@@ -30,6 +32,14 @@ def point_images(params, transfer, grid):
     JAX.
     """
     return in_blocks(point_block, params, transfer, grid)[:, 0]
+
+
+def reach_of(point):
+    """Pixels along x or y that a point source (size, size) reaches from its highest one."""
+    seen = np.abs(point) > _NOTHING * point.max()
+    y, x = np.unravel_index(point.argmax(), point.shape)
+    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    return int(max(y - rows[0], rows[-1] - y, x - columns[0], columns[-1] - x))
 
 
 def point_source_chi2(params, data, ivar, transfer, grid, fit_sky=True, gain=None):

@@ -26,7 +26,7 @@ from galshape_cnn.forward.render import render_with_derivatives
 from galshape_cnn.forward.transfer import of_rows
 from galshape_cnn.geometry import semi_major_radius
 from galshape_cnn.infer.likelihood.companions import moved, variance_of_product
-from galshape_cnn.infer.likelihood.point_source import point_images
+from galshape_cnn.infer.likelihood.point_source import point_images, reach_of
 from galshape_cnn.infer.likelihood.residuals import inverse_fisher, inverse_gain
 from galshape_cnn.infer.likelihood.structure import whitened
 
@@ -114,8 +114,8 @@ class _Point:
     def __init__(self, image):
         self.image, size = image, len(image)
         self._at = y, x = np.unravel_index(image.argmax(), image.shape)
-        # as far as it reaches beyond the stamp at most: what wraps around is no place of the stamp
-        self._side = fft.next_fast_len(int(size + max(y, x, size - 1 - y, size - 1 - x)), True)
+        # as far as it reaches beyond the stamp: what wraps around is no place of the stamp
+        self._side = fft.next_fast_len(size + reach_of(image), True)
         self._wave, self._squared = self._transform(image), self._transform(image**2)
 
     def _transform(self, image):

@@ -18,11 +18,13 @@ import numpy as np
 from scipy import fft
 
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.forward.kernel.library import batches
+from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel.library import batches, with_kernel
 from galshape_cnn.forward.render import BLOCK, render_with_derivatives
 from galshape_cnn.forward.transfer import of_rows
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.nuisance_images import projected
+from galshape_cnn.infer.likelihood.residuals import inverse_gain
 from galshape_cnn.linalg import scaled_inverse
 
 __all__ = [
@@ -36,12 +38,9 @@ __all__ = [
 ]
 
 
-def _products(params, rendered, ivar, inverse_gain, nuisance, spectrum):
-    """H and V of rendered stamps, in NumPy: no program is compiled for each size."""
-    images, derivatives = rendered
-    light = np.maximum(images - params[:, SINGLE.sky, None, None], 0)
-    weight = np.sqrt(ivar / (1 + ivar * light * inverse_gain[:, None, None]))
-    columns = derivatives * weight[:, None]
+def _products(columns, weight, nuisance, spectrum):
+    """H and V of derivatives (N, 8, size, size) and the roots of the weights (N, size, size)."""
+    columns = columns * weight[:, None]
     n, k = columns.shape[:2]
     if nuisance is not None:
         flat = nuisance.reshape(n, nuisance.shape[1], -1) * weight.reshape(n, 1, -1)
@@ -54,6 +53,26 @@ def _products(params, rendered, ivar, inverse_gain, nuisance, spectrum):
     waves = fft.rfft2(columns, s=(len(spectrum),) * 2).reshape(n, k, -1)
     waves = waves.view(waves.real.dtype)
     return naive, (waves * _power(spectrum)) @ np.swapaxes(waves, 1, 2)
+
+
+def _rendered_products(params, ivar, transfer, grid, inverse_gain, correlation, nuisance=None):
+    """H and V, in NumPy: no program is compiled for each size."""
+    spectrum = correlation_spectrum(correlation, grid.size)
+    naive, actual = np.empty((2, len(params), SINGLE.size, SINGLE.size), np.float32)
+    for rows, padded in batches(np.arange(len(params)), BLOCK, of_kernel=1):
+        rendered = render_with_derivatives(params[padded], of_rows(transfer, padded), grid)
+        images, derivatives = map(np.asarray, rendered)
+        light = np.maximum(images - params[padded, SINGLE.sky, None, None], 0)
+        weight = np.sqrt(ivar[padded] / (1 + ivar[padded] * light * inverse_gain[padded, None, None]))
+        others = None if nuisance is None else nuisance[padded]
+        both = _products(derivatives, weight, others, spectrum)
+        naive[rows], actual[rows] = (one[: len(rows)] for one in both)
+    return naive, actual
+
+
+@with_kernel(calls.correlated_products, "transfer")
+def _in_correlated_noise(params, ivar, transfer, grid, inverse_gain, correlation):
+    return _rendered_products(params, ivar, transfer, grid, inverse_gain, correlation)
 
 
 def correlation_spectrum(correlation, size):
@@ -92,22 +111,17 @@ def information(batch, params, correlation=None):
     naive, actual : (N, 8, 8) float32 ndarray
         H and V; equal without ``correlation``.
     """
-    stamps, transfer, grid = batch.stamps, batch.transfer, batch.grid
     params, known = SINGLE.filled(params)
-    params = params.astype(np.float32)
-    spectrum = correlation_spectrum(correlation, grid.size)
-    inverse_gain = np.zeros(len(params), np.float32)
-    if batch.gain is not None:
-        inverse_gain = (1 / batch.gain).astype(np.float32)
-    naive, actual = np.full((2, len(params), 8, 8), np.nan, np.float32)
-    for rows, padded in batches(np.flatnonzero(known), BLOCK, of_kernel=1):
-        nuisance = None if stamps.nuisance is None else stamps.nuisance[padded]
-        own = of_rows(transfer, padded)
-        rendered = map(np.asarray, render_with_derivatives(params[padded], own, grid))
-        both = _products(
-            params[padded], rendered, stamps.ivar[padded], inverse_gain[padded], nuisance, spectrum
-        )
-        naive[rows], actual[rows] = (one[: len(rows)] for one in both)
+    rows, size = np.flatnonzero(known), SINGLE.size
+    some = batch if len(rows) == len(batch) else batch[rows]
+    pixels = some.stamps.ivar, some.transfer, some.grid, inverse_gain(some.gain, len(some)), correlation
+    params, nuisance = params[rows].astype(np.float32), some.stamps.nuisance
+    if correlation is None or nuisance is not None:
+        both = _rendered_products(params, *pixels, nuisance)
+    else:
+        both = _in_correlated_noise(params, *pixels)
+    naive, actual = np.full((2, len(batch), size, size), np.nan, np.float32)
+    naive[rows], actual[rows] = both
     return naive, actual
 
 

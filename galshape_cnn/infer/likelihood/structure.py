@@ -35,7 +35,7 @@ from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.kernel.library import batches
 from galshape_cnn.forward.render import BLOCK, render_with_derivatives
 from galshape_cnn.forward.transfer import of_rows
-from galshape_cnn.infer.likelihood.point_source import point_images
+from galshape_cnn.infer.likelihood.point_source import point_images, reach_of
 from galshape_cnn.infer.likelihood.residuals import (
     SKY_SCALE,
     SKY_WEIGHT,
@@ -64,6 +64,7 @@ _MEDIAN = 0.45493642  # of the squares of normal deviates
 _WHITE_SIGMAS, _WHITE_ERROR = 4.5, 2.2
 _MORE_NOISE = 3.0  # standard deviations of chi-square: less is no white noise of 4.5 of the above
 _HALO = 0.5  # correlation of opposite sides: that of bumps is 0.0 +- 0.3
+_FAR = 5.0  # widths beyond which a smoothed clump is none
 _CONSERVED = 0.5  # of the clumps' light that the smooth profile lacks: those of a galaxy share its flux
 
 
@@ -288,9 +289,10 @@ def _of_galaxy(params, point, left):
     """Flux of a clump, and the covariances of parameters and of the score."""
     light, root, columns, inverse, size = left.light, left.root, left.columns, left.inverse, len(left.light)
     kernel = _kernel(point, params)
-    seen = _convolved((columns.reshape(SINGLE.size, size, size) * root), np.conj(kernel), size)
-    spread, back = _clumps(seen, light, kernel, size)
-    own = (_convolved(light, fft.rfft2(_real(kernel) ** 2), size) * root**2).ravel()
+    seen = _convolved((columns.reshape(SINGLE.size, size, size) * root), np.conj(kernel))
+    spread, back = _clumps(seen, light, kernel)
+    squared = fft.rfft2(fft.irfft2(kernel, s=(len(kernel),) * 2) ** 2)
+    own = (_convolved(light, squared) * root**2).ravel()
     back = back.reshape(SINGLE.size, -1) * root.ravel()
     covariance = inverse @ spread @ inverse
     seen = own - 2 * (left.explained * back).sum(0) + (columns * (covariance @ columns)).sum(0)
@@ -351,29 +353,29 @@ def sky_significance(square, number):
 
 
 def _kernel(point, params):
-    """Transform of a clump about the origin, on a grid of twice the stamp's side."""
-    side = 2 * point.shape[-1]
+    """Transform of a clump about the origin, on a grid in which none reaches around it into the stamp."""
+    width, reach = _SMOOTHING * params[SINGLE.hlr], reach_of(point)
+    side = fft.next_fast_len(len(point) + int(np.ceil(reach + _FAR * width)), True)
+    side = min(side, 2 * len(point))
     ky, kx = np.fft.fftfreq(side)[:, None] * 2 * np.pi, np.fft.rfftfreq(side) * 2 * np.pi
-    wave = np.exp(
-        1j * (kx * params[5] + ky * params[6]) - 0.5 * (_SMOOTHING * params[2]) ** 2 * (kx**2 + ky**2)
-    )
-    return fft.rfft2(point, s=(side, side)) * wave.astype(np.complex64)
+    x, y = params[SINGLE.centre]
+    waves = [
+        np.exp(1j * k * at - 0.5 * (width * k) ** 2).astype(np.complex64) for k, at in ((ky, y), (kx, x))
+    ]
+    return fft.rfft2(point, s=(side, side)) * waves[0] * waves[1]
 
 
-def _real(kernel):
-    return fft.irfft2(kernel, s=(kernel.shape[0],) * 2)
+def _convolved(images, kernel):
+    """Images of a stamp's size convolved, empty rows left out."""
+    side, size = len(kernel), images.shape[-1]
+    waves = fft.fft(fft.rfft(images, side), side, axis=-2) * kernel
+    return fft.irfft(fft.ifft(waves, axis=-2)[..., :size, :], side)[..., :size]
 
 
-def _convolved(images, kernel, size):
-    """Images of a stamp's size convolved on the grid of twice its side, its empty rows left out."""
-    waves = fft.fft(fft.rfft(images, 2 * size), 2 * size, axis=-2) * kernel
-    return fft.irfft(fft.ifft(waves, axis=-2)[..., :size, :], 2 * size)[..., :size]
-
-
-def _clumps(seen, light, kernel, size):
+def _clumps(seen, light, kernel):
     """Covariance of the score per flux of a clump, and the covariance of score and pixels."""
     mean = (seen * light).sum((1, 2)) / np.maximum(light.sum(), 1e-20)
     flat = (seen * np.sqrt(light)).reshape(len(seen), -1)
     spread = flat @ flat.T - _CONSERVED * light.sum() * mean[:, None] * mean
     lit = light * (seen - _CONSERVED * mean[:, None, None])
-    return spread, _convolved(lit, kernel, size)
+    return spread, _convolved(lit, kernel)

@@ -12,7 +12,6 @@ from functools import cached_property, lru_cache, partial
 
 import numpy as np
 from scipy.special import ndtri
-from scipy.stats import qmc
 
 from galshape_cnn.forward.coordinates import POSTERIOR
 from galshape_cnn.forward.galaxy_model import SINGLE
@@ -39,6 +38,7 @@ from galshape_cnn.infer.network.features import (
 )
 from galshape_cnn.infer.network.likelihood_update import expansion_point, likelihood_features
 from galshape_cnn.infer.network.live_model import LiveModel, chain_of, network_of
+from galshape_cnn.infer.network.sobol_points import sobol_points
 from galshape_cnn.infer.posterior.mixture import MixturePosterior
 from galshape_cnn.infer.posterior.prior import Prior
 from galshape_cnn.observe.detect.scale_space import robust_background
@@ -336,8 +336,7 @@ def _to_native(posterior, center, factor):
 @lru_cache(maxsize=2)
 def _deviates(count):
     """Quasi-random uniform and normal deviates: the same for every galaxy."""
-    points = qmc.Sobol(8, seed=20261122).random(count)
-    points = np.clip(points, 1e-6, 1 - 1e-6)
+    points = np.clip(sobol_points(count), 1e-6, 1 - 1e-6)
     return points[None, :, 0], ndtri(points[None, :, 1:])
 
 

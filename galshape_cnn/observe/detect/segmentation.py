@@ -172,27 +172,28 @@ def _with_listed(peaks, listed, center, significance, apart):
 def _labels(significance, center, peaks):
     """Segments, divided among the peaks in them."""
     segments, count = label(significance > _SEGMENT_HEIGHT, _EIGHT)
-    out = np.zeros(significance.shape, np.uint8)
     pixels = np.bincount(segments.ravel(), minlength=count + 1)
     markers = np.zeros(significance.shape, np.int16)
     x, y = np.round(np.concatenate([center[None], peaks])).astype(int).T
-    at = (np.clip(one, 0, side - 1) for one, side in zip((y, x), markers.shape, strict=True))
-    markers[tuple(at)] = np.arange(TARGET, TARGET + len(x))  # of two in one pixel the last
-    for segment, box in enumerate(find_objects(segments), 1):
-        if pixels[segment] >= _SEGMENT_PIXELS:
-            inside = segments[box] == segment
-            out[box][inside] = _divided(significance[box], markers[box], inside)
+    y, x = (np.clip(one, 0, side - 1) for one, side in zip((y, x), markers.shape, strict=True))
+    markers[y, x] = np.arange(TARGET, TARGET + len(x))  # of two in one pixel the last
+    shows = np.bincount(segments[significance > _LEAST_PEAK], minlength=count + 1) > 0
+    owner, at, own = np.where(shows, UNMODELLED, 0).astype(np.uint8), segments[y, x], markers[y, x]
+    owner[at] = own
+    divided = np.bincount(at, owner[at] != own, count + 1) > 0
+    owner[divided | (pixels < _SEGMENT_PIXELS)] = owner[0] = 0
+    out = owner[segments]
+    divided = np.flatnonzero(divided[1:] & (pixels[1:] >= _SEGMENT_PIXELS))
+    boxes = find_objects(segments) if len(divided) else []
+    for segment in divided:
+        box = boxes[segment]
+        inside = segments[box] == segment + 1
+        out[box][inside] = _divided(significance[box], markers[box], inside)
     return out
 
 
 def _divided(significance, markers, inside):
-    """Labels of the pixels of one segment, in the box around it."""
+    """Labels of the pixels of one segment with several peaks, in the box around it."""
     from skimage.segmentation import watershed
 
-    own = markers[inside]
-    own = own[own > 0]
-    if not len(own):
-        return UNMODELLED if significance[inside].max() > _LEAST_PEAK else 0
-    if (own == own[0]).all():
-        return own[0]
     return watershed(-significance, markers, _EIGHT, mask=inside)[inside]

@@ -12,7 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from galshape_cnn.errors import InputError, NoiseError, PositionError
-from galshape_cnn.observe.detect.background import clipped_level, sky_level
+from galshape_cnn.observe.detect.background import (
+    clipped_level,
+    sky_level,
+    sorted_values,
+    without_some,
+)
 from galshape_cnn.observe.detect.deblending import deblended, detected
 from galshape_cnn.observe.noise.uncertainty import NO_NOISE, noise_from_error, noise_from_uncertainty
 
@@ -145,11 +150,11 @@ def _blank_scatter(image, mask):
     image = np.asarray(image, float)
     bad = ~np.isfinite(image) | (False if mask is None else np.asarray(mask, bool))
     image, sigma, hidden = np.where(bad, 0.0, image), 0.0, bad
-    detection = Detection(threshold=3.0, box=0)
+    detection, ordered = Detection(threshold=3.0, box=0), sorted_values(image[~bad])
     for _ in range(3):
         if hidden.mean() > 0.95:
             break
-        level, sigma = clipped_level(image[~hidden], maxiters=20)
+        level, sigma = clipped_level(without_some(ordered, image[hidden & ~bad]), maxiters=20)
         if not (np.isfinite(sigma) and sigma > 0):
             raise NoiseError(
                 "the background has no scatter to measure the noise from; give its level instead"

@@ -16,7 +16,7 @@ from galshape_cnn.forward.kernel.library import KERNEL_VARIABLE, instructions, s
 from galshape_cnn.forward.kernel.plan import plan_of
 from galshape_cnn.forward.render import render, render_with_derivatives
 from galshape_cnn.forward.transfer import transfer_functions
-from galshape_cnn.infer.likelihood import companions
+from galshape_cnn.infer.likelihood import companions, sandwich
 from galshape_cnn.infer.likelihood.fisher import score_and_fisher
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 from galshape_cnn.infer.likelihood.point_source import point_images, point_source_chi2
@@ -139,6 +139,25 @@ def test_companions(scene, monkeypatch, chosen):
     assert (found[0][:, 5] > companions._SIGNIFICANT**2).sum() > 3
     scale = np.abs(found[1]).max(0) + 1
     assert (np.abs(found[0] - found[1]) / (np.abs(found[1]) + 1e-3 * scale)).max() < 0.02
+
+
+@pytest.mark.parametrize("chosen", instructions())
+@pytest.mark.parametrize("lags", [(1, 1), (5, 9), (17, 17), (71, 3)], ids=str)
+def test_products_in_correlated_noise(scene, monkeypatch, chosen, lags):
+    params, _, ivar, _, transfer, grid = scene
+    half = [side // 2 for side in lags]
+    y, x = np.mgrid[-half[0] : half[0] + 1, -half[1] : half[1] + 1]
+    correlation = np.exp(-np.abs(x - 0.4 * y) / 2 - np.abs(y) / 3)  # the same about the middle only
+    known = ivar, transfer, grid, np.linspace(0, 0.2, len(params)).astype(np.float32), correlation
+    monkeypatch.setenv(KERNEL_VARIABLE, chosen)
+    found = sandwich._in_correlated_noise(params, *known)
+    few = ivar[4:5], transfer[4:5], grid, known[3][4:5], correlation
+    one = sandwich._in_correlated_noise(params[4:5], *few)
+    for ours, theirs, alone in zip(found, sandwich._rendered_products(params, *known), one, strict=True):
+        scale = np.sqrt(np.diagonal(theirs, axis1=1, axis2=2))
+        off = np.abs(ours - theirs) / (scale[:, :, None] * scale[:, None, :])
+        assert off.max() < 2e-4
+        np.testing.assert_array_equal(alone[0], ours[4])
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (26, 50), (8, 3)])

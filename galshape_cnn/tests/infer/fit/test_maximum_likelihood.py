@@ -12,7 +12,7 @@ from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.render import render, render_with_derivatives
 from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.forward.transfer import transfer_functions
-from galshape_cnn.infer.fit.bounded_steps import _nearest
+from galshape_cnn.infer.fit.bounded_steps import _nearest, _nearest_of_all
 from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.fit.moments import moment_start
 from galshape_cnn.infer.fit.variable_projection import Penalty
@@ -118,6 +118,16 @@ def test_step_into_a_box_is_the_best_one():
     cost = lambda p: np.einsum("ni,nij,nj->n", p - target, metric, p - target)  # noqa: E731
     others = np.clip(found + 0.05 * rng.normal(size=(500, 50, 3)), low, high)
     assert all((cost(found) <= cost(p) + 1e-12).all() for p in others)
+
+
+def test_one_bound_that_decides_is_enough():
+    rng = np.random.default_rng(1)
+    root = rng.normal(size=(2000, 3, 3))
+    metric = root @ np.swapaxes(root, 1, 2) + 0.1 * np.eye(3)
+    target, (low, high) = rng.normal(size=(2000, 3)), rng.uniform(0, 1, (2, 2000, 3)) * [[[-1]], [[1]]]
+    low[:, 2] = -np.inf
+    known = target, metric, low, high
+    np.testing.assert_allclose(_nearest(*known), _nearest_of_all(*known), rtol=0, atol=1e-9)
 
 
 def test_chi_square_and_gradient_are_those_of_the_images(small):

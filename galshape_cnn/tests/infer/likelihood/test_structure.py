@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 from galshape_cnn.forward.render import BLOCK, render
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
+from galshape_cnn.infer.likelihood import structure
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.residuals import examine
 from galshape_cnn.infer.likelihood.structure import (
@@ -96,6 +97,18 @@ def test_uneven_sky_widens_what_depends_on_the_wings():
     assert (before > 2).all()
     assert (after < 1.5).all()
     assert (after > 0.5).all()
+
+
+def test_convolutions_leave_out_no_more_than_nothing(monkeypatch):
+    params = np.tile([500.0, 1.0, 5.0, 0.2, -0.1, 31.5, 20.0, 0.0], (3, 1))
+    params[:, 2], params[:, 5] = (1.0, 5.0, 12.0), (31.5, 4.0, 60.0)
+    data = np.random.default_rng(9).normal(0, 3, (3, SIZE, SIZE))
+    known = params, data, np.ones(data.shape), TRANSFER, GRID
+    found = estimate_structure(*known, least=-np.inf)
+    monkeypatch.setattr(structure, "reach_of", lambda point: point.size)  # of twice the stamp's side
+    whole = estimate_structure(*known, least=-np.inf)
+    np.testing.assert_allclose(found.galaxy_score, whole.galaxy_score, rtol=2e-3)
+    np.testing.assert_allclose(found.clump, whole.clump, rtol=2e-3)
 
 
 def test_units_and_known_sky():

@@ -8,7 +8,13 @@ from photutils.background import Background2D, MedianBackground
 from photutils.utils import circular_footprint
 from scipy.ndimage import binary_dilation
 
-from galshape_cnn.observe.detect.background import clipped_level, grown, sky_level
+from galshape_cnn.observe.detect.background import (
+    clipped_level,
+    grown,
+    sky_level,
+    sorted_values,
+    without_some,
+)
 
 RNG = np.random.default_rng(11)
 
@@ -18,7 +24,20 @@ RNG = np.random.default_rng(11)
 def test_clipping_is_that_of_astropy(size, maxiters):
     values = RNG.normal(size=size) + 40 * (RNG.uniform(size=size) < 0.1)
     _, level, sigma = sigma_clipped_stats(values, maxiters=maxiters)
-    np.testing.assert_allclose(clipped_level(values, maxiters), (level, sigma), rtol=1e-12, atol=1e-15)
+    ours = clipped_level(sorted_values(values), maxiters)
+    np.testing.assert_allclose(ours, (level, sigma), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_values_are_taken_out_of_sorted_ones(kind):
+    values = RNG.normal(size=3000).astype(kind).astype(float)
+    values[RNG.integers(0, 3000, 2000)] = 0.5  # many are equal
+    hidden = RNG.uniform(size=3000) < 0.3
+    ordered = sorted_values(values)
+    np.testing.assert_array_equal(ordered, np.sort(values))
+    np.testing.assert_array_equal(without_some(ordered, values[hidden]), np.sort(values[~hidden]))
+    assert without_some(ordered, values).shape == (0,)
+    np.testing.assert_array_equal(without_some(ordered, values[:0]), ordered)
 
 
 def test_nothing_has_no_level():
