@@ -180,9 +180,10 @@ class Processes:
             return False
 
     def close(self):
-        """End them; at once where they have not come to any work."""
-        idle = {} if all(one.done() for one in self._first) else self.pool._processes
-        for process in list(idle.values()):  # public from Python 3.14: kill_workers
+        """End them; at once where they have not come to any work, or have done all of it."""
+        at_work = self.pool._pending_work_items and all(one.done() for one in self._first)
+        processes = {} if at_work else self.pool._processes or {}  # None once they have ended
+        for process in list(processes.values()):  # public from Python 3.14: kill_workers
             process.kill()
         self.pool.shutdown(cancel_futures=True)
 
