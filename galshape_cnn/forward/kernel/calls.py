@@ -136,7 +136,9 @@ def _measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky):
     return _grid(grid), _number(len(params)), *pixels, *_psf(transfer), _single(inverse_gain), int(fit_sky)
 
 
-def examination(params, data, ivar, transfer, grid, inverse_gain, fit_sky, smoothers, reach, limits):
+def examination(
+    params, data, ivar, transfer, grid, inverse_gain, fit_sky, smoothers, reach, limits, correlation=None
+):
     """Numbers of `galshape_cnn.infer.likelihood.residuals.Examination`, one after the other.
 
     Parameters
@@ -153,15 +155,32 @@ def examination(params, data, ivar, transfer, grid, inverse_gain, fit_sky, smoot
         How many pixels from the diagonal each is different from zero.
     limits : sequence of float
         As `galshape_cnn.infer.likelihood.residuals` lists them.
+    correlation : (ky, kx) array_like, optional
+        Odd-sized autocorrelation of the noise.
 
     Returns
     -------
     numbers : (N, 97) float64 ndarray
+    actual : (N, 8, 8) float64 ndarray
+        As of `correlated_products`; (N, 0, 0) without a correlation.
     """
-    out = np.empty((len(params), _RESULTS))
+    lags = _lags(np.zeros((0, 0)) if correlation is None else correlation)
+    out = (
+        np.empty((len(params), _RESULTS)),
+        np.empty((len(params), *(8 if side else 0 for side in lags[2].shape))),
+    )
     how = _single(smoothers), np.asarray(reach, np.int32), np.asarray(limits, float)
-    call("examine", *_measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky), *how, out)
+    call("examine", *_measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky), *how, *lags, *out)
     return out
+
+
+def _lags(correlation):
+    """Arguments for a correlation: its sides, and itself."""
+    correlation = _single(correlation)
+    if correlation.size and not (correlation.shape[0] % 2 and correlation.shape[1] % 2):
+        # the kernel counts from the middle
+        raise ValueError(f"correlation of {correlation.shape} lags; allowed: odd sizes")
+    return *map(_number, correlation.shape), correlation
 
 
 def correlated_products(params, ivar, transfer, grid, inverse_gain, correlation):
@@ -178,11 +197,9 @@ def correlated_products(params, ivar, transfer, grid, inverse_gain, correlation)
     -------
     naive, actual : (N, 8, 8) float64 ndarray
     """
-    out, correlation = np.empty((2, len(params), 8, 8)), _single(correlation)
-    if not (correlation.shape[0] % 2 and correlation.shape[1] % 2):  # the kernel counts from the middle
-        raise ValueError(f"correlation of {correlation.shape} lags; allowed: odd sizes")
+    out = np.empty((2, len(params), 8, 8))
     arrays = _number(len(params)), _single(params), _single(ivar), *_psf(transfer), _single(inverse_gain)
-    call("correlated", _grid(grid), *arrays, *map(_number, correlation.shape), correlation, *out)
+    call("correlated", _grid(grid), *arrays, *_lags(correlation), *out)
     return out[0], out[1]
 
 

@@ -40,50 +40,36 @@ static void correlated(const float *image, int size, const float *taps, int ky, 
         }
 }
 
-/* Numbers that `score_products` needs beside the images, the taps first. */
+/* Numbers that `in_correlated_noise` needs, the taps first. */
 static size_t correlated_memory(int size, int ky, int kx) {
-    size_t area = (size_t)size * size + 2 * VL;
-    return (size_t)(ky / 2 + 2 * LINES) * kx + (COLUMNS + 4) * area +
-           (size_t)(rounded_up(size, 2 * VL) + kx) * (rounded_up(size, LINES) + ky / 2) + 8 * VL;
+    size_t lines = (size_t)(rounded_up(size, 2 * VL) + kx) * (rounded_up(size, LINES) + ky / 2);
+    return (size_t)(ky / 2 + 2 * LINES) * kx + (size_t)size * size + lines + 4 * VL;
 }
 
-/* Fisher matrix for independent noise, (8, 8), and covariance of its score with correlated noise, of a galaxy
- * that has been rendered with SLOPES. */
-static void score_products(const Work *w, const float *params, const float *ivar, float inverse_gain, int ky, int kx,
-                           double *fisher, double *actual) {
-    int size = w->plan->size;
-    size_t area = (size_t)size * size, padded = area + 2 * VL;
-    float *taps = w->more, *columns = taps + (size_t)(ky / 2 + 2 * LINES) * kx, *light = columns + COLUMNS * padded;
-    float *root = light + padded, *residual = root + padded, *seen = residual + padded, *lines = seen + padded;
+/* Covariance (8, 8) of the products of whitened columns with noise that has the correlation of the taps. */
+static void in_correlated_noise(const float *columns, int size, int ky, int kx, float *taps, double *out) {
+    size_t area = (size_t)size * size;
+    float *seen = taps + (size_t)(ky / 2 + 2 * LINES) * kx, *lines = seen + area + 2 * VL;
     double half[8][8];
-    whiten(w, params, ivar, ivar, inverse_gain, light, root, residual, columns); /* of no data: no residual is used */
     for (int k = 0; k < 8; k++) {
         correlated(columns + k * area, size, taps, ky, kx, lines, seen);
         for (int i = 0; i < 8; i++) half[i][k] = dot(columns + i * area, seen, area);
-        for (int i = 0; i <= k; i++)
-            fisher[8 * i + k] = fisher[8 * k + i] = dot(columns + i * area, columns + k * area, area);
     }
     for (int i = 0; i < 8; i++)
-        for (int k = 0; k < 8; k++) actual[8 * i + k] = half[i][k] + half[k][i];
+        for (int k = 0; k < 8; k++) out[8 * i + k] = half[i][k] + half[k][i];
 }
 
-int32_t ENTRY(correlated)(const Plan *p, int64_t count, const float *params, const float *ivar,
-                             const float *transfer, int64_t shared, const float *inverse_gain, int64_t ky,
-                             int64_t kx, const float *correlation, double *fisher, double *actual) {
-    Work *w = new_work(p, SLOPES, correlated_memory(p->size, ky, kx));
-    if (!w) return 0;
-    half_taps(correlation, ky, kx, w->more);
-    const float *last = NULL;
-    size_t area = (size_t)p->size * p->size;
-    for (int64_t i = 0; i < count; i++, fisher += 64, actual += 64) {
-        if (!sound(w, params + 8 * i)) {
-            fill(fisher, 64), fill(actual, 64);
-            continue;
-        }
-        use_psf(w, psf_of(p, transfer, shared, i), &last);
-        render(w, params + 8 * i);
-        score_products(w, params + 8 * i, ivar + i * area, inverse_gain[i], ky, kx, fisher, actual);
-    }
-    free(w);
-    return 1;
+/* The same with the Fisher matrix for independent noise, of a galaxy that has been rendered with SLOPES; the
+ * first of the memory are the taps. */
+static void correlated_products(const Work *w, const float *params, const float *ivar, float inverse_gain, int ky,
+                                int kx, double *fisher, double *actual) {
+    int size = w->plan->size;
+    size_t area = (size_t)size * size, padded = area + 2 * VL;
+    float *columns = w->more + correlated_memory(size, ky, kx), *light = columns + COLUMNS * padded;
+    float *root = light + padded, *residual = root + padded;
+    whiten(w, params, ivar, ivar, inverse_gain, light, root, residual, columns); /* of no data: no residual is used */
+    for (int i = 0; i < 8; i++)
+        for (int k = 0; k <= i; k++)
+            fisher[8 * i + k] = fisher[8 * k + i] = dot(columns + i * area, columns + k * area, area);
+    in_correlated_noise(columns, size, ky, kx, w->more, actual);
 }

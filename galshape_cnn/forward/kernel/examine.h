@@ -394,6 +394,12 @@ static void structure(const float *residual, const float *light, const float *ro
     out[1] = smoothed_sum(rest, outside, bands, reach, size, 1, memory) / out[2];
 }
 
+/* Where `examined` leaves the whitened columns. */
+static float *whitened_columns(const Work *w) {
+    size_t padded = rounded_up(w->plan->size, 2 * VL);
+    return w->more + 2 * SMOOTHERS * padded * padded;
+}
+
 /* All statistics of a galaxy that has been rendered with SLOPES; `limits`: ridge, core, bright, tie, three of
  * the residual flux fraction, and the weight below which pixels are the sky's. */
 static void examined(Work *w, const float *params, const float *data, const float *ivar, float inverse_gain,
@@ -401,7 +407,7 @@ static void examined(Work *w, const float *params, const float *data, const floa
     int size = w->plan->size;
     size_t area = (size_t)size * size, padded = area + 2 * VL;
     size_t packed_ = (size_t)rounded_up(size, 2 * VL) * rounded_up(size, 2 * VL) * 2;
-    float *smoothers = w->more, *columns = smoothers + SMOOTHERS * packed_, *light = columns + COLUMNS * area + VL;
+    float *smoothers = w->more, *columns = whitened_columns(w), *light = columns + COLUMNS * area + VL;
     float *root = light + padded, *residual = root + padded, *rest = residual + padded, *pattern = rest + padded;
     float *memory = pattern + 2 * padded;
     float highest = whiten(w, params, data, ivar, inverse_gain, light, root, residual, columns);

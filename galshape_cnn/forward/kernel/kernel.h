@@ -17,11 +17,11 @@
 
 #include "examine.h"
 
+#include "correlated.h"
+
 #include "transfer.h"
 
 #include "entry.h"
-
-#include "correlated.h"
 
 #include "companions.h"
 

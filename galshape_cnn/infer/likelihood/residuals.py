@@ -17,7 +17,7 @@ second in the rest.  The second derivatives of the image with respect to positio
 D: a centroid that is off leaves them at second order, and so does a PSF of wrong width or shape.
 """
 
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -29,12 +29,19 @@ from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.kernel import calls
 from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.render import derivatives_block, in_blocks
+from galshape_cnn.infer.likelihood.correlated_products import rendered_products
+from galshape_cnn.infer.likelihood.smoothers import (
+    REACHES,
+    SCALES,
+    SKY_SCALE,
+    all_smoothers,
+    residual_smoothers,
+    sky_smoothers,
+)
 from galshape_cnn.linalg import inverse_or_nan
 
 __all__ = [
     "RIDGE",
-    "SCALES",
-    "SKY_SCALE",
     "SKY_WEIGHT",
     "Examination",
     "as_if_independent",
@@ -42,31 +49,18 @@ __all__ = [
     "inverse_fisher",
     "inverse_gain",
     "newton_steps",
-    "sky_smoothers",
     "sky_variance",
 ]
 
-#: Widths, in pixels, of the Gaussians that residuals are smoothed with; 0 is no smoothing.
-SCALES = (0.0, 1.0, 2.0, 4.0)
 RIDGE = 1e-6  # of the equilibrated Fisher matrix, for single precision
 _CORE = 0.6  # of the model's peak: brighter pixels are its core
 _TIE = 0.02  # of the noise: closer pixels are called equal
 _RFF_RADII, _RFF_PIXELS = 2.0, 2.0  # half-light radii, and pixels, within which residual light counts
 _MEAN_ABSOLUTE = 0.7979  # of a normal deviate
 _BRIGHT = 0.3  # of the model's peak: where equal pixels are looked for
-SKY_SCALE = 4.0  # pixels: width of the Gaussian that residuals of the sky are smoothed with
 SKY_WEIGHT = 0.1  # of a pixel for the galaxy's structure, below which it counts for the sky's
 #: As the kernel takes them.
 _LIMITS = RIDGE, _CORE, _BRIGHT, _TIE, _RFF_RADII, _RFF_PIXELS, _MEAN_ABSOLUTE, SKY_WEIGHT
-
-
-def _reach(sigma):
-    """Pixels beyond which a Gaussian of unit height is less than single precision knows."""
-    return int(np.ceil(np.sqrt(-2 * np.log(1e-8)) * sigma))
-
-
-#: Of the Gaussians of `SCALES`, but for no smoothing, and of the sky's.
-_REACHES = [_reach(one) for one in (*SCALES[1:], SKY_SCALE)]
 
 
 class Examination(NamedTuple):
@@ -105,6 +99,8 @@ class Examination(NamedTuple):
         Squares of what eight parameters leave where the galaxy is bright, in standard deviations of noise.
     sky_square, sky_number : (N,) ndarray
         Mean square of the same, smoothed by 4 pixels, away from the galaxy, and of how many pixels.
+    actual : (N, 8, 8) ndarray or None
+        Covariance of the score in correlated noise, which has ``fisher`` in independent noise.
     """
 
     chi2: np.ndarray
@@ -124,9 +120,10 @@ class Examination(NamedTuple):
     galaxy_excess: np.ndarray
     sky_square: np.ndarray
     sky_number: np.ndarray
+    actual: np.ndarray | None = None
 
 
-def examine(params, data, ivar, transfer, grid, fit_sky=True, gain=None):
+def examine(params, data, ivar, transfer, grid, fit_sky=True, gain=None, correlation=None):
     """Chi-square, score, Fisher matrix and statistics of the residuals of a batch.
 
     Parameters
@@ -144,6 +141,8 @@ def examine(params, data, ivar, transfer, grid, fit_sky=True, gain=None):
         Whether the sky level is among the parameters that may change.
     gain : float or (N,) array_like, optional
         Electrons per unit of the data: adds the source's photon noise.
+    correlation : (ky, kx) array_like, optional
+        Odd-sized autocorrelation of the noise: only ``actual`` counts it.
 
     Returns
     -------
@@ -151,17 +150,19 @@ def examine(params, data, ivar, transfer, grid, fit_sky=True, gain=None):
         Of float64 arrays.
     """
     numbers = [np.asarray(a, np.float32) for a in (params, data, ivar)]
-    result = _examine_rows(*numbers, transfer, grid, inverse_gain(gain, len(data)), np.float32(fit_sky))
+    how = inverse_gain(gain, len(data)), np.float32(fit_sky), correlation
+    result = _examine_rows(*numbers, transfer, grid, *how)
     return jax.tree.map(lambda a: np.asarray(a, float), result)
 
 
-def _rows_by_kernel(params, data, ivar, transfer, grid, *how):
-    how = *how, _all_smoothers(grid.size), _REACHES, _LIMITS
-    numbers = calls.examination(params, data, ivar, transfer, grid, *how)
+def _rows_by_kernel(params, data, ivar, transfer, grid, inverse_gain, fit_sky, correlation):
+    how = inverse_gain, fit_sky, all_smoothers(grid.size), REACHES, _LIMITS, correlation
+    numbers, actual = calls.examination(params, data, ivar, transfer, grid, *how)
     shapes = [(), (8,), (8, 8), (), (), (), (2,), *[(len(SCALES),)] * 3, *[()] * 7]
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
     parts = np.split(numbers, ends[:-1], axis=1)
-    return Examination(*(one.reshape(-1, *shape) for one, shape in zip(parts, shapes, strict=True)))
+    found = (one.reshape(-1, *shape) for one, shape in zip(parts, shapes, strict=True))
+    return Examination(*found, None if correlation is None else actual)
 
 
 def inverse_gain(gain, number):
@@ -239,8 +240,17 @@ _stored = jax.lax.optimization_barrier
 
 
 @with_kernel(_rows_by_kernel, "transfer")
+def _examine_rows(params, data, ivar, transfer, grid, inverse_gain, fit_sky, correlation):
+    found = _examine_by_jax(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
+    if correlation is None:
+        return found
+    return found._replace(
+        actual=rendered_products(params, ivar, transfer, grid, inverse_gain, correlation)[1]
+    )
+
+
 @compiled(static_argnames="grid")
-def _examine_rows(params, data, ivar, transfer, grid, inverse_gain, fit_sky):
+def _examine_by_jax(params, data, ivar, transfer, grid, inverse_gain, fit_sky):
     def block(params, transfer, *rows):
         *rows, grid = rows
         images = derivatives_block(params, transfer, grid)
@@ -333,33 +343,11 @@ def _lags(rest, good):
     )
 
 
-@lru_cache(maxsize=16)
-def _smoothers(size):
-    """(len(SCALES) - 1, size, size) matrices that smooth along one axis, rows of unit sum of squares."""
-    x = np.arange(size)
-    matrices = [np.exp(-0.5 * ((x[:, None] - x) / sigma) ** 2) for sigma in SCALES[1:]]
-    return np.stack([m / np.sqrt((m**2).sum(1, keepdims=True)) for m in matrices]).astype(np.float32)
-
-
-@lru_cache(maxsize=16)
-def sky_smoothers(size):
-    """(2, size, size) matrices along an axis, of unit sum of squares but at the rim, and of their squares."""
-    distance = np.arange(size)[:, None] - np.arange(size)
-    along = np.exp(-0.5 * (distance / SKY_SCALE) ** 2) / np.sqrt(np.sqrt(np.pi) * SKY_SCALE)
-    return np.stack([along, along**2]).astype(np.float32)
-
-
-@lru_cache(maxsize=16)
-def _all_smoothers(size):
-    """(5, size, size): all of them, as the kernel takes them."""
-    return np.concatenate([_smoothers(size), sky_smoothers(size)])
-
-
 def _extremes(rest, center):
     """Highest and lowest smoothed residual at each scale, and where the highest is."""
     size = rest.shape[-1]
     # one product for each scale and axis, not one for each galaxy
-    smoothed = [along @ (rest @ along.T) for along in _smoothers(size)]
+    smoothed = [along @ (rest @ along.T) for along in residual_smoothers(size)]
     flat = _stored(jnp.stack([rest, *smoothed]).reshape(len(SCALES), -1))
     highest = flat.max(1)
     # the first of the highest; argmax does not vectorise

@@ -15,83 +15,25 @@ Nuisance images, such as the derivatives of fitted neighbours, are projected out
 from dataclasses import replace
 
 import numpy as np
-from scipy import fft
 
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.forward.kernel import calls
-from galshape_cnn.forward.kernel.library import batches, with_kernel
-from galshape_cnn.forward.render import BLOCK, render_with_derivatives
-from galshape_cnn.forward.transfer import of_rows
+from galshape_cnn.infer.likelihood.correlated_products import (
+    products_in_correlated_noise,
+    rendered_products,
+)
 from galshape_cnn.infer.likelihood.fisher import bound
-from galshape_cnn.infer.likelihood.nuisance_images import projected
 from galshape_cnn.infer.likelihood.residuals import inverse_gain
 from galshape_cnn.linalg import scaled_inverse
 
 __all__ = [
-    "correlation_spectrum",
     "information",
     "on_known",
+    "products_at",
     "sandwich",
     "stretching",
     "tempering",
     "widened",
 ]
-
-
-def _products(columns, weight, nuisance, spectrum):
-    """H and V of derivatives (N, 8, size, size) and the roots of the weights (N, size, size)."""
-    columns = columns * weight[:, None]
-    n, k = columns.shape[:2]
-    if nuisance is not None:
-        flat = nuisance.reshape(n, nuisance.shape[1], -1) * weight.reshape(n, 1, -1)
-        columns = projected(columns.reshape(n, k, -1), flat).reshape(columns.shape)
-    flat = columns.reshape(n, k, -1)
-    naive = flat @ np.swapaxes(flat, 1, 2)
-    if spectrum is None:
-        return naive, naive
-    # Parseval's theorem saves the way back; the padded columns are zero where the grid has no pixels.
-    waves = fft.rfft2(columns, s=(len(spectrum),) * 2).reshape(n, k, -1)
-    waves = waves.view(waves.real.dtype)
-    return naive, (waves * _power(spectrum)) @ np.swapaxes(waves, 1, 2)
-
-
-def _rendered_products(params, ivar, transfer, grid, inverse_gain, correlation, nuisance=None):
-    """H and V, in NumPy: no program is compiled for each size."""
-    spectrum = correlation_spectrum(correlation, grid.size)
-    naive, actual = np.empty((2, len(params), SINGLE.size, SINGLE.size), np.float32)
-    for rows, padded in batches(np.arange(len(params)), BLOCK, of_kernel=1):
-        rendered = render_with_derivatives(params[padded], of_rows(transfer, padded), grid)
-        images, derivatives = map(np.asarray, rendered)
-        light = np.maximum(images - params[padded, SINGLE.sky, None, None], 0)
-        weight = np.sqrt(ivar[padded] / (1 + ivar[padded] * light * inverse_gain[padded, None, None]))
-        others = None if nuisance is None else nuisance[padded]
-        both = _products(derivatives, weight, others, spectrum)
-        naive[rows], actual[rows] = (one[: len(rows)] for one in both)
-    return naive, actual
-
-
-@with_kernel(calls.correlated_products, "transfer")
-def _in_correlated_noise(params, ivar, transfer, grid, inverse_gain, correlation):
-    return _rendered_products(params, ivar, transfer, grid, inverse_gain, correlation)
-
-
-def correlation_spectrum(correlation, size):
-    """Transform of a correlation kernel on a grid without wrap-around."""
-    if correlation is None:
-        return None
-    half_y, half_x = (side // 2 for side in correlation.shape)
-    side = size + 2 * max(half_y, half_x)
-    padded = np.zeros((side, side))
-    padded[: correlation.shape[0], : correlation.shape[1]] = correlation
-    return np.fft.rfft2(np.roll(padded, (-half_y, -half_x), (0, 1))).astype(np.complex64)
-
-
-def _power(spectrum):
-    """Weights of real and imaginary parts of a transform, the sum over which is that over the pixels."""
-    side = len(spectrum)
-    power = spectrum.real / np.float32(side**2)
-    power[:, 1 : (side + 1) // 2] *= 2  # the other half of the plane
-    return np.repeat(power.ravel(), 2)
 
 
 def information(batch, params, correlation=None):
@@ -117,12 +59,35 @@ def information(batch, params, correlation=None):
     pixels = some.stamps.ivar, some.transfer, some.grid, inverse_gain(some.gain, len(some)), correlation
     params, nuisance = params[rows].astype(np.float32), some.stamps.nuisance
     if correlation is None or nuisance is not None:
-        both = _rendered_products(params, *pixels, nuisance)
+        both = rendered_products(params, *pixels, nuisance)
     else:
-        both = _in_correlated_noise(params, *pixels)
+        both = products_in_correlated_noise(params, *pixels)
     naive, actual = np.full((2, len(batch), size, size), np.nan, np.float32)
     naive[rows], actual[rows] = both
     return naive, actual
+
+
+def products_at(batch, params, examination, correlation=None, rows=None):
+    """The same of galaxies that have been examined there, which may have found both.
+
+    Parameters
+    ----------
+    batch, params, correlation
+        As for `information`.
+    examination : galshape_cnn.infer.likelihood.residuals.Examination
+        Of these galaxies; its ``actual`` counts if it is known.
+    rows : (M,) ndarray of int, optional
+        Those that are asked for; all by default.
+
+    Returns
+    -------
+    naive, actual : (M, 8, 8) ndarray
+    """
+    rows = np.arange(len(batch)) if rows is None else rows
+    if examination.actual is not None:
+        return examination.fisher[rows], examination.actual[rows]
+    some = batch if len(rows) == len(batch) else batch[rows]
+    return information(some, params[rows], correlation)
 
 
 def sandwich(naive, actual, fit_sky=True, model=SINGLE):

@@ -20,7 +20,8 @@ from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.kernel.library import batches
 from galshape_cnn.forward.render import BLOCK, render_with_derivatives
 from galshape_cnn.forward.transfer import of_rows
-from galshape_cnn.infer.likelihood.residuals import SKY_SCALE, inverse_gain
+from galshape_cnn.infer.likelihood.residuals import inverse_gain
+from galshape_cnn.infer.likelihood.smoothers import SKY_SCALE
 from galshape_cnn.infer.likelihood.structure import whitened
 from galshape_cnn.linalg import symmetric_root
 

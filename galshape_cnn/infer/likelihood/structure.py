@@ -36,13 +36,8 @@ from galshape_cnn.forward.kernel.library import batches
 from galshape_cnn.forward.render import BLOCK, render_with_derivatives
 from galshape_cnn.forward.transfer import of_rows
 from galshape_cnn.infer.likelihood.point_source import point_images, reach_of
-from galshape_cnn.infer.likelihood.residuals import (
-    SKY_SCALE,
-    SKY_WEIGHT,
-    inverse_fisher,
-    sky_smoothers,
-    sky_variance,
-)
+from galshape_cnn.infer.likelihood.residuals import SKY_WEIGHT, inverse_fisher, sky_variance
+from galshape_cnn.infer.likelihood.smoothers import SKY_SCALE, gaussian_band, sky_smoothers
 from galshape_cnn.linalg import symmetric_root
 
 __all__ = [
@@ -302,8 +297,7 @@ def _of_galaxy(params, point, left):
 
 def _correlated(images):
     """Images convolved with the correlation of the sky's structure."""
-    distance = np.arange(images.shape[-1])[:, None] - np.arange(images.shape[-1])
-    along = np.exp(-0.25 * (distance / SKY_SCALE) ** 2).astype(np.float32)
+    along = gaussian_band(images.shape[-1], np.sqrt(2) * SKY_SCALE).astype(np.float32)
     return along @ images @ along
 
 

@@ -14,7 +14,7 @@ from galshape_cnn.infer.fit.profile_likelihood import profile_covariance
 from galshape_cnn.infer.likelihood.companions import Companions, find_companions
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.residuals import Examination, as_if_independent, examine
-from galshape_cnn.infer.likelihood.sandwich import information, sandwich, widened
+from galshape_cnn.infer.likelihood.sandwich import products_at, sandwich, widened
 from galshape_cnn.infer.likelihood.structure import (
     SIGNIFICANT,
     Structure,
@@ -101,7 +101,8 @@ def errors_of(batch, found, fitted, options):
     supposed, covariance, profile = crb, found.covariance, judged.profile
     rows = np.arange(len(batch)) if options.correlation is not None else np.flatnonzero(fitted)
     if len(rows):
-        crb, covariance, singular = _with_sandwich(batch, params, (crb, covariance, singular), rows, options)
+        errors = crb, covariance, singular
+        crb, covariance, singular = _with_sandwich(batch, judged, errors, rows, options)
     n = len(params)
     structure, white, sky_level = np.zeros((n, 5, 5)), np.ones(n), np.zeros(n)
     rows, parts = structure_of(batch, judged, options)
@@ -217,7 +218,7 @@ def without_errors(batch, params, options):
     Of the sky, where it is fitted, the best level is found.
     """
     params = params.copy()
-    examination = _examined(batch, params, options.fit_sky)
+    examination = _examined(batch, params, options)
     flux, sky = SINGLE.flux, SINGLE.sky
     snr = np.abs(params[:, flux]) * np.sqrt(examination.fisher[:, flux, flux])
     chi2 = examination.chi2
@@ -233,12 +234,14 @@ def without_errors(batch, params, options):
     return Judged(params, *errors, snr, chi2 / freedom, freedom, flags, examination)
 
 
-def _examined(batch, params, fit_sky):
+def _examined(batch, params, options):
     """What the pixels say of every row, in batches of the compiled size."""
     parts, n = [], len(batch)
+    # with images of unknown amplitude the products are others
+    correlation = options.correlation if batch.stamps.nuisance is None else None
     for _, padded, full in batch.filled(by_kernel=True):
         pixels = full.stamps.data, full.stamps.ivar, full.transfer, full.grid
-        parts.append(examine(params[padded], *pixels, fit_sky, full.gain))
+        parts.append(examine(params[padded], *pixels, options.fit_sky, full.gain, correlation))
     return jax.tree.map(lambda *arrays: np.concatenate(arrays)[:n], *parts)
 
 
@@ -342,15 +345,16 @@ def hidden_sources(batch, judged, errors, options):
     return Companions(shift, hidden)
 
 
-def _with_sandwich(batch, params, errors, rows, options):
+def _with_sandwich(batch, judged, errors, rows, options):
     """Replace bound and widths of some rows by what their estimates are worth.
 
     With correlated noise that is the covariance of the weighted fit; where neighbours were
     fitted it contains theirs.  Widths of the network, which knew of neither, follow.
     """
     crb, covariance, singular = (array.copy() for array in errors)
-    some = batch if len(rows) == len(batch) else batch[rows]
-    reached, lost = sandwich(*information(some, params[rows], options.correlation), options.fit_sky)
+    known = judged.params, judged.examination, options.correlation
+    products = products_at(batch, *known, rows)
+    reached, lost = sandwich(*products, options.fit_sky)
     if options.method == "network":
         covariance[rows] = widened(covariance[rows], crb[rows], reached)
     crb[rows], singular[rows] = reached, singular[rows] | lost

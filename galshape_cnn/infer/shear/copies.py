@@ -14,8 +14,8 @@ import numpy as np
 
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.transfer import grid_for
+from galshape_cnn.infer.likelihood.correlated_products import correlation_spectrum
 from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE
-from galshape_cnn.infer.likelihood.sandwich import correlation_spectrum
 from galshape_cnn.infer.network.amortized import source_noise
 from galshape_cnn.infer.network.features import SIDE, crop_center
 from galshape_cnn.infer.shear.generators import Tangents, filtered, image_tangents

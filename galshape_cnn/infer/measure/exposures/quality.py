@@ -8,7 +8,7 @@ import numpy as np
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.likelihood.exposures import joint_errors
-from galshape_cnn.infer.likelihood.sandwich import information, on_known, widened
+from galshape_cnn.infer.likelihood.sandwich import on_known, products_at, widened
 from galshape_cnn.infer.likelihood.structure import SIGNIFICANT, score_roots
 from galshape_cnn.infer.measure.bounds import hidden_sources, structure_at, suspicions, without_errors
 from galshape_cnn.infer.measure.exposures.gradients import ShapeDifferences, shape_differences
@@ -270,7 +270,7 @@ def _errors(exposures, looks, found, free, is_single):
     for look in looks:
         own = [look.judged.examination.fisher] * 2
         if look.options.correlation is not None or look.part.treated.fitted[look.there].any():
-            own = information(look.batch, look.own, look.options.correlation)
+            own = products_at(look.batch, look.own, look.judged.examination, look.options.correlation)
         for total, matrix in zip((naive, actual), own, strict=True):
             total[look.here] += look.shared(matrix, found.params)
         matrices.append(own)

@@ -16,7 +16,7 @@ from galshape_cnn.forward.kernel.library import KERNEL_VARIABLE, instructions, s
 from galshape_cnn.forward.kernel.plan import plan_of
 from galshape_cnn.forward.render import render, render_with_derivatives
 from galshape_cnn.forward.transfer import transfer_functions
-from galshape_cnn.infer.likelihood import companions, sandwich
+from galshape_cnn.infer.likelihood import companions, correlated_products
 from galshape_cnn.infer.likelihood.fisher import score_and_fisher
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 from galshape_cnn.infer.likelihood.point_source import point_images, point_source_chi2
@@ -111,11 +111,14 @@ def test_equations_of_draws(scene, monkeypatch):
 @pytest.mark.parametrize("fit_sky", [True, False])
 def test_examination(scene, monkeypatch, chosen, fit_sky):
     params, data, ivar, _, transfer, grid = scene
-    both = []
+    correlation, both = np.array([[0.1, 0.3, 0.2], [0.3, 1.0, 0.3], [0.2, 0.3, 0.1]]), []
     for kind in (chosen, "off"):
         monkeypatch.setenv(KERNEL_VARIABLE, kind)
-        both.append(examine(params, data, ivar, transfer, grid, fit_sky, 3.0))
+        both.append(examine(params, data, ivar, transfer, grid, fit_sky, 3.0, correlation))
     kernel, by_jax = both
+    scale = np.sqrt(np.diagonal(by_jax.fisher, axis1=1, axis2=2))
+    assert (np.abs(kernel.actual - by_jax.actual) / (scale[:, :, None] * scale[:, None, :])).max() < 1e-3
+    assert (np.diagonal(kernel.actual, axis1=1, axis2=2) > 1.5 * scale**2)[:, 7].all()  # of the sky level
     for name in ("chi2", "left", "inner", "inner_number", "rff", "distance", "tied"):
         np.testing.assert_allclose(
             getattr(kernel, name), getattr(by_jax, name), rtol=1e-3, atol=1e-3, err_msg=name
@@ -150,10 +153,12 @@ def test_products_in_correlated_noise(scene, monkeypatch, chosen, lags):
     correlation = np.exp(-np.abs(x - 0.4 * y) / 2 - np.abs(y) / 3)  # the same about the middle only
     known = ivar, transfer, grid, np.linspace(0, 0.2, len(params)).astype(np.float32), correlation
     monkeypatch.setenv(KERNEL_VARIABLE, chosen)
-    found = sandwich._in_correlated_noise(params, *known)
+    found = correlated_products.products_in_correlated_noise(params, *known)
     few = ivar[4:5], transfer[4:5], grid, known[3][4:5], correlation
-    one = sandwich._in_correlated_noise(params[4:5], *few)
-    for ours, theirs, alone in zip(found, sandwich._rendered_products(params, *known), one, strict=True):
+    one = correlated_products.products_in_correlated_noise(params[4:5], *few)
+    for ours, theirs, alone in zip(
+        found, correlated_products.rendered_products(params, *known), one, strict=True
+    ):
         scale = np.sqrt(np.diagonal(theirs, axis1=1, axis2=2))
         off = np.abs(ours - theirs) / (scale[:, :, None] * scale[:, None, :])
         assert off.max() < 2e-4
