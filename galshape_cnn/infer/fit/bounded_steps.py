@@ -8,7 +8,7 @@ trying each set of active bounds.  Steps hold the shear in its radial frame:
 component 3 lengthens eta, component 4 turns it.
 """
 
-from itertools import combinations, product
+from itertools import product
 
 import numpy as np
 
@@ -22,8 +22,8 @@ _LONGEST_STEP = np.array([0.9, 0.9, 0.5, 0.5])  # ln n, ln hlr, eta, eta
 _LONGEST_CHANGE = 0.5  # of a coefficient of what varies with wavelength
 _LONGEST_MOVE = 1.5  # of x, y
 _OTHERS = np.array([[1, 2], [0, 2], [0, 1]])  # of three, those beside each
-#: Sets of active bounds.
-_HELD = [list(some) for count in range(4) for some in combinations(range(3), count)]
+#: Sets of active bounds: 0 for what is free, 1 and 2 for what is at its lower and upper one.
+_ENDS = np.array(list(product(range(3), repeat=3)))
 
 
 def _bounded(model):
@@ -79,28 +79,19 @@ def _nearest(target, metric, low, high):
 
 
 def _nearest_of_all(target, metric, low, high):
-    """The same by trying each set of active bounds."""
-    best, cost = np.zeros_like(target), np.einsum("ni,nij,nj->n", target, metric, target)
-    ends = np.stack([low, high], -1)
-    for held in _HELD:
-        free = [k for k in range(3) if k not in held]
-        # what is free follows what is held, and the metric of what is held counts that in
-        follows = np.zeros((len(target), 3, len(held)))
-        follows[:, held, range(len(held))] = 1.0
-        across = metric[:, free][:, :, held]
-        follows[:, free] = -np.linalg.solve(metric[:, free][:, :, free], across) if free else across
-        reduced = metric[:, held] @ follows
-        value = np.stack([ends[:, held, chosen] for chosen in product((0, 1), repeat=len(held))], 1)
-        possible = np.isfinite(value).all(-1)
-        off = np.where(possible[..., None], value - target[:, None, held], 0.0)
-        point = target[:, None] + off @ np.swapaxes(follows, 1, 2)
-        point[..., held] = value
-        inside = possible & ((point >= low[:, None]) & (point <= high[:, None])).all(-1)
-        now = np.where(inside, ((off @ reduced) * off).sum(-1), np.inf)
-        chosen = now.argmin(1)
-        rows = np.flatnonzero(now[np.arange(len(now)), chosen] < cost)
-        best[rows], cost[rows] = point[rows, chosen[rows]], now[rows, chosen[rows]]
-    return best
+    """The same by trying each set of active bounds: what is held is at its bound, and along what is free the
+    cost has no slope."""
+    held = _ENDS > 0
+    value = np.take_along_axis(np.stack([np.zeros_like(low), low, high], 1), _ENDS[None], 1)
+    possible = np.isfinite(value).all(-1)
+    value = np.where(possible[..., None], value, 0.0)
+    slope = np.where(held, value, (metric @ target[..., None])[:, None, :, 0])
+    point = np.linalg.solve(np.where(held[:, :, None], np.eye(3), metric[:, None]), slope[..., None])[..., 0]
+    point = np.where(held, value, point)
+    inside = possible & ((point >= low[:, None]) & (point <= high[:, None])).all(-1)
+    off = point - target[:, None]
+    cost = np.where(inside, ((off @ metric) * off).sum(-1), np.inf)
+    return point[np.arange(len(point)), cost.argmin(1)]
 
 
 def bounded_step(gradient, fisher, damping, room, model=SINGLE):
