@@ -27,7 +27,7 @@ from galshape_cnn.forward.kernel import calls
 from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.render import render_with_derivatives
 from galshape_cnn.forward.transfer import of_rows
-from galshape_cnn.infer.likelihood.point_source import point_images
+from galshape_cnn.infer.likelihood.point_source import point_images, reach_of
 from galshape_cnn.infer.likelihood.residuals import RIDGE, inverse_fisher, inverse_gain
 
 __all__ = ["Companions", "find_companions", "moved", "variance_of_product"]
@@ -164,6 +164,8 @@ def moved(point, places):
 def variance_of_product(point, correlation):
     """Variance of the product of a point source and correlated noise, over that of independent noise."""
     ny, nx = (side // 2 for side in correlation.shape)
+    reach, (y, x) = reach_of(point), np.unravel_index(point.argmax(), point.shape)
+    point = point[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1]
     side = tuple(fft.next_fast_len(a + b, True) for a, b in zip(point.shape, correlation.shape, strict=True))
     own = fft.irfft2(np.abs(fft.rfft2(point, s=side)) ** 2, s=side)
     own = np.roll(own, (ny, nx), (0, 1))[: correlation.shape[0], : correlation.shape[1]]

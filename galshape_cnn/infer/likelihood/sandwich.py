@@ -169,12 +169,10 @@ def widened(covariance, supposed, actual):
     network's posterior may be wider than B where the network itself is not exact; its
     mean follows the data no more than fully there.
     """
-    usable = _all_known(covariance, supposed, actual)
-    out = covariance.copy()
-    for row in np.flatnonzero(usable):
-        root, response = _response(covariance[row], supposed[row])
-        response = root @ response @ np.linalg.inv(root)
-        out[row] += response @ (actual[row] - supposed[row]) @ response.T
+    rows, out = np.flatnonzero(_all_known(covariance, supposed, actual)), covariance.copy()
+    root, inverse, response = _responses(covariance[rows], supposed[rows])
+    response = root @ response @ inverse
+    out[rows] += response @ (actual[rows] - supposed[rows]) @ _transposed(response)
     return out
 
 
@@ -202,14 +200,12 @@ def stretching(covariance, supposed, actual):
     unlike that it is positive definite whatever S - B is, and moves draws too.  Of all M the one is
     taken that is symmetric where B is the identity: it moves draws the least.
     """
-    usable = _all_known(covariance, supposed, actual)
+    rows = np.flatnonzero(_all_known(covariance, supposed, actual))
     out = np.tile(np.eye(covariance.shape[-1]), (len(covariance), 1, 1))
-    for row in np.flatnonzero(usable):
-        root, response = _response(covariance[row], supposed[row])
-        inverse = np.linalg.inv(root)
-        values, vectors = np.linalg.eigh(inverse @ actual[row] @ inverse.T)
-        change = (vectors * (np.sqrt(np.maximum(values, 0)) - 1)) @ vectors.T
-        out[row] += root @ response @ change @ inverse
+    root, inverse, response = _responses(covariance[rows], supposed[rows])
+    values, vectors = np.linalg.eigh(inverse @ actual[rows] @ _transposed(inverse))
+    change = (vectors * (np.sqrt(np.maximum(values, 0)) - 1)[:, None]) @ _transposed(vectors)
+    out[rows] += root @ response @ change @ inverse
     return out
 
 
@@ -246,9 +242,14 @@ def _all_known(*matrices):
     return np.logical_and.reduce([np.isfinite(one).all((1, 2)) for one in matrices])
 
 
-def _response(covariance, supposed):
-    """Cholesky factor of the supposed covariance, and the response of the mean where that is the identity."""
+def _responses(covariance, supposed):
+    """Cholesky factors of the supposed covariances, (M, R, R), their inverses, and the responses of the means
+    where these are the identity."""
     root = np.linalg.cholesky(supposed)
     inverse = np.linalg.inv(root)
-    values, vectors = np.linalg.eigh(inverse @ covariance @ inverse.T)
-    return root, (vectors * np.clip(values, 0, 1)) @ vectors.T
+    values, vectors = np.linalg.eigh(inverse @ covariance @ _transposed(inverse))
+    return root, inverse, (vectors * np.clip(values, 0, 1)[:, None]) @ _transposed(vectors)
+
+
+def _transposed(matrices):
+    return np.ascontiguousarray(np.swapaxes(matrices, -1, -2))
