@@ -23,7 +23,7 @@ from galshape_cnn.infer.likelihood.correlated_products import (
 )
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.likelihood.residuals import inverse_gain
-from galshape_cnn.linalg import scaled_inverse
+from galshape_cnn.linalg import cholesky_or_nan, scaled_inverse
 
 __all__ = [
     "information",
@@ -81,11 +81,12 @@ def products_at(batch, params, examination, correlation=None, rows=None):
 
     Returns
     -------
-    naive, actual : (M, 8, 8) ndarray
+    naive, actual : (M, 8, 8) float32 ndarray
     """
     rows = np.arange(len(batch)) if rows is None else rows
     if examination.actual is not None:
-        return examination.fisher[rows], examination.actual[rows]
+        # no more is known of them, as the images are of single precision
+        return tuple(one[rows].astype(np.float32) for one in (examination.fisher, examination.actual))
     some = batch if len(rows) == len(batch) else batch[rows]
     return information(some, params[rows], correlation)
 
@@ -169,8 +170,8 @@ def widened(covariance, supposed, actual):
     network's posterior may be wider than B where the network itself is not exact; its
     mean follows the data no more than fully there.
     """
-    rows, out = np.flatnonzero(_all_known(covariance, supposed, actual)), covariance.copy()
-    root, inverse, response = _responses(covariance[rows], supposed[rows])
+    out = covariance.copy()
+    rows, root, inverse, response = _responses(covariance, supposed, actual)
     response = root @ response @ inverse
     out[rows] += response @ (actual[rows] - supposed[rows]) @ _transposed(response)
     return out
@@ -200,9 +201,8 @@ def stretching(covariance, supposed, actual):
     unlike that it is positive definite whatever S - B is, and moves draws too.  Of all M the one is
     taken that is symmetric where B is the identity: it moves draws the least.
     """
-    rows = np.flatnonzero(_all_known(covariance, supposed, actual))
     out = np.tile(np.eye(covariance.shape[-1]), (len(covariance), 1, 1))
-    root, inverse, response = _responses(covariance[rows], supposed[rows])
+    rows, root, inverse, response = _responses(covariance, supposed, actual)
     values, vectors = np.linalg.eigh(inverse @ actual[rows] @ _transposed(inverse))
     change = (vectors * (np.sqrt(np.maximum(values, 0)) - 1)[:, None]) @ _transposed(vectors)
     out[rows] += root @ response @ change @ inverse
@@ -237,18 +237,16 @@ def on_known(function, covariance, supposed, actual, other):
     return out
 
 
-def _all_known(*matrices):
-    """Rows, (N,) of bool, in which all matrices are finite."""
-    return np.logical_and.reduce([np.isfinite(one).all((1, 2)) for one in matrices])
-
-
-def _responses(covariance, supposed):
-    """Cholesky factors of the supposed covariances, (M, R, R), their inverses, and the responses of the means
-    where these are the identity."""
-    root = np.linalg.cholesky(supposed)
+def _responses(covariance, supposed, actual):
+    """Rows (M,) in which all is known, Cholesky factors (M, R, R) of what is supposed there, their inverses,
+    and the responses of the means where that is the identity."""
+    factors = cholesky_or_nan(supposed)
+    known = [np.isfinite(one).all((1, 2)) for one in (covariance, factors, actual)]
+    rows = np.flatnonzero(np.logical_and.reduce(known))
+    root = factors[rows]
     inverse = np.linalg.inv(root)
-    values, vectors = np.linalg.eigh(inverse @ covariance @ _transposed(inverse))
-    return root, inverse, (vectors * np.clip(values, 0, 1)[:, None]) @ _transposed(vectors)
+    values, vectors = np.linalg.eigh(inverse @ covariance[rows] @ _transposed(inverse))
+    return rows, root, inverse, (vectors * np.clip(values, 0, 1)[:, None]) @ _transposed(vectors)
 
 
 def _transposed(matrices):

@@ -271,6 +271,14 @@ def test_widened_is_exact_for_a_linear_model():
     np.testing.assert_allclose(widened(posterior[None], supposed[None], actual[None])[0], expected, rtol=1e-8)
     nothing = widened(posterior[None], np.full((1, 5, 5), np.nan), actual[None])[0]
     np.testing.assert_array_equal(nothing, posterior)
+    # one galaxy that knows nothing of a parameter is left as it is, and no other suffers
+    flat = supposed.copy()
+    flat[:, 2] = flat[2] = 0
+    for function, unchanged in ((widened, posterior), (stretching, np.eye(5))):
+        alone = function(posterior[None], supposed[None], actual[None])[0]
+        found = function(np.stack([posterior] * 2), np.stack([flat, supposed]), np.stack([actual] * 2))
+        np.testing.assert_array_equal(found[0], unchanged)
+        np.testing.assert_array_equal(found[1], alone)
 
 
 def test_sandwich_of_equal_matrices_is_the_bound(stamps):
