@@ -14,6 +14,7 @@ __all__ = ["CatalogPlots", "checked_axes", "draw_stamp", "plain_ticks"]
 _BLUE, _ORANGE, _PINK = "#0072B2", "#D55E00", "#CC79A7"
 _SYMBOLS = {"flux": "flux", "n": "n", "hlr": "hlr", "g1": "$g_1$", "g2": "$g_2$"}
 _FEWEST = 20  # samples that make a histogram
+_WIDE = 20.0  # ratio of the ends of a logarithmic axis, above which labels at 1, 2, 5 touch
 
 
 class CatalogPlots:
@@ -315,10 +316,11 @@ def _draw_ratio(axis, snr, ratio, clean):
 
 
 def plain_ticks(*axes):
-    """Ticks of logarithmic axes at 1, 2, 5 in plain numbers."""
+    """Ticks of logarithmic axes at 1, 2, 5 in plain numbers; at 1, 3 where these would touch."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     for axis in axes:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        low, high = axis.get_view_interval()
+        axis.set_major_locator(LogLocator(subs=(1, 3) if high > _WIDE * low else (1, 2, 5)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())

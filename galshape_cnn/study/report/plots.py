@@ -59,11 +59,10 @@ def _measured_against_true(axis, table, truth, name, suffix, clean):
         axis.errorbar(true[rows], measured[rows], sigma[rows], label=f"{label} ({rows.sum()})", **style)
     low, high = (0.2, 6.4) if name == "n" else _limits(true, name in LOGARITHMIC)
     axis.plot([low, high], [low, high], color="black", lw=1, zorder=0)
+    scale = "log" if name in LOGARITHMIC else "linear"
+    axis.set(xscale=scale, yscale=scale, xlim=(low, high), ylim=(low, high))
     if name in LOGARITHMIC:
-        axis.set(xscale="log", yscale="log")
         plain_ticks(axis.xaxis, axis.yaxis)
-    axis.set_xlim(low, high)
-    axis.set_ylim(low, high)
     suffix = "" if unit == u.dimensionless_unscaled else f" ({unit.to_string()})"
     axis.set_title(LABELS[name])
     axis.set_xlabel(f"true{suffix}")
