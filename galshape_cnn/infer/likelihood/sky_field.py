@@ -3,7 +3,7 @@ r"""The smooth part of the sky's structure, fitted jointly with the galaxy.
 
 Wings of bright sources and sources too faint to be found make the sky under a galaxy differ from the constant
 that is fitted.  Where the residuals away from the galaxy show such bumps, they are a Gaussian field of the
-variance found there and a Gaussian correlation of known width, so that its low waves (a cosine series) have
+variance found there and a correlation of known form, so that its low waves (a cosine series) have
 known prior variances, and galaxy and waves are estimated together (generalised least squares; kriging in
 geostatistics): with the whitened derivatives of the galaxy D and waves A,
 
@@ -26,6 +26,9 @@ from galshape_cnn.linalg import symmetric_root
 
 __all__ = ["fit_sky_field"]
 
+# Bumps as wide as those that are looked for, and others of the same variance that are smoother: wings, whose
+# long waves are stronger than those of bumps, and bias flux and size most.  Fixed on injections into an image.
+_WIDTHS = SKY_SCALE, 2 * SKY_SCALE
 _SHORTEST = 8  # pixels: half of the shortest wave
 _MOST_WAVES = 12  # along a side
 _FLOOR = 1e-12  # of a prior variance: no wave
@@ -40,7 +43,7 @@ def fit_sky_field(params, level, data, ivar, transfer, grid, fit_sky=True, gain=
     params, data, ivar, transfer, grid, fit_sky, gain
         As for `galshape_cnn.infer.likelihood.structure.estimate_structure`.
     level : (N,) ndarray
-        Variance of the field in units of the noise's.
+        Variance of the bumps of each width in units of the noise's.
     nuisance : (N, m, size, size) array_like, optional
         Images of unknown amplitude.
 
@@ -108,12 +111,12 @@ def _stretch(before, after):
 @lru_cache(maxsize=8)
 def _waves(size):
     """Cosines on a stamp: (2 n, size) along an axis, of which the first n are used; numbers y and x of the
-    waves, (2, K); and variances of their amplitudes in a field of variance one, (K,)."""
+    waves, (2, K); and variances of their amplitudes where bumps of each width have variance one, (K,)."""
     number = min(size // _SHORTEST, _MOST_WAVES)
     along = np.cos(np.arange(2 * number)[:, None] * (np.arange(size) + 0.5) * np.pi / size)
     y, x = np.nonzero(np.add.outer(np.arange(number) ** 2, np.arange(number) ** 2) <= (number - 1) ** 2 + 1)
     y, x = y[1:], x[1:]  # the constant is the sky level
     square = (np.pi / size) ** 2 * (y**2 + x**2)
     norm = np.where(y > 0, 2, 1) * np.where(x > 0, 2, 1)
-    variance = 4 * np.pi * SKY_SCALE**2 * np.exp(-square * SKY_SCALE**2) * norm / size**2
+    variance = sum(4 * np.pi * width**2 * np.exp(-square * width**2) for width in _WIDTHS) * norm / size**2
     return along, np.stack([y, x]), variance
