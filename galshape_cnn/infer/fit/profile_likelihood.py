@@ -39,7 +39,6 @@ _HELD = 1e6  # inverse variance of ln n
 _STEPS = 2  # of a search: more change no coverage by a per cent
 _FARTHEST = np.log(2.5)  # of flux and size, between a fit and the start of another
 _RIDGE = 1e-9  # of equilibrated matrices
-_OTHERS = [k for k in range(SINGLE.size)[SINGLE.reported] if k != SINGLE.n]
 
 
 def profile_covariance(batch, params, chi2, errors, fit_sky=True):
@@ -125,29 +124,25 @@ def _moments(n, found, supposed, stated, unit):
     """Mean squares of the profile likelihood about the fits, (M, 5, 5), all in units (M, 5)."""
     step, increase, width = found
     step, width = step / unit, width / (unit[:, :, None] * unit[:, None, :])
-    eye = _RIDGE * np.eye(len(_OTHERS) + 1)
+    ridge = _RIDGE * np.eye(step.shape[-1])
     # noise that chi-square does not know of: errors that it supposes become those that are stated
-    turn = symmetric_root(stated) @ inverse_or_nan(symmetric_root(supposed) + eye)
+    turn = symmetric_root(stated) @ inverse_or_nan(symmetric_root(supposed) + ridge)
     width = turn @ width @ np.swapaxes(turn, -1, -2)
-    lengths = [quadratic_form(inverse_or_nan(one + eye)[None], step) for one in (stated, supposed)]
+    far, near = (quadratic_form(inverse_or_nan(one + ridge)[None], step) for one in (supposed, stated))
     with np.errstate(invalid="ignore", divide="ignore"):
-        rise = np.sqrt(increase * np.where(lengths[1] > 0, lengths[0] / lengths[1], 1))
+        rise = np.sqrt(increase * np.where(far > 0, near / far, 1))
     lost = ~(np.isfinite(rise) & np.isfinite(step).all(-1) & np.isfinite(width).all((-1, -2)))
     at = np.where(lost, n, np.array(_HELD_N)[:, None])
-    rise = np.where(lost, 0, rise * np.sign(at - n))
+    rise, step = np.where(lost, 0, rise * np.sign(at - n)), np.where(lost[..., None], 0, step)
     # the fit itself is one of them, and stands for those that are lost
-    own = np.zeros(width.shape[1:])
     across = stated[:, :, SINGLE.n, None] * stated[:, None, :, SINGLE.n]
-    own[:] = stated - across / stated[:, SINGLE.n, SINGLE.n, None, None]
-    step, width = np.where(lost[..., None], 0, step), np.where(lost[..., None, None], own, width)
-    at, rise = (np.concatenate([one, fit[None]]).T for one, fit in ((at, n), (rise, np.zeros(len(n)))))
-    step = np.concatenate([step, np.zeros((1, *step.shape[1:]))]).swapaxes(0, 1)
-    width = np.concatenate([width, own[None]]).swapaxes(0, 1)
-    order = np.argsort(at, 1, kind="stable")
-    at, rise = (np.take_along_axis(one, order, 1) for one in (at, rise))
-    step, width = (
-        np.take_along_axis(step, order[..., None], 1),
-        np.take_along_axis(width, order[..., None, None], 1),
+    own = stated - across / stated[:, SINGLE.n, SINGLE.n, None, None]
+    width = np.where(lost[..., None, None], own, width)
+    fit = n, np.zeros(n.shape), np.zeros(unit.shape), own
+    order = np.argsort(np.concatenate([at, n[None]]), 0, kind="stable")
+    at, rise, step, width = (
+        np.swapaxes(_ordered(np.concatenate([some, one[None]]), order), 0, 1)
+        for some, one in zip((at, rise, step, width), fit, strict=True)
     )
     shares = _interpolation(at)
     likelihood = np.exp(-0.5 * (shares @ rise[..., None])[..., 0] ** 2)
@@ -157,13 +152,16 @@ def _moments(n, found, supposed, stated, unit):
     return np.swapaxes(way, 1, 2) @ way + (weight[..., None, None] * width).sum(1)
 
 
+def _ordered(array, order):
+    """Array (K, M, ...) with the first axis in an order (K, M) of its own for each of the second."""
+    return np.take_along_axis(array, order.reshape(order.shape + (1,) * (array.ndim - 2)), 0)
+
+
 def _interpolation(at):
-    """Shares (M, G, K) of K ascending indices in each of the grid, linear between and constant beyond them."""
+    """Shares (M, G, K) that K ascending indices have in each of the grid: linear between, constant beyond."""
     low = np.clip((at[:, None] <= _GRID[:, None]).sum(-1) - 1, 0, at.shape[1] - 2)
     left, right = (np.take_along_axis(at, low + k, 1) for k in (0, 1))
     gap = right - left
     share = np.clip(np.where(gap > 0, (_GRID - left) / np.where(gap > 0, gap, 1), 0), 0, 1)
-    places = np.arange(at.shape[1])
-    return np.where(places == low[..., None], 1 - share[..., None], 0) + np.where(
-        places == low[..., None] + 1, share[..., None], 0
-    )
+    places, low, share = np.arange(at.shape[1]), low[..., None], share[..., None]
+    return np.where(places == low, 1 - share, 0) + np.where(places == low + 1, share, 0)
