@@ -55,9 +55,9 @@ class Judged:
         What structure that no Sérsic profile has, noise beyond the noise map's and an uncertain PSF add to
         the bound; zero where none is seen.
     profile : (N, 5, 5) ndarray
-        What the shape of chi-square adds to the errors of a maximum-likelihood fit, see
-        `galshape_cnn.infer.fit.profile_likelihood`, and sources that hide in the galaxy's light to those of
-        any, see `galshape_cnn.infer.likelihood.companions`.
+        What the shape of chi-square changes in the errors of a maximum-likelihood fit, which may become
+        smaller, see `galshape_cnn.infer.fit.profile_likelihood`, and what sources that hide in the galaxy's
+        light add to those of any, see `galshape_cnn.infer.likelihood.companions`.
     white : (N,) ndarray
         Variance of the white noise in units of the noise map's; one unless that is significantly too small.
     sky_level : (N,) ndarray
