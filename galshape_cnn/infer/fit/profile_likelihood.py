@@ -41,7 +41,7 @@ _FARTHEST = np.log(2.5)  # of flux and size, between a fit and the start of anot
 _RIDGE = 1e-9  # of equilibrated matrices
 
 
-def profile_covariance(batch, params, chi2, errors, fit_sky=True):
+def profile_covariance(batch, params, chi2, errors, fit_sky=True, structured=None):
     """What the shape of chi-square changes in the covariance of maximum-likelihood estimates.
 
     Parameters
@@ -56,6 +56,9 @@ def profile_covariance(batch, params, chi2, errors, fit_sky=True):
         Bound for the noise that chi-square supposes, and stated covariance.
     fit_sky : bool, optional
         Whether the sky level is fitted.
+    structured : (N,) ndarray of bool, optional
+        Galaxies with structure of their own, whose errors become no smaller: it may take n to a limit and
+        still move flux and size.
 
     Returns
     -------
@@ -74,7 +77,11 @@ def profile_covariance(batch, params, chi2, errors, fit_sky=True):
     found = _held_fits(batch[rows], params[rows], chi2[rows], supposed[rows], fit_sky)
     unit = np.sqrt(np.maximum(np.diagonal(supposed[rows], axis1=1, axis2=2), 1e-300))
     units = unit[:, :, None] * unit[:, None, :]
-    moments = _moments(n[rows], found, supposed[rows] / units, stated[rows] / units, unit)
+    before = stated[rows] / units
+    moments = _moments(n[rows], found, supposed[rows] / units, before, unit)
+    if structured is not None:
+        some = structured[rows]
+        moments[some] = _no_smaller(moments[some], before[some])
     good = np.isfinite(moments).all((1, 2))[:, None, None]
     more[rows] = np.where(good, moments * units - stated[rows], 0)
     return more
@@ -150,6 +157,15 @@ def _moments(n, found, supposed, stated, unit):
     way = (shares @ step) * np.sqrt(likelihood)[..., None]
     weight = (likelihood[:, None] @ shares)[:, 0]
     return np.swapaxes(way, 1, 2) @ way + (weight[..., None, None] * width).sum(1)
+
+
+def _no_smaller(covariance, least):
+    """Covariances (M, 5, 5) in which no direction has less variance than in others."""
+    root = symmetric_root(least)
+    inverse = inverse_or_nan(root + _RIDGE * np.eye(root.shape[-1]))
+    extra = inverse @ np.where(np.isfinite(covariance), covariance - least, 0) @ inverse
+    half = symmetric_root(np.where(np.isfinite(extra), extra, 0))
+    return least + root @ half @ half @ root
 
 
 def _ordered(array, order):

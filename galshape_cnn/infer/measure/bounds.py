@@ -104,9 +104,11 @@ def errors_of(batch, found, fitted, options):
         crb, covariance, singular = _with_sandwich(batch, params, (crb, covariance, singular), rows, options)
     n = len(params)
     structure, white, sky_level = np.zeros((n, 5, 5)), np.ones(n), np.zeros(n)
+    structured = np.zeros(n, bool)
     rows, parts = structure_of(batch, judged, options)
     if parts is not None:
         white[rows], sky_level[rows] = parts.white, parts.sky_level
+        structured[rows] = parts.galaxy_significance > SIGNIFICANT
         more = parts.white[:, None, None] - 1
         noise = np.where(more > 0, more * crb[rows], 0)  # where there is none, a bound may be NaN
         structure[rows] = parts.covariance()[:, SINGLE.reported, SINGLE.reported] + noise
@@ -115,7 +117,7 @@ def errors_of(batch, found, fitted, options):
     covariance = _with_more(covariance, crb, structure)
     if options.method == "ml":
         known = judged.chi2 * judged.freedom, (supposed, crb + structure)
-        profile = profile_covariance(batch, params, *known, options.fit_sky)
+        profile = profile_covariance(batch, params, *known, options.fit_sky, structured)
     stated = covariance, crb + structure + profile
     found = hidden_sources(batch, replace(judged, white=white), stated, options)
     errors = {

@@ -119,6 +119,22 @@ def test_a_parabola_keeps_its_errors(noise):
     np.testing.assert_allclose(moments, stated, atol=0.02 * np.abs(stated).max())
 
 
+def test_errors_of_galaxies_with_structure_become_no_smaller(faint):
+    data, catalog = faint
+    batch = RenderedBatch.from_stamps(Stamps(data, np.ones(data.shape), PSF[None]), None)
+    params = np.column_stack([catalog.parameters[:, :5], np.full((N, 2), 31.5), np.zeros(N)])
+    crb, chi2 = catalog.crb_covariance, catalog.chi2 * (SIDE**2 - 8)
+    free = profile_covariance(batch, params, chi2, (crb, crb))
+    bound = profile_covariance(batch, params, chi2, (crb, crb), structured=np.ones(N, bool))
+    unit = np.sqrt(np.diagonal(crb, axis1=1, axis2=2))
+    units = unit[:, :, None] * unit[:, None, :]
+    lowest, before = (np.linalg.eigvalsh(more / units)[:, 0] for more in (bound, free))
+    assert (before < -0.1).mean() > 0.3
+    assert (lowest > -1e-3).all()
+    wider = np.diagonal(free, axis1=1, axis2=2) > np.diagonal(crb, axis1=1, axis2=2)
+    assert (np.diagonal(bound, axis1=1, axis2=2)[wider] > 0).all()
+
+
 def test_rows_without_estimate_get_nothing(faint):
     data, _ = faint
     batch = RenderedBatch.from_stamps(Stamps(data, np.ones(data.shape), PSF[None]), None)
