@@ -88,9 +88,9 @@ def profile_covariance(batch, params, chi2, errors, fit_sky=True, structured=Non
 
 
 def _held_fits(batch, params, chi2, supposed, fit_sky):
-    """Fits with n held: index, step of the parameters, increase of chi-square and covariance of each.
+    """Fits with n held, at K indices: steps of the parameters, increases of chi-square and covariances.
 
-    Arrays (K, M), (K, M, 5), (K, M), (K, M, 5, 5); NaN where the fit itself is taken.
+    Arrays (K, M, 5), (K, M) and (K, M, 5, 5); NaN where the fit itself is taken.
     """
     count, number = len(_HELD_N), len(params)
     step, increase, width = (np.full((count, number, *shape), np.nan) for shape in ((5,), (), (5, 5)))
@@ -160,7 +160,7 @@ def _moments(n, found, supposed, stated, unit):
 
 
 def _no_smaller(covariance, least):
-    """Covariances (M, 5, 5) in which no direction has less variance than in others."""
+    """Covariances (M, 5, 5) raised to those of others in the directions in which they are smaller."""
     root = symmetric_root(least)
     inverse = inverse_or_nan(root + _RIDGE * np.eye(root.shape[-1]))
     extra = inverse @ np.where(np.isfinite(covariance), covariance - least, 0) @ inverse
