@@ -3,7 +3,7 @@ r"""The smooth part of the sky's structure, fitted jointly with the galaxy.
 
 Wings of bright sources and sources too faint to be found make the sky under a galaxy differ from the constant
 that is fitted.  Where the residuals away from the galaxy show such bumps, they are a Gaussian field of the
-variance found there and a Gaussian correlation of known width, so that its low waves (a cosine series) have
+variance found there and a correlation of known form, so that its low waves (a cosine series) have
 known prior variances, and galaxy and waves are estimated together (generalised least squares; kriging in
 geostatistics): with the whitened derivatives of the galaxy D and waves A,
 
@@ -27,6 +27,9 @@ from galshape_cnn.linalg import symmetric_root
 
 __all__ = ["fit_sky_field"]
 
+# Widths of bumps, pixels, and their shares of the variance that is found: those that are looked for, and
+# smoother ones, for wings have stronger long waves, which bias flux and size most.  Fixed on injections.
+_BUMPS = (SKY_SCALE, 1.0), (2 * SKY_SCALE, 0.5)
 _SHORTEST = 8  # pixels: half of the shortest wave
 _MOST_WAVES = 12  # along a side
 _FLOOR = 1e-12  # of a prior variance: no wave
@@ -41,7 +44,7 @@ def fit_sky_field(params, level, data, ivar, transfer, grid, fit_sky=True, gain=
     params, data, ivar, transfer, grid, fit_sky, gain
         As for `galshape_cnn.infer.likelihood.structure.estimate_structure`.
     level : (N,) ndarray
-        Variance of the field in units of the noise's.
+        Variance of the field, as found, in units of the noise's.
     nuisance : (N, m, size, size) array_like, optional
         Images of unknown amplitude.
 
@@ -109,12 +112,12 @@ def _stretch(before, after):
 @lru_cache(maxsize=8)
 def _waves(size):
     """Cosines on a stamp: (2 n, size) along an axis, of which the first n are used; numbers y and x of the
-    waves, (2, K); and variances of their amplitudes in a field of variance one, (K,)."""
+    waves, (2, K); and variances of their amplitudes, for a variance of one that is found, (K,)."""
     number = min(size // _SHORTEST, _MOST_WAVES)
     along = np.cos(np.arange(2 * number)[:, None] * (np.arange(size) + 0.5) * np.pi / size)
     y, x = np.nonzero(np.add.outer(np.arange(number) ** 2, np.arange(number) ** 2) <= (number - 1) ** 2 + 1)
     y, x = y[1:], x[1:]  # the constant is the sky level
     square = (np.pi / size) ** 2 * (y**2 + x**2)
     norm = np.where(y > 0, 2, 1) * np.where(x > 0, 2, 1)
-    variance = 4 * np.pi * SKY_SCALE**2 * np.exp(-square * SKY_SCALE**2) * norm / size**2
-    return along, np.stack([y, x]), variance
+    power = sum(share * 4 * np.pi * width**2 * np.exp(-square * width**2) for width, share in _BUMPS)
+    return along, np.stack([y, x]), power * norm / size**2

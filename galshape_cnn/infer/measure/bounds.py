@@ -55,9 +55,9 @@ class Judged:
         What structure that no Sérsic profile has, noise beyond the noise map's and an uncertain PSF add to
         the bound; zero where none is seen.
     profile : (N, 5, 5) ndarray
-        What the shape of chi-square adds to the errors of a maximum-likelihood fit, see
-        `galshape_cnn.infer.fit.profile_likelihood`, and sources that hide in the galaxy's light to those of
-        any, see `galshape_cnn.infer.likelihood.companions`.
+        What the shape of chi-square changes in the errors of a maximum-likelihood fit, which may become
+        smaller, see `galshape_cnn.infer.fit.profile_likelihood`, and what sources that hide in the galaxy's
+        light add to those of any, see `galshape_cnn.infer.likelihood.companions`.
     white : (N,) ndarray
         Variance of the white noise in units of the noise map's; one unless that is significantly too small.
     sky_level : (N,) ndarray
@@ -105,9 +105,11 @@ def errors_of(batch, found, fitted, options):
         crb, covariance, singular = _with_sandwich(batch, judged, errors, rows, options)
     n = len(params)
     structure, white, sky_level = np.zeros((n, 5, 5)), np.ones(n), np.zeros(n)
+    structured = np.zeros(n, bool)
     rows, parts = structure_of(batch, judged, options)
     if parts is not None:
         white[rows], sky_level[rows] = parts.white, parts.sky_level
+        structured[rows] = parts.galaxy_significance > SIGNIFICANT
         more = parts.white[:, None, None] - 1
         noise = np.where(more > 0, more * crb[rows], 0)  # where there is none, a bound may be NaN
         structure[rows] = parts.covariance()[:, SINGLE.reported, SINGLE.reported] + noise
@@ -116,7 +118,7 @@ def errors_of(batch, found, fitted, options):
     covariance = _with_more(covariance, crb, structure)
     if options.method == "ml":
         known = judged.chi2 * judged.freedom, (supposed, crb + structure)
-        profile = profile_covariance(batch, params, *known, options.fit_sky)
+        profile = profile_covariance(batch, params, *known, options.fit_sky, structured)
     stated = covariance, crb + structure + profile
     found = hidden_sources(batch, replace(judged, white=white), stated, options)
     errors = {
