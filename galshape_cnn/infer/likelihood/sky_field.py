@@ -23,7 +23,7 @@ from galshape_cnn.forward.transfer import of_rows
 from galshape_cnn.infer.likelihood.residuals import inverse_gain
 from galshape_cnn.infer.likelihood.smoothers import SKY_SCALE
 from galshape_cnn.infer.likelihood.structure import whitened
-from galshape_cnn.linalg import symmetric_root
+from galshape_cnn.linalg import cholesky_or_nan, symmetric_root
 
 __all__ = ["fit_sky_field"]
 
@@ -103,8 +103,11 @@ def _of_pairs(sums, y, x):
 
 
 def _stretch(before, after):
-    """M with M B M^T = A for covariances B and A, symmetric where B is the identity."""
-    root = np.linalg.cholesky(before)
+    """M with M B M^T = A for covariances B and A, symmetric where B is the identity; the identity where one of
+    them is none."""
+    root = cholesky_or_nan(before)
+    if not (np.isfinite(root).all() and np.isfinite(after).all()):
+        return np.eye(len(before))
     inverse = np.linalg.inv(root)
     return root @ symmetric_root(inverse @ after @ inverse.T) @ inverse
 

@@ -6,7 +6,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from galshape_cnn import ShapeEstimator
-from galshape_cnn.infer.likelihood.sky_field import _BUMPS, _of_pairs, _waves
+from galshape_cnn.infer.likelihood.sky_field import _BUMPS, _of_pairs, _stretch, _waves
 from galshape_cnn.tests.moffat_scene import GALAXY, drawn, errors, moffat
 
 N, SIDE = 96, 64
@@ -90,3 +90,11 @@ def test_products_of_waves_are_those_of_the_images():
     weight = np.random.default_rng(5).uniform(0, 2, SIDE**2)
     products = _of_pairs(along @ weight.reshape(SIDE, SIDE) @ along.T, y, x)
     assert products == pytest.approx((waves * weight) @ waves.T, abs=1e-9 * SIDE**2)
+
+
+def test_a_covariance_that_is_none_stretches_nothing():
+    known = np.diag([1.0, 2.0, 3.0, 4.0, 5.0])
+    np.testing.assert_allclose(_stretch(known, 4 * known), 2 * np.eye(5), atol=1e-12)
+    for none in (np.diag([1.0, 0.0, 1.0, 1.0, 1.0]), np.full((5, 5), np.nan)):
+        np.testing.assert_array_equal(_stretch(none, known), np.eye(5))
+    np.testing.assert_array_equal(_stretch(known, np.full((5, 5), np.nan)), np.eye(5))
