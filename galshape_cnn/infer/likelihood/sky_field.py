@@ -103,8 +103,8 @@ def _of_pairs(sums, y, x):
 
 
 def _stretch(before, after):
-    """M with M B M^T = A for covariances B and A, symmetric where B is the identity; the identity where one of
-    them is none."""
+    """M with M B M^T = A for covariances B and A, symmetric where B is the identity; the identity where one
+    of them is none."""
     root = cholesky_or_nan(before)
     if not (np.isfinite(root).all() and np.isfinite(after).all()):
         return np.eye(len(before))
