@@ -136,8 +136,8 @@ class Stamps:
 
     def __getitem__(self, index):
         """Rows of the batch: an int, slice, or array of int or bool gives `Stamps`."""
-        rows = np.arange(len(self))[index]
-        rows = np.atleast_1d(rows)
+        # a slice shares memory, which nobody can change
+        rows = index if isinstance(index, slice) else np.atleast_1d(np.arange(len(self))[index])
         selected = {}
         for item in fields(self):
             value = getattr(self, item.name)
@@ -187,9 +187,17 @@ class Stamps:
         """
         parts = {item.name: getattr(self, item.name) for item in fields(self)}
         unit = np.broadcast_to(unit, len(self)).astype(float)[:, None, None]
-        parts["data"] = np.multiply(self.data, 1 / unit, dtype=float).astype(np.float32)
-        parts["ivar"] = np.multiply(self.ivar, unit**2, dtype=float).astype(np.float32)
+        parts["data"], parts["ivar"] = _scaled(self.data, 1 / unit), _scaled(self.ivar, unit**2)
+        parts["psf"] = self.psf.astype(np.float32)
         return _freeze(object.__new__(Stamps), parts | {"unit": None})
+
+
+def _scaled(array, factor):
+    """Single-precision product, rounded once."""
+    single = factor.astype(np.float32)
+    if array.dtype == np.float32 and (single == factor).all():
+        return array * single
+    return np.multiply(array, factor, dtype=float).astype(np.float32)
 
 
 def _freeze(stamps, values):

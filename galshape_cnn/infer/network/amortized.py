@@ -201,7 +201,7 @@ class AmortizedPosterior:
         if factor > 1:
             data, ivar = block_average(data, ivar, factor)
             center = (center - (factor - 1) / 2) / factor
-        psf = stamps.psf.astype(np.float32)
+        psf = np.asarray(stamps.psf, np.float32)
         transfer = network_view(psf, stamps.psf_oversampling, factor)
         # The network knows PSFs of unit sum.  An array that cuts the wings has less, and the galaxy
         # as much more flux.

@@ -1,0 +1,71 @@
+/* Licensed under a 3-clause BSD style license - see LICENSE.rst */
+/* Medians of rows: galshape_cnn.forward.medians tells of what. */
+
+/* Numbers as whole numbers of the same order. */
+INLINE int32_t key_of(float x) {
+    int32_t bits;
+    memcpy(&bits, &x, 4);
+    return bits ^ ((bits >> 31) & 0x7fffffff);
+}
+
+INLINE float number_of(int32_t key) {
+    int32_t bits = key ^ ((key >> 31) & 0x7fffffff);
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+static int64_t up_to(const int32_t *keys, int64_t padded, int32_t limit) {
+    VI count = {0}, most = {0};
+    most += limit;
+    for (int64_t i = 0; i < padded; i += VL) {
+        VI some;
+        memcpy(&some, keys + i, sizeof some);
+        count -= some <= most;
+    }
+    int64_t total = 0;
+    for (int i = 0; i < VL; i++) total += count[i];
+    return total;
+}
+
+/* The number of a rank among keys, padded with the largest; halving the range needs no branch for each. */
+static int32_t of_rank(const int32_t *keys, int64_t padded, int64_t rank) {
+    int64_t low = INT32_MIN, high = INT32_MAX;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (up_to(keys, padded, (int32_t)middle) > rank) high = middle;
+        else low = middle + 1;
+    }
+    return (int32_t)low;
+}
+
+/* Of each row of `number` values the median; of those that are not all `good` the lower of the two in the middle,
+ * and NaN for fewer than `fewest`. */
+int32_t ENTRY(medians)(int64_t count, int64_t number, int64_t fewest, const float *values, const uint8_t *good,
+                       float *out) {
+    int32_t *keys = malloc(4 * (number + VL));
+    if (!keys) return 0;
+    for (int64_t n = 0; n < count; n++, values += number) {
+        int64_t used = 0;
+        if (good) {
+            for (int64_t i = 0; i < number; i++) keys[used] = key_of(values[i]), used += good[i] != 0;
+            good += number;
+        } else
+            for (; used < number; used++) keys[used] = key_of(values[used]);
+        int64_t padded = (used + VL - 1) / VL * VL;
+        for (int64_t i = used; i < padded; i++) keys[i] = INT32_MAX;
+        int whole = used == number;
+        if (!used || (!whole && used < fewest)) {
+            out[n] = NAN;
+            continue;
+        }
+        int32_t low = of_rank(keys, padded, (used - 1) / 2), high = low;
+        if (whole && used % 2 == 0 && up_to(keys, padded, low) <= used / 2) {
+            high = INT32_MAX;
+            for (int64_t i = 0; i < used; i++) high = keys[i] > low && keys[i] < high ? keys[i] : high;
+        }
+        out[n] = high == low ? number_of(low) : (number_of(low) + number_of(high)) / 2;
+    }
+    free(keys);
+    return 1;
+}
