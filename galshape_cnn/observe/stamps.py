@@ -162,11 +162,13 @@ class Stamps:
     def with_pixels(self, data, ivar, nuisance=None):
         """The same stamps with other pixels, of the shape and type of the old ones, finite.
 
-        Zero ``ivar`` masks a pixel; ``nuisance`` as of the class, single precision.
+        Zero ``ivar`` masks a pixel; a read-only one is kept as it is. ``nuisance`` as of the class, single
+        precision.
         """
         parts = {item.name: getattr(self, item.name) for item in fields(self)}
-        data = np.where(ivar > 0, data, 0).astype(self.data.dtype)
-        changed = {"data": data, "ivar": np.array(ivar), "nuisance": nuisance}
+        data = np.where(ivar > 0, data, 0).astype(self.data.dtype, copy=False)
+        ivar = np.array(ivar) if ivar.flags.writeable else ivar
+        changed = {"data": data, "ivar": ivar, "nuisance": nuisance}
         return _freeze(object.__new__(Stamps), parts | changed)
 
     def as_even_squares(self):

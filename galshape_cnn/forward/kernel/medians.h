@@ -15,16 +15,18 @@ INLINE float number_of(int32_t key) {
     return x;
 }
 
+enum { AT_ONCE = 4 * VL };
+
+/* How many keys of a multiple of AT_ONCE are not above a limit. */
 static int64_t up_to(const int32_t *keys, int64_t padded, int32_t limit) {
-    VI count = {0}, most = {0};
+    VI count[4] = {{0}}, most = {0};
     most += limit;
-    for (int64_t i = 0; i < padded; i += VL) {
-        VI some;
-        memcpy(&some, keys + i, sizeof some);
-        count -= some <= most;
-    }
+    for (int64_t i = 0; i < padded; i += AT_ONCE)
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; k++) count[k] -= *(const VI *)(keys + i + k * VL) <= most;
+    VI all = (count[0] + count[1]) + (count[2] + count[3]);
     int64_t total = 0;
-    for (int i = 0; i < VL; i++) total += count[i];
+    for (int i = 0; i < VL; i++) total += all[i];
     return total;
 }
 
@@ -39,20 +41,34 @@ static int32_t of_rank(const int32_t *keys, int64_t padded, int64_t rank) {
     return (int32_t)low;
 }
 
+/* The lowest key above another. */
+static int32_t next_of(const int32_t *keys, int64_t padded, int32_t key) {
+    VI best = {0}, least = {0};
+    best += INT32_MAX, least += key;
+    for (int64_t i = 0; i < padded; i += VL) {
+        VI some = *(const VI *)(keys + i), better = (some > least) & (some < best);
+        best = (better & some) | (~better & best);
+    }
+    int32_t found = best[0];
+    for (int i = 1; i < VL; i++) found = best[i] < found ? best[i] : found;
+    return found;
+}
+
 /* Of each row of `number` values the median; of those that are not all `good` the lower of the two in the middle,
  * and NaN for fewer than `fewest`. */
 int32_t ENTRY(medians)(int64_t count, int64_t number, int64_t fewest, const float *values, const uint8_t *good,
                        float *out) {
-    int32_t *keys = malloc(4 * (number + VL));
+    size_t bytes = (4 * (size_t)number / sizeof(VI) + 5) * sizeof(VI);
+    int32_t *keys = aligned_alloc(sizeof(VI), bytes);
     if (!keys) return 0;
     for (int64_t n = 0; n < count; n++, values += number) {
         int64_t used = 0;
-        if (good) {
-            for (int64_t i = 0; i < number; i++) keys[used] = key_of(values[i]), used += good[i] != 0;
-            good += number;
-        } else
+        if (good && memchr(good + n * number, 0, number))
+            for (int64_t i = 0; i < number; i++)
+                keys[used] = key_of(values[i]), used += good[n * number + i];
+        else
             for (; used < number; used++) keys[used] = key_of(values[used]);
-        int64_t padded = (used + VL - 1) / VL * VL;
+        int64_t padded = (used + AT_ONCE - 1) / AT_ONCE * AT_ONCE;
         for (int64_t i = used; i < padded; i++) keys[i] = INT32_MAX;
         int whole = used == number;
         if (!used || (!whole && used < fewest)) {
@@ -60,10 +76,7 @@ int32_t ENTRY(medians)(int64_t count, int64_t number, int64_t fewest, const floa
             continue;
         }
         int32_t low = of_rank(keys, padded, (used - 1) / 2), high = low;
-        if (whole && used % 2 == 0 && up_to(keys, padded, low) <= used / 2) {
-            high = INT32_MAX;
-            for (int64_t i = 0; i < used; i++) high = keys[i] > low && keys[i] < high ? keys[i] : high;
-        }
+        if (whole && used % 2 == 0 && up_to(keys, padded, low) <= used / 2) high = next_of(keys, padded, low);
         out[n] = high == low ? number_of(low) : (number_of(low) + number_of(high)) / 2;
     }
     free(keys);

@@ -169,29 +169,39 @@ typedef double D8 __attribute__((vector_size(64)));
 typedef double D8U __attribute__((vector_size(64), aligned(8), may_alias));
 INLINE D8 eight(const double *p) { return *(const D8U *)p; }
 
-/* Real and imaginary parts (rows, 16) of rows of samples at eight waves. */
-INLINE void along_rows(const int rows, const float *row, int nx, const double *waves, double *out) {
-    D8 sum[4][2] = {{{0}}};
-    for (int x = 0; x < nx; x++)
-#pragma GCC unroll 4
-        for (int r = 0; r < rows; r++) {
-            double one = row[(size_t)r * nx + x];
-            sum[r][0] += one * eight(waves + 16 * x);
-            sum[r][1] += one * eight(waves + 16 * x + 8);
+/* Real and imaginary parts (16) of a row of samples at eight waves, from sums and differences of samples on either
+ * side of the middle; waves from there on. */
+static void along_row(const float *row, int nx, const double *waves, double *folded, double *out) {
+    int half = nx / 2;
+    double *even = folded, *odd = folded + half + 1;
+    for (int x = 0; x <= half; x++) {
+        double right = row[half + x], left = row[half - x];
+        even[x] = right + left, odd[x] = right - left;
+    }
+    even[0] /= 2;
+    D8 real[2] = {{0}}, imag[2] = {{0}};
+    int x = 0;
+    for (; x < half; x += 2)
+#pragma GCC unroll 2
+        for (int k = 0; k < 2; k++) { /* sums side by side, so that none waits for the other */
+            real[k] += even[x + k] * eight(waves + 16 * (x + k));
+            imag[k] += odd[x + k] * eight(waves + 16 * (x + k) + 8);
         }
-    memcpy(out, sum, sizeof *sum * rows);
+    if (x == half) real[0] += even[x] * eight(waves + 16 * x), imag[0] += odd[x] * eight(waves + 16 * x + 8);
+    D8 sum[2] = {real[0] + real[1], imag[0] + imag[1]};
+    memcpy(out, sum, sizeof sum);
 }
 
-/* Fourier transforms (15, 8) of arrays at eight wave numbers along x and those of either sign along y; waves:
+/* Fourier transforms (15, 8) of arrays, odd, at eight wave numbers along x and those of either sign along y; waves:
  * (samples, 16), real parts, then imaginary ones. */
 int32_t ENTRY(psf_spectra)(int64_t count, int32_t ny, int32_t nx, const float *psf, const double *waves_y,
                            const double *waves_x, double *out) {
-    double *rows = malloc(8 * 16 * (size_t)ny);
+    double *rows = malloc(8 * (16 * (size_t)ny + nx + 1)), *folded = rows + 16 * (size_t)ny;
     if (!rows) return 0;
+    waves_x += 16 * (nx / 2);
     for (int64_t n = 0; n < count; n++, psf += (size_t)ny * nx, out += 15 * 8 * 2) {
-        int y = 0;
-        for (; y + 4 <= ny; y += 4) along_rows(4, psf + (size_t)y * nx, nx, waves_x, rows + 16 * y);
-        for (; y < ny; y++) along_rows(1, psf + (size_t)y * nx, nx, waves_x, rows + 16 * y);
+        int y;
+        for (y = 0; y < ny; y++) along_row(psf + (size_t)y * nx, nx, waves_x, folded, rows + 16 * y);
         for (int k = 0; k < 8; k++) {
             D8 real = {0}, imag = {0}, turned_real = {0}, turned_imag = {0};
             for (y = 0; y < ny; y++) {

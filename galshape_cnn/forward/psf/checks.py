@@ -32,7 +32,7 @@ _LARGEST_OFF = 0.25  # of the array's shorter side: farther, it is cut on one si
 #: in samples, after which there is no other.
 _LIMITS = 0.2, 6.5, 8, 12, 1e-6
 _SIGMA_OF_MEDIAN = 1.4826  # of normal deviates over the median of their moduli
-_TOGETHER = 2**18  # samples that are looked at together, as many as a cache holds
+_TOGETHER = 2**19  # samples that are looked at together, as many as a cache holds
 _SMALLEST = 7  # samples of a side, below which there is no rim to look at
 
 

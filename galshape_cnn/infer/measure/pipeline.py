@@ -48,7 +48,7 @@ def measure_observation(observation, network, options, threads, bar, to_examine)
 
     def one(batch):
         number, rows = batch
-        stamps = groups[number][1][rows]
+        stamps = groups[number][1][rows[0] : rows[-1] + 1]  # a part, not copied
         with np.errstate(all="ignore"):  # of pixels that are no galaxy; their rows are flagged
             stamps = examined(stamps) if to_examine else stamps
             others = [listed[number][row] for row in rows]

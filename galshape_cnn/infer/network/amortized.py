@@ -212,7 +212,7 @@ class AmortizedPosterior:
         data, ivar = mirrored_edges(data, ivar, self.edge)
         sky = np.full(len(data), float(fit_sky), np.float32)
         inputs = network_inputs(
-            data.astype(np.float32), ivar.astype(np.float32), transfer,
+            np.asarray(data, np.float32), np.asarray(ivar, np.float32), transfer,
             sky, np.asarray(poisson, np.float32),
         )  # fmt: skip
         pixels, context, amplitude = inputs

@@ -98,14 +98,17 @@ def build_levels(data, ivar, sigma, coarser=True):
 
 def _bin(array):
     """Sum of 2x2 pixels."""
-    return array[:, ::2, ::2] + array[:, 1::2, ::2] + array[:, ::2, 1::2] + array[:, 1::2, 1::2]
+    total = array[:, ::2, ::2] + array[:, 1::2, ::2]
+    total += array[:, ::2, 1::2]
+    total += array[:, 1::2, 1::2]
+    return total
 
 
 def _smooth(signal, weight, variance, sigma, step):
     """Normalised convolution of one level, and its noise; without weights that of each stamp is even."""
     amplitude = _apply(signal, sigma, False, _REACH)
     if weight is None:
-        over, expected = _of_rows(partial(_even, amplitude.shape[1:]), sigma).swapaxes(0, 1) / step**2
+        over, expected = _of_rows(partial(_even, amplitude.shape[1:], step), sigma).swapaxes(0, 1)
         root = np.sqrt(variance).ravel()
     else:
         covered, root = _apply(weight, sigma, False, _REACH), np.float32(1)
@@ -131,12 +134,12 @@ def _of_rows(function, sigma):
 
 
 @lru_cache(maxsize=256)
-def _even(shape, sigma):
+def _even(shape, step, sigma):
     """One over the coverage, and the noise of smoothed pixels, where there is noise one and no mask."""
     kernels = [_band(side, sigma) for side in shape]
     over = _over(np.outer(*(kernel.sum(axis=1) for kernel in kernels)))
     spread = np.sqrt(np.outer(*((kernel**2).sum(axis=1) for kernel in kernels))) * over
-    return np.stack([over, np.where(spread > 0, spread, np.inf)]).astype(np.float32)
+    return np.stack([over, np.where(spread > 0, spread, np.inf)]).astype(np.float32) / step**2
 
 
 def _noise_excess(amplitude, expected, root):

@@ -76,7 +76,8 @@ class Noise:
         NoiseError
             If a value is negative.
         """
-        values = filled(self.array) * self.factor
+        values = filled(self.array)
+        values = values if self.factor == 1 else values * self.factor
         negative = values < 0
         if negative.any():
             raise NoiseError(
