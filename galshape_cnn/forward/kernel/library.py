@@ -93,9 +93,7 @@ def call(name, *arguments):
     """
     function = getattr(_library()[0], f"galshape_{name}_{chosen()}")
     # plain numbers: ``ctypes.data_as`` makes cycles, which keep arrays until the garbage is collected
-    pointers = [
-        ctypes.c_void_p(one.ctypes.data) if isinstance(one, np.ndarray) else one for one in arguments
-    ]
+    pointers = [ctypes.c_void_p(one.ctypes.data) if isinstance(one, np.ndarray) else one for one in arguments]
     if not function(*pointers):
         raise MemoryError(f"no memory to {name} galaxies")
 

@@ -43,7 +43,8 @@ def psf_offsets(psf, level, peak, limits):
         x, y.
     """
     psf, out = _double(psf), np.empty((len(psf), 2))
-    call("psf_offsets", ctypes.c_int64(len(psf)), *psf.shape[1:], psf, *map(_double, (level, peak, limits)), out)
+    how = map(_double, (level, peak, limits))
+    call("psf_offsets", ctypes.c_int64(len(psf)), *psf.shape[1:], psf, *how, out)
     return out
 
 

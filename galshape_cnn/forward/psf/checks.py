@@ -27,9 +27,9 @@ _FLAT = 0.8  # rim over the ring inside it: light falls off, a pedestal does not
 _SIGMAS = 6.0  # of the rim's scatter, that a pedestal must have
 _OFF = 0.12  # pixels off the central sample
 _LARGEST_OFF = 0.25  # of the array's shorter side: farther, it is cut on one side
-#: Of the centroid, in a window as wide as the PSF: share of the peak above which a sample counts for the first
-#: guess; how far the window reaches, in its widths, and a whole number of what samples; rounds, and the step,
-#: in samples, after which there is no other.
+#: Of the centroid, in a window as wide as the PSF: share of the peak above which a sample counts for the
+#: first guess; how far the window reaches, in its widths, and a whole number of what samples; rounds, and the
+#: step, in samples, after which there is no other.
 _LIMITS = 0.2, 6.5, 8, 12, 1e-6
 _SIGMA_OF_MEDIAN = 1.4826  # of normal deviates over the median of their moduli
 _TOGETHER = 2**19  # samples that are looked at together, as many as a cache holds
@@ -173,7 +173,7 @@ def _missing(rim, inner, ring, total, side):
 
 @with_kernel(psf_calls.psf_offsets, instead_of="numpy")
 def _offsets(array, level, peak, limits):
-    """Centroids in a window as wide as the PSF, x, y in samples from the central one; ``limits`` are `_LIMITS`."""
+    """Centroids in a window as wide as the PSF, x, y in samples from the central one, for `_LIMITS`."""
     share, reach_, step_, *ends = limits
     array = array - level[:, None, None]
     middle = np.array(array.shape[:0:-1]) // 2

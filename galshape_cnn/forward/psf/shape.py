@@ -44,7 +44,8 @@ def psf_width(psf, oversampling):
     for axis in (1, 2):
         # each by itself: a product of all rounds by their number
         profile = psf.sum(axis, dtype=float)[:, None]
-        level = level + np.hypot(*(profile @ _waves(profile.shape[-1], oversampling).swapaxes(1, 2)[:, None]))[:, 0]
+        real, imag = (profile @ one.T for one in _waves(profile.shape[-1], oversampling))
+        level = level + np.hypot(real, imag)[:, 0]
     return width_from_levels(level / (2 * np.maximum(psf.sum((1, 2), dtype=float), 1e-30)[:, None]))
 
 
