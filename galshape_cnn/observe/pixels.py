@@ -33,12 +33,10 @@ def read_pixels(data, noise, mask, factor):
     good = np.abs(data) < _LARGEST
     if mask is not None:
         good &= ~np.asarray(mask).astype(bool)
+    if not good.all():
+        data, ivar = np.where(good, data, 0), np.where(good, ivar, 0)
     with np.errstate(over="ignore", under="ignore"):
-        return (
-            np.where(good, data, 0).astype(np.float32, copy=False),
-            np.where(good, ivar, 0).astype(np.float32),
-            informed,
-        )
+        return data.astype(np.float32), ivar.astype(np.float32), informed
 
 
 @dataclass(frozen=True)

@@ -30,17 +30,6 @@ static int64_t up_to(const int32_t *keys, int64_t padded, int32_t limit) {
     return total;
 }
 
-/* The number of a rank among keys, padded with the largest; halving the range needs no branch for each. */
-static int32_t of_rank(const int32_t *keys, int64_t padded, int64_t rank) {
-    int64_t low = INT32_MIN, high = INT32_MAX;
-    while (low < high) {
-        int64_t middle = low + (high - low) / 2;
-        if (up_to(keys, padded, (int32_t)middle) > rank) high = middle;
-        else low = middle + 1;
-    }
-    return (int32_t)low;
-}
-
 /* The lowest key above another. */
 static int32_t next_of(const int32_t *keys, int64_t padded, int32_t key) {
     VI best = {0}, least = {0};
@@ -52,6 +41,19 @@ static int32_t next_of(const int32_t *keys, int64_t padded, int32_t key) {
     int32_t found = best[0];
     for (int i = 1; i < VL; i++) found = best[i] < found ? best[i] : found;
     return found;
+}
+
+/* The key of a rank among those padded with the largest: halving the range needs no branch for each, until there is
+ * one key in it. */
+static int32_t of_rank(const int32_t *keys, int64_t padded, int64_t rank) {
+    int64_t low = INT32_MIN, high = INT32_MAX, below = 0, most = padded;
+    while (low < high && most - below > 1) {
+        int64_t middle = low + (high - low) / 2, count = up_to(keys, padded, (int32_t)middle);
+        if (count > rank) high = middle, most = count;
+        else low = middle + 1, below = count;
+    }
+    if (low == high) return (int32_t)low;
+    return next_of(keys, padded, (int32_t)(low > INT32_MIN ? low - 1 : low));
 }
 
 /* Of each row of `number` values the median; of those that are not all `good` the lower of the two in the middle,

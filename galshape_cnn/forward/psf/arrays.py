@@ -2,6 +2,7 @@
 """Arrays of effective PSFs: checked, trimmed, stacked."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -47,6 +48,11 @@ class PSFArrays:
 
     array: np.ndarray
     oversampling: int = 1
+
+    @cached_property
+    def sums(self):
+        """Largest value, sum, and sum of squares of each, (3, N)."""
+        return psf_sums(self.array)
 
 
 def check_oversampling(oversampling, name="psf_oversampling"):

@@ -15,7 +15,7 @@ from galshape_cnn.errors import PSFError, warn
 from galshape_cnn.forward.kernel import psf_calls
 from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.medians import row_medians
-from galshape_cnn.forward.psf.arrays import PSFArrays, as_final, psf_sums
+from galshape_cnn.forward.psf.arrays import PSFArrays, as_final
 
 __all__ = ["MendedPSF", "mended_psf"]
 
@@ -93,7 +93,8 @@ def mended_psf(psf, normalize=True):
     if min(array.shape[1:]) < _SMALLEST or not len(array):
         return MendedPSF(psf, none, none)
     count = max(1, _TOGETHER // array[0].size)
-    parts = [_faults(array[k : k + count]) for k in range(0, len(array), count)]
+    slices = [slice(k, k + count) for k in range(0, len(array), count)]
+    parts = [_faults(array[some], *psf.sums[:2, some]) for some in slices]
     level, cut, shift = (np.concatenate(part) for part in zip(*parts, strict=True))
     pedestal, distance = level != 0, np.hypot(*shift.T) / psf.oversampling
     off = (distance > _OFF) & ~cut
@@ -123,9 +124,8 @@ def _check_inside(shift, off, shape):
         )
 
 
-def _faults(array):
+def _faults(array, peak, total):
     """Level of the pedestal, zero without one, whether it is cut, and offset of each array."""
-    peak, total, _ = psf_sums(array)
     rim, inner, error, ring = _rings(array)
     flat = (rim < 0) | (rim > _FLAT * inner)  # no PSF is negative
     size = np.abs(rim)

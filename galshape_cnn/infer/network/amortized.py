@@ -57,6 +57,7 @@ __all__ = [
 #: Half-light radius in network pixels above which stamps are block-averaged.
 LARGE = 8.0
 _DRAWS = 256
+_TOGETHER = 64  # galaxies whose draws are made together
 _ZERO_KY, _ZERO_KX = int(np.argmin(np.abs(PSF_KY))), int(np.argmin(np.abs(PSF_KX)))
 _FARTHEST = 50.0  # logarithm of the largest flux and radius that is stated
 _SMALLEST_SUM = 1e-3  # of a PSF; absurd ones are flagged elsewhere
@@ -354,6 +355,13 @@ def quasi_random_draws(posterior, count):
 
 def posterior_moments(posterior: MixturePosterior):
     """Mean (N, 7) of flux, n, hlr, g1, g2, x, y, and covariance (N, 7, 7), of mixture posteriors."""
+    starts = range(0, max(len(posterior), 1), _TOGETHER)
+    parts = [_some_moments(posterior[k : k + _TOGETHER]) for k in starts]
+    return tuple(np.concatenate(one) for one in zip(*parts, strict=True))
+
+
+def _some_moments(posterior):
+    """The same, of few: their draws stay in cache."""
     draws = quasi_random_draws(posterior, _DRAWS)
     # Rows with infinities are flagged.
     with np.errstate(over="ignore", invalid="ignore"):

@@ -19,7 +19,7 @@ import numpy as np
 from astropy.stats import gaussian_sigma_to_fwhm
 
 from galshape_cnn.flags import Flag
-from galshape_cnn.forward.psf.arrays import PSFArrays, psf_sums
+from galshape_cnn.forward.psf.arrays import PSFArrays
 from galshape_cnn.observe.detect.levels import Peaks, highest_peak, neighbor_peaks, windows
 from galshape_cnn.observe.detect.scale_space import build_levels, has_uniform_noise, number_of_levels
 
@@ -68,7 +68,7 @@ def psf_sigma(psf):
     Of the Gaussian that covers as many pixels, 1 / sum(p^2); at least one pixel, below which a sampled
     Gaussian is no Gaussian any more.
     """
-    _, total, square = psf_sums(psf.array)
+    _, total, square = psf.sums
     pixels = total**2 / square / psf.oversampling**2
     return np.maximum(np.sqrt(pixels / (4 * np.pi)), 1.0)
 
