@@ -171,6 +171,11 @@ class Stamps:
         changed = {"data": data, "ivar": ivar, "nuisance": nuisance}
         return _freeze(object.__new__(Stamps), parts | changed)
 
+    def without_psfs(self):
+        """The same stamps for whoever needs no PSF: none is copied with parts of them."""
+        parts = {item.name: getattr(self, item.name) for item in fields(self)}
+        return _freeze(object.__new__(Stamps), parts | {"psf": None})
+
     def as_even_squares(self):
         """The same stamps, with masked pixels added at the far ends until they are squares of even size."""
         ny, nx = self.data.shape[1:]

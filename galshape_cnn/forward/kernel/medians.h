@@ -56,12 +56,25 @@ static int32_t of_rank(const int32_t *keys, int64_t padded, int64_t rank) {
     return next_of(keys, padded, (int32_t)(low > INT32_MIN ? low - 1 : low));
 }
 
+/* Room for the keys of so many numbers. */
+static int32_t *room_for_keys(int64_t number) {
+    return aligned_alloc(sizeof(VI), (4 * (size_t)number / sizeof(VI) + 5) * sizeof(VI));
+}
+
+/* Median of keys, or of an even number of them the lower one in the middle unless the mean of both is wanted. */
+static float median_of(int32_t *keys, int64_t used, int of_both) {
+    int64_t padded = (used + AT_ONCE - 1) / AT_ONCE * AT_ONCE;
+    for (int64_t i = used; i < padded; i++) keys[i] = INT32_MAX;
+    int32_t low = of_rank(keys, padded, (used - 1) / 2);
+    if (!of_both || used % 2 || up_to(keys, padded, low) > used / 2) return number_of(low);
+    return (number_of(low) + number_of(next_of(keys, padded, low))) / 2;
+}
+
 /* Of each row of `number` values the median; of those that are not all `good` the lower of the two in the middle,
  * and NaN for fewer than `fewest`. */
 int32_t ENTRY(medians)(int64_t count, int64_t number, int64_t fewest, const float *values, const uint8_t *good,
                        float *out) {
-    size_t bytes = (4 * (size_t)number / sizeof(VI) + 5) * sizeof(VI);
-    int32_t *keys = aligned_alloc(sizeof(VI), bytes);
+    int32_t *keys = room_for_keys(number);
     if (!keys) return 0;
     for (int64_t n = 0; n < count; n++, values += number) {
         int64_t used = 0;
@@ -70,16 +83,8 @@ int32_t ENTRY(medians)(int64_t count, int64_t number, int64_t fewest, const floa
                 keys[used] = key_of(values[i]), used += good[n * number + i];
         else
             for (; used < number; used++) keys[used] = key_of(values[used]);
-        int64_t padded = (used + AT_ONCE - 1) / AT_ONCE * AT_ONCE;
-        for (int64_t i = used; i < padded; i++) keys[i] = INT32_MAX;
         int whole = used == number;
-        if (!used || (!whole && used < fewest)) {
-            out[n] = NAN;
-            continue;
-        }
-        int32_t low = of_rank(keys, padded, (used - 1) / 2), high = low;
-        if (whole && used % 2 == 0 && up_to(keys, padded, low) <= used / 2) high = next_of(keys, padded, low);
-        out[n] = high == low ? number_of(low) : (number_of(low) + number_of(high)) / 2;
+        out[n] = !used || (!whole && used < fewest) ? NAN : median_of(keys, used, whole);
     }
     free(keys);
     return 1;

@@ -33,6 +33,24 @@ int32_t ENTRY(psf_sums)(int64_t count, int64_t area, const double *psf, double *
     return 1;
 }
 
+/* Medians of the samples of each array on its rim and on a ring, and of the distance of the first from their median,
+ * in single precision. */
+int32_t ENTRY(psf_rings)(int64_t count, int64_t area, const double *psf, int64_t on_rim, const int64_t *rim,
+                         int64_t on_ring, const int64_t *ring, double *out) {
+    int32_t *keys = room_for_keys(on_rim > on_ring ? on_rim : on_ring);
+    if (!keys) return 0;
+    for (int64_t n = 0; n < count; n++, psf += area, out += 3) {
+        for (int64_t i = 0; i < on_ring; i++) keys[i] = key_of((float)psf[ring[i]]);
+        out[1] = median_of(keys, on_ring, 1);
+        for (int64_t i = 0; i < on_rim; i++) keys[i] = key_of((float)psf[rim[i]]);
+        float middle = median_of(keys, on_rim, 1);
+        for (int64_t i = 0; i < on_rim; i++) keys[i] = key_of(fabsf((float)psf[rim[i]] - middle));
+        out[0] = middle, out[2] = median_of(keys, on_rim, 1);
+    }
+    free(keys);
+    return 1;
+}
+
 static double dot_of(const double *a, const double *b, int number) {
     double sum[LANES] = {0};
     int i = 0;
@@ -128,12 +146,31 @@ int32_t ENTRY(psf_offsets)(int64_t count, int32_t ny, int32_t nx, const double *
     return 1;
 }
 
-/* For each array the first of `waves` wave numbers at which the modulus of its transfer function, mean of both axes,
- * is below half of that at zero; the last one if none is.  cos and sin, (waves, side), along y and x. */
+/* Sums and differences of samples on either side of the middle, side by side from there on. */
+static void fold_samples(const double *along, int side, double *folded) {
+    int half = side / 2;
+    for (int i = 0; i <= half; i++) {
+        folded[i] = along[half + i] + along[half - i];
+        folded[half + 1 + i] = along[half + i] - along[half - i];
+    }
+    folded[0] /= 2;
+}
+
+/* Modulus of the transfer function along an axis, of folded samples. */
+INLINE double modulus(const double *folded, int half, const double *cos_, const double *sin_) {
+    double real = dot_of(folded, cos_, half + 1), imag = dot_of(folded + half + 1, sin_, half + 1);
+    return sqrt(real * real + imag * imag);
+}
+
+/* For each array, odd, the first of `waves` wave numbers at which the modulus of its transfer function, mean of both
+ * axes, is below half of that at zero; the last one if none is.  cos and sin from the middle sample on, (waves, half
+ * a side), along y and x. */
 int32_t ENTRY(psf_half_levels)(int64_t count, int32_t ny, int32_t nx, int32_t waves, const float *psf,
                                const double *cos_y, const double *sin_y, const double *cos_x, const double *sin_x,
                                int64_t *out) {
-    double *along_y = malloc(8 * ((size_t)ny + nx)), *along_x = along_y + ny;
+    int hy = ny / 2, hx = nx / 2;
+    double *along_y = malloc(8 * 2 * ((size_t)ny + nx + 1)), *along_x = along_y + ny;
+    double *folded_y = along_x + nx, *folded_x = folded_y + ny + 1;
     if (!along_y) return 0;
     for (int64_t n = 0; n < count; n++, psf += (size_t)ny * nx) {
         memset(along_x, 0, 8 * (size_t)nx);
@@ -151,13 +188,14 @@ int32_t ENTRY(psf_half_levels)(int64_t count, int32_t ny, int32_t nx, int32_t wa
             along_y[y] = all_of(sum);
             total += along_y[y];
         }
-        double half = total > 1e-30 ? total : 1e-30;
+        fold_samples(along_y, ny, folded_y), fold_samples(along_x, nx, folded_x);
+        double least = total > 1e-30 ? total : 1e-30;
         int64_t wave = 0;
         for (; wave < waves - 1; wave++) {
-            size_t at_y = (size_t)wave * ny, at_x = (size_t)wave * nx;
-            double level = hypot(dot_of(along_y, cos_y + at_y, ny), dot_of(along_y, sin_y + at_y, ny)) +
-                           hypot(dot_of(along_x, cos_x + at_x, nx), dot_of(along_x, sin_x + at_x, nx));
-            if (level < half) break;
+            size_t at_y = (size_t)wave * (hy + 1), at_x = (size_t)wave * (hx + 1);
+            double level = modulus(folded_y, hy, cos_y + at_y, sin_y + at_y) +
+                           modulus(folded_x, hx, cos_x + at_x, sin_x + at_x);
+            if (level < least) break;
         }
         out[n] = wave;
     }

@@ -7,7 +7,7 @@ import numpy as np
 
 from galshape_cnn.forward.kernel.library import call
 
-__all__ = ["psf_half_levels", "psf_offsets", "psf_spectra", "psf_sums"]
+__all__ = ["psf_half_levels", "psf_offsets", "psf_rings", "psf_spectra", "psf_sums"]
 
 _WAVES = 8  # of a spectrum along an axis, with one sign
 
@@ -48,15 +48,36 @@ def psf_offsets(psf, level, peak, limits):
     return out
 
 
+def psf_rings(psf, rim, ring):
+    """Medians of samples on the rim and on a ring, and the median distance of the first from theirs.
+
+    Parameters
+    ----------
+    psf : (N, py, px) array_like
+        PSFs.
+    rim, ring : (M,), (K,) int64 ndarray
+        Numbers of the samples in a flat array.
+
+    Returns
+    -------
+    medians : (3, N) float64 ndarray
+        Found in single precision.
+    """
+    psf, out = _double(psf), np.empty((len(psf), 3))
+    places = [one for at in (rim, ring) for one in (ctypes.c_int64(len(at)), at)]
+    call("psf_rings", ctypes.c_int64(len(psf)), ctypes.c_int64(psf[0].size), psf, *places, out)
+    return out.T
+
+
 def psf_half_levels(psf, waves_y, waves_x):
     """First wave at which each PSF's transfer function, mean of both axes, is below half of that at zero.
 
     Parameters
     ----------
     psf : (N, py, px) array_like
-        PSFs.
-    waves_y, waves_x : (2, K, py), (2, K, px) float64 ndarray
-        cos and sin of the waves at the samples.
+        PSFs, odd-sized.
+    waves_y, waves_x : (2, K, py // 2 + 1), (2, K, px // 2 + 1) float64 ndarray
+        cos and sin of the waves at the samples from the middle one on.
 
     Returns
     -------
@@ -75,7 +96,7 @@ def psf_spectra(psf, waves_y, waves_x):
     Parameters
     ----------
     psf : (N, py, px) array_like
-        PSFs.
+        PSFs, odd-sized.
     waves_y, waves_x : (8, py), (8, px) complex128 ndarray
         Waves at the samples, whose first is constant.
 

@@ -141,12 +141,18 @@ def _faults(array, peak, total):
 def _rings(array):
     """Median of the rim and of a ring inside it, error of the first, radius of the second in the rim's."""
     rim_at, ring_at, ring = _ring_places(*array.shape[1:])
+    rim, inner, spread = _medians_on(array, rim_at, ring_at)
+    return rim, inner, _SIGMA_OF_MEDIAN * spread / np.sqrt(max(len(rim_at) / 4, 1)), ring
+
+
+@with_kernel(psf_calls.psf_rings, instead_of="numpy")
+def _medians_on(array, rim, ring):
+    """Medians on the rim and the ring, and of the distance of the first from theirs, (3, N)."""
     flat = array.reshape(len(array), -1)
-    rims, inner = (np.take(flat, at, axis=1).astype(np.float32) for at in (rim_at, ring_at))
-    rim = row_medians(rims)
-    scatter = _SIGMA_OF_MEDIAN * row_medians(np.abs(rims - rim[:, None]))
-    rim, inner, scatter = (one.astype(float) for one in (rim, row_medians(inner), scatter))
-    return rim, inner, scatter / np.sqrt(max(len(rim_at) / 4, 1)), ring
+    rims, inner = (np.take(flat, at, axis=1).astype(np.float32) for at in (rim, ring))
+    middle = row_medians(rims)
+    spread = row_medians(np.abs(rims - middle[:, None]))
+    return np.stack([middle, row_medians(inner), spread]).astype(float)
 
 
 @lru_cache(maxsize=16)

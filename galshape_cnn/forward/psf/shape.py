@@ -31,7 +31,13 @@ def _waves(side, oversampling):
 
 
 def _width_by_kernel(psf, oversampling):
-    return _widths()[psf_calls.psf_half_levels(psf, *(_waves(side, oversampling) for side in psf.shape[1:]))]
+    waves = (_waves_from_middle(side, oversampling) for side in psf.shape[1:])
+    return _widths()[psf_calls.psf_half_levels(psf, *waves)]
+
+
+@lru_cache(maxsize=16)
+def _waves_from_middle(side, oversampling):
+    return np.ascontiguousarray(_waves(side, oversampling)[..., side // 2 :])
 
 
 @with_kernel(_width_by_kernel, "psf", instead_of="numpy")

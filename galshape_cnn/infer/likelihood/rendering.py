@@ -88,6 +88,11 @@ class RenderedBatch:
         """The same batch with other pixels, counted in the same unit."""
         return replace(self, stamps=stamps)
 
+    @property
+    def transformed(self):
+        """The same with transfer functions alone: parts of it are no copies of PSFs."""
+        return replace(self, stamps=self.stamps.without_psfs())
+
     def filled(self, rows=None, size=BATCH_SIZE, by_kernel=False):
         """Yield batches of the one size that functions are compiled for.
 

@@ -45,6 +45,17 @@ def test_sums_of_none():
     assert psf_sums(np.zeros((0, 5, 5))).shape == (3, 0)
 
 
+def test_medians_on_the_rim_and_inside(chosen, psf):
+    rim, ring, _ = checks._ring_places(*psf.shape[1:])
+    noisy = psf + np.random.default_rng(1).normal(0, 1e-4, psf.shape)
+    found = psf_calls.psf_rings(noisy, rim, ring)
+    edge = noisy.reshape(3, -1)[:, rim]
+    np.testing.assert_allclose(found[0], np.median(edge, axis=1), rtol=1e-6)
+    np.testing.assert_allclose(found[1], np.median(noisy.reshape(3, -1)[:, ring], axis=1), rtol=1e-6)
+    np.testing.assert_allclose(found[2], 1e-4 / 1.4826, rtol=0.5)
+    np.testing.assert_array_equal(found, checks._medians_on.__wrapped__(noisy, rim, ring))
+
+
 def test_offsets_are_the_centroids(chosen, psf):
     raised = psf + np.array([0, 1e-5, 2e-4])[:, None, None]
     how = np.array([0, 1e-5, 2e-4]), raised.max((1, 2)), checks._LIMITS
