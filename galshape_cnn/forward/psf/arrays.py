@@ -119,7 +119,8 @@ def psf_sums(psf):
     """Largest value, sum, and sum of squares of arrays (N, py, px), (3, N) float64."""
     psf = np.asarray(psf, float)
     axes = (1, 2)
-    return np.stack([psf.max(axes), psf.sum(axes), np.square(psf).sum(axes)])
+    with np.errstate(over="ignore"):  # of what is not a PSF yet
+        return np.stack([psf.max(axes), psf.sum(axes), np.square(psf).sum(axes)])
 
 
 def _check_odd(array, name):
