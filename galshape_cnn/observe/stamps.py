@@ -234,20 +234,20 @@ def _checked_pixels(data, ivar):
             raise InputError(f"{name} has dtype {array.dtype}; real numbers are needed")
     for mask in (no_data, no_ivar):
         ivar = ivar if mask is None else np.where(mask, 0, ivar)
-    bad = ~(np.isfinite(ivar) & (ivar >= 0))
-    if bad.any():
+    largest = float(ivar.max(initial=0))
+    if not (ivar.min(initial=0) >= 0 and np.isfinite(largest)):  # NaN is neither
+        bad = ~(np.isfinite(ivar) & (ivar >= 0))
         raise NoiseError(
             f"ivar has {bad.sum()} pixels that are negative, NaN or infinite; inverse variance must be "
             "finite and >= 0, with zero for pixels that do not count"
         )
-    largest = float(ivar.max(initial=0))
     fits = largest == 0 or 1 / _SINGLE_PRECISION_LIMIT < largest < _SINGLE_PRECISION_LIMIT
     kind = np.float32 if fits else np.float64
     with np.errstate(over="ignore", under="ignore"):
         data, ivar = np.array(data, kind), np.array(ivar, kind)
     bad = ~np.isfinite(data) | (ivar == 0)
-    data[bad] = 0
-    ivar[bad] = 0
+    if bad.any():
+        data[bad], ivar[bad] = 0, 0
     return data, ivar
 
 
