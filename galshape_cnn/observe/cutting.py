@@ -264,8 +264,9 @@ def _read(frames, which, y, x):
     stack, factor = frames[which[0]].stack, frames[which[0]].factor
     if stack is None:
         return frames[which[0]].read(y, x)
+    whole = len(which) == which[-1] - which[0] + 1  # of rows one after the other nothing is copied
     try:
-        return stack.read(which, y, x, factor)
+        return stack.read(slice(which[0], which[-1] + 1) if whole else which, y, x, factor)
     except NoiseError:
         for one in which:  # says in which
             frames[one].read(y, x)

@@ -63,7 +63,7 @@ class Frame:
     @property
     def shape(self):
         """(ny, nx)."""
-        return np.shape(self.data)
+        return self.data.shape
 
     def read(self, rows, columns):
         """Pixels and inverse variance of a part of the image, by slices inside it, and if its noise is known.
@@ -173,7 +173,7 @@ def _stacked_frames(data, error, mask, wcs, unit):
     shared = _merge_wcs(raw.wcs, wcs, "data[0]", {}), _unit_factor(raw.unit, unit, "data[0]")
     alone = replace(raw, uncertainty=None, mask=None)
     names = "error" if raw.uncertainty is None else "data.uncertainty"
-    return [_frame_of(stack, row, alone, names, *shared) for row in range(len(raw.array))], unit
+    return _frames_of(stack, alone, names, *shared), unit
 
 
 def _is_cube(array, like):
@@ -181,16 +181,18 @@ def _is_cube(array, like):
     return isinstance(array, np.ndarray) and array.ndim == 3 and len(array) > 1 and array.shape == like.shape
 
 
-def _frame_of(stack, row, raw, name, wcs, factor):
-    """One of the frames of a stack, as it would be by itself."""
-    if name != "error":
-        name = name.replace("data", f"data[{row}]")
-    noise, array = stack.noise, stack.noise.array
-    if np.ndim(array) or name != noise.name:
-        noise = replace(noise, array=array[row] if np.ndim(array) else array, name=name)
-    mask = None if stack.mask is None else stack.mask[row]
-    one = _slice(raw, row)
-    return Frame(one.array, noise, mask, wcs, one.psf, factor, stack)
+def _frames_of(stack, raw, name, wcs, factor):
+    """The frames of a stack, each as it would be by itself."""
+    noise, mask, n = stack.noise, stack.mask, len(raw.array)
+    names = [name if name == "error" else name.replace("data", f"data[{row}]") for row in range(n)]
+    if np.ndim(noise.array):
+        noises = [Noise(noise.array[row], noise.kind, noise.factor, names[row]) for row in range(n)]
+    else:
+        noises = [noise if one == noise.name else replace(noise, name=one) for one in names]
+    masks = [None] * n if mask is None else mask
+    psfs = raw.psf if np.ndim(raw.psf) == 3 and len(raw.psf) == n else [raw.psf] * n
+    each = zip(raw.array, noises, masks, psfs, strict=True)
+    return [Frame(pixels, one, bad, wcs, psf, factor, stack) for pixels, one, bad, psf in each]
 
 
 def _refuse_empty():

@@ -340,8 +340,8 @@ def _make_groups(rows, psfs, listed, recenter, unit, flag, strict):
     rows = rows_in_units_of(rows, pixel_unit)
     for size in np.unique(rows.size):
         selected = np.flatnonzero(rows.size == size)
-        shared = len(psfs.array) == 1
-        psf = psfs if shared else PSFArrays(psfs.array[selected], psfs.oversampling)
+        whole = len(psfs.array) == 1 or len(selected) == len(rows)
+        psf = psfs if whole else PSFArrays(psfs.array[selected], psfs.oversampling)
         parts, informed[selected] = _make_stamps(rows, selected, psf, listed, recenter)
         data, ivar = parts.pop("data"), parts.pop("ivar")
         if pixel_unit != 1:

@@ -23,7 +23,9 @@ def read_pixels(data, noise, mask, factor):
     Zero where masked or not finite; ``factor`` turns pixel values into the unit that is wanted.
     ``NoiseError`` if the noise is negative.
     """
-    data, ivar = np.asarray(data, np.float64), noise.inverse_variance()
+    data, ivar = np.asarray(data), noise.inverse_variance()
+    if data.dtype != np.float32 or factor != 1:  # those hold a number that is not changed
+        data = np.asarray(data, np.float64)
     if factor != 1:
         data, ivar = data * factor, ivar / factor**2
     ivar = np.broadcast_to(ivar, data.shape)
@@ -31,12 +33,10 @@ def read_pixels(data, noise, mask, factor):
     good = np.abs(data) < _LARGEST
     if mask is not None:
         good &= ~np.asarray(mask).astype(bool)
+    if not good.all():
+        data, ivar = np.where(good, data, 0), np.where(good, ivar, 0)
     with np.errstate(over="ignore", under="ignore"):
-        return (
-            np.where(good, data, 0).astype(np.float32),
-            np.where(good, ivar, 0).astype(np.float32),
-            informed,
-        )
+        return data.astype(np.float32), ivar.astype(np.float32), informed
 
 
 @dataclass(frozen=True)

@@ -136,8 +136,8 @@ class Stamps:
 
     def __getitem__(self, index):
         """Rows of the batch: an int, slice, or array of int or bool gives `Stamps`."""
-        rows = np.arange(len(self))[index]
-        rows = np.atleast_1d(rows)
+        # a slice shares memory, which nobody can change
+        rows = index if isinstance(index, slice) else np.atleast_1d(np.arange(len(self))[index])
         selected = {}
         for item in fields(self):
             value = getattr(self, item.name)
@@ -162,12 +162,19 @@ class Stamps:
     def with_pixels(self, data, ivar, nuisance=None):
         """The same stamps with other pixels, of the shape and type of the old ones, finite.
 
-        Zero ``ivar`` masks a pixel; ``nuisance`` as of the class, single precision.
+        Zero ``ivar`` masks a pixel; a read-only one is kept as it is. ``nuisance`` as of the class, single
+        precision.
         """
         parts = {item.name: getattr(self, item.name) for item in fields(self)}
-        data = np.where(ivar > 0, data, 0).astype(self.data.dtype)
-        changed = {"data": data, "ivar": np.array(ivar), "nuisance": nuisance}
+        data = np.where(ivar > 0, data, 0).astype(self.data.dtype, copy=False)
+        ivar = np.array(ivar) if ivar.flags.writeable else ivar
+        changed = {"data": data, "ivar": ivar, "nuisance": nuisance}
         return _freeze(object.__new__(Stamps), parts | changed)
+
+    def without_psfs(self):
+        """The same stamps for whoever needs no PSF: none is copied with parts of them."""
+        parts = {item.name: getattr(self, item.name) for item in fields(self)}
+        return _freeze(object.__new__(Stamps), parts | {"psf": None})
 
     def as_even_squares(self):
         """The same stamps, with masked pixels added at the far ends until they are squares of even size."""
@@ -187,9 +194,17 @@ class Stamps:
         """
         parts = {item.name: getattr(self, item.name) for item in fields(self)}
         unit = np.broadcast_to(unit, len(self)).astype(float)[:, None, None]
-        parts["data"] = np.multiply(self.data, 1 / unit, dtype=float).astype(np.float32)
-        parts["ivar"] = np.multiply(self.ivar, unit**2, dtype=float).astype(np.float32)
+        parts["data"], parts["ivar"] = _scaled(self.data, 1 / unit), _scaled(self.ivar, unit**2)
+        parts["psf"] = self.psf.astype(np.float32)
         return _freeze(object.__new__(Stamps), parts | {"unit": None})
+
+
+def _scaled(array, factor):
+    """Single-precision product, rounded once."""
+    single = factor.astype(np.float32)
+    if array.dtype == np.float32 and (single == factor).all():
+        return array * single
+    return np.multiply(array, factor, dtype=float).astype(np.float32)
 
 
 def _freeze(stamps, values):
@@ -219,20 +234,20 @@ def _checked_pixels(data, ivar):
             raise InputError(f"{name} has dtype {array.dtype}; real numbers are needed")
     for mask in (no_data, no_ivar):
         ivar = ivar if mask is None else np.where(mask, 0, ivar)
-    bad = ~(np.isfinite(ivar) & (ivar >= 0))
-    if bad.any():
+    largest = float(ivar.max(initial=0))
+    if not (ivar.min(initial=0) >= 0 and np.isfinite(largest)):  # NaN is neither
+        bad = ~(np.isfinite(ivar) & (ivar >= 0))
         raise NoiseError(
             f"ivar has {bad.sum()} pixels that are negative, NaN or infinite; inverse variance must be "
             "finite and >= 0, with zero for pixels that do not count"
         )
-    largest = float(ivar.max(initial=0))
     fits = largest == 0 or 1 / _SINGLE_PRECISION_LIMIT < largest < _SINGLE_PRECISION_LIMIT
     kind = np.float32 if fits else np.float64
     with np.errstate(over="ignore", under="ignore"):
         data, ivar = np.array(data, kind), np.array(ivar, kind)
     bad = ~np.isfinite(data) | (ivar == 0)
-    data[bad] = 0
-    ivar[bad] = 0
+    if bad.any():
+        data[bad], ivar[bad] = 0, 0
     return data, ivar
 
 

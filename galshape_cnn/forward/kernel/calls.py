@@ -12,6 +12,7 @@ from galshape_cnn.forward.kernel.library import call
 from galshape_cnn.forward.kernel.plan import plan_of
 
 __all__ = [
+    "FEWEST",
     "companions",
     "correlated_products",
     "examination",
@@ -20,6 +21,7 @@ __all__ = [
     "images",
     "linear_equations",
     "local_maxima",
+    "medians",
     "moved_features",
     "normal_equations",
     "point_chi2",
@@ -29,6 +31,8 @@ __all__ = [
 
 _KINDS = {"image": (0, 1), "point": (1, 3), "slopes": (2, 7)}
 _RESULTS = 97  # numbers of an examination
+#: Good values of a row, not all of which are good, that have a median.
+FEWEST = 16
 
 
 def _single(array):
@@ -377,4 +381,12 @@ def transfer(psf, grid, oversampling=1):
         raise ValueError(f"PSF arrays of {psf.shape[1]} x {psf.shape[2]} samples; allowed: odd sizes")
     out = np.empty((len(psf), 2 * modes, modes), np.complex64)
     call("transfer", _grid(grid), _number(len(psf)), *psf.shape[1:], int(oversampling), psf, out)
+    return out
+
+
+def medians(values, good=None):
+    """Medians of rows (N, M), (N,) float32, as `galshape_cnn.forward.medians.row_medians` defines them."""
+    values, out = _single(values), np.empty(len(values), np.float32)
+    good = None if good is None else np.ascontiguousarray(good, bool)
+    call("medians", _number(len(values)), _number(values.shape[1]), _number(FEWEST), values, good, out)
     return out

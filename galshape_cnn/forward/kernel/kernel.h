@@ -27,6 +27,10 @@
 
 #include "peaks.h"
 
+#include "medians.h"
+
+#include "psf.h"
+
 #include "features.h"
 
 #include "network.h"

@@ -64,8 +64,12 @@ def chosen():
     InputError
         If ``GALSHAPE_KERNEL`` names instructions that this processor does not have.
     """
-    possible = instructions()
-    wanted = os.environ.get(KERNEL_VARIABLE, "").strip().lower()
+    return _chosen(os.environ.get(KERNEL_VARIABLE, ""))
+
+
+@lru_cache(maxsize=8)
+def _chosen(wanted):
+    possible, wanted = instructions(), wanted.strip().lower()
     if not possible or wanted in ("off", "0", "no"):
         return None
     if wanted and wanted not in possible:
@@ -88,9 +92,8 @@ def call(name, *arguments):
         If there was no memory for it.
     """
     function = getattr(_library()[0], f"galshape_{name}_{chosen()}")
-    pointers = [
-        one if not hasattr(one, "ctypes") else one.ctypes.data_as(ctypes.c_void_p) for one in arguments
-    ]
+    # plain numbers: ``ctypes.data_as`` makes cycles, which keep arrays until the garbage is collected
+    pointers = [ctypes.c_void_p(one.ctypes.data) if isinstance(one, np.ndarray) else one for one in arguments]
     if not function(*pointers):
         raise MemoryError(f"no memory to {name} galaxies")
 

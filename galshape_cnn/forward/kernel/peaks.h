@@ -1,14 +1,23 @@
 /* Licensed under a 3-clause BSD style license - see LICENSE.rst */
 /* Smoothed stamps and their peaks: galshape_cnn.observe.detect tells what they are. */
 
-/* Sum of a line's neighbours at distances up to `reach` along `stride`, times weights, for BLOCK columns. */
-enum { BLOCK = 4 * VL };
-INLINE void weighted_sum(const float *line, int64_t stride, const float *weights, int from, int to, float *out) {
+/* Sums of a line's neighbours at distances up to `reach` along `stride`, times weights, for some vectors of columns. */
+INLINE void sum_of_neighbours(const int vectors, const float *line, int64_t stride, const float *weights, int from,
+                              int to, float *out) {
     V sum[4] = {{0}};
     for (int t = from; t <= to; t++)
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) sum[i] += splat(weights[t]) * load(line + t * stride + i * VL);
-    for (int i = 0; i < 4; i++) store(out + i * VL, sum[i]);
+        for (int i = 0; i < vectors; i++) sum[i] += splat(weights[t]) * load(line + t * stride + i * VL);
+    for (int i = 0; i < vectors; i++) store(out + i * VL, sum[i]);
+}
+
+/* The same for `wide` columns, whole vectors. */
+static void weighted_sums(int wide, const float *line, int64_t stride, const float *weights, int from, int to,
+                          float *out) {
+    int x = 0;
+    for (; x + 4 * VL <= wide; x += 4 * VL) sum_of_neighbours(4, line + x, stride, weights, from, to, out + x);
+    if (x + 2 * VL <= wide) sum_of_neighbours(2, line + x, stride, weights, from, to, out + x), x += 2 * VL;
+    if (x < wide) sum_of_neighbours(1, line + x, stride, weights, from, to, out + x);
 }
 
 /* Images smoothed along both axes with a Gaussian of unit sum and its own width each, or with its square. */
@@ -16,7 +25,7 @@ int32_t ENTRY(smooth)(int64_t count, int32_t ny, int32_t nx, const float *array,
                       int32_t squared, double reach_, float *out) {
     double widest = 0;
     for (int64_t one = 0; one < count; one++) widest = sigma[one] > widest ? sigma[one] : widest;
-    int most = (int)ceil(reach_ * widest), margin = rounded_up(most, VL), wide = rounded_up(nx, BLOCK);
+    int most = (int)ceil(reach_ * widest), margin = rounded_up(most, VL), wide = rounded_up(nx, VL);
     size_t line = wide + 2 * margin;
     float *image = calloc((size_t)ny * wide + line + 2 * most + 1 + wide, 4), *row = image + (size_t)ny * wide;
     if (!image) return 0;
@@ -30,10 +39,8 @@ int32_t ENTRY(smooth)(int64_t count, int32_t ny, int32_t nx, const float *array,
         for (int y = 0; y < ny; y++) memcpy(image + (size_t)y * wide, array + (size_t)y * nx, 4 * nx);
         for (int y = 0; y < ny; y++, out += nx) {
             int from = y < reach ? -y : -reach, to = ny - 1 - y < reach ? ny - 1 - y : reach;
-            for (int x = 0; x < wide; x += BLOCK)
-                weighted_sum(image + (size_t)y * wide + x, wide, weights, from, to, row + margin + x);
-            for (int x = 0; x < wide; x += BLOCK)
-                weighted_sum(row + margin + x, 1, weights, -reach, reach, end + x);
+            weighted_sums(wide, image + (size_t)y * wide, wide, weights, from, to, row + margin);
+            weighted_sums(wide, row + margin, 1, weights, -reach, reach, end);
             memcpy(out, end, 4 * nx);
         }
     }

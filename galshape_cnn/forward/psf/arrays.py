@@ -2,19 +2,25 @@
 """Arrays of effective PSFs: checked, trimmed, stacked."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from galshape_cnn.errors import PSFError
+from galshape_cnn.forward.kernel import psf_calls
+from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.masked import split_mask
 
 __all__ = [
     "FORMS",
     "LARGEST_SUM",
     "PSFArrays",
+    "as_final",
     "check_oversampling",
     "check_psf",
     "pad_psf",
+    "psf_and_sum",
+    "psf_sums",
     "stack_psfs",
     "trim_even",
 ]
@@ -43,6 +49,11 @@ class PSFArrays:
     array: np.ndarray
     oversampling: int = 1
 
+    @cached_property
+    def sums(self):
+        """Largest value, sum, and sum of squares of each, (3, N)."""
+        return psf_sums(self.array)
+
 
 def check_oversampling(oversampling, name="psf_oversampling"):
     """An oversampling factor as an int; ``PSFError``, naming the argument, if it is no whole number >= 1."""
@@ -56,13 +67,19 @@ def check_oversampling(oversampling, name="psf_oversampling"):
 
 
 def check_psf(psf, name="psf", n_expected=None, largest_sum=LARGEST_SUM):
-    """Check PSF arrays and return them as a (N, py, px) float64 copy.
+    """Check PSF arrays and return them as a read-only (N, py, px) float64 array that nobody else changes.
 
     ``n_expected`` is the number of galaxies: there must be one PSF or this many. The largest sum allowed is
     infinite when the PSF is going to be normalised. ``PSFError``, which names the argument, if the PSF has a
     wrong shape, an even size, masked values or some that are not finite, or a sum that is not positive or too
     large.
     """
+    array, _ = psf_and_sum(psf, name, n_expected, largest_sum)
+    return array if _is_final(array) else as_final(array.copy())
+
+
+def psf_and_sum(psf, name="psf", n_expected=None, largest_sum=LARGEST_SUM):
+    """The same, not copied, and the sums (N,)."""
     psf, mask = split_mask(psf)
     if mask is not None:
         raise PSFError(
@@ -72,7 +89,7 @@ def check_psf(psf, name="psf", n_expected=None, largest_sum=LARGEST_SUM):
     if np.iscomplexobj(psf):
         raise PSFError(f"{name} has complex values; {FORMS} is needed")
     try:
-        array = np.array(psf, np.float64)
+        array = np.asarray(psf, np.float64)
     except (TypeError, ValueError) as error:
         raise PSFError(f"{name} is a {type(psf).__name__}; {FORMS} is needed") from error
     if array.ndim == 2:
@@ -82,8 +99,28 @@ def check_psf(psf, name="psf", n_expected=None, largest_sum=LARGEST_SUM):
     if n_expected is not None and len(array) not in (1, n_expected):
         raise PSFError(f"{name} holds {len(array)} PSFs for {n_expected} galaxies; give one or {n_expected}")
     _check_odd(array, name)
-    _check_values(array, name, largest_sum)
+    return array, _checked_sum(array, name, largest_sum)
+
+
+def as_final(array):
+    """The same array, which nobody is going to change any more."""
+    array.setflags(write=False)
     return array
+
+
+def _is_final(psf):
+    """Whether an array is one `as_final`, or a part of such: it needs no copy to be kept."""
+    base = psf if psf.base is None else psf.base
+    return type(base) is np.ndarray and not base.flags.writeable and psf.flags.c_contiguous
+
+
+@with_kernel(psf_calls.psf_sums, instead_of="numpy")
+def psf_sums(psf):
+    """Largest value, sum, and sum of squares of arrays (N, py, px), (3, N) float64."""
+    psf = np.asarray(psf, float)
+    axes = (1, 2)
+    with np.errstate(over="ignore"):  # of what is not a PSF yet
+        return np.stack([psf.max(axes), psf.sum(axes), np.square(psf).sum(axes)])
 
 
 def _check_odd(array, name):
@@ -138,14 +175,15 @@ def trim_even(psf):
     return psf[(..., *(slices[cut] for cut in cuts))]
 
 
-def _check_values(array, name, largest_sum):
-    """Refuse PSFs without light or with impossible values."""
-    finite = np.isfinite(array).all(axis=(1, 2))
+def _checked_sum(array, name, largest_sum):
+    """Sums of PSFs; those without light or with impossible values are refused."""
+    total = psf_sums(array)[1]
+    # that of a PSF with any value that is not finite is not finite
+    finite = np.isfinite(total) if np.isfinite(total).all() else np.isfinite(array).all(axis=(1, 2))
     if not finite.all():
         which = "" if len(array) == 1 else f" in rows {_first(~finite)}"
         kind = "only NaN" if np.isnan(array).all() else "values that are not finite"
         raise PSFError(f"{name} holds {kind}{which}; replace them (with zeros where the PSF is unknown)")
-    total = array.sum(axis=(1, 2))
     if (total <= 0).any():
         row = np.argmin(total)
         raise PSFError(f"{name} has a sum of {total[row]:.4g} (row {row}); a PSF must have a positive sum")
@@ -154,6 +192,7 @@ def _check_values(array, name, largest_sum):
         raise PSFError(
             f"{name} has a sum of {total[row]:.4g} (row {row}), more than all light; divide it by its sum"
         )
+    return total
 
 
 def _first(selected):

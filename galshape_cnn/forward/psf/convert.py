@@ -19,8 +19,10 @@ from galshape_cnn.forward.psf.arrays import (
     FORMS,
     LARGEST_SUM,
     PSFArrays,
+    as_final,
     check_oversampling,
     check_psf,
+    psf_and_sum,
     stack_psfs,
 )
 
@@ -194,12 +196,14 @@ def _from_array(psf, places, options, name):
     unit = getattr(psf, "unit", None)
     if unit is not None:
         psf = psf.value
-    array = check_psf(psf, name, places.count, np.inf if options.normalize else LARGEST_SUM)
+    largest = np.inf if options.normalize else LARGEST_SUM
+    array, total = psf_and_sum(psf, name, places.count, largest)
     if not options.includes_pixel:
         array = convolve_pixel(array, options.oversampling)
-    if options.normalize:
-        array = array / array.sum(axis=(1, 2), keepdims=True)
-    return PSFArrays(array, options.oversampling)
+        total = array.sum(axis=(1, 2))
+    # one pass over wide arrays
+    array = array / total[:, None, None] if options.normalize else array.copy()
+    return PSFArrays(as_final(array), options.oversampling)
 
 
 def _from_arrays(psf, places, options, name):

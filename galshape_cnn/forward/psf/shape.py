@@ -11,6 +11,9 @@ from functools import lru_cache
 import numpy as np
 from astropy.stats import gaussian_sigma_to_fwhm
 
+from galshape_cnn.forward.kernel import psf_calls
+from galshape_cnn.forward.kernel.library import with_kernel
+
 __all__ = ["WAVES", "psf_shape", "psf_width", "width_from_levels"]
 
 #: Wave numbers, radians per pixel, at which the half level is sought.
@@ -22,11 +25,22 @@ _ANGLES = np.pi * np.arange(4) / 4
 
 @lru_cache(maxsize=16)
 def _waves(side, oversampling):
-    """(side, K) waves along one axis of a PSF array."""
-    offset = (np.arange(side) - side // 2) / oversampling
-    return np.exp(-1j * np.outer(offset, WAVES))
+    """(2, K, side): cos and sin of the waves along one axis of a PSF array."""
+    phase = np.outer(WAVES, (np.arange(side) - side // 2) / oversampling)
+    return np.stack([np.cos(phase), np.sin(phase)])
 
 
+def _width_by_kernel(psf, oversampling):
+    waves = (_waves_from_middle(side, oversampling) for side in psf.shape[1:])
+    return _widths()[psf_calls.psf_half_levels(psf, *waves)]
+
+
+@lru_cache(maxsize=16)
+def _waves_from_middle(side, oversampling):
+    return np.ascontiguousarray(_waves(side, oversampling)[..., side // 2 :])
+
+
+@with_kernel(_width_by_kernel, "psf", instead_of="numpy")
 def psf_width(psf, oversampling):
     """FWHM, (N,) in pixels, of the Gaussian whose transfer function falls to 1/2 where the PSF's does.
 
@@ -36,8 +50,9 @@ def psf_width(psf, oversampling):
     for axis in (1, 2):
         # each by itself: a product of all rounds by their number
         profile = psf.sum(axis, dtype=float)[:, None]
-        level = level + np.abs(profile @ _waves(profile.shape[-1], oversampling))[:, 0]
-    return width_from_levels(level / (2 * np.maximum(psf.sum((1, 2)), 1e-30)[:, None]))
+        real, imag = (profile @ one.T for one in _waves(profile.shape[-1], oversampling))
+        level = level + np.hypot(real, imag)[:, 0]
+    return width_from_levels(level / (2 * np.maximum(psf.sum((1, 2), dtype=float), 1e-30)[:, None]))
 
 
 def width_from_levels(level):
@@ -47,7 +62,12 @@ def width_from_levels(level):
     """
     below = np.asarray(level) < 0.5
     first = np.where(below.any(1), below.argmax(1), len(WAVES) - 1)
-    return gaussian_sigma_to_fwhm * np.sqrt(2 * np.log(2)) / WAVES[first]
+    return _widths()[first]
+
+
+def _widths():
+    """(K,) widths of PSFs that fall to one half at the waves."""
+    return gaussian_sigma_to_fwhm * np.sqrt(2 * np.log(2)) / WAVES
 
 
 def psf_shape(psf, oversampling):

@@ -62,13 +62,13 @@ class RenderedBatch:
         """
         unit = stamps.noise_unit
         grid = grid_for(stamps.data.shape[-1], stamps.psf_oversampling)
-        psf = np.asarray(stamps.psf, np.float32)
-        transfer = np.asarray(transfer_functions(psf, grid, stamps.psf_oversampling))
+        counted = stamps.in_units_of(unit)
+        transfer = np.asarray(transfer_functions(counted.psf, grid, stamps.psf_oversampling))
         if len(transfer) == 1 and transfer.nbytes * BATCH_SIZE < _SMALL:
             transfer = np.broadcast_to(transfer, (len(stamps), *transfer.shape[1:]))
-        width = np.broadcast_to(psf_width(stamps.psf, stamps.psf_oversampling), len(stamps))
+        width = np.broadcast_to(psf_width(counted.psf, stamps.psf_oversampling), len(stamps))
         gain = None if gain is None else gain * unit
-        return cls(stamps.in_units_of(unit), unit, transfer, grid, width, gain)
+        return cls(counted, unit, transfer, grid, width, gain)
 
     def __len__(self):
         return len(self.unit)
@@ -87,6 +87,11 @@ class RenderedBatch:
     def with_stamps(self, stamps):
         """The same batch with other pixels, counted in the same unit."""
         return replace(self, stamps=stamps)
+
+    @property
+    def transformed(self):
+        """The same with transfer functions alone: parts of it are no copies of PSFs."""
+        return replace(self, stamps=self.stamps.without_psfs())
 
     def filled(self, rows=None, size=BATCH_SIZE, by_kernel=False):
         """Yield batches of the one size that functions are compiled for.

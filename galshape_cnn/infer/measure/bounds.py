@@ -339,7 +339,7 @@ def hidden_sources(batch, judged, errors, options):
     likely = (highest > np.where(near, *_HIGH)).any(1) | (examination.galaxy_excess > _LEFT)
     likely &= np.isfinite(judged.params).all(1) & (stated > 0).all(1)
     shift, hidden = np.zeros((n, 5)), np.zeros(n, bool)
-    for rows, padded, full in batch.filled(np.flatnonzero(likely), BLOCK, by_kernel=True):
+    for rows, padded, full in batch.transformed.filled(np.flatnonzero(likely), BLOCK, by_kernel=True):
         pixels = full.stamps.data, full.stamps.ivar, full.transfer, full.grid, options.fit_sky, full.gain
         params = judged.params[padded]
         found = find_companions(params, stated[padded], width[padded], *pixels, options.correlation)

@@ -78,6 +78,7 @@ class Treated:
         stamps, fitted, flagged = self.batch.stamps, self.fitted.copy(), self.flags.copy()
         data, ivar = stamps.data.copy(), stamps.ivar.copy()
         data[rows], ivar[rows], fitted[rows] = pixels.data, pixels.ivar, True
+        ivar.setflags(write=False)
         flagged[rows] |= flags
         batch = self.batch.with_stamps(stamps.with_pixels(data, ivar, stamps.nuisance))
         return replace(self, batch=batch, fitted=fitted, flags=flagged)
@@ -181,8 +182,8 @@ def _is_crowded(stamps, listed):
     """Stamps in which another source shows, or is listed nearby."""
     side = max(stamps.data.shape[1:])
     near = np.zeros(len(stamps), bool)
-    for row, (others, center) in enumerate(zip(listed, stamps.center, strict=True)):
-        distance = np.hypot(*(others - center).T)
+    for row in np.flatnonzero([len(one) for one in listed]):
+        distance = np.hypot(*(listed[row] - stamps.center[row]).T)
         near[row] = ((distance > 1) & (distance < _REACH * side)).any()
     return near | (stamps.flags & Flag.NEIGHBOR > 0)
 

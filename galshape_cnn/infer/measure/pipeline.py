@@ -32,6 +32,7 @@ __all__ = ["measure_batch", "measure_observation", "measured_together"]
 #: larger company these fill blocks that would be computed for one of them otherwise.
 _TOGETHER = {"network": 256, "ml": 512, "posterior": 128}
 _FEWEST = 16  # of a batch: for fewer it is not worth another thread
+_MOST_OF = 0.9  # of the rows of a batch
 _MOST_FLUX = 1e3  # of a galaxy, over the sum of the pixels
 
 
@@ -48,7 +49,7 @@ def measure_observation(observation, network, options, threads, bar, to_examine)
 
     def one(batch):
         number, rows = batch
-        stamps = groups[number][1][rows]
+        stamps = groups[number][1][rows[0] : rows[-1] + 1]  # a part, not copied
         with np.errstate(all="ignore"):  # of pixels that are no galaxy; their rows are flagged
             stamps = examined(stamps) if to_examine else stamps
             others = [listed[number][row] for row in rows]
@@ -117,31 +118,38 @@ def _measured(treated, usable, network, options):
     shift = np.where(close[:, None], shift, 0)  # clump or neighbour
     treated, parts = _settled(cleaned, found, judged, shift, treated, again, network, options)
     kept = np.setdiff1d(np.arange(len(usable)), changed)
-    if len(kept):
-        found, judged = (one[kept] for one in first)
-        treated, more = _settled(batch[kept], found, judged, None, treated, usable[kept], network, options)
-        parts += more
-    return treated, parts
+    treated, more = _settled(batch, *first, None, treated, usable, network, options, kept)
+    return treated, parts + more
 
 
-def _settled(batch, found, judged, shift, treated, rows, network, options):
+def _settled(batch, found, judged, shift, treated, rows, network, options, kept=None):
     """Measurements of stamps, ``rows`` of ``treated``, on a sky without structure; as `_measured`.
 
-    ``shift`` is what the parameters may be off by, (M, 5); None for nothing.
+    ``shift`` is what the parameters may be off by, (M, 5); None for nothing. ``kept`` are numbers into
+    ``rows``, all by default: of the others there is no measurement.
     """
+    if kept is not None:
+        level = np.zeros(len(rows))
+        level[kept] = judged.sky_level[kept]
+        judged = replace(judged, sky_level=level)
     changed, treated, cleaned, stretch = without_sky_field(treated, batch, rows, judged, options)
-    parts, kept = [], np.setdiff1d(np.arange(len(rows)), changed)
+    parts, kept = [], np.setdiff1d(np.arange(len(rows)) if kept is None else kept, changed)
     if len(changed):
         again, settled = _judged(cleaned, treated.fitted[rows[changed]], network, options)
-        settled = stretched(settled, stretch)
-        parts.append((rows[changed], (cleaned, again, _with_some(settled, shift, changed))))
-    if len(kept) == len(rows):
-        parts.append((rows, (batch, found, _with_some(judged, shift, kept))))
-    elif len(kept):
-        rest = batch[kept], found[kept], _with_some(judged[kept], shift, kept)
-        parts.append((rows[kept], rest))
-    finished = [(some, _finished(*one, treated, some, network, options), one[0]) for some, one in parts]
-    return treated, [part for one in finished for part in _without_absurd(*one)]
+        settled = _with_some(stretched(settled, stretch), shift, changed)
+        parts = _finished_parts(cleaned, again, settled, treated, rows[changed], network, options)
+    if not len(kept):
+        return treated, parts
+    if len(kept) < _MOST_OF * len(rows):
+        judged = _with_some(judged[kept], shift, kept)
+        parts += _finished_parts(batch[kept], found[kept], judged, treated, rows[kept], network, options)
+        return treated, parts
+    # to judge a few rows that are not wanted costs less than a copy of all others
+    judged = _with_some(judged, shift, np.arange(len(rows)))
+    for some, measured in _finished_parts(batch, found, judged, treated, rows, network, options):
+        wanted = np.isin(some, rows[kept])
+        parts += [(some, measured) if wanted.all() else (some[wanted], measured[wanted])]
+    return treated, parts
 
 
 def _with_some(judged, shift, rows):
@@ -166,6 +174,11 @@ def _without_absurd(rows, measured, batch):
         return [(rows, measured)]
     parts = [(rows[lost], _not_measured(measured.flags[lost]))]
     return parts if lost.all() else [*parts, (rows[~lost], measured[~lost])]
+
+
+def _finished_parts(batch, found, judged, treated, rows, network, options):
+    """Rows of ``treated`` and their measurements."""
+    return _without_absurd(rows, _finished(batch, found, judged, treated, rows, network, options), batch)
 
 
 def _judged(batch, fitted, network, options):

@@ -165,7 +165,7 @@ def chi2_of_points(batch, params, rows, options):
         NaN for the others.
     """
     out = np.full(len(params), np.nan)
-    for part, padded, full in batch.filled(rows, _POINTS, by_kernel=True):
+    for part, padded, full in batch.transformed.filled(rows, _POINTS, by_kernel=True):
         arrays = params[padded], full.stamps.data, full.stamps.ivar, full.transfer
         out[part] = point_source_chi2(*arrays, full.grid, options.fit_sky, full.gain)[: len(part)]
     return out

@@ -57,6 +57,7 @@ __all__ = [
 #: Half-light radius in network pixels above which stamps are block-averaged.
 LARGE = 8.0
 _DRAWS = 256
+_TOGETHER = 64  # galaxies whose draws are made together
 _ZERO_KY, _ZERO_KX = int(np.argmin(np.abs(PSF_KY))), int(np.argmin(np.abs(PSF_KX)))
 _FARTHEST = 50.0  # logarithm of the largest flux and radius that is stated
 _SMALLEST_SUM = 1e-3  # of a PSF; absurd ones are flagged elsewhere
@@ -201,7 +202,7 @@ class AmortizedPosterior:
         if factor > 1:
             data, ivar = block_average(data, ivar, factor)
             center = (center - (factor - 1) / 2) / factor
-        psf = stamps.psf.astype(np.float32)
+        psf = np.asarray(stamps.psf, np.float32)
         transfer = network_view(psf, stamps.psf_oversampling, factor)
         # The network knows PSFs of unit sum.  An array that cuts the wings has less, and the galaxy
         # as much more flux.
@@ -212,7 +213,7 @@ class AmortizedPosterior:
         data, ivar = mirrored_edges(data, ivar, self.edge)
         sky = np.full(len(data), float(fit_sky), np.float32)
         inputs = network_inputs(
-            data.astype(np.float32), ivar.astype(np.float32), transfer,
+            np.asarray(data, np.float32), np.asarray(ivar, np.float32), transfer,
             sky, np.asarray(poisson, np.float32),
         )  # fmt: skip
         pixels, context, amplitude = inputs
@@ -353,6 +354,13 @@ def quasi_random_draws(posterior, count):
 
 def posterior_moments(posterior: MixturePosterior):
     """Mean (N, 7) of flux, n, hlr, g1, g2, x, y, and covariance (N, 7, 7), of mixture posteriors."""
+    starts = range(0, max(len(posterior), 1), _TOGETHER)
+    parts = [_some_moments(posterior[k : k + _TOGETHER]) for k in starts]
+    return tuple(np.concatenate(one) for one in zip(*parts, strict=True))
+
+
+def _some_moments(posterior):
+    """The same, of few: their draws stay in cache."""
     draws = quasi_random_draws(posterior, _DRAWS)
     # Rows with infinities are flagged.
     with np.errstate(over="ignore", invalid="ignore"):

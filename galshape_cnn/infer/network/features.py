@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from galshape_cnn.compilation import compiled
-from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel import calls, psf_calls
 from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.transfer import transfer_at
 from galshape_cnn.infer.network.layout import CONTEXT_SIZE, PSF_KX, PSF_KY, WINDOWS
@@ -77,12 +77,28 @@ def _moments(data, weight):
     return moments / jnp.repeat(norm, 6, axis=1), moments[:, ::6] / jnp.sqrt(norm), norm
 
 
+def _view_by_kernel(psf, oversampling, factor=1):
+    waves = (_waves_at(side, oversampling, factor) for side in psf.shape[1:])
+    return (psf_calls.psf_spectra(psf, *waves) * _blur(factor)).astype(np.complex64)
+
+
+@lru_cache(maxsize=16)
+def _waves_at(side, oversampling, factor):
+    """(8, side) waves of the network at the samples of a PSF."""
+    return np.exp(-1j * np.outer(PSF_KX / factor, (np.arange(side) - side // 2) / oversampling))
+
+
+def _blur(factor):
+    """Transfer function (15, 8) of a block average."""
+    return _block_transfer(PSF_KY / factor, factor)[:, None] * _block_transfer(PSF_KX / factor, factor)
+
+
+@with_kernel(_view_by_kernel, "psf", instead_of="numpy")
 def network_view(psf, oversampling, factor=1):
     """Transfer functions (N, 15, 8) of PSFs at the network's wave numbers, block-averaged by a factor."""
-    ky, kx = PSF_KY / factor, PSF_KX / factor
-    blur = _block_transfer(ky, factor)[:, None] * _block_transfer(kx, factor)
     # NumPy multiplies one matrix after the other, so no number depends on another PSF
-    return (transfer_at(psf, ky, kx, oversampling, np) * blur).astype(np.complex64)
+    modes = transfer_at(psf, PSF_KY / factor, PSF_KX / factor, oversampling, np)
+    return (modes * _blur(factor)).astype(np.complex64)
 
 
 def _block_transfer(k, factor):

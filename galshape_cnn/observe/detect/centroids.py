@@ -68,7 +68,8 @@ def psf_sigma(psf):
     Of the Gaussian that covers as many pixels, 1 / sum(p^2); at least one pixel, below which a sampled
     Gaussian is no Gaussian any more.
     """
-    pixels = psf.array.sum((1, 2)) ** 2 / (psf.array**2).sum((1, 2)) / psf.oversampling**2
+    _, total, square = psf.sums
+    pixels = total**2 / square / psf.oversampling**2
     return np.maximum(np.sqrt(pixels / (4 * np.pi)), 1.0)
 
 

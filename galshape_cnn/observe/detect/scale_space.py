@@ -17,6 +17,7 @@ import numpy as np
 
 from galshape_cnn.forward.kernel import calls
 from galshape_cnn.forward.kernel.library import with_kernel
+from galshape_cnn.forward.medians import row_medians
 from galshape_cnn.observe.detect.levels import Level
 
 __all__ = ["build_levels", "has_uniform_noise", "number_of_levels", "robust_background"]
@@ -38,11 +39,11 @@ def robust_background(data, good):
     rows, good = data.reshape(n, -1), good.reshape(n, -1)
     outer = _outside(ny, nx, 0.35, max(1, min(ny, nx) // 64))
     if good.all():
-        return _middle(np.take(rows, outer, axis=1)).astype(np.float32)
-    background = _median(np.take(rows, outer, axis=1), np.take(good, outer, axis=1))
+        return row_medians(np.take(rows, outer, axis=1)).astype(np.float32)
+    background = row_medians(np.take(rows, outer, axis=1), np.take(good, outer, axis=1))
     unknown = np.flatnonzero(~np.isfinite(background))
     if unknown.size:
-        background[unknown] = _median(rows[unknown], good[unknown])
+        background[unknown] = row_medians(rows[unknown], good[unknown])
     return np.where(np.isfinite(background), background, 0).astype(np.float32)
 
 
@@ -52,32 +53,6 @@ def _outside(ny, nx, share, stride):
     y, x = np.mgrid[0:ny:stride, 0:nx:stride]
     outer = np.hypot(y - (ny - 1) / 2, x - (nx - 1) / 2) > share * min(ny, nx)
     return (y * nx + x)[outer]
-
-
-def _middle(values):
-    """Median of each row, as `numpy.median` but without its search for NaN."""
-    half = values.shape[1] // 2
-    if values.shape[1] % 2:
-        return np.partition(values, half, axis=1)[:, half]
-    # to ask for both middle values of partition takes twice as long as for one
-    parted = np.partition(values, half, axis=1)
-    return np.stack([parted[:, :half].max(axis=1), parted[:, half]]).mean(axis=0)
-
-
-def _median(values, good):
-    """Median over the good values of each row, NaN with fewer than sixteen."""
-    complete = good.all(axis=1)
-    if complete.all():
-        return _middle(values)
-    out = np.full(len(values), np.nan, values.dtype)
-    if complete.any():
-        out[complete] = _middle(values[complete])
-    rest = np.flatnonzero(~complete)
-    ordered = np.sort(np.where(good[rest], values[rest], np.inf), axis=1)
-    count = good[rest].sum(axis=1)
-    middle = ordered[np.arange(len(rest)), np.maximum(count - 1, 0) // 2]
-    out[rest] = np.where(count >= 16, middle, np.nan)
-    return out
 
 
 def has_uniform_noise(ivar):
@@ -123,14 +98,17 @@ def build_levels(data, ivar, sigma, coarser=True):
 
 def _bin(array):
     """Sum of 2x2 pixels."""
-    return array[:, ::2, ::2] + array[:, 1::2, ::2] + array[:, ::2, 1::2] + array[:, 1::2, 1::2]
+    total = array[:, ::2, ::2] + array[:, 1::2, ::2]
+    total += array[:, ::2, 1::2]
+    total += array[:, 1::2, 1::2]
+    return total
 
 
 def _smooth(signal, weight, variance, sigma, step):
     """Normalised convolution of one level, and its noise; without weights that of each stamp is even."""
     amplitude = _apply(signal, sigma, False, _REACH)
     if weight is None:
-        over, expected = _of_rows(partial(_even, amplitude.shape[1:]), sigma).swapaxes(0, 1) / step**2
+        over, expected = _of_rows(partial(_even, amplitude.shape[1:], step), sigma).swapaxes(0, 1)
         root = np.sqrt(variance).ravel()
     else:
         covered, root = _apply(weight, sigma, False, _REACH), np.float32(1)
@@ -156,12 +134,12 @@ def _of_rows(function, sigma):
 
 
 @lru_cache(maxsize=256)
-def _even(shape, sigma):
+def _even(shape, step, sigma):
     """One over the coverage, and the noise of smoothed pixels, where there is noise one and no mask."""
     kernels = [_band(side, sigma) for side in shape]
     over = _over(np.outer(*(kernel.sum(axis=1) for kernel in kernels)))
     spread = np.sqrt(np.outer(*((kernel**2).sum(axis=1) for kernel in kernels))) * over
-    return np.stack([over, np.where(spread > 0, spread, np.inf)]).astype(np.float32)
+    return np.stack([over, np.where(spread > 0, spread, np.inf)]).astype(np.float32) / step**2
 
 
 def _noise_excess(amplitude, expected, root):
@@ -176,7 +154,7 @@ def _noise_excess(amplitude, expected, root):
         outer = _outside(ny, nx, 0.4, 2)
     ours = np.take(amplitude.reshape(n, -1), outer, axis=1)
     ours /= np.take(expected.reshape(len(expected), -1), outer, axis=1)
-    spread = _median(np.abs(ours), ours != 0) * _SIGMA_OF_MEDIAN / root
+    spread = row_medians(np.abs(ours), ours != 0) * _SIGMA_OF_MEDIAN / root
     return np.clip(np.where(np.isfinite(spread), spread, 1), 1, _LARGEST_EXCESS).astype(np.float32)
 
 

@@ -76,7 +76,8 @@ class Noise:
         NoiseError
             If a value is negative.
         """
-        values = filled(self.array) * self.factor
+        values = filled(self.array)
+        values = values if self.factor == 1 else values * self.factor
         negative = values < 0
         if negative.any():
             raise NoiseError(
@@ -86,7 +87,10 @@ class Noise:
         if self.kind != "ivar":
             with np.errstate(divide="ignore", over="ignore"):
                 values = 1.0 / (values if self.kind == "var" else values**2)
-        return np.where(np.isfinite(values), values, 0.0)
+        finite = np.isfinite(values)
+        if finite.all() and self.kind != "ivar":  # else it may be the caller's array
+            return values
+        return np.where(finite, values, 0.0)
 
     def standard_deviation(self):
         """Convert to 1 sigma.

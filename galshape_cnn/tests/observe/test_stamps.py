@@ -243,3 +243,31 @@ def test_images_of_unknown_amplitude():
 def test_sky_positions_may_be_unknown():
     skycoord = np.full((N, 2), np.nan)
     np.testing.assert_array_equal(make(skycoord=skycoord).skycoord, skycoord)
+
+
+def test_a_slice_shares_memory_and_other_rows_do_not():
+    stamps = Stamps(np.ones((4, 8, 8)), np.ones((4, 8, 8)), np.ones((4, 3, 3)) / 9)
+    assert np.shares_memory(stamps[1:3].data, stamps.data)
+    assert not np.shares_memory(stamps[[1, 2]].data, stamps.data)
+    assert not stamps[1:3].psf.flags.writeable
+
+
+def test_psfs_of_the_user_are_copied_unless_nobody_can_change_them():
+    mine = np.ones((2, 3, 3)) / 9
+    view = mine.view()
+    view.setflags(write=False)  # mine still is not
+    for psf in (mine, view):
+        assert not np.shares_memory(Stamps(np.ones((2, 8, 8)), np.ones((2, 8, 8)), psf).psf, mine)
+    stamps = Stamps(np.ones((2, 8, 8)), np.ones((2, 8, 8)), mine)
+    again = Stamps(stamps.data, stamps.ivar, stamps.psf)
+    assert np.shares_memory(again.psf, stamps.psf)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_units_of_powers_of_two_are_exact(kind):
+    rng = np.random.default_rng(1)
+    data, unit = rng.normal(size=(3, 8, 8)).astype(kind), np.array([0.25, 1.0, 2.0**20])
+    stamps = Stamps(data, np.full(data.shape, 3.0), np.ones((1, 3, 3)) / 9).in_units_of(unit)
+    np.testing.assert_array_equal(stamps.data, (data.astype(np.float32) / unit[:, None, None]).astype("f4"))
+    np.testing.assert_array_equal(stamps.ivar[:, 0, 0], 3 * unit**2)
+    assert stamps.data.dtype == stamps.psf.dtype == np.float32

@@ -74,6 +74,17 @@ def test_rows_do_not_depend_on_their_company(estimator):
 
 
 @pytest.mark.parametrize("method", ["ml", "network"])
+def test_few_changed_rows_are_told_apart_from_many(estimator, method, monkeypatch):
+    data = np.concatenate([scene(11.0, 9.0, number=2)[0], scene(11.0, 0.0, number=30)[0]])
+    judged = estimator(data, psf=PSF, error=1.0, method=method)  # all together, and two are not taken
+    monkeypatch.setattr("galshape_cnn.infer.measure.pipeline._MOST_OF", 2.0)
+    copied = estimator(data, psf=PSF, error=1.0, method=method)
+    assert (judged.flags[:2] & Flag.NEIGHBOR > 0).any()
+    for name in ("parameters", "crb_covariance", "flags"):
+        np.testing.assert_array_equal(getattr(judged, name), getattr(copied, name))
+
+
+@pytest.mark.parametrize("method", ["ml", "network"])
 def test_a_knot_within_the_galaxy_is_counted_as_an_error_too(estimator, method):
     data, flux = scene(8.0, 14.0)
     pull = pulls(estimator(data, psf=PSF, error=1.0, method=method), flux, method)
