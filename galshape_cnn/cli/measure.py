@@ -143,7 +143,7 @@ def _into_table(args):
 
     check_table_path(args.output, args.overwrite)
     with _processes(args) as processes:
-        source = source_from(args)
+        source = source_from(args, processes)
         _say_what_changes(source, Path(args.output).suffix.lower())
         source, how = _how(args, source)
         with _pool(args, _job(source, how, load_estimator(args.bundle)), processes) as pool:
@@ -164,7 +164,7 @@ def _into_folder(args):
     from galshape_cnn.scale.run import configuration_of, fill_folder
 
     with _processes(args) as processes:
-        source = source_from(args)
+        source = source_from(args, processes)
         _say_what_changes(source, ".parquet")
         estimator = load_estimator(args.bundle)
         settings = {"zeropoint": args.zeropoint}
@@ -205,10 +205,11 @@ def counted(rows, method, clean, flags, errors=0):
     return f"measured {rows} {noun} ({method}): " + ", ".join([f"{clean} of quality 0", *counts, *failed])
 
 
-def source_from(args):
+def source_from(args, processes=None):
     """Source of the galaxies that the parsed arguments describe.
 
-    Files that cannot be read raise `FileError`, options that contradict them `InputError`.
+    Galaxies are searched for in one of the ``processes``, if there are any, while stars are here.  Files that
+    cannot be read raise `FileError`, options that contradict them `InputError`.
     """
     from galshape_cnn.scale.file_sources import FileSource, MockSource
     from galshape_cnn.scale.images import replaced
@@ -231,8 +232,8 @@ def source_from(args):
     if np.ndim(image.data) == 3:
         return _with_positions(args, image, open_source(paths[0], names=names, **keywords))
     keywords |= noise_error(args, image)
-    with ThreadPoolExecutor(1) as pool:  # most of both searches is compiled, on a core each
-        search = pool.submit(targets, args, image, keywords.get("error"))
+    with ThreadPoolExecutor(1) as pool:  # in two threads of one process both take longer
+        search = pool.submit(targets, args, image, keywords.get("error"), processes)
         try:
             stars_if_needed(image, keywords, has_many(args, image))
         finally:

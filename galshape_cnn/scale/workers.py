@@ -95,6 +95,12 @@ def _begin(numbers, count):
     import_module("galshape_cnn.infer.measure.pipeline")
 
 
+def _call_of_file(path):
+    """Call a function that was written to a file with its arguments."""
+    function, arguments = JobFile.read(path)
+    return function(*arguments)
+
+
 def _measure_of_file(path, token, start, stop):
     """The same as `measure_of_job`, of the job in a file, which each process reads once."""
     if token not in _JOBS:
@@ -165,6 +171,16 @@ class Processes:
         """Begin a call in one of them; returns a future."""
         with environment(ONE_THREAD):  # a submission starts a process where none is idle
             return self.pool.submit(function, *arguments)
+
+    def call(self, function, *arguments):
+        """What a function returns, called in one of them; here where they cannot begin."""
+        file = JobFile((function, arguments))
+        try:
+            return self.submit(_call_of_file, file.path).result()
+        except BrokenProcessPool:
+            return function(*arguments)
+        finally:
+            file.close()
 
     def check_begun(self):
         """Refuse to try again where no process has ever come to its work."""

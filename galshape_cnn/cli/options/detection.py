@@ -1,6 +1,8 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Options of source detection, and the choice between image and cutouts."""
 
+from functools import partial
+
 import numpy as np
 
 from galshape_cnn.errors import InputError
@@ -68,12 +70,13 @@ def has_many(args, data):
     return args.positions is not None or not (args.cutout or (is_cutout(data) and not args.find))
 
 
-def targets(args, data, error=None):
+def targets(args, data, error=None, processes=None):
     """Positions of the galaxies: a table, given or found in the image, or None for cutouts.
 
     The data are as read from the files, one NDData or several; ``error`` is the 1 sigma noise of every pixel,
-    where they have none. `PositionError` if no galaxy is found, `FileError` if the table cannot be read,
-    `InputError` if a threshold makes no sense or ``--find`` is given for cutouts.
+    where they have none. The search runs in one of the ``processes``, if there are any. `PositionError` if no
+    galaxy is found, `FileError` if the table cannot be read, `InputError` if a threshold makes no sense or
+    ``--find`` is given for cutouts.
     """
     if args.positions is not None:
         _check_unused(args)
@@ -88,7 +91,8 @@ def targets(args, data, error=None):
     from galshape_cnn.observe.detect.sources import find_galaxies
 
     detection = detection_from(args)
-    found = find_galaxies(data, error, detection)
+    search = find_galaxies if processes is None else partial(processes.call, find_galaxies)
+    found = search(data, error, detection)
     found.meta[READ_AS] = f"found by segmentation, {detection}".replace("Detection(", "").rstrip(")")
     return found
 

@@ -12,6 +12,8 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
+from galshape_cnn.scale.workers import Processes
+
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and forks of POSIX")
 
 
@@ -103,6 +105,21 @@ def test_a_forked_copy_says_that_it_cannot_compute():
         [sys.executable, "-W", "ignore", "-c", FORKED], env=variables(), check=False, timeout=300
     )
     assert done.returncode == 7
+
+
+def test_a_function_is_called_in_another_process():
+    processes = Processes(1)
+    try:
+        assert processes.call(os.getpid) != os.getpid()
+        with pytest.raises(ValueError, match="invalid literal"):
+            processes.call(int, "seven")
+        large = np.arange(300_000.0)  # more than a pipe holds
+        assert processes.call(np.sum, large) == large.sum()
+        for process in processes.pool._processes.values():
+            process.kill()
+        assert processes.call(os.getpid) == os.getpid()
+    finally:
+        processes.close()
 
 
 UNGUARDED_IMAGE = """
