@@ -24,6 +24,7 @@ import numpy as np
 from galshape_cnn.forward.coordinates import FIT
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.sersic import N_RANGE
+from galshape_cnn.forward.transfer import of_rows
 from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.fit.variable_projection import Penalty
 from galshape_cnn.infer.likelihood.fisher import bound
@@ -36,7 +37,7 @@ _HELD_N, _SAME = (0.45, 2.0, 5.5), (0.1, 0.5, 0.1)
 _UNCERTAIN = 0.25  # relative error of n from which the shape of chi-square matters
 _GRID = N_RANGE[0] + (np.arange(48) + 0.5) / 48 * (N_RANGE[1] - N_RANGE[0])
 _HELD = 1e6  # inverse variance of ln n
-_STEPS = 2  # of a search: more change no coverage by a per cent
+_STEPS = 1  # of a search: more change coverage by a per cent at most
 _FARTHEST = np.log(2.5)  # of flux and size, between a fit and the start of another
 _RIDGE = 1e-9  # of equilibrated matrices
 
@@ -103,7 +104,7 @@ def _held_fits(batch, params, chi2, supposed, fit_sky):
         rows = np.flatnonzero(np.abs(np.log(params[:, SINGLE.n] / n)) > same)
         if not len(rows):
             continue
-        pixels = stamps.data[rows], ivar[rows], batch[rows].transfer, batch.grid
+        pixels = stamps.data[rows], ivar[rows], of_rows(batch.transfer, rows), batch.grid
         start = _start(params[rows], slope[rows], n, batch.grid.size)
         held = np.arange(SINGLE.size) == SINGLE.n
         penalty = Penalty(np.where(held, np.log(n), 0.0), np.where(held, _HELD, 0.0))

@@ -104,7 +104,7 @@ class GalaxyProblem:
         chi2, gradient, fisher = self.likelihood.normal_equations(FIT.params(theta), rows)
         turn = FIT.derivative(theta)
         gradient = np.einsum("nij,ni->nj", turn, gradient)
-        fisher = np.einsum("nki,nkl,nlj->nij", turn, fisher, turn)
+        fisher = np.ascontiguousarray(np.swapaxes(turn, 1, 2)) @ fisher @ turn
         points = _project_linear(Points(theta, chi2, gradient, fisher), self.model)
         return points if self.penalty is None else self.penalty.added(points)
 
