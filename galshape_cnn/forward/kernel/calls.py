@@ -168,11 +168,9 @@ def examination(
     actual : (N, 8, 8) float64 ndarray
         As of `correlated_products`; (N, 0, 0) without a correlation.
     """
+    side = 0 if correlation is None else 8
     lags = _lags(np.zeros((0, 0)) if correlation is None else correlation)
-    out = (
-        np.empty((len(params), _RESULTS)),
-        np.empty((len(params), *(8 if side else 0 for side in lags[2].shape))),
-    )
+    out = np.empty((len(params), _RESULTS)), np.empty((len(params), side, side))
     how = _single(smoothers), np.asarray(reach, np.int32), np.asarray(limits, float)
     call("examine", *_measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky), *how, *lags, *out)
     return out
