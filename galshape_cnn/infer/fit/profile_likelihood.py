@@ -38,6 +38,7 @@ _UNCERTAIN = 0.25  # relative error of n from which the shape of chi-square matt
 _GRID = N_RANGE[0] + (np.arange(48) + 0.5) / 48 * (N_RANGE[1] - N_RANGE[0])
 _HELD = 1e6  # inverse variance of ln n
 _STEPS = 1  # of a search: more change coverage by a per cent at most
+_LARGEST = 2.0  # relative error of a size: with more it is that of a point, of which no bound knows
 _FARTHEST = np.log(2.5)  # of flux and size, between a fit and the start of another
 _RIDGE = 1e-9  # of equilibrated matrices
 
@@ -75,7 +76,7 @@ def profile_covariance(batch, params, chi2, errors, fit_sky=True, structured=Non
     rows = np.flatnonzero(uncertain & known)
     if not len(rows):
         return more
-    found = _held_fits(batch[rows], params[rows], chi2[rows], supposed[rows], fit_sky)
+    found, failed = _held_fits(batch[rows], params[rows], chi2[rows], supposed[rows], fit_sky)
     unit = np.sqrt(np.maximum(np.diagonal(supposed[rows], axis1=1, axis2=2), 1e-300))
     units = unit[:, :, None] * unit[:, None, :]
     before = stated[rows] / units
@@ -83,7 +84,7 @@ def profile_covariance(batch, params, chi2, errors, fit_sky=True, structured=Non
     if structured is not None:
         some = structured[rows]
         moments[some] = _no_smaller(moments[some], before[some])
-    good = np.isfinite(moments).all((1, 2))[:, None, None]
+    good = (np.isfinite(moments).all((1, 2)) & ~failed)[:, None, None]
     more[rows] = np.where(good, moments * units - stated[rows], 0)
     return more
 
@@ -91,9 +92,11 @@ def profile_covariance(batch, params, chi2, errors, fit_sky=True, structured=Non
 def _held_fits(batch, params, chi2, supposed, fit_sky):
     """Fits with n held, at K indices: steps of the parameters, increases of chi-square and covariances.
 
-    Arrays (K, M, 5), (K, M) and (K, M, 5, 5); NaN where the fit itself is taken.
+    Arrays (K, M, 5), (K, M) and (K, M, 5, 5), NaN where the fit itself is taken; and whether a fit of a galaxy
+    failed, (M,).  A covariance alone is NaN where it is that of a point.
     """
     count, number = len(_HELD_N), len(params)
+    failed = np.zeros(number, bool)
     step, increase, width = (np.full((count, number, *shape), np.nan) for shape in ((5,), (), (5, 5)))
     stamps, ivar = batch.stamps, batch.stamps.ivar
     if batch.gain is not None:  # the weights of the free fit
@@ -113,8 +116,12 @@ def _held_fits(batch, params, chi2, supposed, fit_sky):
         off = FIT.of(np.where(np.isfinite(found.params), found.params, 1.0))[:, SINGLE.n] - np.log(n)
         step[k, rows] = (found.params - params[rows])[:, SINGLE.reported]
         increase[k, rows] = np.maximum(found.chi2 - _HELD * off**2 - chi2[rows], 0)
-        width[k, rows] = bound(found.fisher, fit_sky)[0]
-    return step, increase, width
+        own = bound(found.fisher, fit_sky)[0]
+        with np.errstate(invalid="ignore"):
+            is_point = np.sqrt(own[:, SINGLE.hlr, SINGLE.hlr]) > _LARGEST * found.params[:, SINGLE.hlr]
+        width[k, rows] = np.where(is_point[:, None, None], np.nan, own)
+        failed[rows] |= ~(np.isfinite(step[k, rows]).all(1) & np.isfinite(increase[k, rows]))
+    return (step, increase, width), failed
 
 
 def _start(params, slope, n, size):
@@ -139,13 +146,14 @@ def _moments(n, found, supposed, stated, unit):
     far, near = (quadratic_form(inverse_or_nan(one + ridge)[None], step) for one in (supposed, stated))
     with np.errstate(invalid="ignore", divide="ignore"):
         rise = np.sqrt(increase * np.where(far > 0, near / far, 1))
-    lost = ~(np.isfinite(rise) & np.isfinite(step).all(-1) & np.isfinite(width).all((-1, -2)))
+    lost = ~(np.isfinite(rise) & np.isfinite(step).all(-1))
     at = np.where(lost, n, np.array(_HELD_N)[:, None])
     rise, step = np.where(lost, 0, rise * np.sign(at - n)), np.where(lost[..., None], 0, step)
-    # the fit itself is one of them, and stands for those that are lost
+    # the fit itself is one of them, and stands for those near it; its width, for those that have none
     across = stated[:, :, SINGLE.n, None] * stated[:, None, :, SINGLE.n]
     own = stated - across / stated[:, SINGLE.n, SINGLE.n, None, None]
-    width = np.where(lost[..., None, None], own, width)
+    unknown = lost | ~np.isfinite(width).all((-1, -2))
+    width = np.where(unknown[..., None, None], own, width)
     fit = n, np.zeros(n.shape), np.zeros(unit.shape), own
     order = np.argsort(np.concatenate([at, n[None]]), 0, kind="stable")
     at, rise, step, width = (
