@@ -92,8 +92,8 @@ def profile_covariance(batch, params, chi2, errors, fit_sky=True, structured=Non
 def _held_fits(batch, params, chi2, supposed, fit_sky):
     """Fits with n held, at K indices: steps of the parameters, increases of chi-square and covariances.
 
-    Arrays (K, M, 5), (K, M) and (K, M, 5, 5), NaN where the fit itself is taken; and whether a fit of a galaxy
-    failed, (M,).  A covariance alone is NaN where it is that of a point.
+    Arrays (K, M, 5), (K, M), (K, M, 5, 5), NaN where the fit itself is taken; and whether one failed, (M,).
+    A covariance alone is NaN where it is that of a point.
     """
     count, number = len(_HELD_N), len(params)
     failed = np.zeros(number, bool)
