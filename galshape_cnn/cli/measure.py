@@ -232,7 +232,8 @@ def source_from(args, processes=None):
     if np.ndim(image.data) == 3:
         return _with_positions(args, image, open_source(paths[0], names=names, **keywords))
     keywords |= noise_error(args, image)
-    with ThreadPoolExecutor(1) as pool:  # in two threads of one process both take longer
+    # its thread waits for one of the processes, if there are any: two searches by one hinder each other
+    with ThreadPoolExecutor(1) as pool:
         search = pool.submit(targets, args, image, keywords.get("error"), processes)
         try:
             stars_if_needed(image, keywords, has_many(args, image))

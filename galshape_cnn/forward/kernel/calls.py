@@ -24,6 +24,7 @@ __all__ = [
     "medians",
     "moved_features",
     "normal_equations",
+    "odd_sized",
     "point_chi2",
     "smoothed",
     "transfer",
@@ -37,6 +38,14 @@ FEWEST = 16
 
 def _single(array):
     return np.ascontiguousarray(array, np.float32)
+
+
+def odd_sized(array, what, of):
+    """The same array, the sides of which the kernel counts from the middle; ``ValueError`` if one is even."""
+    sides = array.shape[-2:]
+    if not (sides[0] % 2 and sides[1] % 2):
+        raise ValueError(f"{what} of {sides[0]} x {sides[1]} {of}; allowed: odd sizes")
+    return array
 
 
 def _psf(transfer):
@@ -169,19 +178,17 @@ def examination(
         As of `correlated_products`; (N, 0, 0) without a correlation.
     """
     side = 0 if correlation is None else 8
-    lags = _lags(np.zeros((0, 0)) if correlation is None else correlation)
     out = np.empty((len(params), _RESULTS)), np.empty((len(params), side, side))
-    how = _single(smoothers), np.asarray(reach, np.int32), np.asarray(limits, float)
-    call("examine", *_measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky), *how, *lags, *out)
+    how = _single(smoothers), np.asarray(reach, np.int32), np.asarray(limits, float), *_lags(correlation)
+    call("examine", *_measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky), *how, *out)
     return out
 
 
 def _lags(correlation):
-    """Arguments for a correlation: its sides, and itself."""
-    correlation = _single(correlation)
-    if correlation.size and not (correlation.shape[0] % 2 and correlation.shape[1] % 2):
-        # the kernel counts from the middle
-        raise ValueError(f"correlation of {correlation.shape} lags; allowed: odd sizes")
+    """Arguments for a correlation: its sides, and itself; none has no sides."""
+    if correlation is None:
+        return _number(0), _number(0), np.zeros((0, 0), np.float32)
+    correlation = odd_sized(_single(correlation), "correlation", "lags")
     return *map(_number, correlation.shape), correlation
 
 
@@ -374,9 +381,7 @@ def transfer(psf, grid, oversampling=1):
     -------
     transfer : (N, 2 K, K) complex64 ndarray
     """
-    psf, modes = _single(psf), len(grid.kx)
-    if not (psf.shape[1] % 2 and psf.shape[2] % 2):  # the kernel counts from a middle sample
-        raise ValueError(f"PSF arrays of {psf.shape[1]} x {psf.shape[2]} samples; allowed: odd sizes")
+    psf, modes = odd_sized(_single(psf), "PSF arrays", "samples"), len(grid.kx)
     out = np.empty((len(psf), 2 * modes, modes), np.complex64)
     call("transfer", _grid(grid), _number(len(psf)), *psf.shape[1:], int(oversampling), psf, out)
     return out

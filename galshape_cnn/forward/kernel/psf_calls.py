@@ -5,6 +5,7 @@ import ctypes
 
 import numpy as np
 
+from galshape_cnn.forward.kernel.calls import odd_sized
 from galshape_cnn.forward.kernel.library import call
 
 __all__ = ["psf_half_levels", "psf_offsets", "psf_rings", "psf_spectra", "psf_sums"]
@@ -14,6 +15,10 @@ _WAVES = 8  # of a spectrum along an axis, with one sign
 
 def _double(array):
     return np.ascontiguousarray(array, float)
+
+
+def _odd(psf):
+    return odd_sized(np.ascontiguousarray(psf, np.float32), "PSF arrays", "samples")
 
 
 def psf_sums(psf):
@@ -84,7 +89,7 @@ def psf_half_levels(psf, waves_y, waves_x):
     wave : (N,) int64 ndarray
         Number of the wave; that of the last where there is none.
     """
-    psf, out = np.ascontiguousarray(psf, np.float32), np.empty(len(psf), np.int64)
+    psf, out = _odd(psf), np.empty(len(psf), np.int64)
     how = ctypes.c_int64(len(psf)), *psf.shape[1:], waves_y.shape[1]
     call("psf_half_levels", *how, psf, *waves_y, *waves_x, out)
     return out
@@ -105,7 +110,7 @@ def psf_spectra(psf, waves_y, waves_x):
     spectra : (N, 15, 8) complex128 ndarray
         Along y from the most negative wave number on.
     """
-    psf, out = np.ascontiguousarray(psf, np.float32), np.empty((len(psf), 2 * _WAVES - 1, _WAVES), complex)
+    psf, out = _odd(psf), np.empty((len(psf), 2 * _WAVES - 1, _WAVES), complex)
     along_y, along_x = (_double(np.concatenate([one.real, one.imag]).T) for one in (waves_y, waves_x))
     call("psf_spectra", ctypes.c_int64(len(psf)), *psf.shape[1:], psf, along_y, along_x, out)
     return out

@@ -43,6 +43,8 @@ def sobol_points(count):
     >>> sobol_points(256).mean(0).round(2)
     array([0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5])
     """
+    if count > MOST_POINTS:
+        raise ValueError(f"count={count}; allowed: up to {MOST_POINTS}")
     number = np.arange(count)
     gray = number ^ (number >> 1)
     points = np.tile(_SHIFT, (count, 1))

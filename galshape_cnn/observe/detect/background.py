@@ -38,7 +38,8 @@ def clipped_level(ordered, maxiters=5):
 
 def sorted_values(values):
     """Sorted finite values; those of single precision, as most files have them, take half as long as such."""
-    single = values.astype(np.float32)
+    with np.errstate(over="ignore"):  # such numbers are not of single precision
+        single = values.astype(np.float32)
     return np.sort(single).astype(values.dtype) if (single == values).all() else np.sort(values)
 
 

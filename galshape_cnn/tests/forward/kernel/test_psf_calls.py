@@ -108,3 +108,13 @@ def test_a_psf_does_not_know_its_company(chosen, psf):
     faults, alone = (checks._faults(one, *psf_sums(one)[:2]) for one in (psf, psf[1:2]))
     for one, other in zip(faults, alone, strict=True):
         np.testing.assert_array_equal(one[1:2], other)
+
+
+@pytest.mark.parametrize("shape", [(12, 13), (13, 12)])
+def test_even_sizes_are_refused(shape):
+    """There is no middle sample from which both sides are as long: one would be read beyond its end."""
+    psf = np.ones((2, *shape), np.float32)
+    with pytest.raises(ValueError, match=f"{shape[0]} x {shape[1]} samples; allowed: odd sizes"):
+        psf_calls.psf_half_levels(psf, *np.ones((2, 2, 3, 7)))
+    with pytest.raises(ValueError, match="odd sizes"):
+        psf_calls.psf_spectra(psf, np.ones((8, shape[0]), complex), np.ones((8, shape[1]), complex))

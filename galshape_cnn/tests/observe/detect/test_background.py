@@ -40,6 +40,11 @@ def test_values_are_taken_out_of_sorted_ones(kind):
     np.testing.assert_array_equal(without_some(ordered, values[:0]), ordered)
 
 
+def test_numbers_beyond_single_precision_are_sorted_as_they_are():
+    values = np.array([1e300, -2.0, 5.0, -1e200])
+    np.testing.assert_array_equal(sorted_values(values), np.sort(values))
+
+
 def test_nothing_has_no_level():
     assert np.isnan(clipped_level(np.zeros(0))).all()
     assert clipped_level(np.full(7, 3.0)) == (3.0, 0.0)
