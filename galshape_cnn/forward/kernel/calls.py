@@ -152,7 +152,7 @@ def _measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky):
 def examination(
     params, data, ivar, transfer, grid, inverse_gain, fit_sky, smoothers, reach, limits, correlation=None
 ):
-    """Numbers of `galshape_cnn.infer.likelihood.residuals.Examination`, one after the other.
+    """Numbers of `galshape_cnn.infer.residuals.examination.Examination`, one after the other.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def examination(
     reach : sequence of int
         How many pixels from the diagonal each is different from zero.
     limits : sequence of float
-        As `galshape_cnn.infer.likelihood.residuals` lists them.
+        As `galshape_cnn.infer.residuals.examination` lists them.
     correlation : (ky, kx) array_like, optional
         Odd-sized autocorrelation of the noise.
 
@@ -304,7 +304,7 @@ def companions(params, data, ivar, transfer, grid, inverse_gain, fit_sky, width,
 
     What it moves flux, n, hlr, g1, g2 by, the decrease, that of the deepest dip, the squares left of the
     galaxy beyond those of noise, and their spread.  ``limits`` are listed in
-    `galshape_cnn.infer.likelihood.companions`.
+    `galshape_cnn.infer.residuals.companions`.
     """
     out = np.empty((len(params), 9))
     arguments = _measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)

@@ -1,5 +1,5 @@
 /* Licensed under a 3-clause BSD style license - see LICENSE.rst */
-/* Sources that hide in a galaxy's light: galshape_cnn.infer.likelihood.companions tells what is computed. */
+/* Sources that hide in a galaxy's light: galshape_cnn.infer.residuals.companions tells what is computed. */
 
 enum { STRIP = 8 };  /* rows at a time: they stay in the first cache */
 

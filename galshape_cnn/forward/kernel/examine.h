@@ -1,5 +1,5 @@
 /* Licensed under a 3-clause BSD style license - see LICENSE.rst */
-/* What the pixels say of a measured galaxy: galshape_cnn.infer.likelihood.residuals tells what the numbers are. */
+/* What the pixels say of a measured galaxy: galshape_cnn.infer.residuals.examination tells what the numbers are. */
 
 enum { COLUMNS = 11, SCALES = 4, SMOOTHERS = 5, RESULTS = 97 };
 
@@ -341,7 +341,7 @@ static double smoothed_sum(const float *image, const float *outside, const float
     return total;
 }
 
-/* How much structure the residuals have that noise has not: galshape_cnn.infer.likelihood.structure.  Squares
+/* How much structure the residuals have that noise has not: galshape_cnn.infer.residuals.structure.  Squares
  * where the galaxy is bright, in standard deviations of those of noise; mean square of the smoothed residuals
  * of the sky, and the number of pixels that it is of.  `bands`: those of the sky, where weights are below
  * `faint`. */

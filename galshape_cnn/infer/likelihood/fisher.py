@@ -30,6 +30,7 @@ __all__ = [
     "bound",
     "check_error",
     "fisher_matrices",
+    "inverse_gain",
     "normal_block",
     "real_values",
     "same_unit",
@@ -41,6 +42,12 @@ __all__ = [
 #: singular, by precision of the derivatives, whose rounding it amplifies.  Over the domain of
 #: training, float32 bounds are within 1.5 % below this limit and 20 % off ten times above it.
 CONDITION_LIMITS = {"float32": 1e5, "float64": 1e10}
+
+
+def inverse_gain(gain, number):
+    """Units of the image per electron, (number,) float32; zero without a gain."""
+    inverse = 0.0 if gain is None else 1 / np.asarray(gain, float)
+    return np.broadcast_to(inverse, number).astype(np.float32)
 
 
 def normal_block(params, transfer, data, ivar, inverse_gain, grid):

@@ -21,8 +21,7 @@ from galshape_cnn.infer.likelihood.correlated_products import (
     products_in_correlated_noise,
     rendered_products,
 )
-from galshape_cnn.infer.likelihood.fisher import bound
-from galshape_cnn.infer.likelihood.residuals import inverse_gain
+from galshape_cnn.infer.likelihood.fisher import bound, inverse_gain
 from galshape_cnn.linalg import cholesky_or_nan, scaled_inverse
 
 __all__ = [
@@ -74,7 +73,7 @@ def products_at(batch, params, examination, correlation=None, rows=None):
     ----------
     batch, params, correlation
         As for `information`.
-    examination : galshape_cnn.infer.likelihood.residuals.Examination
+    examination : galshape_cnn.infer.residuals.examination.Examination
         Of these galaxies; its ``actual`` counts if it is known.
     rows : (M,) ndarray of int, optional
         Those that are asked for; all by default.

@@ -11,11 +11,11 @@ from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.infer.fit.profile_likelihood import profile_covariance
-from galshape_cnn.infer.likelihood.companions import Companions, find_companions
 from galshape_cnn.infer.likelihood.fisher import bound
-from galshape_cnn.infer.likelihood.residuals import Examination, as_if_independent, examine
 from galshape_cnn.infer.likelihood.sandwich import products_at, sandwich, widened
-from galshape_cnn.infer.likelihood.structure import (
+from galshape_cnn.infer.residuals.companions import Companions, find_companions
+from galshape_cnn.infer.residuals.examination import Examination, as_if_independent, examine
+from galshape_cnn.infer.residuals.structure import (
     SIGNIFICANT,
     Structure,
     estimate_structure,
@@ -57,17 +57,17 @@ class Judged:
     profile : (N, 5, 5) ndarray
         What the shape of chi-square changes in the errors of a maximum-likelihood fit, which may become
         smaller, see `galshape_cnn.infer.fit.profile_likelihood`, and what sources that hide in the galaxy's
-        light add to those of any, see `galshape_cnn.infer.likelihood.companions`.
+        light add to those of any, see `galshape_cnn.infer.residuals.companions`.
     white : (N,) ndarray
         Variance of the white noise in units of the noise map's; one unless that is significantly too small.
     sky_level : (N,) ndarray
         Variance of the sky's structure in units of the noise's, see
-        `galshape_cnn.infer.likelihood.structure.Structure`.
+        `galshape_cnn.infer.residuals.structure.Structure`.
     snr, chi2, freedom : (N,) ndarray
         S/N, reduced chi-square and degrees of freedom.
     flags : (N,) int64 ndarray
         ``SINGULAR`` where there is no bound, ``NEIGHBOR_LIGHT`` where a hidden source moves a parameter.
-    examination : galshape_cnn.infer.likelihood.residuals.Examination
+    examination : galshape_cnn.infer.residuals.examination.Examination
         What the pixels say.
     """
 
@@ -305,11 +305,11 @@ def structure_at(batch, judged, rows, options, least=SIGNIFICANT):
         As for `structure_of`.
     rows : (M,) ndarray of int
     least : float, optional
-        As for `~galshape_cnn.infer.likelihood.structure.estimate_structure`.
+        As for `~galshape_cnn.infer.residuals.structure.estimate_structure`.
 
     Returns
     -------
-    structure : `~galshape_cnn.infer.likelihood.structure.Structure` or None
+    structure : `~galshape_cnn.infer.residuals.structure.Structure` or None
         Of these rows; None if there are none.
     """
     params, found = judged.params, []

@@ -24,7 +24,7 @@ from galshape_cnn.forward.psf.arrays import PSFArrays
 from galshape_cnn.forward.psf.convert import psf_arrays
 from galshape_cnn.forward.transfer import transfer_functions
 from galshape_cnn.infer.likelihood.rendering import model_images
-from galshape_cnn.infer.likelihood.residuals import examine
+from galshape_cnn.infer.residuals.examination import examine
 from galshape_cnn.linalg import scaled_inverse
 
 __all__ = ["PSFUncertainty", "psf_errors_of"]

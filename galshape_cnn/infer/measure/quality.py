@@ -17,10 +17,10 @@ from galshape_cnn.forward.psf.shape import psf_shape
 from galshape_cnn.forward.render import BLOCK
 from galshape_cnn.forward.sersic import N_RANGE
 from galshape_cnn.geometry import semi_major_radius
-from galshape_cnn.infer.likelihood.point_source import point_source_chi2
-from galshape_cnn.infer.likelihood.residuals import as_if_independent, newton_steps
-from galshape_cnn.infer.likelihood.structure import SIGNIFICANT
 from galshape_cnn.infer.network.trust import is_trusted
+from galshape_cnn.infer.residuals.examination import as_if_independent, newton_steps
+from galshape_cnn.infer.residuals.point_source import point_source_chi2
+from galshape_cnn.infer.residuals.structure import SIGNIFICANT
 from galshape_cnn.linalg import quadratic_form
 
 __all__ = [

@@ -11,8 +11,8 @@ from scipy.special import ndtr, ndtri
 
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.render import BLOCK
-from galshape_cnn.infer.likelihood.residual_sources import find_residual_sources
-from galshape_cnn.infer.likelihood.residuals import as_if_independent
+from galshape_cnn.infer.residuals.examination import as_if_independent
+from galshape_cnn.infer.residuals.sources import find_residual_sources
 
 __all__ = ["without_residual_sources"]
 

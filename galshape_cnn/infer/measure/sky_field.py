@@ -1,13 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Galaxies on a sky with structure: that is fitted with the galaxy, subtracted, and they are measured again.
 
-See `galshape_cnn.infer.likelihood.sky_field`.  Errors grow as what is left of the sky is unknown.
+See `galshape_cnn.infer.residuals.sky_field`.  Errors grow as what is left of the sky is unknown.
 """
 
 import numpy as np
 
 from galshape_cnn.forward.render import BLOCK
-from galshape_cnn.infer.likelihood.sky_field import fit_sky_field
+from galshape_cnn.infer.residuals.sky_field import fit_sky_field
 
 __all__ = ["without_sky_field"]
 

@@ -48,7 +48,7 @@ def shape_differences(looks, matrices, roots, params, free, model):
         Fisher matrix and covariance of the score of each, by its own parameters.
     roots : sequence of sequence of (M, P, P) ndarray
         For each kind of structure, which is the same in all images, roots of the covariances of each one's
-        score, see `galshape_cnn.infer.likelihood.structure.score_roots`.
+        score, see `galshape_cnn.infer.residuals.structure.score_roots`.
     params : (N, P) ndarray
         Common parameters.
     free : (N, P) ndarray of bool

@@ -9,7 +9,6 @@ from galshape_cnn.flags import Flag
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.likelihood.exposures import joint_errors
 from galshape_cnn.infer.likelihood.sandwich import on_known, products_at, widened
-from galshape_cnn.infer.likelihood.structure import SIGNIFICANT, score_roots
 from galshape_cnn.infer.measure.bounds import hidden_sources, structure_at, suspicions, without_errors
 from galshape_cnn.infer.measure.exposures.gradients import ShapeDifferences, shape_differences
 from galshape_cnn.infer.measure.quality import (
@@ -22,6 +21,7 @@ from galshape_cnn.infer.measure.quality import (
     limit_flags_of_n,
     neighbour_flags,
 )
+from galshape_cnn.infer.residuals.structure import SIGNIFICANT, score_roots
 
 __all__ = ["ExposureRows", "JudgedRows", "is_single", "judge"]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from galshape_cnn.infer.likelihood.residual_sources import MOST_SOURCES
 from galshape_cnn.infer.likelihood.sandwich import on_known, widened
 from galshape_cnn.infer.measure.residual_sources import without_residual_sources
+from galshape_cnn.infer.residuals.sources import MOST_SOURCES
 
 __all__ = ["Cleaned", "cleaned_parts", "pixels_measured", "with_shifts"]
 

@@ -16,12 +16,13 @@ from galshape_cnn.forward.kernel.library import KERNEL_VARIABLE, instructions, s
 from galshape_cnn.forward.kernel.plan import plan_of
 from galshape_cnn.forward.render import render, render_with_derivatives
 from galshape_cnn.forward.transfer import transfer_functions
-from galshape_cnn.infer.likelihood import companions, correlated_products
+from galshape_cnn.infer.likelihood import correlated_products
 from galshape_cnn.infer.likelihood.fisher import score_and_fisher
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
-from galshape_cnn.infer.likelihood.point_source import point_images, point_source_chi2
-from galshape_cnn.infer.likelihood.residuals import examine
 from galshape_cnn.infer.network.features import network_inputs
+from galshape_cnn.infer.residuals import companions
+from galshape_cnn.infer.residuals.examination import examine
+from galshape_cnn.infer.residuals.point_source import point_images, point_source_chi2
 from galshape_cnn.observe.detect.levels import highest_pixels, local_maxima
 
 pytestmark = pytest.mark.skipif(not instructions(), reason="the package was installed without a compiler")

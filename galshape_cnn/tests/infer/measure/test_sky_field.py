@@ -6,7 +6,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from galshape_cnn import ShapeEstimator
-from galshape_cnn.infer.likelihood.sky_field import _BUMPS, _of_pairs, _stretch, _waves
+from galshape_cnn.infer.residuals.sky_field import _BUMPS, _of_pairs, _stretch, _waves
 from galshape_cnn.tests.moffat_scene import GALAXY, drawn, errors, moffat
 
 N, SIDE = 96, 64
@@ -32,7 +32,7 @@ def test_less_scatter_and_errors_that_hold(estimator, method, monkeypatch):
     data, flux = scene(0.3)
     known = {"psf": PSF, "error": 1.0, "method": method}
     off, pull = errors(estimator(data, **known), flux)
-    monkeypatch.setattr("galshape_cnn.infer.likelihood.structure._HALO", -np.inf)
+    monkeypatch.setattr("galshape_cnn.infer.residuals.structure._HALO", -np.inf)
     before, _ = errors(estimator(data, **known), flux)
     scatter, old = (np.sqrt((one**2).mean(0)) for one in (off, before))
     assert (scatter < 0.9 * old).all()
@@ -45,7 +45,7 @@ def test_a_flat_sky_is_left_as_it_is(estimator, monkeypatch):
     data, _ = scene(0.0)
     known = {"psf": PSF, "error": 1.0, "method": "network"}
     now = estimator(data, **known)
-    monkeypatch.setattr("galshape_cnn.infer.likelihood.structure._HALO", -np.inf)
+    monkeypatch.setattr("galshape_cnn.infer.residuals.structure._HALO", -np.inf)
     same = (now.parameters == estimator(data, **known).parameters).all(1)
     assert same.mean() > 0.95
 
@@ -59,10 +59,10 @@ def test_the_halo_of_a_galaxy_is_no_sky(estimator, monkeypatch):
     data = star + halo + np.random.default_rng(2).normal(size=(40, SIDE, SIDE))
     known = {"psf": narrow, "error": 1.0, "method": "network"}
     now = estimator(data, **known)
-    monkeypatch.setattr("galshape_cnn.infer.likelihood.structure._HALO", -np.inf)
+    monkeypatch.setattr("galshape_cnn.infer.residuals.structure._HALO", -np.inf)
     assert (now.parameters == estimator(data, **known).parameters).all(1).mean() > 0.7
     monkeypatch.undo()
-    monkeypatch.setattr("galshape_cnn.infer.likelihood.structure._HALO", np.inf)
+    monkeypatch.setattr("galshape_cnn.infer.residuals.structure._HALO", np.inf)
     assert (now.parameters != estimator(data, **known).parameters).any(1).mean() > 0.5
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from galshape_cnn import Exposure, ShapeEstimator
 from galshape_cnn.flags import Flag
-from galshape_cnn.infer.likelihood.structure import score_roots
+from galshape_cnn.infer.residuals.structure import score_roots
 
 N, SIZE = 24, 64
 PSF = galsim.Moffat(beta=3, fwhm=3.0)

@@ -9,12 +9,13 @@ from scipy.ndimage import gaussian_filter
 from galshape_cnn.forward.render import BLOCK, render
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
-from galshape_cnn.infer.likelihood import structure
 from galshape_cnn.infer.likelihood.fisher import bound
-from galshape_cnn.infer.likelihood.residuals import examine
-from galshape_cnn.infer.likelihood.structure import (
+from galshape_cnn.infer.residuals import structure
+from galshape_cnn.infer.residuals.examination import examine
+from galshape_cnn.infer.residuals.structure import (
     _white_variance,
     estimate_structure,
+    score_roots,
     significances,
     sky_significance,
 )
@@ -198,3 +199,25 @@ def test_a_galaxy_that_fills_its_stamp_but_for_two_pixels():
     assert _white_variance(3 * rng.normal(size=(64, 64)), everywhere, (1.0, 1.0, 1.0)) == pytest.approx(
         9, rel=0.1
     )
+
+
+def test_a_galaxy_without_a_model_has_no_score_and_harms_no_other():
+    rng = np.random.default_rng(1)
+    half = rng.normal(size=(3, 5, 5))
+    covariance, fisher = half @ np.swapaxes(half, 1, 2), np.tile(np.eye(5), (3, 1, 1))
+    alone = score_roots([(np.array([0, 2]), covariance[[0, 2]])], fisher, np.ones(3, bool))[0]
+    covariance[1, 2, 3] = np.nan
+    roots = score_roots([(np.arange(3), covariance)], fisher, np.ones(3, bool))[0]
+    assert not roots[1].any()
+    assert np.array_equal(roots[[0, 2]], alone)
+    np.testing.assert_allclose(roots[0] @ roots[0].T, covariance[0], atol=1e-12)
+
+
+def test_galaxies_in_which_nothing_is_seen_have_no_roots():
+    half = np.random.default_rng(2).normal(size=(3, 5, 5))
+    covariance, fisher = half @ np.swapaxes(half, 1, 2), np.tile(np.eye(5), (3, 1, 1))
+    seen = np.array([True, False, True])
+    some, every = (score_roots([(np.arange(3), covariance)], fisher, one)[0] for one in (seen, seen | True))
+    assert not some[1].any()
+    assert every[1].any()
+    assert np.array_equal(some[seen], every[seen])

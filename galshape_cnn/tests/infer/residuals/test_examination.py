@@ -5,9 +5,9 @@ import pytest
 from galshape_cnn.forward.render import render
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.likelihood.fisher import score_and_fisher
-from galshape_cnn.infer.likelihood.point_source import point_source_chi2
-from galshape_cnn.infer.likelihood.residuals import examine, newton_steps
-from galshape_cnn.infer.likelihood.smoothers import SCALES
+from galshape_cnn.infer.residuals.examination import examine, newton_steps
+from galshape_cnn.infer.residuals.point_source import point_source_chi2
+from galshape_cnn.infer.residuals.smoothers import SCALES
 
 N, SIDE = 64, 64
 GRID = grid_for(SIDE, 1)

@@ -35,9 +35,9 @@ from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.kernel.library import batches
 from galshape_cnn.forward.render import BLOCK, render_with_derivatives
 from galshape_cnn.forward.transfer import of_rows
-from galshape_cnn.infer.likelihood.point_source import point_images, reach_of
-from galshape_cnn.infer.likelihood.residuals import SKY_WEIGHT, inverse_fisher, sky_variance
-from galshape_cnn.infer.likelihood.smoothers import SKY_SCALE, gaussian_band, sky_smoothers
+from galshape_cnn.infer.residuals.examination import SKY_WEIGHT, inverse_fisher, sky_variance
+from galshape_cnn.infer.residuals.point_source import point_images, reach_of
+from galshape_cnn.infer.residuals.smoothers import SKY_SCALE, gaussian_band, sky_smoothers
 from galshape_cnn.linalg import symmetric_root
 
 __all__ = [
@@ -113,7 +113,7 @@ def estimate_structure(
     Parameters
     ----------
     params, data, ivar, transfer, grid, fit_sky, gain
-        As for `galshape_cnn.infer.likelihood.residuals.examine`.
+        As for `galshape_cnn.infer.residuals.examination.examine`.
     correlation : (ky, kx) ndarray, optional
         Odd-sized autocorrelation of the noise.
     least : float, optional
@@ -144,7 +144,7 @@ def significances(examination, chi2, freedom):
 
     Parameters
     ----------
-    examination : galshape_cnn.infer.likelihood.residuals.Examination
+    examination : galshape_cnn.infer.residuals.examination.Examination
         Of N galaxies; as if their noise were independent.
     chi2 : (N,) ndarray
         Reduced chi-square.

@@ -9,7 +9,7 @@ image P of a point source at some place, its flux and the significance of that a
 
 The best place is looked for on the grid of the pixels; its two derivatives go along, for a source lies
 between pixels, or is no point.  Found sources join D, one after the other.  Sources within a width of the PSF
-or so of the centre cannot be taken away like this: see `galshape_cnn.infer.likelihood.companions`.
+or so of the centre cannot be taken away like this: see `galshape_cnn.infer.residuals.companions`.
 
 A source within the galaxy may be a clump of its own.  It counts only if it is the only one, and little is
 left beside it; which of the two it is nobody knows.
@@ -25,10 +25,11 @@ from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.render import render_with_derivatives
 from galshape_cnn.forward.transfer import of_rows
 from galshape_cnn.geometry import semi_major_radius
-from galshape_cnn.infer.likelihood.companions import moved, variance_of_product
-from galshape_cnn.infer.likelihood.point_source import point_images, reach_of
-from galshape_cnn.infer.likelihood.residuals import inverse_fisher, inverse_gain
-from galshape_cnn.infer.likelihood.structure import whitened
+from galshape_cnn.infer.likelihood.fisher import inverse_gain
+from galshape_cnn.infer.residuals.companions import moved, variance_of_product
+from galshape_cnn.infer.residuals.examination import inverse_fisher
+from galshape_cnn.infer.residuals.point_source import point_images, reach_of
+from galshape_cnn.infer.residuals.structure import whitened
 
 __all__ = ["MOST_SOURCES", "ResidualSources", "find_residual_sources"]
 
@@ -75,7 +76,7 @@ def find_residual_sources(
     Parameters
     ----------
     params, errors, width, data, ivar, transfer, grid, fit_sky, gain, correlation
-        As for `galshape_cnn.infer.likelihood.companions.find_companions`.
+        As for `galshape_cnn.infer.residuals.companions.find_companions`.
     white : (N,) ndarray, optional
         Variance of the white noise in units of the noise map's; one without it.
 

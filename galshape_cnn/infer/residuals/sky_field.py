@@ -20,9 +20,9 @@ from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.kernel.library import batches
 from galshape_cnn.forward.render import BLOCK, render_with_derivatives
 from galshape_cnn.forward.transfer import of_rows
-from galshape_cnn.infer.likelihood.residuals import inverse_gain
-from galshape_cnn.infer.likelihood.smoothers import SKY_SCALE
-from galshape_cnn.infer.likelihood.structure import whitened
+from galshape_cnn.infer.likelihood.fisher import inverse_gain
+from galshape_cnn.infer.residuals.smoothers import SKY_SCALE
+from galshape_cnn.infer.residuals.structure import whitened
 from galshape_cnn.linalg import cholesky_or_nan, symmetric_root
 
 __all__ = ["fit_sky_field"]
@@ -42,7 +42,7 @@ def fit_sky_field(params, level, data, ivar, transfer, grid, fit_sky=True, gain=
     Parameters
     ----------
     params, data, ivar, transfer, grid, fit_sky, gain
-        As for `galshape_cnn.infer.likelihood.structure.estimate_structure`.
+        As for `galshape_cnn.infer.residuals.structure.estimate_structure`.
     level : (N,) ndarray
         Variance of the field, as found, in units of the noise's.
     nuisance : (N, m, size, size) array_like, optional

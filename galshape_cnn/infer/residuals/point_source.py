@@ -12,7 +12,8 @@ from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.kernel import calls
 from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.render import in_blocks, point_block
-from galshape_cnn.infer.likelihood.residuals import RIDGE, inverse_fisher, inverse_gain
+from galshape_cnn.infer.likelihood.fisher import inverse_gain
+from galshape_cnn.infer.residuals.examination import RIDGE, inverse_fisher
 
 __all__ = ["point_images", "point_source_chi2", "reach_of"]
 

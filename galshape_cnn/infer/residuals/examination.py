@@ -30,7 +30,8 @@ from galshape_cnn.forward.kernel import calls
 from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.render import derivatives_block, in_blocks
 from galshape_cnn.infer.likelihood.correlated_products import rendered_products
-from galshape_cnn.infer.likelihood.smoothers import (
+from galshape_cnn.infer.likelihood.fisher import inverse_gain
+from galshape_cnn.infer.residuals.smoothers import (
     REACHES,
     SCALES,
     SKY_SCALE,
@@ -47,7 +48,6 @@ __all__ = [
     "as_if_independent",
     "examine",
     "inverse_fisher",
-    "inverse_gain",
     "newton_steps",
     "sky_variance",
 ]
@@ -163,12 +163,6 @@ def _rows_by_kernel(params, data, ivar, transfer, grid, inverse_gain, fit_sky, c
     parts = np.split(numbers, ends[:-1], axis=1)
     found = (one.reshape(-1, *shape) for one, shape in zip(parts, shapes, strict=True))
     return Examination(*found, None if correlation is None else actual)
-
-
-def inverse_gain(gain, number):
-    """Units of the image per electron, (number,) float32; zero without a gain."""
-    inverse = 0.0 if gain is None else 1 / np.asarray(gain, float)
-    return np.broadcast_to(inverse, number).astype(np.float32)
 
 
 def as_if_independent(examination, correlation):

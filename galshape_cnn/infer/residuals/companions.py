@@ -27,8 +27,9 @@ from galshape_cnn.forward.kernel import calls
 from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.render import render_with_derivatives
 from galshape_cnn.forward.transfer import of_rows
-from galshape_cnn.infer.likelihood.point_source import point_images, reach_of
-from galshape_cnn.infer.likelihood.residuals import RIDGE, inverse_fisher, inverse_gain
+from galshape_cnn.infer.likelihood.fisher import inverse_gain
+from galshape_cnn.infer.residuals.examination import RIDGE, inverse_fisher
+from galshape_cnn.infer.residuals.point_source import point_images, reach_of
 
 __all__ = ["Companions", "find_companions", "moved", "variance_of_product"]
 
@@ -67,7 +68,7 @@ def find_companions(
     Parameters
     ----------
     params, data, ivar, transfer, grid, fit_sky, gain
-        As for `galshape_cnn.infer.likelihood.residuals.examine`.
+        As for `galshape_cnn.infer.residuals.examination.examine`.
     errors : (N, 5) ndarray
         Stated errors of flux, n, hlr, g1, g2.
     width : (N,) ndarray
