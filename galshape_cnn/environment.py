@@ -21,9 +21,9 @@ __all__ = [
 #: Names the folder in which compiled programs are kept; ``off``, or unset or empty, for none.
 CACHE_VARIABLE = "GALSHAPE_COMPILE_CACHE"
 
-#: Options of glibc's ``mallopt`` and their values: freed memory is kept up to the first, arrays up to the
-#: second come from it, and all threads share it.
-_MALLOC = {"trim_threshold": (-1, 2**30), "mmap_threshold": (-3, 2**25), "arena_max": (-8, 1)}
+#: Options of glibc's ``mallopt`` and their values: freed memory is kept up to the first, arrays of any size
+#: come from it, and all threads share it.
+_MALLOC = {"trim_threshold": (-1, 2**30), "mmap_max": (-4, 0), "arena_max": (-8, 1)}
 
 
 def unset_of(values):
@@ -76,9 +76,9 @@ def end_with_parent():
 def keep_freed_memory():
     """Let this process keep the memory of one batch for the next; it cannot be taken back.
 
-    Batches need the same tens of MB again and again, and glibc hands them back to the system in between,
-    above all in threads; Dask asks it to.  Cleared anew each time, they cost a quarter of the processor
-    time.  For worker processes only, and nothing where the C library is another.
+    Batches and images need the same tens of MB again and again, and glibc hands them back to the system in
+    between, above all in threads; Dask asks it to.  Cleared anew each time, they cost a quarter of the
+    processor time.  For processes of the package's own only, and nothing where the C library is another.
     """
     if sys.platform != "linux":
         return

@@ -18,6 +18,7 @@ from galshape_cnn.cli import demo, inject, measure, report, simulate, train, val
 from galshape_cnn.cli.compile_cache import compile_cache
 from galshape_cnn.cli.streams import give_up_stdout, standard_streams
 from galshape_cnn.cli.wording import in_options, notes_printed
+from galshape_cnn.environment import keep_freed_memory
 from galshape_cnn.errors import GalshapeError
 
 __all__ = ["main"]
@@ -54,6 +55,8 @@ def main(args=None):
             arguments = _parser().parse_args(args)
         except SystemExit as stop:  # argparse has printed its message
             return EXIT_USAGE if stop.code else EXIT_DONE
+        if args is None:  # the process is the command's own
+            keep_freed_memory()
         cache = compile_cache(arguments.command in _LONG)
         with cache, _rare_collections(), notes_printed(), warnings.catch_warnings():
             warnings.showwarning = _once(_print_warning)

@@ -285,7 +285,7 @@ def _processes(args):
     if not (is_free and usable_cores() > 1 and _may_show_many(args)):
         yield None
         return
-    processes = Processes(min(usable_cores(), _MOST_EARLY))
+    processes = Processes(min(usable_cores(), _MOST_EARLY), spared=1)
     try:
         yield processes
     finally:

@@ -56,13 +56,15 @@ class Rows:
 
 
 def probe(estimator, source, how):
-    """`Schema`: what the rows of a run have in common, from the first that can be measured.
+    """`Schema`: what the rows of a run have in common, from one that can be measured.
 
-    ``how`` are the options of the measurement. If none of the first 256 rows can be measured, the error of
-    the first is raised: then it is the input as a whole that is wrong.
+    ``how`` are the options of the measurement. If none of 256 rows can be measured, the error of the first
+    that was tried is raised: then it is the input as a whole that is wrong.
     """
-    first = None
-    for row in range(min(len(source), _PROBED)):
+    first, rows = None, range(len(source))
+    if source.is_image:  # the largest sources come first, and what is asked any of them can tell
+        rows = rows[::-1]
+    for row in rows[:_PROBED]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the same row will say it again

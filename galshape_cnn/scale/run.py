@@ -37,6 +37,8 @@ BLOCK_ROWS = 8192
 #: Rows a worker measures at a time: a few dozen MB, and a second or so.  Where there are few, each worker has
 #: several chunks all the same, of no fewer rows than are worth it: large galaxies come first and take long.
 CHUNK_ROWS, _FEWEST_ROWS, _CHUNKS_EACH = 512, 256, 8
+#: Rows of the last chunks, so that all workers end at about the same time.
+_LAST_ROWS = 64
 #: Rows at the beginning of a source from which its noise is estimated.
 _NOISE_ROWS = 256
 #: Chunks under way for each worker: in work, waiting, or done before one that was begun earlier.
@@ -204,7 +206,7 @@ def measure_all(pool, n, progress=False):
     bar, parts = progress_bar(n, progress), []
     fewest = min(_FEWEST_ROWS, -(-n // pool.count))
     size = max(1, min(CHUNK_ROWS, max(fewest, -(-n // (_CHUNKS_EACH * pool.count)))))
-    for _, rows in _measured(pool, [(None, *one) for one in _chunks(0, n, size)]):
+    for _, rows in _measured(pool, [(None, *one) for one in _shrinking_chunks(n, size, pool.count)]):
         parts.append(rows)
         bar(len(rows))
     return join_rows(parts)
@@ -213,6 +215,16 @@ def measure_all(pool, n, progress=False):
 def _chunks(start, stop, size=CHUNK_ROWS):
     """Ranges of at most ``size`` rows."""
     return [(first, min(first + size, stop)) for first in range(start, stop, size)]
+
+
+def _shrinking_chunks(n, size, workers):
+    """Ranges of at most ``size`` rows, and of half of a worker's share of those that are left."""
+    chunks, start = [], 0
+    while start < n:
+        step = min(size, max((n - start) // (2 * workers), _LAST_ROWS))
+        chunks.append((start, min(start + step, n)))
+        start += step
+    return chunks
 
 
 def _measured(pool, chunks):

@@ -37,6 +37,7 @@ __all__ = [
 
 #: Jobs this process has been sent.
 _JOBS = {}
+_LONGEST_TURN = 30.0  # seconds that a process waits for others to import: one of them may have died
 #: A worker computes on one thread; BLAS and XLA are told so.  The last sets the size of all pools that XLA
 #: starts: it splits small operations among them, and takes a tenth more processor time for it.
 ONE_THREAD = {
@@ -86,13 +87,18 @@ def take_job(job):
     _JOBS[job.token] = job
 
 
-def _begin(numbers, count):
+def _begin(numbers, count, turns):
     """What a process of its own does first: whatever it will need is imported before it has a job."""
     with numbers.get_lock():
         index, numbers.value = numbers.value, numbers.value + 1
     keep_to_core(index, count)
     warnings.simplefilter("ignore", LostRowsWarning)  # the parent says how many there were
-    import_module("galshape_cnn.infer.measure.pipeline")
+    turn = turns.acquire(timeout=_LONGEST_TURN)
+    try:
+        import_module("galshape_cnn.infer.measure.pipeline")
+    finally:
+        if turn:
+            turns.release()
 
 
 def _call_of_file(path):
@@ -153,19 +159,23 @@ class Processes:
     ----------
     count : int
         Number of processes.
+    spared : int, optional
+        Cores that are left alone while they import, for what this process does meanwhile.
     """
 
-    def __init__(self, count):
+    def __init__(self, count, spared=0):
         check_main_guard()
-        self.count = count
+        self.count, self._spared = count, spared
         self._begun = False  # whether any process ever came so far
         self.renew()
         self._first = [self.submit(getpid) for _ in range(count)]  # a submission starts a process
 
     def renew(self):
         """Let new processes take the place of a pool that broke."""
-        self._numbers = get_context("spawn").Value("i", 0)
-        self.pool = worker_pool(self.count, _begin, (self._numbers, self.count))
+        context = get_context("spawn")
+        self._numbers = context.Value("i", 0)
+        turns = context.Semaphore(max(min(self.count, usable_cores()) - self._spared, 1))
+        self.pool = worker_pool(self.count, _begin, (self._numbers, self.count, turns))
 
     def submit(self, function, *arguments):
         """Begin a call in one of them; returns a future."""

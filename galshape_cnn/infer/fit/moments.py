@@ -7,64 +7,50 @@ were Gaussians.  Which of six models of that shape fits best, flux and sky being
 solved for, then gives n and hlr.
 """
 
-from itertools import product
+from itertools import product, repeat
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from galshape_cnn.forward.coordinates import HLR_MIN
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.infer.likelihood.gaussian import StampLikelihood, in_batches
+from galshape_cnn.infer.likelihood.gaussian import StampLikelihood
 
 __all__ = ["moment_start"]
 
 _ITERATIONS = 8
+_NEAR = 3.0  # pixels that the centroid may move
 _TEMPLATES = tuple(product((1.0, 3.5), (0.5, 1.0, 2.0)))  # n, factor on hlr
 _HLR_OVER_SIGMA = 1.177  # of a Gaussian
 _LARGEST_SHEAR = 0.6
 
 
-def _measured(weight, x, y):
-    """Centroid and second moments under a weight image."""
-    # without light under the weight, whatever comes out is not used
-    total = jnp.where(weight.sum() > 0, weight.sum(), 1.0)
-    mx, my = (weight * x).sum() / total, (weight * y).sum() / total
-    dx, dy = x - mx, y - my
-    moments = jnp.stack([(weight * a).sum() / total for a in (dx * dx, dx * dy, dy * dy)])
-    return mx, my, moments, weight.sum() > 0
+def _adaptive(light, center, radius, variance):
+    """Centroid and covariance (xx, xy, yy) of the Gaussian that matches one image of light, five numbers.
 
-
-def _adaptive(start, data, ivar):
-    """Centroid and covariance of the Gaussian that matches one stamp."""
-    size = data.shape[-1]
-    y, x = jnp.mgrid[:size, :size].astype(data.dtype)
-    light = jnp.where(ivar > 0, data - start[3], 0)
+    The search begins at a round Gaussian of a ``variance`` about a ``center``, and moves within a ``radius``.
+    """
+    size = len(light)
+    at = np.arange(size, dtype=float)
     lowest, highest = 0.5, (size / 5) ** 2
-
-    def iterate(_, state):
-        cx, cy, (xx, xy, yy) = state
-        det = xx * yy - xy**2
-        dx, dy = x - cx, y - cy
-        radius = (yy * dx**2 - 2 * xy * dx * dy + xx * dy**2) / det
-        mx, my, moments, lit = _measured(light * jnp.exp(-0.5 * radius), x, y)
-        near = lit & ((mx - start[0]) ** 2 + (my - start[1]) ** 2 < start[2] ** 2)
+    (cx, cy), xx, xy, yy = center, variance, 0.0, variance
+    for _ in range(_ITERATIONS):
+        dx, dy = at - cx, (at - cy)[:, None]
+        weight = light * np.exp(-0.5 * (yy * dx**2 - 2 * xy * dx * dy + xx * dy**2) / (xx * yy - xy**2))
+        along_x, along_y = weight.sum(0), weight.sum(1)
+        total = along_x.sum()
+        if not total > 0:  # no light under the weight
+            break
+        mx, my = along_x @ at / total, along_y @ at / total
+        dx, dy = at - mx, at - my
+        moments = along_x @ dx**2 / total, dx @ (dy @ weight) / total, along_y @ dy**2 / total
         # at the solution the weighted moments are half the weight's own
-        half = 0.5 * (moments[0] + moments[2])
-        half = jnp.clip(half, lowest / 2, highest / 2)
+        half = np.clip(0.5 * (moments[0] + moments[2]), lowest / 2, highest / 2)
         e1, e2 = (moments[0] - moments[2]) / (2 * half), moments[1] / half
-        shrink = jnp.minimum(1, 0.9 / jnp.maximum(jnp.hypot(e1, e2), 1e-6))
-        new = 2 * half * jnp.stack([1 + e1 * shrink, e2 * shrink, 1 - e1 * shrink])
-        state = jnp.where(near, mx, cx), jnp.where(near, my, cy)
-        return *state, jnp.where(lit, new, jnp.stack([xx, xy, yy]))
-
-    first = (start[0], start[1], start[4] * jnp.array([1.0, 0.0, 1.0]))
-    cx, cy, moments = jax.lax.fori_loop(0, _ITERATIONS, iterate, first)
-    return jnp.concatenate([jnp.stack([cx, cy]), moments])
-
-
-def _adaptive_block(start, data, ivar, transfer, grid):
-    return jax.vmap(_adaptive)(start, data, ivar)
+        shrink = min(1, 0.9 / max(np.hypot(e1, e2), 1e-6))
+        xx, xy, yy = 2 * half * (1 + e1 * shrink), 2 * half * e2 * shrink, 2 * half * (1 - e1 * shrink)
+        if np.hypot(mx - center[0], my - center[1]) < radius:
+            cx, cy = mx, my
+    return np.array([cx, cy, xx, xy, yy])
 
 
 def _border_level(data, ivar):
@@ -89,12 +75,10 @@ def _shape(galaxy, psf):
     return _HLR_OVER_SIGMA * sigma, g * e1 / np.maximum(e, 1e-9), g * e2 / np.maximum(e, 1e-9)
 
 
-def _moments(likelihood, data, center, level, first):
+def _moments(data, ivar, center, level, first):
     """Adaptive centroid and covariance of each stamp, (N, 5)."""
-    start = np.column_stack([center, np.full(len(data), 3.0), level, first])
-    rows = np.arange(len(data))
-    replaced = StampLikelihood(data, likelihood.ivar, likelihood.transfer, likelihood.grid, likelihood.scale)
-    return in_batches(_adaptive_block, start, rows, replaced)[0]
+    light = np.where(ivar > 0, data - level[:, None, None], 0).astype(float)
+    return np.array([_adaptive(*one) for one in zip(light, center, repeat(_NEAR), first)]).reshape(-1, 5)
 
 
 def _best_template(likelihood, base):
@@ -144,10 +128,10 @@ def moment_start(data, ivar, transfer, grid, center=None):
     center = np.asarray(center, float)
     point = np.zeros((n, SINGLE.size))
     point[:, [SINGLE.flux, SINGLE.n, SINGLE.hlr]], point[:, SINGLE.centre] = (1000.0, 0.5, HLR_MIN), center
-    psf = _moments(likelihood, likelihood.images(point), center, np.zeros(n), np.full(n, 4.0))[:, 2:]
+    psf = _moments(likelihood.images(point), likelihood.ivar, center, np.zeros(n), np.full(n, 4.0))[:, 2:]
     first = 1.5 * 0.5 * (psf[:, 0] + psf[:, 2])
     level = _border_level(likelihood.data, likelihood.ivar)
-    measured = _moments(likelihood, likelihood.data, center, level, first)
+    measured = _moments(likelihood.data, likelihood.ivar, center, level, first)
     base = np.zeros((n, SINGLE.size))
     hlr, *shear = _shape(measured[:, 2:], psf)
     base[:, SINGLE.hlr], base[:, SINGLE.shear] = hlr, np.stack(shear, -1)

@@ -29,7 +29,7 @@ from galshape_cnn.forward.transfer import of_rows
 from galshape_cnn.infer.likelihood.fisher import normal_block
 from galshape_cnn.parallel import fixed_batches
 
-__all__ = ["SHAPES", "StampLikelihood", "in_batches", "source_weights"]
+__all__ = ["SHAPES", "StampLikelihood", "source_weights"]
 
 #: Batch sizes that the evaluation of derivatives is compiled for, largest first; the
 #: others, which are cheap, know the second one only.
@@ -175,13 +175,13 @@ class StampLikelihood:
         occur often, or not at all.  In float64: row sums are taken in single, their sum in double precision,
         so that differences of 1e-3 of chi-square mean something.
         """
-        row_sums, gradient, fisher = in_batches(_normal_block, params, rows, self, SHAPES)
+        row_sums, gradient, fisher = _in_batches(_normal_block, params, rows, self, SHAPES)
         return row_sums.sum(1), gradient, fisher
 
     @with_kernel(_linear_by_kernel)
     def linear_equations(self, params, rows):
         """As `normal_equations`, by flux and sky only, and six times cheaper; flux must not be zero."""
-        row_sums, gradient, fisher = in_batches(_linear_block, params, rows, self)
+        row_sums, gradient, fisher = _in_batches(_linear_block, params, rows, self)
         return row_sums.sum(1), gradient, fisher
 
     @with_kernel(_draws_by_kernel)
@@ -198,7 +198,7 @@ class StampLikelihood:
         return row_sums.sum(-1), gradient, fisher
 
 
-def in_batches(block, params, rows, likelihood, shapes=SHAPES[1:2]):
+def _in_batches(block, params, rows, likelihood, shapes=SHAPES[1:2]):
     """Apply a function of one block to any number of parameter sets (M, P).
 
     ``block`` takes params, data, ivar, transfer and a grid, with `BLOCK` rows; ``rows`` (M,) are the stamps

@@ -10,6 +10,7 @@ from galshape_cnn.forward.transfer import of_rows
 from galshape_cnn.infer.fit.joint_fit import fit_scenes
 from galshape_cnn.infer.fit.moments import moment_start
 from galshape_cnn.infer.measure.estimates import estimate
+from galshape_cnn.observe.detect.segmentation import masks
 from galshape_cnn.observe.stamps import Stamps
 
 __all__ = ["MOST_FITTED", "FittedNeighbours", "fit_neighbours"]
@@ -80,7 +81,7 @@ def _fit_group(batch, scenes, fitted, first, rows, fit_sky):
     start[:, 0, SINGLE.shape] *= _OWN_SHARE  # what the galaxy, fitted alone, has taken of its neighbours
     if not fit_sky:
         start[:, 0, SINGLE.sky] = 0
-    mask = np.array([scene.mask(kept) for scene, kept in zip(scenes, fitted, strict=True)])
+    mask = masks(scenes, fitted)
     ivar = np.where(mask, 0, stamps.ivar)
     fit = fit_scenes(stamps.data, ivar, batch.transfer, batch.grid, start, fit_sky=fit_sky, gain=gain)
     # the photons of the neighbours stay in the pixels when their mean is subtracted

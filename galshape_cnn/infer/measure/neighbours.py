@@ -17,7 +17,7 @@ from galshape_cnn.flags import Flag
 from galshape_cnn.infer.likelihood.rendering import RenderedBatch
 from galshape_cnn.infer.measure.neighbour_fit import fit_neighbours
 from galshape_cnn.observe.detect.centroids import mask_flags, neighbor_flags
-from galshape_cnn.observe.detect.segmentation import TARGET, find_scenes
+from galshape_cnn.observe.detect.segmentation import TARGET, find_scenes, masks
 
 __all__ = ["Segmentation", "Treated", "examined", "joined", "listed_positions", "segment", "treat"]
 
@@ -83,17 +83,22 @@ class Treated:
         batch = self.batch.with_stamps(stamps.with_pixels(data, ivar, stamps.nuisance))
         return replace(self, batch=batch, fitted=fitted, flags=flagged)
 
-    def light_on_others(self, params):
-        """Share of each galaxy's light on pixels of other sources; NaN where it was not looked for."""
+    def light_on_others(self, params, rows):
+        """Share of the light of galaxies, some rows of the batch, on pixels of other sources.
+
+        NaN where it was not looked for, or there is no model.
+        """
         if not self.segmentation.searched:
-            return np.full(len(self.batch), np.nan)
-        fraction, crowded = np.zeros(len(self.batch)), self.segmentation.rows
+            return np.full(len(rows), np.nan)
+        place = np.full(len(self.batch), -1)
+        place[self.segmentation.rows] = np.arange(len(self.segmentation.rows))
+        fraction, crowded = np.zeros(len(rows)), np.flatnonzero(place[rows] >= 0)
         if len(crowded):
-            light = self.batch[crowded].images(params[crowded])
-            others = np.array([scene.labels > TARGET for scene in self.segmentation.scenes])
+            light = self.batch[rows[crowded]].transformed.images(params[crowded])
+            others = np.array([self.segmentation.scenes[k].labels > TARGET for k in place[rows[crowded]]])
             total = light.sum((1, 2))
             with np.errstate(invalid="ignore", divide="ignore"):
-                share = (light * others).sum((1, 2)) / total
+                share = np.einsum("nij,nij->n", light, others) / total
             fraction[crowded] = np.where(total > 0, share, np.nan)
         return fraction
 
@@ -129,7 +134,7 @@ def treat(batch, segmentation, network, options):
     if not len(rows):
         return Treated(batch, segmentation, fitted, flags)
     some = batch[rows]
-    mask = np.array([scene.mask() for scene in scenes])
+    mask = masks(scenes)
     masked = some.stamps.with_pixels(some.stamps.data, np.where(mask, 0, some.stamps.ivar))
     stamps = _with_rows(batch.stamps, rows, masked)
     if options.neighbours == "fit":

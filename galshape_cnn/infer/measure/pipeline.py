@@ -192,9 +192,7 @@ def _finished(batch, found, judged, treated, rows, network, options):
     judged = bounded(judged, batch.grid.size)
     flags = found.flags | judged.flags | row_flags(batch, judged, network, options)
     flags = settled_bounds(flags, judged.params, judged.crb + judged.structure, batch.grid.size)
-    params = np.full((len(treated.batch), SINGLE.size), np.nan)
-    params[rows] = judged.params
-    fraction = treated.light_on_others(params)[rows]
+    fraction = treated.light_on_others(judged.params, rows)
     flags |= neighbour_flags(fraction, treated.flags[rows])
     errors = judged.covariance, judged.crb, judged.snr, judged.chi2
     more = {"structure": judged.structure + judged.profile, "rff": judged.examination.rff}

@@ -89,12 +89,12 @@ class FirstLook:
     outputs: np.ndarray
     context: np.ndarray
 
-    def replaced(self, rows, other):
-        """A copy with some rows of another."""
-        fields = {"posterior": self.posterior.replaced(rows, other.posterior)}
+    def replaced(self, rows, others):
+        """A copy with others, one for each of some rows, in their places."""
+        fields = {"posterior": self.posterior.replaced(rows, others.posterior)}
         for name in ("strangeness", "outputs", "context"):
             fields[name] = getattr(self, name).copy()
-            fields[name][rows] = getattr(other, name)[rows]
+            fields[name][rows] = getattr(others, name)
         return FirstLook(**fields)
 
 
@@ -163,7 +163,8 @@ class AmortizedPosterior:
             factor *= 2
             if not len(large) or size % factor:
                 break
-            first = first.replaced(large, self._at_scale(stamps, factor, fit_sky, poisson))
+            some = self._at_scale(stamps[large], factor, fit_sky, poisson[large])
+            first = first.replaced(large, some)
         return first
 
     @property
@@ -194,7 +195,7 @@ class AmortizedPosterior:
         )
         raw = self._update(features)
         updated = frame.outward(*mixture_from_outputs(raw, self._update_components))
-        return _first_where(~usable, first.posterior, updated)
+        return updated if usable.all() else updated.replaced(~usable, first.posterior[~usable])
 
     def _inputs(self, stamps, factor, fit_sky, poisson):
         """Pixels, context, unit of flux and corner of stamps block-averaged by a factor."""
@@ -251,25 +252,35 @@ def sky_free_posterior(batch, network, fit_sky):
     zero where it is small, and where it is known to be.
     """
     stamps = batch.stamps
-    used = stamps.ivar > 0
     least = _KNOWN_SKY / np.sqrt(_mean_ivar(stamps))
     outside, level = np.zeros((2, len(stamps)))
     if fit_sky and network.has_update:
-        outside = robust_background(stamps.data, used).astype(float)
+        outside = robust_background(stamps.data, stamps.ivar > 0).astype(float)
         level = np.where(np.abs(outside) > _HOPELESS_SKY / _KNOWN_SKY * least, outside, 0.0)
-    for left in reversed(range(_SKY_ROUNDS)):
-        seen = stamps
-        if level.any():
-            data = np.where(used, stamps.data - level[:, None, None], 0)
-            seen = stamps.with_pixels(data, stamps.ivar, stamps.nuisance)
-        posterior, strangeness, wanted = network_posterior(batch.with_stamps(seen), network, fit_sky)
-        rest = outside - level
+    posterior, strangeness, wanted = network_posterior(_above(batch, level), network, fit_sky)
+    rows = np.arange(len(stamps))
+    for _ in range(_SKY_ROUNDS - 1):
+        rest = (outside - level)[rows]
         part = np.sign(rest) * np.minimum(np.abs(rest), np.abs(wanted))
-        part = np.where((wanted * rest > 0) & (np.abs(part) > least), part, 0.0)  # none for NaN
-        if not left or not part.any():
+        more = (wanted * rest > 0) & (np.abs(part) > least[rows])  # none for NaN
+        if not more.any():
             break
-        level = level + part
+        rows = rows[more]
+        level[rows] += part[more]
+        again, strangeness[rows], wanted = network_posterior(
+            _above(batch[rows], level[rows]), network, fit_sky
+        )
+        posterior = posterior.replaced(rows, again)
     return posterior, strangeness, level
+
+
+def _above(batch, level):
+    """A batch less a sky level of each stamp (N,)."""
+    if not level.any():
+        return batch
+    stamps = batch.stamps
+    data = np.where(stamps.ivar > 0, stamps.data - level[:, None, None], 0)
+    return batch.with_stamps(stamps.with_pixels(data, stamps.ivar, stamps.nuisance))
 
 
 def network_posterior(batch, network, fit_sky):
@@ -312,14 +323,6 @@ def _far(posterior, offset):
         return False
     center = (posterior.weights[..., None] * posterior.means[..., MODEL.centre]).sum(1)
     return np.abs(center).max(1) > offset
-
-
-def _first_where(rows, first, updated):
-    """The update, with the first answer in some rows; mixtures may differ in their components."""
-    if not rows.any():
-        return updated
-    k = max(first.weights.shape[1], updated.weights.shape[1])
-    return updated.with_components(k).replaced(rows, first.with_components(k))
 
 
 def _to_native(posterior, center, factor):

@@ -34,12 +34,14 @@ class MixturePosterior:
     def __getitem__(self, index):
         return MixturePosterior(self.weights[index], self.means[index], self.chols[index])
 
-    def replaced(self, rows, other):
-        """A copy with some rows of another mixture of as many components."""
+    def replaced(self, rows, others):
+        """A copy with others, one for each of some rows, in their places."""
+        count = max(self.weights.shape[1], others.weights.shape[1])
+        out, others = (one.with_components(count) for one in (self, others))
         fields = {}
         for name in ("weights", "means", "chols"):
-            fields[name] = getattr(self, name).copy()
-            fields[name][rows] = getattr(other, name)[rows]
+            fields[name] = getattr(out, name).copy()
+            fields[name][rows] = getattr(others, name)
         return MixturePosterior(**fields)
 
     def with_components(self, count):

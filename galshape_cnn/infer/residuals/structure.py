@@ -37,7 +37,7 @@ from galshape_cnn.forward.render import BLOCK, render_with_derivatives
 from galshape_cnn.forward.transfer import of_rows
 from galshape_cnn.infer.residuals.examination import SKY_WEIGHT, inverse_fisher, sky_variance
 from galshape_cnn.infer.residuals.point_source import point_images, reach_of
-from galshape_cnn.infer.residuals.smoothers import SKY_SCALE, gaussian_band, sky_smoothers
+from galshape_cnn.infer.residuals.smoothers import SKY_SCALE, sky_roots, sky_smoothers
 from galshape_cnn.linalg import symmetric_root
 
 __all__ = [
@@ -272,7 +272,9 @@ def _one(params, image, derivatives, data, ivar, inverse_gain, fit_sky, noise, l
     if left.significance > least:  # most rows end here, and the transforms take most of the time
         clump, galaxy, galaxy_score = _of_galaxy(params, point(), left)
     if left.doubt > least:
-        spread = _correlated(columns.reshape(SINGLE.size, size, size)).reshape(SINGLE.size, -1) @ columns.T
+        along = sky_roots(size)
+        seen = (along @ columns.reshape(SINGLE.size, size, size) @ along.T).reshape(SINGLE.size, -1)
+        spread = seen @ seen.T
         sky, sky_score = inverse @ spread @ inverse * level, spread * level
     if left.doubt > SIGNIFICANT and left.significance <= SIGNIFICANT:
         of_sky = level if _symmetry(left.smoothed, params[SINGLE.centre]) < _HALO else 0.0
@@ -293,12 +295,6 @@ def _of_galaxy(params, point, left):
     seen = own - 2 * (left.explained * back).sum(0) + (columns * (covariance @ columns)).sum(0)
     clump = left.excess / np.maximum((left.weight * seen).sum(), 1e-20)
     return clump, covariance * np.maximum(clump, 0), spread * np.maximum(clump, 0)
-
-
-def _correlated(images):
-    """Images convolved with the correlation of the sky's structure."""
-    along = gaussian_band(images.shape[-1], np.sqrt(2) * SKY_SCALE).astype(np.float32)
-    return along @ images @ along
 
 
 def _white_variance(rest, outside, noise):

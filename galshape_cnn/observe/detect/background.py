@@ -32,8 +32,8 @@ def clipped_level(ordered, maxiters=5):
     are left out.  What is left after each round is a part of them, and its median in the middle.  NaN without
     values.
     """
-    kept = _clipped(ordered, maxiters)
-    return (float(_middle(kept)), float(kept.std())) if len(kept) else (np.nan, np.nan)
+    kept, spread = _clipped(ordered, maxiters)
+    return (float(_middle(kept)), float(spread())) if len(kept) else (np.nan, np.nan)
 
 
 def sorted_values(values):
@@ -50,15 +50,27 @@ def without_some(ordered, values):
     return np.delete(ordered, np.searchsorted(ordered, values) + rank)
 
 
-def _clipped(kept, maxiters):
-    """The sorted values that are left."""
-    for _ in range(maxiters if len(kept) else 0):
-        level, reach = _middle(kept), _CLIP * kept.std()
-        first, last = np.searchsorted(kept, level - reach), np.searchsorted(kept, level + reach, "right")
-        if last - first in (0, len(kept)):
+def _clipped(ordered, maxiters):
+    """The sorted values that are left, and what gives their standard deviation.
+
+    That is a sum of products, which takes a third of the time of `numpy.std` with its copies: about the
+    median of all, near which the mean of those that are left lies.
+    """
+    centred = ordered - _middle(ordered) if len(ordered) else ordered
+    first, last = 0, len(ordered)
+
+    def spread():
+        some = centred[first:last]
+        return np.sqrt(max(np.einsum("i,i", some, some) / len(some) - some.mean() ** 2, 0.0))
+
+    for _ in range(maxiters if last else 0):
+        kept = ordered[first:last]
+        level, reach = _middle(kept), _CLIP * spread()
+        low, high = np.searchsorted(kept, level - reach), np.searchsorted(kept, level + reach, "right")
+        if high - low in (0, len(kept)):
             break
-        kept = kept[first:last]
-    return kept
+        first, last = first + low, first + high
+    return ordered[first:last], spread
 
 
 def _middle(ordered):
@@ -68,18 +80,22 @@ def _middle(ordered):
 
 
 def grown(mask, radius):
-    """Pixels within a radius of those of a mask, as `scipy.ndimage.binary_dilation` with a disc has it."""
-    (ny, nx), most = mask.shape, int(radius)
+    """Pixels within a radius of those of a mask, as `scipy.ndimage.binary_dilation` with a disc has it.
+
+    Of one mask or several, (..., ny, nx).
+    """
+    *_, ny, nx = mask.shape
+    most = int(radius)
     x = np.arange(nx, dtype=np.int32)
-    before = np.maximum.accumulate(np.where(mask, x, np.int32(-nx - most)), axis=1)
-    after = np.minimum.accumulate(np.where(mask, x, np.int32(2 * nx + most))[:, ::-1], axis=1)[:, ::-1]
+    before = np.maximum.accumulate(np.where(mask, x, np.int32(-nx - most)), axis=-1)
+    after = np.minimum.accumulate(np.where(mask, x, np.int32(2 * nx + most))[..., ::-1], axis=-1)[..., ::-1]
     along = np.minimum(np.minimum(x - before, after - x), most + 1)
     along = along.astype(np.uint8 if most < 255 else np.int32)  # small numbers are compared faster
     out = np.zeros_like(mask)
     for shift in range(-min(most, ny - 1), min(most, ny - 1) + 1):
         reach = int(np.sqrt(radius**2 - shift**2))
         here, there = slice(max(shift, 0), ny + min(shift, 0)), slice(max(-shift, 0), ny - max(shift, 0))
-        out[here] |= along[there] <= reach
+        out[..., here, :] |= along[..., there, :] <= reach
     return out
 
 
@@ -109,7 +125,7 @@ def _mesh(image, hidden, sides):
     mesh = np.full((ny, nx), np.nan)
     for place in np.ndindex(ny, nx):
         box = tuple(slice(k * side, (k + 1) * side) for k, side in zip(place, sides, strict=True))
-        kept = _clipped(sorted_values(image[box][~hidden[box]]), _ROUNDS)
+        kept, _ = _clipped(sorted_values(image[box][~hidden[box]]), _ROUNDS)
         if len(kept) > _LEAST_USED * np.prod(sides):
             mesh[place] = _middle(kept)
     return mesh

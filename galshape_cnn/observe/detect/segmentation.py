@@ -23,7 +23,7 @@ from galshape_cnn.observe.detect.centroids import alike_chunks, psf_sigma
 from galshape_cnn.observe.detect.levels import lowest_between, neighbor_peaks, values
 from galshape_cnn.observe.detect.scale_space import build_levels
 
-__all__ = ["TARGET", "UNMODELLED", "Scene", "find_scenes", "own_clumps"]
+__all__ = ["TARGET", "UNMODELLED", "Scene", "find_scenes", "masks", "own_clumps"]
 
 #: Label of the pixels of the galaxy itself; neighbours follow as 2, 3, ...
 TARGET = 1
@@ -66,21 +66,27 @@ class Scene:
     center: np.ndarray
     sigma: float
 
-    def mask(self, kept=()):
-        """Pixels of other sources with a margin for their wings, but nothing of the galaxy.
 
-        Neighbours of the indices ``kept`` into ``peaks`` are not masked.
-        """
-        is_wanted = np.zeros(UNMODELLED + 1, bool)
-        is_wanted[[TARGET, *(TARGET + 1 + k for k in kept)]] = True
-        wanted = is_wanted[self.labels]
-        others = (self.labels > 0) & ~wanted
-        if not others.any():
-            return others
-        around = grown(others, np.ceil(_MASK_MARGIN * self.sigma) + 0.5)
-        y, x = np.ogrid[: self.labels.shape[0], : self.labels.shape[1]]
-        core = np.hypot(x - self.center[0], y - self.center[1]) <= _CORE
-        return around & ~wanted & ~core
+def masks(scenes, kept=None):
+    """Pixels of other sources in scenes of one size, with a margin for wings, but nothing of the galaxy.
+
+    (N, ny, nx) bool. Neighbours of the indices ``kept`` into the ``peaks`` of each scene are not masked.
+    """
+    wanted = np.zeros((len(scenes), UNMODELLED + 1), bool)
+    wanted[:, TARGET] = True
+    for row, some in enumerate([] if kept is None else kept):
+        wanted[row, [TARGET + 1 + k for k in some]] = True
+    labels = np.array([scene.labels for scene in scenes])
+    wanted = np.array([table[one] for table, one in zip(wanted, labels, strict=True)])
+    others = (labels > 0) & ~wanted
+    margin = np.array([np.ceil(_MASK_MARGIN * scene.sigma) + 0.5 for scene in scenes])
+    for radius in np.unique(margin):
+        rows = np.flatnonzero((margin == radius) & others.any((1, 2)))
+        x, y = np.array([scenes[row].center for row in rows]).reshape(-1, 2).T[..., None, None]
+        along_y, along_x = np.arange(labels.shape[1])[:, None] - y, np.arange(labels.shape[2]) - x
+        core = np.hypot(along_x, along_y) <= _CORE
+        others[rows] = grown(others[rows], radius) & ~wanted[rows] & ~core
+    return others
 
 
 def find_scenes(stamps, known=None):

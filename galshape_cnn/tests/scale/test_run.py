@@ -318,7 +318,8 @@ def test_processes_begin_early_only_where_many_galaxies_may_be_found(tmp_path, m
     from galshape_cnn.scale import workers
 
     class Recorded:
-        def __init__(self, count):
+        def __init__(self, count, spared):
+            assert spared == 1  # the command itself reads and searches the image
             begun.append(count)
 
         def close(self):

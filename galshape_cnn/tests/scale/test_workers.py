@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -54,3 +56,40 @@ def _own_cores_and_limits(seconds):
 
     time.sleep(seconds)  # so that no process does all the work
     return os.sched_getaffinity(0), {name: os.environ.get(name) for name in ONE_THREAD}
+
+
+def test_a_core_is_spared_while_processes_import(monkeypatch):
+    """They import one after the other, beside a parent that has work of its own."""
+    from multiprocessing import get_context
+
+    from galshape_cnn.scale import workers
+
+    context, under_way, most = get_context("spawn"), [], []
+    monkeypatch.setattr(workers, "keep_to_core", lambda *which: None)
+
+    def slow(name):
+        under_way.append(name)
+        most.append(len(under_way))
+        time.sleep(0.05)
+        under_way.pop()
+
+    monkeypatch.setattr(workers, "import_module", slow)
+    for places, expected in ((1, 1), (3, 3)):
+        numbers, turns = context.Value("i", 0), context.Semaphore(places)
+        most.clear()
+        with ThreadPoolExecutor(3) as pool:
+            assert not any(pool.map(partial(workers._begin, numbers, 3), [turns] * 3))
+        assert max(most) == expected
+
+
+@pytest.mark.parametrize("n", [1, 63, 500, 3876])
+@pytest.mark.parametrize("workers", [1, 2, 16])
+def test_chunks_cover_all_rows_and_are_small_in_the_end(n, workers):
+    from galshape_cnn.scale.run import _LAST_ROWS, _shrinking_chunks
+
+    chunks = _shrinking_chunks(n, 256, workers)
+    assert [row for start, stop in chunks for row in range(start, stop)] == list(range(n))
+    sizes = [stop - start for start, stop in chunks]
+    assert sizes == sorted(sizes, reverse=True)
+    assert max(sizes) <= 256
+    assert sizes[-1] <= _LAST_ROWS

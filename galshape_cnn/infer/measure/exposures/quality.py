@@ -382,9 +382,8 @@ def _with_errors(look, white, errors, params, model):
 
 def _flags_of(look, judged, network):
     """Flags of one exposure, decided on the errors of the joint fit."""
-    treated, shown = look.part.treated, np.full((len(look.part.rows), SINGLE.size), np.nan)
-    shown[look.there] = look.own
-    fraction = treated.light_on_others(shown)[look.there]
+    treated = look.part.treated
+    fraction = treated.light_on_others(look.own, look.there)
     flags = image_flags(look.batch, judged, network, look.options)
     stated = judged.covariance, judged.crb + judged.structure
     hidden = hidden_sources(look.batch, judged, stated, look.options).hidden

@@ -12,6 +12,7 @@ from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
 from galshape_cnn.infer.likelihood.fisher import bound
 from galshape_cnn.infer.residuals import structure
 from galshape_cnn.infer.residuals.examination import examine
+from galshape_cnn.infer.residuals.smoothers import SKY_SCALE, gaussian_band, sky_roots
 from galshape_cnn.infer.residuals.structure import (
     _white_variance,
     estimate_structure,
@@ -221,3 +222,10 @@ def test_galaxies_in_which_nothing_is_seen_have_no_roots():
     assert not some[1].any()
     assert every[1].any()
     assert np.array_equal(some[seen], every[seen])
+
+
+@pytest.mark.parametrize("size", [32, 64, 512])
+def test_roots_of_the_correlation_of_the_sky(size):
+    roots = sky_roots(size).astype(float)
+    assert len(roots) < size / 3 + 20  # few places
+    np.testing.assert_allclose(roots.T @ roots, gaussian_band(size, np.sqrt(2) * SKY_SCALE), atol=3e-7)
