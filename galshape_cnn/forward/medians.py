@@ -3,14 +3,14 @@
 
 import numpy as np
 
-from galshape_cnn.forward.kernel import calls
-from galshape_cnn.forward.kernel.calls import FEWEST
+from galshape_cnn.forward.kernel import detection_calls
+from galshape_cnn.forward.kernel.detection_calls import FEWEST
 from galshape_cnn.forward.kernel.library import with_kernel
 
 __all__ = ["row_medians"]
 
 
-@with_kernel(calls.medians, "values", instead_of="numpy")
+@with_kernel(detection_calls.medians, "values", instead_of="numpy")
 def row_medians(values, good=None):
     """Median of each row, as `numpy.median` without its search for NaN.
 

@@ -12,28 +12,22 @@ from galshape_cnn.forward.kernel.library import call
 from galshape_cnn.forward.kernel.plan import plan_of
 
 __all__ = [
-    "FEWEST",
     "companions",
     "correlated_products",
     "examination",
     "features",
-    "highest_pixels",
     "images",
+    "light_on",
     "linear_equations",
-    "local_maxima",
-    "medians",
     "moved_features",
     "normal_equations",
     "odd_sized",
     "point_chi2",
-    "smoothed",
     "transfer",
 ]
 
 _KINDS = {"image": (0, 1), "point": (1, 3), "slopes": (2, 7)}
 _RESULTS = 97  # numbers of an examination
-#: Good values of a row, not all of which are good, that have a median.
-FEWEST = 16
 
 
 def _single(array):
@@ -232,70 +226,11 @@ def point_chi2(params, data, ivar, transfer, grid, inverse_gain, fit_sky, ridge)
     return out
 
 
-def smoothed(array, sigma, squared, reach):
-    """Images smoothed with a Gaussian of unit sum.
-
-    Parameters
-    ----------
-    array : (N, ny, nx) array_like
-        Images; beyond their edges is zero.
-    sigma : (N,) array_like
-        Widths in pixels.
-    squared : bool
-        Whether to take the squares of the Gaussians.
-    reach : float
-        How many widths they are followed.
-
-    Returns
-    -------
-    smooth : (N, ny, nx) float32 ndarray
-    """
-    array, out = _single(array), np.empty(np.shape(array), np.float32)
-    widths = np.ascontiguousarray(sigma, float)
-    how = int(squared), ctypes.c_double(reach)
-    call("smooth", _number(len(array)), *array.shape[1:], array, widths, *how, out)
-    return out
-
-
-def local_maxima(array):
-    """Pixels above all their neighbours.
-
-    Parameters
-    ----------
-    array : (N, ny, nx) array_like
-        Images.
-
-    Returns
-    -------
-    is_maximum : (N, ny, nx) ndarray of bool
-    """
-    array = _single(array)
-    out = np.empty(array.shape, bool)
-    call("maxima", _number(len(array)), *array.shape[1:], array, out)
-    return out
-
-
-def highest_pixels(array, maxima, at, radius, reach):
-    """Highest local maximum, and highest pixel, near a place of each image.
-
-    Parameters
-    ----------
-    array, maxima : (N, ny, nx) ndarray
-        Images, and their `local_maxima`.
-    at : (N, 2) array_like
-        x, y.
-    radius, reach : (N,) array_like
-        Distance in pixels within which maxima, and other pixels, are looked for.
-
-    Returns
-    -------
-    pixels : (N, 2, 2) int64 ndarray
-        x, y of both; -1 where there is none.
-    """
-    out = np.empty((len(array), 2, 2), np.int64)
-    places = (np.ascontiguousarray(one, float) for one in (at, radius, reach))
-    images = _single(array), np.ascontiguousarray(maxima)
-    call("highest", _number(len(array)), *array.shape[1:], *images, *places, out)
+def light_on(params, transfer, grid, pixels):
+    """Sums over the images of unit flux of galaxies (N, 8), and over some pixels of them: (N, 2)."""
+    params, pixels = _single(params), np.ascontiguousarray(pixels, bool)
+    out = np.empty((len(params), 2))
+    call("light", _grid(grid), _number(len(params)), params, *_psf(transfer), pixels, out)
     return out
 
 
@@ -384,12 +319,4 @@ def transfer(psf, grid, oversampling=1):
     psf, modes = odd_sized(_single(psf), "PSF arrays", "samples"), len(grid.kx)
     out = np.empty((len(psf), 2 * modes, modes), np.complex64)
     call("transfer", _grid(grid), _number(len(psf)), *psf.shape[1:], int(oversampling), psf, out)
-    return out
-
-
-def medians(values, good=None):
-    """Medians of rows (N, M), (N,) float32, as `galshape_cnn.forward.medians.row_medians` defines them."""
-    values, out = _single(values), np.empty(len(values), np.float32)
-    good = None if good is None else np.ascontiguousarray(good, bool)
-    call("medians", _number(len(values)), _number(values.shape[1]), _number(FEWEST), values, good, out)
     return out

@@ -27,6 +27,8 @@
 
 #include "peaks.h"
 
+#include "scenes.h"
+
 #include "medians.h"
 
 #include "psf.h"

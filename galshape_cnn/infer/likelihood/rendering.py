@@ -7,7 +7,8 @@ import numpy as np
 
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.grid import FourierGrid
-from galshape_cnn.forward.kernel.library import batches
+from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel.library import batches, with_kernel
 from galshape_cnn.forward.psf.shape import psf_width
 from galshape_cnn.forward.render import BLOCK, render
 from galshape_cnn.forward.transfer import grid_for, of_rows, transfer_functions
@@ -112,6 +113,28 @@ class RenderedBatch:
     def images(self, params):
         """Light of galaxies with parameters (N, 8), without sky: (N, size, size), see `model_images`."""
         return model_images(self.stamps, SINGLE.with_sky(params), self.transfer, self.grid)
+
+    def share_of_light(self, rows, params, pixels):
+        """Share of the light of galaxies (M, 8), in some rows, on pixels (M, size, size) of each.
+
+        NaN where there is no light, or no model.
+        """
+        unit = SINGLE.with_sky(params)
+        unit[:, SINGLE.flux] = np.where(unit[:, SINGLE.flux] > 0, 1.0, np.nan)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            unit = np.where(np.isfinite(params).all(1)[:, None], unit, np.nan).astype(np.float32)
+            whole, part = _light_on(unit, of_rows(self.transfer, rows), self.grid, pixels).T
+            return np.where(whole > 0, part / whole, np.nan)
+
+
+@with_kernel(calls.light_on, "params", "transfer")
+def _light_on(params, transfer, grid, pixels):
+    """Sums over the images of galaxies (N, 8), and over some pixels of them: (N, 2)."""
+    sums = np.full((len(params), 2), np.nan)
+    for rows, padded in batches(np.flatnonzero(np.isfinite(params).all(1)), BLOCK):
+        image = np.asarray(render(params[padded], of_rows(transfer, padded), grid), float)[: len(rows)]
+        sums[rows] = np.column_stack([image.sum((1, 2)), (image * pixels[rows]).sum((1, 2))])
+    return sums
 
 
 def model_images(stamps, params, transfer=None, grid=None):

@@ -94,12 +94,8 @@ class Treated:
         place[self.segmentation.rows] = np.arange(len(self.segmentation.rows))
         fraction, crowded = np.zeros(len(rows)), np.flatnonzero(place[rows] >= 0)
         if len(crowded):
-            light = self.batch[rows[crowded]].transformed.images(params[crowded])
             others = np.array([self.segmentation.scenes[k].labels > TARGET for k in place[rows[crowded]]])
-            total = light.sum((1, 2))
-            with np.errstate(invalid="ignore", divide="ignore"):
-                share = np.einsum("nij,nij->n", light, others) / total
-            fraction[crowded] = np.where(total > 0, share, np.nan)
+            fraction[crowded] = self.batch.share_of_light(rows[crowded], params[crowded], others)
         return fraction
 
     def in_units_of_user(self, stamps):

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel import detection_calls
 from galshape_cnn.forward.kernel.library import with_kernel
 
 __all__ = [
@@ -141,7 +141,7 @@ def neighbor_peaks(level, center):
     return rows[second], xy[second], threshold[second]
 
 
-@with_kernel(calls.local_maxima, "array", instead_of="numpy")
+@with_kernel(detection_calls.local_maxima, "array", instead_of="numpy")
 def local_maxima(array):
     """Pixels of images (N, ny, nx) above all their eight neighbours; beyond the edge counts as lower."""
     rows = array[:, 1:] > array[:, :-1]
@@ -156,7 +156,7 @@ def local_maxima(array):
     return above
 
 
-@with_kernel(calls.highest_pixels, "array", instead_of="numpy")
+@with_kernel(detection_calls.highest_pixels, "array", instead_of="numpy")
 def highest_pixels(array, maxima, at, radius, reach):
     """Highest of the local maxima, and of all pixels, within distances (N,) of places x, y: (N, 2, 2) of int.
 

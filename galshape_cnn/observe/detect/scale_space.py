@@ -15,7 +15,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel import detection_calls
 from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.medians import row_medians
 from galshape_cnn.observe.detect.levels import Level
@@ -165,7 +165,7 @@ def _band(side, sigma):
     return (np.exp(-0.5 * (distance / sigma) ** 2) / (np.sqrt(2 * np.pi) * sigma)).astype(np.float32)
 
 
-@with_kernel(calls.smoothed, instead_of="numpy")
+@with_kernel(detection_calls.smoothed, instead_of="numpy")
 def _apply(array, sigma, squared, reach):
     """Smooth along y and x, with the Gaussian or its square.
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import find_objects, label
 
+from galshape_cnn.forward.kernel import detection_calls
+from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.psf.convert import PSFArrays
 from galshape_cnn.observe.detect.background import grown
 from galshape_cnn.observe.detect.centroids import alike_chunks, psf_sigma
@@ -42,6 +44,12 @@ _CLUMP_EXTENT = 2.0  # half-light radii about its centre in which they lie
 _CLUMP_SHARE = 0.25  # of its light that one of them may have at most
 _CLUMP_GROUND = 0.15  # of a clump's height that the light between it and the centre has at least
 _CORE = 1.5  # pixels around the galaxy's centre that are never masked
+
+#: What the kernel needs to know of the above.
+_LIMITS = (
+    *(_SEGMENT_HEIGHT, _SEGMENT_PIXELS, _LEAST_PEAK, _MOST_PEAKS),
+    *(_FEWEST_CLUMPS, _CLUMP_EXTENT, _CLUMP_SHARE, _CLUMP_GROUND),
+)
 
 
 @dataclass(frozen=True)
@@ -76,16 +84,21 @@ def masks(scenes, kept=None):
     wanted[:, TARGET] = True
     for row, some in enumerate([] if kept is None else kept):
         wanted[row, [TARGET + 1 + k for k in some]] = True
-    labels = np.array([scene.labels for scene in scenes])
+    labels, center = (np.array([getattr(one, name) for one in scenes]) for name in ("labels", "center"))
+    margin = np.array([np.ceil(_MASK_MARGIN * scene.sigma) + 0.5 for scene in scenes])
+    return _around(labels, wanted, center, margin, _CORE)
+
+
+@with_kernel(detection_calls.masks, instead_of="numpy")
+def _around(labels, wanted, center, margin, core):
     wanted = np.array([table[one] for table, one in zip(wanted, labels, strict=True)])
     others = (labels > 0) & ~wanted
-    margin = np.array([np.ceil(_MASK_MARGIN * scene.sigma) + 0.5 for scene in scenes])
     for radius in np.unique(margin):
         rows = np.flatnonzero((margin == radius) & others.any((1, 2)))
-        x, y = np.array([scenes[row].center for row in rows]).reshape(-1, 2).T[..., None, None]
+        x, y = center[rows].T[..., None, None]
         along_y, along_x = np.arange(labels.shape[1])[:, None] - y, np.arange(labels.shape[2]) - x
-        core = np.hypot(along_x, along_y) <= _CORE
-        others[rows] = grown(others[rows], radius) & ~wanted[rows] & ~core
+        near = np.hypot(along_x, along_y) <= core
+        others[rows] = grown(others[rows], radius) & ~wanted[rows] & ~near
     return others
 
 
@@ -97,29 +110,46 @@ def find_scenes(stamps, known=None):
         part = stamps[chunk]
         level = build_levels(part.data, part.ivar, width, coarser=False)[0]
         rows, xy, threshold = neighbor_peaks(level, part.center)
-        for row, number in enumerate(chunk):
-            listed = np.zeros((0, 2)) if known is None else np.asarray(known[number], float)
-            own = rows == row
-            scenes[number] = _scene(level, row, part.center[row], xy[own], listed, threshold[own])
+        height = values(level.amplitude, xy, rows)
+        order = np.lexsort([-height, rows])  # the highest of a stamp first
+        found = rows[order], xy[order], threshold[order]
+        listed = [np.zeros((0, 2)) if known is None else np.asarray(known[number], float) for number in chunk]
+        apart = np.maximum(_SAME_SOURCE, level.sigma)
+        labels, peaks = _sources(level.amplitude, level.noise, part.center, found, listed, apart)
+        for number, *one in zip(chunk, labels, peaks, part.center, level.sigma.tolist(), strict=True):
+            scenes[number] = Scene(*one)
     return scenes
 
 
-def _scene(level, row, center, found, listed, threshold):
-    """Sources of one stamp."""
-    amplitude = level.amplitude[row]
-    noise = level.rows([row]).noise[0]
+def _by_kernel(amplitude, noise, center, found, listed, apart):
+    return detection_calls.scenes(amplitude, noise, center, found, listed, apart, _LIMITS)
+
+
+@with_kernel(_by_kernel, "amplitude", instead_of="numpy")
+def _sources(amplitude, noise, center, found, listed, apart):
+    """Labels (N, ny, nx) and peaks of the sources of stamps; see `detection_calls.scenes`."""
+    rows, xy, threshold = found
+    labels, peaks = [], []
+    for row, one in enumerate(zip(amplitude, noise, center, listed, apart, strict=True)):
+        own = rows == row
+        for out, what in zip((labels, peaks), _sources_of_one(*one, xy[own], threshold[own]), strict=True):
+            out.append(what)
+    return np.array(labels), peaks
+
+
+def _sources_of_one(amplitude, noise, center, listed, apart, found, threshold):
+    """Labels and peaks of the sources of one stamp."""
     significance = np.where(np.isfinite(noise), amplitude / noise, 0)
-    apart = max(_SAME_SOURCE, level.sigma[row])
     peaks = _accepted(amplitude, found, threshold)
     peaks = _with_listed(peaks, listed, center, significance, apart)
-    peaks = peaks[np.argsort(np.hypot(*(peaks - center).T))]
+    peaks = peaks[np.argsort(np.hypot(*(peaks - center).T), kind="stable")]
     labels = _labels(significance, center, peaks)
     own = own_clumps(amplitude, labels, center, peaks)
     own &= (peaks[:, None] == found).all(2).any(1)  # what the user listed is another galaxy
     if own.any():
         peaks = peaks[~own]
         labels = _labels(significance, center, peaks)
-    return Scene(labels, peaks, np.asarray(center), float(level.sigma[row]))
+    return labels, peaks
 
 
 def own_clumps(amplitude, labels, center, peaks):
@@ -152,10 +182,9 @@ def own_clumps(amplitude, labels, center, peaks):
 
 
 def _accepted(amplitude, found, threshold):
-    """Of the peaks beside the galaxy those that stand apart from each other, brightest first."""
-    order = np.argsort(-amplitude[found[:, 1], found[:, 0]])[:_MOST_PEAKS]
+    """Of the peaks beside the galaxy, the highest first, those that stand apart from each other."""
     kept = np.zeros((0, 2), int)
-    for peak, height in zip(found[order], threshold[order], strict=True):
+    for peak, height in zip(found[:_MOST_PEAKS], threshold[:_MOST_PEAKS], strict=True):
         zero, ends = np.zeros(len(kept), int), np.broadcast_to(peak, kept.shape)
         saddle = lowest_between(amplitude[None], zero, ends, kept) if len(kept) else np.zeros(0)
         if (amplitude[peak[1], peak[0]] - saddle > height).all():

@@ -10,6 +10,7 @@ from galshape_cnn import ShapeEstimator, Stamps
 from galshape_cnn.errors import InputError
 from galshape_cnn.flags import Flag
 from galshape_cnn.forward.grid import FourierGrid
+from galshape_cnn.forward.kernel.library import KERNEL_VARIABLE, chosen
 from galshape_cnn.forward.render import render
 from galshape_cnn.forward.transfer import transfer_functions
 from galshape_cnn.infer.measure.neighbours import listed_positions
@@ -195,3 +196,34 @@ def test_clumps_of_a_galaxy_are_no_neighbours():
     assert masked[0] < 0.05
     assert masked[1] > 0.5
     assert len(scenes[1].peaks) == 3
+
+
+@pytest.mark.skipif(chosen() is None, reason="no compiled kernel here")
+@pytest.mark.parametrize("kind", ["crowded", "clumpy", "listed", "masked", "blank"])
+def test_the_kernel_finds_what_numpy_finds(kind, monkeypatch):
+    rng = np.random.default_rng(["crowded", "clumpy", "listed", "masked", "blank"].index(kind))
+    size, known, data = 64 if kind != "crowded" else 96, [], []
+    for _ in range(12):
+        sources = [[9000.0, 1.0, 5.0, 0.1, 0.0, size / 2, size / 2, 0.0]]
+        for _ in range(0 if kind == "blank" else rng.integers(0, 9)):
+            reach = 9 if kind == "clumpy" else size / 2
+            xy = size / 2 + rng.uniform(-reach, reach, 2)
+            sources.append([rng.uniform(150, 2500), 1.0, rng.uniform(0.3, 3), 0.0, 0.0, *xy, 0.0])
+        data.append(draw(*sources, size=size) * (kind != "blank") + rng.normal(size=(size, size)))
+        known.append(np.array(sources)[1:, 5:7] if kind == "listed" else np.zeros((0, 2)))
+    ivar = np.ones(np.shape(data))
+    if kind == "masked":
+        ivar[rng.uniform(size=ivar.shape) < 0.05] = 0
+        ivar[:, :, 40:46] = 0
+    stamps = Stamps(np.array(data), ivar, PSF)
+    ours = find_scenes(stamps, known)
+    kept = [[0] * (len(one.peaks) > 0) for one in ours]
+    masked = masks(ours), masks(ours, kept)
+    monkeypatch.setenv(KERNEL_VARIABLE, "off")
+    theirs = find_scenes(stamps, known)
+    np.testing.assert_array_equal(masked, (masks(theirs), masks(theirs, kept)))
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one.peaks, other.peaks)
+        np.testing.assert_array_equal(one.labels, other.labels)
+    if kind not in ("blank", "clumpy"):
+        assert sum(len(one.peaks) for one in ours) > 12
