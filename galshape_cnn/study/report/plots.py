@@ -15,6 +15,7 @@ from galshape_cnn.files import written_whole
 from galshape_cnn.flags import decode_flags, quality_of
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.infer.catalog.columns import ERROR_NAMES
+from galshape_cnn.infer.catalog.display import with_error
 from galshape_cnn.infer.catalog.plotting import plain_ticks
 from galshape_cnn.study.report.compare import error_columns, pulls
 from galshape_cnn.study.report.thumbnails import thumbnails
@@ -192,24 +193,19 @@ def _caption(catalog, row):
     """Two lines of numbers."""
     unit = "″" if u.Quantity(catalog.hlr).unit == u.arcsec else " px"
     parts = [f"#{catalog.id[row]}", f"S/N {catalog.snr[row]:.0f}"]
-    parts += [f"n {_with_error(catalog.n[row], catalog.n_err[row])}"]
-    hlr, hlr_err = (u.Quantity(column)[row].value for column in (catalog.hlr, catalog.hlr_err))
-    parts += [
-        f"hlr {_with_error(hlr, hlr_err)}{unit}",
-        f"q {catalog.q[row]:.2f}",
-        rf"$\chi^2$ {catalog.chi2[row]:.2f}",
-    ]
+    parts += [f"n {_stated(catalog, 'n', row)}", f"hlr {_stated(catalog, 'hlr', row)}{unit}"]
+    parts += [f"q {catalog.q[row]:.2f}", rf"$\chi^2$ {catalog.chi2[row]:.2f}"]
     names = decode_flags(catalog.flags[row])
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{'   '.join(parts)}\n{', '.join(names[:3]) or 'no flags'}{more}"
 
 
-def _with_error(value, error):
-    """Value and error with two digits of the error."""
-    if not np.isfinite(error) or error <= 0:
-        return f"{value:.2f}"
-    digits = int(np.clip(1 - np.floor(np.log10(error)), 1, 5))
-    return f"{value:.{digits}f}±{error:.{digits}f}"
+def _stated(catalog, name, row):
+    """A number with the width of its posterior where it is the mean of one, else with its standard error."""
+    value, width, error = (
+        u.Quantity(getattr(catalog, name + end))[row].value for end in ("", "_std", "_err")
+    )
+    return with_error(value, width if np.isfinite(width) else error)
 
 
 def save_figure(figure, path):

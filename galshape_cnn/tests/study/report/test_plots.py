@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.flags import Flag
+from galshape_cnn.infer.catalog.display import with_error
 from galshape_cnn.infer.catalog.measurement import Measurement
 from galshape_cnn.infer.likelihood.rendering import model_images
 from galshape_cnn.observe.stamps import Stamps
@@ -170,6 +171,19 @@ def test_galaxies_not_measured_can_be_drawn(catalog, tmp_path):
     assert choose_rows(empty) == []
     save_figure(plot_galaxies(empty, rows=[0, 1]), tmp_path / "empty.png")
     save_figure(plot_galaxies(empty), tmp_path / "none.png")
+
+
+def test_captions_state_the_width_of_a_posterior_where_there_is_one(catalog):
+    covariance = catalog.measurement.covariance
+    for factor, expected in ((4, 2 * catalog.n_err[0]), (np.nan, catalog.n_err[0])):
+        measured = replace(catalog.measurement, covariance=factor * covariance)
+        text = f"n {with_error(catalog.n[0], expected)} "
+        assert text in _texts(replace(catalog, measurement=measured))
+
+
+def _texts(catalog):
+    figure = plot_galaxies(catalog, rows=[0])
+    return " ".join(text.get_text() for axis in figure.axes for text in axis.texts)
 
 
 def test_save_figure(catalog, tmp_path):
