@@ -34,6 +34,11 @@ _LEVELS = 3  # fitted to each stamp: a plane
 _CLIP = 4.0  # standard deviations
 _LARGEST_EXCESS = 0.2  # of the noise over its map, above which there is a warning
 _SIGNIFICANT = 3.0  # standard errors, below which a ring of lags is taken as zero
+#: Pixels: width of the sources that bumps of the sky are made of, as errors of each galaxy suppose it
+#: (`galshape_cnn.infer.residuals.smoothers.SKY_SCALE`).
+BUMP_SCALE = 4.0
+_BUMP_REACH = 16  # pixels: their correlation is below 0.02 there
+_NEAR = 3  # pixels: lags that kernels of resampling correlate
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,9 +268,20 @@ class BlankPixelSums:
         return np.where(self.pairs > 0, self.products / np.maximum(self.pairs, 1), 0) / self.variance
 
 
-def estimate_from_sums(sums):
-    """Autocorrelation (k, k) and excess of the noise, as `estimate_correlation` returns them."""
-    return _denoised(sums.raw, sums.pairs, sums.levels / sums.used), float(np.sqrt(sums.variance))
+def estimate_from_sums(sums, bumps=False):
+    """Autocorrelation (k, k) and excess of the noise, as `estimate_correlation` returns them.
+
+    With ``bumps`` the sky is known to have some; what they add is found from far lags and put in its place as
+    the smooth function that it is, see `_bumps`.  Noise that is correlated over more than three pixels cannot
+    be told from them, and the correlation stays as it is.
+    """
+    levels, excess = sums.levels / sums.used, float(np.sqrt(sums.variance))
+    if bumps:
+        variance, seen = _bumps(sums)
+        noise = _denoised(sums.raw - variance * seen, sums.pairs, levels)
+        if len(noise) <= 2 * _NEAR + 1:
+            return _with_bumps(noise, variance), excess
+    return _denoised(sums.raw, sums.pairs, levels), excess
 
 
 def blank_pixel_sums(groups):
@@ -340,6 +356,38 @@ def _rings():
     """At each lag, the larger of its two coordinates."""
     lags = np.abs(np.arange(-_REACH, _REACH + 1))
     return np.maximum(lags[:, None], lags)
+
+
+def _bumps(sums):
+    r"""Share of the variance that is of bumps of the sky, sources too faint to be found and wings of others.
+
+    And the correlation (k, k) that is seen of them.
+
+    Kernels of resampling correlate a few pixels; what is beyond is fitted, by least squares, with
+
+    .. math:: a\,\left(e^{-r^2 / 4 w^2} - 4 \pi w^2 m / n\right) - s\, m / n,
+
+    the correlation of sources of width w of which, with the noise, m levels of n pixels were subtracted; s is
+    the sum of the correlations of the noise, which follow from the nearer lags.
+    """
+    ring, lag = _rings(), np.arange(-_REACH, _REACH + 1)
+    loss = sums.levels / sums.used
+    bump = np.exp(-np.add.outer(lag**2, lag**2) / (4 * BUMP_SCALE**2)) - loss * 4 * np.pi * BUMP_SCALE**2
+    near, weight = ring <= _NEAR, np.where(ring > _NEAR, sums.pairs, 0) * bump
+    share = loss * weight.sum() / max(1 - near.sum() * loss, 0.5)
+    level = (weight * sums.raw).sum() + share * sums.raw[near].sum()
+    return max(level / ((weight * bump).sum() + share * bump[near].sum()), 0.0), bump
+
+
+def _with_bumps(noise, variance):
+    """Autocorrelation of noise and of bumps that have a part of the variance."""
+    if variance == 0:
+        return noise
+    lag = np.arange(-_BUMP_REACH, _BUMP_REACH + 1)
+    out = variance * np.exp(-np.add.outer(lag**2, lag**2) / (4 * BUMP_SCALE**2))
+    near = slice(_BUMP_REACH - len(noise) // 2, _BUMP_REACH + len(noise) // 2 + 1)
+    out[near, near] += (1 - variance) * noise
+    return out
 
 
 def _denoised(raw, pairs, levels_per_pixel):
