@@ -67,6 +67,7 @@ def measured_noise(frame):
     sums = combined(kept)
     if not sums.enough or not _SCALES[0] < np.sqrt(sums.variance) < _SCALES[1]:
         return MeasuredNoise()
+    # what is the same all over an image is noise; where tiles differ, the quiet ones have bumps as well
     array, excess = estimate_from_sums(sums, bumps=len(kept) < len(tiles))
     close = _significant_lags(sums) if len(array) > 1 else False
     area = array.sum() if close else 1.0
