@@ -12,12 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from galshape_cnn.observe.cutting import workable_unit
-from galshape_cnn.observe.noise.correlation import (
-    EstimatedCorrelation,
-    combined,
-    estimate_from_sums,
-    sums_of_each,
-)
+from galshape_cnn.observe.noise.blank_pixels import combined, estimate_from_sums, sums_of_each
+from galshape_cnn.observe.noise.correlation import EstimatedCorrelation
 from galshape_cnn.observe.stamps import MINIMUM_STAMP_SIZE, Stamps
 
 __all__ = ["AUTO", "MeasuredNoise", "measured_noise", "quiet"]
