@@ -1,13 +1,15 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """Inject galaxies into three survey images: how many rows are right, and what quality catches and costs.
 
-Run as ``python benchmarks/bench_injection.py DATA_DIR WORK_DIR [N]``.  ``WORK_DIR`` gets a folder with
-its page for each field and method, and the tables of all of them, CSV; a run that is there is taken as
-it is, or gone on with.  Levels of the flags and errors were fixed with other seeds
-(1, 2, 11 to 13, 21 to 24, 31, 41, 51 to 53, 61, 81 to 84).
+Run as ``python benchmarks/bench_injection.py DATA_DIR WORK_DIR [N] [--find]``.  ``WORK_DIR`` gets a folder
+with its page for each field and method, and the tables of all of them, CSV; a run that is there is taken as
+it is, or gone on with.  With ``--find`` galaxies are not given but found, with all other sources of the
+image, as by ``galshape measure`` without positions; folders and tables are then called ``found_*``.
+Levels of the flags and errors were fixed with other seeds (1, 2, 11 to 13, 21 to 24, 31, 41, 51 to 53, 61,
+81 to 84).
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,8 @@ def field_row(title, table):
     quality = {int(row["level"]): row for row in tables["quality"]}
     row = {"field": title, "method": method_of(table)}
     row |= {"sources in the image": record["sources_in_image"], "injected": len(table)}
+    if record["find"]:
+        row["found"] = int(np.asarray(table["found"]).sum())
     row |= {"copies": record["realisations"], "PSF (pixels)": f"{record['psf_fwhm_pixels']:.2f}"}
     row |= {"noise / map": f"{record['noise_scale']:.2f}", "right rows": int(tables["flags"]["n_right"][0])}
     row["wrong rows"] = int(tables["flags"]["n_wrong"][0])
@@ -80,20 +84,29 @@ def flag_rows(title, table):
         yield line | {"wrong rows, %": percent(row["of_wrong"], row["of_wrong_se"])}
 
 
-def main(data, work, number):
+def main(data, work, number, find):
     """All fields."""
-    summary, coverage, flags = [], [], []
+    prefix, summary, coverage, flags = "found_" if find else "", [], [], []
     for name, title, image, keywords in fields(Path(data)):
         for method in METHODS:
-            folder = Path(work) / f"{name}_{method}"
-            inject(image, n=number, method=method, seed=SEED, output=folder, progress=True, **keywords)
+            folder = Path(work) / f"{prefix}{name}_{method}"
+            how = {"n": number, "method": method, "seed": SEED, "find": find, "progress": True}
+            inject(image, output=folder, **how, **keywords)
             table = QTable.read(folder / "injected.ecsv")
             summary.append(field_row(title, table))
             coverage += coverage_rows(title, table)
             flags += flag_rows(title, table)
             for kind, rows in (("fields", summary), ("coverage", coverage), ("flags", flags)):
-                Table(rows=rows).write(Path(work) / f"{kind}.csv", format="ascii.csv", overwrite=True)
+                path = Path(work) / f"{prefix}{kind}.csv"
+                Table(rows=rows).write(path, format="ascii.csv", overwrite=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 500)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", help="folder of the survey images")
+    parser.add_argument("work", help="folder of the results")
+    parser.add_argument("number", nargs="?", type=int, default=500, help="galaxies for each field and method")
+    parser.add_argument("--find", action="store_true", help="find the galaxies; otherwise they are given")
+    main(**vars(parser.parse_args()))

@@ -95,6 +95,7 @@ def lines(title, table, axis):
 def main(work, out):
     """All runs of a folder."""
     runs = sorted(path.parent for path in Path(work).glob("*/injected.ecsv"))
+    runs = [run for run in runs if not run.name.startswith("found_")]
     figure, axes = plt.subplots(2, -(-len(runs) // 2), figsize=(3.6 * -(-len(runs) // 2), 7), squeeze=False)
     rows = []
     for run, axis in zip(runs, axes.T.ravel(), strict=False):

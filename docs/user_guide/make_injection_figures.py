@@ -2,7 +2,7 @@
 """Tables and figures of the injections into three survey images, for ``injection.rst``.
 
 Run in this folder as ``python make_injection_figures.py WORK_DIR``, after ``benchmarks/bench_injection.py
-DATA_DIR WORK_DIR 500``.
+DATA_DIR WORK_DIR 500`` without and with ``--find``.
 """
 
 import sys
@@ -19,9 +19,9 @@ HERE = Path(__file__).parent
 DPI = 75
 
 
-def coverage(work):
+def coverage(path):
     """Coverage of the rows of quality 0: a line for each field and method, 68 and 95 % for each parameter."""
-    table, lines = Table.read(work / "coverage.csv", format="ascii.csv"), {}
+    table, lines = Table.read(path, format="ascii.csv"), {}
     for row in table:
         line = lines.setdefault(
             (row["field"], row["method"]), {"field": row["field"], "method": row["method"]}
@@ -37,10 +37,13 @@ def coverage(work):
 def main(work):
     """Everything."""
     work = Path(work)
-    fields = Table.read(work / "fields.csv", format="ascii.csv")
-    fields.remove_columns(["copies", "PSF (pixels)", "noise / map", "sources in the image"])
-    fields.write(HERE / "tables" / "injection_fields.csv", format="ascii.csv", overwrite=True)
-    coverage(work).write(HERE / "tables" / "injection_coverage.csv", format="ascii.csv", overwrite=True)
+    for prefix in ("", "found_"):
+        fields = Table.read(work / f"{prefix}fields.csv", format="ascii.csv")
+        fields.remove_columns(["copies", "PSF (pixels)", "noise / map", "sources in the image"])
+        tables = {"fields": fields, "coverage": coverage(work / f"{prefix}coverage.csv")}
+        for name, table in tables.items():
+            path = HERE / "tables" / f"injection_{prefix}{name}.csv"
+            table.write(path, format="ascii.csv", overwrite=True)
     runs = sorted(path.parent for path in work.glob("*/injected.ecsv"))
     for run in runs:
         if run.name.endswith("_ml") and run.name.startswith("decals"):

@@ -5,10 +5,11 @@ import warnings
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
-from astropy.table import Table, vstack
+from astropy.table import Table
 
 from galshape_cnn.infer.catalog.catalog import ShapeCatalog
 from galshape_cnn.infer.catalog.columns import identifiers, join_identifiers, pass_through
+from galshape_cnn.infer.catalog.tables import stacked
 
 __all__ = ["Rows", "Schema", "failed_rows", "join_rows", "measure_rows", "probe"]
 
@@ -145,7 +146,7 @@ def join_rows(parts):
     catalogs = [part.catalog for part in parts]
     inputs = None
     if catalogs[0].inputs is not None:
-        inputs = vstack([Table(one.inputs) for one in catalogs], metadata_conflicts="silent")
+        inputs = stacked([Table(one.inputs) for one in catalogs])
         inputs = type(catalogs[0].inputs)(inputs)
     # whatever has a row for each galaxy; the rest is the same in all parts
     arrays = [item.name for item in fields(catalogs[0]) if item.name not in _ONE_FOR_ALL]

@@ -21,10 +21,11 @@ import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from astropy.table import QTable, Table, vstack
+from astropy.table import QTable, Table
 
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.files import as_path, made_folder
+from galshape_cnn.infer.catalog.tables import stacked
 from galshape_cnn.infer.catalog.writable import writable_table
 
 __all__ = ["BlockFolder", "read_blocks"]
@@ -207,7 +208,7 @@ def read_blocks(path):
     tables = [QTable.read(part) for part in parts]
     for table in tables:
         table.meta.pop("errors", None)
-    return vstack(tables, metadata_conflicts="silent")
+    return stacked(tables)
 
 
 def _flags_and_errors(part):

@@ -1,9 +1,13 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
-"""Writing of a catalogue's table, in the format its file name asks for.
+"""Tables of catalogues: written in the format that a file name asks for, parts of one run joined.
 
 The formats are those of `galshape_cnn.infer.catalog.formats`; columns that one of them cannot hold are
 changed as `galshape_cnn.infer.catalog.writable` says.
 """
+
+from functools import reduce
+
+from astropy.table import vstack
 
 from galshape_cnn.errors import InputError
 from galshape_cnn.files import check_output_path, written_whole
@@ -14,6 +18,7 @@ __all__ = [
     "TABLE_SUFFIXES",
     "check_table",
     "check_table_path",
+    "stacked",
     "write_table",
 ]
 
@@ -32,6 +37,41 @@ def check_table_path(path, overwrite=False):
     As `galshape_cnn.files.check_output_path`, with the suffixes of `write_table`.
     """
     return check_output_path(path, TABLE_SUFFIXES, overwrite)
+
+
+def stacked(tables):
+    """Rows of the parts of one run, in one table.
+
+    Parameters
+    ----------
+    tables : sequence of `~astropy.table.Table`
+        Their metadata say the same, as far as they say it.
+
+    Returns
+    -------
+    table : `~astropy.table.Table`
+        With the metadata of the first part, and what others have beside; `~astropy.table.vstack` would append
+        a list, such as an array of numbers, to itself for every part.
+
+    Examples
+    --------
+    >>> from astropy.table import Table
+    >>> from galshape_cnn.infer.catalog.tables import stacked
+    >>> stacked([Table({"n": [k]}, meta={"range": [0.3, 6.2]}) for k in (1, 4)]).meta
+    {'range': [0.3, 6.2]}
+    """
+    table = vstack(tables, metadata_conflicts="silent")
+    table.meta = reduce(_with_those_of, [one.meta for one in tables])
+    return table
+
+
+def _with_those_of(first, second):
+    """Metadata of the first, and what only the second has."""
+    out = dict(first)
+    for name, value in second.items():
+        both = isinstance(value, dict) and isinstance(out.get(name), dict)
+        out[name] = _with_those_of(out[name], value) if both else out.get(name, value)
+    return out
 
 
 def write_table(table, path, overwrite=False):

@@ -12,12 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from galshape_cnn.observe.cutting import workable_unit
-from galshape_cnn.observe.noise.correlation import (
-    EstimatedCorrelation,
-    combined,
-    estimate_from_sums,
-    sums_of_each,
-)
+from galshape_cnn.observe.noise.blank_pixels import combined, estimate_from_sums, sums_of_each
+from galshape_cnn.observe.noise.correlation import EstimatedCorrelation
 from galshape_cnn.observe.stamps import MINIMUM_STAMP_SIZE, Stamps
 
 __all__ = ["AUTO", "MeasuredNoise", "measured_noise", "quiet"]
@@ -62,10 +58,13 @@ def measured_noise(frame):
     stamps = _tiles(frame)
     if stamps is None:
         return MeasuredNoise()
-    sums = combined(quiet(sums_of_each(stamps)))
+    tiles = _telling(sums_of_each(stamps))
+    kept = quiet(tiles)
+    sums = combined(kept)
     if not sums.enough or not _SCALES[0] < np.sqrt(sums.variance) < _SCALES[1]:
         return MeasuredNoise()
-    array, excess = estimate_from_sums(sums)
+    # what is the same all over an image is noise; where tiles differ, the quiet ones have bumps as well
+    array, excess = estimate_from_sums(sums, bumps=len(kept) < len(tiles))
     close = _significant_lags(sums) if len(array) > 1 else False
     area = array.sum() if close else 1.0
     correlation = EstimatedCorrelation(array, excess) if close and area > _LEAST_AREA else None
@@ -89,10 +88,9 @@ def quiet(tiles):
     -------
     tiles : list of BlankPixelSums
     """
-    known = [(*one.bumpiness, one) for one in tiles if one.used >= _LEAST_BLANK]
-    if not known:
+    if len(tiles) < 2:
         return list(tiles)
-    known.sort(key=lambda item: item[0])
+    known = sorted([(*one.bumpiness, one) for one in tiles], key=lambda item: item[0])
     values, errors, areas = (np.array(part) for part in zip(*[item[:3] for item in known], strict=True))
     pixels, weights = np.cumsum([item[3].used for item in known]), errors**-2.0
     total = np.cumsum(weights)[:-1]
@@ -101,6 +99,11 @@ def quiet(tiles):
     bumpy = (values[1:] - before > _BUMPY * error) & (pixels[:-1] >= _LEAST_PIXELS)
     number = 1 + int(np.argmax(bumpy)) if bumpy.any() else len(known)
     return [item[3] for item in known[:number]]
+
+
+def _telling(tiles):
+    """The tiles with enough blank pixels to say what they are like; all, if none has."""
+    return [one for one in tiles if one.used >= _LEAST_BLANK] or list(tiles)
 
 
 def _significant_lags(sums):

@@ -220,4 +220,5 @@ def joined_rows(truth, best, measured, found):
     for name in best.colnames:
         best[name].info.description = f"{name.removeprefix('best_')} of the Sersic profile that fits best"
     measured.remove_column("id")
+    best.meta.clear()  # lists would be appended to those of the measurement
     return hstack([table, best, measured], metadata_conflicts="silent")

@@ -18,12 +18,12 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
-from astropy.table import QTable, vstack
+from astropy.table import QTable
 
 from galshape_cnn.errors import InputError, LostRowsWarning
 from galshape_cnn.files import check_writable_folder, made_folder, written_whole
 from galshape_cnn.fingerprint import fingerprint
-from galshape_cnn.infer.catalog.tables import write_table
+from galshape_cnn.infer.catalog.tables import stacked, write_table
 from galshape_cnn.parallel import progress_bar, usable_cores
 from galshape_cnn.processes import NO_MAIN_GUARD, JobFile, worker_pool
 from galshape_cnn.quantities import whole_number
@@ -66,7 +66,7 @@ def run_all(job, *, output=None, workers=None, executor=None, progress=False):
     parts = [tables[number] for number in numbers if tables[number] is not None]
     if not parts:
         raise InputError("no galaxy found a free place in the image; allow a smaller clearance")
-    table = vstack(parts, metadata_conflicts="silent")
+    table = stacked(parts)
     table.meta["injection"] = job.record()
     return table if folder is None else folder.finish(table)
 

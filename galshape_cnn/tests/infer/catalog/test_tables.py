@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
-from astropy.table import QTable
+from astropy.table import QTable, Table
 
 from galshape_cnn.errors import FileError, InputError
 from galshape_cnn.infer.catalog.magnitudes import add_magnitudes
-from galshape_cnn.infer.catalog.tables import TABLE_SUFFIXES, write_table
+from galshape_cnn.infer.catalog.tables import TABLE_SUFFIXES, stacked, write_table
 from galshape_cnn.tests.infer.catalog.test_catalog import make_catalog, sky_stamps
 
 SUFFIXES = [".ecsv", ".fits", ".parquet", ".asdf", ".vot"]
@@ -163,3 +163,18 @@ def test_what_is_no_table_of_fluxes_is_refused(tmp_path):
     with pytest.raises(InputError, match="table has no column flux; flux, flux_err are needed"):
         add_magnitudes(QTable({"flux_g": [1.0], "flux_g_err": [0.1]}), 25)
     assert not list(tmp_path.iterdir())
+
+
+def test_parts_of_a_run_keep_the_metadata_of_one():
+    """Lists are values there, such as an array; appended to each other they were 112 x 7 for 7 x 7."""
+    array = np.eye(3).tolist()
+    meta = {"noise": {"array": array, "area": 3.0}, "range": [0.3, 6.2], "name": "first"}
+    parts = [Table({"a": [k, k]}, meta=meta | {"name": str(k)} | {str(k): [k]}) for k in range(3)]
+    parts[2].meta["noise"] = {"array": array, "excess": [1.1]}
+    whole = stacked(parts)
+    assert list(whole["a"]) == [0, 0, 1, 1, 2, 2]
+    assert whole.meta["noise"] == {"array": array, "area": 3.0, "excess": [1.1]}
+    assert whole.meta["range"] == [0.3, 6.2]
+    assert whole.meta["name"] == "0"
+    assert [whole.meta[str(k)] for k in range(3)] == [[0], [1], [2]]
+    assert parts[0].meta == meta | {"name": "0", "0": [0]}  # as it was

@@ -13,8 +13,8 @@ from scipy.signal import fftconvolve
 from galshape_cnn import ShapeEstimator
 from galshape_cnn.errors import GalshapeWarning
 from galshape_cnn.observe.inputs import read_frames
+from galshape_cnn.observe.noise.blank_pixels import combined, estimate_from_sums, sums_of_each
 from galshape_cnn.observe.noise.blank_sky import _tiles, measured_noise, quiet
-from galshape_cnn.observe.noise.correlation import combined, estimate_from_sums, sums_of_each
 from galshape_cnn.scale import measure_stream, read_blocks
 
 KERNEL = np.outer([0.25, 0.5, 0.25], [0.25, 0.5, 0.25])

@@ -1,6 +1,7 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 import inspect
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from galshape_cnn import inject
 from galshape_cnn.errors import GalshapeError, InputError
 from galshape_cnn.flags import Flag
 from galshape_cnn.geometry import axis_ratio, position_angle
+from galshape_cnn.infer.likelihood.rendering import BATCH_SIZE
 from galshape_cnn.infer.measure.record import recorded_call
 from galshape_cnn.observe.detect.sources import Detection
 from galshape_cnn.study.inject import realisation
@@ -30,6 +32,20 @@ def table():
 def test_columns_say_what_they_are(table):
     assert all(table[name].info.description for name in table.colnames)
     assert table["nearest"].unit == table["true_x"].unit == "pix"
+
+
+class Listing(Estimator):
+    """A stand-in whose metadata hold a list."""
+
+    def __call__(self, data, **keywords):
+        catalog = super().__call__(data, **keywords)
+        return replace(catalog, meta=dict(catalog.meta) | {"range": [0.3, 6.2]})
+
+
+def test_metadata_are_those_of_one_copy_of_the_image():
+    whole = injected(BATCH_SIZE + 40, estimator=Listing())  # in two calls of the estimator
+    assert whole.meta["injection"]["realisations"] > 1
+    assert whole.meta["range"] == [0.3, 6.2]
 
 
 def same(one, two):
