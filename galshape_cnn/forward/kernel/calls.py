@@ -28,6 +28,8 @@ __all__ = [
 
 _KINDS = {"image": (0, 1), "point": (1, 3), "slopes": (2, 7)}
 _RESULTS = 97  # numbers of an examination
+# Correlation that is none, and the part of all lags that a core may have which is worth being told apart.
+_NO_LAG, _SMALL_CORE = 1e-7, 0.5
 
 
 def _single(array):
@@ -179,11 +181,32 @@ def examination(
 
 
 def _lags(correlation):
-    """Arguments for a correlation: its sides, and itself; none has no sides."""
+    """Arguments for a correlation: sides and lags, length and lags of the line; none has no sides."""
     if correlation is None:
-        return _number(0), _number(0), np.zeros((0, 0), np.float32)
-    correlation = odd_sized(_single(correlation), "correlation", "lags")
-    return *map(_number, correlation.shape), correlation
+        correlation, line = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
+    else:
+        core, line = _core_and_line(odd_sized(np.asarray(correlation, float), "correlation", "lags"))
+        correlation, line = _single(core), _single(line)
+    return *map(_number, correlation.shape), correlation, _number(len(line)), line
+
+
+def _core_and_line(correlation):
+    """Lags about the middle, and a line whose product with itself is all that is beyond.
+
+    So it is with noise on waves that are Gaussian.  A product is applied along x and along y, which takes an
+    eighth of the time for 33 lags.  Without such a line all lags, and none.
+    """
+    side, none = len(correlation), (correlation, np.zeros(0))
+    if correlation.shape != (side, side) or not correlation[0, 0] > 0:
+        return none
+    line = correlation[0] / np.sqrt(correlation[0, 0])
+    rest = correlation - np.outer(line, line)
+    near = np.abs(np.arange(side) - side // 2)
+    reach = np.max(np.maximum(near[:, None], near)[np.abs(rest) > _NO_LAG], initial=0)
+    if (2 * reach + 1) ** 2 > _SMALL_CORE * side**2:
+        return none
+    kept = slice(side // 2 - reach, side // 2 + reach + 1)
+    return rest[kept, kept], line
 
 
 def correlated_products(params, ivar, transfer, grid, inverse_gain, correlation):

@@ -14,7 +14,7 @@ static void half_taps(const float *correlation, int ky, int kx, float *taps) {
     first[middle] *= 0.5f;
 }
 
-/* An image correlated with the taps; `lines` has the memory of `correlated_memory`. */
+/* An image correlated with the taps; `lines` has memory for kx more columns and ky / 2 more lines. */
 static void correlated(const float *image, int size, const float *taps, int ky, int kx, float *lines, float *out) {
     int reach = ky / 2, wide = rounded_up(size, 2 * VL) + kx, high = rounded_up(size, LINES) + reach;
     memset(lines, 0, 4 * (size_t)wide * high);
@@ -40,36 +40,59 @@ static void correlated(const float *image, int size, const float *taps, int ky, 
         }
 }
 
-/* Numbers that `in_correlated_noise` needs, the taps first. */
-static size_t correlated_memory(int size, int ky, int kx) {
-    size_t lines = (size_t)(rounded_up(size, 2 * VL) + kx) * (rounded_up(size, LINES) + ky / 2);
-    return (size_t)(ky / 2 + 2 * LINES) * kx + (size_t)size * size + lines + 4 * VL;
+/* A correlation: lags (ky, kx) about the middle, and the products of a line of `wide` lags with itself. */
+typedef struct {
+    int ky, kx, wide;
+    float *taps, *along, *across, *seen, *again, *lines; /* of the lags; of the line, along x and along y */
+} Lags;
+
+/* Numbers that `Lags` need. */
+static size_t lags_memory(int size, int ky, int kx, int wide) {
+    int most = kx > wide ? kx : wide, high = ky > wide ? ky : wide;
+    size_t lines = (size_t)(rounded_up(size, 2 * VL) + most) * (rounded_up(size, LINES) + high / 2);
+    size_t taps = (size_t)(ky / 2 + 2 * LINES) * kx + 3 * (size_t)wide * LINES;
+    return taps + 2 * ((size_t)size * size + 2 * VL) + lines + 4 * VL;
 }
 
-/* Covariance (8, 8) of the products of whitened columns with noise that has the correlation of the taps. */
-static void in_correlated_noise(const float *columns, int size, int ky, int kx, float *taps, double *out) {
+static Lags lags_of_noise(const float *correlation, int ky, int kx, const float *line, int wide, int size,
+                          float *memory) {
+    Lags l = {ky, kx, wide, memory};
+    l.along = l.taps + (size_t)(ky / 2 + 2 * LINES) * kx, l.across = l.along + 2 * (size_t)wide * LINES;
+    l.seen = l.across + (size_t)wide * LINES, l.again = l.seen + (size_t)size * size + 2 * VL;
+    l.lines = l.again + (size_t)size * size + 2 * VL;
+    half_taps(correlation, ky, kx, l.taps);
+    if (!wide) return l;
+    memset(l.along, 0, 4 * 2 * (size_t)wide * LINES);
+    memcpy(l.along + (size_t)(LINES - 1) * wide, line, 4 * (size_t)wide);
+    half_taps(line, wide, 1, l.across);
+    return l;
+}
+
+/* Covariance (8, 8) of the products of whitened columns with correlated noise. */
+static void in_correlated_noise(const float *columns, int size, const Lags *l, double *out) {
     size_t area = (size_t)size * size;
-    float *seen = taps + (size_t)(ky / 2 + 2 * LINES) * kx, *lines = seen + area + 2 * VL;
     double half[8][8];
     for (int k = 0; k < 8; k++) {
-        correlated(columns + k * area, size, taps, ky, kx, lines, seen);
-        for (int i = 0; i < 8; i++) half[i][k] = dot(columns + i * area, seen, area);
+        correlated(columns + k * area, size, l->taps, l->ky, l->kx, l->lines, l->seen);
+        for (int i = 0; i < 8; i++) half[i][k] = dot(columns + i * area, l->seen, area);
+        if (!l->wide) continue;
+        correlated(columns + k * area, size, l->along, 1, l->wide, l->lines, l->again);
+        correlated(l->again, size, l->across, l->wide, 1, l->lines, l->seen);
+        for (int i = 0; i < 8; i++) half[i][k] += dot(columns + i * area, l->seen, area);
     }
     for (int i = 0; i < 8; i++)
         for (int k = 0; k < 8; k++) out[8 * i + k] = half[i][k] + half[k][i];
 }
 
-/* The same with the Fisher matrix for independent noise, of a galaxy that has been rendered with SLOPES; the
- * first of the memory are the taps. */
-static void correlated_products(const Work *w, const float *params, const float *ivar, float inverse_gain, int ky,
-                                int kx, double *fisher, double *actual) {
+/* The same with the Fisher matrix for independent noise, of a galaxy that has been rendered with SLOPES. */
+static void correlated_products(const Work *w, const float *params, const float *ivar, float inverse_gain,
+                                const Lags *l, float *columns, double *fisher, double *actual) {
     int size = w->plan->size;
     size_t area = (size_t)size * size, padded = area + 2 * VL;
-    float *columns = w->more + correlated_memory(size, ky, kx), *light = columns + COLUMNS * padded;
-    float *root = light + padded, *residual = root + padded;
+    float *light = columns + COLUMNS * padded, *root = light + padded, *residual = root + padded;
     whiten(w, params, ivar, ivar, inverse_gain, light, root, residual, columns); /* of no data: no residual is used */
     for (int i = 0; i < 8; i++)
         for (int k = 0; k <= i; k++)
             fisher[8 * i + k] = fisher[8 * k + i] = dot(columns + i * area, columns + k * area, area);
-    in_correlated_noise(columns, size, ky, kx, w->more, actual);
+    in_correlated_noise(columns, size, l, actual);
 }

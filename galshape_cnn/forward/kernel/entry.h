@@ -95,12 +95,13 @@ int32_t ENTRY(linear)(const Plan *p, int64_t count, const float *params, const i
 int32_t ENTRY(examine)(const Plan *p, int64_t count, const float *params, const float *data, const float *ivar,
                        const float *transfer, int64_t shared, const float *inverse_gain, int32_t fit_sky,
                        const float *smoothers, const int32_t *reach, const double *limits, int64_t ky, int64_t kx,
-                       const float *correlation, double *out, double *actual) {
+                       const float *correlation, int64_t wide, const float *line, double *out, double *actual) {
     size_t own = examination_memory(p->size);
-    Work *w = new_work(p, SLOPES, own + (ky ? correlated_memory(p->size, ky, kx) : 0));
+    Work *w = new_work(p, SLOPES, own + (ky ? lags_memory(p->size, ky, kx, wide) : 0));
     if (!w) return 0;
+    Lags lags = {0};
     packed_smoothers(smoothers, p->size, w->more);
-    if (ky) half_taps(correlation, ky, kx, w->more + own);
+    if (ky) lags = lags_of_noise(correlation, ky, kx, line, wide, p->size, w->more + own);
     const float *last = NULL;
     size_t area = (size_t)p->size * p->size;
     const float *inputs[] = {params, inverse_gain, data, ivar, transfer};
@@ -119,7 +120,7 @@ int32_t ENTRY(examine)(const Plan *p, int64_t count, const float *params, const 
         render(w, params + 8 * i);
         examined(w, params + 8 * i, data + i * area, ivar + i * area, inverse_gain[i], fit_sky, reach, limits,
                  out + RESULTS * i);
-        if (ky) in_correlated_noise(whitened_columns(w), p->size, ky, kx, w->more + own, actual + 64 * i);
+        if (ky) in_correlated_noise(whitened_columns(w), p->size, &lags, actual + 64 * i);
     }
     free(w);
     return 1;
@@ -127,11 +128,12 @@ int32_t ENTRY(examine)(const Plan *p, int64_t count, const float *params, const 
 
 int32_t ENTRY(correlated)(const Plan *p, int64_t count, const float *params, const float *ivar,
                           const float *transfer, int64_t shared, const float *inverse_gain, int64_t ky, int64_t kx,
-                          const float *correlation, double *fisher, double *actual) {
-    size_t area = (size_t)p->size * p->size;
-    Work *w = new_work(p, SLOPES, correlated_memory(p->size, ky, kx) + (COLUMNS + 3) * (area + 2 * VL));
+                          const float *correlation, int64_t wide, const float *line, double *fisher,
+                          double *actual) {
+    size_t area = (size_t)p->size * p->size, own = (COLUMNS + 3) * (area + 2 * VL);
+    Work *w = new_work(p, SLOPES, own + lags_memory(p->size, ky, kx, wide));
     if (!w) return 0;
-    half_taps(correlation, ky, kx, w->more);
+    Lags lags = lags_of_noise(correlation, ky, kx, line, wide, p->size, w->more + own);
     const float *last = NULL;
     for (int64_t i = 0; i < count; i++, fisher += 64, actual += 64) {
         if (!sound(w, params + 8 * i)) {
@@ -140,7 +142,7 @@ int32_t ENTRY(correlated)(const Plan *p, int64_t count, const float *params, con
         }
         use_psf(w, psf_of(p, transfer, shared, i), &last);
         render(w, params + 8 * i);
-        correlated_products(w, params + 8 * i, ivar + i * area, inverse_gain[i], ky, kx, fisher, actual);
+        correlated_products(w, params + 8 * i, ivar + i * area, inverse_gain[i], &lags, w->more, fisher, actual);
     }
     free(w);
     return 1;

@@ -145,13 +145,36 @@ def test_companions(scene, monkeypatch, chosen):
     assert (np.abs(found[0] - found[1]) / (np.abs(found[1]) + 1e-3 * scale)).max() < 0.02
 
 
-@pytest.mark.parametrize("chosen", instructions())
-@pytest.mark.parametrize("lags", [(1, 1), (5, 9), (17, 17), (71, 3)], ids=str)
-def test_products_in_correlated_noise(scene, monkeypatch, chosen, lags):
-    params, _, ivar, _, transfer, grid = scene
+def correlation_of(lags):
+    """The same about the middle only."""
     half = [side // 2 for side in lags]
     y, x = np.mgrid[-half[0] : half[0] + 1, -half[1] : half[1] + 1]
-    correlation = np.exp(-np.abs(x - 0.4 * y) / 2 - np.abs(y) / 3)  # the same about the middle only
+    return np.exp(-np.abs(x - 0.4 * y) / 2 - np.abs(y) / 3)
+
+
+def noise_on_waves(part=0.1):
+    lag = np.arange(-16, 17)
+    waves = np.exp(-np.add.outer(lag**2, lag**2) / 64)
+    waves[13:20, 13:20] += (1 / part - 1) * correlation_of((7, 7))
+    return part * waves
+
+
+def test_waves_are_told_from_noise():
+    core, line = calls._core_and_line(noise_on_waves())
+    assert core.shape == (7, 7)
+    np.testing.assert_allclose(core, 0.9 * correlation_of((7, 7)), atol=1e-12)
+    np.testing.assert_allclose(np.outer(line, line)[16], 0.1 * np.exp(-((np.arange(33) - 16) ** 2) / 64))
+    for correlation in (correlation_of((17, 17)), correlation_of((5, 9)), np.ones((1, 1)), -np.ones((3, 3))):
+        core, line = calls._core_and_line(correlation)
+        assert core is correlation
+        assert len(line) == 0
+
+
+@pytest.mark.parametrize("chosen", instructions())
+@pytest.mark.parametrize("lags", [(1, 1), (5, 9), (17, 17), (71, 3), "waves"], ids=str)
+def test_products_in_correlated_noise(scene, monkeypatch, chosen, lags):
+    params, _, ivar, _, transfer, grid = scene
+    correlation = noise_on_waves() if lags == "waves" else correlation_of(lags)
     known = ivar, transfer, grid, np.linspace(0, 0.2, len(params)).astype(np.float32), correlation
     monkeypatch.setenv(KERNEL_VARIABLE, chosen)
     found = correlated_products.products_in_correlated_noise(params, *known)
