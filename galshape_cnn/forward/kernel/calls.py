@@ -27,6 +27,7 @@ __all__ = [
     "odd_sized",
     "point_chi2",
     "smoothed",
+    "sources",
     "transfer",
 ]
 
@@ -309,6 +310,37 @@ def companions(params, data, ivar, transfer, grid, inverse_gain, fit_sky, width,
     out = np.empty((len(params), 9))
     arguments = _measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
     call("companions", *arguments, *(np.ascontiguousarray(one, float) for one in (width, limits)), out)
+    return out
+
+
+def sources(
+    params, data, ivar, transfer, grid, inverse_gain, fit_sky, scales, least, limits, correlation=None
+):
+    """Point sources that show in the residuals of each galaxy.
+
+    Parameters
+    ----------
+    params, data, ivar, transfer, grid, inverse_gain, fit_sky, correlation
+        As for `examination`.
+    scales : (N, 4) array_like
+        Pixels within which nothing is looked for, and within which the galaxy may have clumps; half the side
+        of the square in which a place is the highest; spread of the noise.
+    least : (N, 5) array_like
+        What a source moves flux, n, hlr, g1, g2 by at least, one of them.
+    limits : sequence of float
+        As `galshape_cnn.infer.residuals.sources` lists them.
+
+    Returns
+    -------
+    numbers : (N, 11) float64 ndarray
+        How many there are, whether one is within the galaxy, and three amplitudes of each.
+    images : (N, 9, size, size) float32 ndarray
+        Of these amplitudes; zeros where there are fewer sources.
+    """
+    out = np.zeros((len(params), 11)), np.zeros((len(params), 9, grid.size, grid.size), np.float32)
+    known = (np.ascontiguousarray(one, float) for one in (scales, least, limits))
+    arguments = _measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
+    call("sources", *arguments, *known, *_lags(correlation), *out)
     return out
 
 

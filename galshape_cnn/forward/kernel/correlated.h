@@ -14,11 +14,14 @@ static void half_taps(const float *correlation, int ky, int kx, float *taps) {
     first[middle] *= 0.5f;
 }
 
-/* An image correlated with the taps; `lines` has the memory of `correlated_memory`. */
-static void correlated(const float *image, int size, const float *taps, int ky, int kx, float *lines, float *out) {
-    int reach = ky / 2, wide = rounded_up(size, 2 * VL) + kx, high = rounded_up(size, LINES) + reach;
+/* An image correlated with taps, of which so many lines are above and below a pixel; `lines` has memory for the
+ * image with kx more columns and above + below more lines. */
+static void correlated(const float *image, int size, const float *taps, int above, int below, int kx, float *lines,
+                       float *out) {
+    int reach = above + below, wide = rounded_up(size, 2 * VL) + kx, high = rounded_up(size, LINES) + reach;
     memset(lines, 0, 4 * (size_t)wide * high);
-    for (int y = 0; y < size; y++) memcpy(lines + (size_t)y * wide + kx / 2, image + (size_t)y * size, 4 * size);
+    float *first = lines + (size_t)above * wide + kx / 2;
+    for (int y = 0; y < size; y++) memcpy(first + (size_t)y * wide, image + (size_t)y * size, 4 * size);
     for (int y = 0; y < size; y += LINES)
         for (int x = 0; x < size; x += 2 * VL) {
             V sum[LINES][2] = {{{0}}};
@@ -52,7 +55,7 @@ static void in_correlated_noise(const float *columns, int size, int ky, int kx, 
     float *seen = taps + (size_t)(ky / 2 + 2 * LINES) * kx, *lines = seen + area + 2 * VL;
     double half[8][8];
     for (int k = 0; k < 8; k++) {
-        correlated(columns + k * area, size, taps, ky, kx, lines, seen);
+        correlated(columns + k * area, size, taps, 0, ky / 2, kx, lines, seen);
         for (int i = 0; i < 8; i++) half[i][k] = dot(columns + i * area, seen, area);
     }
     for (int i = 0; i < 8; i++)
