@@ -13,21 +13,21 @@ from galshape_cnn.forward.kernel.plan import plan_of
 
 __all__ = [
     "FEWEST",
-    "companions",
     "correlated_products",
     "examination",
     "features",
     "highest_pixels",
     "images",
+    "lags_of",
     "linear_equations",
     "local_maxima",
+    "measured",
     "medians",
     "moved_features",
     "normal_equations",
     "odd_sized",
     "point_chi2",
     "smoothed",
-    "sources",
     "transfer",
 ]
 
@@ -144,7 +144,7 @@ def linear_equations(params, rows, data, ivar, transfer, grid):
     return out
 
 
-def _measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky):
+def measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky):
     """Arguments that the functions of one parameter set for each stamp share."""
     pixels = _single(params), _single(data), _single(ivar)
     return _grid(grid), _number(len(params)), *pixels, *_psf(transfer), _single(inverse_gain), int(fit_sky)
@@ -180,12 +180,12 @@ def examination(
     """
     side = 0 if correlation is None else 8
     out = np.empty((len(params), _RESULTS)), np.empty((len(params), side, side))
-    how = _single(smoothers), np.asarray(reach, np.int32), np.asarray(limits, float), *_lags(correlation)
-    call("examine", *_measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky), *how, *out)
+    how = _single(smoothers), np.asarray(reach, np.int32), np.asarray(limits, float), *lags_of(correlation)
+    call("examine", *measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky), *how, *out)
     return out
 
 
-def _lags(correlation):
+def lags_of(correlation):
     """Arguments for a correlation: its sides, and itself; none has no sides."""
     if correlation is None:
         return _number(0), _number(0), np.zeros((0, 0), np.float32)
@@ -209,7 +209,7 @@ def correlated_products(params, ivar, transfer, grid, inverse_gain, correlation)
     """
     out = np.empty((2, len(params), 8, 8))
     arrays = _number(len(params)), _single(params), _single(ivar), *_psf(transfer), _single(inverse_gain)
-    call("correlated", _grid(grid), *arrays, *_lags(correlation), *out)
+    call("correlated", _grid(grid), *arrays, *lags_of(correlation), *out)
     return out[0], out[1]
 
 
@@ -228,7 +228,7 @@ def point_chi2(params, data, ivar, transfer, grid, inverse_gain, fit_sky, ridge)
     chi2 : (N,) float64 ndarray
     """
     out = np.empty(len(params))
-    arguments = _measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
+    arguments = measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
     call("point", *arguments, ctypes.c_double(ridge), out)
     return out
 
@@ -297,50 +297,6 @@ def highest_pixels(array, maxima, at, radius, reach):
     places = (np.ascontiguousarray(one, float) for one in (at, radius, reach))
     images = _single(array), np.ascontiguousarray(maxima)
     call("highest", _number(len(array)), *array.shape[1:], *images, *places, out)
-    return out
-
-
-def companions(params, data, ivar, transfer, grid, inverse_gain, fit_sky, width, limits):
-    """The point source near the centre of each galaxy that lowers chi-square most: (N, 9) float64.
-
-    What it moves flux, n, hlr, g1, g2 by, the decrease, that of the deepest dip, the squares left of the
-    galaxy beyond those of noise, and their spread.  ``limits`` are listed in
-    `galshape_cnn.infer.residuals.companions`.
-    """
-    out = np.empty((len(params), 9))
-    arguments = _measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
-    call("companions", *arguments, *(np.ascontiguousarray(one, float) for one in (width, limits)), out)
-    return out
-
-
-def sources(
-    params, data, ivar, transfer, grid, inverse_gain, fit_sky, scales, least, limits, correlation=None
-):
-    """Point sources that show in the residuals of each galaxy.
-
-    Parameters
-    ----------
-    params, data, ivar, transfer, grid, inverse_gain, fit_sky, correlation
-        As for `examination`.
-    scales : (N, 4) array_like
-        Pixels within which nothing is looked for, and within which the galaxy may have clumps; half the side
-        of the square in which a place is the highest; spread of the noise.
-    least : (N, 5) array_like
-        What a source moves flux, n, hlr, g1, g2 by at least, one of them.
-    limits : sequence of float
-        As `galshape_cnn.infer.residuals.sources` lists them.
-
-    Returns
-    -------
-    numbers : (N, 11) float64 ndarray
-        How many there are, whether one is within the galaxy, and three amplitudes of each.
-    images : (N, 9, size, size) float32 ndarray
-        Of these amplitudes; zeros where there are fewer sources.
-    """
-    out = np.zeros((len(params), 11)), np.zeros((len(params), 9, grid.size, grid.size), np.float32)
-    known = (np.ascontiguousarray(one, float) for one in (scales, least, limits))
-    arguments = _measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
-    call("sources", *arguments, *known, *_lags(correlation), *out)
     return out
 
 

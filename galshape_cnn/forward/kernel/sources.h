@@ -94,7 +94,9 @@ static void find_scale(Search *s) {
         float one = 1 / (sqrtf(s->rough[i]) * wide);
         s->over[i] = s->over[i] > enough ? one : 0;
     }
-    for (size_t i = 0; i < s->area; i++)
+    int first = within(s->params[6] - s->scales.inner, 0, s->size) * s->size;
+    int last = within(s->params[6] + s->scales.inner + 1, 0, s->size) * s->size;
+    for (int i = first; i < last; i++)
         if (is_near(s, i, s->scales.inner)) s->over[i] = 0;
     take_middle(s, BEYOND, 0);
 }
@@ -320,7 +322,7 @@ int32_t ENTRY(sources)(const Plan *p, int64_t count, const float *params, const 
     size_t of_noise = (size_t)(ky / 2 + 2 * LINES) * kx;
     Search s = {.limits = limits, .size = p->size, .area = (size_t)p->size * p->size};
     size_t memory = of_noise + search_memory(&s, p->size, ky, kx, NULL);
-    Work *w = new_work(p, SLOPES, memory), *point = new_work(p, POINT, 0);
+    Work *w = new_work(p, SLOPES, memory), *point = new_work(p, SPOT, 0);
     const float *last = NULL;
     if (w && point && ky) half_taps(correlation, ky, kx, w->more);
     for (int64_t i = 0; i < count && w && point; i++, out += 2 + 3 * SOURCES, images += 3 * SOURCES * s.area) {

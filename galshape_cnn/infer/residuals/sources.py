@@ -22,7 +22,7 @@ from scipy import fft
 from scipy.ndimage import maximum_filter
 
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel import search_calls
 from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.render import render_with_derivatives
 from galshape_cnn.forward.transfer import of_rows
@@ -98,20 +98,21 @@ def find_residual_sources(
     numbers, images = _found(*pixels, fit_sky, **known, correlation=correlation)
     total, found = np.zeros((len(params), grid.size, grid.size)), numbers[:, 0] > 0
     for k in np.flatnonzero(found):
-        total[k] = np.tensordot(numbers[k, 2:], images[k].astype(float), 1)
+        several = 3 * int(numbers[k, 0])
+        total[k] = np.tensordot(numbers[k, 2 : 2 + several], images[k, :several], 1)
     return ResidualSources(found, numbers[:, 1] > 0, total, images)
 
 
 def _found_by_kernel(*pixels_and_fit, errors, width, inside, spread, correlation):
     scales = np.stack([_INNER * width, inside, np.ceil(width / 2), spread], 1)
-    return calls.sources(*pixels_and_fit, scales, _MOVES * errors, _LIMITS, correlation)
+    return search_calls.sources(*pixels_and_fit, scales, _MOVES * errors, _LIMITS, correlation)
 
 
 @with_kernel(_found_by_kernel, "transfer")
 def _found(
     params, data, ivar, transfer, grid, inverse, fit_sky, *, errors, width, inside, spread, correlation
 ):
-    """Numbers (N, 11) and images (N, 9, size, size), see `galshape_cnn.forward.kernel.calls.sources`."""
+    """What `galshape_cnn.forward.kernel.search_calls.sources` returns."""
     numbers = np.zeros((len(params), 2 + 3 * MOST_SOURCES))
     images = np.zeros((len(params), 3 * MOST_SOURCES, grid.size, grid.size), np.float32)
     for k in range(len(params)):

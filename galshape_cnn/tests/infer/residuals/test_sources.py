@@ -110,7 +110,7 @@ def test_no_number_depends_on_its_company():
 
 def test_clumps_are_no_sources(monkeypatch):
     params, errors, width, _, ivar, transfer, grid, *_ = scene(64, 2)
-    params[:, :3] = 20000, 1, 9
+    params[:, :5] = 20000, 1, 9, 0, 0
     data = np.asarray(render(params, transfer, grid)) + np.random.default_rng(1).normal(size=ivar.shape)
     for *place, snr in ((9, 0, 6), (-7, 7, 6), (0, -25, 9)):  # two within the galaxy
         moved = params.copy()
