@@ -41,7 +41,7 @@ static size_t search_memory(Search *s, int size, int ky, int kx, float *start) {
     float **planes[] = {&s->light, &s->root, &s->residual, &s->rest, &s->rough, &s->exact, &s->over,
                        &s->weighted};
     for (int i = 0; i < 8; i++) *planes[i] = taken(&at, area);
-    s->columns = taken(&at, (ROW - 1) * area);
+    s->columns = taken(&at, (ROW + 2) * area); /* whole fours */
     s->places = (int32_t *)taken(&at, area);
     s->taps = taken(&at, side * side);
     s->lines = taken(&at, wide * high);
@@ -116,22 +116,50 @@ static void times_root(const Search *s, const float *image, float *out) {
 
 /* Put it there with its weights; returns its product with what is left. */
 static double weighted_at(const Search *s, int place, double *square) {
-    moved_to(s, place, s->weighted);
-    times_root(s, s->weighted, s->weighted);
+    int size = s->size, dy = place / size - s->top[0], dx = place % size - s->top[1];
+    for (int y = 0; y < size; y++) {
+        int there = y >= dy && y - dy < size;
+        int left = !there ? size : dx > 0 ? dx : 0, right = dx < 0 ? size + dx : size;
+        float *out = s->weighted + (size_t)y * size;
+        const float *light = s->point + (int64_t)(y - dy) * size - dx, *root = s->root + (size_t)y * size;
+        memset(out, 0, 4 * left);
+        for (int x = left; x < right; x++) out[x] = light[x] * root[x];
+        for (int x = right; x < size; x++) out[x] = 0;
+    }
     *square = dot(s->weighted, s->weighted, s->area);
     return dot(s->weighted, s->rest, s->area);
+}
+
+/* Add the products of it with four columns. */
+static void products_of_four(const Search *s, const float *columns, double *out) {
+    size_t area = s->area, whole = area / VL * VL;
+    for (size_t from = 0; from < whole; from += CHUNK) {
+        V sum[4] = {{0}};
+        for (size_t at = from; at < from + CHUNK && at < whole; at += VL) {
+            V one = load(s->weighted + at);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) sum[i] += one * load(columns + i * area + at);
+        }
+        for (int i = 0; i < 4; i++) out[i] += sum_of(sum[i]);
+    }
+    for (size_t at = whole; at < area; at++)
+        for (int i = 0; i < 4; i++) out[i] += s->weighted[at] * columns[i * area + at];
 }
 
 typedef double VD __attribute__((vector_size(8 * VL)));
 
 /* In double precision: sources that overlap with the galaxy, and with each other, differ by little. */
 static double exact_dot(const float *a, const float *b, size_t n) {
-    VD sum = {0};
+    VD sum[2] = {{0}};
     double total = 0;
-    for (size_t i = 0; i < n; i += VL)
-        sum += __builtin_convertvector(load_some(a + i, n - i), VD) *
-               __builtin_convertvector(load_some(b + i, n - i), VD);
-    for (int i = 0; i < VL; i++) total += sum[i];
+    size_t i = 0;
+    for (; i + 2 * VL <= n; i += 2 * VL)
+#pragma GCC unroll 2
+        for (int k = 0; k < 2; k++)
+            sum[k] += __builtin_convertvector(load(a + i + k * VL), VD) *
+                      __builtin_convertvector(load(b + i + k * VL), VD);
+    for (; i < n; i++) total += (double)a[i] * b[i];
+    for (int k = 0; k < VL; k++) total += sum[0][k] + sum[1][k];
     return total;
 }
 
@@ -245,8 +273,8 @@ static int find_places(Search *s) {
 /* Significance of a source at a place; zero if it moves no parameter. */
 static double significance(const Search *s, int place) {
     int n = 8 + 3 * s->count, moves = 0;
-    double seen[ROW], taken_up[ROW] = {0}, square, product = weighted_at(s, place, &square);
-    for (int i = 0; i < n; i++) seen[i] = dot(s->weighted, s->columns + i * s->area, s->area);
+    double seen[ROW + 2] = {0}, taken_up[ROW] = {0}, square, product = weighted_at(s, place, &square);
+    for (int i = 0; i < n; i += 4) products_of_four(s, s->columns + i * s->area, seen + i);
     for (int i = 0; i < n; i++) {
         for (int j = 0; j < n; j++) taken_up[i] += s->inverse[i * n + j] * seen[j];
         square -= seen[i] * taken_up[i];
