@@ -12,13 +12,14 @@ from galshape_cnn.forward.kernel.library import call
 from galshape_cnn.forward.kernel.plan import plan_of
 
 __all__ = [
-    "companions",
     "correlated_products",
     "examination",
     "features",
     "images",
+    "lags_of",
     "light_on",
     "linear_equations",
+    "measured",
     "moved_features",
     "normal_equations",
     "odd_sized",
@@ -139,7 +140,7 @@ def linear_equations(params, rows, data, ivar, transfer, grid):
     return out
 
 
-def _measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky):
+def measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky):
     """Arguments that the functions of one parameter set for each stamp share."""
     pixels = _single(params), _single(data), _single(ivar)
     return _grid(grid), _number(len(params)), *pixels, *_psf(transfer), _single(inverse_gain), int(fit_sky)
@@ -175,12 +176,12 @@ def examination(
     """
     side = 0 if correlation is None else 8
     out = np.empty((len(params), _RESULTS)), np.empty((len(params), side, side))
-    how = _single(smoothers), np.asarray(reach, np.int32), np.asarray(limits, float), *_lags(correlation)
-    call("examine", *_measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky), *how, *out)
+    how = _single(smoothers), np.asarray(reach, np.int32), np.asarray(limits, float), *lags_of(correlation)
+    call("examine", *measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky), *how, *out)
     return out
 
 
-def _lags(correlation):
+def lags_of(correlation):
     """Arguments for a correlation: sides and lags, length and lags of the line; none has no sides."""
     if correlation is None:
         correlation, line = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
@@ -225,7 +226,7 @@ def correlated_products(params, ivar, transfer, grid, inverse_gain, correlation)
     """
     out = np.empty((2, len(params), 8, 8))
     arrays = _number(len(params)), _single(params), _single(ivar), *_psf(transfer), _single(inverse_gain)
-    call("correlated", _grid(grid), *arrays, *_lags(correlation), *out)
+    call("correlated", _grid(grid), *arrays, *lags_of(correlation), *out)
     return out[0], out[1]
 
 
@@ -244,7 +245,7 @@ def point_chi2(params, data, ivar, transfer, grid, inverse_gain, fit_sky, ridge)
     chi2 : (N,) float64 ndarray
     """
     out = np.empty(len(params))
-    arguments = _measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
+    arguments = measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
     call("point", *arguments, ctypes.c_double(ridge), out)
     return out
 
@@ -254,19 +255,6 @@ def light_on(params, transfer, grid, pixels):
     params, pixels = _single(params), np.ascontiguousarray(pixels, bool)
     out = np.empty((len(params), 2))
     call("light", _grid(grid), _number(len(params)), params, *_psf(transfer), pixels, out)
-    return out
-
-
-def companions(params, data, ivar, transfer, grid, inverse_gain, fit_sky, width, limits):
-    """The point source near the centre of each galaxy that lowers chi-square most: (N, 9) float64.
-
-    What it moves flux, n, hlr, g1, g2 by, the decrease, that of the deepest dip, the squares left of the
-    galaxy beyond those of noise, and their spread.  ``limits`` are listed in
-    `galshape_cnn.infer.residuals.companions`.
-    """
-    out = np.empty((len(params), 9))
-    arguments = _measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
-    call("companions", *arguments, *(np.ascontiguousarray(one, float) for one in (width, limits)), out)
     return out
 
 

@@ -114,7 +114,7 @@ int32_t ENTRY(companions)(const Plan *p, int64_t count, const float *params, con
                           const float *transfer, int64_t shared, const float *inverse_gain, int32_t fit_sky,
                           const double *width, const double *limits, double *out) {
     size_t side = rounded_up(p->size, VL), area = (size_t)p->size * p->size + 2 * VL;
-    Work *w = new_work(p, SLOPES, (COLUMNS + 4) * area + 14 * side * side), *point = new_work(p, POINT, 0);
+    Work *w = new_work(p, SLOPES, (COLUMNS + 4) * area + 14 * side * side), *point = new_work(p, SPOT, 0);
     const float *last = NULL;
     for (int64_t i = 0; i < count && w && point; i++, out += 9) {
         const float *one = params + 8 * i, *psf = psf_of(p, transfer, shared, i);

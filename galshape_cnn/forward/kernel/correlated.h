@@ -14,11 +14,14 @@ static void half_taps(const float *correlation, int ky, int kx, float *taps) {
     first[middle] *= 0.5f;
 }
 
-/* An image correlated with the taps; `lines` has memory for kx more columns and ky / 2 more lines. */
-static void correlated(const float *image, int size, const float *taps, int ky, int kx, float *lines, float *out) {
-    int reach = ky / 2, wide = rounded_up(size, 2 * VL) + kx, high = rounded_up(size, LINES) + reach;
+/* An image correlated with taps, of which so many lines are above and below a pixel; `lines` has memory for the
+ * image with kx more columns and above + below more lines. */
+static void correlated(const float *image, int size, const float *taps, int above, int below, int kx, float *lines,
+                       float *out) {
+    int reach = above + below, wide = rounded_up(size, 2 * VL) + kx, high = rounded_up(size, LINES) + reach;
     memset(lines, 0, 4 * (size_t)wide * high);
-    for (int y = 0; y < size; y++) memcpy(lines + (size_t)y * wide + kx / 2, image + (size_t)y * size, 4 * size);
+    float *first = lines + (size_t)above * wide + kx / 2;
+    for (int y = 0; y < size; y++) memcpy(first + (size_t)y * wide, image + (size_t)y * size, 4 * size);
     for (int y = 0; y < size; y += LINES)
         for (int x = 0; x < size; x += 2 * VL) {
             V sum[LINES][2] = {{{0}}};
@@ -43,29 +46,37 @@ static void correlated(const float *image, int size, const float *taps, int ky, 
 /* A correlation: lags (ky, kx) about the middle, and the products of a line of `wide` lags with itself. */
 typedef struct {
     int ky, kx, wide;
-    float *taps, *along, *across, *seen, *again, *lines; /* of the lags; of the line, along x and along y */
+    float *taps, *along, *across, *lines, *seen, *again, *more; /* of the lags; of the line, along x and along y */
 } Lags;
 
-/* Numbers that `Lags` need. */
-static size_t lags_memory(int size, int ky, int kx, int wide) {
-    int most = kx > wide ? kx : wide, high = ky > wide ? ky : wide;
-    size_t lines = (size_t)(rounded_up(size, 2 * VL) + most) * (rounded_up(size, LINES) + high / 2);
-    size_t taps = (size_t)(ky / 2 + 2 * LINES) * kx + 3 * (size_t)wide * LINES;
-    return taps + 2 * ((size_t)size * size + 2 * VL) + lines + 4 * VL;
+/* Numbers that `Lags` need; laid out from an address, if there is one. */
+static size_t lags_memory(Lags *l, int size, float *start) {
+    size_t wide = rounded_up(size, 2 * VL) + (l->kx > l->wide ? l->kx : l->wide), area = (size_t)size * size + 2 * VL;
+    size_t high = rounded_up(size, LINES) + (l->ky > l->wide ? l->ky : l->wide) / 2;
+    float *at = start;
+    l->taps = taken(&at, (size_t)(l->ky / 2 + 2 * LINES) * l->kx);
+    l->along = taken(&at, 2 * (size_t)LINES * l->wide);
+    l->across = taken(&at, (size_t)(l->wide / 2 + 2 * LINES));
+    l->lines = taken(&at, wide * high);
+    l->seen = taken(&at, area), l->again = taken(&at, area), l->more = taken(&at, area);
+    return at - start;
 }
 
-static Lags lags_of_noise(const float *correlation, int ky, int kx, const float *line, int wide, int size,
-                          float *memory) {
-    Lags l = {ky, kx, wide, memory};
-    l.along = l.taps + (size_t)(ky / 2 + 2 * LINES) * kx, l.across = l.along + 2 * (size_t)wide * LINES;
-    l.seen = l.across + (size_t)wide * LINES, l.again = l.seen + (size_t)size * size + 2 * VL;
-    l.lines = l.again + (size_t)size * size + 2 * VL;
-    half_taps(correlation, ky, kx, l.taps);
-    if (!wide) return l;
-    memset(l.along, 0, 4 * 2 * (size_t)wide * LINES);
-    memcpy(l.along + (size_t)(LINES - 1) * wide, line, 4 * (size_t)wide);
-    half_taps(line, wide, 1, l.across);
-    return l;
+static void take_lags(Lags *l, const float *correlation, const float *line) {
+    half_taps(correlation, l->ky, l->kx, l->taps);
+    if (!l->wide) return;
+    memset(l->along, 0, 4 * 2 * (size_t)LINES * l->wide);
+    memcpy(l->along + (size_t)(LINES - 1) * l->wide, line, 4 * (size_t)l->wide);
+    half_taps(line, l->wide, 1, l->across);
+}
+
+/* Half of an image's correlation with noise: with the reflection of that it is the whole. */
+static void half_correlated(const Lags *l, const float *image, int size, float *out) {
+    correlated(image, size, l->taps, 0, l->ky / 2, l->kx, l->lines, out);
+    if (!l->wide) return;
+    correlated(image, size, l->along, 0, 0, l->wide, l->lines, l->again);
+    correlated(l->again, size, l->across, 0, l->wide / 2, 1, l->lines, l->more);
+    for (size_t i = 0; i < (size_t)size * size; i++) out[i] += l->more[i];
 }
 
 /* Covariance (8, 8) of the products of whitened columns with correlated noise. */
@@ -73,12 +84,8 @@ static void in_correlated_noise(const float *columns, int size, const Lags *l, d
     size_t area = (size_t)size * size;
     double half[8][8];
     for (int k = 0; k < 8; k++) {
-        correlated(columns + k * area, size, l->taps, l->ky, l->kx, l->lines, l->seen);
+        half_correlated(l, columns + k * area, size, l->seen);
         for (int i = 0; i < 8; i++) half[i][k] = dot(columns + i * area, l->seen, area);
-        if (!l->wide) continue;
-        correlated(columns + k * area, size, l->along, 1, l->wide, l->lines, l->again);
-        correlated(l->again, size, l->across, l->wide, 1, l->lines, l->seen);
-        for (int i = 0; i < 8; i++) half[i][k] += dot(columns + i * area, l->seen, area);
     }
     for (int i = 0; i < 8; i++)
         for (int k = 0; k < 8; k++) out[8 * i + k] = half[i][k] + half[k][i];

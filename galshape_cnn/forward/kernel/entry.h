@@ -97,11 +97,12 @@ int32_t ENTRY(examine)(const Plan *p, int64_t count, const float *params, const 
                        const float *smoothers, const int32_t *reach, const double *limits, int64_t ky, int64_t kx,
                        const float *correlation, int64_t wide, const float *line, double *out, double *actual) {
     size_t own = examination_memory(p->size);
-    Work *w = new_work(p, SLOPES, own + (ky ? lags_memory(p->size, ky, kx, wide) : 0));
+    Lags lags = {ky, kx, wide};
+    Work *w = new_work(p, SLOPES, own + lags_memory(&lags, p->size, NULL));
     if (!w) return 0;
-    Lags lags = {0};
+    lags_memory(&lags, p->size, w->more + own);
     packed_smoothers(smoothers, p->size, w->more);
-    if (ky) lags = lags_of_noise(correlation, ky, kx, line, wide, p->size, w->more + own);
+    if (ky) take_lags(&lags, correlation, line);
     const float *last = NULL;
     size_t area = (size_t)p->size * p->size;
     const float *inputs[] = {params, inverse_gain, data, ivar, transfer};
@@ -131,9 +132,11 @@ int32_t ENTRY(correlated)(const Plan *p, int64_t count, const float *params, con
                           const float *correlation, int64_t wide, const float *line, double *fisher,
                           double *actual) {
     size_t area = (size_t)p->size * p->size, own = (COLUMNS + 3) * (area + 2 * VL);
-    Work *w = new_work(p, SLOPES, own + lags_memory(p->size, ky, kx, wide));
+    Lags lags = {ky, kx, wide};
+    Work *w = new_work(p, SLOPES, own + lags_memory(&lags, p->size, NULL));
     if (!w) return 0;
-    Lags lags = lags_of_noise(correlation, ky, kx, line, wide, p->size, w->more + own);
+    lags_memory(&lags, p->size, w->more + own);
+    take_lags(&lags, correlation, line);
     const float *last = NULL;
     for (int64_t i = 0; i < count; i++, fisher += 64, actual += 64) {
         if (!sound(w, params + 8 * i)) {

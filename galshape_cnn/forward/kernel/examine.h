@@ -1,7 +1,7 @@
 /* Licensed under a 3-clause BSD style license - see LICENSE.rst */
 /* What the pixels say of a measured galaxy: galshape_cnn.infer.residuals.examination tells what the numbers are. */
 
-enum { COLUMNS = 11, SCALES = 4, SMOOTHERS = 5, RESULTS = 97 };
+enum { COLUMNS = 11, MOST = 17, SCALES = 4, SMOOTHERS = 5, RESULTS = 97 }; /* MOST: rows of a Fisher matrix */
 
 static double dot(const float *a, const float *b, size_t n) {
     double total = 0;
@@ -18,7 +18,7 @@ static double dot(const float *a, const float *b, size_t n) {
 
 /* Inverse of a scaled Fisher matrix with a ridge; the parameter `sky` may be known.  False if there is none. */
 static int inverted(const double *fisher, int stride, int n, int sky, int fit_sky, double ridge, double *out) {
-    double a[COLUMNS][2 * COLUMNS] = {{0}}, scale[COLUMNS];
+    double a[MOST][2 * MOST] = {{0}}, scale[MOST];
     for (int i = 0; i < n; i++) {
         double d = fisher[i * stride + i];
         scale[i] = i == sky && !fit_sky ? 0 : 1 / sqrt(d > 1e-30 ? d : 1e-30);

@@ -7,7 +7,7 @@ INLINE float *sums_of(Work *w, int image, int parity) {
 
 /* Sums along y of the modes of kx > 0. */
 static void sum_along_y(Work *w) {
-    int K = w->modes, moving = w->what != UNIT;
+    int K = w->modes, moving = w->images > 1;
     size_t plane = (size_t)K * w->inner;
     for (int part = 0; part < w->parts; part++)
         for (int parity = 0; parity < 4; parity++)
@@ -28,7 +28,7 @@ static void sum_along_y(Work *w) {
 
 /* The same of kx = 0, which is the last column of the nodes. */
 static void sum_axis(Work *w) {
-    int K = w->modes, count = 4 * w->parts, columns = w->columns, moving = w->what != UNIT;
+    int K = w->modes, count = 4 * w->parts, columns = w->columns, moving = w->images > 1;
     const float *waves[4] = {w->cos_t, w->cos_t, w->sin_t, w->sin_t};
     for (int part = 0; part < w->parts; part++)
         for (int trig = 0; trig < 2; trig++)
@@ -96,14 +96,14 @@ static void sum_along_x(Work *w, int which) {
 static int sound(const Work *w, const float *params) {
     for (int i = 0; i < 8; i++)
         if (!isfinite(params[i])) return 0;
-    if (w->what == POINT) return 1;
+    if (w->what == POINT || w->what == SPOT) return 1;
     return params[1] > 0 && params[2] > 0 && params[3] * params[3] + params[4] * params[4] < 1;
 }
 
 /* Images of unit flux of one galaxy, without sky; `split_psf` has been called. */
 static void render(Work *w, const float *params) {
     if (w->what == SLOPES) fill_modes(SLOPES, w, params);
-    else if (w->what == POINT) fill_modes(POINT, w, params);
+    else if (w->what == POINT || w->what == SPOT) fill_modes(POINT, w, params);
     else fill_modes(UNIT, w, params);
     sum_along_y(w);
     float light = w->psf0_r[0];

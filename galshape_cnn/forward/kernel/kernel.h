@@ -25,6 +25,8 @@
 
 #include "companions.h"
 
+#include "sources.h"
+
 #include "peaks.h"
 
 #include "scenes.h"

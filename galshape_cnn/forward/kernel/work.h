@@ -2,7 +2,7 @@
 /* Memory of one call, and the matrices of its grid laid out for products. */
 
 enum { NODES = 8 };             /* columns of the sums along y that hold nodes, and kx = 0 in the last */
-enum { UNIT, POINT, SLOPES };   /* what is rendered */
+enum { UNIT, POINT, SLOPES, SPOT };  /* what is rendered; a spot is a point source without derivatives */
 
 typedef struct {
     const Plan *plan;

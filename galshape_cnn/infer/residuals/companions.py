@@ -23,7 +23,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy import fft
 
 from galshape_cnn.forward.galaxy_model import SINGLE
-from galshape_cnn.forward.kernel import calls
+from galshape_cnn.forward.kernel import search_calls
 from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.render import render_with_derivatives
 from galshape_cnn.forward.transfer import of_rows
@@ -103,12 +103,12 @@ def _is_alone(gained, dip, left, spread):
 
 
 def _best_by_kernel(*known):
-    return calls.companions(*known, _LIMITS)
+    return search_calls.companions(*known, _LIMITS)
 
 
 @with_kernel(_best_by_kernel, "transfer")
 def _best_sources(params, data, ivar, transfer, grid, inverse_gain, fit_sky, width):
-    """Numbers (N, 9) of the best source of each, see `galshape_cnn.forward.kernel.calls.companions`."""
+    """Numbers (N, 9) of the best source, see `galshape_cnn.forward.kernel.search_calls.companions`."""
     images, derivatives = map(np.asarray, render_with_derivatives(params, transfer, grid))
     points = np.asarray(point_images(params, transfer, grid))
     light = np.maximum(images - params[:, SINGLE.sky, None, None], 0)

@@ -22,12 +22,14 @@ from scipy import fft
 from scipy.ndimage import maximum_filter
 
 from galshape_cnn.forward.galaxy_model import SINGLE
+from galshape_cnn.forward.kernel import search_calls
+from galshape_cnn.forward.kernel.library import with_kernel
 from galshape_cnn.forward.render import render_with_derivatives
 from galshape_cnn.forward.transfer import of_rows
 from galshape_cnn.geometry import semi_major_radius
 from galshape_cnn.infer.likelihood.fisher import inverse_gain
 from galshape_cnn.infer.residuals.companions import moved, variance_of_product
-from galshape_cnn.infer.residuals.examination import inverse_fisher
+from galshape_cnn.infer.residuals.examination import RIDGE, inverse_fisher
 from galshape_cnn.infer.residuals.point_source import point_images, reach_of
 from galshape_cnn.infer.residuals.structure import whitened
 
@@ -45,6 +47,8 @@ _OUTSIDE, _MOST_CLOSE, _NOISE = 2.5, 1, 1.0
 _WORTH = 0.6  # of that significance if the galaxy took up nothing: places worth a closer look
 _PLACES = 8  # of these, the highest
 _SEEN = 0.1  # of a source's square that lies on pixels that count
+# As the kernel takes them.
+_LIMITS = RIDGE, _SIGNIFICANT, _WORTH, _PLACES, _SEEN, MOST_SOURCES, _MOST_CLOSE, _NOISE
 
 
 class ResidualSources(NamedTuple):
@@ -87,8 +91,30 @@ def find_residual_sources(
         error.
     """
     params, data, ivar = (np.asarray(a, np.float32) for a in (params, data, ivar))
-    inverse, rows = inverse_gain(gain, len(data)), []
+    inside = _OUTSIDE * semi_major_radius(params[:, SINGLE.hlr], *params[:, SINGLE.shear].T)
     spread = np.sqrt(np.ones(len(params)) if white is None else white)
+    pixels = params, data, ivar, transfer, grid, inverse_gain(gain, len(data))
+    known = {"errors": np.asarray(errors), "width": np.asarray(width), "inside": inside, "spread": spread}
+    numbers, images = _found(*pixels, fit_sky, **known, correlation=correlation)
+    total, found = np.zeros((len(params), grid.size, grid.size)), numbers[:, 0] > 0
+    for k in np.flatnonzero(found):
+        several = 3 * int(numbers[k, 0])
+        total[k] = np.tensordot(numbers[k, 2 : 2 + several], images[k, :several], 1)
+    return ResidualSources(found, numbers[:, 1] > 0, total, images)
+
+
+def _found_by_kernel(*pixels_and_fit, errors, width, inside, spread, correlation):
+    scales = np.stack([_INNER * width, inside, np.ceil(width / 2), spread], 1)
+    return search_calls.sources(*pixels_and_fit, scales, _MOVES * errors, _LIMITS, correlation)
+
+
+@with_kernel(_found_by_kernel, "transfer")
+def _found(
+    params, data, ivar, transfer, grid, inverse, fit_sky, *, errors, width, inside, spread, correlation
+):
+    """What `galshape_cnn.forward.kernel.search_calls.sources` returns."""
+    numbers = np.zeros((len(params), 2 + 3 * MOST_SOURCES))
+    images = np.zeros((len(params), 3 * MOST_SOURCES, grid.size, grid.size), np.float32)
     for k in range(len(params)):
         one = slice(k, k + 1)
         own = of_rows(transfer, one)
@@ -98,12 +124,11 @@ def find_residual_sources(
         wide = spread[k]
         if correlation is not None:
             wide *= np.sqrt(variance_of_product(point, correlation))
-        rows.append(_sources_of(params[k], errors[k], width[k], *pixels, point, fit_sky, wide))
-    images = np.zeros((len(params), 3 * MOST_SOURCES, grid.size, grid.size), np.float32)
-    total, close = np.zeros((len(params), grid.size, grid.size)), np.zeros(len(params), bool)
-    for k, (some, amplitude, inside) in enumerate(rows):
-        images[k, : len(some)], total[k], close[k] = some, np.tensordot(amplitude, some, 1), inside
-    return ResidualSources(np.array([len(one[0]) > 0 for one in rows], bool), close, total, images)
+        known = errors[k], width[k], inside[k]
+        some, amplitude, close = _sources_of(params[k], *known, *pixels, point, fit_sky, wide)
+        images[k, : len(some)], numbers[k, 2 : 2 + len(some)] = some, amplitude
+        numbers[k, :2] = len(some) // 3, close
+    return numbers, images
 
 
 class _Point:
@@ -138,7 +163,7 @@ class _Point:
         return fft.irfft2(fft.rfft2(images, s=shape) * wave, s=shape)[..., :size, :size].astype(float)
 
 
-def _sources_of(params, errors, width, light, root, columns, residual, point, fit_sky, wide):
+def _sources_of(params, errors, width, clumpy, light, root, columns, residual, point, fit_sky, wide):
     """Images (3 K, size, size) of the sources of one galaxy, their amplitudes, and whether one is close."""
     columns, point = columns.astype(float), _Point(point)
     square, seen = point.squares(np.stack([root**2, root > 0]))
@@ -146,7 +171,7 @@ def _sources_of(params, errors, width, light, root, columns, residual, point, fi
     distance = np.hypot(x - params[SINGLE.centre][0], y - params[SINGLE.centre][1])
     # places at which a source would lie on pixels that count
     known = (seen > _SEEN * (point.image**2).sum()) & (distance > _INNER * width)
-    inside = distance < _OUTSIDE * semi_major_radius(params[SINGLE.hlr], *params[SINGLE.shear])
+    inside = distance < clumpy
     usable = np.where(known, square, np.inf), known, inside
     bright, found = (light * root).ravel() ** 2, []
     for _ in range(MOST_SOURCES):
