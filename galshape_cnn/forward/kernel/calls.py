@@ -21,6 +21,7 @@ __all__ = [
     "images",
     "linear_equations",
     "local_maxima",
+    "measured",
     "medians",
     "moved_features",
     "normal_equations",
@@ -143,7 +144,7 @@ def linear_equations(params, rows, data, ivar, transfer, grid):
     return out
 
 
-def _measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky):
+def measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky):
     """Arguments that the functions of one parameter set for each stamp share."""
     pixels = _single(params), _single(data), _single(ivar)
     return _grid(grid), _number(len(params)), *pixels, *_psf(transfer), _single(inverse_gain), int(fit_sky)
@@ -180,7 +181,7 @@ def examination(
     side = 0 if correlation is None else 8
     out = np.empty((len(params), _RESULTS)), np.empty((len(params), side, side))
     how = _single(smoothers), np.asarray(reach, np.int32), np.asarray(limits, float), *_lags(correlation)
-    call("examine", *_measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky), *how, *out)
+    call("examine", *measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky), *how, *out)
     return out
 
 
@@ -227,7 +228,7 @@ def point_chi2(params, data, ivar, transfer, grid, inverse_gain, fit_sky, ridge)
     chi2 : (N,) float64 ndarray
     """
     out = np.empty(len(params))
-    arguments = _measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
+    arguments = measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
     call("point", *arguments, ctypes.c_double(ridge), out)
     return out
 
@@ -307,7 +308,7 @@ def companions(params, data, ivar, transfer, grid, inverse_gain, fit_sky, width,
     `galshape_cnn.infer.residuals.companions`.
     """
     out = np.empty((len(params), 9))
-    arguments = _measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
+    arguments = measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
     call("companions", *arguments, *(np.ascontiguousarray(one, float) for one in (width, limits)), out)
     return out
 

@@ -99,7 +99,7 @@ int32_t ENTRY(examine)(const Plan *p, int64_t count, const float *params, const 
     size_t own = examination_memory(p->size);
     Work *w = new_work(p, SLOPES, own + (ky ? correlated_memory(p->size, ky, kx) : 0));
     if (!w) return 0;
-    packed_smoothers(smoothers, p->size, w->more);
+    packed_smoothers(smoothers, SMOOTHERS, p->size, w->more);
     if (ky) half_taps(correlation, ky, kx, w->more + own);
     const float *last = NULL;
     size_t area = (size_t)p->size * p->size;

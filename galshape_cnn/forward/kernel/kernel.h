@@ -29,6 +29,8 @@
 
 #include "medians.h"
 
+#include "structure.h"
+
 #include "psf.h"
 
 #include "features.h"
