@@ -6,7 +6,7 @@ from setuptools import Extension, setup
 KERNEL = "galshape_cnn/forward/kernel"
 HEADERS = (
     "kernel vector plan product work modes folding image likelihood examine transfer entry correlated "
-    "companions sources peaks scenes medians psf features network"
+    "companions sources peaks scenes medians structure psf features network"
 ).split()
 
 setup(

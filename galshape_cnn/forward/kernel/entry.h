@@ -101,7 +101,7 @@ int32_t ENTRY(examine)(const Plan *p, int64_t count, const float *params, const 
     Work *w = new_work(p, SLOPES, own + lags_memory(&lags, p->size, NULL));
     if (!w) return 0;
     lags_memory(&lags, p->size, w->more + own);
-    packed_smoothers(smoothers, p->size, w->more);
+    packed_smoothers(smoothers, SMOOTHERS, p->size, w->more);
     if (ky) take_lags(&lags, correlation, line);
     const float *last = NULL;
     size_t area = (size_t)p->size * p->size;

@@ -1,7 +1,7 @@
 /* Licensed under a 3-clause BSD style license - see LICENSE.rst */
 /* What the pixels say of a measured galaxy: galshape_cnn.infer.residuals.examination tells what the numbers are. */
 
-enum { COLUMNS = 11, MOST = 17, SCALES = 4, SMOOTHERS = 5, RESULTS = 97 }; /* MOST: rows of a Fisher matrix */
+enum { COLUMNS = 11, MOST_ROWS = 17, SCALES = 4, SMOOTHERS = 5, RESULTS = 97 }; /* MOST_ROWS: rows of a Fisher matrix */
 
 static double dot(const float *a, const float *b, size_t n) {
     double total = 0;
@@ -18,7 +18,7 @@ static double dot(const float *a, const float *b, size_t n) {
 
 /* Inverse of a scaled Fisher matrix with a ridge; the parameter `sky` may be known.  False if there is none. */
 static int inverted(const double *fisher, int stride, int n, int sky, int fit_sky, double ridge, double *out) {
-    double a[MOST][2 * MOST] = {{0}}, scale[MOST];
+    double a[MOST_ROWS][2 * MOST_ROWS] = {{0}}, scale[MOST_ROWS];
     for (int i = 0; i < n; i++) {
         double d = fisher[i * stride + i];
         scale[i] = i == sky && !fit_sky ? 0 : 1 / sqrt(d > 1e-30 ? d : 1e-30);
@@ -108,11 +108,11 @@ static void banded_left(const float *band, int padded, const float *b, int size,
     }
 }
 
-/* Smoothing matrices laid out for products, both ways: (5, 2, padded, padded); the last two are the sky's. */
-static void packed_smoothers(const float *smoothers, int size, float *out) {
+/* Smoothing matrices laid out for products, both ways: (count, 2, padded, padded). */
+static void packed_smoothers(const float *smoothers, int count, int size, float *out) {
     int padded = rounded_up(size, 2 * VL);
     size_t plane = (size_t)padded * padded;
-    for (int s = 0; s < SMOOTHERS; s++, out += 2 * plane)
+    for (int s = 0; s < count; s++, out += 2 * plane)
         for (int y = 0; y < size; y++)
             for (int x = 0; x < size; x++) {
                 float one = smoothers[((size_t)s * size + y) * size + x];
@@ -343,14 +343,15 @@ static double smoothed_sum(const float *image, const float *outside, const float
 
 /* How much structure the residuals have that noise has not: galshape_cnn.infer.residuals.structure.  Squares
  * where the galaxy is bright, in standard deviations of those of noise; mean square of the smoothed residuals
- * of the sky, and the number of pixels that it is of.  `bands`: those of the sky, where weights are below
- * `faint`. */
+ * of the sky, and the number of pixels that it is of; then sums: of the squares' excess, of the squares of the
+ * weights, and of the weights of what the columns do not explain.  `bands`: those of the sky, where weights are
+ * below `faint`. */
 static void structure(const float *residual, const float *light, const float *root, const float *columns,
                       const double *inverse, const double *score, const float *bands, int reach, float faint,
                       int size, float *rest, float *memory, double *out) {
     size_t area = (size_t)size * size, plane = (size_t)rounded_up(size, 2 * VL) * rounded_up(size, 2 * VL);
     float matrix[64], times[8], chunk[11 * CHUNK], *outside = rest + area + VL, *good = outside + area + VL;
-    double excess = 0, weights = 0;
+    double excess = 0, weights = 0, clear = 0;
     for (int i = 0; i < 8; i++) {
         double sum = 0;
         for (int j = 0; j < 8; j++) matrix[8 * i + j] = inverse[8 * i + j], sum += inverse[8 * i + j] * score[j];
@@ -363,7 +364,7 @@ static void structure(const float *residual, const float *light, const float *ro
             memcpy(chunk + i * CHUNK, one + from, 4 * used);
             for (int k = used; k < padded; k++) chunk[i * CHUNK + k] = 0;
         }
-        V more = {0}, square = {0};
+        V more = {0}, square = {0}, unknown = {0};
         for (int k = 0; k < padded; k += VL) {
             V column[8], r = load(chunk + 8 * CHUNK + k), g = load(chunk + 10 * CHUNK + k), known = {0};
             for (int i = 0; i < 8; i++) column[i] = load(chunk + i * CHUNK + k);
@@ -378,12 +379,13 @@ static void structure(const float *residual, const float *light, const float *ro
             V weight = bright / (1.0f + bright);
             more += weight * (r * r - 1.0f + known);
             square += weight * weight;
+            unknown += weight * (1.0f - known);
             V one = splat(1.0f), none = splat(0.0f);
             store(chunk + k, r);
             store(chunk + CHUNK + k, select_((weight < splat(faint)) & (g > none), one, none));
             store(chunk + 2 * CHUNK + k, select_(g > none, one, none));
         }
-        excess += sum_of(more), weights += sum_of(square);
+        excess += sum_of(more), weights += sum_of(square), clear += sum_of(unknown);
         memcpy(rest + from, chunk, 4 * used);
         memcpy(outside + from, chunk + CHUNK, 4 * used);
         memcpy(good + from, chunk + 2 * CHUNK, 4 * used);
@@ -392,6 +394,7 @@ static void structure(const float *residual, const float *light, const float *ro
     out[0] = weights > 0 ? excess / sqrt(2 * weights) : 0;
     out[2] = number > 1 ? number : 1;
     out[1] = smoothed_sum(rest, outside, bands, reach, size, 1, memory) / out[2];
+    out[3] = excess, out[4] = weights, out[5] = clear;
 }
 
 /* Where `examined` leaves the whitened columns. */
@@ -412,7 +415,7 @@ static void examined(Work *w, const float *params, const float *data, const floa
     float *memory = pattern + 2 * padded;
     float highest = whiten(w, params, data, ivar, inverse_gain, light, root, residual, columns);
     double products[WIDEST * WIDEST], inverse[2][COLUMNS * COLUMNS], explained[2] = {0}, times[COLUMNS] = {0};
-    double along_rest[COLUMNS];
+    double along_rest[COLUMNS], of_structure[6];
     all_products(columns, residual, area, products);
     const double *score = products + COLUMNS * WIDEST;
     for (int which = 0; which < 2; which++) {
@@ -447,7 +450,8 @@ static void examined(Work *w, const float *params, const float *data, const floa
     out[2] = tied(data, root, limits[3], bright, number);
     out[3] = residual_flux_fraction(params, residual, light, root, limits + 4, size);
     structure(residual, light, root, columns, inverse[0], score, smoothers + (SCALES - 1) * packed_,
-              reach[SCALES - 1], limits[7], size, rest, memory, out + 4);
+              reach[SCALES - 1], limits[7], size, rest, memory, of_structure);
+    memcpy(out + 4, of_structure, 3 * sizeof *out);
 }
 
 /* Chi-square of the best point source near a galaxy that has been rendered with POINT. */

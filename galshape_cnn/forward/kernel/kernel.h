@@ -33,6 +33,8 @@
 
 #include "medians.h"
 
+#include "structure.h"
+
 #include "psf.h"
 
 #include "features.h"

@@ -142,7 +142,7 @@ static int by_first(const void *a, const void *b) {
 }
 
 /* Which peaks are clumps of the galaxy; returns their number, zero where they are too few. */
-static int clumps_of(Scene *s, const double *center, const double *peaks, int number, const SceneLimits *limits,
+static int own_clumps(Scene *s, const double *center, const double *peaks, int number, const SceneLimits *limits,
                      uint8_t *own) {
     int32_t area = s->ny * s->nx, lit = 0;
     double flux[UNMODELLED] = {0}, total = 0, grown = 0, half = 0;
@@ -222,7 +222,7 @@ static int without_clumps(Scene *s, const double *center, const int64_t *found, 
                           const SceneLimits *limits, double *peaks) {
     uint8_t own[UNMODELLED] = {0};
     int kept = 0;
-    if (!clumps_of(s, center, peaks, number, limits, own)) return number;
+    if (!own_clumps(s, center, peaks, number, limits, own)) return number;
     for (int k = 0; k < number; k++) {
         int is_found = 0;
         for (int64_t i = 0; i < count && own[k]; i++)

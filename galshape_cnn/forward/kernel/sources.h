@@ -13,17 +13,17 @@ static const double BEYOND = 3e-4, BEYOND_SQUARED = 1e-3, ERROR = 0.06, SHARE = 
 
 typedef struct {
     double ridge, significant, worth, places, seen, most, most_close, noise;
-} Limits;
+} SourceLimits;
 
 typedef struct {
     double inner, outside, half, wide; /* radii; half the window of a maximum, pixels; spread of the noise */
-} Scales;
+} SourceScales;
 
 typedef struct {
     const float *params, *point;    /* of the galaxy; image of the source */
     const double *least;            /* shifts of five parameters that matter */
-    const Limits *limits;
-    Scales scales;
+    const SourceLimits *limits;
+    SourceScales scales;
     int size, top[2], reach, count; /* the source's highest pixel and its middle; sources that are found */
     size_t area;
     float *columns, *light, *root, *residual, *rest;    /* (8 + 3 count, area), then (area) */
@@ -345,7 +345,7 @@ static double product_variance(const Search *s, const Lags *lags) {
 
 int32_t ENTRY(sources)(const Plan *p, int64_t count, const float *params, const float *data, const float *ivar,
                        const float *transfer, int64_t shared, const float *inverse_gain, int32_t fit_sky,
-                       const Scales *scales, const double *least, const Limits *limits, int64_t ky, int64_t kx,
+                       const SourceScales *scales, const double *least, const SourceLimits *limits, int64_t ky, int64_t kx,
                        const float *correlation, int64_t wide, const float *line, double *out, float *images) {
     Lags lags = {ky, kx, wide};
     size_t of_noise = lags_memory(&lags, p->size, NULL);

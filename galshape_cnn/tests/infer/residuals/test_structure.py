@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from galshape_cnn.forward.kernel.library import KERNEL_VARIABLE, instructions
 from galshape_cnn.forward.render import BLOCK, render
 from galshape_cnn.forward.transfer import grid_for, transfer_functions
 from galshape_cnn.infer.fit.maximum_likelihood import maximize_likelihood
@@ -102,6 +103,7 @@ def test_uneven_sky_widens_what_depends_on_the_wings():
 
 
 def test_convolutions_leave_out_no_more_than_nothing(monkeypatch):
+    monkeypatch.setenv(KERNEL_VARIABLE, "off")
     params = np.tile([500.0, 1.0, 5.0, 0.2, -0.1, 31.5, 20.0, 0.0], (3, 1))
     params[:, 2], params[:, 5] = (1.0, 5.0, 12.0), (31.5, 4.0, 60.0)
     data = np.random.default_rng(9).normal(0, 3, (3, SIZE, SIZE))
@@ -229,3 +231,116 @@ def test_roots_of_the_correlation_of_the_sky(size):
     roots = sky_roots(size).astype(float)
     assert len(roots) < size / 3 + 20  # few places
     np.testing.assert_allclose(roots.T @ roots, gaussian_band(size, np.sqrt(2) * SKY_SCALE), atol=3e-7)
+
+
+def scene(size, psf=MOFFAT, n=6, seed=3, noise=1.0):
+    """Galaxies with structure, bright and faint, small and large, the last of which fills its stamp."""
+    rng, grid = np.random.default_rng(seed), grid_for(size, 1)
+    psf = psf.drawImage(nx=31, ny=31, scale=1).array.astype(float)
+    transfer = np.asarray(transfer_functions((psf / psf.sum()).astype(np.float32)[None], grid, 1))
+    params = np.zeros((n, 8), np.float32)
+    params[:, 0], params[:, 1], params[:, 2] = np.geomspace(300, 3e4, n), np.linspace(0.6, 3, n), 1.5
+    params[1::2, 2], params[-1, 2] = size / 12, size
+    params[-1, 0] *= 10
+    params[:, 3:5] = rng.uniform(-0.2, 0.2, (n, 2))
+    params[:, 5:7] = size / 2 - 0.5 + rng.uniform(-2, 2, (n, 2))
+    image = np.asarray(render(params, transfer, grid), float)
+    data = image * (1 + 0.2 * gaussian_filter(rng.normal(size=image.shape), (0, 1, 1)))
+    data += rng.normal(0, noise, data.shape) + gaussian_filter(rng.normal(size=data.shape), (0, 4, 4)) * 3
+    ivar = np.ones(data.shape)
+    ivar[:, 2:5, 3 : size // 2] = 0
+    return params, data, ivar, transfer, grid
+
+
+def relative(found, expected):
+    """Largest difference of covariances (N, 8, 8), in units of their diagonals."""
+    scale = np.sqrt(np.abs(np.diagonal(expected, axis1=1, axis2=2)))
+    return (np.abs(found - expected) / np.maximum(scale[:, :, None] * scale[:, None, :], 1e-30)).max()
+
+
+def by_both(monkeypatch, chosen, *known, least=-np.inf, **kwargs):
+    """Structure by the kernel and by NumPy."""
+    found = []
+    for kind in (chosen, "off"):
+        monkeypatch.setenv(KERNEL_VARIABLE, kind)
+        found.append(estimate_structure(*known, least=least, **kwargs))
+    return found
+
+
+def assert_equal(kernel, other, spread=2e-3):
+    """Rounding apart, but for what follows from the split of clumps.
+
+    NumPy inverts in single precision, which is little for the parameters of the last galaxy.
+    """
+    for name, rtol, atol in (
+        ("galaxy_significance", 1e-3, 2e-3), ("sky_significance", 1e-3, 2e-3), ("white", 1e-4, 0),
+        ("sky_level", 1e-3, 1e-6), ("clump", spread, 1e-3),
+    ):  # fmt: skip
+        ours, theirs = getattr(kernel, name), getattr(other, name)
+        np.testing.assert_allclose(ours[:-1], theirs[:-1], rtol=rtol, atol=atol, err_msg=name)
+        np.testing.assert_allclose(ours[-1:], theirs[-1:], rtol=0.05, atol=0.01, err_msg=name)
+    assert relative(kernel.galaxy_score[:-1], other.galaxy_score[:-1]) < spread
+    assert relative(kernel.galaxy_score[-1:], other.galaxy_score[-1:]) < 0.05
+    assert relative(kernel.sky_score, other.sky_score) < 1e-3
+    assert relative(kernel.sky[:-1], other.sky[:-1]) < 5e-3
+
+
+CORRELATION = np.array([[0.1, 0.3, 0.1], [0.3, 1.0, 0.3], [0.1, 0.3, 0.1]])
+KINDS = {
+    "plain": {},
+    "gain": {"gain": 3.0},
+    "correlated": {"correlation": CORRELATION},
+    "known sky": {"fit_sky": False},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [16, 32, 64, 96, 128])
+def test_kernel_and_numpy(monkeypatch, size, kind):
+    if not instructions():
+        pytest.skip("the package was installed without a compiler")
+    # in the smallest stamp no clump has its wings
+    assert_equal(*by_both(monkeypatch, "", *scene(size), **KINDS[kind]), spread=0.05 if size < 32 else 2e-3)
+
+
+@pytest.mark.parametrize("chosen", instructions())
+def test_sets_of_instructions_and_a_coarser_grid_for_clumps(monkeypatch, chosen):
+    assert_equal(*by_both(monkeypatch, chosen, *scene(192, n=3)))
+
+
+@pytest.mark.skipif(not instructions(), reason="the package was installed without a compiler")
+def test_clumps_that_are_no_few_columns_by_rows(monkeypatch):
+    """Terms are added for a PSF with spikes; without limits nothing but rounding is left."""
+    spiky = galsim.OpticalPSF(lam_over_diam=2.5, obscuration=0.3, nstruts=4, strut_thick=0.05, coma1=0.1)
+    known = scene(64, psf=spiky)
+    assert_equal(*by_both(monkeypatch, "", *known))
+    monkeypatch.setattr(structure, "_LEFT_OUT", (1e-5, 1e-12, 1e-8))
+    assert_equal(*by_both(monkeypatch, "", *known), spread=3e-4)
+
+
+@pytest.mark.skipif(not instructions(), reason="the package was installed without a compiler")
+def test_white_noise_larger_than_mapped(monkeypatch):
+    kernel, other = by_both(monkeypatch, "", *scene(64, noise=1.5))
+    assert (other.white > 1.5).sum() > 3
+    assert_equal(kernel, other)
+
+
+@pytest.mark.skipif(not instructions(), reason="the package was installed without a compiler")
+def test_rows_of_the_kernel_stand_alone(monkeypatch):
+    """To the last bit; and those that are no galaxies, or have no pixels, have no structure."""
+    params, data, ivar, transfer, grid = scene(64)
+    wild = params.copy()
+    wild[1, 2], wild[3, 4], ivar[5] = np.nan, np.nan, 0
+    with np.errstate(invalid="ignore"):
+        kernel, other = by_both(monkeypatch, "", wild, data, ivar, transfer, grid, least=2.5)
+    monkeypatch.setenv(KERNEL_VARIABLE, "")
+    together = estimate_structure(params, data, ivar, transfer, grid)
+    for row in (0, 2, 4):
+        one = slice(row, row + 1)
+        alone = estimate_structure(params[one], data[one], ivar[one], transfer, grid)
+        for ours, whole, beside in zip(alone, together, kernel, strict=True):
+            np.testing.assert_array_equal(ours[0], whole[row])
+            np.testing.assert_array_equal(ours[0], beside[row])
+    for name in ("galaxy", "sky", "galaxy_significance", "clump", "white", "sky_level"):
+        ours, theirs = getattr(kernel, name), getattr(other, name)
+        np.testing.assert_array_equal(ours[[1, 3, 5]], theirs[[1, 3, 5]], err_msg=name)
