@@ -88,8 +88,16 @@ static void find_scale(Search *s) {
     take_middle(s, BEYOND_SQUARED, 1);
     for (size_t i = 0; i < s->area; i++) s->weighted[i] = s->root[i] > 0;
     with_middle(s, s->weighted, s->over);
-    for (size_t i = 0; i < s->area; i++) s->weighted[i] = s->root[i] * s->root[i];
-    with_middle(s, s->weighted, s->rough);
+    float low = INFINITY, high = 0;
+    for (size_t i = 0; i < s->area; i++) {
+        high = s->root[i] > high ? s->root[i] : high;
+        low = s->root[i] > 0 && s->root[i] < low ? s->root[i] : low;
+    }
+    if (low < high) {
+        for (size_t i = 0; i < s->area; i++) s->weighted[i] = s->root[i] * s->root[i];
+        with_middle(s, s->weighted, s->rough);
+    } else /* all weights are equal */
+        for (size_t i = 0; i < s->area; i++) s->rough[i] = high * high * s->over[i];
     for (size_t i = 0; i < s->area; i++) {
         float one = 1 / (sqrtf(s->rough[i]) * wide);
         s->over[i] = s->over[i] > enough ? one : 0;
