@@ -353,8 +353,9 @@ static double product_variance(const Search *s, const Lags *lags) {
 
 int32_t ENTRY(sources)(const Plan *p, int64_t count, const float *params, const float *data, const float *ivar,
                        const float *transfer, int64_t shared, const float *inverse_gain, int32_t fit_sky,
-                       const SourceScales *scales, const double *least, const SourceLimits *limits, int64_t ky, int64_t kx,
-                       const float *correlation, int64_t wide, const float *line, double *out, float *images) {
+                       const SourceScales *scales, const double *least, const SourceLimits *limits, int64_t ky,
+                       int64_t kx, const float *correlation, int64_t wide, const float *line, double *out,
+                       float *images) {
     Lags lags = {ky, kx, wide};
     size_t of_noise = lags_memory(&lags, p->size, NULL);
     Search s = {.limits = limits, .size = p->size, .area = (size_t)p->size * p->size};
