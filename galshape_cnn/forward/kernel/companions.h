@@ -11,7 +11,8 @@ typedef struct {
     int top[2];                     /* its highest pixel */
 } Window;
 
-static int within(double a, int low, int high) { return a < low ? low : a > high ? high : (int)a; }
+/* The nearest number within limits; of none the lower one. */
+static int within(double a, int low, int high) { return a > low ? a < high ? (int)a : high : low; }
 
 /* Sums over the window of the source, its highest pixel moved to a place, times each image and, squared, times
  * the weights. */

@@ -91,7 +91,7 @@ def scenes(amplitude, noise, center, found, listed, apart, limits):
     first_found = np.searchsorted(rows, np.arange(n + 1)).astype(np.int64)
     first_listed = np.cumsum([0, *map(len, listed)], dtype=np.int64)
     listed = np.concatenate([np.zeros((0, 2)), *listed])
-    most = max(1, (np.diff(first_found) + np.diff(first_listed)).max())
+    most = (np.diff(first_found) + np.diff(first_listed)).max(initial=1)
     labels = np.empty(amplitude.shape, np.uint8)
     peaks, numbers = np.empty((n, most, 2)), np.empty(n, np.int64)
     peaks_found = np.ascontiguousarray(pixels, np.int64), _single(threshold), first_found

@@ -1,7 +1,7 @@
 /* Licensed under a 3-clause BSD style license - see LICENSE.rst */
 /* Sources of stamps and their pixels: galshape_cnn.observe.detect.segmentation tells what they are. */
 
-enum { TARGET = 1, UNMODELLED = 255, STEPS = 24 };
+enum { TARGET = 1, UNMODELLED = 255, MOST_NEIGHBOURS = UNMODELLED - TARGET - 1, STEPS = 24 };
 
 typedef struct {
     double segment_height, segment_pixels, least_peak, most_peaks, fewest_clumps, extent, share, ground;
@@ -266,6 +266,7 @@ int32_t ENTRY(scenes)(int64_t count, int32_t ny, int32_t nx, const float *amplit
         k = with_listed(s, listed + 2 * first_listed[i], first_listed[i + 1] - first_listed[i], center, apart[i],
                         &limits, k, peaks);
         sorted_peaks(center, k, peaks);
+        k = k < MOST_NEIGHBOURS ? k : MOST_NEIGHBOURS;
         int segments = segments_of(s, &limits);
         labelled(s, segments, center, peaks, k, &limits);
         int kept = without_clumps(s, center, own, number, k, &limits, peaks);
@@ -295,7 +296,8 @@ static void grow(uint8_t *mask, int ny, int nx, double radius, uint8_t *along) {
     memset(mask, 0, (size_t)ny * nx);
     for (int y = 0; y < ny; y++)
         for (int from = y > most ? y - most : 0; from < ny && from <= y + most; from++) {
-            uint8_t reach = (uint8_t)sqrt(radius * radius - (double)(from - y) * (from - y));
+            double half = sqrt(radius * radius - (double)(from - y) * (from - y));
+            uint8_t reach = half < most ? (uint8_t)half : most;
             uint8_t *out = mask + (size_t)y * nx;
             const uint8_t *line = along + (size_t)from * nx;
             for (int x = 0; x < nx; x++) out[x] |= line[x] <= reach;

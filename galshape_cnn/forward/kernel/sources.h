@@ -327,7 +327,10 @@ static void find_sources(Search *s, int fit_sky, double *out, float *images) {
             if (!is_near(s, found[i], s->scales.outside)) add_source(s, found[i], images);
         memset(images + 3 * s->count * s->area, 0, 12 * (all - s->count) * s->area);
     }
-    if (!solved(s, fit_sky, times)) return;
+    if (!solved(s, fit_sky, times)) {
+        memset(images, 0, 12 * s->count * s->area);
+        return;
+    }
     out[0] = s->count, out[1] = close > 0;
     memcpy(out + 2, times + 8, 3 * s->count * sizeof *times);
 }

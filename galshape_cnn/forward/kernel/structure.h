@@ -388,9 +388,16 @@ typedef struct {
     Work *works[2];
 } Points;
 
+/* Width of the Gaussian that falls as a PSF's transfer function does at its first wave. */
+static double width_of_psf(const Plan *p, const float *psf) {
+    double share = hypot(psf[2], psf[3]) / hypot(psf[0], psf[1]), wave = 2 * M_PI / p->fft_size;
+    return share > 0 ? share < 1 ? sqrt(-2 * log(share)) / wave : 0 : INFINITY;
+}
+
 /* The image of a clump in the middle of a stamp, on the grid in which it has room; NULL without memory. */
 static const Work *clump_of(Points *p, int64_t row, double width) {
-    int which = 16 * width > p->plans[0]->size;
+    double wide = hypot(width, width_of_psf(p->plans[0], psf_of(p->plans[0], p->transfer[0], p->shared, row)));
+    int which = 16 * wide > p->plans[0]->size;
     Work *w = p->works[which] ? p->works[which] : new_work(p->plans[which], POINT, 0);
     p->works[which] = w;
     if (!w) return NULL;

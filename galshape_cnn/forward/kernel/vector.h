@@ -61,6 +61,7 @@ INLINE V four_of(const float *p, VI at, int i) {
     for (int j = 0; j < VL; j++) out[j] = p[at[4 * (j / 4) + i] + j % 4];
     return out;
 #endif
+#undef ROW
 }
 
 /* Four neighbours at each place of a table, the first of all in out[0] and so on: a transposition. */

@@ -38,6 +38,7 @@ _EIGHT = np.ones((3, 3), int)  # pixels that touch at a corner are connected
 _LEAST_PEAK = 4.0  # of a separate segment, below which it is noise
 _SAME_SOURCE = 2.0  # pixels, or the width of the PSF, within which two positions are one source
 _MOST_PEAKS = 200
+_MOST_NEIGHBOURS = UNMODELLED - TARGET - 1  # that have a label; what is farther away is masked as unmodelled
 _MASK_MARGIN = 1.5  # of neighbours' masks, in widths of the PSF
 _FEWEST_CLUMPS = 3  # of a clumpy galaxy, beside the one at its centre
 _CLUMP_EXTENT = 2.0  # half-light radii about its centre in which they lie
@@ -80,6 +81,8 @@ def masks(scenes, kept=None):
 
     (N, ny, nx) bool. Neighbours of the indices ``kept`` into the ``peaks`` of each scene are not masked.
     """
+    if not len(scenes):
+        return np.zeros((0, 0, 0), bool)
     wanted = np.zeros((len(scenes), UNMODELLED + 1), bool)
     wanted[:, TARGET] = True
     for row, some in enumerate([] if kept is None else kept):
@@ -142,7 +145,7 @@ def _sources_of_one(amplitude, noise, center, listed, apart, found, threshold):
     significance = np.where(np.isfinite(noise), amplitude / noise, 0)
     peaks = _accepted(amplitude, found, threshold)
     peaks = _with_listed(peaks, listed, center, significance, apart)
-    peaks = peaks[np.argsort(np.hypot(*(peaks - center).T), kind="stable")]
+    peaks = peaks[np.argsort(np.hypot(*(peaks - center).T), kind="stable")][:_MOST_NEIGHBOURS]
     labels = _labels(significance, center, peaks)
     own = own_clumps(amplitude, labels, center, peaks)
     own &= (peaks[:, None] == found).all(2).any(1)  # what the user listed is another galaxy

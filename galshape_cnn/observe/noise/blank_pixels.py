@@ -35,6 +35,7 @@ _LEVELS = 3  # fitted to each stamp: a plane
 _CLIP = 4.0  # standard deviations
 _SIGNIFICANT = 3.0  # standard errors, below which a ring of lags is taken as zero
 _BUMP_REACH = 16  # pixels: their correlation is below 0.02 there
+_MOST_BUMPS = 0.5  # of the variance
 _NEAR = 3  # pixels: lags that kernels of resampling correlate
 
 
@@ -96,13 +97,13 @@ def estimate_from_sums(sums, bumps=False):
 
     With ``bumps`` the sky is known to have some; what they add is found from far lags and put in its place as
     the smooth function that it is, see `_bumps`.  Noise that is correlated over more than three pixels cannot
-    be told from them, and the correlation stays as it is.
+    be told from them, nor what is half of the variance, and the correlation stays as it is.
     """
     levels, excess = sums.levels / sums.used, float(np.sqrt(sums.variance))
     if bumps:
         variance, seen = _bumps(sums)
         noise = _denoised(sums.raw - variance * seen, sums.pairs, levels)
-        if len(noise) <= 2 * _NEAR + 1:
+        if len(noise) <= 2 * _NEAR + 1 and variance < _MOST_BUMPS:
             return _with_bumps(noise, variance), excess
     return _denoised(sums.raw, sums.pairs, levels), excess
 

@@ -198,6 +198,34 @@ def test_clumps_of_a_galaxy_are_no_neighbours():
     assert len(scenes[1].peaks) == 3
 
 
+@pytest.mark.parametrize("kernel", ["", "off"])
+def test_more_neighbours_than_labels(kernel, monkeypatch):
+    """The nearest have labels of their own, the others are masked; none is sky, or the galaxy."""
+    monkeypatch.setenv(KERNEL_VARIABLE, kernel)
+    size, apart = 192, 10
+    at = np.arange(apart // 2, size, apart, dtype=float)
+    places = np.stack(np.meshgrid(at, at), -1).reshape(-1, 2)
+    center = places[len(places) // 2 + 9]
+    known = places[np.hypot(*(places - center).T) > 1]
+    assert len(known) > 300
+    y, x = np.mgrid[:size, :size]
+    light = 30 * np.exp(-(((x % apart) - apart / 2) ** 2 + ((y % apart) - apart / 2) ** 2) / 8)
+    noise = np.random.default_rng(1).normal(size=(size, size))
+    stamps = Stamps((light + noise)[None], np.ones((1, size, size)), PSF, center=center[None])
+    scene = find_scenes(stamps, [known])[0]
+    assert len(scene.peaks) == 253
+    labels = scene.labels[labels_of(known)]
+    assert (labels > TARGET).all()
+    assert len(set(labels) - {UNMODELLED}) == 253
+    assert (scene.labels == TARGET).sum() < apart**2
+    assert masks([scene])[0][labels_of(known)].all()
+    assert masks([]).shape == (0, 0, 0)
+
+
+def labels_of(places):
+    return tuple(np.round(places).astype(int).T[::-1])
+
+
 @pytest.mark.skipif(chosen() is None, reason="no compiled kernel here")
 @pytest.mark.parametrize("kind", ["crowded", "clumpy", "listed", "masked", "blank"])
 def test_the_kernel_finds_what_numpy_finds(kind, monkeypatch):

@@ -8,7 +8,12 @@ from scipy.signal import fftconvolve
 
 from galshape_cnn import Stamps
 from galshape_cnn.infer.residuals.smoothers import SKY_SCALE
-from galshape_cnn.observe.noise.blank_pixels import BUMP_SCALE, blank_pixel_sums, estimate_from_sums
+from galshape_cnn.observe.noise.blank_pixels import (
+    BUMP_SCALE,
+    BlankPixelSums,
+    blank_pixel_sums,
+    estimate_from_sums,
+)
 
 PSF = np.exp(-np.add.outer(np.arange(-8, 9.0) ** 2, np.arange(-8, 9.0) ** 2) / (2 * 1.3**2))
 
@@ -88,6 +93,19 @@ def test_noise_that_reaches_far_is_not_taken_for_bumps():
     kernel = np.exp(-np.add.outer(x**2, x**2) / (2 * 1.5**2))
     sums = sums_of(smoothed(np.random.default_rng(1), kernel))
     np.testing.assert_array_equal(estimate_from_sums(sums, bumps=True)[0], estimate_from_sums(sums)[0])
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.3, True), (0.9, False)])
+def test_what_is_most_of_the_variance_is_no_bumps_on_noise(share, told):
+    lag, pairs = np.arange(-8, 9), np.full((17, 17), 5000.0)
+    correlation = share * np.exp(-np.add.outer(lag**2, lag**2) / (4 * BUMP_SCALE**2))
+    correlation[8, 8] = 1
+    sums = BlankPixelSums(pairs * correlation, pairs, levels=0, used=5000.0)
+    found, plain = (estimate_from_sums(sums, bumps=bumps)[0] for bumps in (True, False))
+    if told:
+        np.testing.assert_allclose(found[8:25, 8:25], correlation, atol=1e-9)
+    else:
+        np.testing.assert_array_equal(found, plain)
 
 
 def test_bumps_are_those_of_each_galaxy():
