@@ -16,6 +16,7 @@ from scipy.special import ndtri
 from galshape_cnn.forward.coordinates import POSTERIOR
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.galaxy_model import SINGLE_WITHOUT_SKY as MODEL
+from galshape_cnn.forward.kernel.library import serves
 from galshape_cnn.infer.likelihood.fisher import score_and_fisher
 from galshape_cnn.infer.network.architecture import (
     build_network,
@@ -90,11 +91,11 @@ class FirstLook:
     context: np.ndarray
 
     def replaced(self, rows, others):
-        """A copy with others, one for each of some rows, in their places."""
-        fields = {"posterior": self.posterior.replaced(rows, others.posterior)}
+        """A copy with others, the first of which are for some rows, in the places of these."""
+        fields = {"posterior": self.posterior.replaced(rows, others.posterior[: len(rows)])}
         for name in ("strangeness", "outputs", "context"):
             fields[name] = getattr(self, name).copy()
-            fields[name][rows] = getattr(others, name)
+            fields[name][rows] = getattr(others, name)[: len(rows)]
         return FirstLook(**fields)
 
 
@@ -163,8 +164,8 @@ class AmortizedPosterior:
             factor *= 2
             if not len(large) or size % factor:
                 break
-            some = self._at_scale(stamps[large], factor, fit_sky, poisson[large])
-            first = first.replaced(large, some)
+            filled = _filled(large, len(stamps))
+            first = first.replaced(large, self._at_scale(stamps[filled], factor, fit_sky, poisson[filled]))
         return first
 
     @property
@@ -267,11 +268,16 @@ def sky_free_posterior(batch, network, fit_sky):
             break
         rows = rows[more]
         level[rows] += part[more]
-        again, strangeness[rows], wanted = network_posterior(
-            _above(batch[rows], level[rows]), network, fit_sky
-        )
-        posterior = posterior.replaced(rows, again)
+        filled = _filled(rows, len(stamps))
+        again = network_posterior(_above(batch[filled], level[filled]), network, fit_sky)
+        posterior = posterior.replaced(rows, again[0][: len(rows)])
+        strangeness[rows], wanted = (one[: len(rows)] for one in again[1:])
     return posterior, strangeness, level
+
+
+def _filled(rows, count):
+    """Rows, repeated up to a count where JAX computes, which compiles for each number and rounds by it."""
+    return rows if serves() else np.resize(rows, count)
 
 
 def _above(batch, level):

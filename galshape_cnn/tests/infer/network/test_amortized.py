@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from galshape_cnn.forward.kernel.library import KERNEL_VARIABLE
+from galshape_cnn.forward.kernel.library import KERNEL_VARIABLE, chosen
 from galshape_cnn.infer.likelihood.rendering import RenderedBatch
 from galshape_cnn.infer.network.amortized import AmortizedPosterior, sky_free_posterior
 from galshape_cnn.infer.network.architecture import build_network, import_keras
@@ -70,29 +70,34 @@ def _recorded(live, monkeypatch, name):
     return numbers
 
 
-def test_only_galaxies_on_a_sky_are_looked_at_again(monkeypatch):
+@pytest.mark.parametrize("kernel", ["", "off"])
+def test_only_galaxies_on_a_sky_are_looked_at_again(kernel, monkeypatch):
+    """With the kernel; JAX is given batches of one size, filled up."""
+    monkeypatch.setenv(KERNEL_VARIABLE, kernel)
     live = AmortizedPosterior(Bundle.shipped())
     batch = _galaxies(64, sky=[0, 2, 0, 0, -3, 0], radius=[3] * 6)
     looks = _recorded(live, monkeypatch, "look")
     posterior, strangeness, level = sky_free_posterior(batch, live, True)
-    assert looks[:2] == [6, 2]
+    assert looks[:2] == [6, 2 if chosen() else 6]
     assert list(np.flatnonzero(level)) == [1, 4]
     np.testing.assert_allclose(level[[1, 4]], [2, -3], atol=0.3)
     for row in range(6):
-        alone = sky_free_posterior(batch[np.array([row])], live, True)
+        alone = sky_free_posterior(batch[np.full(6, row)], live, True)
         np.testing.assert_array_equal(alone[0].means[0], posterior.means[row])
         np.testing.assert_array_equal(alone[1][0], strangeness[row])
         np.testing.assert_array_equal(alone[2][0], level[row])
 
 
-def test_only_large_galaxies_are_looked_at_in_larger_pixels(monkeypatch):
+@pytest.mark.parametrize("kernel", ["", "off"])
+def test_only_large_galaxies_are_looked_at_in_larger_pixels(kernel, monkeypatch):
+    monkeypatch.setenv(KERNEL_VARIABLE, kernel)
     live = AmortizedPosterior(Bundle.shipped())
     batch = _galaxies(128, sky=[0] * 4, radius=[2, 14, 2, 3])
     looks = _recorded(live, monkeypatch, "_at_scale")
     poisson = np.zeros(4)
     together = live.look(batch.stamps, True, poisson)
-    assert looks == [4, 1]
+    assert looks == [4, 1 if chosen() else 4]
     for row in range(4):
-        alone = live.look(batch.stamps[row], True, poisson[:1])
+        alone = live.look(batch.stamps[np.full(4, row)], True, poisson)
         np.testing.assert_array_equal(alone.posterior.means[0], together.posterior.means[row])
         np.testing.assert_array_equal(alone.outputs[0], together.outputs[row])
