@@ -16,7 +16,7 @@ from scipy.special import ndtri
 from galshape_cnn.forward.coordinates import POSTERIOR
 from galshape_cnn.forward.galaxy_model import SINGLE
 from galshape_cnn.forward.galaxy_model import SINGLE_WITHOUT_SKY as MODEL
-from galshape_cnn.forward.kernel.library import serves
+from galshape_cnn.forward.kernel.library import batches
 from galshape_cnn.infer.likelihood.fisher import score_and_fisher
 from galshape_cnn.infer.network.architecture import (
     build_network,
@@ -164,7 +164,7 @@ class AmortizedPosterior:
             factor *= 2
             if not len(large) or size % factor:
                 break
-            filled = _filled(large, len(stamps))
+            ((_, filled),) = batches(large, len(stamps))  # JAX has programs, and last bits, for each size
             first = first.replaced(large, self._at_scale(stamps[filled], factor, fit_sky, poisson[filled]))
         return first
 
@@ -268,16 +268,11 @@ def sky_free_posterior(batch, network, fit_sky):
             break
         rows = rows[more]
         level[rows] += part[more]
-        filled = _filled(rows, len(stamps))
+        ((_, filled),) = batches(rows, len(stamps))
         again = network_posterior(_above(batch[filled], level[filled]), network, fit_sky)
         posterior = posterior.replaced(rows, again[0][: len(rows)])
         strangeness[rows], wanted = (one[: len(rows)] for one in again[1:])
     return posterior, strangeness, level
-
-
-def _filled(rows, count):
-    """Rows, repeated up to a count where JAX computes, which compiles for each number and rounds by it."""
-    return rows if serves() else np.resize(rows, count)
 
 
 def _above(batch, level):
