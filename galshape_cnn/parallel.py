@@ -14,6 +14,7 @@ __all__ = [
     "fixed_batches",
     "mapped",
     "one_blas_thread",
+    "places_of",
     "progress_bar",
     "usable_cores",
 ]
@@ -45,6 +46,13 @@ def fixed_batches(rows, sizes):
 def filled_up(rows, size):
     """Rows, the first of them repeated behind until their number is a multiple of a size."""
     return np.concatenate([rows, np.full(-len(rows) % size, rows[0])])
+
+
+def places_of(rows, count):
+    """(count,) int ndarray: at each of some rows its number among them, and -1 elsewhere."""
+    place = np.full(count, -1)
+    place[rows] = np.arange(len(rows))
+    return place
 
 
 def mapped(function, items, threads):

@@ -8,7 +8,7 @@ import ctypes
 
 import numpy as np
 
-from galshape_cnn.forward.kernel.library import call
+from galshape_cnn.forward.kernel.library import call, integer, single
 from galshape_cnn.forward.kernel.plan import plan_of
 
 __all__ = [
@@ -33,10 +33,6 @@ _RESULTS = 97  # numbers of an examination
 _NO_LAG, _SMALL_CORE = 1e-7, 0.5
 
 
-def _single(array):
-    return np.ascontiguousarray(array, np.float32)
-
-
 def odd_sized(array, what, of):
     """The same array, the sides of which the kernel counts from the middle; ``ValueError`` if one is even."""
     sides = array.shape[-2:]
@@ -51,15 +47,11 @@ def _psf(transfer):
     if transfer.strides[0] == 0:  # one for all, repeated
         transfer = transfer[:1]
     transfer = np.ascontiguousarray(transfer, np.complex64)
-    return transfer, ctypes.c_int64(len(transfer) == 1)
+    return transfer, integer(len(transfer) == 1)
 
 
 def _grid(grid):
     return ctypes.byref(plan_of(grid))
-
-
-def _number(value):
-    return ctypes.c_int64(value)
 
 
 def images(kind, params, transfer, grid):
@@ -81,16 +73,16 @@ def images(kind, params, transfer, grid):
     images : (N, 1, 7 or 3, size, size) float32 ndarray
     """
     what, number = _KINDS[kind]
-    params = _single(params)
+    params = single(params)
     out = np.empty((len(params), number, grid.size, grid.size), np.float32)
-    call("render", _grid(grid), what, _number(len(params)), params, *_psf(transfer), out)
+    call("render", _grid(grid), what, integer(len(params)), params, *_psf(transfer), out)
     return out
 
 
 def _inputs(params, rows, data, ivar, transfer, grid):
     """Arguments that the functions of many parameter sets share."""
     rows = np.ascontiguousarray(rows, np.int64)
-    return _grid(grid), _number(len(params)), params, rows, _single(data), _single(ivar), *_psf(transfer)
+    return _grid(grid), integer(len(params)), params, rows, single(data), single(ivar), *_psf(transfer)
 
 
 def normal_equations(params, rows, data, ivar, transfer, grid, inverse_gain=0.0):
@@ -115,8 +107,8 @@ def normal_equations(params, rows, data, ivar, transfer, grid, inverse_gain=0.0)
     -------
     chi2, score, fisher : (M,), (M, 8), (M, 8, 8) float64 ndarray
     """
-    params, m = _single(params), len(params)
-    gain = _single(np.broadcast_to(inverse_gain, m))
+    params, m = single(params), len(params)
+    gain = single(np.broadcast_to(inverse_gain, m))
     out = np.empty(m), np.empty((m, 8)), np.empty((m, 8, 8))
     call("normal", *_inputs(params, rows, data, ivar, transfer, grid), gain, *out)
     return out
@@ -134,7 +126,7 @@ def linear_equations(params, rows, data, ivar, transfer, grid):
     -------
     chi2, gradient, fisher : (M,), (M, 2), (M, 2, 2) float64 ndarray
     """
-    params, m = _single(params), len(params)
+    params, m = single(params), len(params)
     out = np.empty(m), np.empty((m, 2)), np.empty((m, 2, 2))
     call("linear", *_inputs(params, rows, data, ivar, transfer, grid), *out)
     return out
@@ -142,8 +134,8 @@ def linear_equations(params, rows, data, ivar, transfer, grid):
 
 def measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky):
     """Arguments that the functions of one parameter set for each stamp share."""
-    pixels = _single(params), _single(data), _single(ivar)
-    return _grid(grid), _number(len(params)), *pixels, *_psf(transfer), _single(inverse_gain), int(fit_sky)
+    pixels = single(params), single(data), single(ivar)
+    return _grid(grid), integer(len(params)), *pixels, *_psf(transfer), single(inverse_gain), int(fit_sky)
 
 
 def examination(
@@ -176,7 +168,7 @@ def examination(
     """
     side = 0 if correlation is None else 8
     out = np.empty((len(params), _RESULTS)), np.empty((len(params), side, side))
-    how = _single(smoothers), np.asarray(reach, np.int32), np.asarray(limits, float), *lags_of(correlation)
+    how = single(smoothers), np.asarray(reach, np.int32), np.asarray(limits, float), *lags_of(correlation)
     call("examine", *measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky), *how, *out)
     return out
 
@@ -187,8 +179,8 @@ def lags_of(correlation):
         correlation, line = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
     else:
         core, line = _core_and_line(odd_sized(np.asarray(correlation, float), "correlation", "lags"))
-        correlation, line = _single(core), _single(line)
-    return *map(_number, correlation.shape), correlation, _number(len(line)), line
+        correlation, line = single(core), single(line)
+    return *map(integer, correlation.shape), correlation, integer(len(line)), line
 
 
 def _core_and_line(correlation):
@@ -225,7 +217,7 @@ def correlated_products(params, ivar, transfer, grid, inverse_gain, correlation)
     naive, actual : (N, 8, 8) float64 ndarray
     """
     out = np.empty((2, len(params), 8, 8))
-    arrays = _number(len(params)), _single(params), _single(ivar), *_psf(transfer), _single(inverse_gain)
+    arrays = integer(len(params)), single(params), single(ivar), *_psf(transfer), single(inverse_gain)
     call("correlated", _grid(grid), *arrays, *lags_of(correlation), *out)
     return out[0], out[1]
 
@@ -252,9 +244,9 @@ def point_chi2(params, data, ivar, transfer, grid, inverse_gain, fit_sky, ridge)
 
 def light_on(params, transfer, grid, pixels):
     """Sums over the images of unit flux of galaxies (N, 8), and over some pixels of them: (N, 2)."""
-    params, pixels = _single(params), np.ascontiguousarray(pixels, bool)
+    params, pixels = single(params), np.ascontiguousarray(pixels, bool)
     out = np.empty((len(params), 2))
-    call("light", _grid(grid), _number(len(params)), params, *_psf(transfer), pixels, out)
+    call("light", _grid(grid), integer(len(params)), params, *_psf(transfer), pixels, out)
     return out
 
 
@@ -278,7 +270,7 @@ def features(data, ivar, windows, fit_sky, poisson):
     """
     n = len(data)
     out = np.empty((n, 16, 16, 48), np.float32), np.empty((n, 32), np.float32), np.empty(n, np.float32)
-    call("features", _number(n), *map(_single, (data, ivar, windows, fit_sky, poisson)), *out)
+    call("features", integer(n), *map(single, (data, ivar, windows, fit_sky, poisson)), *out)
     return out
 
 
@@ -299,14 +291,14 @@ def moved_features(data, ivar, windows, fit_sky, poisson, moved):
     context : (N, 1 + K, 32) float32 ndarray
     amplitude : (N, 1 + K) float32 ndarray
     """
-    moved = _single(moved)
+    moved = single(moved)
     n, k = moved.shape[:2]
     of_pixels, of_rest, amplitude = features(data, ivar, windows, fit_sky, poisson)
     pixels = np.empty((n, 1 + k, 16, 16, 48), np.float32)
     rest, growth = np.empty((n, k, 32), np.float32), np.empty((n, k), np.float32)
     pixels[:, 0] = of_pixels
-    arrays = *map(_single, (data, ivar, windows)), moved, pixels, rest, growth
-    call("moved_features", _number(n), _number(k), *arrays)
+    arrays = *map(single, (data, ivar, windows)), moved, pixels, rest, growth
+    call("moved_features", integer(n), integer(k), *arrays)
     context = np.concatenate([of_rest[:, None], rest], 1)
     return pixels, context, amplitude[:, None] * np.concatenate([np.ones_like(growth[:, :1]), growth], 1)
 
@@ -327,7 +319,7 @@ def transfer(psf, grid, oversampling=1):
     -------
     transfer : (N, 2 K, K) complex64 ndarray
     """
-    psf, modes = odd_sized(_single(psf), "PSF arrays", "samples"), len(grid.kx)
+    psf, modes = odd_sized(single(psf), "PSF arrays", "samples"), len(grid.kx)
     out = np.empty((len(psf), 2 * modes, modes), np.complex64)
-    call("transfer", _grid(grid), _number(len(psf)), *psf.shape[1:], int(oversampling), psf, out)
+    call("transfer", _grid(grid), integer(len(psf)), *psf.shape[1:], int(oversampling), psf, out)
     return out

@@ -5,17 +5,12 @@ import ctypes
 
 import numpy as np
 
-from galshape_cnn.forward.kernel.library import call
+from galshape_cnn.forward.kernel.library import call, double, integer, single
 
 __all__ = ["FEWEST", "highest_pixels", "local_maxima", "masks", "medians", "scenes", "smoothed"]
 
-_number = ctypes.c_int64
 #: Good values of a row, not all of which are good, that have a median.
 FEWEST = 16
-
-
-def _single(array):
-    return np.ascontiguousarray(array, np.float32)
 
 
 def smoothed(array, sigma, squared, reach):
@@ -36,10 +31,10 @@ def smoothed(array, sigma, squared, reach):
     -------
     smooth : (N, ny, nx) float32 ndarray
     """
-    array, out = _single(array), np.empty(np.shape(array), np.float32)
-    widths = np.ascontiguousarray(sigma, float)
+    array, out = single(array), np.empty(np.shape(array), np.float32)
+    widths = double(sigma)
     how = int(squared), ctypes.c_double(reach)
-    call("smooth", _number(len(array)), *array.shape[1:], array, widths, *how, out)
+    call("smooth", integer(len(array)), *array.shape[1:], array, widths, *how, out)
     return out
 
 
@@ -55,9 +50,9 @@ def local_maxima(array):
     -------
     is_maximum : (N, ny, nx) ndarray of bool
     """
-    array = _single(array)
+    array = single(array)
     out = np.empty(array.shape, bool)
-    call("maxima", _number(len(array)), *array.shape[1:], array, out)
+    call("maxima", integer(len(array)), *array.shape[1:], array, out)
     return out
 
 
@@ -86,7 +81,7 @@ def scenes(amplitude, noise, center, found, listed, apart, limits):
     peaks : list of N (K, 2) ndarray
         x, y of the neighbours, the nearest first.
     """
-    amplitude, noise = _single(amplitude), _single(noise)
+    amplitude, noise = single(amplitude), single(noise)
     n, (rows, pixels, threshold) = len(amplitude), found
     first_found = np.searchsorted(rows, np.arange(n + 1)).astype(np.int64)
     first_listed = np.cumsum([0, *map(len, listed)], dtype=np.int64)
@@ -94,12 +89,12 @@ def scenes(amplitude, noise, center, found, listed, apart, limits):
     most = (np.diff(first_found) + np.diff(first_listed)).max(initial=1)
     labels = np.empty(amplitude.shape, np.uint8)
     peaks, numbers = np.empty((n, most, 2)), np.empty(n, np.int64)
-    peaks_found = np.ascontiguousarray(pixels, np.int64), _single(threshold), first_found
-    known = (np.ascontiguousarray(one, float) for one in (center, listed, apart, limits))
+    peaks_found = np.ascontiguousarray(pixels, np.int64), single(threshold), first_found
+    known = map(double, (center, listed, apart, limits))
     center, listed, apart, limits = known
     lists = *peaks_found, listed, first_listed, apart, limits
-    result = _number(most), labels, peaks, numbers
-    call("scenes", _number(n), *amplitude.shape[1:], amplitude, noise, center, *lists, *result)
+    result = integer(most), labels, peaks, numbers
+    call("scenes", integer(n), *amplitude.shape[1:], amplitude, noise, center, *lists, *result)
     return labels, [some[:number].copy() for some, number in zip(peaks, numbers, strict=True)]
 
 
@@ -111,9 +106,9 @@ def masks(labels, wanted, center, margin, core):
     """
     labels, wanted = np.ascontiguousarray(labels, np.uint8), np.ascontiguousarray(wanted, bool)
     out = np.empty(labels.shape, bool)
-    center, margin = (np.ascontiguousarray(one, float) for one in (center, margin))
+    center, margin = map(double, (center, margin))
     arguments = labels, wanted, center, margin, ctypes.c_double(core), out
-    call("masks", _number(len(labels)), *labels.shape[1:], *arguments)
+    call("masks", integer(len(labels)), *labels.shape[1:], *arguments)
     return out
 
 
@@ -135,21 +130,21 @@ def highest_pixels(array, maxima, at, radius, reach):
         x, y of both; -1 where there is none.
     """
     out = np.empty((len(array), 2, 2), np.int64)
-    places = (np.ascontiguousarray(one, float) for one in (at, radius, reach))
-    images = _single(array), np.ascontiguousarray(maxima)
-    call("highest", _number(len(array)), *array.shape[1:], *images, *places, out)
+    places = map(double, (at, radius, reach))
+    images = single(array), np.ascontiguousarray(maxima)
+    call("highest", integer(len(array)), *array.shape[1:], *images, *places, out)
     return out
 
 
 def medians(values, good=None):
     """Medians of rows (N, M), (N,) float32, as `galshape_cnn.forward.medians.row_medians` defines them."""
-    values, out = _single(values), np.empty(len(values), np.float32)
+    values, out = single(values), np.empty(len(values), np.float32)
     good = None if good is None else np.ascontiguousarray(good, bool)
     call(
         "medians",
-        _number(len(values)),
-        _number(values.shape[1]),
-        _number(FEWEST),
+        integer(len(values)),
+        integer(values.shape[1]),
+        integer(FEWEST),
         values,
         good,
         out,

@@ -18,7 +18,19 @@ import numpy as np
 from galshape_cnn.errors import InputError
 from galshape_cnn.parallel import fixed_batches
 
-__all__ = ["KERNEL_VARIABLE", "batches", "call", "chosen", "either", "instructions", "serves", "with_kernel"]
+__all__ = [
+    "KERNEL_VARIABLE",
+    "batches",
+    "call",
+    "chosen",
+    "double",
+    "either",
+    "instructions",
+    "integer",
+    "serves",
+    "single",
+    "with_kernel",
+]
 
 #: ``off`` switches the library off, ``base``, ``avx2`` and ``avx512`` choose its instructions.
 KERNEL_VARIABLE = "GALSHAPE_KERNEL"
@@ -96,6 +108,20 @@ def call(name, *arguments):
     pointers = [ctypes.c_void_p(one.ctypes.data) if isinstance(one, np.ndarray) else one for one in arguments]
     if not function(*pointers):
         raise MemoryError(f"no memory to {name} galaxies")
+
+
+def single(array):
+    """An array as functions of the library take it, in single precision."""
+    return np.ascontiguousarray(array, np.float32)
+
+
+def double(array):
+    """The same in double precision."""
+    return np.ascontiguousarray(array, float)
+
+
+#: A number of rows or pixels as they take it.
+integer = ctypes.c_int64
 
 
 def serves(*arrays):

@@ -1,30 +1,24 @@
 # Licensed under a 3-clause BSD style license - see LICENSE.rst
 """The kernel's functions for sampled PSFs, each read once, with sums in double precision."""
 
-import ctypes
-
 import numpy as np
 
 from galshape_cnn.forward.kernel.calls import odd_sized
-from galshape_cnn.forward.kernel.library import call
+from galshape_cnn.forward.kernel.library import call, double, integer, single
 
 __all__ = ["psf_half_levels", "psf_offsets", "psf_rings", "psf_spectra", "psf_sums"]
 
 _WAVES = 8  # of a spectrum along an axis, with one sign
 
 
-def _double(array):
-    return np.ascontiguousarray(array, float)
-
-
 def _odd(psf):
-    return odd_sized(np.ascontiguousarray(psf, np.float32), "PSF arrays", "samples")
+    return odd_sized(single(psf), "PSF arrays", "samples")
 
 
 def psf_sums(psf):
     """Largest value, sum, and sum of squares of arrays (N, py, px), (3, N) float64."""
-    psf, out = _double(psf), np.empty((len(psf), 3))
-    call("psf_sums", ctypes.c_int64(len(psf)), ctypes.c_int64(psf[0].size if len(psf) else 1), psf, out)
+    psf, out = double(psf), np.empty((len(psf), 3))
+    call("psf_sums", integer(len(psf)), integer(psf[0].size if len(psf) else 1), psf, out)
     return out.T
 
 
@@ -47,9 +41,9 @@ def psf_offsets(psf, level, peak, limits):
     offsets : (N, 2) float64 ndarray
         x, y.
     """
-    psf, out = _double(psf), np.empty((len(psf), 2))
-    how = map(_double, (level, peak, limits))
-    call("psf_offsets", ctypes.c_int64(len(psf)), *psf.shape[1:], psf, *how, out)
+    psf, out = double(psf), np.empty((len(psf), 2))
+    how = map(double, (level, peak, limits))
+    call("psf_offsets", integer(len(psf)), *psf.shape[1:], psf, *how, out)
     return out
 
 
@@ -68,9 +62,9 @@ def psf_rings(psf, rim, ring):
     medians : (3, N) float64 ndarray
         Found in single precision.
     """
-    psf, out = _double(psf), np.empty((len(psf), 3))
-    places = [one for at in (rim, ring) for one in (ctypes.c_int64(len(at)), at)]
-    call("psf_rings", ctypes.c_int64(len(psf)), ctypes.c_int64(psf[0].size), psf, *places, out)
+    psf, out = double(psf), np.empty((len(psf), 3))
+    places = [one for at in (rim, ring) for one in (integer(len(at)), at)]
+    call("psf_rings", integer(len(psf)), integer(psf[0].size), psf, *places, out)
     return out.T
 
 
@@ -90,7 +84,7 @@ def psf_half_levels(psf, waves_y, waves_x):
         Number of the wave; that of the last where there is none.
     """
     psf, out = _odd(psf), np.empty(len(psf), np.int64)
-    how = ctypes.c_int64(len(psf)), *psf.shape[1:], waves_y.shape[1]
+    how = integer(len(psf)), *psf.shape[1:], waves_y.shape[1]
     call("psf_half_levels", *how, psf, *waves_y, *waves_x, out)
     return out
 
@@ -111,6 +105,6 @@ def psf_spectra(psf, waves_y, waves_x):
         Along y from the most negative wave number on.
     """
     psf, out = _odd(psf), np.empty((len(psf), 2 * _WAVES - 1, _WAVES), complex)
-    along_y, along_x = (_double(np.concatenate([one.real, one.imag]).T) for one in (waves_y, waves_x))
-    call("psf_spectra", ctypes.c_int64(len(psf)), *psf.shape[1:], psf, along_y, along_x, out)
+    along_y, along_x = (double(np.concatenate([one.real, one.imag]).T) for one in (waves_y, waves_x))
+    call("psf_spectra", integer(len(psf)), *psf.shape[1:], psf, along_y, along_x, out)
     return out

@@ -4,7 +4,7 @@
 import numpy as np
 
 from galshape_cnn.forward.kernel.calls import lags_of, measured
-from galshape_cnn.forward.kernel.library import call
+from galshape_cnn.forward.kernel.library import call, double
 
 __all__ = ["companions", "sources"]
 
@@ -18,7 +18,7 @@ def companions(params, data, ivar, transfer, grid, inverse_gain, fit_sky, width,
     """
     out = np.empty((len(params), 9))
     arguments = measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
-    call("companions", *arguments, *(np.ascontiguousarray(one, float) for one in (width, limits)), out)
+    call("companions", *arguments, *map(double, (width, limits)), out)
     return out
 
 
@@ -47,7 +47,7 @@ def sources(
         Of these amplitudes; zeros where there are fewer sources.
     """
     out = np.zeros((len(params), 11)), np.zeros((len(params), 9, grid.size, grid.size), np.float32)
-    known = (np.ascontiguousarray(one, float) for one in (scales, least, limits))
+    known = map(double, (scales, least, limits))
     arguments = measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
     call("sources", *arguments, *known, *lags_of(correlation), *out)
     return out

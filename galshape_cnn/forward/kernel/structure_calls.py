@@ -7,7 +7,7 @@ import numpy as np
 
 from galshape_cnn.forward.grid import FourierGrid
 from galshape_cnn.forward.kernel import calls
-from galshape_cnn.forward.kernel.library import call
+from galshape_cnn.forward.kernel.library import call, double, integer, single
 from galshape_cnn.forward.kernel.plan import plan_of
 
 __all__ = ["structure"]
@@ -39,8 +39,8 @@ def structure(params, data, ivar, transfer, grid, inverse_gain, fit_sky, smoothe
         Significance of structure of galaxy and sky, clump, white, sky level.
     """
     out = np.empty((len(params), 4 * 64 + 5))
-    smoothers, roots = (np.ascontiguousarray(one, np.float32) for one in (smoothers, roots))
-    how = smoothers, int(reach), ctypes.c_int64(len(roots)), roots, np.asarray(limits, float)
+    smoothers, roots = map(single, (smoothers, roots))
+    how = smoothers, int(reach), integer(len(roots)), roots, double(limits)
     few, coarse = _coarser(np.asarray(transfer), grid)
     arguments = calls.measured(params, data, ivar, transfer, grid, inverse_gain, fit_sky)
     clumps = ctypes.byref(plan_of(coarse)), np.ascontiguousarray(few, np.complex64)

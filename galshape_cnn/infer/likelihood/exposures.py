@@ -19,6 +19,7 @@ from galshape_cnn.forward.galaxy_model import SINGLE, GalaxyModel
 from galshape_cnn.forward.view import View
 from galshape_cnn.infer.likelihood.gaussian import StampLikelihood, source_weights
 from galshape_cnn.infer.likelihood.sandwich import sandwich
+from galshape_cnn.parallel import places_of
 
 __all__ = ["ExposureStamps", "JointLikelihood", "joint_errors"]
 
@@ -106,8 +107,7 @@ class JointLikelihood:
 
     def __getitem__(self, rows):
         """The likelihood of some galaxies, (M,) int ndarray, each at most once."""
-        place, parts = np.full(len(self), -1), []
-        place[rows] = np.arange(len(rows))
+        place, parts = places_of(rows, len(self)), []
         for part in self.parts:
             inside = np.flatnonzero(place[part.rows] >= 0)
             if len(inside):
@@ -143,8 +143,7 @@ class JointLikelihood:
 
     def _equations(self, params, rows):
         """Equations of the stamps of some rows, each part's own."""
-        place = np.full(len(self), -1)
-        place[rows] = np.arange(len(rows))
+        place = places_of(rows, len(self))
         out = []
         for part in self.parts:
             inside = np.flatnonzero(place[part.rows] >= 0)

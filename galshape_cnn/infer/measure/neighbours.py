@@ -18,6 +18,7 @@ from galshape_cnn.infer.likelihood.rendering import RenderedBatch
 from galshape_cnn.infer.measure.neighbour_fit import fit_neighbours
 from galshape_cnn.observe.detect.centroids import mask_flags, neighbor_flags
 from galshape_cnn.observe.detect.segmentation import TARGET, find_scenes, masks
+from galshape_cnn.parallel import places_of
 
 __all__ = ["Segmentation", "Treated", "examined", "joined", "listed_positions", "segment", "treat"]
 
@@ -66,9 +67,7 @@ class Treated:
 
     def __getitem__(self, rows):
         """Some of the stamps, by an ascending array of int."""
-        place = np.full(len(self.batch), -1)
-        place[rows] = np.arange(len(rows))
-        crowded = place[self.segmentation.rows]
+        crowded = places_of(rows, len(self.batch))[self.segmentation.rows]
         scenes = [scene for scene, row in zip(self.segmentation.scenes, crowded, strict=True) if row >= 0]
         segmentation = replace(self.segmentation, rows=crowded[crowded >= 0], scenes=scenes)
         return Treated(self.batch[rows], segmentation, self.fitted[rows], self.flags[rows])
@@ -90,11 +89,10 @@ class Treated:
         """
         if not self.segmentation.searched:
             return np.full(len(rows), np.nan)
-        place = np.full(len(self.batch), -1)
-        place[self.segmentation.rows] = np.arange(len(self.segmentation.rows))
-        fraction, crowded = np.zeros(len(rows)), np.flatnonzero(place[rows] >= 0)
+        place = places_of(self.segmentation.rows, len(self.batch))[rows]
+        fraction, crowded = np.zeros(len(rows)), np.flatnonzero(place >= 0)
         if len(crowded):
-            others = np.array([self.segmentation.scenes[k].labels > TARGET for k in place[rows[crowded]]])
+            others = np.array([self.segmentation.scenes[k].labels > TARGET for k in place[crowded]])
             fraction[crowded] = self.batch.share_of_light(rows[crowded], params[crowded], others)
         return fraction
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from galshape_cnn.compilation import Program
 from galshape_cnn.errors import InputError
-from galshape_cnn.forward.kernel.library import call, chosen, either
+from galshape_cnn.forward.kernel.library import call, chosen, either, integer, single
 from galshape_cnn.infer.network.architecture import load_weights, settle_backend, single_precision
 from galshape_cnn.parallel import fixed_batches
 
@@ -154,7 +154,7 @@ class KernelNetwork:
     def __init__(self, function, numbers, mean, variance, layers, norms):
         self._function, self._numbers, self._layers = function, numbers, layers
         over = 1 / np.sqrt(np.asarray(variance, float) + _STANDARDISE_EPSILON)
-        self._shared = [_single(one) for one in (mean, over, *norms)]
+        self._shared = [single(one) for one in (mean, over, *norms)]
         self._outputs = layers[-1][0].shape[1]
         self._shapes = [_PIXELS] * (function == "network") + [(len(mean),)]
         self._net = cache(self._packed)
@@ -176,19 +176,19 @@ class KernelNetwork:
         return self._run("moved_network", (pixels, context), (1 + DIRECTIONS,))
 
     def _run(self, function, inputs, slots):
-        inputs = [_single(one) for one in inputs]
+        inputs = [single(one) for one in inputs]
         shapes, allowed = [one.shape[1:] for one in inputs], [slots + one for one in self._shapes]
         # the kernel reads what it expects, whatever it is given
         if shapes != allowed or len({len(one) for one in inputs}) != 1:
             raise ValueError(f"inputs of shapes (N, ...) {shapes}; allowed: {allowed}")
         out = np.empty((len(inputs[0]), *slots, self._outputs), np.float32)
         net = ctypes.byref(self._net(chosen()))
-        call(function, net, ctypes.c_int64(len(out)), *inputs, out)
+        call(function, net, integer(len(out)), *inputs, out)
         return out
 
     def _packed(self, instructions):
         """The structure for a set of instructions; it holds the arrays that it points to."""
-        biases = [np.pad(_single(bias), (0, -len(bias) % _LANES)) for _, bias in self._layers]
+        biases = [np.pad(single(bias), (0, -len(bias) % _LANES)) for _, bias in self._layers]
         kept = [
             (_packed_matrix(kernel), bias) for (kernel, _), bias in zip(self._layers, biases, strict=True)
         ]
@@ -256,10 +256,6 @@ def _chain(inputs, rest):
         inputs = matrix.shape[1]
 
 
-def _single(array):
-    return np.ascontiguousarray(array, np.float32)
-
-
 def _floats(array):
     return array.ctypes.data_as(_FLOATS)
 
@@ -267,5 +263,5 @@ def _floats(array):
 def _packed_matrix(matrix):
     inputs, width = matrix.shape
     out = np.empty(inputs * (width + -width % _LANES), np.float32)
-    call("pack", ctypes.c_int64(inputs), ctypes.c_int64(width), _single(matrix), out)
+    call("pack", integer(inputs), integer(width), single(matrix), out)
     return out
